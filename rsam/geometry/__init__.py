@@ -1,0 +1,60 @@
+"""The tangent-space algebra of a list of parameters, and the manifolds that geoopt lacks."""
+
+from rsam.geometry import (  # noqa: F401  (importing registers them)
+    birkhoff,
+    composite,
+    euclidean,
+    lorentz,
+    siegel,
+    spd,
+    sphere,
+    stereographic,
+    stiefel,
+)
+from rsam.geometry.base import Geometry, UnsupportedOperation, geometry_of, register
+from rsam.geometry.manifolds import CanonicalStiefel, Kernel, KernelSphere, KernelStiefel
+from rsam.geometry.vocabulary import (
+    acceleration,
+    component_inner,
+    inner,
+    lower_index,
+    manifold_of,
+    norm,
+    pairing,
+    project,
+    project_points,
+    pullback,
+    raise_index,
+    random_tangent,
+    retract,
+    riemannian_gradient,
+    transport,
+    transport_back,
+)
+
+__all__ = [
+    "CanonicalStiefel",
+    "Geometry",
+    "Kernel",
+    "KernelSphere",
+    "KernelStiefel",
+    "UnsupportedOperation",
+    "acceleration",
+    "component_inner",
+    "geometry_of",
+    "inner",
+    "lower_index",
+    "manifold_of",
+    "norm",
+    "pairing",
+    "project",
+    "project_points",
+    "pullback",
+    "raise_index",
+    "random_tangent",
+    "register",
+    "retract",
+    "riemannian_gradient",
+    "transport",
+    "transport_back",
+]

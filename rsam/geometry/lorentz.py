@@ -1,0 +1,71 @@
+"""The hyperboloid model of hyperbolic space."""
+
+from __future__ import annotations
+
+import geoopt
+import torch
+from torch import Tensor
+
+from rsam.geometry.base import Geometry, points_in, register
+from rsam.geometry.smooth import cosh_sqrt, sinhc_sqrt
+
+__all__ = ["LorentzGeometry"]
+
+
+def _flip(u: Tensor) -> Tensor:
+    """``J u`` with ``J = diag(-1, 1, ...)``, on a new tensor: geoopt's egrad2rgrad flips its argument in place."""
+    return torch.cat((-u[..., :1], u[..., 1:]), -1)
+
+
+def _minkowski(u: Tensor, v: Tensor) -> Tensor:
+    return (_flip(u) * v).sum(-1, keepdim=True)
+
+
+@register(geoopt.Lorentz)
+class LorentzGeometry(Geometry):
+    r"""Points with :math:`\langle x, x\rangle_L = -k`, of curvature ``-1/k`` (Nickel and Kiela 2018).
+
+    The retraction is the exponential; tangents are carried by parallel transport, in a form that is finite
+    between equal points, where geoopt divides zero by zero.
+    """
+
+    retraction_order = 2
+    isometric = True
+
+    def dimension(self, x: Tensor) -> int:
+        return points_in(x, 1) * (x.shape[-1] - 1)
+
+    def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        return _minkowski(u, v)
+
+    def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
+        return self.project(x, _flip(g))
+
+    def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
+        return _flip(t)
+
+    def project(self, x: Tensor, u: Tensor) -> Tensor:
+        return u + _minkowski(x, u) / self.manifold.k * x
+
+    def retract(self, x: Tensor, u: Tensor) -> Tensor:
+        return self.exponential(x, u)
+
+    def exponential(self, x: Tensor, u: Tensor) -> Tensor:
+        angle2 = _minkowski(u, u) / self.manifold.k
+        # rounding may make a short vector timelike; where, since clamp has no second derivative at zero
+        angle2 = torch.where(angle2 < 0, torch.zeros_like(angle2), angle2)
+        return self.manifold.projx(cosh_sqrt(angle2) * x + sinhc_sqrt(angle2) * u)
+
+    def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
+        carried = v + _minkowski(y, v) / (self.manifold.k - _minkowski(x, y)) * (x + y)
+        return self.project(y, carried)
+
+    def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        z = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
+        origin = torch.zeros_like(x)
+        origin[..., 0] = self.manifold.k.sqrt()
+        z[..., 0] = 0
+        return self.carry(origin, x, z)
+
+    def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
+        return _minkowski(v, v) / self.manifold.k * x

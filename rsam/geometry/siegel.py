@@ -1,0 +1,104 @@
+"""The Siegel spaces: complex symmetric matrices, as an upper half space and as a bounded domain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import geoopt
+import torch
+from torch import Tensor
+
+from rsam.geometry.base import Geometry, points_in, register
+
+__all__ = ["BoundedDomainGeometry", "UpperHalfGeometry"]
+
+
+def _sym(a: Tensor) -> Tensor:
+    return (a + a.mT) / 2
+
+
+def _root(x: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(x)
+    return (vectors * values.sqrt().unsqueeze(-2).to(vectors.dtype)) @ vectors.mH
+
+
+class _SiegelGeometry(Geometry):
+    r"""Metric :math:`s\,\mathrm{Re\,tr}(h^{-1} u\, \bar h^{-1} \bar v)` with a Hermitian ``h(z)`` and a scale ``s``.
+
+    Tangents ``L_y L_x^{-1} v (L_y L_x^{-1})^T`` with the Cholesky factors of ``h`` are carried isometrically. geoopt
+    knows no exponential here, takes ``egrad2rgrad`` for the projection, and leaves carried tangents as they are.
+    """
+
+    isometric = True
+    scale = 1.0
+
+    def _hermitian(self, z: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def key(self) -> tuple[Any, ...]:
+        return (type(self.manifold),)
+
+    def dimension(self, x: Tensor) -> int:
+        n = x.shape[-1]
+        return points_in(x, 2) * n * (n + 1)
+
+    def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        h = self._hermitian(x)
+        return self.scale * (torch.linalg.solve(h, u) * torch.linalg.solve(h, v).conj().mT).real.sum(
+            (-2, -1), keepdim=True
+        )
+
+    def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
+        h = self._hermitian(x)
+        return _sym(h @ _sym(g) @ h.mT) / self.scale
+
+    def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
+        h = self._hermitian(x)
+        return self.scale * _sym(torch.linalg.solve(h, torch.linalg.solve(h, t).mT).mT)
+
+    def project(self, x: Tensor, u: Tensor) -> Tensor:
+        return _sym(u)
+
+    def pullback(self, x: Tensor, u: Tensor, c: Tensor, exact: bool = False) -> Tensor:
+        # the retraction adds; autograd would pass through the eigenvectors of geoopt's (idle) clamp
+        if exact:
+            raise self.unsupported("exponential")
+        return c
+
+    def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
+        lx, ly = torch.linalg.cholesky(self._hermitian(x)), torch.linalg.cholesky(self._hermitian(y))
+        m = torch.linalg.solve_triangular(lx, ly, upper=False, left=False)
+        return _sym(m @ v @ m.mT)
+
+    def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        z = 2**0.5 * torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
+        root = _root(self._hermitian(x))
+        return _sym(root @ _sym(z) @ root.mT) / self.scale**0.5
+
+
+@register(geoopt.UpperHalf)
+class UpperHalfGeometry(_SiegelGeometry):
+    """``z = x + iy`` with ``y`` positive definite, which is the Hermitian form (Siegel 1943)."""
+
+    def _hermitian(self, z: Tensor) -> Tensor:
+        return z.imag.to(z.dtype)
+
+    def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
+        return -1j * _sym(v @ torch.linalg.solve(self._hermitian(x), v))
+
+
+@register(geoopt.BoundedDomain)
+class BoundedDomainGeometry(_SiegelGeometry):
+    r"""``I - z z*`` positive definite, which is the Hermitian form; isometric to the upper half space by Cayley.
+
+    geoopt 0.5.1 swaps ``z`` and its conjugate in ``inner``, which the isometries ``u z u^T`` do not preserve, and its
+    Riemannian gradient belongs to neither. The scale makes geoopt's ``dist`` the geodesic distance.
+    """
+
+    scale = 4.0
+
+    def _hermitian(self, z: Tensor) -> Tensor:
+        return torch.eye(z.shape[-1], dtype=z.dtype, device=z.device) - z @ z.conj()
+
+    def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
+        return -2 * _sym(v @ x.conj() @ torch.linalg.solve(self._hermitian(x), v))

@@ -1,0 +1,81 @@
+"""Symmetric positive definite matrices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import geoopt
+import torch
+from geoopt.manifolds.symmetric_positive_definite import SPDMetric
+from torch import Tensor
+
+from rsam.geometry.base import Geometry, points_in, register
+
+__all__ = ["SPDGeometry"]
+
+
+def _sym(a: Tensor) -> Tensor:
+    return (a + a.mT) / 2
+
+
+def _power(x: Tensor, *exponents: float) -> list[Tensor]:
+    values, vectors = torch.linalg.eigh(x)
+    return [(vectors * values.unsqueeze(-2) ** e) @ vectors.mT for e in exponents]
+
+
+@register(geoopt.SymmetricPositiveDefinite)
+class SPDGeometry(Geometry):
+    r"""Affine-invariant metric :math:`\mathrm{tr}(x^{-1} u x^{-1} v)` (Pennec et al. 2006; Bhatia 2007).
+
+    Second-order retraction ``x + u + u x^-1 u / 2``; parallel transport along the geodesic.
+    """
+
+    retraction_order = 2
+    isometric = True
+
+    def __init__(self, manifold: geoopt.Manifold) -> None:
+        super().__init__(manifold)
+        if manifold.default_metric is not SPDMetric.AIM:
+            # geoopt would silently use the affine-invariant inner and expmap
+            raise self.unsupported(f"inner product for default_metric={manifold.default_metric.value!r} (only 'AIM')")
+
+    def key(self) -> tuple[Any, ...]:
+        return (type(self.manifold),)
+
+    def dimension(self, x: Tensor) -> int:
+        n = x.shape[-1]
+        return points_in(x, 2) * (n * (n + 1) // 2)
+
+    def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        return (torch.linalg.solve(x, u) * torch.linalg.solve(x, v).mT).sum((-2, -1), keepdim=True)
+
+    def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
+        return _sym(x @ _sym(g) @ x)
+
+    def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
+        return _sym(torch.linalg.solve(x, torch.linalg.solve(x, t).mT))
+
+    def project(self, x: Tensor, u: Tensor) -> Tensor:
+        return _sym(u)
+
+    def retract(self, x: Tensor, u: Tensor) -> Tensor:
+        return _sym(x + u + u @ torch.linalg.solve(x, u) / 2)
+
+    def exponential(self, x: Tensor, u: Tensor) -> Tensor:
+        root, inverse_root = _power(x, 0.5, -0.5)
+        return _sym(root @ torch.matrix_exp(_sym(inverse_root @ u @ inverse_root)) @ root)
+
+    def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
+        # E v E^T with E = (y x^-1)^(1/2), written with symmetric roots
+        root, inverse_root = _power(x, 0.5, -0.5)
+        (middle,) = _power(_sym(inverse_root @ y @ inverse_root), 0.5)
+        e = root @ middle @ inverse_root
+        return _sym(e @ v @ e.mT)
+
+    def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        z = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
+        (root,) = _power(x, 0.5)
+        return _sym(root @ _sym(z) @ root)
+
+    def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
+        return _sym(v @ torch.linalg.solve(x, v))

@@ -1,0 +1,91 @@
+"""The unit sphere, whole or cut by a linear subspace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import geoopt
+import torch
+from torch import Tensor
+
+from rsam.geometry.base import Geometry, points_in, register
+from rsam.geometry.smooth import cos_sqrt, sinc_sqrt
+
+__all__ = ["SphereExactGeometry", "SphereGeometry"]
+
+
+def _dot(u: Tensor, v: Tensor) -> Tensor:
+    return (u * v).sum(-1, keepdim=True)
+
+
+def _unit(x: Tensor) -> Tensor:
+    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+
+
+@register(geoopt.Sphere)
+class SphereGeometry(Geometry):
+    """Retraction by normalisation; both it and the exponential run along great circles.
+
+    Tangents are carried by parallel transport, where geoopt projects: a projection is not isometric.
+    """
+
+    retraction_order = 2
+    isometric = True
+
+    @property
+    def _projector(self) -> Tensor | None:
+        return self.manifold.projector
+
+    def _onto_subspace(self, u: Tensor) -> Tensor:
+        return u if self._projector is None else u @ self._projector.to(u).mT
+
+    def key(self) -> tuple[Any, ...]:
+        return (type(self.manifold),) if self._projector is None else super().key()
+
+    def dimension(self, x: Tensor) -> int:
+        rank = x.shape[-1] if self._projector is None else round(float(self._projector.trace()))
+        return points_in(x, 1) * (rank - 1)
+
+    def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        return _dot(u, v)
+
+    def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
+        return self.project(x, g)
+
+    def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
+        return t
+
+    def project(self, x: Tensor, u: Tensor) -> Tensor:
+        u = self._onto_subspace(u)
+        return u - _dot(x, u) * x
+
+    def project_point(self, x: Tensor) -> Tensor:
+        return _unit(self._onto_subspace(x))
+
+    def retract(self, x: Tensor, u: Tensor) -> Tensor:
+        return _unit(x + u)
+
+    def exponential(self, x: Tensor, u: Tensor) -> Tensor:
+        angle2 = _dot(u, u)
+        # normalised, or rounding would let the norm drift over many steps
+        return _unit(cos_sqrt(angle2) * x + sinc_sqrt(angle2) * u)
+
+    def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
+        # the clamp only matters for antipodes, between which no direction is preferred
+        tiny = torch.finfo(x.dtype).tiny
+        carried = v - _dot(y, v) / (1 + _dot(x, y)).clamp_min(tiny) * (x + y)
+        return self.project(y, carried)
+
+    def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return self.project(x, torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator))
+
+    def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
+        return -_dot(v, v) * x
+
+
+@register(geoopt.SphereExact)
+class SphereExactGeometry(SphereGeometry):
+    """The sphere stepped along geodesics."""
+
+    def retract(self, x: Tensor, u: Tensor) -> Tensor:
+        return self.exponential(x, u)

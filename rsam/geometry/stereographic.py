@@ -1,0 +1,62 @@
+"""The stereographic models of constant curvature: Poincare ball, flat space, projected sphere."""
+
+from __future__ import annotations
+
+import geoopt
+import torch
+from torch import Tensor
+
+from rsam.geometry.base import Geometry, register
+from rsam.geometry.smooth import tanc_sqrt
+
+__all__ = ["StereographicExactGeometry", "StereographicGeometry"]
+
+
+@register(geoopt.Stereographic)
+class StereographicGeometry(Geometry):
+    r"""Conformal metric :math:`\lambda_x^2 \langle u, v\rangle`, :math:`\lambda_x = 2 / (1 + \kappa\|x\|^2)`.
+
+    Addition as retraction, parallel transport along the geodesic (Bachmann et al. 2020, Skopek et al. 2020).
+    """
+
+    isometric = True
+
+    def _factor(self, x: Tensor) -> Tensor:
+        return self.manifold.lambda_x(x, keepdim=True)
+
+    def dimension(self, x: Tensor) -> int:
+        return x.numel()
+
+    def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        return self._factor(x) ** 2 * (u * v).sum(-1, keepdim=True)
+
+    def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
+        return g / self._factor(x) ** 2
+
+    def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
+        return t * self._factor(x) ** 2
+
+    def project(self, x: Tensor, u: Tensor) -> Tensor:
+        return u
+
+    def exponential(self, x: Tensor, u: Tensor) -> Tensor:
+        half = self._factor(x) / 2
+        angle2 = self.manifold.k * half**2 * (u * u).sum(-1, keepdim=True)
+        return self.manifold.mobius_add(x, half * tanc_sqrt(angle2) * u)
+
+    def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator) / self._factor(x)
+
+    def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
+        dot, square = (x * v).sum(-1, keepdim=True), (v * v).sum(-1, keepdim=True)
+        return self.manifold.k * self._factor(x) * (2 * dot * v - square * x)
+
+
+@register(geoopt.StereographicExact)
+class StereographicExactGeometry(StereographicGeometry):
+    """The same models stepped along geodesics."""
+
+    retraction_order = 2
+
+    def retract(self, x: Tensor, u: Tensor) -> Tensor:
+        return self.exponential(x, u)

@@ -1,0 +1,170 @@
+"""Orthonormal frames: Stiefel matrices ``x`` of shape ``(n, p)`` with ``x^T x = I``, in both usual metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import geoopt
+import torch
+from torch import Tensor
+
+from rsam.geometry.base import Geometry, points_in, register
+
+__all__ = ["CanonicalStiefelGeometry", "EuclideanStiefelExactGeometry", "EuclideanStiefelGeometry"]
+
+
+def _sym(a: Tensor) -> Tensor:
+    return (a + a.mT) / 2
+
+
+def _eye(x: Tensor, n: int) -> Tensor:
+    return torch.eye(n, dtype=x.dtype, device=x.device)
+
+
+def _polish(y: Tensor) -> Tensor:
+    """One Newton-Schulz step to the polar factor: squares the rounding error that steps would accumulate."""
+    return y @ (3 * _eye(y, y.shape[-1]) - y.mT @ y) / 2
+
+
+def _rotate(a: Tensor, b: Tensor, v: Tensor, exact: bool = False) -> Tensor:
+    """Apply the Cayley transform (the exponential if ``exact``) of the skew ``a b^T - b a^T`` to ``v``.
+
+    A step and its inverse differ in the order of ``a`` and ``b``.
+    """
+    n, p = a.shape[-2:]
+    if 2 * p >= n:
+        w = a @ b.mT - b @ a.mT
+        return torch.matrix_exp(w) @ v if exact else torch.linalg.solve(_eye(w, n) - w / 2, v + w @ v / 2)
+    # left right^T has rank 2p: the same functions of the small matrix right^T left (Sherman-Morrison-Woodbury)
+    left, right = torch.cat((a, b), -1), torch.cat((b, -a), -1)
+    small, rhs = right.mT @ left, right.mT @ v
+    if not exact:
+        return v + left @ torch.linalg.solve(_eye(small, 2 * p) - small / 2, rhs)
+    # expm(W) v = v + left phi(small) rhs, with phi(m) = (e^m - 1)/m read off an augmented exponential
+    zeros = small.new_zeros(*small.shape[:-2], rhs.shape[-1], 2 * p + rhs.shape[-1])
+    augmented = torch.cat((torch.cat((small, rhs), -1), zeros), -2)
+    return v + left @ torch.matrix_exp(augmented)[..., : 2 * p, 2 * p :]
+
+
+class _StiefelGeometry(Geometry):
+    """What does not depend on the metric."""
+
+    isometric = True
+
+    def key(self) -> tuple[Any, ...]:
+        return (type(self.manifold),)
+
+    def dimension(self, x: Tensor) -> int:
+        n, p = x.shape[-2:]
+        return points_in(x, 2) * (n * p - p * (p + 1) // 2)
+
+    def project(self, x: Tensor, u: Tensor) -> Tensor:
+        # not geoopt's canonical proju, u - x u^T x, which is no projection
+        return u - x @ _sym(x.mT @ u)
+
+    def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
+        """Rotate ``v`` by a rotation near the identity that takes ``x`` to ``y``.
+
+        Rotations are isometries of both metrics, which geoopt's projection is not, and this one's inverse is the one
+        from ``y`` to ``x``. It is the Cayley transform of the skew ``w`` of least rank with
+        ``w (x + y) / 2 = y - x``.
+        """
+        s, d = x + y, 2 * (y - x)
+        # s^T s is singular only where y is at a right angle and more from x; the shift keeps the rotation finite
+        gram = s.mT @ s + torch.finfo(x.dtype).eps * _eye(x, x.shape[-1])
+        a = torch.linalg.solve(gram, s.mT).mT
+        return _rotate(d - a @ (s.mT @ d) / 2, a, v)
+
+
+@register(geoopt.EuclideanStiefel)
+class EuclideanStiefelGeometry(_StiefelGeometry):
+    """Metric of the embedding, retraction by QR (Absil et al. 2008, Ex. 4.1.3)."""
+
+    def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        return (u * v).sum((-2, -1), keepdim=True)
+
+    def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
+        return self.project(x, g)
+
+    def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
+        return t
+
+    def retract(self, x: Tensor, u: Tensor) -> Tensor:
+        # as geoopt's, but not in place, which cannot be differentiated
+        q, r = torch.linalg.qr(x + u)
+        sign = torch.where(r.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(q.dtype)
+        return q * sign.unsqueeze(-2)
+
+    def exponential(self, x: Tensor, u: Tensor) -> Tensor:
+        # Edelman, Arias and Smith 1998, eq. 2.42
+        p = x.shape[-1]
+        a, s = x.mT @ u, u.mT @ u
+        block = torch.cat((torch.cat((a, -s), -1), torch.cat((_eye(x, p).expand_as(a), a), -1)), -2)
+        frame = torch.matrix_exp(block)[..., :p] @ torch.matrix_exp(-a)
+        return _polish(torch.cat((x, u), -1) @ frame)
+
+    def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return self.project(x, torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator))
+
+    def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
+        return -x @ (v.mT @ v)
+
+
+@register(geoopt.EuclideanStiefelExact)
+class EuclideanStiefelExactGeometry(EuclideanStiefelGeometry):
+    """The same manifold stepped along geodesics."""
+
+    retraction_order = 2
+
+    def retract(self, x: Tensor, u: Tensor) -> Tensor:
+        return self.exponential(x, u)
+
+
+@register(geoopt.CanonicalStiefel)
+class CanonicalStiefelGeometry(_StiefelGeometry):
+    r"""Canonical metric :math:`\langle u, v\rangle = \mathrm{tr}\,u^T (I - xx^T/2) v` (Edelman et al. 1998, 2.39).
+
+    A tangent ``u`` is ``W x`` for the skew ``W = P u x^T - x u^T P`` with ``P = I - x x^T / 2``. The geodesic is
+    ``expm(t W) x``; the retraction is its Cayley transform (Wen and Yin 2013), second order. Both move ``x`` by an
+    orthogonal matrix, and carry tangents by the same matrix: isometric, with the transpose as the exact way back.
+
+    geoopt 0.5.1 builds ``W`` without ``P``: its step has derivative ``u + x x^T u`` at zero.
+    """
+
+    retraction_order = 2
+
+    def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        a, b = x.mT @ u, x.mT @ v
+        return (u * v).sum((-2, -1), keepdim=True) - (a * b).sum((-2, -1), keepdim=True) / 2
+
+    def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
+        return g - x @ (g.mT @ x)
+
+    def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
+        return t - x @ (x.mT @ t) / 2
+
+    def _rotate(self, x: Tensor, u: Tensor, v: Tensor, exact: bool, inverse: bool = False) -> Tensor:
+        """Apply the orthogonal matrix of the step ``u`` at ``x``, or its inverse, to ``v``."""
+        pu = u - x @ (x.mT @ u) / 2
+        return _rotate(x, pu, v, exact) if inverse else _rotate(pu, x, v, exact)
+
+    def retract(self, x: Tensor, u: Tensor) -> Tensor:
+        return _polish(self._rotate(x, u, x, exact=False))
+
+    def exponential(self, x: Tensor, u: Tensor) -> Tensor:
+        return _polish(self._rotate(x, u, x, exact=True))
+
+    def transport(self, x: Tensor, u: Tensor, y: Tensor, v: Tensor, exact: bool = False) -> Tensor:
+        return self._rotate(x, u, v, exact)
+
+    def transport_back(self, x: Tensor, u: Tensor, y: Tensor, v: Tensor, exact: bool = False) -> Tensor:
+        return self._rotate(x, u, v, exact, inverse=True)
+
+    def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        z = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
+        b = x.mT @ z
+        return z + x @ ((b - b.mT) / 2**0.5 - b)
+
+    def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
+        a = x.mT @ v
+        return -(v @ (v.mT @ x) + x @ (a @ a + v.mT @ v))

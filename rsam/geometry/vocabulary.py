@@ -1,0 +1,304 @@
+"""The algebra of a *list* of parameters: a model is a point on the product of its parameters' manifolds.
+
+Each function takes the points first and lists of vectors of the same length after them, in geoopt's order
+``(x, u, v)``. The manifold of a point is its ``manifold`` attribute (a plain tensor is Euclidean), or is given by
+``manifolds`` where the points are plain tensors. Small points that share a manifold, shape, dtype and device are
+stacked and treated at once; half-precision points are treated in float32, for which torch has the factorisations.
+Arguments are never written to; a result may be the argument itself where nothing changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import geoopt
+import torch
+from torch import Tensor
+
+from rsam.geometry.base import Geometry, UnsupportedOperation, geometry_of
+
+__all__ = [
+    "acceleration",
+    "component_inner",
+    "inner",
+    "lower_index",
+    "manifold_of",
+    "norm",
+    "pairing",
+    "project",
+    "project_points",
+    "pullback",
+    "raise_index",
+    "random_tangent",
+    "retract",
+    "riemannian_gradient",
+    "transport",
+    "transport_back",
+]
+
+_EUCLIDEAN = geoopt.Euclidean()
+_HALF = (torch.bfloat16, torch.float16)
+# Stacking saves launches and costs copies; measured to pay below a few thousand elements a point.
+_STACK_BELOW = 2048
+
+Tensors = Sequence[Tensor]
+Manifolds = Sequence[geoopt.Manifold] | None
+
+
+def manifold_of(tensor: Tensor) -> geoopt.Manifold:
+    """Return the manifold a tensor lives on; :class:`geoopt.Euclidean` for a plain one."""
+    return getattr(tensor, "manifold", _EUCLIDEAN)
+
+
+def _map(
+    operation: str,
+    points: Tensors,
+    *vectors: Tensors,
+    manifolds: Manifolds,
+    stack: bool = True,
+    **options: Any,
+) -> list[Tensor]:
+    """Apply one operation of :class:`Geometry` to every point, stacking equals."""
+    if manifolds is None:
+        manifolds = [manifold_of(x) for x in points]
+    for column in (*vectors, manifolds):
+        if len(column) != len(points):
+            raise ValueError(f"{operation} got {len(points)} points but a list of {len(column)} beside them")
+    groups: dict[Any, list[int]] = {}
+    geometries: dict[Any, Geometry] = {}
+    for i, (x, manifold) in enumerate(zip(points, manifolds, strict=True)):
+        try:
+            geometry = geometry_of(manifold)
+        except UnsupportedOperation as error:
+            raise _with_index(error, i, x) from error
+        key: Any = i
+        if stack and x.numel() <= _STACK_BELOW:
+            key = (geometry.key(), x.shape, x.dtype, x.device)
+        groups.setdefault(key, []).append(i)
+        geometries[key] = geometry
+    results: list[Tensor] = [_MISSING] * len(points)
+    for key, members in groups.items():
+        columns = [[column[i] for i in members] for column in (points, *vectors)]
+        dtype = columns[0][0].dtype
+        arguments = [c[0] if len(members) == 1 else torch.stack([*c]) for c in columns]
+        if dtype in _HALF:
+            arguments = [a.float() for a in arguments]
+        try:
+            result = getattr(geometries[key], operation)(*arguments, **options)
+        except UnsupportedOperation as error:
+            raise _with_index(error, members[0], points[members[0]]) from error
+        if dtype in _HALF:
+            result = result.to(dtype)
+        for i, part in zip(members, [result] if len(members) == 1 else result.unbind(), strict=True):
+            results[i] = part
+    return results
+
+
+_MISSING = torch.empty(0)
+
+
+def _with_index(error: UnsupportedOperation, index: int, x: Tensor) -> UnsupportedOperation:
+    wrapped = UnsupportedOperation(f"{error} (parameter {index} of the list, shape {tuple(x.shape)})")
+    wrapped.index = index
+    return wrapped
+
+
+def _scalar(terms: Iterable[Tensor]) -> Tensor:
+    """Sum of scalars, on the first one's device and at least in float32."""
+    total: Tensor | None = None
+    for term in terms:
+        term = term.float() if term.dtype in _HALF else term
+        total = term if total is None else total + term.to(total.device)
+    return torch.zeros(()) if total is None else total
+
+
+def pairing(covectors: Tensors, tangents: Tensors) -> Tensor:
+    """Sum of ``covector * tangent`` over everything: the derivative of a function along a tangent.
+
+    With ``tangents = riemannian_gradient(points, covectors)`` it is the squared Riemannian norm of the gradient.
+
+    Parameters
+    ----------
+    covectors, tangents : list of Tensor
+        Euclidean gradients, and tangent vectors, of the same shapes.
+
+    Returns
+    -------
+    Tensor
+        Scalar, on the first tensor's device; for complex tensors the real part of ``conj(covector) * tangent``.
+    """
+
+    def terms() -> Iterable[Tensor]:
+        for c, t in zip(covectors, tangents, strict=True):
+            if c.dtype in _HALF:
+                c, t = c.float(), t.float()
+            yield (c.conj() * t).real.sum() if c.is_complex() else (c * t).sum()
+
+    return _scalar(terms())
+
+
+def raise_index(points: Tensors, covectors: Tensors, *, manifolds: Manifolds = None) -> list[Tensor]:
+    r"""Tangents that represent covectors in the metric: :math:`\langle t, v\rangle_x = \sum g v` for tangent ``v``.
+
+    Parameters
+    ----------
+    points : list of Tensor
+        Points, shape ``(*batch, *point)`` each.
+    covectors : list of Tensor
+        Euclidean gradients, of the shapes of the points.
+    manifolds : list of geoopt.Manifold, optional
+        Where the points live, if they do not say so themselves.
+
+    Returns
+    -------
+    list of Tensor
+        Tangent vectors.
+
+    Raises
+    ------
+    UnsupportedOperation
+        If a manifold has no such operation; names the manifold and the parameter.
+    ValueError
+        If the lists differ in length.
+
+    Examples
+    --------
+    >>> import geoopt, torch, rsam
+    >>> x = geoopt.ManifoldParameter(torch.tensor([0.5, 0.0]), manifold=geoopt.PoincareBall())
+    >>> rsam.geometry.raise_index([x], [torch.tensor([1.0, 0.0])])
+    [tensor([0.1406, 0.0000], grad_fn=...)]
+    """
+    return _map("raise_index", points, covectors, manifolds=manifolds)
+
+
+#: The Riemannian gradient is the raised Euclidean one.
+riemannian_gradient = raise_index
+
+
+def lower_index(points: Tensors, tangents: Tensors, *, manifolds: Manifolds = None) -> list[Tensor]:
+    """Covectors that represent tangents: what to leave in ``p.grad`` for an optimizer that raises it.
+
+    Arguments and errors as for :func:`raise_index`, to which it is the inverse on tangents.
+    """
+    return _map("lower_index", points, tangents, manifolds=manifolds)
+
+
+def inner(points: Tensors, us: Tensors, vs: Tensors, *, manifolds: Manifolds = None) -> Tensor:
+    """Inner product of two tangents of the product manifold, a scalar. Errors as for :func:`raise_index`."""
+    return _scalar(term.sum() for term in _map("inner", points, us, vs, manifolds=manifolds))
+
+
+def norm(points: Tensors, us: Tensors, *, manifolds: Manifolds = None) -> Tensor:
+    """Norm of a tangent of the product manifold, a scalar. Errors as for :func:`raise_index`."""
+    return inner(points, us, us, manifolds=manifolds).clamp_min(0).sqrt()  # rounding may leave -0.0...
+
+
+def component_inner(points: Tensors, us: Tensors, *, manifolds: Manifolds = None) -> list[Tensor]:
+    """Squared norms of the smallest independent components, of the shapes of the points (for Adam)."""
+
+    # one at a time: the result has its own, broadcastable shape
+    terms = _map("component_inner", points, us, manifolds=manifolds, stack=False)
+    return [term.expand(x.shape) for term, x in zip(terms, points, strict=True)]
+
+
+def project(points: Tensors, us: Tensors, *, manifolds: Manifolds = None) -> list[Tensor]:
+    """Projections of ambient vectors onto the tangent spaces. Errors as for :func:`raise_index`."""
+    return _map("project", points, us, manifolds=manifolds)
+
+
+def project_points(points: Tensors, *, manifolds: Manifolds = None) -> list[Tensor]:
+    """Nearby points on the manifolds for ambient tensors. Errors as for :func:`raise_index`."""
+    return _map("project_point", points, manifolds=manifolds)
+
+
+def retract(points: Tensors, tangents: Tensors, *, exact: bool = False, manifolds: Manifolds = None) -> list[Tensor]:
+    """Step from the points along tangents.
+
+    Parameters
+    ----------
+    points, tangents : list of Tensor
+        Points, and tangent vectors of the same shapes.
+    exact : bool
+        Follow the geodesic (exponential map) instead of the manifold's retraction.
+    manifolds : list of geoopt.Manifold, optional
+        Where the points live, if they do not say so themselves.
+
+    Returns
+    -------
+    list of Tensor
+        New points, as plain tensors; differentiable in ``tangents``.
+
+    Raises
+    ------
+    UnsupportedOperation
+        If ``exact`` and a manifold has no exponential; names the manifold and the parameter.
+
+    Examples
+    --------
+    >>> import geoopt, torch, rsam
+    >>> x = torch.tensor([1.0, 0.0])
+    >>> rsam.geometry.retract([x], [torch.tensor([0.0, 1.0])], exact=True, manifolds=[geoopt.Sphere()])
+    [tensor([0.5403, 0.8415])]
+    """
+    return _map("curve", points, tangents, manifolds=manifolds, exact=exact)
+
+
+def transport(
+    points: Tensors,
+    tangents: Tensors,
+    ends: Tensors,
+    vectors: Tensors,
+    *,
+    exact: bool = False,
+    manifolds: Manifolds = None,
+) -> list[Tensor]:
+    """Carry tangents ``vectors`` from ``points`` to ``ends = retract(points, tangents, exact=exact)``."""
+    return _map("transport", points, tangents, ends, vectors, manifolds=manifolds, exact=exact)
+
+
+def transport_back(
+    points: Tensors,
+    tangents: Tensors,
+    ends: Tensors,
+    vectors: Tensors,
+    *,
+    exact: bool = False,
+    manifolds: Manifolds = None,
+) -> list[Tensor]:
+    """Carry tangents ``vectors`` at ``ends = retract(points, tangents, exact=exact)`` back to ``points``."""
+    return _map("transport_back", points, tangents, ends, vectors, manifolds=manifolds, exact=exact)
+
+
+def pullback(
+    points: Tensors,
+    tangents: Tensors,
+    covectors: Tensors,
+    *,
+    exact: bool = False,
+    manifolds: Manifolds = None,
+) -> list[Tensor]:
+    r"""Covectors :math:`(D R_x(u))^\top c` at the points, for covectors ``c`` at ``retract(points, tangents)``."""
+    return _map("pullback", points, tangents, covectors, manifolds=manifolds, exact=exact)
+
+
+def random_tangent(
+    points: Tensors, *, generator: torch.Generator | None = None, manifolds: Manifolds = None
+) -> list[Tensor]:
+    r"""Isotropic normal tangents: covariance the inverse metric, so that :math:`E\|v\|_x^2` is the dimension.
+
+    Parameters
+    ----------
+    points : list of Tensor
+        Points.
+    generator : torch.Generator, optional
+        Source of randomness, on the device of the points.
+    manifolds : list of geoopt.Manifold, optional
+        Where the points live, if they do not say so themselves.
+    """
+    return _map("random_tangent", points, manifolds=manifolds, generator=generator)
+
+
+def acceleration(points: Tensors, velocities: Tensors, *, manifolds: Manifolds = None) -> list[Tensor]:
+    r"""Ambient accelerations :math:`\ddot\gamma(0)` of the geodesics with these velocities."""
+    return _map("acceleration", points, velocities, manifolds=manifolds)
