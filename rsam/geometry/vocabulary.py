@@ -4,6 +4,7 @@ Each function takes the points first and lists of vectors of the same length aft
 ``(x, u, v)``. The manifold of a point is its ``manifold`` attribute (a plain tensor is Euclidean), or is given by
 ``manifolds`` where the points are plain tensors. Small points that share a manifold, shape, dtype and device are
 stacked and treated at once; half-precision points are treated in float32, for which torch has the factorisations.
+Plain tensors need neither.
 Arguments are never written to; a result may be the argument itself where nothing changes.
 """
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from rsam.geometry.base import Geometry, UnsupportedOperation, geometry_of
+from rsam.geometry.euclidean import EuclideanGeometry
 
 __all__ = [
     "acceleration",
@@ -73,7 +75,7 @@ def _map(
         except UnsupportedOperation as error:
             raise _with_index(error, i, x) from error
         key: Any = i
-        if stack and x.numel() <= _STACK_BELOW:
+        if stack and x.numel() <= _STACK_BELOW and not isinstance(geometry, EuclideanGeometry):
             key = (geometry.key(), x.shape, x.dtype, x.device)
         groups.setdefault(key, []).append(i)
         geometries[key] = geometry
@@ -81,14 +83,15 @@ def _map(
     for key, members in groups.items():
         columns = [[column[i] for i in members] for column in (points, *vectors)]
         dtype = columns[0][0].dtype
+        upcast = dtype in _HALF and not isinstance(geometries[key], EuclideanGeometry)
         arguments = [c[0] if len(members) == 1 else torch.stack([*c]) for c in columns]
-        if dtype in _HALF:
+        if upcast:
             arguments = [a.float() for a in arguments]
         try:
             result = getattr(geometries[key], operation)(*arguments, **options)
         except UnsupportedOperation as error:
             raise _with_index(error, members[0], points[members[0]]) from error
-        if dtype in _HALF:
+        if upcast:
             result = result.to(dtype)
         for i, part in zip(members, [result] if len(members) == 1 else result.unbind(), strict=True):
             results[i] = part

@@ -1,0 +1,260 @@
+"""Put a module's weights on a manifold, and keep batch statistics out of RSAM's second pass."""
+
+from __future__ import annotations
+
+import warnings
+from fnmatch import fnmatchcase
+from typing import Any, Literal, TypeVar
+
+import geoopt
+import torch
+from torch import Tensor, nn
+
+from rsam import geometry
+from rsam.optim import RSAM
+
+__all__ = ["constrain", "first_pass_only"]
+
+_M = TypeVar("_M", bound=nn.Module)
+Where = type[nn.Module] | tuple[type[nn.Module], ...] | str
+
+# Beyond this a loaded weight is off its manifold; geoopt's own tolerance.
+_TOLERANCE = 1e-5
+
+
+def constrain(module: _M, manifold: geoopt.Manifold, where: Where = "weight") -> _M:
+    """Put weights of a module on a manifold, in place.
+
+    Each chosen parameter becomes a :class:`geoopt.ManifoldParameter` at the projection of its present value. The
+    module's class, forward and ``state_dict`` keys stay; so do deep copies, ``.to()`` and ``load_state_dict``, which
+    projects weights that it finds off the manifold. Create the optimizer afterwards.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        A layer or a whole model.
+    manifold : geoopt.Manifold
+        Where the weights shall live. A :class:`rsam.geometry.Kernel` takes weights ``(out, in, *window)`` of any number
+        of dimensions.
+    where : type, tuple of types, or str
+        Module types, whose parameter ``weight`` is meant; or a pattern (:mod:`fnmatch`) for names as
+        ``module.named_parameters()`` gives them, such as ``"weight"`` or ``"features.*.weight"``.
+
+    Returns
+    -------
+    torch.nn.Module
+        ``module``.
+
+    Raises
+    ------
+    ValueError
+        If nothing matches, or a weight cannot live on the manifold; says which and why, and changes nothing.
+
+    Examples
+    --------
+    >>> import geoopt, torch, rsam
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Flatten(), torch.nn.LazyLinear(10))
+    >>> model = rsam.nn.constrain(model, rsam.geometry.KernelSphere(), torch.nn.Conv2d)
+    >>> torch.allclose(model[0].weight.flatten(1).norm(dim=1), torch.ones(8))
+    True
+    >>> linear = rsam.nn.constrain(torch.nn.Linear(4, 4), geoopt.EuclideanStiefel())
+    """
+    places = _places(module, where)
+    if not places:
+        names = [name for name, _ in module.named_parameters()]
+        raise ValueError(f"where={where!r} matches no parameter of {type(module).__name__}, which has {names}")
+    replacements: dict[int, geoopt.ManifoldParameter] = {}
+    for name, owner, attribute in places:
+        weight = owner._parameters[attribute]
+        assert weight is not None
+        if id(weight) not in replacements:
+            _refuse(name, owner, weight, manifold)
+            replacements[id(weight)] = _projected(name, weight, _fitting(manifold, weight))
+    # a tied weight stays tied: everywhere the module holds it
+    for owner in module.modules():
+        for attribute, weight in list(owner._parameters.items()):
+            if id(weight) in replacements:
+                point = replacements[id(weight)]
+                setattr(owner, attribute, point)
+                _BackOntoManifolds.of(owner).manifolds[attribute] = point.manifold
+    return module
+
+
+def _places(module: nn.Module, where: Where) -> list[tuple[str, nn.Module, str]]:
+    """Full name, owner and attribute of every parameter that ``where`` means."""
+    found = []
+    for prefix, owner in module.named_modules():
+        for attribute, weight in owner._parameters.items():
+            name = f"{prefix}.{attribute}" if prefix else attribute
+            if isinstance(where, str):
+                chosen = fnmatchcase(name, where)
+            else:
+                chosen = isinstance(owner, where) and attribute == "weight"
+            if chosen and weight is not None:
+                found.append((name, owner, attribute))
+        if not isinstance(where, str) and isinstance(owner, where) and "weight" not in owner._parameters:
+            reason = "is parametrized already" if hasattr(owner, "parametrizations") else "is computed, or not there"
+            raise ValueError(f"{prefix or type(owner).__name__}: its 'weight' is no parameter ({reason})")
+    return found
+
+
+def _fitting(manifold: geoopt.Manifold, weight: Tensor) -> geoopt.Manifold:
+    """The kernel manifold for the weight's number of dimensions; others take any batch already."""
+    if isinstance(manifold, geometry.Kernel) and weight.dim() >= 2 and manifold.ndim != weight.dim():
+        return manifold.with_ndim(weight.dim())
+    return manifold
+
+
+def _refuse(name: str, owner: nn.Module, weight: Tensor, manifold: geoopt.Manifold) -> None:
+    reason = None
+    if isinstance(weight, nn.parameter.UninitializedParameter):
+        reason = "it has no shape yet; run the lazy module once first"
+    elif hasattr(owner, "parametrizations") or any(
+        type(hook).__name__ in ("WeightNorm", "SpectralNorm") for hook in owner._forward_pre_hooks.values()
+    ):
+        reason = f"{type(owner).__name__} computes its weight from other parameters; remove that first"
+    elif isinstance(weight, geoopt.ManifoldTensor):
+        reason = f"it lives on {weight.manifold} already"
+    elif not (weight.is_floating_point() or weight.is_complex()):
+        reason = f"its dtype is {weight.dtype}"
+    elif isinstance(owner, nn.modules.batchnorm._BatchNorm | nn.LayerNorm | nn.GroupNorm):
+        reason = f"it scales the features of a {type(owner).__name__}, whose numbers are no vector or matrix"
+    else:
+        ok, explanation = _fitting(manifold, weight).check_point(weight, explain=True)
+        if not ok:
+            reason = str(explanation)
+    if reason is not None:
+        raise ValueError(f"{name} (shape {tuple(getattr(weight, 'shape', ()))}) cannot go on {manifold}: {reason}")
+
+
+def _projected(name: str, weight: Tensor, manifold: geoopt.Manifold) -> geoopt.ManifoldParameter:
+    with torch.no_grad():
+        (point,) = geometry.project_points([weight.detach()], manifolds=[manifold])
+    if not bool(torch.isfinite(point).all()):
+        raise ValueError(
+            f"{name} (shape {tuple(weight.shape)}) cannot go on {manifold}: it has no nearest point there (a zero or "
+            "non-finite row?); initialise it first"
+        )
+    # contiguous, as the weight was: torch's factorisations return transposed memory
+    point = point.contiguous() if weight.is_contiguous() else point
+    return geoopt.ManifoldParameter(point, manifold=manifold, requires_grad=weight.requires_grad)
+
+
+class _BackOntoManifolds:
+    """Hook after loading: projects weights that came from elsewhere; a point of the manifold stays bitwise.
+
+    geoopt's parameters accept any tensor, and ``load_state_dict(assign=True)`` would replace them by plain ones.
+    """
+
+    def __init__(self) -> None:
+        self.manifolds: dict[str, geoopt.Manifold] = {}
+
+    def __call__(self, owner: nn.Module, incompatible_keys: Any) -> None:
+        for attribute, manifold in self.manifolds.items():
+            weight = owner._parameters[attribute]
+            assert weight is not None
+            if not _is_on(manifold, weight.detach()):
+                warnings.warn(f"loaded {attribute!r} was not on {manifold} and was projected onto it", stacklevel=2)
+                with torch.no_grad():
+                    weight.copy_(_projected(attribute, weight, manifold))
+            if not isinstance(weight, geoopt.ManifoldParameter):
+                setattr(owner, attribute, geoopt.ManifoldParameter(weight, manifold, weight.requires_grad))
+
+    @classmethod
+    def of(cls, owner: nn.Module) -> _BackOntoManifolds:
+        """The one hook of a module, registered at first."""
+        for hook in owner._load_state_dict_post_hooks.values():
+            if isinstance(hook, cls):
+                return hook
+        hook = cls()
+        owner.register_load_state_dict_post_hook(hook)
+        return hook
+
+
+def _is_on(manifold: geoopt.Manifold, x: Tensor) -> bool:
+    tolerance = max(_TOLERANCE, 8 * torch.finfo(x.dtype).eps)
+    half = x.dtype in (torch.bfloat16, torch.float16)
+    return manifold.check_point_on_manifold(x.float() if half else x, atol=tolerance, rtol=tolerance)
+
+
+class _FirstPassOnly:
+    """Pass hook that gives buffers and random state of the first pass back after the second."""
+
+    def __init__(self, modules: list[nn.Module], rng: bool) -> None:
+        self._modules = modules
+        self._rng = rng
+        self._copies: list[Tensor] | None = None
+        self._before: list[Tensor] | None = None
+        self._after: list[Tensor] | None = None
+
+    def _buffers(self) -> list[Tensor]:
+        # looked up each time: a module that moves to another device gets new ones
+        return [b for m in self._modules for b in m.buffers(recurse=False)]
+
+    def before_first_pass(self) -> None:
+        self._before = _random_state() if self._rng else None
+
+    def before_second_pass(self) -> None:
+        self._copies = [b.clone() for b in self._buffers()]
+        if self._rng:
+            if self._before is None:
+                raise RuntimeError("first_pass_only(rng=True) needs step(closure): first_step() cannot know the past")
+            self._after = _random_state()
+            _set_random_state(self._before)
+
+    def after_second_pass(self) -> None:
+        if self._copies is not None:
+            with torch.no_grad():
+                for buffer, copy in zip(self._buffers(), self._copies, strict=True):
+                    buffer.copy_(copy)
+        if self._after is not None:
+            _set_random_state(self._after)
+        self._copies = self._before = self._after = None
+
+
+def _random_state() -> list[Tensor]:
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+
+
+def _set_random_state(states: list[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    if len(states) > 1:
+        torch.cuda.set_rng_state_all(states[1:])
+
+
+def first_pass_only(
+    optimizer: RSAM, model: nn.Module, *, buffers: Literal["batch_norm", "all"] = "batch_norm", rng: bool = False
+) -> None:
+    """Have batch-norm running statistics updated by the first pass of each RSAM step only.
+
+    Without this they average over the weights and the perturbed weights.
+
+    Parameters
+    ----------
+    optimizer : rsam.RSAM
+        Whose passes are meant.
+    model : torch.nn.Module
+        Whose buffers are meant.
+    buffers : {"batch_norm", "all"}
+        Only those of batch-norm layers, or every buffer of the model.
+    rng : bool
+        Give the second pass the random numbers of the first, so that dropout masks are equal; needs
+        ``step(closure)``.
+
+    Raises
+    ------
+    ValueError
+        If ``buffers`` is neither.
+
+    Examples
+    --------
+    >>> import torch, rsam
+    >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    >>> opt = rsam.RSAM(model.parameters(), lr=0.1)
+    >>> rsam.nn.first_pass_only(opt, model)
+    """
+    if buffers not in ("batch_norm", "all"):
+        raise ValueError(f'buffers must be "batch_norm" or "all", got {buffers!r}')
+    norms = nn.modules.batchnorm._NormBase
+    modules = [m for m in model.modules() if buffers == "all" or isinstance(m, norms)]
+    optimizer.register_pass_hook(_FirstPassOnly(modules, rng))

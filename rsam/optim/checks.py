@@ -1,0 +1,154 @@
+"""What RSAM refuses, and what it warns of, in a base optimizer and its parameters."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import geoopt
+import torch
+from geoopt.optim.mixin import OptimMixin
+from torch import Tensor
+
+from rsam import geometry
+from rsam.optim.perturbation import all_finite
+from rsam.optim.riemannian import RiemannianOptimizer
+
+__all__ = [
+    "check_base",
+    "check_group",
+    "check_options",
+    "is_plain",
+    "name_of",
+    "nonfinite_message",
+    "refuse_sparse",
+    "warn_of_wrong_steps",
+]
+
+Groups = list[dict[str, Any]]
+
+_NEEDS_CLOSURE = (torch.optim.LBFGS, geoopt.optim.RiemannianLineSearch)
+
+# Where geoopt 0.5.1's own retraction or Riemannian gradient is wrong, and so the step of its optimizers.
+_WRONG_STEPS = {
+    geoopt.CanonicalStiefel: "its retraction has the wrong derivative; put the parameter on "
+    "rsam.geometry.CanonicalStiefel(), or use",
+    geoopt.BirkhoffPolytope: "its Riemannian gradient lacks a factor n; use",
+    geoopt.Scaled: "its Riemannian gradient ignores the scale; use",
+    geoopt.BoundedDomain: "its Riemannian gradient does not belong to its metric; use",
+}
+
+
+def parameter_name(group: dict[str, Any], group_index: int, index: int) -> str:
+    """Name a parameter for a message: its own name if the optimizer was given names, else its place."""
+    p = group["params"][index]
+    names = group.get("param_names")
+    name = repr(names[index]) if names else f"parameter {index} of group {group_index}"
+    return f"{name} (shape {tuple(p.shape)}, {geometry.manifold_of(p).name})"
+
+
+def name_of(groups: Groups, parameter: Tensor) -> str:
+    """Name one of the parameters of an optimizer for a message."""
+    places = ((g, i) for g, group in enumerate(groups) for i, p in enumerate(group["params"]) if p is parameter)
+    g, i = next(places)
+    return parameter_name(groups[g], g, i)
+
+
+def is_plain(p: Tensor) -> bool:
+    """Whether a parameter is Euclidean, so that any optimizer may step it."""
+    return isinstance(geometry.manifold_of(p), geoopt.Euclidean)
+
+
+def _leaves(manifold: geoopt.Manifold) -> Iterator[geoopt.Manifold]:
+    yield manifold
+    for part in getattr(manifold, "manifolds", []):
+        yield from _leaves(part)
+    if isinstance(manifold, geoopt.Scaled | geometry.Kernel):
+        yield from _leaves(manifold.base)
+
+
+def check_options(transport: str, ascent: str, nonfinite: str) -> None:
+    """Refuse misspelt options of RSAM."""
+    for name, value, allowed in (
+        ("transport", transport, ("vector", "pullback", "project")),
+        ("ascent", ascent, ("retraction", "exponential")),
+        ("nonfinite", nonfinite, ("raise", "skip")),
+    ):
+        if value not in allowed:
+            raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
+
+
+def check_base(base: torch.optim.Optimizer) -> None:
+    """Refuse a base optimizer that cannot take a single step from given gradients."""
+    if not isinstance(base, torch.optim.Optimizer):
+        raise TypeError(f"base_optimizer must make a torch.optim.Optimizer, got {type(base).__name__}")
+    if isinstance(base, _NEEDS_CLOSURE):
+        raise ValueError(f"{type(base).__name__} evaluates the loss many times a step and cannot be the base of RSAM")
+    taken = {"rho", "adaptive"} & base.defaults.keys()
+    if taken:
+        raise ValueError(
+            f"{type(base).__name__} has an option {taken.pop()!r} of its own and cannot be the base of RSAM"
+        )
+
+
+def check_group(base: torch.optim.Optimizer, group: dict[str, Any], group_index: int) -> None:
+    """Refuse parameters that the base optimizer would take off their manifold, and options out of range."""
+    if group["rho"] < 0:
+        raise ValueError(f"rho must not be negative, got {group['rho']} in parameter group {group_index}")
+    retracts = isinstance(base, OptimMixin) or getattr(base, "retracts", False)
+    for i, p in enumerate(group["params"]):
+        if is_plain(p):
+            continue
+        name = parameter_name(group, group_index, i)
+        if not retracts:
+            better = "RiemannianAdam" if "betas" in base.defaults else "RiemannianSGD"
+            raise ValueError(
+                f"{type(base).__name__} would step {name} off its manifold; use rsam.optim.{better} or "
+                f"geoopt.optim.{better} as base_optimizer"
+            )
+        if group["adaptive"]:
+            raise ValueError(
+                f"adaptive=True rescales by |p| elementwise, which no manifold's metric allows, but {name} lives on "
+                "one; put it in a parameter group with adaptive=False"
+            )
+        try:
+            geometry.geometry_of(geometry.manifold_of(p))
+        except geometry.UnsupportedOperation as error:
+            raise geometry.UnsupportedOperation(f"{name}: {error}") from error
+
+
+def warn_of_wrong_steps(base: torch.optim.Optimizer) -> None:
+    """Warn once for each manifold on which geoopt's own optimizers step wrongly; ours go round that."""
+    if isinstance(base, RiemannianOptimizer):
+        return
+    manifolds = [m for group in base.param_groups for p in group["params"] for m in _leaves(geometry.manifold_of(p))]
+    for cls, reason in _WRONG_STEPS.items():
+        if any(isinstance(m, cls) and not isinstance(m, geometry.CanonicalStiefel) for m in manifolds):
+            name = type(base).__name__
+            ours = name if name in ("RiemannianSGD", "RiemannianAdam") else "RiemannianSGD"
+            warnings.warn(
+                f"RSAM perturbs parameters on geoopt's {cls.__name__} rightly, but the step of the base optimizer is "
+                f"not right there: {reason} rsam.optim.{ours} as base_optimizer",
+                stacklevel=4,
+            )
+
+
+def refuse_sparse(groups: Groups) -> None:
+    """Refuse sparse gradients, which no retraction here treats."""
+    for group in groups:
+        for p in group["params"]:
+            if p.grad is not None and p.grad.is_sparse:
+                raise RuntimeError(f"RSAM does not support sparse gradients, which {name_of(groups, p)} has")
+
+
+def nonfinite_message(groups: Groups) -> str:
+    """Say which gradient is not finite, and what to do."""
+    for group in groups:
+        for p in group["params"]:
+            if p.grad is not None and not all_finite([p.grad]):
+                return (
+                    f"the gradient of {name_of(groups, p)} is not finite; the weights are as before the step. Lower "
+                    'the learning rate or rho, or pass nonfinite="skip"'
+                )
+    return "the norm of the gradient overflows, though each number is finite; scale the loss down"

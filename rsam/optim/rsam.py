@@ -1,0 +1,405 @@
+r"""Riemannian sharpness-aware minimisation.
+
+::
+
+    r   = raise(w, g)                    Riemannian gradient at w, per parameter
+    n   = sqrt(sum_k g_k . r_k)          one norm over the whole product manifold
+    e_k = rho_k r_k / n                  steepest ascent within the ball of radius rho
+    w~  = R_w(e)                         ascent
+    g~  = gradient of the loss at w~, brought back to w
+    w  <- step of the base optimizer from w with g~
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from rsam import geometry
+from rsam.geometry import UnsupportedOperation
+from rsam.optim.checks import (
+    check_base,
+    check_group,
+    check_options,
+    is_plain,
+    name_of,
+    nonfinite_message,
+    refuse_sparse,
+    warn_of_wrong_steps,
+)
+from rsam.optim.hooks import PassHook
+from rsam.optim.perturbation import Transport, all_finite, bring_back, gradient_direction, scale
+from rsam.optim.sgd import RiemannianSGD
+
+__all__ = ["RSAM"]
+
+Ascent = Literal["retraction", "exponential"]
+Nonfinite = Literal["raise", "skip"]
+
+
+@dataclass
+class _Pending:
+    """A step between its two halves."""
+
+    params: list[Tensor] = field(default_factory=list)  # all that the base may write to
+    copies: list[Tensor] = field(default_factory=list)  # and their values before the step
+    # perturbed parameters on manifolds, where they were, and the tangents along which they went
+    curved: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
+    skip: bool = False
+
+
+class RSAM(torch.optim.Optimizer):
+    r"""Sharpness-aware minimisation that follows the manifolds of the parameters.
+
+    On plain parameters it is the SAM of Foret et al. 2021 (eq. 2), with ``adaptive=True`` the ASAM of Kwon et al.
+    2021 (eq. 8); on geoopt parameters ascent and descent follow the manifold (Yun and Yang, NeurIPS 2023, eq. 6-7).
+    ``rho=0`` is the base optimizer, bitwise, with one evaluation of the closure.
+
+    Parameters
+    ----------
+    params : iterable
+        Parameters or groups of them, as for any optimizer. Groups may set ``rho`` and ``adaptive``.
+    base_optimizer : type
+        Class of a torch or geoopt optimizer, which owns the step. Parameters on manifolds need one that retracts:
+        :class:`rsam.optim.RiemannianSGD`, :class:`rsam.optim.RiemannianAdam`, geoopt's, or one with a true
+        attribute ``retracts``.
+    rho : float
+        Radius of the perturbation in the metric, not negative; per group, settable between steps as ``lr`` is. A
+        group with 0 is not perturbed, its gradient still counts in the norm.
+    adaptive : bool
+        Scale-invariant perturbation of ASAM; plain parameters only.
+    transport : {"vector", "pullback", "project"}
+        How the gradient at the perturbed point comes back: as a tangent vector carried along the ascent and lowered;
+        as the exact gradient of the loss after the retraction, :math:`(D R_w(e))^\top \tilde g`; or as it is, to be
+        projected by the base optimizer (Truong et al. 2023). All three agree on plain parameters.
+    ascent : {"retraction", "exponential"}
+        The curve along which the weights are perturbed.
+    nonfinite : {"raise", "skip"}
+        What to do about a gradient that is not finite, in either pass: the weights stay as they were in both cases.
+    **base_kwargs
+        Arguments of the base optimizer.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range, a base optimizer that would step a parameter off its manifold, or ``adaptive`` on
+        one.
+    UnsupportedOperation
+        For a parameter on a manifold that :mod:`rsam.geometry` cannot treat; names both.
+
+    See Also
+    --------
+    rsam.optim.LambdaRho : a schedule of ``rho``.
+    rsam.nn.first_pass_only : keeps batch-norm statistics out of the second pass.
+
+    Examples
+    --------
+    >>> import geoopt, torch, rsam
+    >>> x = geoopt.ManifoldParameter(torch.tensor([0.6, 0.8]), manifold=geoopt.Sphere())
+    >>> opt = rsam.RSAM([x], rho=0.05, lr=0.1)
+    >>> def closure():
+    ...     opt.zero_grad()
+    ...     loss = -x[0]
+    ...     loss.backward()
+    ...     return loss
+    >>> opt.step(closure)
+    tensor(-0.6000, grad_fn=<NegBackward0>)
+    >>> bool(x[0] > 0.6)
+    True
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        base_optimizer: Callable[..., torch.optim.Optimizer] = RiemannianSGD,
+        *,
+        rho: float = 0.05,
+        adaptive: bool = False,
+        transport: Transport = "vector",
+        ascent: Ascent = "retraction",
+        nonfinite: Nonfinite = "raise",
+        **base_kwargs: Any,
+    ) -> None:
+        check_options(transport, ascent, nonfinite)
+        base = base_optimizer(params, **base_kwargs)
+        check_base(base)
+        self.base_optimizer = base
+        self.transport = transport
+        self.ascent = ascent
+        self.nonfinite = nonfinite
+        self._pending: _Pending | None = None
+        self._hooks: list[PassHook] = []
+        self._grad_norm: Tensor | None = None
+        self._losses: tuple[Any, Any] | None = None
+        # torch's bookkeeping, run over the base's own group dictionaries, which get the two options of ours
+        super().__init__(base.param_groups, {**base.defaults, "rho": rho, "adaptive": adaptive})
+        self._share()
+        warn_of_wrong_steps(base)
+
+    @classmethod
+    def from_optimizer(cls, optimizer: torch.optim.Optimizer, **options: Any) -> RSAM:
+        """Wrap an optimizer that exists already, state and all.
+
+        Parameters
+        ----------
+        optimizer : torch.optim.Optimizer
+            Becomes ``base_optimizer``.
+        **options
+            ``rho``, ``adaptive``, ``transport``, ``ascent`` and ``nonfinite`` as for the class.
+
+        Examples
+        --------
+        >>> import torch, rsam
+        >>> sgd = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.1)
+        >>> rsam.RSAM.from_optimizer(sgd, rho=0.1).param_groups is sgd.param_groups
+        True
+        """
+        return cls(optimizer.param_groups, lambda params: optimizer, **options)
+
+    def _share(self) -> None:
+        """One list of groups and one state for both optimizers: what either is told, the other knows."""
+        self.param_groups = self.base_optimizer.param_groups
+        self.state = self.base_optimizer.state
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group to both optimizers. Raises as the class does."""
+        if self.__dict__.get("param_groups") is not self.base_optimizer.param_groups:
+            super().add_param_group(param_group)  # during construction the base has the group already
+            check_group(self.base_optimizer, self.param_groups[-1], len(self.param_groups) - 1)
+            return
+        self.base_optimizer.add_param_group(param_group)
+        group = self.param_groups[-1]
+        for option in ("rho", "adaptive"):
+            group.setdefault(option, self.defaults[option])
+        try:
+            check_group(self.base_optimizer, group, len(self.param_groups) - 1)
+        except Exception:
+            self.param_groups.pop()
+            raise
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step.
+
+        Parameters
+        ----------
+        closure : callable
+            Zeroes the gradients, computes the loss, calls ``backward``, returns the loss; called twice. Without it,
+            after :meth:`first_step`, this is :meth:`second_step`.
+
+        Returns
+        -------
+        Tensor or None
+            The loss at the weights before the step.
+
+        Raises
+        ------
+        RuntimeError
+            Without a closure; for a sparse gradient; for one that is not finite, naming the first such parameter.
+            The weights are as they were before the step, as after any exception in here.
+        """
+        if closure is None:
+            if self._pending is None:
+                raise RuntimeError(
+                    "RSAM.step needs a closure that zeroes gradients, computes the loss, calls backward and returns "
+                    "the loss; or call first_step() and second_step() yourself"
+                )
+            self.second_step()
+            return None
+        if self._pending is not None:
+            raise RuntimeError("step(closure) after first_step(); call second_step() or restore() first")
+        for hook in self._hooks:
+            hook.before_first_pass()
+        with torch.enable_grad():
+            loss = closure()
+        self.first_step()
+        perturbed = loss
+        assert self._pending is not None
+        skip = self._pending.skip
+        if self._perturbs() and not skip:
+            try:
+                with torch.enable_grad():
+                    perturbed = closure()
+            except BaseException:
+                self.restore()
+                raise
+        self.second_step()
+        if not skip:
+            self._losses = (_detached(loss), _detached(perturbed))
+        return loss
+
+    @torch.no_grad()
+    def first_step(self, zero_grad: bool = False) -> None:
+        """Ascend to the perturbed weights, from gradients of the loss at the weights.
+
+        Parameters
+        ----------
+        zero_grad : bool
+            Clear the gradients afterwards.
+
+        Raises
+        ------
+        RuntimeError
+            If called twice, for a sparse gradient, or for one that is not finite.
+        """
+        if self._pending is not None:
+            raise RuntimeError("first_step() twice; call second_step() or restore() in between")
+        self._losses = None
+        self._grad_norm = None
+        pending = _Pending()
+        for g, group in enumerate(self.param_groups):
+            if group["rho"] < 0 or group["adaptive"]:  # may have been set since the group was checked
+                check_group(self.base_optimizer, group, g)
+            pending.params += [p for p in group["params"] if p.requires_grad or p.grad is not None]
+        pending.copies = [p.detach().clone() for p in pending.params]
+        refuse_sparse(self.param_groups)
+        self._pending = pending
+        try:
+            self._ascend(pending)
+            for hook in self._hooks:
+                hook.before_second_pass()
+        except BaseException:
+            self.restore()
+            raise
+        if zero_grad:
+            self.zero_grad()
+
+    def _skips(self) -> bool:
+        """Answer a gradient that is not finite by the policy: skip the step, or raise."""
+        if self.nonfinite == "raise":
+            raise RuntimeError(nonfinite_message(self.param_groups))
+        return True
+
+    def _perturbs(self) -> bool:
+        return any(group["rho"] > 0 for group in self.param_groups)
+
+    def _ascend(self, pending: _Pending) -> None:
+        """Move the parameters, and note in ``pending`` what the way back needs."""
+        held = [(p, p.grad, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
+        if not held or not self._perturbs():
+            return
+        params, gradients = [p for p, _, _ in held], [g for _, g, _ in held]
+        directions, norm = gradient_direction(params, gradients, [group["adaptive"] for _, _, group in held])
+        self._grad_norm = norm
+        if not torch.isfinite(norm):
+            pending.skip = self._skips()
+            return
+        moved = [(p, r, group["rho"]) for (p, _, group), r in zip(held, directions, strict=True) if group["rho"] > 0]
+        starts = [p for p, _, _ in moved]
+        ascents = scale([r for _, r, _ in moved], [rho for _, _, rho in moved], norm)
+        try:
+            ends = geometry.retract(starts, ascents, exact=self.ascent == "exponential")
+        except geometry.UnsupportedOperation as error:
+            raise UnsupportedOperation(f"{name_of(self.param_groups, starts[error.index or 0])}: {error}") from error
+        copies = {id(p): copy for p, copy in zip(pending.params, pending.copies, strict=True)}
+        pending.curved = [(p, copies[id(p)], e) for p, e in zip(starts, ascents, strict=True) if not is_plain(p)]
+        torch._foreach_copy_(starts, ends)
+
+    @torch.no_grad()
+    def second_step(self, zero_grad: bool = False) -> None:
+        """Return to the weights and step from there, with gradients of the loss at the perturbed weights.
+
+        Parameters
+        ----------
+        zero_grad : bool
+            Clear the gradients afterwards.
+
+        Raises
+        ------
+        RuntimeError
+            Without a :meth:`first_step`, for a sparse gradient, or for one that is not finite.
+        """
+        if self._pending is None:
+            raise RuntimeError("second_step() without first_step()")
+        pending = self._pending
+        try:
+            refuse_sparse(self.param_groups)
+            self._bring_back(pending)
+        finally:
+            self.restore()
+        finite = all_finite([p.grad for group in self.param_groups for p in group["params"] if p.grad is not None])
+        if not pending.skip and (finite or not self._skips()):
+            try:
+                self.base_optimizer.step()
+            except BaseException:
+                torch._foreach_copy_(pending.params, pending.copies)
+                raise
+        if zero_grad:
+            self.zero_grad()
+
+    def _bring_back(self, pending: _Pending) -> None:
+        """Replace gradients at the perturbed points by covectors at the weights."""
+        curved = [(p, p.grad, origin, e) for p, origin, e in pending.curved if p.grad is not None]
+        if not curved:
+            return
+        params, gradients = [c[0] for c in curved], [c[1] for c in curved]
+        origins, ascents = [c[2] for c in curved], [c[3] for c in curved]
+        manifolds = [geometry.manifold_of(p) for p in params]
+        exact = self.ascent == "exponential"
+        covectors = bring_back(params, gradients, origins, ascents, manifolds, self.transport, exact)
+        torch._foreach_copy_(gradients, covectors)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put the weights back where they were before :meth:`first_step` (by copy); nothing to do otherwise.
+
+        Examples
+        --------
+        With a gradient scaler, whose ``step`` may decide to skip the second half:
+
+        >>> import torch, rsam
+        >>> w = torch.nn.Parameter(torch.ones(2))
+        >>> opt = rsam.RSAM([w], torch.optim.SGD, lr=0.1, nonfinite="skip")
+        >>> scaler = torch.amp.GradScaler("cpu")
+        >>> scaler.scale(w.square().sum()).backward()
+        >>> scaler.unscale_(opt)
+        >>> opt.first_step(zero_grad=True)
+        >>> scaler.update()
+        >>> scaler.scale(w.square().sum()).backward()
+        >>> _ = scaler.step(opt)  # unscales, and calls opt.step(), here the second half, if all is finite
+        >>> opt.restore()  # if not
+        >>> scaler.update()
+        """
+        if self._pending is None:
+            return
+        torch._foreach_copy_(self._pending.params, self._pending.copies)
+        self._pending = None
+        for hook in self._hooks:
+            hook.after_second_pass()
+
+    @property
+    def sharpness(self) -> float | None:
+        """Perturbed loss minus loss of the last ``step(closure)``; None before one."""
+        return None if self._losses is None else float(self._losses[1]) - float(self._losses[0])
+
+    @property
+    def grad_norm(self) -> float | None:
+        """Riemannian norm of the gradient in the last first pass; None before one, or with every ``rho`` 0."""
+        return None if self._grad_norm is None else float(self._grad_norm)
+
+    def register_pass_hook(self, hook: PassHook) -> None:
+        """Have a hook told where the two passes of each step begin and end."""
+        self._hooks.append(hook)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load groups and state of both optimizers; also from a ``state_dict`` of the base optimizer alone."""
+        options = [{k: group[k] for k in ("rho", "adaptive")} for group in self.param_groups]
+        self.base_optimizer.load_state_dict(state_dict)
+        self._share()
+        for group, own in zip(self.param_groups, options, strict=True):
+            for option, value in own.items():
+                group.setdefault(option, value)
+        for state in self.state.values():
+            # geoopt 0.5.1's RiemannianAdam counts in int, and gets a float32 tensor back from torch's Adam
+            if type(self.base_optimizer).__module__.startswith("geoopt.") and "step" in state:
+                state["step"] = int(state["step"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if not k.startswith("_optimizer") and k != "step"}
+
+
+def _detached(loss: Any) -> Any:
+    return loss.detach() if isinstance(loss, Tensor) else loss
