@@ -124,7 +124,8 @@ def _refuse(name: str, owner: nn.Module, weight: Tensor, manifold: geoopt.Manifo
         if not ok:
             reason = str(explanation)
     if reason is not None:
-        raise ValueError(f"{name} (shape {tuple(getattr(weight, 'shape', ()))}) cannot go on {manifold}: {reason}")
+        shape = "unknown" if isinstance(weight, nn.parameter.UninitializedParameter) else tuple(weight.shape)
+        raise ValueError(f"{name} (shape {shape}) cannot go on {manifold}: {reason}")
 
 
 def _projected(name: str, weight: Tensor, manifold: geoopt.Manifold) -> geoopt.ManifoldParameter:
@@ -153,12 +154,15 @@ class _BackOntoManifolds:
         for attribute, manifold in self.manifolds.items():
             weight = owner._parameters[attribute]
             assert weight is not None
+            point = weight
             if not _is_on(manifold, weight.detach()):
                 warnings.warn(f"loaded {attribute!r} was not on {manifold} and was projected onto it", stacklevel=2)
+                point = _projected(attribute, weight, manifold)
+            if not isinstance(weight, geoopt.ManifoldParameter):  # assigned, and shared with the state dict
+                setattr(owner, attribute, geoopt.ManifoldParameter(point, manifold, weight.requires_grad))
+            elif point is not weight:
                 with torch.no_grad():
-                    weight.copy_(_projected(attribute, weight, manifold))
-            if not isinstance(weight, geoopt.ManifoldParameter):
-                setattr(owner, attribute, geoopt.ManifoldParameter(weight, manifold, weight.requires_grad))
+                    weight.copy_(point)
 
     @classmethod
     def of(cls, owner: nn.Module) -> _BackOntoManifolds:
@@ -184,18 +188,25 @@ class _FirstPassOnly:
         self._modules = modules
         self._rng = rng
         self._copies: list[Tensor] | None = None
+        self._held = False
         self._before: list[Tensor] | None = None
         self._after: list[Tensor] | None = None
 
     def _buffers(self) -> list[Tensor]:
         # looked up each time: a module that moves to another device gets new ones
-        return [b for m in self._modules for b in m.buffers(recurse=False)]
+        return [b for m in self._modules for b in m._buffers.values() if b is not None]
 
     def before_first_pass(self) -> None:
         self._before = _random_state() if self._rng else None
 
     def before_second_pass(self) -> None:
-        self._copies = [b.clone() for b in self._buffers()]
+        buffers = self._buffers()
+        if self._copies is None or [(c.shape, c.device) for c in self._copies] != [
+            (b.shape, b.device) for b in buffers
+        ]:
+            self._copies = [torch.empty_like(b) for b in buffers]
+        _copy(self._copies, buffers)
+        self._held = True
         if self._rng:
             if self._before is None:
                 raise RuntimeError("first_pass_only(rng=True) needs step(closure): first_step() cannot know the past")
@@ -203,13 +214,18 @@ class _FirstPassOnly:
             _set_random_state(self._before)
 
     def after_second_pass(self) -> None:
-        if self._copies is not None:
-            with torch.no_grad():
-                for buffer, copy in zip(self._buffers(), self._copies, strict=True):
-                    buffer.copy_(copy)
+        if self._copies is not None and self._held:
+            _copy(self._buffers(), self._copies)
         if self._after is not None:
             _set_random_state(self._after)
-        self._copies = self._before = self._after = None
+        self._before = self._after = None
+        self._held = False
+
+
+@torch.no_grad()
+def _copy(to: list[Tensor], source: list[Tensor]) -> None:
+    if to:
+        torch._foreach_copy_(to, source)
 
 
 def _random_state() -> list[Tensor]:

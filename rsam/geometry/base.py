@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -204,6 +205,7 @@ def register(manifold_class: type[geoopt.Manifold]) -> Callable[[_T], _T]:
     def decorate(entry: Any) -> Any:
         if isinstance(entry, type) and issubclass(entry, Geometry):
             _registry[manifold_class] = entry
+            _lookup.cache_clear()
             return entry
         name = getattr(entry, "__name__", repr(entry))
         if name.startswith("_") or not callable(getattr(Geometry, name, None)):
@@ -213,20 +215,22 @@ def register(manifold_class: type[geoopt.Manifold]) -> Callable[[_T], _T]:
         def method(self: Geometry, *args: Any, **kwargs: Any) -> Any:
             return entry(self.manifold, *args, **kwargs)
 
-        parent = _lookup(manifold_class)
+        parent = _lookup(manifold_class)  # type: ignore[arg-type]  # mypy doubts that classes hash
         _registry[manifold_class] = type(f"{manifold_class.__name__}Geometry", (parent,), {name: method})
+        _lookup.cache_clear()
         return entry
 
     return decorate
 
 
+@functools.cache
 def _lookup(manifold_class: type) -> type[Geometry]:
     return next((_registry[cls] for cls in manifold_class.__mro__ if cls in _registry), Geometry)
 
 
 def geometry_of(manifold: geoopt.Manifold) -> Geometry:
     """Return the registered geometry of a manifold, or the generic one that asks the manifold itself."""
-    return _lookup(type(manifold))(manifold)
+    return _lookup(type(manifold))(manifold)  # type: ignore[arg-type]
 
 
 def points_in(x: Tensor, ndim: int) -> int:

@@ -17,8 +17,12 @@ def _flip(u: Tensor) -> Tensor:
     return torch.cat((-u[..., :1], u[..., 1:]), -1)
 
 
+def _dot(u: Tensor, v: Tensor) -> Tensor:
+    return (u * v).sum(-1, keepdim=True)
+
+
 def _minkowski(u: Tensor, v: Tensor) -> Tensor:
-    return (_flip(u) * v).sum(-1, keepdim=True)
+    return _dot(_flip(u), v)
 
 
 @register(geoopt.Lorentz)
@@ -54,7 +58,9 @@ class LorentzGeometry(Geometry):
         angle2 = _minkowski(u, u) / self.manifold.k
         # rounding may make a short vector timelike; where, since clamp has no second derivative at zero
         angle2 = torch.where(angle2 < 0, torch.zeros_like(angle2), angle2)
-        return self.manifold.projx(cosh_sqrt(angle2) * x + sinhc_sqrt(angle2) * u)
+        space = (cosh_sqrt(angle2) * x + sinhc_sqrt(angle2) * u)[..., 1:]
+        # geoopt's projx squares a norm, which has no second derivative at the origin
+        return torch.cat(((self.manifold.k + _dot(space, space)).sqrt(), space), -1)
 
     def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         carried = v + _minkowski(y, v) / (self.manifold.k - _minkowski(x, y)) * (x + y)

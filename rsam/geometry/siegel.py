@@ -17,16 +17,17 @@ def _sym(a: Tensor) -> Tensor:
     return (a + a.mT) / 2
 
 
-def _root(x: Tensor) -> Tensor:
-    values, vectors = torch.linalg.eigh(x)
-    return (vectors * values.sqrt().unsqueeze(-2).to(vectors.dtype)) @ vectors.mH
+def _powers(h: Tensor, *exponents: float) -> list[Tensor]:
+    values, vectors = torch.linalg.eigh(h)
+    return [(vectors * (values**e).unsqueeze(-2).to(vectors.dtype)) @ vectors.mH for e in exponents]
 
 
 class _SiegelGeometry(Geometry):
     r"""Metric :math:`s\,\mathrm{Re\,tr}(h^{-1} u\, \bar h^{-1} \bar v)` with a Hermitian ``h(z)`` and a scale ``s``.
 
-    Tangents ``L_y L_x^{-1} v (L_y L_x^{-1})^T`` with the Cholesky factors of ``h`` are carried isometrically. geoopt
-    knows no exponential here, takes ``egrad2rgrad`` for the projection, and leaves carried tangents as they are.
+    Tangents are carried as ``m v m^T`` with ``m = (h(y) h(x)^{-1})^{1/2}``, isometrically and in the same way in all
+    frames: transport commutes with the isometries that the retraction commutes with. geoopt knows no exponential here,
+    takes ``egrad2rgrad`` for the projection, and leaves carried tangents as they are.
     """
 
     isometric = True
@@ -59,20 +60,21 @@ class _SiegelGeometry(Geometry):
     def project(self, x: Tensor, u: Tensor) -> Tensor:
         return _sym(u)
 
-    def pullback(self, x: Tensor, u: Tensor, c: Tensor, exact: bool = False) -> Tensor:
-        # the retraction adds; autograd would pass through the eigenvectors of geoopt's (idle) clamp
-        if exact:
-            raise self.unsupported("exponential")
-        return c
+    def retract(self, x: Tensor, u: Tensor) -> Tensor:
+        y = _sym(x + u)
+        # geoopt's clamp into the domain goes by eigenvectors, which have no derivative where eigenvalues meet
+        clamped = self.manifold.projx(y.detach())
+        return torch.where(clamped == y, y, clamped)
 
     def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
-        lx, ly = torch.linalg.cholesky(self._hermitian(x)), torch.linalg.cholesky(self._hermitian(y))
-        m = torch.linalg.solve_triangular(lx, ly, upper=False, left=False)
+        root, inverse_root = _powers(self._hermitian(x), 0.5, -0.5)
+        (middle,) = _powers(inverse_root @ self._hermitian(y) @ inverse_root, 0.5)
+        m = root @ middle @ inverse_root
         return _sym(m @ v @ m.mT)
 
     def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         z = 2**0.5 * torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
-        root = _root(self._hermitian(x))
+        (root,) = _powers(self._hermitian(x), 0.5)
         return _sym(root @ _sym(z) @ root.mT) / self.scale**0.5
 
 

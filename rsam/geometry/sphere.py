@@ -57,7 +57,7 @@ class SphereGeometry(Geometry):
 
     def project(self, x: Tensor, u: Tensor) -> Tensor:
         u = self._onto_subspace(u)
-        return u - _dot(x, u) * x
+        return torch.addcmul(u, _dot(x, u), x, value=-1)
 
     def project_point(self, x: Tensor) -> Tensor:
         return _unit(self._onto_subspace(x))
@@ -73,8 +73,7 @@ class SphereGeometry(Geometry):
     def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         # the clamp only matters for antipodes, between which no direction is preferred
         tiny = torch.finfo(x.dtype).tiny
-        carried = v - _dot(y, v) / (1 + _dot(x, y)).clamp_min(tiny) * (x + y)
-        return self.project(y, carried)
+        return torch.addcmul(v, _dot(y, v) / (1 + _dot(x, y)).clamp_min(tiny), x + y, value=-1)
 
     def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self.project(x, torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator))

@@ -39,10 +39,18 @@ class StereographicGeometry(Geometry):
     def project(self, x: Tensor, u: Tensor) -> Tensor:
         return u
 
+    def _clip(self, y: Tensor) -> Tensor:
+        # geoopt's clip into the ball takes a norm, which has no second derivative at the origin
+        origin = (y == 0).all(-1, keepdim=True)
+        return torch.where(origin, y, self.manifold.projx(torch.where(origin, torch.ones_like(y), y)))
+
+    def retract(self, x: Tensor, u: Tensor) -> Tensor:
+        return self._clip(x + u)
+
     def exponential(self, x: Tensor, u: Tensor) -> Tensor:
         half = self._factor(x) / 2
         angle2 = self.manifold.k * half**2 * (u * u).sum(-1, keepdim=True)
-        return self.manifold.mobius_add(x, half * tanc_sqrt(angle2) * u)
+        return self._clip(self.manifold.mobius_add(x, half * tanc_sqrt(angle2) * u, project=False))
 
     def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator) / self._factor(x)

@@ -10,7 +10,8 @@ Arguments are never written to; a result may be the argument itself where nothin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import geoopt
@@ -54,12 +55,7 @@ def manifold_of(tensor: Tensor) -> geoopt.Manifold:
 
 
 def _map(
-    operation: str,
-    points: Tensors,
-    *vectors: Tensors,
-    manifolds: Manifolds,
-    stack: bool = True,
-    **options: Any,
+    operation: str, points: Tensors, *vectors: Tensors, manifolds: Manifolds = None, stack: bool = True, **options: Any
 ) -> list[Tensor]:
     """Apply one operation of :class:`Geometry` to every point, stacking equals."""
     if manifolds is None:
@@ -67,53 +63,50 @@ def _map(
     for column in (*vectors, manifolds):
         if len(column) != len(points):
             raise ValueError(f"{operation} got {len(points)} points but a list of {len(column)} beside them")
-    groups: dict[Any, list[int]] = {}
-    geometries: dict[Any, Geometry] = {}
+    rows = list(zip(points, *vectors, strict=True))
+    results: dict[int, Tensor] = {}
+    groups: dict[Any, tuple[Geometry, list[int]]] = {}
     for i, (x, manifold) in enumerate(zip(points, manifolds, strict=True)):
         try:
             geometry = geometry_of(manifold)
+            if not stack or x.numel() > _STACK_BELOW or isinstance(geometry, EuclideanGeometry):
+                results[i] = _apply(geometry, operation, rows[i], options)
+            else:
+                groups.setdefault((geometry.key(), x.shape, x.dtype, x.device), (geometry, []))[1].append(i)
         except UnsupportedOperation as error:
-            raise _with_index(error, i, x) from error
-        key: Any = i
-        if stack and x.numel() <= _STACK_BELOW and not isinstance(geometry, EuclideanGeometry):
-            key = (geometry.key(), x.shape, x.dtype, x.device)
-        groups.setdefault(key, []).append(i)
-        geometries[key] = geometry
-    results: list[Tensor] = [_MISSING] * len(points)
-    for key, members in groups.items():
-        columns = [[column[i] for i in members] for column in (points, *vectors)]
-        dtype = columns[0][0].dtype
-        upcast = dtype in _HALF and not isinstance(geometries[key], EuclideanGeometry)
-        arguments = [c[0] if len(members) == 1 else torch.stack([*c]) for c in columns]
-        if upcast:
-            arguments = [a.float() for a in arguments]
+            raise _at(error, i, x) from error
+    for geometry, members in groups.values():
         try:
-            result = getattr(geometries[key], operation)(*arguments, **options)
+            if len(members) == 1:
+                results[members[0]] = _apply(geometry, operation, rows[members[0]], options)
+                continue
+            stacked = [torch.stack(column) for column in zip(*(rows[i] for i in members), strict=True)]
+            parts = _apply(geometry, operation, stacked, options).unbind()
         except UnsupportedOperation as error:
-            raise _with_index(error, members[0], points[members[0]]) from error
-        if upcast:
-            result = result.to(dtype)
-        for i, part in zip(members, [result] if len(members) == 1 else result.unbind(), strict=True):
-            results[i] = part
-    return results
+            raise _at(error, members[0], points[members[0]]) from error
+        results.update(zip(members, parts, strict=True))
+    return [results[i] for i in range(len(points))]
 
 
-_MISSING = torch.empty(0)
+def _apply(geometry: Geometry, operation: str, arguments: Sequence[Tensor], options: dict[str, Any]) -> Tensor:
+    dtype = arguments[0].dtype
+    if dtype not in _HALF or isinstance(geometry, EuclideanGeometry):
+        return getattr(geometry, operation)(*arguments, **options)
+    return getattr(geometry, operation)(*(a.float() for a in arguments), **options).to(dtype)
 
 
-def _with_index(error: UnsupportedOperation, index: int, x: Tensor) -> UnsupportedOperation:
-    wrapped = UnsupportedOperation(f"{error} (parameter {index} of the list, shape {tuple(x.shape)})")
-    wrapped.index = index
-    return wrapped
+def _at(error: UnsupportedOperation, index: int, x: Tensor) -> UnsupportedOperation:
+    located = UnsupportedOperation(f"{error} (parameter {index} of the list, shape {tuple(x.shape)})")
+    located.index = index
+    return located
 
 
-def _scalar(terms: Iterable[Tensor]) -> Tensor:
-    """Sum of scalars, on the first one's device and at least in float32."""
-    total: Tensor | None = None
-    for term in terms:
-        term = term.float() if term.dtype in _HALF else term
-        total = term if total is None else total + term.to(total.device)
-    return torch.zeros(()) if total is None else total
+def _scalar(terms: Sequence[Tensor]) -> Tensor:
+    """Sum of scalars, on the first one's device, in the widest dtype and at least in float32."""
+    if not terms:
+        return torch.zeros(())
+    dtype = functools.reduce(torch.promote_types, (t.dtype for t in terms), torch.float32)
+    return torch.stack([t.to(terms[0].device, dtype) for t in terms]).sum()
 
 
 def pairing(covectors: Tensors, tangents: Tensors) -> Tensor:
@@ -132,13 +125,12 @@ def pairing(covectors: Tensors, tangents: Tensors) -> Tensor:
         Scalar, on the first tensor's device; for complex tensors the real part of ``conj(covector) * tangent``.
     """
 
-    def terms() -> Iterable[Tensor]:
-        for c, t in zip(covectors, tangents, strict=True):
-            if c.dtype in _HALF:
-                c, t = c.float(), t.float()
-            yield (c.conj() * t).real.sum() if c.is_complex() else (c * t).sum()
-
-    return _scalar(terms())
+    terms = []
+    for c, t in zip(covectors, tangents, strict=True):
+        if c.dtype in _HALF:
+            c, t = c.float(), t.float()
+        terms.append(torch.vdot(c.reshape(-1), t.reshape(-1)).real)
+    return _scalar(terms)
 
 
 def raise_index(points: Tensors, covectors: Tensors, *, manifolds: Manifolds = None) -> list[Tensor]:
@@ -189,7 +181,7 @@ def lower_index(points: Tensors, tangents: Tensors, *, manifolds: Manifolds = No
 
 def inner(points: Tensors, us: Tensors, vs: Tensors, *, manifolds: Manifolds = None) -> Tensor:
     """Inner product of two tangents of the product manifold, a scalar. Errors as for :func:`raise_index`."""
-    return _scalar(term.sum() for term in _map("inner", points, us, vs, manifolds=manifolds))
+    return _scalar([term.sum() for term in _map("inner", points, us, vs, manifolds=manifolds)])
 
 
 def norm(points: Tensors, us: Tensors, *, manifolds: Manifolds = None) -> Tensor:

@@ -12,14 +12,13 @@ from geoopt.optim.mixin import OptimMixin
 from torch import Tensor
 
 from rsam import geometry
-from rsam.optim.perturbation import all_finite
+from rsam.optim.perturbation import all_finite, is_plain
 from rsam.optim.riemannian import RiemannianOptimizer
 
 __all__ = [
     "check_base",
     "check_group",
     "check_options",
-    "is_plain",
     "name_of",
     "nonfinite_message",
     "refuse_sparse",
@@ -53,11 +52,6 @@ def name_of(groups: Groups, parameter: Tensor) -> str:
     places = ((g, i) for g, group in enumerate(groups) for i, p in enumerate(group["params"]) if p is parameter)
     g, i = next(places)
     return parameter_name(groups[g], g, i)
-
-
-def is_plain(p: Tensor) -> bool:
-    """Whether a parameter is Euclidean, so that any optimizer may step it."""
-    return isinstance(geometry.manifold_of(p), geoopt.Euclidean)
 
 
 def _leaves(manifold: geoopt.Manifold) -> Iterator[geoopt.Manifold]:

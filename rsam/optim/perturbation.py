@@ -11,9 +11,14 @@ from torch import Tensor
 
 from rsam import geometry
 
-__all__ = ["all_finite", "bring_back", "gradient_direction", "scale"]
+__all__ = ["all_finite", "ascend", "bring_back", "gradient_direction", "is_plain", "scale"]
 
 Transport = Literal["vector", "pullback", "project"]
+
+
+def is_plain(p: Tensor) -> bool:
+    """Whether a parameter is Euclidean, so that any optimizer may step it."""
+    return isinstance(geometry.manifold_of(p), geoopt.Euclidean)
 
 
 def gradient_direction(
@@ -32,7 +37,26 @@ def gradient_direction(
 def scale(directions: Sequence[Tensor], rhos: Sequence[float], norm: Tensor) -> list[Tensor]:
     """Directions times ``rho / norm``, each on its own device; nowhere to go from a stationary point."""
     inverse = torch.where(norm > 0, 1 / norm, torch.zeros_like(norm))
-    return [d * (rho * inverse).to(d.device) for d, rho in zip(directions, rhos, strict=True)]
+    places: dict[tuple[float, torch.device], list[int]] = {}
+    for i, (d, rho) in enumerate(zip(directions, rhos, strict=True)):
+        places.setdefault((rho, d.device), []).append(i)
+    scaled = list(directions)
+    for (rho, device), members in places.items():
+        factor = (rho * inverse).to(device)
+        for i, e in zip(members, torch._foreach_mul([directions[i] for i in members], factor), strict=True):
+            scaled[i] = e
+    return scaled
+
+
+def ascend(params: Sequence[Tensor], ascents: Sequence[Tensor], exact: bool) -> None:
+    """Move the parameters along tangents, in place; plain ones without a temporary."""
+    plain = [i for i, p in enumerate(params) if is_plain(p)]
+    curved = [i for i, p in enumerate(params) if not is_plain(p)]
+    if curved:
+        points = [params[i] for i in curved]
+        torch._foreach_copy_(points, geometry.retract(points, [ascents[i] for i in curved], exact=exact))
+    if plain:
+        torch._foreach_add_([params[i] for i in plain], [ascents[i] for i in plain])
 
 
 def bring_back(
@@ -56,10 +80,10 @@ def bring_back(
 
 
 def all_finite(tensors: Sequence[Tensor]) -> bool:
-    """Whether every number is finite; one synchronisation of the device."""
-    largest = torch._foreach_norm([t for t in tensors if t.numel()], float("inf"))
-    if not largest:
+    """Whether every number is finite; one synchronisation of the device unless something looks wrong."""
+    tensors = [t for t in tensors if t.numel()]
+    if not tensors:
         return True
-    zeros = torch._foreach_mul(largest, 0.0)  # nan where not finite; may then change dtype without overflow
-    total = torch.stack([z.to(zeros[0].device, torch.float32) for z in zeros]).sum()
-    return bool(total == 0)
+    sums = [t.sum() for t in tensors]  # cheapest to look at; may overflow where each number is finite
+    total = torch.stack([(s * 0).real.to(sums[0].device, torch.float32) for s in sums]).sum()
+    return bool(total == 0) or all(bool(torch.isfinite(t).all()) for t in tensors)

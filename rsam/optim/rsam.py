@@ -25,14 +25,13 @@ from rsam.optim.checks import (
     check_base,
     check_group,
     check_options,
-    is_plain,
     name_of,
     nonfinite_message,
     refuse_sparse,
     warn_of_wrong_steps,
 )
 from rsam.optim.hooks import PassHook
-from rsam.optim.perturbation import Transport, all_finite, bring_back, gradient_direction, scale
+from rsam.optim.perturbation import Transport, all_finite, ascend, bring_back, gradient_direction, is_plain, scale
 from rsam.optim.sgd import RiemannianSGD
 
 __all__ = ["RSAM"]
@@ -132,6 +131,7 @@ class RSAM(torch.optim.Optimizer):
         self.ascent = ascent
         self.nonfinite = nonfinite
         self._pending: _Pending | None = None
+        self._copies: list[Tensor] = []
         self._hooks: list[PassHook] = []
         self._grad_norm: Tensor | None = None
         self._losses: tuple[Any, Any] | None = None
@@ -254,7 +254,7 @@ class RSAM(torch.optim.Optimizer):
             if group["rho"] < 0 or group["adaptive"]:  # may have been set since the group was checked
                 check_group(self.base_optimizer, group, g)
             pending.params += [p for p in group["params"] if p.requires_grad or p.grad is not None]
-        pending.copies = [p.detach().clone() for p in pending.params]
+        pending.copies = self._copied(pending.params)
         refuse_sparse(self.param_groups)
         self._pending = pending
         try:
@@ -266,6 +266,13 @@ class RSAM(torch.optim.Optimizer):
             raise
         if zero_grad:
             self.zero_grad()
+
+    def _copied(self, params: list[Tensor]) -> list[Tensor]:
+        """Values of the parameters, in memory that is kept from step to step."""
+        if [(c.shape, c.dtype, c.device) for c in self._copies] != [(p.shape, p.dtype, p.device) for p in params]:
+            self._copies = [torch.empty_like(p, requires_grad=False) for p in params]
+        torch._foreach_copy_(self._copies, params)
+        return self._copies
 
     def _skips(self) -> bool:
         """Answer a gradient that is not finite by the policy: skip the step, or raise."""
@@ -290,13 +297,13 @@ class RSAM(torch.optim.Optimizer):
         moved = [(p, r, group["rho"]) for (p, _, group), r in zip(held, directions, strict=True) if group["rho"] > 0]
         starts = [p for p, _, _ in moved]
         ascents = scale([r for _, r, _ in moved], [rho for _, _, rho in moved], norm)
-        try:
-            ends = geometry.retract(starts, ascents, exact=self.ascent == "exponential")
-        except geometry.UnsupportedOperation as error:
-            raise UnsupportedOperation(f"{name_of(self.param_groups, starts[error.index or 0])}: {error}") from error
         copies = {id(p): copy for p, copy in zip(pending.params, pending.copies, strict=True)}
         pending.curved = [(p, copies[id(p)], e) for p, e in zip(starts, ascents, strict=True) if not is_plain(p)]
-        torch._foreach_copy_(starts, ends)
+        try:
+            ascend(starts, ascents, exact=self.ascent == "exponential")
+        except geometry.UnsupportedOperation as error:
+            culprit = pending.curved[error.index or 0][0]
+            raise UnsupportedOperation(f"{name_of(self.param_groups, culprit)}: {error}") from error
 
     @torch.no_grad()
     def second_step(self, zero_grad: bool = False) -> None:

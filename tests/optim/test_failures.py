@@ -1,0 +1,242 @@
+"""That nothing is lost: whatever goes wrong, the weights are where they were."""
+
+from __future__ import annotations
+
+import geoopt
+import pytest
+import torch
+
+import rsam
+from tests.optim.problems import closure_of, manifold_points, network, robust
+
+
+def _snapshot(params):
+    return [p.detach().clone() for p in params]
+
+
+def _unchanged(params, snapshot) -> bool:
+    return all(torch.equal(p, s) for p, s in zip(params, snapshot, strict=True))
+
+
+def _all_kinds(**options):
+    params = list(manifold_points().values())
+    opt = rsam.RSAM(params, lr=0.01, momentum=0.9, **options)
+    return params, opt, robust(params)
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("which", [1, 2])
+def test_an_exception_in_either_pass_leaves_the_weights_bitwise(which, error) -> None:
+    params, opt, loss = _all_kinds()
+    opt.step(closure_of(opt, loss))
+    before = _snapshot(params)
+    calls = []
+
+    def closure():
+        calls.append(None)
+        value = closure_of(opt, loss)()
+        if len(calls) == which:
+            raise error("stop")
+        return value
+
+    with pytest.raises(error):
+        opt.step(closure)
+    assert _unchanged(params, before)
+    opt.step(closure_of(opt, loss))  # and the optimizer works on
+    assert not _unchanged(params, before)
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.1])
+def test_an_exception_in_the_base_optimizer_leaves_the_weights_bitwise(rho) -> None:
+    class Half(torch.optim.SGD):
+        def step(self, closure=None):
+            with torch.no_grad():
+                self.param_groups[0]["params"][0].add_(1)
+            raise OSError("half a step")
+
+    model, loss = network()
+    opt = rsam.RSAM(model.parameters(), Half, lr=0.1, rho=rho)
+    before = _snapshot(model.parameters())
+    with pytest.raises(OSError, match="half"):
+        opt.step(closure_of(opt, loss))
+    assert _unchanged(model.parameters(), before)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("which", [1, 2])
+@pytest.mark.parametrize("policy", ["raise", "skip"])
+def test_a_gradient_that_is_not_finite_never_reaches_the_weights(policy, which, bad) -> None:
+    params, opt, loss = _all_kinds(nonfinite=policy)
+    before = _snapshot(params)
+    calls = []
+
+    def closure():
+        calls.append(None)
+        value = closure_of(opt, loss)()
+        if len(calls) == which:
+            params[3].grad[0] = bad
+        return value
+
+    if policy == "raise":
+        with pytest.raises(RuntimeError, match=r"parameter 3 of group 0 .*not finite"):
+            opt.step(closure)
+    else:
+        opt.step(closure)
+        assert len(calls) == which  # no second pass from weights that are known to be bad
+    assert _unchanged(params, before)
+    opt.step(closure_of(opt, loss))
+    assert not _unchanged(params, before)
+
+
+def test_a_norm_that_overflows_says_so() -> None:
+    w = torch.nn.Parameter(torch.ones(2))
+    opt = rsam.RSAM([w], torch.optim.SGD, lr=0.1)
+    w.grad = torch.full((2,), 1e30)
+    with pytest.raises(RuntimeError, match="overflows"):
+        opt.first_step()
+    assert torch.equal(w.detach(), torch.ones(2))
+
+
+def test_named_parameters_are_named_in_errors() -> None:
+    model, _ = network()
+    opt = rsam.RSAM(model.named_parameters(), torch.optim.SGD, lr=0.1)
+    for p in model.parameters():
+        p.grad = torch.full_like(p, float("nan"))
+    if "param_names" not in opt.param_groups[0]:
+        pytest.skip("this torch drops the names")
+    with pytest.raises(RuntimeError, match=r"'0\.weight'"):
+        opt.first_step()
+
+
+def test_a_parameter_outside_the_graph_in_either_pass() -> None:
+    """KeyErrors and lasting perturbations elsewhere: a parameter may have a gradient in one pass only."""
+    a, b, c = (torch.nn.Parameter(torch.tensor([1.0, 2.0])) for _ in range(3))
+    sphere = geoopt.ManifoldParameter(torch.tensor([0.6, 0.8]), manifold=geoopt.Sphere())
+    opt = rsam.RSAM([a, b, c, sphere], lr=0.1, rho=0.3)
+    used = iter([(a, b, sphere), (b, c)])
+
+    def closure():
+        opt.zero_grad()
+        value = sum((p**4).sum() for p in next(used))
+        value.backward()
+        return value
+
+    opt.step(closure)
+    assert torch.equal(a.detach(), torch.tensor([1.0, 2.0]))  # no gradient to step with, and put back
+    assert torch.equal(sphere.detach(), torch.tensor([0.6, 0.8]))
+    torch.testing.assert_close(c.detach(), torch.tensor([1.0, 2.0]) * 1 - 0.1 * torch.tensor([4.0, 32.0]))
+    assert not torch.equal(b.detach(), torch.tensor([1.0, 2.0]))
+
+
+def test_frozen_and_shared_parameters() -> None:
+    model, loss = network()
+    model[0].weight.requires_grad_(False)
+    frozen = model[0].weight.detach().clone()
+    opt = rsam.RSAM(model.parameters(), torch.optim.SGD, lr=0.1)
+    opt.step(closure_of(opt, loss))
+    assert torch.equal(model[0].weight, frozen)
+
+    shared = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+    alone = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+    for p, twice in ((shared, lambda: (shared * shared.exp()).sum()), (alone, lambda: (alone * alone.exp()).sum())):
+        opt = rsam.RSAM([p], torch.optim.SGD, lr=0.1)
+        opt.step(closure_of(opt, twice))
+    assert torch.equal(shared, alone)
+
+
+def test_a_zero_gradient_perturbs_nothing_and_steps_nowhere() -> None:
+    params, opt, _ = _all_kinds()
+    before = _snapshot(params)
+    opt.step(closure_of(opt, lambda: sum((0 * p.abs() ** 2).sum() for p in params)))
+    for name, p, s in zip(manifold_points(), params, before, strict=True):
+        # the base optimizer's retraction at zero may round; no more
+        torch.testing.assert_close(p.detach(), s, rtol=0, atol=1e-12, msg=name)
+
+
+def test_sparse_gradients_are_refused_by_name() -> None:
+    embedding = torch.nn.Embedding(5, 2, sparse=True)
+    opt = rsam.RSAM(embedding.parameters(), torch.optim.SGD, lr=0.1)
+    before = embedding.weight.detach().clone()
+    with pytest.raises(RuntimeError, match=r"sparse.*parameter 0 of group 0"):
+        opt.step(closure_of(opt, lambda: embedding(torch.tensor([1])).sum()))
+    assert torch.equal(embedding.weight, before)
+
+
+def test_misuse_is_explained() -> None:
+    w = torch.nn.Parameter(torch.ones(2))
+    opt = rsam.RSAM([w], torch.optim.SGD, lr=0.1)
+    with pytest.raises(RuntimeError, match="needs a closure"):
+        opt.step()
+    with pytest.raises(RuntimeError, match="without first_step"):
+        opt.second_step()
+    w.grad = torch.ones(2)
+    opt.first_step()
+    with pytest.raises(RuntimeError, match="twice"):
+        opt.first_step()
+    with pytest.raises(RuntimeError, match="after first_step"):
+        opt.step(lambda: None)
+    opt.restore()
+    assert torch.equal(w.detach(), torch.ones(2))
+    opt.restore()  # harmless
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rho": -1.0}, "rho must not be negative"),
+        ({"transport": "parallel"}, "transport must be one of"),
+        ({"ascent": "exp"}, "ascent must be one of"),
+        ({"nonfinite": "ignore"}, "nonfinite must be one of"),
+    ],
+)
+def test_options_out_of_range(options, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        rsam.RSAM([torch.nn.Parameter(torch.ones(2))], torch.optim.SGD, lr=0.1, **options)
+
+
+def test_rho_set_out_of_range_between_steps() -> None:
+    w = torch.nn.Parameter(torch.ones(2))
+    opt = rsam.RSAM([w], torch.optim.SGD, lr=0.1)
+    opt.param_groups[0]["rho"] = -0.1
+    with pytest.raises(ValueError, match="rho must not be negative"):
+        opt.step(closure_of(opt, w.square().sum))
+
+
+@pytest.mark.parametrize(
+    ("base", "better"), [(torch.optim.SGD, "RiemannianSGD"), (torch.optim.AdamW, "RiemannianAdam")]
+)
+def test_a_base_that_does_not_retract_is_refused_on_a_manifold(base, better) -> None:
+    sphere = manifold_points()["sphere"]
+    with pytest.raises(ValueError, match=rf"parameter 0 of group 0 .*Sphere.* use rsam.optim.{better}"):
+        rsam.RSAM([sphere], base, lr=0.1)
+    opt = rsam.RSAM([torch.nn.Parameter(torch.ones(2))], base, lr=0.1)
+    with pytest.raises(ValueError, match="off its manifold"):
+        opt.add_param_group({"params": [sphere]})
+    assert len(opt.param_groups) == len(opt.base_optimizer.param_groups) == 1
+    rsam.RSAM([manifold_points()["plain"]], base, lr=0.1)  # Euclidean by name is plain
+
+
+def test_adaptive_on_a_manifold_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"adaptive=True .*no manifold's metric"):
+        rsam.RSAM([manifold_points()["sphere"]], lr=0.1, adaptive=True)
+
+
+@pytest.mark.parametrize("base", [torch.optim.LBFGS, torch.optim.Adadelta])
+def test_bases_that_cannot_serve_are_refused(base) -> None:
+    with pytest.raises(ValueError, match="cannot be the base"):
+        rsam.RSAM([torch.nn.Parameter(torch.ones(2))], base)
+
+
+def test_an_operation_that_is_missing_names_manifold_parameter_and_operation() -> None:
+    params = manifold_points()
+    chosen = [params["sphere"], params["birkhoff"]]
+    opt = rsam.RSAM(chosen, lr=0.1, ascent="exponential")
+    before = _snapshot(chosen)
+    with pytest.raises(rsam.geometry.UnsupportedOperation, match=r"parameter 1 of group 0 .*no exponential"):
+        opt.step(closure_of(opt, robust(chosen)))
+    assert _unchanged(chosen, before)
+    with pytest.warns(UserWarning, match="not fully implemented"):
+        stein = geoopt.SymmetricPositiveDefinite("SM")
+    spd = geoopt.ManifoldParameter(torch.eye(2), manifold=stein)
+    with pytest.raises(rsam.geometry.UnsupportedOperation, match=r"parameter 0 .*default_metric='SM'"):
+        rsam.RSAM([spd], geoopt.optim.RiemannianSGD, lr=0.1)

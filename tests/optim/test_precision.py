@@ -1,0 +1,48 @@
+"""That long runs in low precision stay on their manifolds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import rsam
+from tests.optim.problems import closure_of, manifold_points, robust
+
+
+def test_ten_thousand_steps_in_float32_stay_on_every_manifold() -> None:
+    points = manifold_points(torch.float32)
+    params = list(points.values())
+    opt, loss = rsam.RSAM(params, lr=1e-3, momentum=0.9, rho=0.1), robust(params)
+    generator = torch.Generator().manual_seed(0)
+    noise = [torch.zeros_like(p) for p in params]
+
+    def noisy() -> torch.Tensor:
+        return loss() + sum((p.conj() * e).real.sum() for p, e in zip(params, noise, strict=True))
+
+    for step in range(10_000):
+        if step % 10 == 0:  # keeps the points moving; the same in both passes
+            noise = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in params]
+        opt.step(closure_of(opt, noisy))
+    for name, p in points.items():
+        ok, reason = p.manifold.check_point_on_manifold(p.detach(), explain=True)  # geoopt's own tolerance
+        assert ok, f"{name}: {reason}"
+
+
+@pytest.mark.parametrize("transport", ["vector", "pullback", "project"])
+def test_bfloat16_steps_work_and_stay_near_every_real_manifold(transport) -> None:
+    points = {n: p for n, p in manifold_points(torch.float32).items() if not p.is_complex()}
+    for p in points.values():
+        p.data = p.data.to(torch.bfloat16)
+    params = list(points.values())
+    opt, loss = rsam.RSAM(params, lr=0.02, rho=0.1, transport=transport), robust(params)
+    start = float(loss())
+    for _ in range(50):
+        opt.step(closure_of(opt, loss))
+    assert float(loss()) < start
+    eps = torch.finfo(torch.bfloat16).eps
+    for name, p in points.items():
+        assert p.dtype == torch.bfloat16
+        # each entry is rounded to eps/2 of itself; constraints sum a handful of products of them
+        x = p.detach().float()
+        ok, reason = p.manifold.check_point_on_manifold(x, explain=True, atol=8 * eps, rtol=8 * eps)
+        assert ok, f"{name}: {reason}"
