@@ -42,8 +42,10 @@ class BirkhoffGeometry(Geometry):
         eye = torch.eye(n, dtype=x.dtype, device=x.device).expand_as(x)
         system = torch.cat((torch.cat((eye, x), -1), torch.cat((x.mT, eye), -1)), -2)
         null = torch.cat((x.new_ones(n), -x.new_ones(n)))
-        # (a, b) is free up to (c, -c); the rank-one term makes the system regular and chooses one
-        system = system + torch.outer(null, null) / (2 * n)
+        # (a, b) is free up to (c, -c); the rank-one term makes the system regular and chooses one. At a permutation
+        # matrix there is more freedom, which the shift keeps harmless
+        shift = torch.finfo(x.dtype).eps * torch.eye(2 * n, dtype=x.dtype, device=x.device)
+        system = system + torch.outer(null, null) / (2 * n) + shift
         sums = torch.cat((u.sum(-1), u.sum(-2)), -1).unsqueeze(-1)
         a, b = torch.linalg.solve(system, sums).split(n, -2)
         return u - (a + b.mT) * x
@@ -52,7 +54,7 @@ class BirkhoffGeometry(Geometry):
         """Sinkhorn's scaling, to the precision of the dtype (geoopt stops at 1e-5)."""
         tolerance = 10 * torch.finfo(x.dtype).eps
         x = x.abs().clamp_min(1e-12)
-        for _ in range(1000):
+        for _ in range(100):
             x = x / x.sum(-2, keepdim=True)
             rows = x.sum(-1, keepdim=True)
             x = x / rows
@@ -61,7 +63,9 @@ class BirkhoffGeometry(Geometry):
         return x
 
     def retract(self, x: Tensor, u: Tensor) -> Tensor:
-        return self.project_point(x * torch.exp(u / x))
+        exponent = u / x
+        # scaling a row changes nothing after Sinkhorn, and keeps the exponential from overflowing
+        return self.project_point(x * torch.exp(exponent - exponent.amax(-1, keepdim=True)))
 
     def exponential(self, x: Tensor, u: Tensor) -> Tensor:
         raise self.unsupported("exponential")

@@ -55,7 +55,7 @@ class RSAM(torch.optim.Optimizer):
     r"""Sharpness-aware minimisation that follows the manifolds of the parameters.
 
     On plain parameters it is the SAM of Foret et al. 2021 (eq. 2), with ``adaptive=True`` the ASAM of Kwon et al.
-    2021 (eq. 8); on geoopt parameters ascent and descent follow the manifold (Yun and Yang, NeurIPS 2023, eq. 6-7).
+    2021 (Algorithm 1); on geoopt parameters both steps follow the manifold (Yun and Yang, NeurIPS 2023, Algorithm 1).
     ``rho=0`` is the base optimizer, bitwise, with one evaluation of the closure.
 
     Parameters
@@ -271,7 +271,8 @@ class RSAM(torch.optim.Optimizer):
         """Values of the parameters, in memory that is kept from step to step."""
         if [(c.shape, c.dtype, c.device) for c in self._copies] != [(p.shape, p.dtype, p.device) for p in params]:
             self._copies = [torch.empty_like(p, requires_grad=False) for p in params]
-        torch._foreach_copy_(self._copies, params)
+        if params:
+            torch._foreach_copy_(self._copies, params)
         return self._copies
 
     def _skips(self) -> bool:
@@ -351,28 +352,11 @@ class RSAM(torch.optim.Optimizer):
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Put the weights back where they were before :meth:`first_step` (by copy); nothing to do otherwise.
-
-        Examples
-        --------
-        With a gradient scaler, whose ``step`` may decide to skip the second half:
-
-        >>> import torch, rsam
-        >>> w = torch.nn.Parameter(torch.ones(2))
-        >>> opt = rsam.RSAM([w], torch.optim.SGD, lr=0.1, nonfinite="skip")
-        >>> scaler = torch.amp.GradScaler("cpu")
-        >>> scaler.scale(w.square().sum()).backward()
-        >>> scaler.unscale_(opt)
-        >>> opt.first_step(zero_grad=True)
-        >>> scaler.update()
-        >>> scaler.scale(w.square().sum()).backward()
-        >>> _ = scaler.step(opt)  # unscales, and calls opt.step(), here the second half, if all is finite
-        >>> opt.restore()  # if not
-        >>> scaler.update()
-        """
+        """Put the weights back where they were before :meth:`first_step` (by copy); nothing to do otherwise."""
         if self._pending is None:
             return
-        torch._foreach_copy_(self._pending.params, self._pending.copies)
+        if self._pending.params:
+            torch._foreach_copy_(self._pending.params, self._pending.copies)
         self._pending = None
         for hook in self._hooks:
             hook.after_second_pass()

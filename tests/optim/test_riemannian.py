@@ -75,10 +75,10 @@ def _run(cls, options, steps=200):
     points = manifold_points()
     params = list(points.values())
     opt, loss = cls(params, **options), robust(params)
-    start = float(loss())
+    start = loss().item()
     for _ in range(steps):
         opt.step(closure_of(opt, loss))
-    return points, opt, start, float(loss())
+    return points, opt, start, loss().item()
 
 
 @pytest.mark.parametrize(
