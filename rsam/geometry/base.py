@@ -115,6 +115,13 @@ class Geometry:
         except NotImplementedError as error:
             raise self.unsupported("exponential") from error
 
+    def logarithm(self, x: Tensor, y: Tensor) -> Tensor:
+        """Tangent at ``x`` whose geodesic reaches ``y`` at time one."""
+        try:
+            return self.manifold.logmap(x, y)
+        except NotImplementedError as error:
+            raise self.unsupported("logarithm") from error
+
     def curve(self, x: Tensor, u: Tensor, exact: bool = False) -> Tensor:
         """End of the curve from ``x`` along ``u``: :meth:`exponential` if ``exact``, else :meth:`retract`."""
         return self.exponential(x, u) if exact else self.retract(x, u)

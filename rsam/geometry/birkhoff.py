@@ -13,6 +13,30 @@ from rsam.geometry.base import Geometry, points_in, register
 __all__ = ["BirkhoffGeometry"]
 
 
+def _solve(x: Tensor, rows: Tensor, columns: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
+    """Column ``a`` and row ``b^T`` such that ``(a + b^T) * x`` has the row and column sums ``sums``."""
+    n = x.shape[-1]
+    system = torch.cat((torch.cat((rows.diag_embed(), x), -1), torch.cat((x.mT, columns.diag_embed()), -1)), -2)
+    null = torch.cat((x.new_ones(n), -x.new_ones(n)))
+    # (a, b) is free up to (c, -c); the rank-one term makes the system regular and chooses one. At a permutation
+    # matrix there is more freedom, which the shift keeps harmless
+    shift = torch.finfo(x.dtype).eps * torch.eye(2 * n, dtype=x.dtype, device=x.device)
+    solution = torch.linalg.solve(system + torch.outer(null, null) / (2 * n) + shift, sums.unsqueeze(-1))
+    a, b = solution.split(n, -2)
+    return a, b.mT
+
+
+def _sinkhorn(x: Tensor) -> Tensor:
+    x = x / x.sum(-2, keepdim=True)
+    return x / x.sum(-1, keepdim=True)
+
+
+def _newton(x: Tensor) -> Tensor:
+    rows, columns = x.sum(-1), x.sum(-2)
+    a, b = _solve(x, rows, columns, torch.cat((1 - rows, 1 - columns), -1))
+    return x * torch.exp(a.clamp(-1, 1) + b.clamp(-1, 1))
+
+
 @register(geoopt.BirkhoffPolytope)
 class BirkhoffGeometry(Geometry):
     r"""Fisher metric :math:`\frac1n \sum u_{ij} v_{ij} / x_{ij}`, as geoopt scales it (Douik and Hassibi 2019).
@@ -38,34 +62,32 @@ class BirkhoffGeometry(Geometry):
 
     def project(self, x: Tensor, u: Tensor) -> Tensor:
         """Orthogonal projection ``u - (a 1^T + 1 b^T) * x`` onto zero row and column sums."""
-        n = x.shape[-1]
-        eye = torch.eye(n, dtype=x.dtype, device=x.device).expand_as(x)
-        system = torch.cat((torch.cat((eye, x), -1), torch.cat((x.mT, eye), -1)), -2)
-        null = torch.cat((x.new_ones(n), -x.new_ones(n)))
-        # (a, b) is free up to (c, -c); the rank-one term makes the system regular and chooses one. At a permutation
-        # matrix there is more freedom, which the shift keeps harmless
-        shift = torch.finfo(x.dtype).eps * torch.eye(2 * n, dtype=x.dtype, device=x.device)
-        system = system + torch.outer(null, null) / (2 * n) + shift
-        sums = torch.cat((u.sum(-1), u.sum(-2)), -1).unsqueeze(-1)
-        a, b = torch.linalg.solve(system, sums).split(n, -2)
-        return u - (a + b.mT) * x
+        ones = torch.ones_like(x[..., 0])
+        a, b = _solve(x, ones, ones, torch.cat((u.sum(-1), u.sum(-2)), -1))
+        return u - (a + b) * x
 
     def project_point(self, x: Tensor) -> Tensor:
-        """Sinkhorn's scaling, to the precision of the dtype (geoopt stops at 1e-5)."""
-        tolerance = 10 * torch.finfo(x.dtype).eps
+        """Scaling by rows and columns, to the precision of the dtype (geoopt stops at 1e-5).
+
+        Sinkhorn's sweeps, which slow down near the boundary, then Newton's method on the logarithms of the factors.
+        """
         x = x.abs().clamp_min(1e-12)
-        for _ in range(100):
-            x = x / x.sum(-2, keepdim=True)
-            rows = x.sum(-1, keepdim=True)
-            x = x / rows
-            if (rows - 1).abs().max() <= tolerance:
-                break
-        return x
+        with torch.no_grad():
+            y = x
+            for sweep in range(50):
+                y = _sinkhorn(y) if sweep < 20 else _newton(y)
+                if (y.sum(-2) - 1).abs().max() <= (10 + y.shape[-1]) * torch.finfo(x.dtype).eps:
+                    break
+            y = _sinkhorn(y)
+        if not x.requires_grad:
+            return y
+        # from the limit, two of Newton's steps have its first two derivatives; so many sweeps have not
+        return _newton(_newton(x * (y / x).detach()))
 
     def retract(self, x: Tensor, u: Tensor) -> Tensor:
         exponent = u / x
         # scaling a row changes nothing after Sinkhorn, and keeps the exponential from overflowing
-        return self.project_point(x * torch.exp(exponent - exponent.amax(-1, keepdim=True)))
+        return self.project_point(x * torch.exp(exponent - exponent.amax(-1, keepdim=True).detach()))
 
     def exponential(self, x: Tensor, u: Tensor) -> Tensor:
         raise self.unsupported("exponential")

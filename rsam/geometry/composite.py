@@ -64,6 +64,9 @@ class ProductGeometry(Geometry):
     def exponential(self, x: Tensor, u: Tensor) -> Tensor:
         return self._each("exponential", x, u)
 
+    def logarithm(self, x: Tensor, y: Tensor) -> Tensor:
+        return self._each("logarithm", x, y)
+
     def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         return self._each("carry", x, y, v)
 
@@ -131,6 +134,9 @@ class DelegatingGeometry(Geometry):
 
     def exponential(self, x: Tensor, u: Tensor) -> Tensor:
         return self._via("exponential", x, u)
+
+    def logarithm(self, x: Tensor, y: Tensor) -> Tensor:
+        return self._via("logarithm", x, y)
 
     def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         return self._via("carry", x, y, v)

@@ -62,6 +62,13 @@ class LorentzGeometry(Geometry):
         # geoopt's projx squares a norm, which has no second derivative at the origin
         return torch.cat(((self.manifold.k + _dot(space, space)).sqrt(), space), -1)
 
+    def logarithm(self, x: Tensor, y: Tensor) -> Tensor:
+        # by the hyperbolic sine of the distance, which tells close points apart
+        u = self.project(x, y)
+        sine = (_minkowski(u, u) / self.manifold.k).clamp_min(0).sqrt()
+        ratio = torch.asinh(sine) / sine.clamp_min(torch.finfo(x.dtype).tiny)
+        return torch.where(sine > 0, ratio, torch.ones_like(sine)) * u
+
     def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         carried = v + _minkowski(y, v) / (self.manifold.k - _minkowski(x, y)) * (x + y)
         return self.project(y, carried)

@@ -70,6 +70,13 @@ class SphereGeometry(Geometry):
         # normalised, or rounding would let the norm drift over many steps
         return _unit(cos_sqrt(angle2) * x + sinc_sqrt(angle2) * u)
 
+    def logarithm(self, x: Tensor, y: Tensor) -> Tensor:
+        # by the tangent of the angle: geoopt's clamped cosine loses close points (dist(x, x) is 4.5e-4 in float64)
+        u = self.project(x, y)
+        sine = torch.linalg.vector_norm(u, dim=-1, keepdim=True)
+        angle = torch.atan2(sine, _dot(x, y))
+        return torch.where(sine > 0, angle / sine.clamp_min(torch.finfo(x.dtype).tiny), torch.ones_like(sine)) * u
+
     def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         # the clamp only matters for antipodes, between which no direction is preferred
         tiny = torch.finfo(x.dtype).tiny

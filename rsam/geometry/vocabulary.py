@@ -25,6 +25,7 @@ __all__ = [
     "acceleration",
     "component_inner",
     "inner",
+    "logarithm",
     "lower_index",
     "manifold_of",
     "norm",
@@ -237,6 +238,11 @@ def retract(points: Tensors, tangents: Tensors, *, exact: bool = False, manifold
     [tensor([0.5403, 0.8415])]
     """
     return _map("curve", points, tangents, manifolds=manifolds, exact=exact)
+
+
+def logarithm(points: Tensors, ends: Tensors, *, manifolds: Manifolds = None) -> list[Tensor]:
+    """Tangents at ``points`` whose geodesics reach ``ends`` at time one: ``retract(..., exact=True)`` undone."""
+    return _map("logarithm", points, ends, manifolds=manifolds)
 
 
 def transport(
