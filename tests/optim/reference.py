@@ -41,12 +41,15 @@ class Euclidean:
     def retract(self, x, u):
         return x + u
 
-    def back(self, x, u, y, v):
+    def exponential(self, x, u):
+        return x + u
+
+    def back(self, x, u, y, v, exact):
         return v
 
-    def pullback(self, x, u, c):
-        h = 1e-30
-        derivatives = [self.retract(x, u + 1j * h * e).imag / h for e in _units(x)]
+    def pullback(self, x, u, c, exact):
+        h, curve = 1e-30, self.exponential if exact else self.retract
+        derivatives = [curve(x, u + 1j * h * e).imag / h for e in _units(x)]
         return np.array([np.sum(c * d) for d in derivatives]).reshape(x.shape)
 
 
@@ -57,7 +60,11 @@ class Sphere(Euclidean):
     def retract(self, x, u):
         return (x + u) / np.sqrt(np.sum((x + u) ** 2))
 
-    def back(self, x, u, y, v):
+    def exponential(self, x, u):
+        angle = np.sqrt(np.sum(u**2))
+        return np.cos(angle) * x + np.sin(angle) / angle * u
+
+    def back(self, x, u, y, v, exact):
         angle = np.arccos(x @ y)
         to_x = (x - y * (x @ y)) / np.sin(angle)
         return scipy.linalg.expm(angle * (np.outer(to_x, y) - np.outer(y, to_x))) @ v
@@ -76,7 +83,13 @@ class EuclideanStiefel(Euclidean):
             columns.append(a / np.sqrt(np.sum(a**2)))
         return np.stack(columns, 1)
 
-    def back(self, x, u, y, v):
+    def exponential(self, x, u):
+        """Solve the geodesic equation as a linear one in a frame that turns with the geodesic (Edelman et al. 1998)."""
+        a, s, one = x.T @ u, u.T @ u, np.eye(x.shape[1])
+        turning = scipy.linalg.expm(np.block([[a, -s], [one, a]]))
+        return np.hstack([x, u]) @ turning[:, : x.shape[1]] @ scipy.linalg.expm(-a)
+
+    def back(self, x, u, y, v, exact):
         n = x.shape[0]
         pairs = [(i, j) for i in range(n) for j in range(i)]
         skew = []
@@ -94,16 +107,22 @@ class CanonicalStiefel(EuclideanStiefel):
     def inner(self, x, u, v):
         return np.trace(u.T @ (np.eye(len(x)) - x @ x.T / 2) @ v)
 
-    def cayley(self, x, u):
+    def skew(self, x, u):
         p = np.eye(len(x)) - x @ x.T / 2
-        w = p @ u @ x.T - x @ u.T @ p
+        return p @ u @ x.T - x @ u.T @ p
+
+    def cayley(self, x, u):
+        w = self.skew(x, u)
         return np.linalg.solve(np.eye(len(x)) - w / 2, np.eye(len(x)) + w / 2)
 
     def retract(self, x, u):
         return self.cayley(x, u) @ x
 
-    def back(self, x, u, y, v):
-        return self.cayley(x, u).T @ v
+    def exponential(self, x, u):
+        return scipy.linalg.expm(self.skew(x, u)) @ x
+
+    def back(self, x, u, y, v, exact):
+        return (scipy.linalg.expm(self.skew(x, u)) if exact else self.cayley(x, u)).T @ v
 
 
 class Lorentz(Euclidean):
@@ -118,12 +137,14 @@ class Lorentz(Euclidean):
         r = np.sqrt(self.inner(x, u, u))
         return np.cosh(r) * x + np.sinh(r) / r * u
 
+    exponential = retract
+
     def log(self, x, y):
         d = np.arccosh(-self.inner(x, x, y))
         z = y + self.inner(x, x, y) * x
         return d * z / np.sqrt(self.inner(x, z, z)), d
 
-    def back(self, x, u, y, v):
+    def back(self, x, u, y, v, exact):
         to_x, d = self.log(y, x)
         return v - self.inner(y, to_x, v) / d**2 * (to_x + self.log(x, y)[0])
 
@@ -136,11 +157,18 @@ class PoincareBall(Euclidean):
         s = np.sum(x**2)
         return np.concatenate([[1 + s], 2 * x]) / (1 - s)
 
-    def back(self, x, u, y, v):
+    def exponential(self, x, u):
+        """Moebius addition (Ganea et al. 2018, Lemma 2)."""
+        r = np.sqrt(np.sum(u**2))
+        w = np.tanh(r / (1 - np.sum(x**2))) / r * u
+        xx, xw, ww = np.sum(x**2), np.sum(x * w), np.sum(w**2)
+        return ((1 + 2 * xw + ww) * x + (1 - xx) * w) / (1 + 2 * xw + xx * ww)
+
+    def back(self, x, u, y, v, exact):
         """Through the hyperboloid and back."""
         h = 1e-30
         lorentz = Lorentz()
-        carried = lorentz.back(self.lift(x), None, self.lift(y), self.lift(y + 1j * h * v).imag / h)
+        carried = lorentz.back(self.lift(x), None, self.lift(y), self.lift(y + 1j * h * v).imag / h, exact)
         jacobian = np.stack([self.lift(x + 1j * h * e).imag / h for e in _units(x)], 1)
         return np.linalg.lstsq(jacobian, carried, rcond=None)[0]
 
@@ -155,7 +183,10 @@ class SPD(Euclidean):
     def retract(self, x, u):
         return x + u + u @ np.linalg.solve(x, u) / 2
 
-    def back(self, x, u, y, v):
+    def exponential(self, x, u):
+        return x @ scipy.linalg.expm(np.linalg.solve(x, u))
+
+    def back(self, x, u, y, v, exact):
         e = scipy.linalg.sqrtm(x @ np.linalg.inv(y)).real
         return e @ v @ e.T
 
@@ -164,19 +195,20 @@ def _units(x):
     return np.eye(x.size).reshape(-1, *x.shape)
 
 
-def step(parts, xs, gradient, transport):
+def step(parts, xs, gradient, transport, ascent="retraction"):
     """One RSAM step on the product of ``parts``, with plain Riemannian gradient descent as base."""
     gs = gradient(xs)
     rs = [m.raised(x, g) for m, x, g in zip(parts, xs, gs, strict=True)]
     norm = np.sqrt(sum(m.inner(x, r, r) for m, x, r in zip(parts, xs, rs, strict=True)))
     es = [RHO * r / norm for r in rs]
-    ys = [m.retract(x, e) for m, x, e in zip(parts, xs, es, strict=True)]
+    exact = ascent == "exponential"
+    ys = [(m.exponential if exact else m.retract)(x, e) for m, x, e in zip(parts, xs, es, strict=True)]
     news = []
     for m, x, e, y, g in zip(parts, xs, es, ys, gradient(ys), strict=True):
         if transport == "vector":
-            r = m.back(x, e, y, m.raised(y, g))
+            r = m.back(x, e, y, m.raised(y, g), exact)
         elif transport == "pullback":
-            r = m.raised(x, m.pullback(x, e, g))
+            r = m.raised(x, m.pullback(x, e, g, exact))
         else:
             r = m.raised(x, g)
         news.append(m.retract(x, -LR * r))

@@ -68,8 +68,9 @@ def _problem(names: list[str], seed: int):
     return xs, loss, gradient
 
 
-def _step(params: list[torch.Tensor], loss, transport: str) -> None:
-    opt = rsam.RSAM(params, rsam.optim.RiemannianSGD, lr=reference.LR, rho=reference.RHO, transport=transport)
+def _step(params: list[torch.Tensor], loss, transport: str, ascent: str = "retraction") -> None:
+    options = {"lr": reference.LR, "rho": reference.RHO, "transport": transport, "ascent": ascent}
+    opt = rsam.RSAM(params, rsam.optim.RiemannianSGD, **options)
 
     def closure():
         opt.zero_grad()
@@ -84,13 +85,14 @@ def _step(params: list[torch.Tensor], loss, transport: str) -> None:
 TOLERANCE = {"rtol": 1e-10, "atol": 1e-10}
 
 
+@pytest.mark.parametrize("ascent", ["retraction", "exponential"])
 @pytest.mark.parametrize("transport", ["vector", "pullback", "project"])
 @pytest.mark.parametrize("name", list(SHAPES))
-def test_one_step_on_each_manifold(name: str, transport: str) -> None:
+def test_one_step_on_each_manifold(name: str, transport: str, ascent: str) -> None:
     xs, loss, gradient = _problem([name], seed=0)
     p = geoopt.ManifoldParameter(torch.tensor(xs[0]), manifold=_manifold(name))
-    _step([p], lambda: loss([p]), transport)
-    (expected,) = reference.step([getattr(reference, name)()], xs, gradient, transport)
+    _step([p], lambda: loss([p]), transport, ascent)
+    (expected,) = reference.step([getattr(reference, name)()], xs, gradient, transport, ascent)
     np.testing.assert_allclose(p.detach().numpy(), expected, **TOLERANCE)
 
 
