@@ -161,6 +161,19 @@ def test_sparse_gradients_are_refused_by_name() -> None:
     assert torch.equal(embedding.weight, before)
 
 
+def test_an_exception_on_the_way_back_leaves_the_weights_bitwise() -> None:
+    """A gradient that turns sparse in the second pass is only found once the weights are perturbed."""
+    w = torch.nn.Parameter(torch.ones(3, 2))
+    opt = rsam.RSAM([w], torch.optim.SGD, lr=0.1)
+    w.grad = torch.ones(3, 2)
+    opt.first_step(zero_grad=True)
+    assert not torch.equal(w.detach(), torch.ones(3, 2))
+    w.grad = torch.ones(3, 2).to_sparse()
+    with pytest.raises(RuntimeError, match="sparse"):
+        opt.second_step()
+    assert torch.equal(w.detach(), torch.ones(3, 2))
+
+
 def test_misuse_is_explained() -> None:
     w = torch.nn.Parameter(torch.ones(2))
     opt = rsam.RSAM([w], torch.optim.SGD, lr=0.1)
