@@ -16,8 +16,10 @@ from rsam.optim import RSAM
 __all__ = ["constrain", "first_pass_only"]
 
 _M = TypeVar("_M", bound=nn.Module)
-Where = type[nn.Module] | tuple[type[nn.Module], ...] | str
+Where = type[nn.Module] | tuple[type[nn.Module], ...] | str | Tensor
 
+# Modules whose weights are one independent factor a feature.
+_SCALES = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.PReLU)
 # Beyond this a loaded weight is off its manifold; geoopt's own tolerance.
 _TOLERANCE = 1e-5
 
@@ -36,9 +38,10 @@ def constrain(module: _M, manifold: geoopt.Manifold, where: Where = "weight") ->
     manifold : geoopt.Manifold
         Where the weights shall live. A :class:`rsam.geometry.Kernel` takes weights ``(out, in, *window)`` of any number
         of dimensions.
-    where : type, tuple of types, or str
-        Module types, whose parameter ``weight`` is meant; or a pattern (:mod:`fnmatch`) for names as
-        ``module.named_parameters()`` gives them, such as ``"weight"`` or ``"features.*.weight"``.
+    where : type, tuple of types, str, or torch.nn.Parameter
+        Module types, whose parameter ``weight`` is meant; a pattern (:mod:`fnmatch`) for names as
+        ``module.named_parameters()`` gives them, such as ``"weight"`` or ``"features.*.weight"``; or one of the
+        parameters itself.
 
     Returns
     -------
@@ -62,7 +65,8 @@ def constrain(module: _M, manifold: geoopt.Manifold, where: Where = "weight") ->
     places = _places(module, where)
     if not places:
         names = [name for name, _ in module.named_parameters()]
-        raise ValueError(f"where={where!r} matches no parameter of {type(module).__name__}, which has {names}")
+        shown = f"a tensor of shape {tuple(where.shape)}" if isinstance(where, Tensor) else repr(where)
+        raise ValueError(f"where={shown} matches no parameter of {type(module).__name__}, which has {names}")
     replacements: dict[int, geoopt.ManifoldParameter] = {}
     for name, owner, attribute in places:
         weight = owner._parameters[attribute]
@@ -71,12 +75,13 @@ def constrain(module: _M, manifold: geoopt.Manifold, where: Where = "weight") ->
             _refuse(name, owner, weight, manifold)
             replacements[id(weight)] = _projected(name, weight, _fitting(manifold, weight))
     # a tied weight stays tied: everywhere the module holds it
-    for owner in module.modules():
+    for prefix, owner in module.named_modules():
         for attribute, weight in list(owner._parameters.items()):
             if id(weight) in replacements:
                 point = replacements[id(weight)]
                 setattr(owner, attribute, point)
-                _BackOntoManifolds.of(owner).manifolds[attribute] = point.manifold
+                name = f"{prefix}.{attribute}" if prefix else attribute
+                _BackOntoManifolds.of(owner).constraints[attribute] = (name, point.manifold)
     return module
 
 
@@ -88,11 +93,14 @@ def _places(module: nn.Module, where: Where) -> list[tuple[str, nn.Module, str]]
             name = f"{prefix}.{attribute}" if prefix else attribute
             if isinstance(where, str):
                 chosen = fnmatchcase(name, where)
+            elif isinstance(where, Tensor):
+                chosen = weight is where
             else:
                 chosen = isinstance(owner, where) and attribute == "weight"
             if chosen and weight is not None:
                 found.append((name, owner, attribute))
-        if not isinstance(where, str) and isinstance(owner, where) and "weight" not in owner._parameters:
+        by_type = not isinstance(where, str | Tensor)
+        if by_type and isinstance(owner, where) and "weight" not in owner._parameters:  # type: ignore[arg-type]
             reason = "is parametrized already" if hasattr(owner, "parametrizations") else "is computed, or not there"
             raise ValueError(f"{prefix or type(owner).__name__}: its 'weight' is no parameter ({reason})")
     return found
@@ -117,8 +125,12 @@ def _refuse(name: str, owner: nn.Module, weight: Tensor, manifold: geoopt.Manifo
         reason = f"it lives on {weight.manifold} already"
     elif not (weight.is_floating_point() or weight.is_complex()):
         reason = f"its dtype is {weight.dtype}"
-    elif isinstance(owner, nn.modules.batchnorm._BatchNorm | nn.LayerNorm | nn.GroupNorm):
+    elif isinstance(owner, _SCALES):
         reason = f"it scales the features of a {type(owner).__name__}, whose numbers are no vector or matrix"
+    elif isinstance(owner, nn.Embedding | nn.EmbeddingBag) and (owner.max_norm is not None or owner.sparse):
+        reason = "max_norm would rescale it in each forward, and sparse gradients are not supported"
+    elif isinstance(owner, nn.modules.conv._ConvTransposeNd) and isinstance(manifold, geometry.Kernel):
+        reason = "a transposed convolution holds its filters in the second dimension, not in the first"
     else:
         ok, explanation = _fitting(manifold, weight).check_point(weight, explain=True)
         if not ok:
@@ -134,7 +146,7 @@ def _projected(name: str, weight: Tensor, manifold: geoopt.Manifold) -> geoopt.M
     if not bool(torch.isfinite(point).all()):
         raise ValueError(
             f"{name} (shape {tuple(weight.shape)}) cannot go on {manifold}: it has no nearest point there (a zero or "
-            "non-finite row?); initialise it first"
+            "non-finite row?)"
         )
     # contiguous, as the weight was: torch's factorisations return transposed memory
     point = point.contiguous() if weight.is_contiguous() else point
@@ -148,16 +160,16 @@ class _BackOntoManifolds:
     """
 
     def __init__(self) -> None:
-        self.manifolds: dict[str, geoopt.Manifold] = {}
+        self.constraints: dict[str, tuple[str, geoopt.Manifold]] = {}  # full name and manifold by attribute
 
     def __call__(self, owner: nn.Module, incompatible_keys: Any) -> None:
-        for attribute, manifold in self.manifolds.items():
+        for attribute, (name, manifold) in self.constraints.items():
             weight = owner._parameters[attribute]
             assert weight is not None
             point = weight
             if not _is_on(manifold, weight.detach()):
-                warnings.warn(f"loaded {attribute!r} was not on {manifold} and was projected onto it", stacklevel=2)
-                point = _projected(attribute, weight, manifold)
+                warnings.warn(f"loaded {name!r} was not on {manifold} and was projected onto it", stacklevel=2)
+                point = _projected(name, weight, manifold)
             if not isinstance(weight, geoopt.ManifoldParameter):  # assigned, and shared with the state dict
                 setattr(owner, attribute, geoopt.ManifoldParameter(point, manifold, weight.requires_grad))
             elif point is not weight:
@@ -201,8 +213,8 @@ class _FirstPassOnly:
 
     def before_second_pass(self) -> None:
         buffers = self._buffers()
-        if self._copies is None or [(c.shape, c.device) for c in self._copies] != [
-            (b.shape, b.device) for b in buffers
+        if self._copies is None or [(c.shape, c.dtype, c.device) for c in self._copies] != [
+            (b.shape, b.dtype, b.device) for b in buffers
         ]:
             self._copies = [torch.empty_like(b) for b in buffers]
         _copy(self._copies, buffers)

@@ -63,6 +63,12 @@ def test_that_a_single_layer_takes_one_line() -> None:
     assert_on_manifold(conv.weight)
 
 
+def test_that_a_single_tensor_can_be_named_by_itself() -> None:
+    model = convnet()
+    rsam.nn.constrain(model, KernelSphere(), model[3].weight)
+    assert on_manifold(model).keys() == {"3.weight"}
+
+
 @pytest.mark.parametrize("manifold", [KernelSphere(), KernelStiefel(), KernelStiefel(canonical=True)])
 def test_that_kernels_of_every_shape_fit(manifold) -> None:
     for out, inside in ((8, 2), (8, 1), (64, 2)):  # the last two are wide for Stiefel
@@ -98,7 +104,7 @@ def test_that_copies_conversions_and_checkpoints_keep_the_manifold() -> None:
 @pytest.mark.parametrize("assign", [False, True])
 def test_that_weights_from_elsewhere_are_projected_on_loading(assign) -> None:
     model, plain = rsam.nn.constrain(convnet(), KernelSphere(), nn.Conv2d), convnet()
-    with pytest.warns(UserWarning, match="'weight' was not on .* and was projected"):
+    with pytest.warns(UserWarning, match=r"'0\.weight' was not on .* and was projected"):
         copy.deepcopy(model).load_state_dict(plain.state_dict(), assign=assign)
     with pytest.warns(UserWarning, match="projected"):
         model.load_state_dict(plain.state_dict(), assign=assign)
@@ -170,6 +176,11 @@ def _zero_row() -> nn.Module:
         (_weight_norm(), geoopt.Sphere(), "weight_v", "computes its weight"),
         (nn.LazyLinear(3), geoopt.Sphere(), "weight", "no shape yet"),
         (nn.BatchNorm2d(4), geoopt.Sphere(), "weight", "scales the features"),
+        (nn.InstanceNorm2d(4, affine=True), geoopt.Sphere(), "weight", "scales the features"),
+        (nn.Embedding(4, 3, max_norm=0.5), geoopt.Sphere(), "weight", "max_norm"),
+        (nn.Embedding(4, 3, sparse=True), geoopt.Sphere(), "weight", "sparse"),
+        (nn.ConvTranspose2d(3, 4, 2), KernelSphere(), "weight", "transposed convolution"),
+        (nn.Linear(3, 3), geoopt.Sphere(), nn.Parameter(torch.ones(3)), r"tensor of shape \(3,\) matches no"),
         (rsam.nn.constrain(nn.Linear(3, 3), geoopt.Sphere()), geoopt.Sphere(), "weight", "already"),
     ],
 )
@@ -215,7 +226,10 @@ def test_that_statistics_survive_an_exception_and_a_conversion() -> None:
     model = convnet()
     opt = rsam.RSAM(model.parameters(), torch.optim.SGD, lr=0.0, rho=0.5)
     rsam.nn.first_pass_only(opt, model)
-    model.double()  # new buffers
+    _train(model, opt, steps=1)
+    model.double()  # new buffers, of more digits
+    model[1].running_mean.fill_(1 / 3)
+    expected, momentum = copy.deepcopy(model), model[1].momentum
     x, calls = torch.randn(8, 1, 8, 8, dtype=torch.float64), []
 
     def closure():
@@ -229,7 +243,9 @@ def test_that_statistics_survive_an_exception_and_a_conversion() -> None:
 
     with pytest.raises(ValueError, match="stop"):
         opt.step(closure)
-    assert int(model[1].num_batches_tracked) == 1
+    assert int(model[1].num_batches_tracked) == 2
+    mean = expected[0](x).mean((0, 2, 3))  # of the first pass, in float64
+    torch.testing.assert_close(model[1].running_mean, (1 - momentum) / 3 + momentum * mean, rtol=1e-12, atol=1e-14)
 
 
 def test_that_both_passes_share_dropout_masks_if_asked() -> None:
@@ -257,8 +273,10 @@ def test_that_both_passes_share_dropout_masks_if_asked() -> None:
     nn.Dropout(0.5)(x)  # one pass of random numbers, not two
     assert torch.equal(torch.get_rng_state(), after)
 
+    with pytest.raises(ZeroDivisionError):
+        opt.step(lambda: 1 / 0)
     closure()
-    with pytest.raises(RuntimeError, match=r"needs step\(closure\)"):
+    with pytest.raises(RuntimeError, match=r"needs step\(closure\)"):  # and not the state before that failure
         opt.first_step()
 
 

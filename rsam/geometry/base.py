@@ -178,7 +178,7 @@ _T = TypeVar("_T")
 
 
 def register(manifold_class: type[geoopt.Manifold]) -> Callable[[_T], _T]:
-    """Register a geometry, or one operation of it, for a manifold class and its subclasses.
+    """Register a geometry, or one operation of it, for a manifold class and its subclasses without an entry.
 
     Parameters
     ----------

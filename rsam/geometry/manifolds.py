@@ -67,8 +67,8 @@ class CanonicalStiefel(_FromGeometry, geoopt.CanonicalStiefel):
     Points are matrices :math:`X \in \mathbb{R}^{n\times p}`, :math:`X^\top X = I`, under the canonical metric. The
     retraction is the Cayley transform through :math:`W = PuX^\top - Xu^\top P`, :math:`P = I - XX^\top/2` (Wen and
     Yin 2013, eq. 11 and Lemma 4), solved in ``2p`` dimensions where ``2p < n``; :meth:`expmap` is the geodesic;
-    tangents are carried along either curve by the orthogonal matrix that moves the point, an isometry. ``transp``,
-    which knows no curve, projects.
+    tangents are carried along either curve by the orthogonal matrix that moves the point, an isometry, and by
+    ``transp``, which knows no curve, by a rotation near the identity.
 
     geoopt 0.5.1's own retraction has derivative :math:`u + XX^\top u` at zero (a square matrix moves twice as far as
     asked), and its ``proju`` is not idempotent, which makes momentum grow without bound under ``stabilize``.

@@ -79,7 +79,7 @@ class SphereGeometry(Geometry):
 
     def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         # the clamp only matters for antipodes, between which no direction is preferred
-        tiny = torch.finfo(x.dtype).tiny
+        tiny = torch.finfo(x.dtype).eps
         return torch.addcmul(v, _dot(y, v) / (1 + _dot(x, y)).clamp_min(tiny), x + y, value=-1)
 
     def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:

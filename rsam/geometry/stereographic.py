@@ -52,6 +52,26 @@ class StereographicGeometry(Geometry):
         angle2 = self.manifold.k * half**2 * (u * u).sum(-1, keepdim=True)
         return self._clip(self.manifold.mobius_add(x, half * tanc_sqrt(angle2) * u, project=False))
 
+    def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
+        """Parallel transport along the geodesic: a rotation of the plane of ``x`` and ``y``, and the conformal factors.
+
+        The rotation is geoopt's gyration, written as the Cayley transform of a skew matrix in the difference of the
+        points, which keeps its digits near the boundary.
+        """
+        k, w = self.manifold.k, y - x
+        xx, ww, xw = ((a * b).sum(-1, keepdim=True) for a, b in ((x, x), (w, w), (x, w)))
+        yy = (y * y).sum(-1, keepdim=True)
+        denominator = ((1 + k * xx) + (1 + k * yy) - k * ww) / 2
+
+        def skew(u: Tensor) -> Tensor:
+            xu, wu = (x * u).sum(-1, keepdim=True), (w * u).sum(-1, keepdim=True)
+            return k * (w * xu - x * wu) / denominator
+
+        tangent2 = k**2 * (xx * ww - xw**2) / denominator**2
+        once = skew(v)
+        rotated = v + 2 / (1 + tangent2) * (once + skew(once))
+        return rotated * self._factor(x) / self._factor(y)
+
     def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator) / self._factor(x)
 

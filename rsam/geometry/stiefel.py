@@ -26,6 +26,19 @@ def _polish(y: Tensor) -> Tensor:
     return y @ (3 * _eye(y, y.shape[-1]) - y.mT @ y) / 2
 
 
+def _polish_or_factor(y: Tensor) -> Tensor:
+    """The same for what a matrix exponential made of a huge step, too far off for Newton-Schulz."""
+    error = (y.mT @ y - _eye(y, y.shape[-1])).abs().max()
+    return _polish(y) if bool(error < 0.1) else _signed_qr(y)
+
+
+def _signed_qr(y: Tensor) -> Tensor:
+    """Q factor with positive diagonal of R; not in place as in geoopt, which cannot be differentiated."""
+    q, r = torch.linalg.qr(y)
+    sign = torch.where(r.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(q.dtype)
+    return q * sign.unsqueeze(-2)
+
+
 def _rotate(a: Tensor, b: Tensor, v: Tensor, exact: bool = False) -> Tensor:
     """Apply the Cayley transform (the exponential if ``exact``) of the skew ``a b^T - b a^T`` to ``v``.
 
@@ -90,10 +103,7 @@ class EuclideanStiefelGeometry(_StiefelGeometry):
         return t
 
     def retract(self, x: Tensor, u: Tensor) -> Tensor:
-        # as geoopt's, but not in place, which cannot be differentiated
-        q, r = torch.linalg.qr(x + u)
-        sign = torch.where(r.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(q.dtype)
-        return q * sign.unsqueeze(-2)
+        return _signed_qr(x + u)
 
     def exponential(self, x: Tensor, u: Tensor) -> Tensor:
         # Edelman, Arias and Smith 1998, eq. 2.42
@@ -101,7 +111,7 @@ class EuclideanStiefelGeometry(_StiefelGeometry):
         a, s = x.mT @ u, u.mT @ u
         block = torch.cat((torch.cat((a, -s), -1), torch.cat((_eye(x, p).expand_as(a), a), -1)), -2)
         frame = torch.matrix_exp(block)[..., :p] @ torch.matrix_exp(-a)
-        return _polish(torch.cat((x, u), -1) @ frame)
+        return _polish_or_factor(torch.cat((x, u), -1) @ frame)
 
     def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self.project(x, torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator))
@@ -152,7 +162,7 @@ class CanonicalStiefelGeometry(_StiefelGeometry):
         return _polish(self._rotate(x, u, x, exact=False))
 
     def exponential(self, x: Tensor, u: Tensor) -> Tensor:
-        return _polish(self._rotate(x, u, x, exact=True))
+        return _polish_or_factor(self._rotate(x, u, x, exact=True))
 
     def transport(self, x: Tensor, u: Tensor, y: Tensor, v: Tensor, exact: bool = False) -> Tensor:
         return self._rotate(x, u, v, exact)

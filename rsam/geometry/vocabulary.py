@@ -25,6 +25,7 @@ __all__ = [
     "acceleration",
     "component_inner",
     "inner",
+    "is_plain",
     "logarithm",
     "lower_index",
     "manifold_of",
@@ -48,6 +49,11 @@ _STACK_BELOW = 2048
 
 Tensors = Sequence[Tensor]
 Manifolds = Sequence[geoopt.Manifold] | None
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is Euclidean, so that any optimizer may step it."""
+    return isinstance(manifold_of(tensor), geoopt.Euclidean)
 
 
 def manifold_of(tensor: Tensor) -> geoopt.Manifold:
@@ -91,9 +97,14 @@ def _map(
 
 def _apply(geometry: Geometry, operation: str, arguments: Sequence[Tensor], options: dict[str, Any]) -> Tensor:
     dtype = arguments[0].dtype
-    if dtype not in _HALF or isinstance(geometry, EuclideanGeometry):
-        return getattr(geometry, operation)(*arguments, **options)
-    return getattr(geometry, operation)(*(a.float() for a in arguments), **options).to(dtype)
+    try:
+        if dtype not in _HALF or isinstance(geometry, EuclideanGeometry):
+            return getattr(geometry, operation)(*arguments, **options)
+        return getattr(geometry, operation)(*(a.float() for a in arguments), **options).to(dtype)
+    except UnsupportedOperation:
+        raise
+    except NotImplementedError as error:  # as geoopt's abstract methods raise it, without a word
+        raise geometry.unsupported(operation) from error
 
 
 def _at(error: UnsupportedOperation, index: int, x: Tensor) -> UnsupportedOperation:
@@ -125,7 +136,6 @@ def pairing(covectors: Tensors, tangents: Tensors) -> Tensor:
     Tensor
         Scalar, on the first tensor's device; for complex tensors the real part of ``conj(covector) * tangent``.
     """
-
     terms = []
     for c, t in zip(covectors, tangents, strict=True):
         if c.dtype in _HALF:
@@ -187,12 +197,11 @@ def inner(points: Tensors, us: Tensors, vs: Tensors, *, manifolds: Manifolds = N
 
 def norm(points: Tensors, us: Tensors, *, manifolds: Manifolds = None) -> Tensor:
     """Norm of a tangent of the product manifold, a scalar. Errors as for :func:`raise_index`."""
-    return inner(points, us, us, manifolds=manifolds).clamp_min(0).sqrt()  # rounding may leave -0.0...
+    return inner(points, us, us, manifolds=manifolds).clamp_min(0).sqrt()  # rounding may leave it negative
 
 
 def component_inner(points: Tensors, us: Tensors, *, manifolds: Manifolds = None) -> list[Tensor]:
     """Squared norms of the smallest independent components, of the shapes of the points (for Adam)."""
-
     # one at a time: the result has its own, broadcastable shape
     terms = _map("component_inner", points, us, manifolds=manifolds, stack=False)
     return [term.expand(x.shape) for term, x in zip(terms, points, strict=True)]

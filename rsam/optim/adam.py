@@ -22,7 +22,9 @@ class RiemannianAdam(RiemannianOptimizer):
     this is :class:`torch.optim.Adam`, but that a complex number is one component, not two.
 
     Unlike geoopt 0.5.1, ``p.grad`` is left alone, ``maximize`` is honoured, decoupled weight decay is honoured on
-    plain parameters and refused on manifolds, and a resumed run continues bitwise.
+    plain parameters and refused on manifolds, and a resumed run continues bitwise. The switches of torch's
+    implementation that geoopt takes and ignores (``foreach``, ``fused``, ``capturable``, ``differentiable``) are no
+    arguments.
 
     Parameters
     ----------
@@ -98,7 +100,7 @@ class RiemannianAdam(RiemannianOptimizer):
             raise ValueError(f"eps must not be negative, got {group['eps']}")
         if group["decoupled_weight_decay"] and group["weight_decay"]:
             for i, p in enumerate(group["params"]):
-                if geometry.manifold_of(p).name != "Euclidean":
+                if not geometry.is_plain(p):
                     raise ValueError(
                         f"decoupled_weight_decay would shrink parameter {i}, shape {tuple(p.shape)}, off its "
                         f"{geometry.manifold_of(p).name} manifold; put it in a group with weight_decay=0"

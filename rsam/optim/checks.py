@@ -9,25 +9,23 @@ from typing import Any
 import geoopt
 import torch
 from geoopt.optim.mixin import OptimMixin
-from torch import Tensor
 
 from rsam import geometry
-from rsam.optim.perturbation import all_finite, is_plain
+from rsam.optim.names import Groups, name_of, parameter_name
+from rsam.optim.perturbation import all_finite
 from rsam.optim.riemannian import RiemannianOptimizer
 
 __all__ = [
     "check_base",
     "check_group",
     "check_options",
-    "name_of",
     "nonfinite_message",
     "refuse_sparse",
     "warn_of_wrong_steps",
 ]
 
-Groups = list[dict[str, Any]]
-
 _NEEDS_CLOSURE = (torch.optim.LBFGS, geoopt.optim.RiemannianLineSearch)
+_NEEDS_SPARSE = (torch.optim.SparseAdam, geoopt.optim.SparseRiemannianAdam, geoopt.optim.SparseRiemannianSGD)
 
 # Where geoopt 0.5.1's own retraction or Riemannian gradient is wrong, and so the step of its optimizers.
 _WRONG_STEPS = {
@@ -37,21 +35,6 @@ _WRONG_STEPS = {
     geoopt.Scaled: "its Riemannian gradient ignores the scale; use",
     geoopt.BoundedDomain: "its Riemannian gradient does not belong to its metric; use",
 }
-
-
-def parameter_name(group: dict[str, Any], group_index: int, index: int) -> str:
-    """Name a parameter for a message: its own name if the optimizer was given names, else its place."""
-    p = group["params"][index]
-    names = group.get("param_names")
-    name = repr(names[index]) if names else f"parameter {index} of group {group_index}"
-    return f"{name} (shape {tuple(p.shape)}, {geometry.manifold_of(p).name})"
-
-
-def name_of(groups: Groups, parameter: Tensor) -> str:
-    """Name one of the parameters of an optimizer for a message."""
-    places = ((g, i) for g, group in enumerate(groups) for i, p in enumerate(group["params"]) if p is parameter)
-    g, i = next(places)
-    return parameter_name(groups[g], g, i)
 
 
 def _leaves(manifold: geoopt.Manifold) -> Iterator[geoopt.Manifold]:
@@ -79,6 +62,8 @@ def check_base(base: torch.optim.Optimizer) -> None:
         raise TypeError(f"base_optimizer must make a torch.optim.Optimizer, got {type(base).__name__}")
     if isinstance(base, _NEEDS_CLOSURE):
         raise ValueError(f"{type(base).__name__} evaluates the loss many times a step and cannot be the base of RSAM")
+    if isinstance(base, _NEEDS_SPARSE):
+        raise ValueError(f"{type(base).__name__} steps with sparse gradients only and cannot be the base of RSAM")
     taken = {"rho", "adaptive"} & base.defaults.keys()
     if taken:
         raise ValueError(
@@ -88,11 +73,11 @@ def check_base(base: torch.optim.Optimizer) -> None:
 
 def check_group(base: torch.optim.Optimizer, group: dict[str, Any], group_index: int) -> None:
     """Refuse parameters that the base optimizer would take off their manifold, and options out of range."""
-    if group["rho"] < 0:
+    if not group["rho"] >= 0:  # nan too
         raise ValueError(f"rho must not be negative, got {group['rho']} in parameter group {group_index}")
     retracts = isinstance(base, OptimMixin) or getattr(base, "retracts", False)
     for i, p in enumerate(group["params"]):
-        if is_plain(p):
+        if geometry.is_plain(p):
             continue
         name = parameter_name(group, group_index, i)
         if not retracts:
@@ -112,19 +97,28 @@ def check_group(base: torch.optim.Optimizer, group: dict[str, Any], group_index:
             raise geometry.UnsupportedOperation(f"{name}: {error}") from error
 
 
-def warn_of_wrong_steps(base: torch.optim.Optimizer) -> None:
-    """Warn once for each manifold on which geoopt's own optimizers step wrongly; ours go round that."""
+def warn_of_wrong_steps(base: torch.optim.Optimizer, group: dict[str, Any], warned: set[str]) -> None:
+    """Warn once of each reason why geoopt's own optimizers step wrongly; ours go round them."""
     if isinstance(base, RiemannianOptimizer):
         return
-    manifolds = [m for group in base.param_groups for p in group["params"] for m in _leaves(geometry.manifold_of(p))]
-    for cls, reason in _WRONG_STEPS.items():
-        if any(isinstance(m, cls) and not isinstance(m, geometry.CanonicalStiefel) for m in manifolds):
-            name = type(base).__name__
-            ours = name if name in ("RiemannianSGD", "RiemannianAdam") else "RiemannianSGD"
+    manifolds = [m for p in group["params"] for m in _leaves(geometry.manifold_of(p))]
+    found = [
+        (cls.__name__, reason)
+        for cls, reason in _WRONG_STEPS.items()
+        if any(isinstance(m, cls) and not isinstance(m, geometry.CanonicalStiefel) for m in manifolds)
+    ]
+    curved = next((m for m in manifolds if not isinstance(m, geoopt.Euclidean)), None)
+    if curved is not None and isinstance(base, geoopt.optim.RiemannianSGD) and group["momentum"] > 0:
+        found.append((type(curved).__name__, "its momentum starts from the Euclidean gradient; use"))
+    name = type(base).__name__
+    ours = name if name in ("RiemannianSGD", "RiemannianAdam") else "RiemannianSGD"
+    for manifold, reason in found:
+        if reason not in warned:
+            warned.add(reason)
             warnings.warn(
-                f"RSAM perturbs parameters on geoopt's {cls.__name__} rightly, but the step of the base optimizer is "
-                f"not right there: {reason} rsam.optim.{ours} as base_optimizer",
-                stacklevel=4,
+                f"RSAM perturbs parameters on geoopt's {manifold} rightly, but the step of the base optimizer is not "
+                f"right there: {reason} rsam.optim.{ours} as base_optimizer",
+                stacklevel=7,
             )
 
 

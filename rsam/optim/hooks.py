@@ -17,4 +17,4 @@ class PassHook(Protocol):
         """Called once the weights are perturbed."""
 
     def after_second_pass(self) -> None:
-        """Called once the weights are back, after an exception too."""
+        """Called once the weights are back, and after an exception in either pass."""

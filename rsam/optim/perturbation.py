@@ -11,14 +11,9 @@ from torch import Tensor
 
 from rsam import geometry
 
-__all__ = ["all_finite", "ascend", "bring_back", "gradient_direction", "is_plain", "scale"]
+__all__ = ["all_finite", "ascend", "bring_back", "gradient_direction", "scale"]
 
 Transport = Literal["vector", "pullback", "project"]
-
-
-def is_plain(p: Tensor) -> bool:
-    """Whether a parameter is Euclidean, so that any optimizer may step it."""
-    return isinstance(geometry.manifold_of(p), geoopt.Euclidean)
 
 
 def gradient_direction(
@@ -50,8 +45,8 @@ def scale(directions: Sequence[Tensor], rhos: Sequence[float], norm: Tensor) -> 
 
 def ascend(params: Sequence[Tensor], ascents: Sequence[Tensor], exact: bool) -> None:
     """Move the parameters along tangents, in place; plain ones without a temporary."""
-    plain = [i for i, p in enumerate(params) if is_plain(p)]
-    curved = [i for i, p in enumerate(params) if not is_plain(p)]
+    plain = [i for i, p in enumerate(params) if geometry.is_plain(p)]
+    curved = [i for i, p in enumerate(params) if not geometry.is_plain(p)]
     if curved:
         points = [params[i] for i in curved]
         torch._foreach_copy_(points, geometry.retract(points, [ascents[i] for i in curved], exact=exact))

@@ -70,6 +70,11 @@ class LambdaRho:
     def step(self) -> None:
         """Go to the next epoch."""
         self.last_epoch += 1
+        if len(self.optimizer.param_groups) != len(self.rho_lambdas):
+            raise ValueError(
+                f"the optimizer has {len(self.optimizer.param_groups)} parameter groups by now, rho_lambda "
+                f"{len(self.rho_lambdas)} functions; make a new LambdaRho after add_param_group"
+            )
         for group, factor in zip(self.optimizer.param_groups, self.rho_lambdas, strict=True):
             group["rho"] = group["initial_rho"] * factor(self.last_epoch)
 

@@ -11,6 +11,7 @@ from geoopt.optim.mixin import OptimMixin
 from torch import Tensor
 
 from rsam import geometry
+from rsam.optim.names import name_of
 
 __all__ = ["RiemannianOptimizer"]
 
@@ -86,7 +87,11 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
                 raise RuntimeError(f"{type(self).__name__} does not support sparse gradients; use a geoopt Sparse one")
             if params:
                 states = [self.state.get(p, {}) for p in params]
-                points, new_states = self._update(group, params, states)
+                try:
+                    points, new_states = self._update(group, params, states)
+                except geometry.UnsupportedOperation as error:
+                    culprit = name_of(self.param_groups, params[error.index or 0])
+                    raise geometry.UnsupportedOperation(f"{culprit}: {error}") from error
                 updates.append((params, points, new_states))
         for params, points, new_states in updates:
             torch._foreach_copy_(params, points)

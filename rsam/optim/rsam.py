@@ -25,14 +25,15 @@ from rsam.optim.checks import (
     check_base,
     check_group,
     check_options,
-    name_of,
     nonfinite_message,
     refuse_sparse,
     warn_of_wrong_steps,
 )
 from rsam.optim.hooks import PassHook
-from rsam.optim.perturbation import Transport, all_finite, ascend, bring_back, gradient_direction, is_plain, scale
+from rsam.optim.names import name_of
+from rsam.optim.perturbation import Transport, all_finite, ascend, bring_back, gradient_direction, scale
 from rsam.optim.sgd import RiemannianSGD
+from rsam.optim.wrapper import WrappingOptimizer
 
 __all__ = ["RSAM"]
 
@@ -51,7 +52,7 @@ class _Pending:
     skip: bool = False
 
 
-class RSAM(torch.optim.Optimizer):
+class RSAM(WrappingOptimizer):
     r"""Sharpness-aware minimisation that follows the manifolds of the parameters.
 
     On plain parameters it is the SAM of Foret et al. 2021 (eq. 2), with ``adaptive=True`` the ASAM of Kwon et al.
@@ -126,7 +127,6 @@ class RSAM(torch.optim.Optimizer):
         check_options(transport, ascent, nonfinite)
         base = base_optimizer(params, **base_kwargs)
         check_base(base)
-        self.base_optimizer = base
         self.transport = transport
         self.ascent = ascent
         self.nonfinite = nonfinite
@@ -135,21 +135,23 @@ class RSAM(torch.optim.Optimizer):
         self._hooks: list[PassHook] = []
         self._grad_norm: Tensor | None = None
         self._losses: tuple[Any, Any] | None = None
-        # torch's bookkeeping, run over the base's own group dictionaries, which get the two options of ours
-        super().__init__(base.param_groups, {**base.defaults, "rho": rho, "adaptive": adaptive})
-        self._share()
-        warn_of_wrong_steps(base)
+        self._warned: set[str] = set()
+        super().__init__(base, {"rho": rho, "adaptive": adaptive})
 
     @classmethod
-    def from_optimizer(cls, optimizer: torch.optim.Optimizer, **options: Any) -> RSAM:
-        """Wrap an optimizer that exists already, state and all.
+    def from_optimizer(
+        cls,
+        optimizer: torch.optim.Optimizer,
+        *,
+        rho: float = 0.05,
+        adaptive: bool = False,
+        transport: Transport = "vector",
+        ascent: Ascent = "retraction",
+        nonfinite: Nonfinite = "raise",
+    ) -> RSAM:
+        """Wrap an optimizer that exists already, state and all, as ``base_optimizer``.
 
-        Parameters
-        ----------
-        optimizer : torch.optim.Optimizer
-            Becomes ``base_optimizer``.
-        **options
-            ``rho``, ``adaptive``, ``transport``, ``ascent`` and ``nonfinite`` as for the class.
+        Arguments are those of the class; ``rho`` and ``adaptive`` are set in all of its groups.
 
         Examples
         --------
@@ -158,28 +160,15 @@ class RSAM(torch.optim.Optimizer):
         >>> rsam.RSAM.from_optimizer(sgd, rho=0.1).param_groups is sgd.param_groups
         True
         """
-        return cls(optimizer.param_groups, lambda params: optimizer, **options)
+        check_base(optimizer)
+        for group in optimizer.param_groups:
+            group.update(rho=rho, adaptive=adaptive)
+        options: dict[str, Any] = {"transport": transport, "ascent": ascent, "nonfinite": nonfinite}
+        return cls(optimizer.param_groups, lambda params: optimizer, rho=rho, adaptive=adaptive, **options)
 
-    def _share(self) -> None:
-        """One list of groups and one state for both optimizers: what either is told, the other knows."""
-        self.param_groups = self.base_optimizer.param_groups
-        self.state = self.base_optimizer.state
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group to both optimizers. Raises as the class does."""
-        if self.__dict__.get("param_groups") is not self.base_optimizer.param_groups:
-            super().add_param_group(param_group)  # during construction the base has the group already
-            check_group(self.base_optimizer, self.param_groups[-1], len(self.param_groups) - 1)
-            return
-        self.base_optimizer.add_param_group(param_group)
-        group = self.param_groups[-1]
-        for option in ("rho", "adaptive"):
-            group.setdefault(option, self.defaults[option])
-        try:
-            check_group(self.base_optimizer, group, len(self.param_groups) - 1)
-        except Exception:
-            self.param_groups.pop()
-            raise
+    def _check_group(self, index: int) -> None:
+        check_group(self.base_optimizer, self.param_groups[index], index)
+        warn_of_wrong_steps(self.base_optimizer, self.param_groups[index], self._warned)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step.
@@ -213,8 +202,12 @@ class RSAM(torch.optim.Optimizer):
             raise RuntimeError("step(closure) after first_step(); call second_step() or restore() first")
         for hook in self._hooks:
             hook.before_first_pass()
-        with torch.enable_grad():
-            loss = closure()
+        try:
+            with torch.enable_grad():
+                loss = closure()
+        except BaseException:
+            self._end_passes()
+            raise
         self.first_step()
         perturbed = loss
         assert self._pending is not None
@@ -228,7 +221,7 @@ class RSAM(torch.optim.Optimizer):
                 raise
         self.second_step()
         if not skip:
-            self._losses = (_detached(loss), _detached(perturbed))
+            self._losses = (_number(loss), _number(perturbed))
         return loss
 
     @torch.no_grad()
@@ -249,9 +242,10 @@ class RSAM(torch.optim.Optimizer):
             raise RuntimeError("first_step() twice; call second_step() or restore() in between")
         self._losses = None
         self._grad_norm = None
+        self._fill_options()
         pending = _Pending()
         for g, group in enumerate(self.param_groups):
-            if group["rho"] < 0 or group["adaptive"]:  # may have been set since the group was checked
+            if not group["rho"] >= 0 or group["adaptive"]:  # may have been set since the group was checked
                 check_group(self.base_optimizer, group, g)
             pending.params += [p for p in group["params"] if p.requires_grad or p.grad is not None]
         pending.copies = self._copied(pending.params)
@@ -299,12 +293,13 @@ class RSAM(torch.optim.Optimizer):
         starts = [p for p, _, _ in moved]
         ascents = scale([r for _, r, _ in moved], [rho for _, _, rho in moved], norm)
         copies = {id(p): copy for p, copy in zip(pending.params, pending.copies, strict=True)}
-        pending.curved = [(p, copies[id(p)], e) for p, e in zip(starts, ascents, strict=True) if not is_plain(p)]
+        pending.curved = [
+            (p, copies[id(p)], e) for p, e in zip(starts, ascents, strict=True) if not geometry.is_plain(p)
+        ]
         try:
             ascend(starts, ascents, exact=self.ascent == "exponential")
         except geometry.UnsupportedOperation as error:
-            culprit = pending.curved[error.index or 0][0]
-            raise UnsupportedOperation(f"{name_of(self.param_groups, culprit)}: {error}") from error
+            raise self._named(error, [p for p, _, _ in pending.curved]) from error
 
     @torch.no_grad()
     def second_step(self, zero_grad: bool = False) -> None:
@@ -332,14 +327,23 @@ class RSAM(torch.optim.Optimizer):
         if not pending.skip and (finite or not self._skips()):
             try:
                 self.base_optimizer.step()
+                self._opt_called = True  # what torch's schedulers look for, in loops that never call step
             except BaseException:
                 torch._foreach_copy_(pending.params, pending.copies)
                 raise
         if zero_grad:
             self.zero_grad()
 
+    def _named(self, error: UnsupportedOperation, params: list[Tensor]) -> UnsupportedOperation:
+        """Name the parameter of an error that knows its place in a list of them."""
+        return UnsupportedOperation(f"{name_of(self.param_groups, params[error.index or 0])}: {error}")
+
     def _bring_back(self, pending: _Pending) -> None:
         """Replace gradients at the perturbed points by covectors at the weights."""
+        # plain ones first: one of them may be the curvature of a manifold
+        plain = [(p, copy) for p, copy in zip(pending.params, pending.copies, strict=True) if geometry.is_plain(p)]
+        if plain:
+            torch._foreach_copy_([p for p, _ in plain], [copy for _, copy in plain])
         curved = [(p, p.grad, origin, e) for p, origin, e in pending.curved if p.grad is not None]
         if not curved:
             return
@@ -347,7 +351,10 @@ class RSAM(torch.optim.Optimizer):
         origins, ascents = [c[2] for c in curved], [c[3] for c in curved]
         manifolds = [geometry.manifold_of(p) for p in params]
         exact = self.ascent == "exponential"
-        covectors = bring_back(params, gradients, origins, ascents, manifolds, self.transport, exact)
+        try:
+            covectors = bring_back(params, gradients, origins, ascents, manifolds, self.transport, exact)
+        except UnsupportedOperation as error:
+            raise self._named(error, params) from error
         torch._foreach_copy_(gradients, covectors)
 
     @torch.no_grad()
@@ -358,13 +365,18 @@ class RSAM(torch.optim.Optimizer):
         if self._pending.params:
             torch._foreach_copy_(self._pending.params, self._pending.copies)
         self._pending = None
+        self._end_passes()
+
+    def _end_passes(self) -> None:
         for hook in self._hooks:
             hook.after_second_pass()
 
     @property
     def sharpness(self) -> float | None:
-        """Perturbed loss minus loss of the last ``step(closure)``; None before one."""
-        return None if self._losses is None else float(self._losses[1]) - float(self._losses[0])
+        """Perturbed loss minus loss of the last ``step(closure)``; None before one, or if the closure returned none."""
+        if self._losses is None or any(loss is None for loss in self._losses):
+            return None
+        return float(self._losses[1]) - float(self._losses[0])
 
     @property
     def grad_norm(self) -> float | None:
@@ -375,22 +387,9 @@ class RSAM(torch.optim.Optimizer):
         """Have a hook told where the two passes of each step begin and end."""
         self._hooks.append(hook)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load groups and state of both optimizers; also from a ``state_dict`` of the base optimizer alone."""
-        options = [{k: group[k] for k in ("rho", "adaptive")} for group in self.param_groups]
-        self.base_optimizer.load_state_dict(state_dict)
-        self._share()
-        for group, own in zip(self.param_groups, options, strict=True):
-            for option, value in own.items():
-                group.setdefault(option, value)
-        for state in self.state.values():
-            # geoopt 0.5.1's RiemannianAdam counts in int, and gets a float32 tensor back from torch's Adam
-            if type(self.base_optimizer).__module__.startswith("geoopt.") and "step" in state:
-                state["step"] = int(state["step"])
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if not k.startswith("_optimizer") and k != "step"}
-
-
-def _detached(loss: Any) -> Any:
-    return loss.detach() if isinstance(loss, Tensor) else loss
+def _number(loss: Any) -> Any:
+    """A loss to keep, without asking the device for it; None for what is no number."""
+    if isinstance(loss, Tensor):
+        return loss.detach().clone() if loss.numel() == 1 else None
+    return loss if isinstance(loss, float | int) else None

@@ -39,6 +39,7 @@ def manifold_points(dtype: torch.dtype = torch.float64, seed: int = 0) -> dict[s
     product = geoopt.ProductManifold(
         (geoopt.Sphere(), 3), (geoopt.EuclideanStiefel(), (4, 2)), (geoopt.Euclidean(1), 2)
     )
+    mixed = geoopt.StereographicProductManifold((geoopt.SphereProjection(), 3), (geoopt.PoincareBall(), 2))
     raw = {
         "sphere": (geoopt.Sphere(), normal(3, 4)),
         "sphere_exact": (geoopt.SphereExact(), normal(3, 4)),
@@ -51,6 +52,10 @@ def manifold_points(dtype: torch.dtype = torch.float64, seed: int = 0) -> dict[s
         "ball_exact": (geoopt.PoincareBallExact(), 0.2 * normal(3, 4)),
         "projected_sphere": (geoopt.SphereProjection(), normal(3, 4)),
         "stereographic": (geoopt.Stereographic(-0.5), 0.2 * normal(3, 4)),
+        "stereographic_exact": (geoopt.StereographicExact(0.5), 0.2 * normal(3, 4)),
+        "projected_sphere_exact": (geoopt.SphereProjectionExact(), 0.5 * normal(3, 4)),
+        "stereographic_product": (mixed, 0.3 * normal(2, 5)),
+        "subsphere": (geoopt.Sphere(intersection=normal(4, 3)), normal(3, 4)),
         "lorentz": (geoopt.Lorentz(torch.tensor(1.0, dtype=dtype)), hyperbolic),
         "spd": (geoopt.SymmetricPositiveDefinite(), 0.2 * spd @ spd.mT + torch.eye(3, dtype=dtype)),
         "birkhoff": (geoopt.BirkhoffPolytope(), normal(4, 4).exp()),

@@ -51,10 +51,12 @@ def test_an_exception_in_the_base_optimizer_leaves_the_weights_bitwise(rho) -> N
     class Half(torch.optim.SGD):
         def step(self, closure=None):
             with torch.no_grad():
-                self.param_groups[0]["params"][0].add_(1)
+                for p in self.param_groups[0]["params"]:  # those without a gradient too
+                    p.add_(1)
             raise OSError("half a step")
 
     model, loss = network()
+    model.register_parameter("unused", torch.nn.Parameter(torch.ones(2)))
     opt = rsam.RSAM(model.parameters(), Half, lr=0.1, rho=rho)
     before = _snapshot(model.parameters())
     with pytest.raises(OSError, match="half"):
@@ -206,10 +208,11 @@ def test_options_out_of_range(options, message) -> None:
         rsam.RSAM([torch.nn.Parameter(torch.ones(2))], torch.optim.SGD, lr=0.1, **options)
 
 
-def test_rho_set_out_of_range_between_steps() -> None:
+@pytest.mark.parametrize("rho", [-0.1, float("nan")])
+def test_rho_set_out_of_range_between_steps(rho) -> None:
     w = torch.nn.Parameter(torch.ones(2))
     opt = rsam.RSAM([w], torch.optim.SGD, lr=0.1)
-    opt.param_groups[0]["rho"] = -0.1
+    opt.param_groups[0]["rho"] = rho
     with pytest.raises(ValueError, match="rho must not be negative"):
         opt.step(closure_of(opt, w.square().sum))
 
@@ -233,10 +236,54 @@ def test_adaptive_on_a_manifold_is_refused() -> None:
         rsam.RSAM([manifold_points()["sphere"]], lr=0.1, adaptive=True)
 
 
-@pytest.mark.parametrize("base", [torch.optim.LBFGS, torch.optim.Adadelta])
+@pytest.mark.parametrize(
+    "base", [torch.optim.LBFGS, torch.optim.Adadelta, torch.optim.SparseAdam, geoopt.optim.SparseRiemannianAdam]
+)
 def test_bases_that_cannot_serve_are_refused(base) -> None:
     with pytest.raises(ValueError, match="cannot be the base"):
-        rsam.RSAM([torch.nn.Parameter(torch.ones(2))], base)
+        rsam.RSAM([torch.nn.Parameter(torch.ones(2, 2))], base)
+
+
+class _Own(geoopt.Sphere):
+    """A user's manifold, as geoopt would have it; registered as nothing, whatever its parents are."""
+
+
+rsam.geometry.register(_Own)(rsam.geometry.Geometry)
+
+
+class _WithoutTransport(_Own):
+    def transp(self, x, y, v):
+        raise NotImplementedError
+
+
+class _WithoutInner(_Own):
+    def inner(self, x, u, v=None, *, keepdim=False):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(("cls", "operation"), [(_WithoutTransport, "transport"), (_WithoutInner, "lower_index")])
+def test_an_operation_missing_on_the_way_back_names_the_parameter(cls, operation) -> None:
+    plain = torch.nn.Parameter(torch.ones(2))
+    own = geoopt.ManifoldParameter(torch.tensor([0.6, 0.8]), manifold=cls())
+    opt = rsam.RSAM([plain, own], lr=0.1)
+    with pytest.raises(rsam.geometry.UnsupportedOperation, match=rf"parameter 1 of group 0 .*has no {operation}"):
+        opt.step(closure_of(opt, lambda: (own**4).sum() + plain.sum()))
+    assert torch.equal(own.detach(), torch.tensor([0.6, 0.8]))
+
+
+def test_an_operation_missing_in_the_base_names_the_parameter() -> None:
+    own = geoopt.ManifoldParameter(torch.tensor([0.6, 0.8]), manifold=_WithoutTransport())
+    opt = rsam.optim.RiemannianSGD([torch.nn.Parameter(torch.ones(2)), own], lr=0.1, momentum=0.9)
+    with pytest.raises(rsam.geometry.UnsupportedOperation, match=r"parameter 1 of group 0 .*has no transport"):
+        opt.step(closure_of(opt, lambda: (own**4).sum()))
+
+
+def test_a_users_own_manifold_needs_no_registration() -> None:
+    own = geoopt.ManifoldParameter(torch.tensor([0.6, 0.8]), manifold=_Own())
+    opt = rsam.RSAM([own], lr=0.1, momentum=0.9)
+    for _ in range(50):
+        opt.step(closure_of(opt, lambda: -own[0]))
+    assert own[0] > 0.99
 
 
 def test_an_operation_that_is_missing_names_manifold_parameter_and_operation() -> None:

@@ -100,6 +100,24 @@ def test_they_minimise_on_every_manifold_with_tangent_buffers(cls, options) -> N
         torch.testing.assert_close(projected.detach(), buffer, rtol=1e-7, atol=1e-7, msg=name)
 
 
+@pytest.mark.parametrize("cls", [rsam.optim.RiemannianSGD, rsam.optim.RiemannianAdam])
+def test_stabilize_brings_points_and_buffers_back(cls) -> None:
+    x = geoopt.ManifoldParameter(torch.tensor([0.6, 0.8]), manifold=geoopt.Sphere())
+    opt = cls([x], lr=1e-6, stabilize=2, **({"momentum": 0.9} if cls is rsam.optim.RiemannianSGD else {}))
+    closure_of(opt, lambda: x[0])()
+    opt.step()
+    buffer = "momentum_buffer" if cls is rsam.optim.RiemannianSGD else "exp_avg"
+    x.data.mul_(1.001)
+    opt.state[x][buffer] = opt.state[x][buffer] + 0.1 * x.data
+    opt.stabilize()
+    assert x.detach().norm() == pytest.approx(1, abs=1e-6)
+    assert (opt.state[x][buffer] @ x.detach()).item() == pytest.approx(0, abs=1e-6)
+    x.data.mul_(1.001)
+    x.grad.zero_()
+    opt.step()  # the second step: stabilizes by itself
+    assert x.detach().norm() == pytest.approx(1, abs=1e-6)
+
+
 def test_gradients_are_left_alone() -> None:
     for cls in (rsam.optim.RiemannianSGD, rsam.optim.RiemannianAdam):
         params = list(manifold_points().values())
@@ -219,6 +237,14 @@ def test_rsam_warns_once_where_geoopts_own_step_is_wrong(base, name) -> None:
     with pytest.warns(UserWarning, match=rf"step of the base optimizer is not.*rsam\.optim\.{base.__name__}") as record:
         rsam.RSAM([manifold_points()[name], manifold_points()[name]], base, lr=0.1)
     assert len([r for r in record if "base optimizer" in str(r.message)]) == 1
+
+
+def test_rsam_warns_of_geoopts_first_momentum_and_of_groups_that_come_later() -> None:
+    with pytest.warns(UserWarning, match="momentum starts from the Euclidean gradient"):
+        rsam.RSAM([manifold_points()["ball"]], GEOOPT.RiemannianSGD, lr=0.1, momentum=0.9)
+    opt = rsam.RSAM([torch.nn.Parameter(torch.ones(2))], GEOOPT.RiemannianSGD, lr=0.1)
+    with pytest.warns(UserWarning, match="wrong derivative"):
+        opt.add_param_group({"params": [manifold_points()["geoopt_canonical"]]})
 
 
 def test_rsam_does_not_warn_where_the_step_is_right(recwarn) -> None:

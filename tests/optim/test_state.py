@@ -146,6 +146,51 @@ def test_rho_schedules_refuse_what_they_cannot_follow() -> None:
         rsam.optim.LambdaRho(opt, abs, last_epoch=3)
 
 
+def test_rho_comes_back_from_a_checkpoint() -> None:
+    w = torch.nn.Parameter(torch.ones(2))
+    saved = rsam.RSAM([w], torch.optim.SGD, lr=0.1, rho=0.7).state_dict()
+    opt = rsam.RSAM([w], torch.optim.SGD, lr=0.1, rho=0.1)
+    opt.load_state_dict(saved)
+    assert opt.param_groups[0]["rho"] == 0.7
+
+
+def test_the_base_may_be_told_instead() -> None:
+    """Groups that come apart elsewhere leave schedulers without effect."""
+    model, loss = network()
+    sgd = torch.optim.SGD(model[0].parameters(), lr=0.1, momentum=0.9)
+    opt = rsam.RSAM.from_optimizer(sgd, rho=0.2)
+    opt.step(closure_of(opt, loss))
+    sgd.load_state_dict(sgd.state_dict())
+    sgd.add_param_group({"params": model[2].parameters()})
+    scheduler = torch.optim.lr_scheduler.StepLR(opt, 1, gamma=0.1)
+    before = [p.detach().clone() for p in model[2].parameters()]
+    opt.step(closure_of(opt, loss))
+    scheduler.step()
+    assert opt.param_groups is sgd.param_groups
+    assert opt.state is sgd.state
+    assert sgd.param_groups[0]["lr"] == pytest.approx(0.01)
+    assert [g["rho"] for g in sgd.param_groups] == [0.2, 0.2]
+    assert not any(torch.equal(p, b) for p, b in zip(model[2].parameters(), before, strict=True))
+
+
+def test_wrapping_again_takes_the_new_options() -> None:
+    sgd = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.1)
+    rsam.RSAM.from_optimizer(sgd, rho=0.1, adaptive=True)
+    again = rsam.RSAM.from_optimizer(sgd, rho=0.5)
+    assert (again.param_groups[0]["rho"], again.param_groups[0]["adaptive"]) == (0.5, False)
+
+
+def test_schedulers_see_steps_taken_in_halves(recwarn) -> None:
+    w = torch.nn.Parameter(torch.ones(2))
+    opt = rsam.RSAM([w], torch.optim.SGD, lr=0.1)
+    scheduler = torch.optim.lr_scheduler.StepLR(opt, 1)
+    w.square().sum().backward()
+    opt.first_step()
+    opt.second_step()
+    scheduler.step()
+    assert not [r for r in recwarn if "lr_scheduler.step" in str(r.message)]
+
+
 def test_halves_are_the_whole() -> None:
     results = []
     for halves in (False, True):
@@ -192,6 +237,26 @@ def test_copies_of_the_optimizer_stay_whole(copier) -> None:
     before = p.detach().clone()
     twin.step(lambda: None)  # gradients were not copied: nothing to do, and nothing breaks
     assert torch.equal(p, before)
+
+
+@pytest.mark.parametrize("copier", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
+@pytest.mark.parametrize("base", ["rsam.RiemannianAdam", "geoopt.RiemannianAdam"])
+def test_copies_of_a_run_continue_bitwise(base, copier) -> None:
+    model, opt, _ = build(base)
+    params = [model[name] for name in model]
+    loss = robust(params)
+    for _ in range(3):
+        opt.step(closure_of(opt, loss))
+    copied, twin = copier((params, opt))
+    targets = [p.detach().clone() for p in params]
+    for own, o in ((params, opt), (copied, twin)):
+        for _ in range(3):
+            o.step(
+                closure_of(
+                    o, lambda own=own: sum(((p - t) ** 2).sum() + p.sum() for p, t in zip(own, targets, strict=True))
+                )
+            )
+    assert all(torch.equal(a, b) for a, b in zip(params, copied, strict=True))
 
 
 @pytest.mark.parametrize("bad_pass", [None, 1, 2])
@@ -241,6 +306,45 @@ def test_gradient_accumulation_in_a_closure_is_one_big_batch() -> None:
         results.append([p.detach() for p in net.parameters()])
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_the_closure_runs_with_gradients_enabled_and_the_first_loss_is_returned() -> None:
+    w = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+    opt = rsam.RSAM([w], torch.optim.SGD, lr=0.1, rho=1.0)
+    with torch.no_grad():
+        loss = opt.step(closure_of(opt, lambda: w.square().sum()))
+    assert loss.item() == 25.0
+    assert opt.sharpness == pytest.approx(11.0)  # 6^2 - 5^2
+    loss.detach().mul_(10)  # the caller's to do with
+    assert opt.sharpness == pytest.approx(11.0)
+
+
+@pytest.mark.parametrize("returned", [None, (1.0, 2.0)])
+def test_a_closure_without_a_loss_has_no_sharpness(returned) -> None:
+    w = torch.nn.Parameter(torch.ones(2))
+    opt = rsam.RSAM([w], torch.optim.SGD, lr=0.1)
+    assert opt.step(lambda: closure_of(opt, lambda: w.square().sum())() is not None and returned) == returned
+    assert opt.sharpness is None
+
+
+def test_a_learnable_curvature_is_perturbed_but_gradients_come_back_in_the_metric_of_the_weights() -> None:
+    ball = geoopt.PoincareBall(torch.tensor(1.0, dtype=torch.float64), learnable=True)
+    fixed = geoopt.PoincareBall(torch.tensor(1.0, dtype=torch.float64))
+    x = geoopt.ManifoldParameter(torch.tensor([0.6, 0.3], dtype=torch.float64), manifold=ball)
+    opt = rsam.RSAM([x, *ball.parameters()], lr=0.0, rho=0.3)
+    closure_of(opt, lambda: ball.dist0(x))()
+    opt.first_step(zero_grad=True)
+    perturbed, curvature = x.detach().clone(), float(ball.c)
+    assert abs(curvature - 1) > 0.01
+    ball.dist0(x).backward()
+    gradient = x.grad.clone()
+    opt.second_step()
+    assert float(ball.c) == 1.0
+    geometry = rsam.geometry.geometry_of(fixed)
+    raised = geometry.raise_index(perturbed, gradient)
+    origin = torch.tensor([0.6, 0.3], dtype=torch.float64)
+    expected = geometry.lower_index(origin, fixed.transp(perturbed, origin, raised))
+    torch.testing.assert_close(x.grad, expected)
 
 
 def test_sharpness_and_grad_norm_are_the_losses_difference_and_the_metric_norm() -> None:
