@@ -230,13 +230,42 @@ def register(manifold_class: type[geoopt.Manifold]) -> Callable[[_T], _T]:
     return decorate
 
 
+# What is no longer known of a manifold whose class overrides one of geoopt's methods: the operations that then ask
+# the manifold itself, as the generic geometry does.
+_ASKS = {
+    "inner": ("inner", "component_inner", "lower_index", "random_tangent", "acceleration"),
+    "component_inner": ("component_inner",),
+    "egrad2rgrad": ("raise_index",),
+    "proju": ("project",),
+    "projx": ("project_point",),
+    "retr": ("retract", "pullback"),
+    "expmap": ("exponential", "acceleration", "pullback"),
+    "logmap": ("logarithm",),
+    "transp": ("carry", "transport", "transport_back"),
+}
+
+
 @functools.cache
 def _lookup(manifold_class: type) -> type[Geometry]:
-    return next((_registry[cls] for cls in manifold_class.__mro__ if cls in _registry), Geometry)
+    overridden: dict[str, Any] = {}
+    for cls in manifold_class.__mro__:
+        if cls in _registry:
+            known = _registry[cls]
+            return type(f"{manifold_class.__name__}Geometry", (known,), overridden) if overridden else known
+        if cls.__module__.startswith("geoopt."):
+            continue  # geoopt's own variants of a registered class only rename its methods
+        for method in vars(cls).keys() & _ASKS.keys():
+            overridden.update((operation, getattr(Geometry, operation)) for operation in _ASKS[method])
+            overridden["isometric"] = False
+            overridden["retraction_order"] = 1
+    return Geometry
 
 
 def geometry_of(manifold: geoopt.Manifold) -> Geometry:
-    """Return the registered geometry of a manifold, or the generic one that asks the manifold itself."""
+    """Return the registered geometry of a manifold, or the generic one that asks the manifold itself.
+
+    A class that derives from a registered one and overrides some of its methods is asked about those.
+    """
     return _lookup(type(manifold))(manifold)  # type: ignore[arg-type]
 
 

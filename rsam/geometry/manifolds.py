@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rsam.geometry.base import geometry_of, register
 from rsam.geometry.composite import DelegatingGeometry
+from rsam.geometry.stiefel import CanonicalStiefelGeometry
 
 __all__ = ["CanonicalStiefel", "Kernel", "KernelSphere", "KernelStiefel"]
 
@@ -81,6 +82,9 @@ class CanonicalStiefel(_FromGeometry, geoopt.CanonicalStiefel):
     >>> manifold.retr(x, u).T
     tensor([[0.9950, 0.0998, 0.0000]])
     """
+
+
+register(CanonicalStiefel)(CanonicalStiefelGeometry)  # or its methods, which ask the geometry, would be asked back
 
 
 class Kernel(_FromGeometry):

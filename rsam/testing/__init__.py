@@ -1,0 +1,34 @@
+"""Property-based tests of manifolds and of optimizers on them, for a project's own pytest."""
+
+try:
+    import hypothesis  # noqa: F401
+except ImportError as error:
+    raise ImportError("rsam.testing needs hypothesis; pip install rsam[testing]") from error
+
+from rsam.testing import properties, steps
+from rsam.testing.isometries import Isometry, isometries
+from rsam.testing.manifold import NativeGeometry, check_manifold, properties_of
+from rsam.testing.optimizer import check_optimizer
+from rsam.testing.places import point_from_array, tangent_from_array
+from rsam.testing.running import PropertyError, Report
+from rsam.testing.strategies import arrays, manifolds, points, step_sizes, tangents
+
+__all__ = [
+    "Isometry",
+    "NativeGeometry",
+    "PropertyError",
+    "Report",
+    "arrays",
+    "check_manifold",
+    "check_optimizer",
+    "isometries",
+    "manifolds",
+    "point_from_array",
+    "points",
+    "properties",
+    "properties_of",
+    "step_sizes",
+    "steps",
+    "tangent_from_array",
+    "tangents",
+]

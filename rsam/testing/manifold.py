@@ -1,0 +1,174 @@
+"""Checking a manifold in one line."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import geoopt
+import torch
+from hypothesis import strategies as st
+
+from rsam.geometry import Geometry, geometry_of
+from rsam.testing import properties as all_properties
+from rsam.testing.places import ambient_dtype
+from rsam.testing.running import Check, Report, run_checks
+from rsam.testing.strategies import Shape, arrays, points, step_sizes, tangents
+
+__all__ = ["NativeGeometry", "check_manifold", "properties_of"]
+
+Property = Callable[..., None]
+
+_ARGUMENTS = ("x", "y", "u", "v", "w", "a", "t", "exact")
+
+
+class NativeGeometry(Geometry):
+    """geoopt's methods as its own optimizers call them, to test those: pass it as ``geometry``.
+
+    The base class shields callers from some defects, which this one lets through.
+    """
+
+    def inner(self, x: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return self.manifold.inner(x, u, v)
+
+    def component_inner(self, x: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        return self.manifold.component_inner(x, u)
+
+    def raise_index(self, x: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+        return self.manifold.egrad2rgrad(x, g)
+
+
+def properties_of(geometry: Geometry) -> list[Property]:
+    """List the properties that a geometry ought to have, simplest first."""
+    p = all_properties
+    listed: list[Property] = [
+        p.the_point_is_on_the_manifold,
+        p.projecting_a_point_moves_it_nowhere,
+        p.the_projection_is_tangent,
+        p.the_projection_is_idempotent,
+        p.the_projection_fixes_tangents,
+        p.the_metric_is_symmetric_and_positive,
+        p.the_riemannian_gradient_is_tangent,
+        p.the_riemannian_gradient_represents_the_euclidean_one,
+        p.raising_undoes_lowering,
+        p.a_zero_step_goes_nowhere,
+        p.a_step_stays_on_the_manifold,
+        p.steps_begin_along_their_tangent,
+        p.the_gradient_is_the_slope_along_a_step,
+        p.the_retraction_agrees_with_the_geodesic,
+        p.the_logarithm_undoes_the_exponential,
+        p.transport_along_nothing_is_the_identity,
+        p.a_transported_tangent_is_tangent,
+        p.transport_is_linear,
+        p.the_pullback_is_the_adjoint_of_the_derivative,
+        p.steps_have_finite_derivatives_at_zero,
+        p.the_acceleration_is_that_of_the_geodesic,
+        p.random_tangents_are_isotropic,
+        p.arguments_are_not_written_to,
+        p.a_batch_equals_its_members,
+        p.a_list_equals_its_members,
+    ]
+    if geometry.isometric:
+        listed += [p.transport_is_isometric, p.transport_back_undoes_transport]
+    return listed
+
+
+def check_manifold(
+    manifold: geoopt.Manifold,
+    shape: Shape,
+    *,
+    dtype: torch.dtype = torch.float64,
+    max_examples: int = 25,
+    geometry: Geometry | None = None,
+    properties: Iterable[Property] | None = None,
+    skip: Sequence[Property] = (),
+) -> Report:
+    """Check that a manifold has every property that optimizers and curvature rely on.
+
+    Parameters
+    ----------
+    manifold : geoopt.Manifold
+        Any manifold, of geoopt or your own. Operations that it does not have are not checked.
+    shape : tuple of int
+        Shape of the points to try, ``(*batch, *point)``; small ones find as much as large ones.
+    dtype : torch.dtype
+        Precision; a manifold with a curvature of another one is copied into it.
+    max_examples : int
+        Cases to try for each property.
+    geometry : rsam.geometry.Geometry, optional
+        What to check instead of the registered geometry: ``NativeGeometry(manifold)`` checks the manifold's own
+        methods.
+    properties : iterable of callable, optional
+        What to check instead of ``properties_of(geometry)``; functions of a geometry and of any arguments named as
+        in :mod:`rsam.testing.properties`.
+    skip : sequence of callable
+        Properties to leave out.
+
+    Returns
+    -------
+    Report
+        The properties that hold, and those that need an operation that is missing.
+
+    Raises
+    ------
+    AssertionError
+        If any property does not hold; with the simplest case found for each.
+
+    Examples
+    --------
+    >>> import geoopt, rsam.testing
+    >>> report = rsam.testing.check_manifold(geoopt.PoincareBall(), (2,), max_examples=5)
+    >>> report.skipped
+    ()
+    >>> class Flat(geoopt.Sphere):
+    ...     def retr(self, x, u):
+    ...         return x + u
+    >>> rsam.testing.check_manifold(Flat(), (2,), properties=[rsam.testing.properties.a_step_stays_on_the_manifold])
+    Traceback (most recent call last):
+      ...
+    rsam.testing.running.PropertyError: not true that a step stays on the manifold
+      the end of the step is not on the manifold: `norm(x) != 1` with ...; it is [1.0, 0.5]
+      simplest failing case:
+        x = [1, 0]
+        u = [0, 0.5]
+        exact = False
+    """
+    if geometry is None:
+        if manifold.dtype not in (None, dtype):
+            manifold = copy.deepcopy(manifold).to(dtype)
+        geometry = geometry_of(manifold)
+    chosen = properties_of(geometry) if properties is None else properties
+    checks = [Check(function, geometry) for function in chosen if function not in skip]
+    outcome = run_checks(checks, lambda names: _cases(names, manifold, shape, dtype), max_examples)
+    outcome.raise_failures(f"{manifold.name}, shape {tuple(shape)}")
+    return outcome.report
+
+
+def _cases(
+    names: Sequence[str], manifold: geoopt.Manifold, shape: Shape, dtype: torch.dtype
+) -> st.SearchStrategy[dict[str, Any]]:
+    """Strategy for the named arguments of properties."""
+    unknown = set(names) - set(_ARGUMENTS)
+    if unknown:
+        raise TypeError(f"a property takes {unknown.pop()!r}, which is not among {', '.join(_ARGUMENTS)}")
+
+    @st.composite
+    def cases(draw: st.DrawFn) -> dict[str, Any]:
+        case: dict[str, Any] = {}
+        for name in _ARGUMENTS:  # points before the tangents at them
+            if name not in names:
+                continue
+            if name in ("x", "y"):
+                case[name] = draw(points(manifold, shape, dtype))
+            elif name in ("u", "v", "w"):
+                case[name] = draw(tangents(case["y" if name == "w" else "x"], manifold))
+            elif name == "a":
+                case[name] = draw(arrays(shape, ambient_dtype(manifold, dtype)))
+            elif name == "t":
+                case[name] = draw(step_sizes())
+            elif name == "exact":
+                case[name] = draw(st.booleans())
+        return case
+
+    return cases()

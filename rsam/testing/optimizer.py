@@ -1,0 +1,123 @@
+"""Checking an optimizer in one line."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import geoopt
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from rsam.geometry import CanonicalStiefel
+from rsam.testing import steps
+from rsam.testing.isometries import Isometry, isometries
+from rsam.testing.places import ambient_dtype
+from rsam.testing.running import Check, Report, run_checks
+from rsam.testing.strategies import Shape, arrays, points
+
+__all__ = ["check_optimizer"]
+
+_PROPERTIES = (
+    steps.a_step_returns_the_loss_before_it,
+    steps.steps_stay_on_the_manifold,
+    steps.restoring_is_exact,
+    steps.an_exception_leaves_the_weights,
+    steps.the_ascent_goes_the_radius_along_the_gradient,
+    steps.a_step_without_radius_is_the_base_step,
+    steps.steps_are_blind_to_isometries,
+)
+
+_DEFAULT: tuple[tuple[Callable[[], geoopt.Manifold], Shape], ...] = (
+    (lambda: geoopt.Euclidean(1), (3,)),
+    (geoopt.Sphere, (3,)),
+    (CanonicalStiefel, (3, 2)),
+    (geoopt.PoincareBall, (2,)),
+    (geoopt.Lorentz, (3,)),
+    (geoopt.SymmetricPositiveDefinite, (2, 2)),
+)
+
+
+def check_optimizer(
+    factory: Callable[[list[Tensor]], Any],
+    *,
+    manifold: geoopt.Manifold | None = None,
+    shape: Shape | None = None,
+    dtype: torch.dtype = torch.float64,
+    max_examples: int = 15,
+    isometry: st.SearchStrategy[Isometry] | None = None,
+    skip: Sequence[Callable[..., None]] = (),
+) -> Report:
+    """Check the steps of an optimizer, on one parameter of a manifold beside a plain one.
+
+    Of any optimizer: it stays on the manifold, returns the loss, leaves the weights alone if the closure raises, and
+    does not notice isometries. Of one with ``first_step``, ``second_step``, ``restore`` and ``base_optimizer``, as
+    :class:`rsam.RSAM` has them, also: its ascent has length ``rho`` in the metric, along the gradient; for
+    ``rho -> 0`` it becomes its base; and it restores weights exactly.
+
+    Parameters
+    ----------
+    factory : callable
+        Makes the optimizer of a list of parameters; give it a learning rate of at most 1.
+    manifold : geoopt.Manifold, optional
+        Where the parameter is; by default it is tried on one manifold of each kind, plain space included.
+    shape : tuple of int, optional
+        Shape of the parameter; needed with ``manifold``.
+    dtype : torch.dtype
+        Precision; a manifold with a curvature of another one is copied into it.
+    max_examples : int
+        Cases to try on each manifold.
+    isometry : hypothesis strategy of Isometry, optional
+        Isometries to try instead of :func:`rsam.testing.isometries`.
+    skip : sequence of callable
+        Properties in :mod:`rsam.testing.steps` to leave out.
+
+    Returns
+    -------
+    Report
+        The properties that hold, and those that do not apply to such an optimizer or manifold.
+
+    Raises
+    ------
+    AssertionError
+        If any property does not hold; with the simplest case found for each.
+    ValueError
+        If a manifold is given without a shape.
+
+    Examples
+    --------
+    >>> import geoopt, rsam.testing
+    >>> report = rsam.testing.check_optimizer(
+    ...     lambda params: rsam.RSAM(params, rho=0.1, lr=0.1), manifold=geoopt.Sphere(), shape=(3,), max_examples=3
+    ... )
+    >>> report.skipped
+    ()
+    """
+    if manifold is None:
+        reports = [
+            check_optimizer(
+                factory, manifold=make(), shape=default_shape, dtype=dtype, max_examples=max_examples, skip=skip
+            )
+            for make, default_shape in _DEFAULT
+        ]
+        skipped = {name for report in reports for name in report.skipped}
+        return Report(tuple(n for n in reports[0].checked if n not in skipped), tuple(sorted(skipped)))
+    if shape is None:
+        raise ValueError("check_optimizer needs the shape of the parameter with manifold")
+    if manifold.dtype not in (None, dtype):
+        manifold = copy.deepcopy(manifold).to(dtype)
+    trial = steps.Trial(factory, manifold)
+    checks = [Check(function, trial) for function in _PROPERTIES if function not in skip]
+    ambient = arrays(shape, ambient_dtype(manifold, dtype))
+    drawn: dict[str, Any] = {"x": points(manifold, shape, dtype), "a": ambient, "b": ambient}
+    try:
+        drawn["isometry"] = isometries(manifold, shape, dtype) if isometry is None else isometry
+    except NotImplementedError:
+        drawn["isometry"] = st.none()  # for which the property does not apply
+    outcome = run_checks(
+        checks, lambda names: st.fixed_dictionaries({name: drawn[name] for name in names}), max_examples
+    )
+    outcome.raise_failures(f"{manifold.name}, shape {tuple(shape)}")
+    return outcome.report

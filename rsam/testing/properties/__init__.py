@@ -1,0 +1,77 @@
+"""Properties that every manifold has, each a function that raises AssertionError where it does not hold.
+
+Arguments, as drawn by :func:`rsam.testing.check_manifold`: a :class:`rsam.geometry.Geometry`; points ``x`` and ``y``;
+tangents ``u`` (of steps) and ``v`` at ``x``, ``w`` at ``y``; an ambient array or covector ``a``; a step size ``t``;
+and ``exact``, for the exponential instead of the retraction. After Manopt's ``checkmanifold`` and
+``checkretraction`` (Boumal et al. 2014) and the tests of Manifolds.jl (Axen et al. 2023).
+"""
+
+from rsam.testing.properties.calling import (
+    a_batch_equals_its_members,
+    a_list_equals_its_members,
+    arguments_are_not_written_to,
+)
+from rsam.testing.properties.metric import (
+    projecting_a_point_moves_it_nowhere,
+    raising_undoes_lowering,
+    the_metric_is_symmetric_and_positive,
+    the_point_is_on_the_manifold,
+    the_projection_fixes_tangents,
+    the_projection_is_idempotent,
+    the_projection_is_tangent,
+    the_riemannian_gradient_is_tangent,
+    the_riemannian_gradient_represents_the_euclidean_one,
+)
+from rsam.testing.properties.second_order import (
+    random_tangents_are_isotropic,
+    steps_have_finite_derivatives_at_zero,
+    the_acceleration_is_that_of_the_geodesic,
+)
+from rsam.testing.properties.steps import (
+    a_step_stays_on_the_manifold,
+    a_zero_step_goes_nowhere,
+    steps_begin_along_their_tangent,
+    the_distance_along_a_geodesic_is_its_length,
+    the_gradient_is_the_slope_along_a_step,
+    the_logarithm_undoes_the_exponential,
+    the_retraction_agrees_with_the_geodesic,
+)
+from rsam.testing.properties.transport import (
+    a_transported_tangent_is_tangent,
+    the_pullback_is_the_adjoint_of_the_derivative,
+    transport_along_nothing_is_the_identity,
+    transport_back_undoes_transport,
+    transport_is_isometric,
+    transport_is_linear,
+)
+
+__all__ = [
+    "a_batch_equals_its_members",
+    "a_list_equals_its_members",
+    "a_step_stays_on_the_manifold",
+    "a_transported_tangent_is_tangent",
+    "a_zero_step_goes_nowhere",
+    "arguments_are_not_written_to",
+    "projecting_a_point_moves_it_nowhere",
+    "raising_undoes_lowering",
+    "random_tangents_are_isotropic",
+    "steps_begin_along_their_tangent",
+    "steps_have_finite_derivatives_at_zero",
+    "the_acceleration_is_that_of_the_geodesic",
+    "the_distance_along_a_geodesic_is_its_length",
+    "the_gradient_is_the_slope_along_a_step",
+    "the_logarithm_undoes_the_exponential",
+    "the_metric_is_symmetric_and_positive",
+    "the_point_is_on_the_manifold",
+    "the_projection_fixes_tangents",
+    "the_projection_is_idempotent",
+    "the_projection_is_tangent",
+    "the_pullback_is_the_adjoint_of_the_derivative",
+    "the_retraction_agrees_with_the_geodesic",
+    "the_riemannian_gradient_is_tangent",
+    "the_riemannian_gradient_represents_the_euclidean_one",
+    "transport_along_nothing_is_the_identity",
+    "transport_back_undoes_transport",
+    "transport_is_isometric",
+    "transport_is_linear",
+]

@@ -1,0 +1,97 @@
+"""Properties of the operations as functions: pure, and equal on batches, lists and single points."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from rsam import geometry as vocabulary
+from rsam.geometry import Geometry, geometry_of
+from rsam.testing.comparison import assert_close
+from rsam.testing.properties.common import largest
+
+__all__ = [
+    "a_batch_equals_its_members",
+    "a_list_equals_its_members",
+    "arguments_are_not_written_to",
+]
+
+Operation = Callable[[Geometry, Tensor, Tensor, Tensor], Tensor]
+
+
+def _carry(g: Geometry, x: Tensor, u: Tensor, a: Tensor, back: bool = False) -> Tensor:
+    y = g.retract(x, u)
+    return g.transport_back(x, u, y, g.project(y, a)) if back else g.transport(x, u, y, g.project(x, a))
+
+
+# Each takes a point, a tangent and an ambient array.
+_OPERATIONS: dict[str, Operation] = {
+    "inner": lambda g, x, u, a: g.inner(x, u, u),
+    "component_inner": lambda g, x, u, a: g.component_inner(x, u).expand(x.shape),
+    "raise_index": lambda g, x, u, a: g.raise_index(x, a),
+    "lower_index": lambda g, x, u, a: g.lower_index(x, u),
+    "project": lambda g, x, u, a: g.project(x, a),
+    "project_point": lambda g, x, u, a: g.project_point(x),
+    "retract": lambda g, x, u, a: g.retract(x, u),
+    "exponential": lambda g, x, u, a: g.exponential(x, u),
+    "logarithm": lambda g, x, u, a: g.logarithm(x, g.exponential(x, u)),
+    "transport": lambda g, x, u, a: _carry(g, x, u, a),
+    "transport_back": lambda g, x, u, a: _carry(g, x, u, a, back=True),
+    # raised, since covectors are determined on tangents only
+    "pullback": lambda g, x, u, a: g.raise_index(x, g.pullback(x, u, a)),
+    "acceleration": lambda g, x, u, a: g.acceleration(x, u),
+}
+
+
+def arguments_are_not_written_to(geometry: Geometry, x: Tensor, u: Tensor, a: Tensor) -> None:
+    """Raise if any operation changes a tensor that it is given."""
+    for name, operation in _OPERATIONS.items():
+        arguments = {"x": x.clone(), "u": u.clone(), "a": a.clone()}
+        with contextlib.suppress(Exception):  # what raises is for the other properties to say
+            operation(geometry, *arguments.values())
+        for key, before in {"x": x, "u": u, "a": a}.items():
+            if not torch.equal(arguments[key], before):
+                raise AssertionError(f"{name} changed its argument {key} to {arguments[key].tolist()}")
+
+
+def a_batch_equals_its_members(geometry: Geometry, x: Tensor, u: Tensor, y: Tensor, w: Tensor, a: Tensor) -> None:
+    """Raise unless each operation on two stacked points is the stack of its results on each."""
+    for name, operation in _OPERATIONS.items():
+        try:
+            single = torch.stack([operation(geometry, x, u, a), operation(geometry, y, w, a)])
+            batch = operation(geometry, torch.stack([x, y]), torch.stack([u, w]), torch.stack([a, a]))
+        except NotImplementedError:
+            continue
+        scale = max(map(largest, (x, u, y, w, a)))
+        assert_close(batch, single, f"{name} of a batch against its members", scale=scale)
+
+
+def a_list_equals_its_members(geometry: Geometry, x: Tensor, u: Tensor, y: Tensor, w: Tensor, a: Tensor) -> None:
+    """Raise unless the list vocabulary, which stacks, agrees with a loop; asked of registered geometries."""
+    manifold = geometry.manifold
+    if type(geometry) is not type(geometry_of(manifold)):
+        raise NotImplementedError("the vocabulary uses the registered geometry")
+    points, tangents, covectors = [x, y, x], [u, w, u], [a, a, a]
+    calls: dict[str, tuple[list[Tensor], ...]] = {
+        "raise_index": (covectors,),
+        "lower_index": (tangents,),
+        "project": (covectors,),
+        "retract": (tangents,),
+        "acceleration": (tangents,),
+    }
+    for name, columns in calls.items():
+        operation = getattr(vocabulary, name)
+        try:
+            together = operation(points, *columns, manifolds=[manifold] * 3)
+            alone = [operation([x], *([c[i]] for c in columns), manifolds=[manifold])[0] for i, x in enumerate(points)]
+        except NotImplementedError:
+            continue
+        for one, other in zip(together, alone, strict=True):
+            scale = max(map(largest, (x, u, y, w, a)))
+            assert_close(one, other, f"{name} of a list against its members", scale=scale)
+    total = vocabulary.inner(points, tangents, tangents, manifolds=[manifold] * 3)
+    parts = [geometry.inner(p, t, t).sum() for p, t in zip(points, tangents, strict=True)]
+    assert_close(total, torch.stack(parts).sum().real, "inner of a list against its members")

@@ -1,0 +1,62 @@
+"""What the properties share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from rsam.geometry import Geometry
+from rsam.testing.comparison import tolerance
+from rsam.testing.places import metric_norm
+
+__all__ = ["assert_on_manifold", "assert_tangent", "largest", "product", "stretched"]
+
+
+def largest(a: Tensor) -> float:
+    """Greatest modulus of a number in ``a``."""
+    return float(a.detach().abs().max()) if a.numel() else 0.0
+
+
+def product(geometry: Geometry, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """Inner product over the whole tensor: a real scalar."""
+    value = geometry.inner(x, u, v).sum()
+    return value.real if value.is_complex() else value
+
+
+def stretched(geometry: Geometry, x: Tensor, u: Tensor, length: float = 0.5) -> Tensor:
+    """Return ``u`` rescaled to a length in the metric, where it has one."""
+    norm = metric_norm(geometry, x, u)
+    return u * (length / norm) if 0 < norm < float("inf") else u
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    # geoopt.Lorentz compares with a tensor of the default dtype
+    previous = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(previous)
+
+
+def assert_on_manifold(geometry: Geometry, x: Tensor, what: str) -> None:
+    """Raise unless geoopt's own check passes to half the digits of the coordinates."""
+    error = tolerance(x.dtype) * max(1.0, largest(x)) ** 2
+    ok, reason = geometry.manifold.check_point_on_manifold(x, atol=error, rtol=error, explain=True)
+    if not ok:
+        raise AssertionError(f"{what} is not on the manifold: {reason}; it is {x.tolist()}")
+
+
+def assert_tangent(geometry: Geometry, x: Tensor, u: Tensor, what: str) -> None:
+    """Raise unless geoopt's own check passes to half the digits of the coordinates."""
+    error = tolerance(x.dtype) * max(1.0, largest(x)) * max(1.0, largest(u))
+    with _default_dtype(x.real.dtype):
+        ok, reason = geometry.manifold.check_vector_on_tangent(
+            x, u, ok_point=True, atol=error, rtol=error, explain=True
+        )
+    if not ok:
+        raise AssertionError(f"{what} is not tangent: {reason}; it is {u.tolist()}")

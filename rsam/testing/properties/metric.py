@@ -1,0 +1,83 @@
+"""Properties of points, of the metric, and of the projection onto tangent spaces."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from rsam.geometry import Geometry, pairing
+from rsam.testing.comparison import assert_close, tolerance
+from rsam.testing.properties.common import assert_on_manifold, assert_tangent, largest, product
+
+__all__ = [
+    "projecting_a_point_moves_it_nowhere",
+    "raising_undoes_lowering",
+    "the_metric_is_symmetric_and_positive",
+    "the_point_is_on_the_manifold",
+    "the_projection_fixes_tangents",
+    "the_projection_is_idempotent",
+    "the_projection_is_tangent",
+    "the_riemannian_gradient_is_tangent",
+    "the_riemannian_gradient_represents_the_euclidean_one",
+]
+
+
+def the_point_is_on_the_manifold(geometry: Geometry, x: Tensor) -> None:
+    """Raise unless geoopt's check finds ``x`` on the manifold: what points are made by, projects rightly."""
+    assert_on_manifold(geometry, x, "the point")
+
+
+def projecting_a_point_moves_it_nowhere(geometry: Geometry, x: Tensor) -> None:
+    """Raise unless the projection onto the manifold leaves its points alone."""
+    assert_close(geometry.project_point(x), x, "the projected point")
+
+
+def the_metric_is_symmetric_and_positive(geometry: Geometry, x: Tensor, u: Tensor, v: Tensor) -> None:
+    """Raise unless ``<u, v> == <v, u>`` and ``<u, u>`` is positive, up to rounding.
+
+    Also that they satisfy the Cauchy-Schwarz inequality.
+    """
+    uv, vu = product(geometry, x, u, v), product(geometry, x, v, u)
+    uu, vv = product(geometry, x, u, u), product(geometry, x, v, v)
+    squares = largest(u) ** 2 + largest(v) ** 2  # of coordinates, which cancel where the metric is not definite
+    assert_close(uv, vu, "<u, v> against <v, u>", scale=float(uu.abs() + vv.abs()) + squares)
+    error = tolerance(x.dtype)
+    if uu < -error * squares:
+        raise AssertionError(f"<u, u> is {float(uu):.3g}, expected a positive number")
+    if float(uv) ** 2 > float(uu * vv) * (1 + error) + error * squares**2:
+        raise AssertionError(f"<u, v> is {float(uv):.6g}, more than the product of the lengths allows")
+
+
+def the_projection_is_tangent(geometry: Geometry, x: Tensor, a: Tensor) -> None:
+    """Raise unless geoopt's check finds the projection of an ambient vector tangent."""
+    assert_tangent(geometry, x, geometry.project(x, a), "the projection")
+
+
+def the_projection_is_idempotent(geometry: Geometry, x: Tensor, a: Tensor) -> None:
+    """Raise unless projecting a second time changes nothing."""
+    once = geometry.project(x, a)
+    assert_close(geometry.project(x, once), once, "the second projection against the first", scale=largest(a))
+
+
+def the_projection_fixes_tangents(geometry: Geometry, x: Tensor, v: Tensor) -> None:
+    """Raise unless a tangent is its own projection."""
+    assert_close(geometry.project(x, v), v, "the projection of a tangent", scale=largest(x))
+
+
+def the_riemannian_gradient_is_tangent(geometry: Geometry, x: Tensor, a: Tensor) -> None:
+    """Raise unless raising the index of any covector gives a tangent."""
+    gradient = geometry.raise_index(x, a.clone())
+    assert_tangent(geometry, x, gradient, "the Riemannian gradient")
+    assert_close(geometry.project(x, gradient), gradient, "its projection", scale=largest(a))
+
+
+def the_riemannian_gradient_represents_the_euclidean_one(geometry: Geometry, x: Tensor, a: Tensor, v: Tensor) -> None:
+    """Raise unless the musical identity holds: ``sum(a * v) == <raise(a), v>`` for every tangent ``v``."""
+    gradient = geometry.raise_index(x, a.clone())
+    scale = largest(a) * largest(v) + largest(gradient) * largest(v)
+    assert_close(product(geometry, x, gradient, v), pairing([a], [v]), "<raise(a), v> against sum(a v)", scale=scale)
+
+
+def raising_undoes_lowering(geometry: Geometry, x: Tensor, v: Tensor) -> None:
+    """Raise unless a tangent is what its own covector is raised to."""
+    covector = geometry.lower_index(x, v)
+    assert_close(geometry.raise_index(x, covector), v, "raise(lower(v))", scale=largest(x))

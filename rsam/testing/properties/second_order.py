@@ -1,0 +1,71 @@
+"""Properties of second derivatives, and of random tangents, whose covariance is the inverse metric."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rsam.geometry import Geometry, pairing
+from rsam.testing.comparison import assert_close
+from rsam.testing.properties.common import largest, stretched
+
+__all__ = [
+    "random_tangents_are_isotropic",
+    "steps_have_finite_derivatives_at_zero",
+    "the_acceleration_is_that_of_the_geodesic",
+]
+
+
+def steps_have_finite_derivatives_at_zero(geometry: Geometry, x: Tensor, v: Tensor, a: Tensor, exact: bool) -> None:
+    """Raise unless a step can be differentiated twice at a zero tangent, and begins along it.
+
+    A norm on the way makes NaN of them.
+    """
+    with torch.enable_grad():
+        u = torch.zeros_like(x).requires_grad_()
+        loss = pairing([a], [geometry.curve(x, u, exact)])
+        (first,) = torch.autograd.grad(loss, u, create_graph=True)
+        slope = pairing([first], [v])
+        second = torch.zeros_like(u)
+        if slope.requires_grad:  # not where the step is an addition
+            (second,) = torch.autograd.grad(slope, u, allow_unused=True, materialize_grads=True)
+    if not torch.isfinite(second).all():
+        raise AssertionError(f"the second derivative at a zero tangent is not finite: {second.tolist()}")
+    scale = largest(a) * largest(v) * max(1.0, largest(x)) ** 2
+    assert_close(slope.detach(), pairing([a], [v]), "the derivative of f(R(x, u)) at u = 0 along v", scale=scale)
+
+
+def the_acceleration_is_that_of_the_geodesic(geometry: Geometry, x: Tensor, v: Tensor) -> None:
+    """Raise unless :meth:`acceleration` is the second derivative of the exponential, by a central difference."""
+    v = stretched(geometry, x, v)
+    h = float(torch.finfo(x.dtype).eps) ** 0.25  # balances h^2 with eps / h^2
+    ends = geometry.exponential(x, h * v) + geometry.exponential(x, -h * v)
+    expected = (ends - 2 * x) / h**2
+    assert_close(geometry.acceleration(x, v), expected, "the acceleration", scale=largest(x) / h**2, slack=4)
+
+
+def random_tangents_are_isotropic(geometry: Geometry, x: Tensor, v: Tensor) -> None:
+    """Raise unless random tangents are tangent, ``E<z, z>`` is the dimension and ``E<z, v>^2`` is ``<v, v>``.
+
+    The means over ``n`` samples have relative standard deviations ``sqrt(2 / (n dimension))`` and ``sqrt(2 / n)``,
+    since the samples are chi-squared; the bound is six of them, for a fixed generator.
+    """
+    n = 1000
+    v = stretched(geometry, x, v)
+    points = x.expand(n, *x.shape)
+    z = geometry.random_tangent(points, torch.Generator(x.device).manual_seed(0))
+    assert_close(geometry.project(points, z), z, "the projection of random tangents")
+    dimension = geometry.dimension(x)
+    for what, u, expected, degrees in (
+        ("E<z, z>", z, float(dimension), dimension),
+        ("E<z, v>^2 / <v, v>", v.expand_as(z), 1.0, 1),
+    ):
+        if not degrees or not v.any():
+            continue
+        products = geometry.inner(points, z, u).real.reshape(n, -1).sum(-1)
+        if u is not z:
+            products = products**2 / geometry.inner(x, v, v).real.sum()
+        mean = float(products.mean())
+        bound = 6 * expected * (2 / (n * degrees)) ** 0.5
+        if not abs(mean - expected) <= bound:
+            raise AssertionError(f"{what} is {mean:.4g} over {n} samples, expected {expected:g} within {bound:.2g}")

@@ -1,0 +1,90 @@
+"""Properties of retractions and exponentials."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rsam.geometry import Geometry, pairing
+from rsam.testing.comparison import assert_close, assert_order, tolerance
+from rsam.testing.properties.common import assert_on_manifold, largest, product, stretched
+
+__all__ = [
+    "a_step_stays_on_the_manifold",
+    "a_zero_step_goes_nowhere",
+    "steps_begin_along_their_tangent",
+    "the_distance_along_a_geodesic_is_its_length",
+    "the_gradient_is_the_slope_along_a_step",
+    "the_logarithm_undoes_the_exponential",
+    "the_retraction_agrees_with_the_geodesic",
+]
+
+
+def a_step_stays_on_the_manifold(geometry: Geometry, x: Tensor, u: Tensor, exact: bool) -> None:
+    """Raise unless the end of the retraction (the exponential if ``exact``) is on the manifold."""
+    assert_on_manifold(geometry, geometry.curve(x, u, exact), "the end of the step")
+
+
+def a_zero_step_goes_nowhere(geometry: Geometry, x: Tensor, exact: bool) -> None:
+    """Raise unless ``R(x, 0) = x``."""
+    assert_close(geometry.curve(x, torch.zeros_like(x), exact), x, "R(x, 0)")
+
+
+def _central(dtype: torch.dtype) -> float:
+    """Step of a central difference that balances its error ``h^2`` with the rounding ``eps / h``."""
+    return float(torch.finfo(dtype).eps) ** (1 / 3)
+
+
+def steps_begin_along_their_tangent(geometry: Geometry, x: Tensor, u: Tensor, exact: bool) -> None:
+    """Raise unless the derivative of the step at zero is the identity, by a central difference."""
+    h = _central(x.dtype)
+    u = stretched(geometry, x, u)
+    difference = (geometry.curve(x, h * u, exact) - geometry.curve(x, -h * u, exact)) / (2 * h)
+    # h^2 times third derivatives, which are of the size of a boost's in units of the metric
+    assert_close(difference, u, "D R_x(0)[u]", scale=largest(x) / h, slack=4)
+
+
+def the_retraction_agrees_with_the_geodesic(geometry: Geometry, x: Tensor, u: Tensor) -> None:
+    """Raise unless the retraction departs from the geodesic as ``t^2``, or ``t^3`` where it is of order 2."""
+    u = stretched(geometry, x, u)
+
+    def error(t: float) -> float:
+        return largest(geometry.retract(x, t * u) - geometry.exponential(x, t * u))
+
+    floor = 1000 * float(torch.finfo(x.dtype).eps) * max(largest(x), largest(u))
+    assert_order(error, geometry.retraction_order + 1, "R(x, t u) - Exp(x, t u)", floor=floor)
+
+
+def the_gradient_is_the_slope_along_a_step(geometry: Geometry, x: Tensor, u: Tensor, a: Tensor, exact: bool) -> None:
+    """Raise unless ``f(x) = sum(a x)`` changes along a step by ``<raise(a), u>``, by a central difference.
+
+    Unlike the musical identity, this also compares the units of the step with those of the metric.
+    """
+    h = _central(x.dtype)
+    u = stretched(geometry, x, u)
+    difference = (geometry.curve(x, h * u, exact) - geometry.curve(x, -h * u, exact)) / (2 * h)
+    gradient = geometry.raise_index(x, a.clone())
+    scale = largest(a) * (largest(x) / h + largest(u)) + largest(gradient) * largest(u)
+    slope = product(geometry, x, gradient, u)
+    error = tolerance(x.dtype) * largest(a) * largest(u)
+    assert_close(slope, pairing([a], [difference]), "<raise(a), u> against d/dt f(R(x, t u))", scale=scale + error)
+
+
+def the_logarithm_undoes_the_exponential(geometry: Geometry, x: Tensor, u: Tensor, t: float) -> None:
+    """Raise unless the logarithm of the end of a geodesic is its velocity ``t u``, also where that is short."""
+    u = t * u
+    back = geometry.logarithm(x, geometry.exponential(x, u))
+    assert_close(back, u, "log(Exp(x, u))", scale=max(1.0, largest(x)) ** 2)
+
+
+def the_distance_along_a_geodesic_is_its_length(geometry: Geometry, x: Tensor, u: Tensor, t: float) -> None:
+    """Raise unless the manifold's ``dist`` to the end of a geodesic is the length of its velocity ``t u``.
+
+    Squares are compared, since distances are inverse cosines, which halve the digits of short ones; with ``u = 0`` it
+    is the distance from a point to itself.
+    """
+    u = t * u
+    y = geometry.exponential(x, u)
+    squared = (geometry.manifold.dist(x, y) ** 2).sum()
+    expected = product(geometry, x, u, u)
+    assert_close(squared, expected.to(squared), "dist(x, Exp(x, u))^2 against <u, u>", scale=max(1.0, largest(x)) ** 2)

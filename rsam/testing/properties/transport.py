@@ -1,0 +1,74 @@
+"""Properties of vector transports and of the pullback."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rsam.geometry import Geometry, pairing
+from rsam.testing.comparison import assert_close
+from rsam.testing.properties.common import assert_tangent, largest, product
+
+__all__ = [
+    "a_transported_tangent_is_tangent",
+    "the_pullback_is_the_adjoint_of_the_derivative",
+    "transport_along_nothing_is_the_identity",
+    "transport_back_undoes_transport",
+    "transport_is_isometric",
+    "transport_is_linear",
+]
+
+
+def a_transported_tangent_is_tangent(geometry: Geometry, x: Tensor, u: Tensor, v: Tensor, exact: bool) -> None:
+    """Raise unless a tangent carried along a step is tangent at its end."""
+    y = geometry.curve(x, u, exact)
+    carried = geometry.transport(x, u, y, v, exact)
+    assert_tangent(geometry, y, carried, "the transported tangent")
+    assert_close(geometry.project(y, carried), carried, "its projection", scale=largest(v) + largest(x))
+
+
+def transport_is_linear(geometry: Geometry, x: Tensor, u: Tensor, v: Tensor, t: float, exact: bool) -> None:
+    """Raise unless ``T(u + t v) == T(u) + t T(v)``."""
+    y = geometry.curve(x, u, exact)
+    whole = geometry.transport(x, u, y, u + t * v, exact)
+    parts = geometry.transport(x, u, y, u, exact) + t * geometry.transport(x, u, y, v, exact)
+    assert_close(whole, parts, "T(u + t v) against T(u) + t T(v)", scale=largest(u) + largest(v) + largest(x))
+
+
+def transport_along_nothing_is_the_identity(geometry: Geometry, x: Tensor, v: Tensor, exact: bool) -> None:
+    """Raise unless a step of length zero carries tangents nowhere."""
+    zero = torch.zeros_like(x)
+    assert_close(geometry.transport(x, zero, x.clone(), v, exact), v, "T_0(v)", scale=largest(x))
+
+
+def transport_is_isometric(geometry: Geometry, x: Tensor, u: Tensor, v: Tensor, exact: bool) -> None:
+    """Raise unless transport preserves inner products; asked where the geometry says ``isometric``."""
+    y = geometry.curve(x, u, exact)
+    tu, tv = geometry.transport(x, u, y, u, exact), geometry.transport(x, u, y, v, exact)
+    for what, before, after in (
+        ("<T(v), T(v)> against <v, v>", (v, v), (tv, tv)),
+        ("<T(u), T(v)> against <u, v>", (u, v), (tu, tv)),
+    ):
+        scale = float(product(geometry, x, u, u).abs() + product(geometry, x, v, v).abs())
+        scale += largest(after[0]) * largest(after[1]) + largest(before[0]) * largest(before[1])
+        scale += float(torch.finfo(x.dtype).eps) * largest(x) ** 2  # what is left of carried zeros
+        assert_close(product(geometry, y, *after), product(geometry, x, *before), what, scale=scale)
+
+
+def transport_back_undoes_transport(geometry: Geometry, x: Tensor, u: Tensor, v: Tensor, exact: bool) -> None:
+    """Raise unless the way back of what was carried is what it was; asked where the geometry says ``isometric``."""
+    y = geometry.curve(x, u, exact)
+    back = geometry.transport_back(x, u, y, geometry.transport(x, u, y, v, exact), exact)
+    assert_close(back, v, "T^-1(T(v))", scale=largest(x))
+
+
+def the_pullback_is_the_adjoint_of_the_derivative(
+    geometry: Geometry, x: Tensor, u: Tensor, v: Tensor, a: Tensor, exact: bool
+) -> None:
+    """Raise unless ``sum(pullback(a) v)`` is the derivative of ``sum(a R(x, u + s v))``, by a central difference."""
+    covector = geometry.pullback(x, u, a, exact)
+    h = float(torch.finfo(x.dtype).eps) ** (1 / 3)
+    ends = geometry.curve(x, u + h * v, exact) - geometry.curve(x, u - h * v, exact)
+    derivative = pairing([a], [ends]) / (2 * h)
+    scale = largest(a) * (largest(x) + largest(u)) / h + largest(covector) * largest(v)
+    assert_close(pairing([covector], [v]), derivative, "sum(pullback(a) v) against d/ds f(R(x, u + s v))", scale=scale)

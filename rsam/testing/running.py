@@ -1,0 +1,161 @@
+"""Running properties over drawn cases, and each that fails down to the simplest case."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from rsam.testing.comparison import show
+
+__all__ = ["Check", "Outcome", "PropertyError", "Report", "run_checks"]
+
+Case = Mapping[str, Any]
+#: Strategy for cases that hold the named arguments.
+Cases = Callable[[Sequence[str]], st.SearchStrategy[dict[str, Any]]]
+
+
+class PropertyError(AssertionError):
+    """A property does not hold.
+
+    Attributes
+    ----------
+    property : str
+        Name of the property.
+    case : dict
+        The simplest arguments found for which it fails.
+    """
+
+    def __init__(self, name: str, case: Case, error: Exception) -> None:
+        self.property = name
+        self.case = dict(case)
+        reason = str(error) if isinstance(error, AssertionError) else f"raises {type(error).__name__}: {error}"
+        lines = [f"not true that {name}", f"  {reason}", "  simplest failing case:"]
+        lines += [f"    {key} = {show(v) if isinstance(v, Tensor) else v}" for key, v in self.case.items()]
+        super().__init__("\n".join(lines))
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was checked.
+
+    Attributes
+    ----------
+    checked : tuple of str
+        Names of the properties that were found to hold.
+    skipped : tuple of str
+        Names of those that need an operation the manifold does not have.
+    """
+
+    checked: tuple[str, ...]
+    skipped: tuple[str, ...]
+
+
+class Check:
+    """A property with its first argument, the thing under test, filled in.
+
+    Parameters
+    ----------
+    function : callable
+        Raises AssertionError, or anything else but NotImplementedError, where the property does not hold; its name
+        is that of the property.
+    subject : object
+        Its first argument.
+    """
+
+    def __init__(self, function: Callable[..., None], subject: object) -> None:
+        self.name = function.__name__.replace("_", " ")
+        self.arguments = tuple(inspect.signature(function).parameters)[1:]
+        self._function = function
+        self._subject = subject
+
+    def error(self, case: Case) -> Exception | None:
+        """Return what goes wrong with the arguments it takes from a case, if anything does."""
+        # clones, since what is tested may write to its arguments
+        taken = {key: case[key].clone() if isinstance(case[key], Tensor) else case[key] for key in self.arguments}
+        try:
+            self._function(self._subject, **taken)
+        except Exception as error:
+            return error
+        return None
+
+
+@dataclass
+class Outcome:
+    """What became of the checks."""
+
+    failures: list[PropertyError]
+    report: Report
+
+    def raise_failures(self, subject: str) -> None:
+        """Raise one AssertionError for all failures, if there are any."""
+        if len(self.failures) == 1:
+            raise self.failures[0]
+        if self.failures:
+            head = f"{subject}: {len(self.failures)} properties do not hold"
+            raise AssertionError("\n".join([head, *map(str, self.failures)]))
+
+
+def _settings(max_examples: int) -> settings:
+    # derandomised, so that a run can be repeated, and nothing is left on disk
+    return settings(
+        max_examples=max_examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        print_blob=False,
+        report_multiple_bugs=False,
+        phases=(Phase.generate, Phase.target, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+def run_checks(checks: Sequence[Check], cases: Cases, max_examples: int) -> Outcome:
+    """Try all checks on the same cases, then search for the simplest case of each that failed.
+
+    Drawing a case costs more than most properties do, so they share it.
+    """
+    names = sorted({argument for check in checks for argument in check.arguments})
+    reached: set[str] = set()
+    broken: dict[str, PropertyError] = {}
+
+    @_settings(max_examples)
+    @given(cases(names))
+    def try_all(case: dict[str, Any]) -> None:
+        for check in checks:
+            if check.name in broken:
+                continue
+            error = check.error(case)
+            if error is None:
+                reached.add(check.name)
+            elif not isinstance(error, NotImplementedError):
+                broken[check.name] = PropertyError(check.name, {k: case[k] for k in check.arguments}, error)
+
+    try_all()
+    failures = [_simplest(check, cases, max_examples) or broken[check.name] for check in checks if check.name in broken]
+    rest = [check.name for check in checks if check.name not in broken]
+    report = Report(tuple(n for n in rest if n in reached), tuple(n for n in rest if n not in reached))
+    return Outcome(failures, report)
+
+
+def _simplest(check: Check, cases: Cases, max_examples: int) -> PropertyError | None:
+    """Search for the simplest case that fails; None if, with fewer arguments, none comes up again."""
+
+    @_settings(10 * max_examples)
+    @given(cases(check.arguments))
+    def run(case: dict[str, Any]) -> None:
+        error = check.error(case)
+        if error is not None and not isinstance(error, NotImplementedError):
+            raise PropertyError(check.name, case, error)
+
+    try:
+        run()
+    except PropertyError as failure:
+        failure.__notes__ = []  # hypothesis repeats the case there
+        return failure.with_traceback(None)
+    return None

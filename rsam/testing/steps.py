@@ -1,0 +1,235 @@
+"""Properties of the steps of optimizers, each a function that raises AssertionError where it does not hold.
+
+The model is a point ``x`` of a manifold and a plain parameter, the loss a quadratic function of both, made from
+ambient arrays ``a`` and ``b``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import geoopt
+import torch
+from torch import Tensor
+
+from rsam.geometry import geometry_of, pairing
+from rsam.testing.comparison import assert_close, tolerance
+from rsam.testing.isometries import Isometry
+from rsam.testing.places import metric_norm
+from rsam.testing.properties.common import assert_on_manifold, largest
+
+__all__ = [
+    "Trial",
+    "a_step_returns_the_loss_before_it",
+    "a_step_without_radius_is_the_base_step",
+    "an_exception_leaves_the_weights",
+    "restoring_is_exact",
+    "steps_are_blind_to_isometries",
+    "steps_stay_on_the_manifold",
+    "the_ascent_goes_the_radius_along_the_gradient",
+]
+
+Loss = Callable[[Tensor], Tensor]
+
+
+class Interrupted(Exception):
+    """Raised by a closure on purpose."""
+
+
+class Model:
+    """Parameters, an optimizer of them, and a closure.
+
+    Attributes
+    ----------
+    x : geoopt.ManifoldParameter
+        Parameter on the manifold.
+    plain : torch.nn.Parameter
+        Plain one.
+    """
+
+    def __init__(self, trial: Trial, x: Tensor, loss: Loss) -> None:
+        self.x = geoopt.ManifoldParameter(x.clone(), manifold=trial.manifold)
+        self.plain = torch.nn.Parameter(torch.zeros(2, dtype=x.real.dtype))
+        self.optimizer: Any = trial.factory([self.x, self.plain])
+        self._loss = loss
+        self.calls = 0
+        self.interrupt_at = -1
+
+    def closure(self) -> Tensor:
+        """Zero gradients, compute the loss, go backward."""
+        self.calls += 1
+        self.optimizer.zero_grad()
+        loss = self._loss(self.x) + ((self.plain - 1) ** 2).sum() / 4
+        loss.backward()
+        if self.calls == self.interrupt_at:
+            raise Interrupted
+        return loss
+
+    def step(self, count: int = 1) -> Any:
+        """Take steps; the last one's result."""
+        result = None
+        for _ in range(count):
+            result = self.optimizer.step(self.closure)
+        return result
+
+    def values(self) -> list[Tensor]:
+        """Copies of the parameters."""
+        return [self.x.detach().as_subclass(Tensor).clone(), self.plain.detach().clone()]
+
+    def set_rho(self, rho: float) -> None:
+        """Set the radius of all parameter groups."""
+        for group in self.optimizer.param_groups:
+            group["rho"] = rho
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is under test: a factory of optimizers, on a manifold."""
+
+    factory: Callable[[list[Tensor]], Any]
+    manifold: geoopt.Manifold
+
+    def loss(self, x: Tensor, a: Tensor, b: Tensor) -> Loss:
+        """Return ``s (a . y + (b . y)^2 / 2)``, with ``s`` such that the gradient at ``x`` is short in the metric.
+
+        Then steps with learning rates up to 1 keep to where retractions that add are on the manifold.
+        """
+
+        def raw(y: Tensor) -> Tensor:
+            return pairing([a], [y]) + pairing([b], [y]) ** 2 / 2
+
+        geometry = geometry_of(self.manifold)
+        gradient = geometry.raise_index(x, a + pairing([b], [x]) * b)
+        second = geometry.raise_index(x, b)
+        scale = 0.25 / max(0.25, metric_norm(geometry, x, gradient), metric_norm(geometry, x, second) ** 2)
+        return lambda y: scale * raw(y)
+
+    def model(self, x: Tensor, a: Tensor, b: Tensor) -> Model:
+        """Return a model at ``x``."""
+        return Model(self, x, self.loss(x, a, b))
+
+    def sam(self, x: Tensor, a: Tensor, b: Tensor) -> Model:
+        """Return a model whose optimizer perturbs; NotImplementedError if it has no two halves of a step."""
+        model = self.model(x, a, b)
+        if not all(hasattr(model.optimizer, name) for name in ("first_step", "second_step", "restore")):
+            raise NotImplementedError("the optimizer does not perturb")
+        return model
+
+
+def steps_stay_on_the_manifold(trial: Trial, x: Tensor, a: Tensor, b: Tensor) -> None:
+    """Raise if any of five steps leaves the manifold."""
+    model = trial.model(x, a, b)
+    for count in range(1, 6):
+        model.step()
+        after = "a step" if count == 1 else f"{count} steps"
+        assert_on_manifold(geometry_of(trial.manifold), model.values()[0], f"the point after {after}")
+
+
+def a_step_returns_the_loss_before_it(trial: Trial, x: Tensor, a: Tensor, b: Tensor) -> None:
+    """Raise unless ``step(closure)`` returns the loss at the weights that it started from."""
+    model = trial.model(x, a, b)
+    before = model.closure().detach()
+    returned = model.step()
+    if returned is None:
+        raise AssertionError("step(closure) returned None, expected the loss")
+    assert_close(torch.as_tensor(returned).detach(), before, "the loss that step(closure) returned")
+
+
+def steps_are_blind_to_isometries(trial: Trial, x: Tensor, a: Tensor, b: Tensor, isometry: Isometry | None) -> None:
+    """Raise unless steps from the image of a point, on the loss carried along, end at the image of their end."""
+    if isometry is None:
+        raise NotImplementedError("no isometries are known")
+    loss = trial.loss(x, a, b)
+    model = Model(trial, x, loss)
+    image = Model(trial, isometry.apply(x), lambda y: loss(isometry.invert(y)))
+    model.step(3)
+    image.step(3)
+    expected, actual = isometry.apply(model.values()[0]), image.values()[0]
+    scale = max(largest(x), largest(expected)) ** 2
+    assert_close(
+        actual, expected, "three steps from the image, against the image of three steps", scale=scale, slack=10
+    )
+
+
+def the_ascent_goes_the_radius_along_the_gradient(trial: Trial, x: Tensor, a: Tensor, b: Tensor) -> None:
+    """Raise unless the perturbation is ``rho`` times the unit vector along the gradient, in the product metric.
+
+    The radius is small, so that the curve hardly departs from its tangent: relatively by about as much.
+    """
+    model = trial.sam(x, a, b)
+    if any(group.get("adaptive") for group in model.optimizer.param_groups):
+        raise NotImplementedError("the metric of adaptive groups is another one")
+    rho = float(torch.finfo(x.dtype).eps) ** 0.25
+    model.set_rho(rho)
+    model.closure()
+    geometry = geometry_of(trial.manifold)
+    assert model.x.grad is not None and model.plain.grad is not None
+    gradients = [model.x.grad.clone(), model.plain.grad.clone()]
+    directions = [geometry.raise_index(x, gradients[0]), gradients[1]]
+    norm = float(pairing(gradients, directions).sqrt())
+    before = model.values()
+    model.optimizer.first_step()
+    moved = [after - start for after, start in zip(model.values(), before, strict=True)]
+    moved[0] = geometry.project(x, moved[0])
+    length = (metric_norm(geometry, x, moved[0]) ** 2 + float(moved[1].norm()) ** 2) ** 0.5
+    if not abs(length / rho - 1) <= 10 * rho:
+        raise AssertionError(f"the ascent has length {length:.6g} in the metric, expected rho = {rho:.6g}")
+    rest = [m / rho - d / norm for m, d in zip(moved, directions, strict=True)]
+    off = (metric_norm(geometry, x, rest[0]) ** 2 + float(rest[1].norm()) ** 2) ** 0.5
+    if not off <= 100 * rho:
+        raise AssertionError(f"the ascent departs from the direction of the gradient by {off:.3g} of its length")
+
+
+def a_step_without_radius_is_the_base_step(trial: Trial, x: Tensor, a: Tensor, b: Tensor) -> None:
+    """Raise unless the step with ``rho = 0`` is that of the base optimizer, and is the limit of ``rho -> 0``."""
+    base = trial.sam(x, a, b)
+    base.closure()
+    base.optimizer.base_optimizer.step()
+
+    def step(rho: float) -> Tensor:
+        model = trial.sam(x, a, b)
+        model.set_rho(rho)
+        model.step()
+        return torch.cat([value.flatten() for value in model.values()])
+
+    expected = torch.cat([value.flatten() for value in base.values()])
+    none = step(0.0)
+    if not torch.equal(none, expected):
+        raise AssertionError(f"with rho = 0 the step ends at {none.tolist()}, the base's at {expected.tolist()}")
+    if "betas" in base.optimizer.base_optimizer.defaults:
+        return  # Adam's step is no continuous function of a gradient that vanishes
+    errors = [largest(step(rho) - expected) for rho in (1e-2, 1e-3)]
+    if not errors[1] <= errors[0] / 4 + 100 * tolerance(x.dtype) * largest(expected):
+        raise AssertionError(
+            f"for rho = 0.01 and 0.001 the steps differ from the base's by {errors}, not in proportion"
+        )
+
+
+def restoring_is_exact(trial: Trial, x: Tensor, a: Tensor, b: Tensor) -> None:
+    """Raise unless ``restore`` after ``first_step`` gives the weights back bitwise."""
+    model = trial.sam(x, a, b)
+    model.closure()
+    before = model.values()
+    model.optimizer.first_step()
+    model.optimizer.restore()
+    _assert_same(model, before, "first_step and restore")
+
+
+def an_exception_leaves_the_weights(trial: Trial, x: Tensor, a: Tensor, b: Tensor) -> None:
+    """Raise unless weights are bitwise as before when the closure raises, whether in its first or second call."""
+    for call in (1, 2):
+        model = trial.model(x, a, b)
+        before = model.values()
+        model.interrupt_at = call
+        try:
+            model.step()
+        except Interrupted:
+            _assert_same(model, before, f"an exception in call {call} of the closure")
+
+
+def _assert_same(model: Model, before: list[Tensor], event: str) -> None:
+    for name, now, then in zip(("x", "the plain parameter"), model.values(), before, strict=True):
+        if not torch.equal(now, then):
+            raise AssertionError(f"after {event} {name} is {now.tolist()}, and was {then.tolist()}")

@@ -1,0 +1,235 @@
+"""Geometries against independent references: other libraries, other models of the same space, dense formulas."""
+
+from collections.abc import Callable
+
+import geoopt
+import numpy as np
+import pymanopt.manifolds
+import pytest
+import torch
+from geoopt.manifolds.siegel import csym_math
+from torch import Tensor
+
+from rsam.geometry import CanonicalStiefel, Geometry, KernelSphere, KernelStiefel, geometry_of, pairing
+from rsam.testing import point_from_array, tangent_from_array
+from rsam.testing.places import ambient_dtype
+from tests.geometry.cases import MANIFOLDS, Make
+
+IDS = [name for name, _, _ in MANIFOLDS]
+DOUBLE = torch.float64
+
+# made in float64: geoopt keeps a function of the curvature, of which .double() would keep the rounding
+BALL = geoopt.PoincareBall(torch.tensor(1.0, dtype=DOUBLE))
+PROJECTION = geoopt.SphereProjection(torch.tensor(1.0, dtype=DOUBLE))
+
+
+def sample(manifold: geoopt.Manifold, shape: tuple[int, ...], seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A point, two tangents of length about 1/2 and an ambient array, of no particular simplicity."""
+    generator = torch.Generator().manual_seed(seed)
+    dtype = ambient_dtype(manifold, DOUBLE)
+    arrays = [torch.randn(shape, dtype=dtype, generator=generator) for _ in range(4)]
+    x = point_from_array(manifold, arrays[0] / 2)
+    return x, tangent_from_array(manifold, x, arrays[1]), tangent_from_array(manifold, x, arrays[2]), arrays[3]
+
+
+def close(actual: Tensor, expected: object, tolerance: float = 1e-12) -> None:
+    torch.testing.assert_close(actual, torch.as_tensor(expected), rtol=tolerance, atol=tolerance)
+
+
+# -- other libraries ----------------------------------------------------------------------------------------------
+
+PYMANOPT = [
+    pytest.param(geoopt.Sphere(), pymanopt.manifolds.Sphere(4), (4,), id="Sphere"),
+    pytest.param(KernelSphere(ndim=2), pymanopt.manifolds.Oblique(4, 3), (3, 4), id="KernelSphere"),
+    pytest.param(geoopt.EuclideanStiefel(), pymanopt.manifolds.Stiefel(5, 3), (5, 3), id="Stiefel"),
+    pytest.param(geoopt.SymmetricPositiveDefinite(), pymanopt.manifolds.SymmetricPositiveDefinite(3), (3, 3), id="SPD"),
+    pytest.param(BALL, pymanopt.manifolds.PoincareBall(3), (3,), id="PoincareBall"),
+    pytest.param(
+        geoopt.Sphere(complement=torch.tensor([[1.0], [2], [0], [1]], dtype=DOUBLE)),
+        pymanopt.manifolds.SphereSubspaceComplementIntersection(np.array([[1.0], [2], [0], [1]])),
+        (4,),
+        id="Sphere complement",
+    ),
+]
+
+
+@pytest.mark.parametrize(("manifold", "theirs", "shape"), PYMANOPT)
+def test_that_pymanopt_agrees(
+    manifold: geoopt.Manifold, theirs: pymanopt.manifolds.manifold.Manifold, shape: tuple[int, ...]
+) -> None:
+    x, u, v, a = sample(manifold, shape)
+    if isinstance(manifold, KernelSphere):
+
+        def to(t: Tensor) -> np.ndarray:  # their points are columns
+            return t.numpy().T
+
+        def back(t: np.ndarray) -> np.ndarray:
+            return t.T
+    else:
+
+        def to(t: Tensor) -> np.ndarray:
+            return t.numpy()
+
+        def back(t: np.ndarray) -> np.ndarray:
+            return t
+
+    if isinstance(manifold, geoopt.SymmetricPositiveDefinite):
+        a = (a + a.mT) / 2  # theirs takes symmetric gradients
+    geometry = geometry_of(manifold)
+    close(geometry.inner(x, u, v).sum(), theirs.inner_product(to(x), to(u), to(v)))
+    close(geometry.raise_index(x, a), back(theirs.euclidean_to_riemannian_gradient(to(x), to(a))))
+    close(geometry.exponential(x, u), back(theirs.exp(to(x), to(u))))
+    assert geometry.dimension(x) == theirs.dim
+    if not isinstance(manifold, geoopt.PoincareBall):  # theirs retracts along the geodesic
+        close(geometry.retract(x, u), back(theirs.retraction(to(x), to(u))))
+
+
+# -- other models of the same space -------------------------------------------------------------------------------
+
+
+def _push(f: Callable[[Tensor], Tensor], x: Tensor, *tangents: Tensor) -> list[Tensor]:
+    """Images of tangents under the derivative of a map."""
+    return [torch.autograd.functional.jvp(f, x, u)[1] for u in tangents]
+
+
+def _to_ball(x: Tensor) -> Tensor:
+    """Stereographic projection of the hyperboloid or the sphere from minus its first axis."""
+    return x[..., 1:] / (1 + x[..., :1])
+
+
+MODELS = [
+    pytest.param(geoopt.Lorentz().double(), BALL, id="hyperbolic"),
+    pytest.param(geoopt.Sphere(), PROJECTION, id="spherical"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), MODELS)
+def test_that_two_models_of_a_space_agree(one: geoopt.Manifold, other: geoopt.Manifold) -> None:
+    x, u, v, _ = sample(one, (2, 4))
+    first, second = geometry_of(one), geometry_of(other)
+    image = _to_ball(x)
+    pu, pv = _push(_to_ball, x, u, v)
+    close(second.inner(image, pu, pv), first.inner(x, u, v))
+    end = first.exponential(x, u)
+    close(second.exponential(image, pu), _to_ball(end))
+    carried = first.transport(x, u, end, v, exact=True)
+    close(second.transport(image, pu, _to_ball(end), pv, exact=True), _push(_to_ball, end, carried)[0])
+
+
+def test_that_the_metric_of_the_bounded_domain_is_that_of_the_half_space() -> None:
+    z, u, v, _ = sample(geoopt.BoundedDomain(), (2, 3, 3))
+    pu, pv = _push(csym_math.cayley_transform, z, u, v)
+    image = csym_math.cayley_transform(z)
+    close(
+        geometry_of(geoopt.BoundedDomain()).inner(z, u, v), geometry_of(geoopt.UpperHalf()).inner(image, pu, pv), 1e-9
+    )
+
+
+def test_that_the_metric_of_the_siegel_spaces_is_that_of_their_distance() -> None:
+    for manifold in (geoopt.UpperHalf(), geoopt.BoundedDomain()):
+        z, u, _, _ = sample(manifold, (2, 2))
+        geometry = geometry_of(manifold)
+        u = u * 1e-3 / geometry.inner(z, u, u).sqrt()
+        # from the midpoint on both sides, so that the error is of third order
+        close(manifold.dist(z - u / 2, z + u / 2), torch.tensor(1e-3, dtype=DOUBLE), 1e-5)
+
+
+# -- formulas -----------------------------------------------------------------------------------------------------
+
+
+def test_that_transport_on_the_sphere_turns_in_the_plane_of_the_geodesic() -> None:
+    x, u, v, _ = sample(geoopt.Sphere(), (4,))
+    geometry = geometry_of(geoopt.Sphere())
+    t = u.norm()
+    direction = u / t
+    along = direction @ v
+    expected = v - along * direction + along * (t.cos() * direction - t.sin() * x)
+    close(geometry.transport(x, u, geometry.exponential(x, u), v, exact=True), expected)
+
+
+def test_that_transport_of_spd_is_congruence_by_half_the_step() -> None:
+    x, u, v, _ = sample(geoopt.SymmetricPositiveDefinite(), (3, 3))
+    geometry = geometry_of(geoopt.SymmetricPositiveDefinite())
+    half = torch.matrix_exp(u @ torch.linalg.inv(x) / 2)
+    close(geometry.transport(x, u, geometry.exponential(x, u), v, exact=True), half @ v @ half.mT)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize(("n", "p"), [(7, 2), (9, 4), (3, 3), (5, 1)])
+def test_that_the_low_rank_canonical_step_is_the_dense_one(n: int, p: int, exact: bool) -> None:
+    x, u, v, _ = sample(CanonicalStiefel(), (n, p))
+    geometry = geometry_of(CanonicalStiefel())
+    eye = torch.eye(n, dtype=DOUBLE)
+    pu = (eye - x @ x.mT / 2) @ u
+    w = pu @ x.mT - x @ pu.mT
+    q = torch.matrix_exp(w) if exact else torch.linalg.solve(eye - w / 2, eye + w / 2)
+    y = geometry.curve(x, u, exact)
+    close(y, q @ x)
+    close(geometry.transport(x, u, y, v, exact), q @ v)
+    close(geometry.transport_back(x, u, y, q @ v, exact), v)
+
+
+def test_that_the_projection_onto_doubly_stochastic_tangents_is_orthogonal() -> None:
+    x, u, _, a = sample(geoopt.BirkhoffPolytope(), (4, 4))
+    geometry = geometry_of(geoopt.BirkhoffPolytope())
+    close(geometry.inner(x, a - geometry.project(x, a), u), torch.zeros(1, 1, dtype=DOUBLE))
+
+
+def test_that_doubly_stochastic_points_near_the_boundary_are_exact() -> None:
+    # scaling by sweeps alone needs thousands of them here
+    geometry = geometry_of(geoopt.BirkhoffPolytope())
+    x = geometry.project_point(torch.tensor([[1, 1e-4, 1e-4], [1e-4, 0.3, 1], [1e-4, 1, 0.3]], dtype=DOUBLE))
+    close(x.sum(-1), torch.ones(3, dtype=DOUBLE))
+    close(x.sum(-2), torch.ones(3, dtype=DOUBLE))
+
+
+def test_that_geodesics_of_the_half_plane_are_circles() -> None:
+    # from i with unit speed to the right: tanh t + i / cosh t, which begins as i + t - i t^2 / 2
+    geometry = geometry_of(geoopt.UpperHalf())
+    x, v = torch.tensor([[1j]], dtype=torch.complex128), torch.tensor([[1 + 0j]], dtype=torch.complex128)
+    close(geometry.inner(x, v, v), torch.ones(1, 1, dtype=DOUBLE))
+    close(geometry.acceleration(x, v), torch.tensor([[-1j]], dtype=torch.complex128))
+
+
+OPEN = [
+    pytest.param(geoopt.UpperHalf(), (2, 2), id="UpperHalf"),
+    pytest.param(geoopt.BoundedDomain(), (2, 2), id="BoundedDomain"),
+    pytest.param(geoopt.SymmetricPositiveDefinite(), (3, 3), id="SPD"),
+    pytest.param(BALL, (3,), id="PoincareBall"),
+    pytest.param(PROJECTION, (3,), id="SphereProjection"),
+]
+
+
+@pytest.mark.parametrize(("manifold", "shape"), OPEN)
+def test_that_the_acceleration_satisfies_the_geodesic_equation(
+    manifold: geoopt.Manifold, shape: tuple[int, ...]
+) -> None:
+    # <a, w> = D<v, v>[w] / 2 - D<v, w>[v], by derivatives of the metric in these coordinates, which are free
+    x, v, w, _ = sample(manifold, shape)
+    geometry = geometry_of(manifold)
+
+    def derivative(one: Tensor, other: Tensor, along: Tensor) -> Tensor:
+        return torch.autograd.functional.jvp(lambda y: geometry.inner(y, one, other).sum(), x, along)[1]
+
+    expected = derivative(v, v, w) / 2 - derivative(v, w, v)
+    close(geometry.inner(x, geometry.acceleration(x, v), w).sum(), expected)
+
+
+@pytest.mark.parametrize(("name", "make", "shape"), MANIFOLDS, ids=IDS)
+def test_that_lowering_in_closed_form_is_lowering_by_autograd(name: str, make: Make, shape: tuple[int, ...]) -> None:
+    manifold = make().double()
+    x, u, v, _ = sample(manifold, shape)
+    geometry = geometry_of(manifold)
+    generic = Geometry.lower_index(geometry, x, u)
+    close(pairing([geometry.lower_index(x, u)], [v]), pairing([generic], [v]), 1e-10)
+    close(geometry.raise_index(x, generic), u, 1e-10)
+
+
+def test_that_a_kernel_is_its_flattened_self() -> None:
+    weight = torch.randn(6, 2, 2, 1, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
+    rows = geometry_of(geoopt.Sphere()).project_point(weight.flatten(1))
+    close(geometry_of(KernelSphere()).project_point(weight), rows.reshape(weight.shape))
+    wide = geometry_of(geoopt.EuclideanStiefel()).project_point(weight.flatten(1))  # more filters than inputs
+    close(geometry_of(KernelStiefel()).project_point(weight), wide.reshape(weight.shape))
+    tall = geometry_of(geoopt.EuclideanStiefel()).project_point(weight[:3].flatten(1).mT)
+    close(geometry_of(KernelStiefel()).project_point(weight[:3]), tall.mT.reshape(3, 2, 2, 1))

@@ -1,0 +1,276 @@
+"""Geometric defects of geoopt 0.5.1, each found by a property and shrunk to the simplest case, and ours beside it.
+
+A test of the first kind that passes says that geoopt has mended the defect, and that our way round it may go.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import geoopt
+import pytest
+import torch
+from torch import Tensor
+
+import rsam
+from rsam.geometry import Geometry, UnsupportedOperation, geometry_of
+from rsam.testing import NativeGeometry, check_manifold
+from rsam.testing import properties as p
+from rsam.testing.comparison import assert_close
+
+Property = Callable[..., None]
+
+
+# -- properties of what only geoopt has names for ---------------------------------------------------------------
+
+
+def there_is_a_transport(geometry: Geometry, x: Tensor, u: Tensor, v: Tensor) -> None:
+    try:
+        geometry.transport(x, u, geometry.retract(x, u), v)
+    except NotImplementedError as error:
+        raise AssertionError("it raises NotImplementedError") from error
+
+
+def the_norm_is_the_root_of_the_inner_product(geometry: Geometry, x: Tensor, u: Tensor) -> None:
+    assert_close(geometry.manifold.norm(x, u) ** 2, geometry.manifold.inner(x, u, u), "norm(x, u)^2")
+
+
+def the_norm_has_a_finite_derivative_at_zero(geometry: Geometry, x: Tensor) -> None:
+    u = torch.zeros_like(x, requires_grad=True)
+    (derivative,) = torch.autograd.grad(geometry.manifold.norm(x, u).sum(), u)
+    assert derivative.isfinite().all(), f"it is {derivative.tolist()}"
+
+
+def random_points_are_on_the_manifold(geometry: Geometry, x: Tensor) -> None:
+    try:
+        point = geometry.manifold.random(*x.shape)
+    except NotImplementedError as error:
+        raise AssertionError("it raises NotImplementedError") from error
+    assert geometry.manifold.check_point_on_manifold(point)
+
+
+def the_inner_product_of_a_parameter_is_one_number(geometry: Geometry, x: Tensor, u: Tensor, v: Tensor) -> None:
+    product = geometry.manifold.inner(x, u, v)
+    assert product.numel() == 1, f"it has shape {tuple(product.shape)}"
+
+
+# -- the defects ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Defect:
+    """A property that geoopt's own methods lack."""
+
+    reason: str
+    make: Callable[[], geoopt.Manifold]
+    shape: tuple[int, ...]
+    property: Property
+    # where rsam has no such operation, what it has in its place
+    ours: Property | None = None
+
+
+def _spd(metric: str) -> Callable[[], geoopt.Manifold]:
+    def make() -> geoopt.Manifold:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return geoopt.SymmetricPositiveDefinite(metric)
+
+    return make
+
+
+def _double(make: Callable[[], geoopt.Manifold]) -> Callable[[], geoopt.Manifold]:
+    return lambda: make().double()
+
+
+BALL, LORENTZ = _double(geoopt.PoincareBall), _double(geoopt.Lorentz)
+SCALED = _double(lambda: geoopt.Scaled(geoopt.PoincareBall(), 2.0))
+SMOOTH = p.steps_have_finite_derivatives_at_zero
+LOGARITHM = p.the_logarithm_undoes_the_exponential
+SLOPE = p.the_gradient_is_the_slope_along_a_step
+
+DEFECTS = [
+    Defect(
+        "CanonicalStiefel.retr has derivative u + x x^T u at zero: square matrices move twice as far",
+        geoopt.CanonicalStiefel,
+        (2, 2),
+        p.steps_begin_along_their_tangent,
+    ),
+    Defect("CanonicalStiefel.proju is not idempotent", geoopt.CanonicalStiefel, (2, 2), p.the_projection_is_idempotent),
+    Defect("CanonicalStiefel.proju moves tangents", geoopt.CanonicalStiefel, (2, 2), p.the_projection_fixes_tangents),
+    Defect("CanonicalStiefel has no transp", geoopt.CanonicalStiefel, (3, 1), there_is_a_transport),
+    Defect("BirkhoffPolytope.proju moves tangents", geoopt.BirkhoffPolytope, (2, 2), p.the_projection_fixes_tangents),
+    Defect(
+        "BirkhoffPolytope.egrad2rgrad lacks the factor n of the metric",
+        geoopt.BirkhoffPolytope,
+        (2, 2),
+        p.the_riemannian_gradient_represents_the_euclidean_one,
+    ),
+    Defect(
+        "BirkhoffPolytope.projx stops at 1e-5, in float64 too",
+        geoopt.BirkhoffPolytope,
+        (3, 3),
+        p.a_step_stays_on_the_manifold,
+    ),
+    Defect("Scaled.egrad2rgrad ignores the scale, which Scaled.retr divides by", SCALED, (2,), SLOPE),
+    Defect(
+        "BoundedDomain.egrad2rgrad does not belong to its inner",
+        geoopt.BoundedDomain,
+        (2, 2),
+        p.the_riemannian_gradient_represents_the_euclidean_one,
+    ),
+    Defect(
+        "BoundedDomain.proju is egrad2rgrad, no projection",
+        geoopt.BoundedDomain,
+        (1, 1),
+        p.the_projection_is_idempotent,
+    ),
+    Defect("UpperHalf.proju is egrad2rgrad, no projection", geoopt.UpperHalf, (1, 1), p.the_projection_is_idempotent),
+    Defect("UpperHalf.transp does nothing: it is not isometric", geoopt.UpperHalf, (1, 1), p.transport_is_isometric),
+    Defect("UpperHalf.retr differentiates eigenvectors: NaN where eigenvalues meet", geoopt.UpperHalf, (2, 2), SMOOTH),
+    Defect(
+        "PoincareBall.inner of n points has shape (n, n) unless keepdim=True",
+        BALL,
+        (2, 2),
+        p.the_riemannian_gradient_represents_the_euclidean_one,
+    ),
+    Defect(
+        "Euclidean(ndim=0).inner, the manifold of plain tensors, does not sum",
+        geoopt.Euclidean,
+        (2,),
+        the_inner_product_of_a_parameter_is_one_number,
+        ours=p.a_list_equals_its_members,
+    ),
+    Defect(
+        "Sphere.dist(x, x) is 4.5e-4 in float64, from a clamped acos",
+        geoopt.Sphere,
+        (2,),
+        p.the_distance_along_a_geodesic_is_its_length,
+        ours=p.steps_begin_along_their_tangent,
+    ),
+    Defect("Sphere.logmap goes by that distance", geoopt.Sphere, (2,), LOGARITHM),
+    Defect(
+        "Lorentz.norm lacks the argument x",
+        LORENTZ,
+        (2,),
+        the_norm_is_the_root_of_the_inner_product,
+        ours=p.the_metric_is_symmetric_and_positive,
+    ),
+    Defect(
+        "Lorentz.random raises for want of the name",
+        LORENTZ,
+        (2,),
+        random_points_are_on_the_manifold,
+        ours=p.random_tangents_are_isotropic,
+    ),
+    Defect(
+        "Lorentz.logmap is short for tangents shorter than 1e-4, from a clamped norm",
+        LORENTZ,
+        (2,),
+        LOGARITHM,
+    ),
+    Defect("Lorentz.egrad2rgrad flips a sign of its argument in place", LORENTZ, (2,), p.arguments_are_not_written_to),
+    Defect("Sphere.expmap has NaN derivatives at a zero tangent", geoopt.Sphere, (2,), SMOOTH),
+    Defect("PoincareBall.retr and expmap have NaN second derivatives at the origin", BALL, (2,), SMOOTH),
+    Defect("Lorentz.expmap has NaN second derivatives at the origin", LORENTZ, (2,), SMOOTH),
+    Defect(
+        "Lorentz.expmap clamps a norm: its second derivative at a zero tangent is zero",
+        LORENTZ,
+        (2,),
+        p.the_acceleration_is_that_of_the_geodesic,
+    ),
+    Defect(
+        "EuclideanStiefel.retr works in place and cannot be differentiated", geoopt.EuclideanStiefel, (2, 1), SMOOTH
+    ),
+    Defect("Sphere.transp projects: it is not isometric", geoopt.Sphere, (2,), p.transport_is_isometric),
+    Defect(
+        "EuclideanStiefel.transp projects: not isometric", geoopt.EuclideanStiefel, (3, 2), p.transport_is_isometric
+    ),
+]
+IDS = [f"{d.reason.split(':')[0].split(',')[0]}" for d in DEFECTS]
+
+
+@pytest.mark.parametrize(
+    "defect",
+    [pytest.param(d, marks=pytest.mark.xfail(strict=True, raises=AssertionError, reason=d.reason)) for d in DEFECTS],
+    ids=IDS,
+)
+def test_that_geoopt_is_mended(defect: Defect) -> None:
+    manifold = defect.make()
+    check_manifold(
+        manifold, defect.shape, geometry=NativeGeometry(manifold), properties=[defect.property], max_examples=15
+    )
+
+
+@pytest.mark.parametrize("defect", DEFECTS, ids=IDS)
+def test_that_ours_is_right(defect: Defect) -> None:
+    report = check_manifold(defect.make(), defect.shape, properties=[defect.ours or defect.property])
+    assert report.skipped == ()
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="the norm is a root of a square, with derivative 0 / 0")
+@pytest.mark.parametrize("make", [geoopt.Sphere, geoopt.EuclideanStiefel, geoopt.SymmetricPositiveDefinite])
+def test_that_the_norms_of_geoopt_are_mended(make: Callable[[], geoopt.Manifold]) -> None:
+    manifold = make()
+    check_manifold(manifold, (2, 2), properties=[the_norm_has_a_finite_derivative_at_zero])
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="SPD has inner and expmap of one metric, dist of another")
+@pytest.mark.parametrize("metric", ["LEM", "SM"])
+def test_that_the_other_metrics_of_spd_are_mended(metric: str) -> None:
+    manifold = _spd(metric)()
+    check_manifold(
+        manifold,
+        (2, 2),
+        geometry=NativeGeometry(manifold),
+        properties=[p.the_distance_along_a_geodesic_is_its_length],
+    )
+
+
+@pytest.mark.parametrize("metric", ["LEM", "SM"])
+def test_that_ours_refuses_the_other_metrics_of_spd(metric: str) -> None:
+    with pytest.raises(UnsupportedOperation, match=f"SymmetricPositiveDefinite has no inner product.*{metric}"):
+        geometry_of(_spd(metric)())
+
+
+def _momentum_after(manifold: geoopt.Manifold, steps: int) -> float:
+    """Norm of the momentum of geoopt's optimizer after steps on a quadratic, stabilising after each."""
+    torch.manual_seed(0)
+    x = geoopt.ManifoldParameter(torch.eye(3, 2, dtype=torch.float64), manifold=manifold)
+    target = torch.randn(3, 2, dtype=torch.float64)
+    optimizer = geoopt.optim.RiemannianSGD([x], lr=0.01, momentum=0.9, stabilize=1)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (x * target).sum().backward()
+        optimizer.step()
+    return float(optimizer.state[x]["momentum_buffer"].norm() / target.norm())
+
+
+@pytest.mark.xfail(strict=True, reason="CanonicalStiefel.proju doubles part of the momentum each time it stabilises")
+def test_that_the_momentum_of_geoopt_is_mended() -> None:
+    assert _momentum_after(geoopt.CanonicalStiefel(), 40) < 100
+
+
+def test_that_momentum_on_our_canonical_stiefel_is_bounded() -> None:
+    # a geometric series with ratio 0.9 of gradients that are not longer than the target
+    assert _momentum_after(rsam.geometry.CanonicalStiefel(), 40) < 10
+
+
+def _in_bfloat16(operation: Callable[[geoopt.Manifold, Tensor, Tensor], Tensor], manifold: geoopt.Manifold) -> None:
+    x = torch.eye(2, dtype=torch.bfloat16)
+    assert operation(manifold, x, torch.zeros_like(x)).dtype == torch.bfloat16
+
+
+BFLOAT16 = [
+    pytest.param(lambda m, x, u: m.retr(x, u), geoopt.EuclideanStiefel(), id="EuclideanStiefel.retr"),
+    pytest.param(lambda m, x, u: m.retr(x, u), geoopt.CanonicalStiefel(), id="CanonicalStiefel.retr"),
+    pytest.param(lambda m, x, u: m.retr(x, u), geoopt.SymmetricPositiveDefinite(), id="SPD.retr"),
+    pytest.param(lambda m, x, u: m.expmap(x, u), geoopt.Sphere(), id="Sphere.expmap"),
+]
+
+
+@pytest.mark.xfail(strict=True, raises=(RuntimeError, KeyError), reason="geoopt does not treat bfloat16 here")
+@pytest.mark.parametrize(("operation", "manifold"), BFLOAT16)
+def test_that_bfloat16_is_mended(
+    operation: Callable[[geoopt.Manifold, Tensor, Tensor], Tensor], manifold: geoopt.Manifold
+) -> None:
+    _in_bfloat16(operation, manifold)

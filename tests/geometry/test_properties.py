@@ -1,0 +1,53 @@
+"""Every manifold has every property, in double and single precision, or says that an operation is missing."""
+
+import geoopt
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rsam.geometry import geometry_of
+from rsam.testing import check_manifold, manifolds, points, tangents
+from tests.geometry.cases import MANIFOLDS, Make
+
+IDS = [name for name, _, _ in MANIFOLDS]
+
+# geoopt has no logarithm of these, and nobody has an exponential of the last three in closed form.
+LOGARITHM = ["the logarithm undoes the exponential"]
+EXPONENTIAL = ["the retraction agrees with the geodesic", *LOGARITHM]
+SKIPPED = {
+    "Stiefel": LOGARITHM,
+    "Product": LOGARITHM,
+    "Birkhoff": [*EXPONENTIAL, "the acceleration is that of the geodesic"],
+    "UpperHalf": [*EXPONENTIAL, "the acceleration is that of the geodesic"],
+    "BoundedDomain": [*EXPONENTIAL, "the acceleration is that of the geodesic"],
+}
+
+
+@pytest.mark.parametrize(("name", "make", "shape"), MANIFOLDS, ids=IDS)
+def test_that_every_property_holds(name: str, make: Make, shape: tuple[int, ...]) -> None:
+    report = check_manifold(make(), shape, max_examples=15)
+    expected = next((s for key, s in SKIPPED.items() if key in name and "Stereographic" not in name), [])
+    assert sorted(report.skipped) == sorted(expected)
+
+
+@pytest.mark.parametrize(("name", "make", "shape"), MANIFOLDS, ids=IDS)
+def test_that_every_property_holds_in_single_precision(name: str, make: Make, shape: tuple[int, ...]) -> None:
+    check_manifold(make(), shape, dtype=torch.float32, max_examples=4)
+
+
+@pytest.mark.parametrize("ndim", [0, 1])
+def test_that_every_property_holds_of_complex_numbers(ndim: int) -> None:
+    assert check_manifold(geoopt.Euclidean(ndim), (3,), dtype=torch.complex128).skipped == ()
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_that_the_strategies_draw_points_and_tangents_of_every_manifold(data: st.DataObject) -> None:
+    manifold, shape = data.draw(manifolds())
+    x = data.draw(points(manifold, shape))
+    u = data.draw(tangents(x, manifold))
+    geometry = geometry_of(manifold)
+    assert manifold.check_point(x) and x.shape == shape
+    torch.testing.assert_close(geometry.project(x, u), u, rtol=1e-7, atol=1e-9)
+    assert float(geometry.inner(x, u, u).sum()) <= 0.25 * (1 + 1e-9)

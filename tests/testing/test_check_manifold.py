@@ -1,0 +1,218 @@
+"""That check_manifold passes right manifolds, and names and shrinks what is wrong with others."""
+
+from collections.abc import Callable
+
+import geoopt
+import pytest
+import torch
+from torch import Tensor
+
+from rsam.geometry import Geometry
+from rsam.testing import NativeGeometry, PropertyError, check_manifold, properties, properties_of
+
+
+class Circle(geoopt.Manifold):
+    """A user's own manifold, right, and unknown to rsam."""
+
+    name = "Circle"
+    ndim = 1
+    reversible = False
+
+    def inner(self, x: Tensor, u: Tensor, v: Tensor | None = None, *, keepdim: bool = False) -> Tensor:
+        return (u * (u if v is None else v)).sum(-1, keepdim=keepdim)
+
+    def proju(self, x: Tensor, u: Tensor) -> Tensor:
+        return u - (x * u).sum(-1, keepdim=True) * x
+
+    def egrad2rgrad(self, x: Tensor, u: Tensor) -> Tensor:
+        return self.proju(x, u)
+
+    def projx(self, x: Tensor) -> Tensor:
+        return x / x.norm(dim=-1, keepdim=True)
+
+    def retr(self, x: Tensor, u: Tensor) -> Tensor:
+        return self.projx(x + u)
+
+    def expmap(self, x: Tensor, u: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def transp(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
+        return self.proju(y, v)
+
+    def _check_point_on_manifold(self, x: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5) -> tuple[bool, str | None]:
+        ok = bool(((x.norm(dim=-1) - 1).abs() <= atol).all())
+        return ok, None if ok else "the norm is not 1"
+
+    def _check_vector_on_tangent(
+        self, x: Tensor, u: Tensor, *, atol: float = 1e-5, rtol: float = 1e-5
+    ) -> tuple[bool, str | None]:
+        ok = bool(((x * u).sum(-1).abs() <= atol).all())
+        return ok, None if ok else "it is not orthogonal to the point"
+
+
+class ForgetsToNormalise(Circle):
+    def retr(self, x: Tensor, u: Tensor) -> Tensor:
+        return x + u
+
+
+class ForgetsToProject(Circle):
+    def egrad2rgrad(self, x: Tensor, u: Tensor) -> Tensor:
+        return u
+
+
+def test_that_a_users_own_right_manifold_passes() -> None:
+    report = check_manifold(Circle(), (3,))
+    assert "the riemannian gradient represents the euclidean one" in report.checked
+    # what it has no exponential, logarithm or registered geometry for
+    assert report.skipped == (
+        "the retraction agrees with the geodesic",
+        "the logarithm undoes the exponential",
+        "the acceleration is that of the geodesic",
+        "random tangents are isotropic",
+    )
+
+
+def test_that_a_retraction_that_does_not_normalise_is_shown_at_its_simplest() -> None:
+    with pytest.raises(PropertyError) as caught:
+        check_manifold(ForgetsToNormalise(), (2,), properties=[properties.a_step_stays_on_the_manifold])
+    assert caught.value.property == "a step stays on the manifold"
+    assert str(caught.value).splitlines() == [
+        "not true that a step stays on the manifold",
+        "  the end of the step is not on the manifold: the norm is not 1; it is [1.0, 0.5]",
+        "  simplest failing case:",
+        "    x = [1, 0]",
+        "    u = [0, 0.5]",
+        "    exact = False",
+    ]
+
+
+def test_that_a_gradient_that_is_not_projected_is_shown_at_its_simplest() -> None:
+    with pytest.raises(PropertyError) as caught:
+        check_manifold(ForgetsToProject(), (2,))
+    assert caught.value.property == "the riemannian gradient is tangent"
+    assert caught.value.case["x"].tolist() == [1, 0]
+    assert caught.value.case["a"].tolist() == [1, 0]
+
+
+def test_that_all_failures_are_reported_at_once() -> None:
+    with pytest.raises(AssertionError, match=r"Circle, shape \(2,\): \d properties do not hold") as caught:
+        check_manifold(ForgetsToNormalise(), (2,))
+    for name in ("a step stays on the manifold", "a transported tangent is tangent"):
+        assert f"not true that {name}" in str(caught.value)
+
+
+def test_that_exceptions_are_failures() -> None:
+    def it_divides_by_zero(geometry: Geometry, x: Tensor) -> None:
+        1 / 0  # noqa: B018
+
+    with pytest.raises(PropertyError, match=r"not true that it divides by zero\n  raises ZeroDivisionError"):
+        check_manifold(Circle(), (2,), properties=[it_divides_by_zero])
+
+
+def test_that_properties_may_be_left_out_and_unknown_arguments_are_refused() -> None:
+    def unknown(geometry: Geometry, z: Tensor) -> None: ...
+
+    check_manifold(ForgetsToProject(), (2,), skip=[properties.the_riemannian_gradient_is_tangent])
+    with pytest.raises(TypeError, match="takes 'z'"):
+        check_manifold(Circle(), (2,), properties=[unknown])
+
+
+def test_that_a_manifold_of_another_precision_is_copied() -> None:
+    manifold = geoopt.Lorentz()
+    check_manifold(manifold, (3,), max_examples=2, properties=[properties.a_zero_step_goes_nowhere])
+    assert manifold.dtype == torch.float32
+
+
+# -- that each property can fail ----------------------------------------------------------------------------------
+
+
+def _unit(x: Tensor) -> Tensor:
+    return x / x.norm(dim=-1, keepdim=True)
+
+
+class RightSphere(NativeGeometry):
+    """geoopt's sphere, but with a smooth exponential, a parallel transport and random tangents."""
+
+    retraction_order = 2
+    isometric = True
+
+    def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
+        return v - (y * v).sum(-1, keepdim=True) / (1 + (x * y).sum(-1, keepdim=True)) * (x + y)
+
+    def exponential(self, x: Tensor, u: Tensor) -> Tensor:
+        angle2 = (u * u).sum(-1, keepdim=True)
+        angle = torch.where(angle2 > 0, angle2, 1).sqrt()
+        cos = torch.where(angle2 > 0, angle.cos(), 1 - angle2 / 2)
+        return _unit(cos * x + torch.where(angle2 > 0, angle.sin() / angle, 1 - angle2 / 6) * u)
+
+    def dimension(self, x: Tensor) -> int:
+        return x.shape[-1] - 1
+
+    def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return self.project(x, torch.randn(x.shape, dtype=x.dtype, generator=generator))
+
+
+def _mutant(**methods: object) -> type[RightSphere]:
+    return type("Mutant", (RightSphere,), methods)
+
+
+def _first_axis(x: Tensor) -> Tensor:
+    return torch.eye(x.shape[-1], dtype=x.dtype)[0]
+
+
+P = properties
+MUTANTS = {
+    P.projecting_a_point_moves_it_nowhere: _mutant(project_point=lambda self, x: -x),
+    P.the_projection_is_tangent: _mutant(project=lambda self, x, u: u),
+    P.the_projection_is_idempotent: _mutant(project=lambda self, x, u: 2 * RightSphere.project(self, x, u)),
+    P.the_projection_fixes_tangents: _mutant(project=lambda self, x, u: -RightSphere.project(self, x, u)),
+    P.the_metric_is_symmetric_and_positive: _mutant(
+        inner=lambda self, x, u, v: RightSphere.inner(self, x, u, v) + u[..., 0] * v[..., -1]
+    ),
+    P.the_riemannian_gradient_is_tangent: _mutant(raise_index=lambda self, x, g: g),
+    P.the_riemannian_gradient_represents_the_euclidean_one: _mutant(
+        raise_index=lambda self, x, g: 2 * RightSphere.project(self, x, g)
+    ),
+    P.raising_undoes_lowering: _mutant(lower_index=lambda self, x, t: 2 * t),
+    P.a_zero_step_goes_nowhere: _mutant(retract=lambda self, x, u: _unit(x + u + 1e-6)),
+    P.a_step_stays_on_the_manifold: _mutant(retract=lambda self, x, u: x + u),
+    P.steps_begin_along_their_tangent: _mutant(retract=lambda self, x, u: _unit(x + 1.00001 * u)),
+    P.the_gradient_is_the_slope_along_a_step: _mutant(retract=lambda self, x, u: _unit(x + 2 * u)),
+    P.the_retraction_agrees_with_the_geodesic: _mutant(
+        retract=lambda self, x, u: _unit(x + u + (u * u).sum(-1, keepdim=True) * _first_axis(x))
+    ),
+    P.transport_along_nothing_is_the_identity: _mutant(carry=lambda self, x, y, v: -v),
+    P.a_transported_tangent_is_tangent: _mutant(carry=lambda self, x, y, v: v),
+    P.transport_is_linear: _mutant(carry=lambda self, x, y, v: RightSphere.carry(self, x, y, v) * v.norm()),
+    P.transport_is_isometric: _mutant(carry=lambda self, x, y, v: self.project(y, v)),
+    P.transport_back_undoes_transport: _mutant(transport_back=lambda self, x, u, y, v, exact=False: self.project(x, v)),
+    P.the_pullback_is_the_adjoint_of_the_derivative: _mutant(pullback=lambda self, x, u, c, exact=False: c),
+    P.steps_have_finite_derivatives_at_zero: _mutant(exponential=lambda self, x, u: self.manifold.expmap(x, u)),
+    P.the_acceleration_is_that_of_the_geodesic: _mutant(acceleration=lambda self, x, v: torch.zeros_like(v)),
+    P.random_tangents_are_isotropic: _mutant(
+        random_tangent=lambda self, x, generator=None: 1.2 * RightSphere.random_tangent(self, x, generator)
+    ),
+    P.arguments_are_not_written_to: _mutant(raise_index=lambda self, x, g: self.project(x, g.mul_(2)) / 2),
+    P.a_batch_equals_its_members: _mutant(retract=lambda self, x, u: (x + u) / (x + u).norm()),
+    # geoopt's own distance and logarithm of the sphere are wrong, which is what rsam has no use for
+    P.the_logarithm_undoes_the_exponential: RightSphere,
+    P.the_distance_along_a_geodesic_is_its_length: RightSphere,
+}
+RARE = {P.the_point_is_on_the_manifold, P.a_list_equals_its_members}  # tested by themselves below
+
+
+@pytest.mark.parametrize("check", MUTANTS, ids=lambda check: check.__name__)
+def test_that_each_property_can_fail(check: Callable[..., None]) -> None:
+    manifold = geoopt.Sphere()
+    right = RightSphere(manifold)
+    if MUTANTS[check] is not RightSphere:
+        assert not check_manifold(manifold, (3,), geometry=right, properties=[check]).skipped
+    with pytest.raises(PropertyError) as caught:
+        check_manifold(manifold, (3,), geometry=MUTANTS[check](manifold), properties=[check])
+    assert caught.value.property == check.__name__.replace("_", " ")
+
+
+def test_that_the_table_of_mutants_is_complete() -> None:
+    unasked = {P.the_distance_along_a_geodesic_is_its_length}  # of geoopt's dist, which no operation of ours uses
+    assert set(MUTANTS) | RARE == set(properties_of(RightSphere(geoopt.Sphere()))) | unasked
+    assert {check.__name__ for check in MUTANTS.keys() | RARE} == set(properties.__all__)

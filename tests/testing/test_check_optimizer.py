@@ -1,0 +1,212 @@
+"""That check_optimizer passes rsam's optimizers, and finds what is wrong with others."""
+
+from collections.abc import Callable
+from typing import Any
+
+import geoopt
+import pytest
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+import rsam
+from rsam.testing import Isometry, PropertyError, check_optimizer, isometries, steps
+from tests.geometry.cases import MANIFOLDS, Make
+
+Factory = Callable[[list[Tensor]], Any]
+
+SPHERE = {"manifold": geoopt.Sphere(), "shape": (2,)}
+
+
+def _rsam(**options: Any) -> Factory:
+    return lambda params: rsam.RSAM(params, **{"rho": 0.1, "lr": 0.1, **options})
+
+
+RIGHT = {
+    "RSAM": _rsam(),
+    "RSAM pullback exponential": _rsam(transport="pullback", ascent="exponential"),
+    "RSAM project": _rsam(transport="project"),
+    "RSAM momentum": _rsam(momentum=0.9, nesterov=True),
+    "RSAM Adam": _rsam(base_optimizer=rsam.optim.RiemannianAdam),
+    "RSAM of geoopt": _rsam(base_optimizer=geoopt.optim.RiemannianSGD),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_that_rsam_has_every_property_on_a_manifold_of_each_kind(name: str) -> None:
+    report = check_optimizer(RIGHT[name], max_examples=6)
+    assert report.skipped == ()
+
+
+@pytest.mark.parametrize(("name", "make", "shape"), MANIFOLDS, ids=[name for name, _, _ in MANIFOLDS])
+def test_that_rsam_has_every_property_on_every_manifold(name: str, make: Make, shape: tuple[int, ...]) -> None:
+    subspace = "intersection" in name or "complement" in name
+    report = check_optimizer(_rsam(), manifold=make(), shape=shape, max_examples=4)
+    assert report.skipped == (("steps are blind to isometries",) if subspace else ())
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [
+        lambda params: rsam.optim.RiemannianSGD(params, lr=0.1, momentum=0.9),
+        lambda params: rsam.optim.RiemannianAdam(params, lr=0.1),
+    ],
+    ids=["RiemannianSGD", "RiemannianAdam"],
+)
+def test_that_an_optimizer_that_does_not_perturb_has_the_properties_of_any(factory: Factory) -> None:
+    report = check_optimizer(factory, max_examples=6)
+    assert report.skipped == (
+        "a step without radius is the base step",
+        "restoring is exact",
+        "the ascent goes the radius along the gradient",
+    )
+
+
+def test_that_plain_sgd_passes_in_plain_space_and_leaves_the_sphere() -> None:
+    def factory(params: list[Tensor]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(params, lr=0.1)
+
+    check_optimizer(factory, manifold=geoopt.Euclidean(1), shape=(3,))
+    with pytest.raises(PropertyError) as caught:
+        check_optimizer(factory, **SPHERE)
+    assert caught.value.property == "steps stay on the manifold"
+    assert caught.value.case["x"].tolist() == [1, 0]
+
+
+@pytest.mark.xfail(strict=True, raises=PropertyError, reason="geoopt's momentum starts from the Euclidean gradient")
+def test_that_the_momentum_of_geoopt_is_mended() -> None:
+    check_optimizer(
+        lambda params: geoopt.optim.RiemannianSGD(params, lr=0.1, momentum=0.9), manifold=geoopt.Lorentz(), shape=(2,)
+    )
+
+
+# -- that each property can fail ----------------------------------------------------------------------------------
+
+
+class ReturnsNothing(rsam.RSAM):
+    def step(self, closure: Callable[[], Any] | None = None) -> None:
+        super().step(closure)
+
+
+class ReturnsTheSecondLoss(rsam.RSAM):
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        first = super().step(closure)
+        return first + self.sharpness
+
+
+class RestoresBySubtraction(rsam.RSAM):
+    def restore(self) -> None:
+        if self._pending is not None:
+            self._pending.copies = [p - (p - copy) for p, copy in zip(*self._kept(), strict=True)]
+        super().restore()
+
+    def _kept(self) -> tuple[list[Tensor], list[Tensor]]:
+        return self._pending.params, self._pending.copies
+
+
+class AscendsTwiceAsFar(rsam.RSAM):
+    def first_step(self, zero_grad: bool = False) -> None:
+        for group in self.param_groups:
+            group["rho"] *= 2
+        super().first_step(zero_grad)
+        for group in self.param_groups:
+            group["rho"] /= 2
+
+
+class AscendsAlongTheEuclideanGradient(rsam.RSAM):
+    """Right on the sphere, where tangents have their length in the coordinates, but not on the ball."""
+
+    def first_step(self, zero_grad: bool = False) -> None:
+        super().first_step(zero_grad)
+        with torch.no_grad():
+            for p, copy in zip(self._pending.params, self._pending.copies, strict=True):
+                p.copy_(copy + self.param_groups[0]["rho"] * p.grad / p.grad.norm())
+
+
+class DecaysWithoutRadius(rsam.RSAM):
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        loss = super().step(closure)
+        if self.param_groups[0]["rho"] == 0:
+            with torch.no_grad():
+                self.param_groups[0]["params"][1].mul_(0.99)
+        return loss
+
+
+class LosesWeightsOnException(torch.optim.SGD):
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        with torch.no_grad():
+            self.param_groups[0]["params"][1].add_(1)
+        with torch.enable_grad():
+            loss = closure()
+        with torch.no_grad():
+            self.param_groups[0]["params"][1].sub_(1)
+        super().step()
+        return loss
+
+
+class SeesCoordinates(rsam.optim.RiemannianSGD):
+    """Scales the gradient by the coordinate, and stays on the manifold all the same."""
+
+    def step(self, closure: Callable[[], Any]) -> Any:
+        with torch.enable_grad():
+            loss = closure()
+        for p in self.param_groups[0]["params"]:
+            p.grad[..., 0] *= 2
+        super().step()
+        return loss
+
+
+def _of(cls: type[rsam.RSAM]) -> Factory:
+    return lambda params: cls(params, rho=0.1, lr=0.1)
+
+
+WRONG = [
+    ("a step returns the loss before it", _of(ReturnsNothing), SPHERE),
+    ("a step returns the loss before it", _of(ReturnsTheSecondLoss), SPHERE),
+    ("restoring is exact", _of(RestoresBySubtraction), SPHERE),
+    ("the ascent goes the radius along the gradient", _of(AscendsTwiceAsFar), SPHERE),
+    (
+        "the ascent goes the radius along the gradient",
+        _of(AscendsAlongTheEuclideanGradient),
+        {"manifold": geoopt.PoincareBall(), "shape": (2,)},
+    ),
+    ("a step without radius is the base step", _of(DecaysWithoutRadius), SPHERE),
+    (
+        "an exception leaves the weights",
+        lambda params: LosesWeightsOnException(params, lr=0.1),
+        {"manifold": geoopt.Euclidean(1), "shape": (2,)},
+    ),
+    ("steps are blind to isometries", lambda params: SeesCoordinates(params, lr=0.1), SPHERE),
+]
+
+
+@pytest.mark.parametrize(("name", "factory", "on"), WRONG, ids=[f"{name} {i}" for i, (name, _, _) in enumerate(WRONG)])
+def test_that_each_property_of_steps_can_fail(name: str, factory: Factory, on: dict[str, Any]) -> None:
+    with pytest.raises(AssertionError, match=f"not true that {name}") as caught:
+        check_optimizer(factory, **on)
+    assert "simplest failing case:\n    x = " in str(caught.value)
+
+
+def test_that_properties_of_steps_may_be_left_out() -> None:
+    check_optimizer(_of(ReturnsNothing), **SPHERE, skip=[steps.a_step_returns_the_loss_before_it])
+
+
+def test_that_a_manifold_needs_a_shape() -> None:
+    with pytest.raises(ValueError, match="shape"):
+        check_optimizer(_rsam(), manifold=geoopt.Sphere())
+
+
+# -- isometries ---------------------------------------------------------------------------------------------------
+
+
+def test_that_ones_own_isometries_may_be_given() -> None:
+    # the QR retraction of EuclideanStiefel sees the order of columns
+    on = {"manifold": geoopt.EuclideanStiefel(), "shape": (3, 2)}
+    swap = Isometry("swap of columns", lambda x: x.flip(-1), lambda y: y.flip(-1))
+    with pytest.raises(PropertyError, match="isometry = swap of columns"):
+        check_optimizer(_rsam(), **on, isometry=st.just(swap))
+
+
+def test_that_isometries_of_unknown_manifolds_are_not_known() -> None:
+    with pytest.raises(NotImplementedError, match="no isometries known of object"):
+        isometries(object(), (2,))
