@@ -1,0 +1,67 @@
+"""What every data set looks like to a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class DatasetError(Exception):
+    """A data set is missing or damaged; the message says which file, and how to get it back."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images and labels to train on, and others, held out, to measure accuracy on.
+
+    Attributes
+    ----------
+    train_images, heldout_images : Tensor
+        Float images of shape ``(n, channels, height, width)``.
+    train_labels, heldout_labels : Tensor
+        Integer classes of shape ``(n,)``.
+    """
+
+    train_images: Tensor
+    train_labels: Tensor
+    heldout_images: Tensor
+    heldout_labels: Tensor
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return int(self.train_labels.max()) + 1
+
+
+def hold_out_validation(data: Dataset, fraction: float, seed: int) -> Dataset:
+    """Hold out part of the *training* data instead of the test data, which are dropped.
+
+    Labels stay as they are: after :func:`~benchmarks.data.label_noise.with_label_noise` the validation labels are as
+    noisy as those trained on, since whoever tunes on noisy data has no others.
+
+    Parameters
+    ----------
+    data : Dataset
+        Its held-out part is not looked at.
+    fraction : float
+        Part of the training examples to hold out.
+    seed : int
+        Chooses which.
+
+    Returns
+    -------
+    Dataset
+        Made of the training data only.
+    """
+    order = torch.from_numpy(np.random.default_rng([seed, 2]).permutation(len(data.train_labels)))
+    heldout, train = order.tensor_split([round(fraction * len(order))])
+    return replace(
+        data,
+        train_images=data.train_images[train],
+        train_labels=data.train_labels[train],
+        heldout_images=data.train_images[heldout],
+        heldout_labels=data.train_labels[heldout],
+    )

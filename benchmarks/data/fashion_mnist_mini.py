@@ -1,0 +1,68 @@
+"""Fashion-MNIST mini, embedded in this folder: 2000 training and 2000 test images, 200 a class each."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.data.dataset import Dataset, DatasetError
+
+PATH = Path(__file__).with_name("fashion_mnist_mini.npz")
+SHAPES = {
+    "train_images": (2000, 28, 28),
+    "train_labels": (2000,),
+    "test_images": (2000, 28, 28),
+    "test_labels": (2000,),
+}
+
+
+def load_fashion_mnist_mini(path: Path = PATH) -> Dataset:
+    """Load the images, normalised by the mean and deviation of the training pixels.
+
+    Parameters
+    ----------
+    path : Path
+        The file that ``cut_fashion_mnist.py`` writes.
+
+    Returns
+    -------
+    Dataset
+        With the test images held out.
+
+    Raises
+    ------
+    DatasetError
+        If the file is missing or damaged; names it, and says how to get it back.
+    """
+    arrays = _read(path)
+    train = arrays["train_images"].astype(np.float32)
+    mean, deviation = float(train.mean()), float(train.std())
+
+    def images(name: str) -> Tensor:
+        return torch.from_numpy((arrays[name].astype(np.float32) - mean) / deviation).unsqueeze(1)
+
+    def labels(name: str) -> Tensor:
+        return torch.from_numpy(arrays[name].astype(np.int64))
+
+    return Dataset(images("train_images"), labels("train_labels"), images("test_images"), labels("test_labels"))
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    cure = f"restore it with `git checkout -- {path}`"
+    if not path.is_file():
+        raise DatasetError(f"{path} is missing; {cure}")
+    try:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in SHAPES}
+    except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, OSError) as error:
+        raise DatasetError(f"{path} is damaged ({error}); {cure}") from error
+    for name, shape in SHAPES.items():
+        if arrays[name].shape != shape or arrays[name].dtype != np.uint8:
+            found = f"{arrays[name].dtype} {arrays[name].shape}"
+            raise DatasetError(f"{path} is damaged ({name} is {found}, not uint8 {shape}); {cure}")
+    return arrays

@@ -1,0 +1,12 @@
+"""Networks by name."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from benchmarks.models.small_cnn import small_cnn
+
+__all__ = ["MODELS"]
+
+# name -> network for images of so many channels and so many classes
+MODELS: dict[str, Callable[[int, int], nn.Module]] = {"small_cnn": small_cnn}

@@ -1,0 +1,1 @@
+"""Intervals, tables and figures of a study's rows."""

@@ -1,0 +1,57 @@
+"""The configuration of a run: all that its result depends on, but for the machine and the versions of software."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Run:
+    """One network trained once.
+
+    Attributes
+    ----------
+    method : str
+        See :mod:`benchmarks.methods`.
+    seed : int
+        Decides initial weights, data order, wrong labels and the validation split, so that the methods are paired.
+    lr : float
+        Learning rate at first; it falls to 0 along a cosine.
+    rho : float
+        Radius of SAM-like methods; 0 for the others.
+    dataset, model : str
+        See :mod:`benchmarks.data` and :mod:`benchmarks.models`.
+    label_noise : float
+        Part of the training labels that is made wrong.
+    heldout : {"test", "validation"}
+        What accuracy is measured on: the test data, or a fifth of the training data (noisy labels and all), which
+        is then not trained on.
+    epochs, batch_size : int
+        An epoch drops its last batch if that is smaller.
+    momentum, weight_decay : float
+        Weight decay is for plain parameters only.
+    """
+
+    method: str
+    seed: int
+    lr: float
+    rho: float = 0.0
+    dataset: str = "fashion_mnist_mini"
+    model: str = "small_cnn"
+    label_noise: float = 0.2
+    heldout: Literal["test", "validation"] = "test"
+    epochs: int = 25
+    batch_size: int = 64
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+    @property
+    def key(self) -> str:
+        """Hash of the configuration, by which its row is found again."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in asdict(self).items())

@@ -1,0 +1,130 @@
+"""Many runs over the cores of this machine, their rows kept as they come."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+
+from tqdm import tqdm
+
+from benchmarks.runs.configuration import Run
+from benchmarks.runs.results import Results, Row
+
+Train = Callable[[Run], Row]
+
+
+class RunsFailed(Exception):
+    """Some runs ended with an error; the rows of all others are kept.
+
+    Attributes
+    ----------
+    failures : list of (Run, str)
+        Each with what happened to it.
+    """
+
+    def __init__(self, failures: list[tuple[Run, str]]) -> None:
+        super().__init__(f"{len(failures)} failed")
+        self.failures = failures
+
+
+def collect(runs: Sequence[Run], train: Train, results: Results, jobs: int) -> list[Row]:
+    """Rows of all the runs, after training those that have none yet.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        What is wanted.
+    train : callable
+        Trains one of them; a function of a module, since worker processes must find it.
+    results : Results
+        Where rows are looked up, and put as soon as each is there: what ends this process, Ctrl-C or worse, loses the
+        runs in flight and no others.
+    jobs : int
+        Number of worker processes.
+
+    Returns
+    -------
+    list of Row
+        In the order of ``runs``.
+
+    Raises
+    ------
+    RunsFailed
+        If some failed, after all others have finished.
+    """
+    found = results.find(runs)
+    missing = [run for run in runs if run not in found]
+    failures: list[tuple[Run, str]] = []
+    with (
+        tqdm(total=len(runs), initial=len(runs) - len(missing), unit="run", file=sys.stderr, smoothing=0) as bar,
+        closing(_outcomes(missing, train, jobs)) as outcomes,
+    ):
+        for run, outcome in outcomes:
+            if isinstance(outcome, Row):
+                results.append(outcome)
+                found[run] = outcome
+            else:
+                failures.append((run, outcome))
+            bar.update()
+    if failures:
+        raise RunsFailed(failures)
+    return [found[run] for run in runs]
+
+
+def _outcomes(runs: Sequence[Run], train: Train, jobs: int) -> Generator[tuple[Run, Row | str]]:
+    """Each run with its row, or with what went wrong, in the order in which they end."""
+    waiting = deque(runs)
+    flying: dict[Future[Row], Run] = {}
+    pool = _pool(jobs)
+    try:
+        while waiting or flying:
+            # no more than can run: the death of a worker fails all that was submitted
+            while waiting and len(flying) < jobs:
+                run = waiting.popleft()
+                flying[pool.submit(train, run)] = run
+            done, _ = wait(flying, return_when=FIRST_COMPLETED)
+            if any(isinstance(future.exception(), BrokenProcessPool) for future in done):
+                done, _ = wait(flying, return_when=ALL_COMPLETED)
+                pool = _pool(jobs)
+            for future in done:
+                yield flying.pop(future), _outcome(future)
+    finally:
+        if flying:  # interrupted: nobody wants their results any more
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+        pool.shutdown(cancel_futures=True)
+
+
+def _outcome(future: Future[Row]) -> Row | str:
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if isinstance(error, BrokenProcessPool):
+        return "a worker process died (out of memory, or killed?), and with it all that was running"
+    return str(error.__cause__ or error).strip().strip('"')  # the cause is the worker's own traceback
+
+
+def _pool(jobs: int) -> ProcessPoolExecutor:
+    # spawned, not forked: torch's threads do not survive a fork
+    return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_start_worker)
+
+
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent process, and do not outlive it, however it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

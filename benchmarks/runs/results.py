@@ -1,0 +1,106 @@
+"""The results of a study: a file of JSON lines, one a run, which is only ever appended to."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from benchmarks.runs.configuration import Run
+
+
+class ResultsError(Exception):
+    """A file of results is damaged; the message says where, and what to do."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known about a finished run.
+
+    Attributes
+    ----------
+    run : Run
+        Its configuration.
+    epochs : int
+        Epochs trained.
+    train_loss, train_accuracy, heldout_accuracy : list of float
+        Learning curves: measured after each epoch, in evaluation mode; training labels are the noisy ones.
+    final_train_accuracy, final_heldout_accuracy : float
+        Their ends.
+    seconds_per_step : float
+        Median over the optimizer's steps, gradients included.
+    torch_version : str
+        Version of torch.
+    """
+
+    run: Run
+    epochs: int
+    train_loss: list[float]
+    train_accuracy: list[float]
+    heldout_accuracy: list[float]
+    final_train_accuracy: float
+    final_heldout_accuracy: float
+    seconds_per_step: float
+    torch_version: str
+
+
+class Results:
+    """The rows of a study on disk.
+
+    Each row is written whole, and synced, before :meth:`append` returns. Whatever kills the process, at most the last
+    line is torn; it counts as not written, and the next :meth:`append` removes it. One process writes at a time.
+
+    Parameters
+    ----------
+    path : Path
+        The file; it need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, row: Row) -> None:
+        """Add a row, for good."""
+        line = json.dumps({"key": row.run.key, **asdict(row)}) + "\n"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab+") as file:
+            self._cut_torn_line(file.fileno())
+            file.write(line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def find(self, runs: Iterable[Run]) -> dict[Run, Row]:
+        """Rows of those of the runs that are finished.
+
+        Raises
+        ------
+        ResultsError
+            If a line is damaged; names the file and the line.
+        """
+        wanted = {run.key: run for run in runs}
+        columns = {field.name for field in fields(Row)}
+        found = {}
+        for number, line in enumerate(self._whole_lines(), start=1):
+            try:
+                content = json.loads(line)
+                key = content.pop("key")
+            except (ValueError, KeyError, AttributeError) as error:
+                raise ResultsError(f"{self.path}, line {number}, is damaged ({error}); delete that line") from error
+            # rows that another version wrote count as missing
+            if key in wanted and content.keys() == columns:
+                found[wanted[key]] = Row(**{**content, "run": wanted[key]})
+        return found
+
+    def _whole_lines(self) -> list[bytes]:
+        if not self.path.exists():
+            return []
+        *whole, _ = self.path.read_bytes().split(b"\n")  # after the last newline: nothing, or a torn line
+        return whole
+
+    def _cut_torn_line(self, descriptor: int) -> None:
+        size = os.fstat(descriptor).st_size
+        whole = sum(len(line) + 1 for line in self._whole_lines())
+        if whole < size:
+            os.ftruncate(descriptor, whole)

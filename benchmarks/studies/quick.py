@@ -1,0 +1,66 @@
+"""SGD, SAM, Riemannian SGD and RSAM on Fashion-MNIST mini with a fifth of the training labels wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.methods import METHODS
+from benchmarks.report.curves import draw_learning_curves
+from benchmarks.report.intervals import t_interval
+from benchmarks.report.table import markdown_table
+from benchmarks.runs.configuration import Run
+from benchmarks.runs.results import Row
+from benchmarks.studies.study import TrainingStudy
+
+# Learning rate and rho of each method, chosen on validation data by `python -m benchmarks run quick-tuning`.
+TUNED = {
+    "sgd": (0.002, 0.0),
+    "sam": (0.005, 0.2),
+    "riemannian_sgd": (0.005, 0.0),
+    "rsam": (0.05, 0.4),
+}
+SEEDS = (0, 1, 2)
+
+
+def report(rows: Sequence[Row], directory: Path) -> str:
+    """Write the table and the figure of the learning curves, and say where they are."""
+    by_method: dict[str, list[Row]] = {}
+    for row in rows:
+        by_method.setdefault(row.run.method, []).append(row)
+    table = markdown_table(
+        ("method", "test accuracy, %", "train accuracy, %", "time per step, ms"),
+        [
+            (
+                METHODS[method].label,
+                f"{t_interval([100 * row.final_heldout_accuracy for row in of_method]):.1f}",
+                f"{t_interval([100 * row.final_train_accuracy for row in of_method]):.1f}",
+                f"{t_interval([1000 * row.seconds_per_step for row in of_method]):.1f}",
+            )
+            for method, of_method in by_method.items()
+        ],
+    )
+    run = rows[0].run
+    title = f"{run.dataset}, {run.model}, {100 * run.label_noise:.0f} % of the training labels wrong"
+    seeds = len({row.run.seed for row in rows})
+    settings = [
+        f"{METHODS[m].label} {of_method[0].run.lr:g}" + f" (rho {of_method[0].run.rho:g})" * METHODS[m].has_rho
+        for m, of_method in by_method.items()
+    ]
+    text = (
+        f"{title}; {run.epochs} epochs; mean ± 95 % t-interval over {seeds} seeds.\n\n{table}\n\n"
+        "Train accuracy is on the labels as trained on, wrong ones included. A step includes its gradients.\n"
+        f"Learning rates: {', '.join(settings)}."
+    )
+    table_path, figure_path = directory / "table.md", directory / "learning_curves.png"
+    table_path.write_text(text + "\n", encoding="utf-8")
+    draw_learning_curves({METHODS[m].label: of_method for m, of_method in by_method.items()}, figure_path, title)
+    return f"{text}\n\ntable:   {table_path}\nfigure:  {figure_path}"
+
+
+QUICK = TrainingStudy(
+    name="quick",
+    summary="SGD, SAM, RiemannianSGD and RSAM on noisy Fashion-MNIST mini, 3 seeds; a few minutes",
+    runs=tuple(Run(method, seed, lr=lr, rho=rho) for seed in SEEDS for method, (lr, rho) in TUNED.items()),
+    report=report,
+)

@@ -1,0 +1,103 @@
+"""That the command line helps, and does what it says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.cli import main
+from benchmarks.studies import STUDIES, quick, study
+from tests.benchmarks import fakes
+
+
+def test_that_a_study_trains_and_says_where_its_files_are(monkeypatch, tmp_path, capsys) -> None:
+    runs = [run for run in quick.QUICK.runs if run.seed == 0 and run.method in ("sgd", "rsam")]
+    tiny = replace(quick.QUICK, runs=tuple(replace(run, epochs=1, batch_size=500) for run in runs))
+    monkeypatch.setitem(STUDIES, "quick", tiny)
+    assert main(["run", "quick", "--results", str(tmp_path), "--jobs", "1"]) == 0
+    printed = capsys.readouterr()
+    assert "| RSAM, spheres " in printed.out
+    assert "2/2" in printed.err
+    for name in ("runs.jsonl", "table.md", "learning_curves.png"):
+        assert str(tmp_path / "quick" / name) in printed.out
+        assert (tmp_path / "quick" / name).is_file()
+
+
+def test_that_a_second_call_reports_the_same_from_the_rows(monkeypatch, tmp_path, capsys) -> None:
+    arguments = ["run", "quick", "--results", str(tmp_path), "--jobs", "2"]
+    monkeypatch.setattr(study, "train", fakes.fake_train)
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    rows = (tmp_path / "quick" / "runs.jsonl").read_bytes()
+    monkeypatch.setattr(study, "train", fakes.fails_on_seed_1)
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == printed
+    assert (tmp_path / "quick" / "runs.jsonl").read_bytes() == rows
+
+
+def test_that_failures_are_told_once_with_their_runs(monkeypatch, tmp_path, capsys) -> None:
+    monkeypatch.setattr(study, "train", fakes.fails_on_seed_1)
+    assert main(["run", "quick", "--results", str(tmp_path), "--jobs", "2"]) == 1
+    error = capsys.readouterr().err
+    for method in quick.TUNED:
+        assert f"failed: method={method}, seed=1, " in error
+    assert error.count("ArithmeticError: the loss is infinite") == 1
+    assert f"python -m benchmarks run quick --results {tmp_path} --jobs 2" in error
+    assert len((tmp_path / "quick" / "runs.jsonl").read_bytes().splitlines()) == 2 * len(quick.TUNED)
+
+
+def test_that_interruption_says_how_to_go_on(monkeypatch, tmp_path, capsys) -> None:
+    class Interrupted:
+        name, summary = "quick", ""
+
+        def run(self, directory, jobs):
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(STUDIES, "quick", Interrupted())
+    assert main(["run", "quick", "--results", str(tmp_path / "my results"), "--jobs", "3"]) == 130
+    assert f"python -m benchmarks run quick --results '{tmp_path}/my results' --jobs 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("quikc", "quick"), ("tuning", "quick-tuning"), ("overheads", "overhead")]
+)
+def test_that_a_wrong_name_suggests_the_nearest(typed, meant, capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["run", typed])
+    assert caught.value.code == 2
+    assert f"there is no study {typed!r}; did you mean {meant!r}?" in capsys.readouterr().err
+
+
+def test_that_a_name_like_no_other_gets_no_guess(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "zzz"])
+    error = capsys.readouterr().err
+    assert "did you mean" not in error
+    assert "studies: quick, quick-tuning, overhead" in error
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1", "two"])
+def test_that_a_senseless_number_of_jobs_is_refused(jobs, capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "quick", "--jobs", jobs])
+    assert "argument --jobs: must be a whole number of at least 1" in capsys.readouterr().err
+
+
+def test_that_a_file_in_place_of_the_directory_is_named(tmp_path, capsys) -> None:
+    (tmp_path / "taken").touch()
+    assert main(["run", "quick", "--results", str(tmp_path / "taken")]) == 1
+    assert str(tmp_path / "taken") in capsys.readouterr().err
+
+
+def test_that_studies_are_listed_with_what_they_are(capsys) -> None:
+    assert main(["list"]) == 0
+    assert [line.split("  ")[0].strip() for line in capsys.readouterr().out.splitlines()] == list(STUDIES)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"]])
+def test_that_help_shows_examples(arguments, capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 0
+    assert "python -m benchmarks run quick" in capsys.readouterr().out

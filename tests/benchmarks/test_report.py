@@ -1,0 +1,112 @@
+"""That numbers reach the reader as they are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from benchmarks.report.curves import draw_learning_curves
+from benchmarks.report.intervals import t_interval
+from benchmarks.report.table import markdown_table
+from benchmarks.studies import overhead, quick, quick_tuning
+from tests.benchmarks.fakes import row_of
+
+
+@pytest.mark.parametrize("values", [[1.0, 2.0, 4.0], [0.7, 0.7, 0.7], list(np.random.default_rng(0).normal(size=9))])
+@pytest.mark.parametrize("confidence", [0.95, 0.5])
+def test_that_the_interval_is_that_of_the_t_test(values, confidence) -> None:
+    interval = t_interval(values, confidence)
+    assert interval.mean == pytest.approx(np.mean(values))
+    if np.ptp(values) == 0:
+        assert interval.half_width == pytest.approx(0)
+    else:
+        reference = scipy.stats.ttest_1samp(values, 0).confidence_interval(confidence)
+        assert interval.mean - interval.half_width == pytest.approx(reference.low)
+        assert interval.mean + interval.half_width == pytest.approx(reference.high)
+
+
+def test_that_one_value_has_no_interval() -> None:
+    assert f"{t_interval([2.0]):.1f}" == "2.0"
+    assert f"{t_interval([1.0, 3.0]):.1f}" == "2.0 ± 12.7"
+
+
+def test_that_tables_are_aligned() -> None:
+    table = markdown_table(("method", "accuracy"), [("a long name", "9.5 ± 0.1"), ("b", "10.5 ± 10.1")])
+    assert table.splitlines() == [
+        "| method      |    accuracy |",
+        "| ----------- | ----------: |",
+        "| a long name |   9.5 ± 0.1 |",
+        "| b           | 10.5 ± 10.1 |",
+    ]
+
+
+def quick_rows(accuracies: dict[str, float]) -> list:
+    """Rows of the quick study whose three seeds differ by one per cent."""
+    return [
+        row_of(run, accuracies[run.method] + 0.01 * (run.seed - 1))
+        for run in quick.QUICK.runs
+        if run.method in accuracies
+    ]
+
+
+def test_that_quick_reports_each_method_and_says_where(tmp_path) -> None:
+    text = quick.report(quick_rows({"sgd": 0.7, "rsam": 0.8}), tmp_path)
+    half_width = scipy.stats.t.ppf(0.975, 2) / 3**0.5
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    assert ["SGD", f"70.0 ± {half_width:.1f}", "90.0 ± 0.0", "10.0 ± 0.0"] in cells
+    assert ["RSAM, spheres", f"80.0 ± {half_width:.1f}", "90.0 ± 0.0", "10.0 ± 0.0"] in cells
+    for name in ("table.md", "learning_curves.png"):
+        assert str(tmp_path / name) in text
+    assert (tmp_path / "table.md").read_text(encoding="utf-8").strip() in text
+    assert (tmp_path / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_that_many_methods_can_be_drawn(tmp_path) -> None:
+    rows = {f"method {i}": quick_rows({"sgd": i / 10}) for i in range(9)}
+    draw_learning_curves(rows, tmp_path / "many.png", "many")
+    assert (tmp_path / "many.png").stat().st_size > 10_000
+
+
+def test_that_quick_is_tuned_by_other_seeds_and_on_no_test_data() -> None:
+    tuning = quick_tuning.QUICK_TUNING.runs
+    assert not {run.seed for run in tuning} & {run.seed for run in quick.QUICK.runs}
+    assert {run.heldout for run in tuning} == {"validation"}
+    assert {run.heldout for run in quick.QUICK.runs} == {"test"}
+    for method in quick.TUNED:
+        assert {run.lr for run in tuning if run.method == method} == set(quick_tuning.LEARNING_RATES)
+    # and alike but for that
+    for run in quick.QUICK.runs:
+        assert replace(run, heldout="validation", seed=quick_tuning.SEEDS[0]) in tuning
+
+
+def test_that_tuning_chooses_the_best_mean_and_warns_at_the_edge(tmp_path) -> None:
+    best = {"sgd": (0.001, 0.0), "sam": (0.05, 0.6), "riemannian_sgd": (0.05, 0.0), "rsam": (0.05, 0.2)}
+    rows = [
+        row_of(run, 0.8 if (run.lr, run.rho) == best[run.method] else 0.7 + 0.05 * (run.seed == 100))
+        for run in quick_tuning.QUICK_TUNING.runs
+    ]
+    means = quick_tuning.mean_accuracies(rows)
+    assert quick_tuning.choose(means) == best
+    text = quick_tuning.report(rows, tmp_path)
+    assert '"sgd": (0.001, 0),  # at the edge of its grid: lr\n' in text
+    assert '"sam": (0.05, 0.6),  # at the edge of its grid: rho\n' in text
+    assert '"riemannian_sgd": (0.05, 0),\n' in text
+    assert text.count("80.0*") == 4
+    assert (tmp_path / "table.md").read_text(encoding="utf-8").strip() in text
+
+
+def test_that_overhead_compares_a_step_with_its_parts() -> None:
+    timing = overhead.summarise([(1.0, 0.5, 3.0), (2.0, 1.0, 6.0), (100.0, 1.0, 402.0)])
+    assert (timing.gradient, timing.base_step, timing.sam_step) == (2.0, 1.0, 6.0)
+    assert timing.ratio == pytest.approx(1.2)
+
+
+def test_that_overhead_reports_every_contender(tmp_path) -> None:
+    text = overhead.OverheadStudy("overhead", "", repeats=2, warm_up=1).run(tmp_path, jobs=1)
+    for contender in overhead.contenders():
+        assert f"| {contender.label} " in text
+    assert "pytorch_optimizer.SAM" in text
+    assert (tmp_path / "table.md").read_text(encoding="utf-8").strip() in text

@@ -1,0 +1,79 @@
+"""That the file of results survives whatever ends the process that writes it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+
+import pytest
+
+from benchmarks.runs.configuration import Run
+from benchmarks.runs.results import Results, ResultsError
+from tests.benchmarks.fakes import row_of, runs
+
+
+@pytest.fixture
+def results(tmp_path) -> Results:
+    return Results(tmp_path / "deep" / "runs.jsonl")
+
+
+def test_that_rows_come_back_as_they_were(results) -> None:
+    rows = {run: row_of(run, accuracy=run.seed / 7) for run in runs(3)}
+    for row in rows.values():
+        results.append(row)
+    assert Results(results.path).find(rows) == rows
+
+
+def test_that_only_what_is_asked_for_is_found(results) -> None:
+    first, second, third = runs(3)
+    results.append(row_of(first))
+    results.append(row_of(second))
+    assert results.find([second, third]).keys() == {second}
+
+
+@pytest.mark.parametrize("field", [f.name for f in fields(Run)])
+def test_that_every_part_of_the_configuration_counts(results, field) -> None:
+    run = Run("sgd", 0, lr=0.1)
+    value = getattr(run, field)
+    other = replace(run, **{field: value + 1 if isinstance(value, int | float) else value + "x"})
+    results.append(row_of(run))
+    assert results.find([other]) == {}
+
+
+@pytest.mark.parametrize("kept", [1, 30, -1])
+def test_that_a_torn_last_line_counts_as_not_written(results, kept) -> None:
+    first, second, third = runs(3)
+    results.append(row_of(first))
+    whole = results.path.read_bytes()
+    results.append(row_of(second))
+    torn = results.path.read_bytes()[len(whole) :][:kept]
+    results.path.write_bytes(whole + torn)
+
+    assert results.find([first, second]) == {first: row_of(first)}
+    results.append(row_of(third))
+    assert results.find([first, second, third]).keys() == {first, third}
+    results.append(row_of(second))
+    assert results.find([first, second, third]).keys() == {first, second, third}
+    for line in results.path.read_text().splitlines():
+        json.loads(line)
+
+
+def test_that_damage_elsewhere_names_file_and_line(results) -> None:
+    for run in runs(2):
+        results.append(row_of(run))
+    first, second = results.path.read_bytes().splitlines(keepends=True)
+    results.path.write_bytes(first + b"{?}\n" + second)
+    with pytest.raises(ResultsError, match=r"runs\.jsonl, line 2, is damaged"):
+        results.find(runs(2))
+
+
+def test_that_rows_of_another_version_count_as_missing(results) -> None:
+    (run,) = runs(1)
+    results.append(row_of(run))
+    content = json.loads(results.path.read_bytes())
+    renamed = {**content, "accuracy": content.pop("final_heldout_accuracy")}
+    other = {"key": "0123", "run": {"method": "old"}, "colour": "red"}
+    results.path.write_text(json.dumps(renamed) + "\n" + json.dumps(other) + "\n")
+    assert results.find([run]) == {}
+    results.append(row_of(run))
+    assert results.find([run]) == {run: row_of(run)}

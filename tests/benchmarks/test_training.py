@@ -1,0 +1,113 @@
+"""That a run is determined by its configuration, and each method is what its name says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import rsam
+from benchmarks.methods import METHODS
+from benchmarks.runs.configuration import Run
+from benchmarks.runs.training import evaluate, gradient_closure, prepare, train, train_model
+
+# four steps
+TINY = Run("sgd", seed=0, lr=0.05, epochs=1, batch_size=500)
+
+
+def tiny(method: str) -> Run:
+    return replace(TINY, method=method, rho=0.1 if METHODS[method].has_rho else 0.0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_that_the_same_run_gives_the_same_row(method) -> None:
+    first = train(tiny(method))
+    torch.rand(7)
+    second = train(tiny(method))
+    assert replace(first, seconds_per_step=0) == replace(second, seconds_per_step=0)
+    assert first.seconds_per_step > 0
+    assert first.torch_version == torch.__version__
+    other = train(replace(tiny(method), seed=1))
+    assert other.train_loss != first.train_loss
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_that_training_learns(method) -> None:
+    row = train(replace(tiny(method), epochs=2, batch_size=100, label_noise=0.0))
+    assert row.epochs == len(row.train_loss) == len(row.train_accuracy) == len(row.heldout_accuracy) == 2
+    assert row.train_loss[1] < row.train_loss[0]
+    assert row.final_train_accuracy == row.train_accuracy[-1] > 0.5
+    assert row.final_heldout_accuracy == row.heldout_accuracy[-1] > 0.5
+
+
+def test_that_the_row_tells_what_the_network_does() -> None:
+    run = replace(TINY, label_noise=0.5)
+    row, model = train_model(run)
+    data, _, _ = prepare(run)
+    loss, accuracy = evaluate(model, data.train_images, data.train_labels, batch_size=2000)
+    assert row.train_loss[-1] == pytest.approx(loss, rel=1e-5)
+    assert row.final_train_accuracy == accuracy
+    right = (model(data.heldout_images).argmax(1) == data.heldout_labels).double().mean()
+    assert row.final_heldout_accuracy == float(right)
+
+
+def test_that_all_methods_start_from_the_same_function_and_data() -> None:
+    images = prepare(TINY)[0].heldout_images[:100]
+    outputs, labels = [], []
+    for method in METHODS:
+        data, model, _ = prepare(tiny(method))
+        outputs.append(model(images))  # batch norm undoes the scale of the filters
+        labels.append(data.train_labels)
+    for output, label in zip(outputs, labels, strict=True):
+        torch.testing.assert_close(output, outputs[0], rtol=1e-2, atol=1e-2)
+        assert torch.equal(label, labels[0])
+
+
+@pytest.mark.parametrize("method", ["riemannian_sgd", "rsam"])
+def test_that_filters_stay_on_spheres(method) -> None:
+    start = prepare(tiny(method))[1]
+    _, model = train_model(tiny(method))
+    for before, after in zip(start.modules(), model.modules(), strict=True):
+        if isinstance(after, nn.Conv2d):
+            assert not torch.equal(before.weight, after.weight)
+            torch.testing.assert_close(after.weight.flatten(1).norm(dim=1), torch.ones(after.out_channels))
+
+
+@pytest.mark.parametrize("method", ["sgd", "sam"])
+def test_that_plain_methods_have_plain_filters(method) -> None:
+    _, model = train_model(tiny(method))
+    norms = torch.cat([m.weight.flatten(1).norm(dim=1) for m in model.modules() if isinstance(m, nn.Conv2d)])
+    assert ((norms - 1).abs() > 1e-3).all()
+
+
+@pytest.mark.parametrize(("sam", "base"), [("sam", "sgd"), ("rsam", "riemannian_sgd")])
+def test_that_rho_is_what_tells_sam_from_its_base(sam, base) -> None:
+    expected = train(tiny(base))
+    assert train(replace(tiny(sam), rho=0.0)).train_loss == expected.train_loss
+    assert train(tiny(sam)).train_loss != expected.train_loss
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_that_weight_decay_spares_the_spheres_only(method) -> None:
+    _, model, optimizer = prepare(replace(tiny(method), weight_decay=0.01))
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert decay == {id(p): 0.0 if hasattr(p, "manifold") else 0.01 for p in model.parameters()}
+
+
+@pytest.mark.parametrize("method", ["sam", "rsam"])
+def test_that_batch_statistics_are_those_of_the_first_pass(method) -> None:
+    data, model, optimizer = prepare(tiny(method))
+    twin = prepare(replace(tiny(method), rho=0.0))[1]
+    images, labels = data.train_images[:64], data.train_labels[:64]
+    assert isinstance(optimizer, rsam.RSAM)
+    optimizer.step(gradient_closure(model, optimizer, images, labels))
+    twin(images)
+    for mine, reference in zip(model.buffers(), twin.buffers(), strict=True):
+        assert torch.equal(mine, reference)
+
+
+def test_that_validation_runs_train_on_fewer_examples() -> None:
+    with pytest.raises(ValueError, match="batch_size 2000 exceeds the 1600 training examples"):
+        train(replace(TINY, heldout="validation", batch_size=2000))
