@@ -86,12 +86,16 @@ def _outcomes(runs: Sequence[Run], train: Train, jobs: int) -> Generator[tuple[R
     pool = _pool(jobs)
     try:
         while waiting or flying:
-            # no more than can run: the death of a worker fails all that was submitted
-            while waiting and len(flying) < jobs:
-                run = waiting.popleft()
-                flying[pool.submit(train, run)] = run
+            # no more than can run at a time: the death of a worker fails all that was submitted
+            broken = False
+            try:
+                while waiting and len(flying) < jobs:
+                    flying[pool.submit(train, waiting[0])] = waiting[0]
+                    waiting.popleft()
+            except BrokenProcessPool:
+                broken = True
             done, _ = wait(flying, return_when=FIRST_COMPLETED)
-            if any(isinstance(future.exception(), BrokenProcessPool) for future in done):
+            if broken or any(isinstance(future.exception(), BrokenProcessPool) for future in done):
                 done, _ = wait(flying, return_when=ALL_COMPLETED)
                 pool = _pool(jobs)
             for future in done:

@@ -60,7 +60,7 @@ def report(rows: Sequence[Row], directory: Path) -> str:
 
 QUICK = TrainingStudy(
     name="quick",
-    summary="SGD, SAM, RiemannianSGD and RSAM on noisy Fashion-MNIST mini, 3 seeds; a few minutes",
+    summary="SGD, SAM, RiemannianSGD and RSAM on noisy Fashion-MNIST mini, 3 seeds; a minute or two on 2 cores",
     runs=tuple(Run(method, seed, lr=lr, rho=rho) for seed in SEEDS for method, (lr, rho) in TUNED.items()),
     report=report,
 )

@@ -79,7 +79,7 @@ def report(rows: Sequence[Row], directory: Path) -> str:
 
 QUICK_TUNING = TrainingStudy(
     name="quick-tuning",
-    summary="how the learning rates and rho of quick were chosen; about half an hour",
+    summary="how the learning rates and rho of quick were chosen; about 20 minutes on 2 cores",
     runs=tuple(
         Run(method, seed, lr, rho, heldout="validation")
         for method in TUNED

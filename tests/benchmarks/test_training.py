@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 
 import rsam
 from benchmarks.methods import METHODS
+from benchmarks.runs import training
 from benchmarks.runs.configuration import Run
 from benchmarks.runs.training import evaluate, gradient_closure, prepare, train, train_model
 
@@ -106,6 +108,21 @@ def test_that_batch_statistics_are_those_of_the_first_pass(method) -> None:
     twin(images)
     for mine, reference in zip(model.buffers(), twin.buffers(), strict=True):
         assert torch.equal(mine, reference)
+
+
+@pytest.mark.parametrize("method", ["sgd", "rsam"])
+def test_that_the_learning_rate_falls_along_a_cosine(monkeypatch, method) -> None:
+    rates = []
+
+    def spy(model, optimizer, images, labels):
+        rates.append({group["lr"] for group in optimizer.param_groups})
+        return gradient_closure(model, optimizer, images, labels)
+
+    monkeypatch.setattr(training, "gradient_closure", spy)
+    train(tiny(method))
+    assert all(len(found) == 1 for found in rates)
+    cosine = [TINY.lr * (1 + math.cos(math.pi * i / 4)) / 2 for i in range(4)]
+    assert [rate for found in rates for rate in found] == pytest.approx(cosine)
 
 
 def test_that_validation_runs_train_on_fewer_examples() -> None:
