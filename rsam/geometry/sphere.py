@@ -63,12 +63,13 @@ class SphereGeometry(Geometry):
         return _unit(self._onto_subspace(x))
 
     def retract(self, x: Tensor, u: Tensor) -> Tensor:
-        return _unit(x + u)
+        # onto the subspace again, off which rounding would drift over many steps
+        return _unit(self._onto_subspace(x + u))
 
     def exponential(self, x: Tensor, u: Tensor) -> Tensor:
         angle2 = _dot(u, u)
         # normalised, or rounding would let the norm drift over many steps
-        return _unit(cos_sqrt(angle2) * x + sinc_sqrt(angle2) * u)
+        return _unit(self._onto_subspace(cos_sqrt(angle2) * x + sinc_sqrt(angle2) * u))
 
     def logarithm(self, x: Tensor, y: Tensor) -> Tensor:
         # by the tangent of the angle: geoopt's clamped cosine loses close points (dist(x, x) is 4.5e-4 in float64)

@@ -334,12 +334,12 @@ def test_a_learnable_curvature_is_perturbed_but_gradients_come_back_in_the_metri
     opt = rsam.RSAM([x, *ball.parameters()], lr=0.0, rho=0.3)
     closure_of(opt, lambda: ball.dist0(x))()
     opt.first_step(zero_grad=True)
-    perturbed, curvature = x.detach().clone(), float(ball.c)
+    perturbed, curvature = x.detach().clone(), ball.c.item()
     assert abs(curvature - 1) > 0.01
     ball.dist0(x).backward()
     gradient = x.grad.clone()
     opt.second_step()
-    assert float(ball.c) == 1.0
+    assert ball.c.item() == 1.0
     geometry = rsam.geometry.geometry_of(fixed)
     raised = geometry.raise_index(perturbed, gradient)
     origin = torch.tensor([0.6, 0.3], dtype=torch.float64)
