@@ -13,8 +13,54 @@ from rsam.geometry.base import Geometry, geometry_of, register
 __all__ = ["ProductGeometry", "ScaledGeometry"]
 
 
+class _ForwardingGeometry(Geometry):
+    """Every operation that returns a tensor of the shape of a point goes to another geometry, or to several."""
+
+    def _forward(self, operation: str, x: Tensor, *vectors: Tensor, **options: Any) -> Tensor:
+        raise NotImplementedError
+
+    def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
+        return self._forward("raise_index", x, g)
+
+    def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
+        return self._forward("lower_index", x, t)
+
+    def project(self, x: Tensor, u: Tensor) -> Tensor:
+        return self._forward("project", x, u)
+
+    def project_point(self, x: Tensor) -> Tensor:
+        return self._forward("project_point", x)
+
+    def retract(self, x: Tensor, u: Tensor) -> Tensor:
+        return self._forward("retract", x, u)
+
+    def exponential(self, x: Tensor, u: Tensor) -> Tensor:
+        return self._forward("exponential", x, u)
+
+    def logarithm(self, x: Tensor, y: Tensor) -> Tensor:
+        return self._forward("logarithm", x, y)
+
+    def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
+        return self._forward("carry", x, y, v)
+
+    def transport(self, x: Tensor, u: Tensor, y: Tensor, v: Tensor, exact: bool = False) -> Tensor:
+        return self._forward("transport", x, u, y, v, exact=exact)
+
+    def transport_back(self, x: Tensor, u: Tensor, y: Tensor, v: Tensor, exact: bool = False) -> Tensor:
+        return self._forward("transport_back", x, u, y, v, exact=exact)
+
+    def pullback(self, x: Tensor, u: Tensor, c: Tensor, exact: bool = False) -> Tensor:
+        return self._forward("pullback", x, u, c, exact=exact)
+
+    def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return self._forward("random_tangent", x, generator=generator)
+
+    def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
+        return self._forward("acceleration", x, v)
+
+
 @register(geoopt.ProductManifold)
-class ProductGeometry(Geometry):
+class ProductGeometry(_ForwardingGeometry):
     """Everything part by part, on the slices of the last dimension that geoopt packs points into."""
 
     def __init__(self, manifold: geoopt.Manifold) -> None:
@@ -26,7 +72,7 @@ class ProductGeometry(Geometry):
     def _split(self, x: Tensor) -> list[Tensor]:
         return [self.manifold.take_submanifold_value(x, i) for i in range(len(self._parts))]
 
-    def _each(self, operation: str, x: Tensor, *vectors: Tensor, **options: Any) -> Tensor:
+    def _forward(self, operation: str, x: Tensor, *vectors: Tensor, **options: Any) -> Tensor:
         columns = zip(*(self._split(t) for t in (x, *vectors)), strict=True)
         results = [
             getattr(part, operation)(*column, **options).reshape(*x.shape[:-1], -1)
@@ -46,47 +92,8 @@ class ProductGeometry(Geometry):
         pieces = zip(self._parts, self._split(x), self._split(u), strict=True)
         return torch.cat([p.component_inner(y, v).expand(y.shape).reshape(*x.shape[:-1], -1) for p, y, v in pieces], -1)
 
-    def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
-        return self._each("raise_index", x, g)
 
-    def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
-        return self._each("lower_index", x, t)
-
-    def project(self, x: Tensor, u: Tensor) -> Tensor:
-        return self._each("project", x, u)
-
-    def project_point(self, x: Tensor) -> Tensor:
-        return self._each("project_point", x)
-
-    def retract(self, x: Tensor, u: Tensor) -> Tensor:
-        return self._each("retract", x, u)
-
-    def exponential(self, x: Tensor, u: Tensor) -> Tensor:
-        return self._each("exponential", x, u)
-
-    def logarithm(self, x: Tensor, y: Tensor) -> Tensor:
-        return self._each("logarithm", x, y)
-
-    def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
-        return self._each("carry", x, y, v)
-
-    def transport(self, x: Tensor, u: Tensor, y: Tensor, v: Tensor, exact: bool = False) -> Tensor:
-        return self._each("transport", x, u, y, v, exact=exact)
-
-    def transport_back(self, x: Tensor, u: Tensor, y: Tensor, v: Tensor, exact: bool = False) -> Tensor:
-        return self._each("transport_back", x, u, y, v, exact=exact)
-
-    def pullback(self, x: Tensor, u: Tensor, c: Tensor, exact: bool = False) -> Tensor:
-        return self._each("pullback", x, u, c, exact=exact)
-
-    def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return self._each("random_tangent", x, generator=generator)
-
-    def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
-        return self._each("acceleration", x, v)
-
-
-class DelegatingGeometry(Geometry):
+class DelegatingGeometry(_ForwardingGeometry):
     """Another geometry seen through a linear change of layout, which the subclass gives (default: none)."""
 
     def __init__(self, manifold: geoopt.Manifold, base: Geometry) -> None:
@@ -104,9 +111,9 @@ class DelegatingGeometry(Geometry):
     def _leave(self, y: Tensor, like: Tensor) -> Tensor:
         return y
 
-    def _via(self, operation: str, *tensors: Tensor, **options: Any) -> Tensor:
-        result = getattr(self._base, operation)(*map(self._enter, tensors), **options)
-        return self._leave(result, tensors[0])
+    def _forward(self, operation: str, x: Tensor, *vectors: Tensor, **options: Any) -> Tensor:
+        result = getattr(self._base, operation)(*map(self._enter, (x, *vectors)), **options)
+        return self._leave(result, x)
 
     def dimension(self, x: Tensor) -> int:
         return self._base.dimension(self._enter(x))
@@ -116,45 +123,6 @@ class DelegatingGeometry(Geometry):
 
     def component_inner(self, x: Tensor, u: Tensor) -> Tensor:
         return self._base.component_inner(self._enter(x), self._enter(u))
-
-    def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
-        return self._via("raise_index", x, g)
-
-    def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
-        return self._via("lower_index", x, t)
-
-    def project(self, x: Tensor, u: Tensor) -> Tensor:
-        return self._via("project", x, u)
-
-    def project_point(self, x: Tensor) -> Tensor:
-        return self._via("project_point", x)
-
-    def retract(self, x: Tensor, u: Tensor) -> Tensor:
-        return self._via("retract", x, u)
-
-    def exponential(self, x: Tensor, u: Tensor) -> Tensor:
-        return self._via("exponential", x, u)
-
-    def logarithm(self, x: Tensor, y: Tensor) -> Tensor:
-        return self._via("logarithm", x, y)
-
-    def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
-        return self._via("carry", x, y, v)
-
-    def transport(self, x: Tensor, u: Tensor, y: Tensor, v: Tensor, exact: bool = False) -> Tensor:
-        return self._via("transport", x, u, y, v, exact=exact)
-
-    def transport_back(self, x: Tensor, u: Tensor, y: Tensor, v: Tensor, exact: bool = False) -> Tensor:
-        return self._via("transport_back", x, u, y, v, exact=exact)
-
-    def pullback(self, x: Tensor, u: Tensor, c: Tensor, exact: bool = False) -> Tensor:
-        return self._via("pullback", x, u, c, exact=exact)
-
-    def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return self._via("random_tangent", x, generator=generator)
-
-    def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
-        return self._via("acceleration", x, v)
 
 
 @register(geoopt.Scaled)
