@@ -18,7 +18,7 @@ EXAMPLES = """\
 examples:
   python -m benchmarks list
   python -m benchmarks run quick
-  python -m benchmarks run quick --results /tmp/results --jobs 1
+  python -m benchmarks run quick --results elsewhere --jobs 1
 
 Finished runs are kept in DIR/STUDY. A second call reuses them, and an interrupted study goes on where it was;
 delete that directory to start afresh.

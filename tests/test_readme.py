@@ -43,7 +43,7 @@ def test_the_table_says_what_the_code_does(name) -> None:
     _, _, order, isometric, exponential, acceleration, _ = TABLE[name]
     manifold = getattr(geoopt, name, None) or getattr(rsam.geometry, name)
     geometry = rsam.geometry.geometry_of(manifold())
-    assert str(geometry.retraction_order) == order
+    assert str(geometry.retraction_order) == order.split(";")[0]
     assert {True: "yes", False: "no"}[geometry.isometric] == isometric
     vector = torch.tensor([1.0, 0.0])
     x = POINTS.get(name, vector if geometry.manifold.ndim <= 1 else torch.eye(2))

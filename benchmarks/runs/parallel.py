@@ -62,6 +62,8 @@ def collect(runs: Sequence[Run], train: Train, results: Results, jobs: int) -> l
     """
     found = results.find(runs)
     missing = [run for run in runs if run not in found]
+    if found:
+        print(f"{len(found)} of {len(runs)} rows reused from {results.path}; delete it to train anew", file=sys.stderr)
     failures: list[tuple[Run, str]] = []
     with (
         tqdm(total=len(runs), initial=len(runs) - len(missing), unit="run", file=sys.stderr, smoothing=0) as bar,

@@ -23,6 +23,22 @@ TUNED = {
 SEEDS = (0, 1, 2)
 
 
+# What each pair tells: the ascent on plain weights, the ascent on spheres, the spheres under the ascent.
+PAIRS = (("sam", "sgd"), ("rsam", "riemannian_sgd"), ("rsam", "sam"))
+
+
+def _differences(by_method: dict[str, list[Row]]) -> str:
+    """Mean differences between methods with equal seeds, which share initialisation, noise and batches."""
+    accuracy = {m: {row.run.seed: 100 * row.final_heldout_accuracy for row in rs} for m, rs in by_method.items()}
+    parts = []
+    for one, other in PAIRS:
+        if one in accuracy and other in accuracy:
+            seeds = accuracy[one].keys() & accuracy[other].keys()
+            interval = t_interval([accuracy[one][seed] - accuracy[other][seed] for seed in sorted(seeds)])
+            parts.append(f"{METHODS[one].label} - {METHODS[other].label} {interval:.1f}")
+    return "; ".join(parts)
+
+
 def report(rows: Sequence[Row], directory: Path) -> str:
     """Write the table and the figure of the learning curves, and say where they are."""
     by_method: dict[str, list[Row]] = {}
@@ -49,6 +65,7 @@ def report(rows: Sequence[Row], directory: Path) -> str:
     ]
     text = (
         f"{title}; {run.epochs} epochs; mean ± 95 % t-interval over {seeds} seeds.\n\n{table}\n\n"
+        f"Differences in test accuracy, paired by seed: {_differences(by_method)}.\n"
         "Train accuracy is on the labels as trained on, wrong ones included. A step includes its gradients.\n"
         f"Learning rates: {', '.join(settings)}."
     )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import rsam
 from rsam.geometry import Geometry, UnsupportedOperation, geometry_of
-from rsam.testing import NativeGeometry, check_manifold
+from rsam.testing import NativeGeometry, PropertyError, check_manifold
 from rsam.testing import properties as p
 from rsam.testing.comparison import assert_close
 
@@ -197,8 +197,20 @@ IDS = [f"{d.reason.split(':')[0].split(',')[0]}" for d in DEFECTS]
 def test_that_geoopt_is_mended(defect: Defect) -> None:
     manifold = defect.make()
     check_manifold(
-        manifold, defect.shape, geometry=NativeGeometry(manifold), properties=[defect.property], max_examples=15
+        manifold, defect.shape, geometry=NativeGeometry(manifold), properties=[defect.property], max_examples=100
     )
+
+
+def test_that_the_case_is_the_simplest() -> None:
+    manifold = geoopt.CanonicalStiefel()
+    with pytest.raises(PropertyError) as caught:
+        check_manifold(
+            manifold, (2, 2), geometry=NativeGeometry(manifold), properties=[p.steps_begin_along_their_tangent]
+        )
+    u = caught.value.case["u"].abs()
+    torch.testing.assert_close(caught.value.case["x"], torch.eye(2, dtype=torch.float64))
+    # one rotation; how far down its angle shrinks depends on the version of hypothesis
+    assert float(u[0, 0]) == float(u[1, 1]) == 0 < float(u[0, 1]) == float(u[1, 0]) <= 0.5
 
 
 @pytest.mark.parametrize("defect", DEFECTS, ids=IDS)

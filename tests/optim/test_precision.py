@@ -12,7 +12,7 @@ from tests.optim.problems import closure_of, manifold_points, robust
 def test_ten_thousand_steps_in_float32_stay_on_every_manifold() -> None:
     points = manifold_points(torch.float32)
     params = list(points.values())
-    opt, loss = rsam.RSAM(params, lr=1e-3, momentum=0.9, rho=0.1), robust(params)
+    opt, loss = rsam.RSAM(params, lr=1e-3, momentum=0.9, rho=0.1 * len(params) ** 0.5), robust(params)
     generator = torch.Generator().manual_seed(0)
     noise = [torch.zeros_like(p) for p in params]
 

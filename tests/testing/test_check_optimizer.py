@@ -38,10 +38,13 @@ def test_that_rsam_has_every_property_on_a_manifold_of_each_kind(name: str) -> N
     assert report.skipped == ()
 
 
+@pytest.mark.parametrize("factory", [_rsam(), _rsam(transport="pullback")], ids=["vector", "pullback"])
 @pytest.mark.parametrize(("name", "make", "shape"), MANIFOLDS, ids=[name for name, _, _ in MANIFOLDS])
-def test_that_rsam_has_every_property_on_every_manifold(name: str, make: Make, shape: tuple[int, ...]) -> None:
+def test_that_rsam_has_every_property_on_every_manifold(
+    name: str, make: Make, shape: tuple[int, ...], factory: Factory
+) -> None:
     subspace = "intersection" in name or "complement" in name
-    report = check_optimizer(_rsam(), manifold=make(), shape=shape, max_examples=4)
+    report = check_optimizer(factory, manifold=make(), shape=shape, max_examples=3)
     assert report.skipped == (("steps are blind to isometries",) if subspace else ())
 
 
@@ -183,7 +186,7 @@ WRONG = [
 @pytest.mark.parametrize(("name", "factory", "on"), WRONG, ids=[f"{name} {i}" for i, (name, _, _) in enumerate(WRONG)])
 def test_that_each_property_of_steps_can_fail(name: str, factory: Factory, on: dict[str, Any]) -> None:
     with pytest.raises(AssertionError, match=f"not true that {name}") as caught:
-        check_optimizer(factory, **on)
+        check_optimizer(factory, **on, max_examples=60)  # subtraction restores exactly more often than not
     assert "simplest failing case:\n    x = " in str(caught.value)
 
 

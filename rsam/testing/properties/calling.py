@@ -75,11 +75,19 @@ def a_list_equals_its_members(geometry: Geometry, x: Tensor, u: Tensor, y: Tenso
     if type(geometry) is not type(geometry_of(manifold)):
         raise NotImplementedError("the vocabulary uses the registered geometry")
     points, tangents, covectors = [x, y, x], [u, w, u], [a, a, a]
+    ends = [geometry.retract(p, t) for p, t in zip(points, tangents, strict=True)]
+    carried = [geometry.transport(p, t, e, t) for p, t, e in zip(points, tangents, ends, strict=True)]
     calls: dict[str, tuple[list[Tensor], ...]] = {
         "raise_index": (covectors,),
         "lower_index": (tangents,),
         "project": (covectors,),
+        "project_points": (),
+        "component_inner": (tangents,),
         "retract": (tangents,),
+        "logarithm": (ends,),
+        "transport": (tangents, ends, tangents),
+        "transport_back": (tangents, ends, carried),
+        "pullback": (tangents, covectors),
         "acceleration": (tangents,),
     }
     for name, columns in calls.items():
