@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rsam import geometry
 from rsam.optim import RSAM
+from rsam.optim.snapshot import Snapshot
 
 __all__ = ["constrain", "first_pass_only"]
 
@@ -199,7 +200,7 @@ class _FirstPassOnly:
     def __init__(self, modules: list[nn.Module], rng: bool) -> None:
         self._modules = modules
         self._rng = rng
-        self._copies: list[Tensor] | None = None
+        self._snapshot = Snapshot()
         self._held = False
         self._before: list[Tensor] | None = None
         self._after: list[Tensor] | None = None
@@ -212,12 +213,7 @@ class _FirstPassOnly:
         self._before = _random_state() if self._rng else None
 
     def before_second_pass(self) -> None:
-        buffers = self._buffers()
-        if self._copies is None or [(c.shape, c.dtype, c.device) for c in self._copies] != [
-            (b.shape, b.dtype, b.device) for b in buffers
-        ]:
-            self._copies = [torch.empty_like(b) for b in buffers]
-        _copy(self._copies, buffers)
+        self._snapshot.take(self._buffers())
         self._held = True
         if self._rng:
             if self._before is None:
@@ -226,18 +222,12 @@ class _FirstPassOnly:
             _set_random_state(self._before)
 
     def after_second_pass(self) -> None:
-        if self._copies is not None and self._held:
-            _copy(self._buffers(), self._copies)
+        if self._held:
+            self._snapshot.put_back(self._buffers())
         if self._after is not None:
             _set_random_state(self._after)
         self._before = self._after = None
         self._held = False
-
-
-@torch.no_grad()
-def _copy(to: list[Tensor], source: list[Tensor]) -> None:
-    if to:
-        torch._foreach_copy_(to, source)
 
 
 def _random_state() -> list[Tensor]:

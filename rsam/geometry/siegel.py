@@ -9,17 +9,9 @@ import torch
 from torch import Tensor
 
 from rsam.geometry.base import Geometry, points_in, register
+from rsam.geometry.symmetric import powers, sym
 
 __all__ = ["BoundedDomainGeometry", "UpperHalfGeometry"]
-
-
-def _sym(a: Tensor) -> Tensor:
-    return (a + a.mT) / 2
-
-
-def _powers(h: Tensor, *exponents: float) -> list[Tensor]:
-    values, vectors = torch.linalg.eigh(h)
-    return [(vectors * (values**e).unsqueeze(-2).to(vectors.dtype)) @ vectors.mH for e in exponents]
 
 
 class _SiegelGeometry(Geometry):
@@ -51,31 +43,31 @@ class _SiegelGeometry(Geometry):
 
     def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
         h = self._hermitian(x)
-        return _sym(h @ _sym(g) @ h.mT) / self.scale
+        return sym(h @ sym(g) @ h.mT) / self.scale
 
     def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
         h = self._hermitian(x)
-        return self.scale * _sym(torch.linalg.solve(h, torch.linalg.solve(h, t).mT).mT)
+        return self.scale * sym(torch.linalg.solve(h, torch.linalg.solve(h, t).mT).mT)
 
     def project(self, x: Tensor, u: Tensor) -> Tensor:
-        return _sym(u)
+        return sym(u)
 
     def retract(self, x: Tensor, u: Tensor) -> Tensor:
-        y = _sym(x + u)
+        y = sym(x + u)
         # geoopt's clamp into the domain goes by eigenvectors, which have no derivative where eigenvalues meet
         clamped = self.manifold.projx(y.detach())
         return torch.where(clamped == y, y, clamped)
 
     def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
-        root, inverse_root = _powers(self._hermitian(x), 0.5, -0.5)
-        (middle,) = _powers(inverse_root @ self._hermitian(y) @ inverse_root, 0.5)
+        root, inverse_root = powers(self._hermitian(x), 0.5, -0.5)
+        (middle,) = powers(inverse_root @ self._hermitian(y) @ inverse_root, 0.5)
         m = root @ middle @ inverse_root
-        return _sym(m @ v @ m.mT)
+        return sym(m @ v @ m.mT)
 
     def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         z = 2**0.5 * torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
-        (root,) = _powers(self._hermitian(x), 0.5)
-        return _sym(root @ _sym(z) @ root.mT) / self.scale**0.5
+        (root,) = powers(self._hermitian(x), 0.5)
+        return sym(root @ sym(z) @ root.mT) / self.scale**0.5
 
 
 @register(geoopt.UpperHalf)
@@ -86,7 +78,7 @@ class UpperHalfGeometry(_SiegelGeometry):
         return z.imag.to(z.dtype)
 
     def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
-        return -1j * _sym(v @ torch.linalg.solve(self._hermitian(x), v))
+        return -1j * sym(v @ torch.linalg.solve(self._hermitian(x), v))
 
 
 @register(geoopt.BoundedDomain)
@@ -103,4 +95,4 @@ class BoundedDomainGeometry(_SiegelGeometry):
         return torch.eye(z.shape[-1], dtype=z.dtype, device=z.device) - z @ z.conj()
 
     def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
-        return -2 * _sym(v @ x.conj() @ torch.linalg.solve(self._hermitian(x), v))
+        return -2 * sym(v @ x.conj() @ torch.linalg.solve(self._hermitian(x), v))

@@ -10,17 +10,9 @@ from geoopt.manifolds.symmetric_positive_definite import SPDMetric
 from torch import Tensor
 
 from rsam.geometry.base import Geometry, points_in, register
+from rsam.geometry.symmetric import powers, sym
 
 __all__ = ["SPDGeometry"]
-
-
-def _sym(a: Tensor) -> Tensor:
-    return (a + a.mT) / 2
-
-
-def _power(x: Tensor, *exponents: float) -> list[Tensor]:
-    values, vectors = torch.linalg.eigh(x)
-    return [(vectors * values.unsqueeze(-2) ** e) @ vectors.mT for e in exponents]
 
 
 @register(geoopt.SymmetricPositiveDefinite)
@@ -50,32 +42,32 @@ class SPDGeometry(Geometry):
         return (torch.linalg.solve(x, u) * torch.linalg.solve(x, v).mT).sum((-2, -1), keepdim=True)
 
     def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
-        return _sym(x @ _sym(g) @ x)
+        return sym(x @ sym(g) @ x)
 
     def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
-        return _sym(torch.linalg.solve(x, torch.linalg.solve(x, t).mT))
+        return sym(torch.linalg.solve(x, torch.linalg.solve(x, t).mT))
 
     def project(self, x: Tensor, u: Tensor) -> Tensor:
-        return _sym(u)
+        return sym(u)
 
     def retract(self, x: Tensor, u: Tensor) -> Tensor:
-        return _sym(x + u + u @ torch.linalg.solve(x, u) / 2)
+        return sym(x + u + u @ torch.linalg.solve(x, u) / 2)
 
     def exponential(self, x: Tensor, u: Tensor) -> Tensor:
-        root, inverse_root = _power(x, 0.5, -0.5)
-        return _sym(root @ torch.matrix_exp(_sym(inverse_root @ u @ inverse_root)) @ root)
+        root, inverse_root = powers(x, 0.5, -0.5)
+        return sym(root @ torch.matrix_exp(sym(inverse_root @ u @ inverse_root)) @ root)
 
     def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         # E v E^T with E = (y x^-1)^(1/2), written with symmetric roots
-        root, inverse_root = _power(x, 0.5, -0.5)
-        (middle,) = _power(_sym(inverse_root @ y @ inverse_root), 0.5)
+        root, inverse_root = powers(x, 0.5, -0.5)
+        (middle,) = powers(sym(inverse_root @ y @ inverse_root), 0.5)
         e = root @ middle @ inverse_root
-        return _sym(e @ v @ e.mT)
+        return sym(e @ v @ e.mT)
 
     def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         z = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
-        (root,) = _power(x, 0.5)
-        return _sym(root @ _sym(z) @ root)
+        (root,) = powers(x, 0.5)
+        return sym(root @ sym(z) @ root)
 
     def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
-        return _sym(v @ torch.linalg.solve(x, v))
+        return sym(v @ torch.linalg.solve(x, v))

@@ -9,12 +9,9 @@ import torch
 from torch import Tensor
 
 from rsam.geometry.base import Geometry, points_in, register
+from rsam.geometry.symmetric import sym
 
 __all__ = ["CanonicalStiefelGeometry", "EuclideanStiefelExactGeometry", "EuclideanStiefelGeometry"]
-
-
-def _sym(a: Tensor) -> Tensor:
-    return (a + a.mT) / 2
 
 
 def _eye(x: Tensor, n: int) -> Tensor:
@@ -73,7 +70,7 @@ class _StiefelGeometry(Geometry):
 
     def project(self, x: Tensor, u: Tensor) -> Tensor:
         # not geoopt's canonical proju, u - x u^T x, which is no projection
-        return u - x @ _sym(x.mT @ u)
+        return u - x @ sym(x.mT @ u)
 
     def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """Rotate ``v`` by a rotation near the identity that takes ``x`` to ``y``.

@@ -7,8 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from rsam import geometry
+from rsam.geometry import UnsupportedOperation
 
-__all__ = ["Groups", "name_of", "parameter_name"]
+__all__ = ["Groups", "name_of", "named", "parameter_name"]
 
 Groups = list[dict[str, Any]]
 
@@ -26,3 +27,8 @@ def name_of(groups: Groups, parameter: Tensor) -> str:
     places = ((g, i) for g, group in enumerate(groups) for i, p in enumerate(group["params"]) if p is parameter)
     g, i = next(places)
     return parameter_name(groups[g], g, i)
+
+
+def named(error: UnsupportedOperation, groups: Groups, parameters: list[Tensor]) -> UnsupportedOperation:
+    """Name the parameter of an error that knows its place in a list of them."""
+    return UnsupportedOperation(f"{name_of(groups, parameters[error.index or 0])}: {error}")

@@ -11,7 +11,7 @@ from geoopt.optim.mixin import OptimMixin
 from torch import Tensor
 
 from rsam import geometry
-from rsam.optim.names import name_of
+from rsam.optim.names import named
 
 __all__ = ["RiemannianOptimizer"]
 
@@ -90,8 +90,7 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
                 try:
                     points, new_states = self._update(group, params, states)
                 except geometry.UnsupportedOperation as error:
-                    culprit = name_of(self.param_groups, params[error.index or 0])
-                    raise geometry.UnsupportedOperation(f"{culprit}: {error}") from error
+                    raise named(error, self.param_groups, params) from error
                 updates.append((params, points, new_states))
         for params, points, new_states in updates:
             torch._foreach_copy_(params, points)

@@ -30,9 +30,10 @@ from rsam.optim.checks import (
     warn_of_wrong_steps,
 )
 from rsam.optim.hooks import PassHook
-from rsam.optim.names import name_of
+from rsam.optim.names import named
 from rsam.optim.perturbation import Transport, all_finite, ascend, bring_back, gradient_direction, scale
 from rsam.optim.sgd import RiemannianSGD
+from rsam.optim.snapshot import Snapshot
 from rsam.optim.wrapper import WrappingOptimizer
 
 __all__ = ["RSAM"]
@@ -131,7 +132,7 @@ class RSAM(WrappingOptimizer):
         self.ascent = ascent
         self.nonfinite = nonfinite
         self._pending: _Pending | None = None
-        self._copies: list[Tensor] = []
+        self._snapshot = Snapshot()
         self._hooks: list[PassHook] = []
         self._grad_norm: Tensor | None = None
         self._losses: tuple[Any, Any] | None = None
@@ -248,7 +249,8 @@ class RSAM(WrappingOptimizer):
             if not group["rho"] >= 0 or group["adaptive"]:  # may have been set since the group was checked
                 check_group(self.base_optimizer, group, g)
             pending.params += [p for p in group["params"] if p.requires_grad or p.grad is not None]
-        pending.copies = self._copied(pending.params)
+        self._snapshot.take(pending.params)
+        pending.copies = self._snapshot.copies
         refuse_sparse(self.param_groups)
         self._pending = pending
         try:
@@ -260,14 +262,6 @@ class RSAM(WrappingOptimizer):
             raise
         if zero_grad:
             self.zero_grad()
-
-    def _copied(self, params: list[Tensor]) -> list[Tensor]:
-        """Values of the parameters, in memory that is kept from step to step."""
-        if [(c.shape, c.dtype, c.device) for c in self._copies] != [(p.shape, p.dtype, p.device) for p in params]:
-            self._copies = [torch.empty_like(p, requires_grad=False) for p in params]
-        if params:
-            torch._foreach_copy_(self._copies, params)
-        return self._copies
 
     def _skips(self) -> bool:
         """Answer a gradient that is not finite by the policy: skip the step, or raise."""
@@ -298,8 +292,8 @@ class RSAM(WrappingOptimizer):
         ]
         try:
             ascend(starts, ascents, exact=self.ascent == "exponential")
-        except geometry.UnsupportedOperation as error:
-            raise self._named(error, [p for p, _, _ in pending.curved]) from error
+        except UnsupportedOperation as error:
+            raise named(error, self.param_groups, [p for p, _, _ in pending.curved]) from error
 
     @torch.no_grad()
     def second_step(self, zero_grad: bool = False) -> None:
@@ -329,14 +323,10 @@ class RSAM(WrappingOptimizer):
                 self.base_optimizer.step()
                 self._opt_called = True  # what torch's schedulers look for, in loops that never call step
             except BaseException:
-                torch._foreach_copy_(pending.params, pending.copies)
+                self._snapshot.put_back(pending.params)
                 raise
         if zero_grad:
             self.zero_grad()
-
-    def _named(self, error: UnsupportedOperation, params: list[Tensor]) -> UnsupportedOperation:
-        """Name the parameter of an error that knows its place in a list of them."""
-        return UnsupportedOperation(f"{name_of(self.param_groups, params[error.index or 0])}: {error}")
 
     def _bring_back(self, pending: _Pending) -> None:
         """Replace gradients at the perturbed points by covectors at the weights."""
@@ -354,7 +344,7 @@ class RSAM(WrappingOptimizer):
         try:
             covectors = bring_back(params, gradients, origins, ascents, manifolds, self.transport, exact)
         except UnsupportedOperation as error:
-            raise self._named(error, params) from error
+            raise named(error, self.param_groups, params) from error
         torch._foreach_copy_(gradients, covectors)
 
     @torch.no_grad()
@@ -362,8 +352,7 @@ class RSAM(WrappingOptimizer):
         """Put the weights back where they were before :meth:`first_step` (by copy); nothing to do otherwise."""
         if self._pending is None:
             return
-        if self._pending.params:
-            torch._foreach_copy_(self._pending.params, self._pending.copies)
+        self._snapshot.put_back(self._pending.params)
         self._pending = None
         self._end_passes()
 
