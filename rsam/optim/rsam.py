@@ -47,7 +47,6 @@ class _Pending:
     """A step between its two halves."""
 
     params: list[Tensor] = field(default_factory=list)  # all that the base may write to
-    copies: list[Tensor] = field(default_factory=list)  # and their values before the step
     # perturbed parameters on manifolds, where they were, and the tangents along which they went
     curved: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
     skip: bool = False
@@ -250,7 +249,6 @@ class RSAM(WrappingOptimizer):
                 check_group(self.base_optimizer, group, g)
             pending.params += [p for p in group["params"] if p.requires_grad or p.grad is not None]
         self._snapshot.take(pending.params)
-        pending.copies = self._snapshot.copies
         refuse_sparse(self.param_groups)
         self._pending = pending
         try:
@@ -286,7 +284,7 @@ class RSAM(WrappingOptimizer):
         moved = [(p, r, group["rho"]) for (p, _, group), r in zip(held, directions, strict=True) if group["rho"] > 0]
         starts = [p for p, _, _ in moved]
         ascents = scale([r for _, r, _ in moved], [rho for _, _, rho in moved], norm)
-        copies = {id(p): copy for p, copy in zip(pending.params, pending.copies, strict=True)}
+        copies = {id(p): copy for p, copy in zip(pending.params, self._snapshot.copies, strict=True)}
         pending.curved = [
             (p, copies[id(p)], e) for p, e in zip(starts, ascents, strict=True) if not geometry.is_plain(p)
         ]
@@ -331,7 +329,9 @@ class RSAM(WrappingOptimizer):
     def _bring_back(self, pending: _Pending) -> None:
         """Replace gradients at the perturbed points by covectors at the weights."""
         # plain ones first: one of them may be the curvature of a manifold
-        plain = [(p, copy) for p, copy in zip(pending.params, pending.copies, strict=True) if geometry.is_plain(p)]
+        plain = [
+            (p, copy) for p, copy in zip(pending.params, self._snapshot.copies, strict=True) if geometry.is_plain(p)
+        ]
         if plain:
             torch._foreach_copy_([p for p, _ in plain], [copy for _, copy in plain])
         curved = [(p, p.grad, origin, e) for p, origin, e in pending.curved if p.grad is not None]

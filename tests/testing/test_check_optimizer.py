@@ -100,11 +100,11 @@ class ReturnsTheSecondLoss(rsam.RSAM):
 class RestoresBySubtraction(rsam.RSAM):
     def restore(self) -> None:
         if self._pending is not None:
-            self._pending.copies = [p - (p - copy) for p, copy in zip(*self._kept(), strict=True)]
+            self._snapshot.copies = [p - (p - copy) for p, copy in zip(*self._kept(), strict=True)]
         super().restore()
 
     def _kept(self) -> tuple[list[Tensor], list[Tensor]]:
-        return self._pending.params, self._pending.copies
+        return self._pending.params, self._snapshot.copies
 
 
 class AscendsTwiceAsFar(rsam.RSAM):
