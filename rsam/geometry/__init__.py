@@ -12,22 +12,29 @@ from rsam.geometry import (  # noqa: F401  (importing registers them)
     stiefel,
 )
 from rsam.geometry.base import Geometry, UnsupportedOperation, geometry_of, register
+from rsam.geometry.lists import is_plain, manifold_of
 from rsam.geometry.manifolds import CanonicalStiefel, Kernel, KernelSphere, KernelStiefel
-from rsam.geometry.vocabulary import (
+from rsam.geometry.second_order import (
     acceleration,
+    connection,
+    coordinates_shape,
+    from_coordinates,
+    random_coordinates,
+    random_tangent,
+    retract_second_order,
+    to_coordinates,
+)
+from rsam.geometry.vocabulary import (
     component_inner,
     inner,
-    is_plain,
     logarithm,
     lower_index,
-    manifold_of,
     norm,
     pairing,
     project,
     project_points,
     pullback,
     raise_index,
-    random_tangent,
     retract,
     riemannian_gradient,
     transport,
@@ -43,6 +50,9 @@ __all__ = [
     "UnsupportedOperation",
     "acceleration",
     "component_inner",
+    "connection",
+    "coordinates_shape",
+    "from_coordinates",
     "geometry_of",
     "inner",
     "is_plain",
@@ -55,10 +65,13 @@ __all__ = [
     "project_points",
     "pullback",
     "raise_index",
+    "random_coordinates",
     "random_tangent",
     "register",
     "retract",
+    "retract_second_order",
     "riemannian_gradient",
+    "to_coordinates",
     "transport",
     "transport_back",
 ]

@@ -11,6 +11,8 @@ import geoopt
 import torch
 from torch import Tensor
 
+from rsam.geometry.frames import numerical_frame
+
 __all__ = ["Geometry", "UnsupportedOperation", "geometry_of", "register"]
 
 
@@ -67,7 +69,7 @@ class Geometry:
 
     def dimension(self, x: Tensor) -> int:
         """Dimension of the manifold that the whole tensor ``x`` is a point of, batch included."""
-        raise self.unsupported("dimension")
+        return points_in(x, self.manifold.ndim) * len(numerical_frame(self, x.detach()))
 
     # -- metric -------------------------------------------------------------------------------------------------
 
@@ -87,11 +89,12 @@ class Geometry:
 
     def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
         """Covector that represents the tangent ``t``; the derivative of the linear form ``v -> <t, v>``."""
+        create_graph = _tracked(x, t)
         with torch.enable_grad():
             v = torch.zeros_like(t).requires_grad_()
             form = self.inner(x, t, v).sum()
             form = form.real if form.is_complex() else form
-            (covector,) = torch.autograd.grad(form, v, create_graph=t.requires_grad or x.requires_grad)
+            (covector,) = torch.autograd.grad(form, v, create_graph=create_graph)
         return covector
 
     def project(self, x: Tensor, u: Tensor) -> Tensor:
@@ -126,6 +129,10 @@ class Geometry:
         """End of the curve from ``x`` along ``u``: :meth:`exponential` if ``exact``, else :meth:`retract`."""
         return self.exponential(x, u) if exact else self.retract(x, u)
 
+    def retract_second_order(self, x: Tensor, u: Tensor) -> Tensor:
+        """End of a curve that agrees with the geodesic to second order: what differences of a Hessian run along."""
+        return self.curve(x, u, exact=self.retraction_order < 2)
+
     def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """Transport of a tangent ``v`` from ``x`` to ``y``, where the curve between them does not matter."""
         try:
@@ -151,9 +158,42 @@ class Geometry:
 
     # -- second order -------------------------------------------------------------------------------------------
 
+    def coordinates_shape(self, x: Tensor) -> torch.Size:
+        """Shape of the coordinates of tangents at ``x``: ``(*batch, d)`` for points of dimension ``d``."""
+        batch = x.shape[: x.dim() - self.manifold.ndim]
+        return torch.Size((*batch, self.dimension(x) // max(math.prod(batch), 1)))
+
+    def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
+        r"""Tangent :math:`B_x z` of coordinates in an orthonormal frame: :math:`\langle B_x z, B_x z\rangle = \|z\|^2`.
+
+        Smooth in ``x``, except where the frame has to jump. The fallback makes a frame of projected unit vectors.
+        """
+        frame = numerical_frame(self, x)
+        ndim = self.manifold.ndim
+        return (frame * z.movedim(-1, 0).reshape(*z.shape[-1:], *z.shape[:-1], *([1] * ndim))).sum(0)
+
+    def to_coordinates(self, x: Tensor, c: Tensor) -> Tensor:
+        r"""Transpose :math:`B_x^\top c`: pairings of a covector with the frame, ``(*batch, d)``."""
+        with torch.enable_grad():
+            z = torch.zeros(self.coordinates_shape(x), dtype=x.real.dtype, device=x.device, requires_grad=True)
+            (coordinates,) = torch.autograd.grad(self.from_coordinates(x.detach(), z), z, c)
+        return coordinates
+
     def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Normal tangent whose covariance is the inverse metric, so that E<v, v> is the dimension."""
-        raise self.unsupported("random_tangent")
+        shape = self.coordinates_shape(x)
+        return self.from_coordinates(x, torch.randn(shape, dtype=x.real.dtype, device=x.device, generator=generator))
+
+    def connection(self, x: Tensor, c: Tensor, v: Tensor) -> Tensor:
+        r"""Covector :math:`\frac12 \nabla_v \langle c, a_x(v)\rangle`: what the connection adds to a Euclidean Hessian.
+
+        In coordinates :math:`-\Gamma^k_{ij} c_k v^j`, linear in the covector ``c`` and in the tangent ``v``.
+        """
+        with torch.enable_grad():
+            v = v.detach().requires_grad_()
+            form = (c.detach().conj() * self.acceleration(x.detach(), v)).real.sum() / 2
+            (covector,) = torch.autograd.grad(form, v)
+        return covector
 
     def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
         r"""Ambient acceleration :math:`\ddot\gamma(0)` of the geodesic from ``x`` with velocity ``v``.
@@ -161,15 +201,16 @@ class Geometry:
         The fallback differentiates :meth:`exponential` twice in time, in reverse mode only: the nested forward
         modes of torch are silently wrong through ``torch.linalg.solve``.
         """
+        create_graph = _tracked(x, v)
         with torch.enable_grad():
             t = torch.zeros((), dtype=x.real.dtype, device=x.device, requires_grad=True)
             probe = torch.zeros_like(x, requires_grad=True)  # d/dprobe of the linear form picks each component
-            y = self.exponential(x.detach(), t * v.detach())
+            y = self.exponential(x, t * v) if create_graph else self.exponential(x.detach(), t * v.detach())
             # a curve that is straight in these coordinates would drop t from the graph: keep a zero of it there
             form = ((probe.conj() * y).sum() + 0 * t**3 * probe.sum()).real
             (speed,) = torch.autograd.grad(form, t, create_graph=True)
             (form,) = torch.autograd.grad(speed, t, create_graph=True)
-            (acceleration,) = torch.autograd.grad(form, probe)
+            (acceleration,) = torch.autograd.grad(form, probe, create_graph=create_graph)
         return acceleration
 
 
@@ -233,13 +274,22 @@ def register(manifold_class: type[geoopt.Manifold]) -> Callable[[_T], _T]:
 # What is no longer known of a manifold whose class overrides one of geoopt's methods: the operations that then ask
 # the manifold itself, as the generic geometry does.
 _ASKS = {
-    "inner": ("inner", "component_inner", "lower_index", "random_tangent", "acceleration"),
+    "inner": (
+        "inner",
+        "component_inner",
+        "lower_index",
+        "from_coordinates",
+        "to_coordinates",
+        "random_tangent",
+        "acceleration",
+        "connection",
+    ),
     "component_inner": ("component_inner",),
     "egrad2rgrad": ("raise_index",),
     "proju": ("project",),
     "projx": ("project_point",),
-    "retr": ("retract", "pullback"),
-    "expmap": ("exponential", "acceleration", "pullback"),
+    "retr": ("retract", "pullback", "retract_second_order"),
+    "expmap": ("exponential", "acceleration", "connection", "pullback", "retract_second_order"),
     "logmap": ("logarithm",),
     "transp": ("carry", "transport", "transport_back"),
 }
@@ -267,6 +317,11 @@ def geometry_of(manifold: geoopt.Manifold) -> Geometry:
     A class that derives from a registered one and overrides some of its methods is asked about those.
     """
     return _lookup(type(manifold))(manifold)  # type: ignore[arg-type]
+
+
+def _tracked(*tensors: Tensor) -> bool:
+    """Whether a result of these must carry a graph."""
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
 def points_in(x: Tensor, ndim: int) -> int:

@@ -94,7 +94,3 @@ class BirkhoffGeometry(Geometry):
 
     def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         return self.project(y, v)
-
-    def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        z = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
-        return self.project(x, (x.shape[-1] * x).sqrt() * z)

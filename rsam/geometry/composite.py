@@ -40,6 +40,9 @@ class _ForwardingGeometry(Geometry):
     def logarithm(self, x: Tensor, y: Tensor) -> Tensor:
         return self._forward("logarithm", x, y)
 
+    def retract_second_order(self, x: Tensor, u: Tensor) -> Tensor:
+        return self._forward("retract_second_order", x, u)
+
     def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         return self._forward("carry", x, y, v)
 
@@ -52,8 +55,8 @@ class _ForwardingGeometry(Geometry):
     def pullback(self, x: Tensor, u: Tensor, c: Tensor, exact: bool = False) -> Tensor:
         return self._forward("pullback", x, u, c, exact=exact)
 
-    def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return self._forward("random_tangent", x, generator=generator)
+    def connection(self, x: Tensor, c: Tensor, v: Tensor) -> Tensor:
+        return self._forward("connection", x, c, v)
 
     def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
         return self._forward("acceleration", x, v)
@@ -82,6 +85,28 @@ class ProductGeometry(_ForwardingGeometry):
 
     def dimension(self, x: Tensor) -> int:
         return sum(part.dimension(piece) for part, piece in zip(self._parts, self._split(x), strict=True))
+
+    def coordinates_shape(self, x: Tensor) -> torch.Size:
+        return torch.Size((*x.shape[:-1], sum(self._dimensions(x))))
+
+    def _dimensions(self, x: Tensor) -> list[int]:
+        """Dimension of each part of one point."""
+        one = x.detach().reshape(-1, x.shape[-1])[0]
+        return [part.dimension(piece) for part, piece in zip(self._parts, self._split(one), strict=True)]
+
+    def _split_coordinates(self, x: Tensor, z: Tensor) -> list[Tensor]:
+        pieces = z.split(self._dimensions(x), -1)
+        # a part may be a batch of its own, or flat of any shape
+        shapes = [part.coordinates_shape(piece) for part, piece in zip(self._parts, self._split(x), strict=True)]
+        return [piece.reshape(shape) for piece, shape in zip(pieces, shapes, strict=True)]
+
+    def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
+        columns = zip(self._parts, self._split(x), self._split_coordinates(x, z), strict=True)
+        return torch.cat([part.from_coordinates(y, w).reshape(*x.shape[:-1], -1) for part, y, w in columns], -1)
+
+    def to_coordinates(self, x: Tensor, c: Tensor) -> Tensor:
+        columns = zip(self._parts, self._split(x), self._split(c), strict=True)
+        return torch.cat([part.to_coordinates(y, d).reshape(*x.shape[:-1], -1) for part, y, d in columns], -1)
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         columns = zip(self._parts, self._split(x), self._split(u), self._split(v), strict=True)
@@ -117,6 +142,15 @@ class DelegatingGeometry(_ForwardingGeometry):
 
     def dimension(self, x: Tensor) -> int:
         return self._base.dimension(self._enter(x))
+
+    def coordinates_shape(self, x: Tensor) -> torch.Size:
+        return self._base.coordinates_shape(self._enter(x))
+
+    def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
+        return self._leave(self._base.from_coordinates(self._enter(x), z), x)
+
+    def to_coordinates(self, x: Tensor, c: Tensor) -> Tensor:
+        return self._base.to_coordinates(self._enter(x), self._enter(c))
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         return self._base.inner(*map(self._enter, (x, u, v)))
@@ -155,5 +189,8 @@ class ScaledGeometry(DelegatingGeometry):
     def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
         return super().lower_index(x, t) * self._scale2
 
-    def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return super().random_tangent(x, generator) / self.manifold.scale
+    def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
+        return super().from_coordinates(x, z) / self.manifold.scale
+
+    def to_coordinates(self, x: Tensor, c: Tensor) -> Tensor:
+        return super().to_coordinates(x, c) / self.manifold.scale

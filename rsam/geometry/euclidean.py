@@ -56,9 +56,17 @@ class EuclideanGeometry(Geometry):
     def pullback(self, x: Tensor, u: Tensor, c: Tensor, exact: bool = False) -> Tensor:
         return c
 
-    def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        scale = 2**0.5 if x.is_complex() else 1.0  # complex randn halves the variance between its two parts
-        return scale * torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
+    def coordinates_shape(self, x: Tensor) -> torch.Size:
+        return torch.Size((*x.shape, 2)) if x.is_complex() else x.shape
+
+    def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
+        return torch.view_as_complex(z) if x.is_complex() else z
+
+    def to_coordinates(self, x: Tensor, c: Tensor) -> Tensor:
+        return torch.view_as_real(c) if x.is_complex() else c
+
+    def connection(self, x: Tensor, c: Tensor, v: Tensor) -> Tensor:
+        return torch.zeros_like(v)
 
     def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
         return torch.zeros_like(v)

@@ -73,12 +73,15 @@ class LorentzGeometry(Geometry):
         carried = v + _minkowski(y, v) / (self.manifold.k - _minkowski(x, y)) * (x + y)
         return self.project(y, carried)
 
-    def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        z = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
-        origin = torch.zeros_like(x)
-        origin[..., 0] = self.manifold.k.sqrt()
-        z[..., 0] = 0
-        return self.carry(origin, x, z)
+    def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
+        # (0, z) carried from the origin (sqrt(k), 0)
+        root, space = self.manifold.k.sqrt(), x[..., 1:]
+        time = _dot(space, z) / root
+        return torch.cat((time, z + space * time / (root + x[..., :1])), -1)
+
+    def to_coordinates(self, x: Tensor, c: Tensor) -> Tensor:
+        root, space = self.manifold.k.sqrt(), x[..., 1:]
+        return c[..., 1:] + space * (c[..., :1] + _dot(space, c[..., 1:]) / (root + x[..., :1])) / root
 
     def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
         return _minkowski(v, v) / self.manifold.k * x

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rsam.geometry.base import Geometry, points_in, register
+from rsam.geometry.frames import symmetric_from_vector, symmetric_to_vector
 from rsam.geometry.symmetric import powers, sym
 
 __all__ = ["BoundedDomainGeometry", "UpperHalfGeometry"]
@@ -64,10 +65,19 @@ class _SiegelGeometry(Geometry):
         m = root @ middle @ inverse_root
         return sym(m @ v @ m.mT)
 
-    def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        z = 2**0.5 * torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
-        (root,) = powers(self._hermitian(x), 0.5)
-        return sym(root @ sym(z) @ root.mT) / self.scale**0.5
+    def retract_second_order(self, x: Tensor, u: Tensor) -> Tensor:
+        return self.retract(x, u + self.acceleration(x, u) / 2)
+
+    def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
+        n = x.shape[-1]
+        real, imaginary = (symmetric_from_vector(half, n) for half in z.chunk(2, -1))
+        root = torch.linalg.cholesky(self._hermitian(x))
+        return sym(root @ torch.complex(real, imaginary) @ root.mT) / self.scale**0.5
+
+    def to_coordinates(self, x: Tensor, c: Tensor) -> Tensor:
+        root = torch.linalg.cholesky(self._hermitian(x))
+        inner = root.mH @ sym(c) @ root.conj() / self.scale**0.5
+        return torch.cat((symmetric_to_vector(inner.real), symmetric_to_vector(inner.imag)), -1)
 
 
 @register(geoopt.UpperHalf)

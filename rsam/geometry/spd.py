@@ -10,6 +10,7 @@ from geoopt.manifolds.symmetric_positive_definite import SPDMetric
 from torch import Tensor
 
 from rsam.geometry.base import Geometry, points_in, register
+from rsam.geometry.frames import symmetric_from_vector, symmetric_to_vector
 from rsam.geometry.symmetric import powers, sym
 
 __all__ = ["SPDGeometry"]
@@ -64,10 +65,14 @@ class SPDGeometry(Geometry):
         e = root @ middle @ inverse_root
         return sym(e @ v @ e.mT)
 
-    def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        z = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
-        (root,) = powers(x, 0.5)
-        return sym(root @ sym(z) @ root)
+    def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
+        # by Cholesky: the symmetric root has no derivative where eigenvalues meet, as they do at the identity
+        root = torch.linalg.cholesky(x)
+        return sym(root @ symmetric_from_vector(z, x.shape[-1]) @ root.mT)
+
+    def to_coordinates(self, x: Tensor, c: Tensor) -> Tensor:
+        root = torch.linalg.cholesky(x)
+        return symmetric_to_vector(root.mT @ sym(c) @ root)
 
     def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
         return sym(v @ torch.linalg.solve(x, v))

@@ -22,6 +22,13 @@ def _unit(x: Tensor) -> Tensor:
     return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True)
 
 
+def _reflector(x: Tensor) -> tuple[Tensor, Tensor]:
+    """``w`` and ``m`` of the Householder reflection ``I - w w^T / m`` that takes ``x`` to plus or minus ``e_1``."""
+    first = x[..., :1]
+    sign = torch.where(first < 0, 1.0, -1.0).to(x.dtype)
+    return torch.cat((first - sign, x[..., 1:]), -1), 1 - sign * first
+
+
 @register(geoopt.Sphere)
 class SphereGeometry(Geometry):
     """Retraction by normalisation; both it and the exponential run along great circles.
@@ -83,8 +90,25 @@ class SphereGeometry(Geometry):
         tiny = torch.finfo(x.dtype).eps
         return torch.addcmul(v, _dot(y, v) / (1 + _dot(x, y)).clamp_min(tiny), x + y, value=-1)
 
-    def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return self.project(x, torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator))
+    def _subspace(self, x: Tensor) -> Tensor | None:
+        """Orthonormal basis ``(n, r)`` of the subspace, if there is one."""
+        if self._projector is None:
+            return None
+        values, vectors = torch.linalg.eigh(self._projector.to(x))
+        return vectors[:, values > 0.5]
+
+    def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
+        basis = self._subspace(x)
+        x = x if basis is None else x @ basis
+        w, m = _reflector(x)
+        v = torch.cat((torch.zeros_like(x[..., :1]), z), -1) - w * (_dot(x[..., 1:], z) / m)
+        return v if basis is None else v @ basis.mT
+
+    def to_coordinates(self, x: Tensor, c: Tensor) -> Tensor:
+        basis = self._subspace(x)
+        x, c = (x, c) if basis is None else (x @ basis, c @ basis)
+        w, m = _reflector(x)
+        return c[..., 1:] - x[..., 1:] * (_dot(w, c) / m)
 
     def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
         return -_dot(v, v) * x

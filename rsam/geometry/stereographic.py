@@ -72,8 +72,11 @@ class StereographicGeometry(Geometry):
         rotated = v + 2 / (1 + tangent2) * (once + skew(once))
         return rotated * self._factor(x) / self._factor(y)
 
-    def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator) / self._factor(x)
+    def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
+        return z / self._factor(x)
+
+    def to_coordinates(self, x: Tensor, c: Tensor) -> Tensor:
+        return c / self._factor(x)
 
     def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
         dot, square = (x * v).sum(-1, keepdim=True), (v * v).sum(-1, keepdim=True)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rsam.geometry.base import Geometry, points_in, register
+from rsam.geometry.frames import complement, complement_transpose, skew_from_vector, skew_to_vector
 from rsam.geometry.symmetric import sym
 
 __all__ = ["CanonicalStiefelGeometry", "EuclideanStiefelExactGeometry", "EuclideanStiefelGeometry"]
@@ -60,6 +61,8 @@ class _StiefelGeometry(Geometry):
     """What does not depend on the metric."""
 
     isometric = True
+    # Length of x a for the skew a with one entry 1 below the diagonal: what the metrics differ in.
+    _turn: float
 
     def key(self) -> tuple[Any, ...]:
         return (type(self.manifold),)
@@ -71,6 +74,18 @@ class _StiefelGeometry(Geometry):
     def project(self, x: Tensor, u: Tensor) -> Tensor:
         # not geoopt's canonical proju, u - x u^T x, which is no projection
         return u - x @ sym(x.mT @ u)
+
+    def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
+        # x a + x_perp k with a skew
+        n, p = x.shape[-2:]
+        turns = p * (p - 1) // 2
+        v = x @ skew_from_vector(z[..., :turns] / self._turn, p)
+        return v if n == p else v + complement(x, z[..., turns:].reshape(*z.shape[:-1], n - p, p))
+
+    def to_coordinates(self, x: Tensor, c: Tensor) -> Tensor:
+        n, p = x.shape[-2:]
+        turns = skew_to_vector(x.mT @ c) / self._turn
+        return turns if n == p else torch.cat((turns, complement_transpose(x, c).flatten(-2)), -1)
 
     def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """Rotate ``v`` by a rotation near the identity that takes ``x`` to ``y``.
@@ -89,6 +104,8 @@ class _StiefelGeometry(Geometry):
 @register(geoopt.EuclideanStiefel)
 class EuclideanStiefelGeometry(_StiefelGeometry):
     """Metric of the embedding, retraction by QR (Absil et al. 2008, Ex. 4.1.3)."""
+
+    _turn = 2**0.5
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         return (u * v).sum((-2, -1), keepdim=True)
@@ -109,9 +126,6 @@ class EuclideanStiefelGeometry(_StiefelGeometry):
         block = torch.cat((torch.cat((a, -s), -1), torch.cat((_eye(x, p).expand_as(a), a), -1)), -2)
         frame = torch.matrix_exp(block)[..., :p] @ torch.matrix_exp(-a)
         return _polish_or_factor(torch.cat((x, u), -1) @ frame)
-
-    def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return self.project(x, torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator))
 
     def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
         return -x @ (v.mT @ v)
@@ -139,6 +153,7 @@ class CanonicalStiefelGeometry(_StiefelGeometry):
     """
 
     retraction_order = 2
+    _turn = 1.0
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         a, b = x.mT @ u, x.mT @ v
@@ -166,11 +181,6 @@ class CanonicalStiefelGeometry(_StiefelGeometry):
 
     def transport_back(self, x: Tensor, u: Tensor, y: Tensor, v: Tensor, exact: bool = False) -> Tensor:
         return self._rotate(x, u, v, exact, inverse=True)
-
-    def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        z = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
-        b = x.mT @ z
-        return z + x @ ((b - b.mT) / 2**0.5 - b)
 
     def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
         a = x.mT @ v

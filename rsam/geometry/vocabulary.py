@@ -12,105 +12,28 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
-import geoopt
 import torch
 from torch import Tensor
 
-from rsam.geometry.base import Geometry, UnsupportedOperation, geometry_of
-from rsam.geometry.euclidean import EuclideanGeometry
+from rsam.geometry.lists import HALF, Manifolds, Tensors, map_points
 
 __all__ = [
-    "acceleration",
     "component_inner",
     "inner",
-    "is_plain",
     "logarithm",
     "lower_index",
-    "manifold_of",
     "norm",
     "pairing",
     "project",
     "project_points",
     "pullback",
     "raise_index",
-    "random_tangent",
     "retract",
     "riemannian_gradient",
     "transport",
     "transport_back",
 ]
-
-_EUCLIDEAN = geoopt.Euclidean()
-_HALF = (torch.bfloat16, torch.float16)
-# Stacking saves launches and costs copies; measured to pay below a few thousand elements a point.
-_STACK_BELOW = 2048
-
-Tensors = Sequence[Tensor]
-Manifolds = Sequence[geoopt.Manifold] | None
-
-
-def is_plain(tensor: Tensor) -> bool:
-    """Whether a tensor is Euclidean, so that any optimizer may step it."""
-    return isinstance(manifold_of(tensor), geoopt.Euclidean)
-
-
-def manifold_of(tensor: Tensor) -> geoopt.Manifold:
-    """Return the manifold a tensor lives on; :class:`geoopt.Euclidean` for a plain one."""
-    return getattr(tensor, "manifold", _EUCLIDEAN)
-
-
-def _map(
-    operation: str, points: Tensors, *vectors: Tensors, manifolds: Manifolds = None, stack: bool = True, **options: Any
-) -> list[Tensor]:
-    """Apply one operation of :class:`Geometry` to every point, stacking equals."""
-    if manifolds is None:
-        manifolds = [manifold_of(x) for x in points]
-    for column in (*vectors, manifolds):
-        if len(column) != len(points):
-            raise ValueError(f"{operation} got {len(points)} points but a list of {len(column)} beside them")
-    rows = list(zip(points, *vectors, strict=True))
-    results: dict[int, Tensor] = {}
-    groups: dict[Any, tuple[Geometry, list[int]]] = {}
-    for i, (x, manifold) in enumerate(zip(points, manifolds, strict=True)):
-        try:
-            geometry = geometry_of(manifold)
-            if not stack or x.numel() > _STACK_BELOW or isinstance(geometry, EuclideanGeometry):
-                results[i] = _apply(geometry, operation, rows[i], options)
-            else:
-                groups.setdefault((geometry.key(), x.shape, x.dtype, x.device), (geometry, []))[1].append(i)
-        except UnsupportedOperation as error:
-            raise _at(error, i, x) from error
-    for geometry, members in groups.values():
-        try:
-            if len(members) == 1:
-                results[members[0]] = _apply(geometry, operation, rows[members[0]], options)
-                continue
-            stacked = [torch.stack(column) for column in zip(*(rows[i] for i in members), strict=True)]
-            parts = _apply(geometry, operation, stacked, options).unbind()
-        except UnsupportedOperation as error:
-            raise _at(error, members[0], points[members[0]]) from error
-        results.update(zip(members, parts, strict=True))
-    return [results[i] for i in range(len(points))]
-
-
-def _apply(geometry: Geometry, operation: str, arguments: Sequence[Tensor], options: dict[str, Any]) -> Tensor:
-    dtype = arguments[0].dtype
-    try:
-        if dtype not in _HALF or isinstance(geometry, EuclideanGeometry):
-            return getattr(geometry, operation)(*arguments, **options)
-        return getattr(geometry, operation)(*(a.float() for a in arguments), **options).to(dtype)
-    except UnsupportedOperation:
-        raise
-    except NotImplementedError as error:  # as geoopt's abstract methods raise it, without a word
-        raise geometry.unsupported(operation) from error
-
-
-def _at(error: UnsupportedOperation, index: int, x: Tensor) -> UnsupportedOperation:
-    located = UnsupportedOperation(f"{error} (parameter {index} of the list, shape {tuple(x.shape)})")
-    located.index = index
-    return located
 
 
 def _scalar(terms: Sequence[Tensor]) -> Tensor:
@@ -138,7 +61,7 @@ def pairing(covectors: Tensors, tangents: Tensors) -> Tensor:
     """
     terms = []
     for c, t in zip(covectors, tangents, strict=True):
-        if c.dtype in _HALF:
+        if c.dtype in HALF:
             c, t = c.float(), t.float()
         terms.append(torch.vdot(c.reshape(-1), t.reshape(-1)).real)
     return _scalar(terms)
@@ -175,7 +98,7 @@ def raise_index(points: Tensors, covectors: Tensors, *, manifolds: Manifolds = N
     >>> rsam.geometry.raise_index([x], [torch.tensor([1.0, 0.0])])
     [tensor([0.1406, 0.0000], grad_fn=...)]
     """
-    return _map("raise_index", points, covectors, manifolds=manifolds)
+    return map_points("raise_index", points, covectors, manifolds=manifolds)
 
 
 #: The Riemannian gradient is the raised Euclidean one.
@@ -187,12 +110,12 @@ def lower_index(points: Tensors, tangents: Tensors, *, manifolds: Manifolds = No
 
     Arguments and errors as for :func:`raise_index`, to which it is the inverse on tangents.
     """
-    return _map("lower_index", points, tangents, manifolds=manifolds)
+    return map_points("lower_index", points, tangents, manifolds=manifolds)
 
 
 def inner(points: Tensors, us: Tensors, vs: Tensors, *, manifolds: Manifolds = None) -> Tensor:
     """Inner product of two tangents of the product manifold, a scalar. Errors as for :func:`raise_index`."""
-    return _scalar([term.sum() for term in _map("inner", points, us, vs, manifolds=manifolds)])
+    return _scalar([term.sum() for term in map_points("inner", points, us, vs, manifolds=manifolds)])
 
 
 def norm(points: Tensors, us: Tensors, *, manifolds: Manifolds = None) -> Tensor:
@@ -203,18 +126,18 @@ def norm(points: Tensors, us: Tensors, *, manifolds: Manifolds = None) -> Tensor
 def component_inner(points: Tensors, us: Tensors, *, manifolds: Manifolds = None) -> list[Tensor]:
     """Squared norms of the smallest independent components, of the shapes of the points (for Adam)."""
     # one at a time: the result has its own, broadcastable shape
-    terms = _map("component_inner", points, us, manifolds=manifolds, stack=False)
+    terms = map_points("component_inner", points, us, manifolds=manifolds, stack=False)
     return [term.expand(x.shape) for term, x in zip(terms, points, strict=True)]
 
 
 def project(points: Tensors, us: Tensors, *, manifolds: Manifolds = None) -> list[Tensor]:
     """Projections of ambient vectors onto the tangent spaces. Errors as for :func:`raise_index`."""
-    return _map("project", points, us, manifolds=manifolds)
+    return map_points("project", points, us, manifolds=manifolds)
 
 
 def project_points(points: Tensors, *, manifolds: Manifolds = None) -> list[Tensor]:
     """Nearby points on the manifolds for ambient tensors. Errors as for :func:`raise_index`."""
-    return _map("project_point", points, manifolds=manifolds)
+    return map_points("project_point", points, manifolds=manifolds)
 
 
 def retract(points: Tensors, tangents: Tensors, *, exact: bool = False, manifolds: Manifolds = None) -> list[Tensor]:
@@ -246,12 +169,12 @@ def retract(points: Tensors, tangents: Tensors, *, exact: bool = False, manifold
     >>> rsam.geometry.retract([x], [torch.tensor([0.0, 1.0])], exact=True, manifolds=[geoopt.Sphere()])
     [tensor([0.5403, 0.8415])]
     """
-    return _map("curve", points, tangents, manifolds=manifolds, exact=exact)
+    return map_points("curve", points, tangents, manifolds=manifolds, exact=exact)
 
 
 def logarithm(points: Tensors, ends: Tensors, *, manifolds: Manifolds = None) -> list[Tensor]:
     """Tangents at ``points`` whose geodesics reach ``ends`` at time one: ``retract(..., exact=True)`` undone."""
-    return _map("logarithm", points, ends, manifolds=manifolds)
+    return map_points("logarithm", points, ends, manifolds=manifolds)
 
 
 def transport(
@@ -264,7 +187,7 @@ def transport(
     manifolds: Manifolds = None,
 ) -> list[Tensor]:
     """Carry tangents ``vectors`` from ``points`` to ``ends = retract(points, tangents, exact=exact)``."""
-    return _map("transport", points, tangents, ends, vectors, manifolds=manifolds, exact=exact)
+    return map_points("transport", points, tangents, ends, vectors, manifolds=manifolds, exact=exact)
 
 
 def transport_back(
@@ -277,7 +200,7 @@ def transport_back(
     manifolds: Manifolds = None,
 ) -> list[Tensor]:
     """Carry tangents ``vectors`` at ``ends = retract(points, tangents, exact=exact)`` back to ``points``."""
-    return _map("transport_back", points, tangents, ends, vectors, manifolds=manifolds, exact=exact)
+    return map_points("transport_back", points, tangents, ends, vectors, manifolds=manifolds, exact=exact)
 
 
 def pullback(
@@ -289,26 +212,4 @@ def pullback(
     manifolds: Manifolds = None,
 ) -> list[Tensor]:
     r"""Covectors :math:`(D R_x(u))^\top c` at the points, for covectors ``c`` at ``retract(points, tangents)``."""
-    return _map("pullback", points, tangents, covectors, manifolds=manifolds, exact=exact)
-
-
-def random_tangent(
-    points: Tensors, *, generator: torch.Generator | None = None, manifolds: Manifolds = None
-) -> list[Tensor]:
-    r"""Isotropic normal tangents: covariance the inverse metric, so that :math:`E\|v\|_x^2` is the dimension.
-
-    Parameters
-    ----------
-    points : list of Tensor
-        Points.
-    generator : torch.Generator, optional
-        Source of randomness, on the device of the points.
-    manifolds : list of geoopt.Manifold, optional
-        Where the points live, if they do not say so themselves.
-    """
-    return _map("random_tangent", points, manifolds=manifolds, generator=generator)
-
-
-def acceleration(points: Tensors, velocities: Tensors, *, manifolds: Manifolds = None) -> list[Tensor]:
-    r"""Ambient accelerations :math:`\ddot\gamma(0)` of the geodesics with these velocities."""
-    return _map("acceleration", points, velocities, manifolds=manifolds)
+    return map_points("pullback", points, tangents, covectors, manifolds=manifolds, exact=exact)

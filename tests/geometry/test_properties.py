@@ -18,7 +18,12 @@ EXPONENTIAL = ["the retraction agrees with the geodesic", *LOGARITHM]
 SKIPPED = {
     "Stiefel": LOGARITHM,
     "Product": LOGARITHM,
-    "Birkhoff": [*EXPONENTIAL, "the acceleration is that of the geodesic"],
+    "Birkhoff": [
+        *EXPONENTIAL,
+        "the acceleration is that of the geodesic",
+        "the connection is half the slope of the acceleration",
+        "second order steps agree with the geodesic",
+    ],
     "UpperHalf": [*EXPONENTIAL, "the acceleration is that of the geodesic"],
     "BoundedDomain": [*EXPONENTIAL, "the acceleration is that of the geodesic"],
 }

@@ -68,7 +68,8 @@ def test_that_a_users_own_right_manifold_passes() -> None:
         "the retraction agrees with the geodesic",
         "the logarithm undoes the exponential",
         "the acceleration is that of the geodesic",
-        "random tangents are isotropic",
+        "the connection is half the slope of the acceleration",
+        "second order steps agree with the geodesic",
     )
 
 
@@ -146,7 +147,7 @@ class RightSphere(NativeGeometry):
         return _unit(cos * x + torch.where(angle2 > 0, angle.sin() / angle, 1 - angle2 / 6) * u)
 
     def dimension(self, x: Tensor) -> int:
-        return x.shape[-1] - 1
+        return x.numel() // x.shape[-1] * (x.shape[-1] - 1)
 
     def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self.project(x, torch.randn(x.shape, dtype=x.dtype, generator=generator))
@@ -189,6 +190,15 @@ MUTANTS = {
     P.the_pullback_is_the_adjoint_of_the_derivative: _mutant(pullback=lambda self, x, u, c, exact=False: c),
     P.steps_have_finite_derivatives_at_zero: _mutant(exponential=lambda self, x, u: self.manifold.expmap(x, u)),
     P.the_acceleration_is_that_of_the_geodesic: _mutant(acceleration=lambda self, x, v: torch.zeros_like(v)),
+    P.the_connection_is_half_the_slope_of_the_acceleration: _mutant(
+        connection=lambda self, x, c, v: 2 * RightSphere.connection(self, x, c, v)
+    ),
+    P.second_order_steps_agree_with_the_geodesic: _mutant(
+        retract_second_order=lambda self, x, u: _unit(x + u + (u * u).sum(-1, keepdim=True) * _first_axis(x))
+    ),
+    P.frames_are_orthonormal: _mutant(
+        from_coordinates=lambda self, x, z: 1.001 * RightSphere.from_coordinates(self, x, z)
+    ),
     P.random_tangents_are_isotropic: _mutant(
         random_tangent=lambda self, x, generator=None: 1.2 * RightSphere.random_tangent(self, x, generator)
     ),

@@ -23,9 +23,12 @@ from rsam.testing.properties.metric import (
     the_riemannian_gradient_represents_the_euclidean_one,
 )
 from rsam.testing.properties.second_order import (
+    frames_are_orthonormal,
     random_tangents_are_isotropic,
+    second_order_steps_agree_with_the_geodesic,
     steps_have_finite_derivatives_at_zero,
     the_acceleration_is_that_of_the_geodesic,
+    the_connection_is_half_the_slope_of_the_acceleration,
 )
 from rsam.testing.properties.steps import (
     a_step_stays_on_the_manifold,
@@ -52,12 +55,15 @@ __all__ = [
     "a_transported_tangent_is_tangent",
     "a_zero_step_goes_nowhere",
     "arguments_are_not_written_to",
+    "frames_are_orthonormal",
     "projecting_a_point_moves_it_nowhere",
     "raising_undoes_lowering",
     "random_tangents_are_isotropic",
+    "second_order_steps_agree_with_the_geodesic",
     "steps_begin_along_their_tangent",
     "steps_have_finite_derivatives_at_zero",
     "the_acceleration_is_that_of_the_geodesic",
+    "the_connection_is_half_the_slope_of_the_acceleration",
     "the_distance_along_a_geodesic_is_its_length",
     "the_gradient_is_the_slope_along_a_step",
     "the_logarithm_undoes_the_exponential",

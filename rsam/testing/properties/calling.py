@@ -43,6 +43,10 @@ _OPERATIONS: dict[str, Operation] = {
     # raised, since covectors are determined on tangents only
     "pullback": lambda g, x, u, a: g.raise_index(x, g.pullback(x, u, a)),
     "acceleration": lambda g, x, u, a: g.acceleration(x, u),
+    "connection": lambda g, x, u, a: g.connection(x, a, u),
+    "retract_second_order": lambda g, x, u, a: g.retract_second_order(x, u),
+    "to_coordinates": lambda g, x, u, a: g.to_coordinates(x, a),
+    "from_coordinates": lambda g, x, u, a: g.from_coordinates(x, g.to_coordinates(x, a)),
 }
 
 
@@ -89,6 +93,9 @@ def a_list_equals_its_members(geometry: Geometry, x: Tensor, u: Tensor, y: Tenso
         "transport_back": (tangents, ends, carried),
         "pullback": (tangents, covectors),
         "acceleration": (tangents,),
+        "connection": (covectors, tangents),
+        "retract_second_order": (tangents,),
+        "to_coordinates": (covectors,),
     }
     for name, columns in calls.items():
         operation = getattr(vocabulary, name)

@@ -7,12 +7,15 @@ from torch import Tensor
 
 from rsam.geometry import Geometry, pairing
 from rsam.testing.comparison import assert_close
-from rsam.testing.properties.common import largest, stretched
+from rsam.testing.properties.common import largest, product, stretched
 
 __all__ = [
+    "frames_are_orthonormal",
     "random_tangents_are_isotropic",
+    "second_order_steps_agree_with_the_geodesic",
     "steps_have_finite_derivatives_at_zero",
     "the_acceleration_is_that_of_the_geodesic",
+    "the_connection_is_half_the_slope_of_the_acceleration",
 ]
 
 
@@ -42,6 +45,49 @@ def the_acceleration_is_that_of_the_geodesic(geometry: Geometry, x: Tensor, v: T
     ends = geometry.exponential(x, h * v) + geometry.exponential(x, -h * v)
     expected = (ends - 2 * x) / h**2
     assert_close(geometry.acceleration(x, v), expected, "the acceleration", scale=largest(x) / h**2, slack=4)
+
+
+def second_order_steps_agree_with_the_geodesic(geometry: Geometry, x: Tensor, v: Tensor) -> None:
+    """Raise unless :meth:`retract_second_order` has the geodesic's acceleration, by a central difference."""
+    v = stretched(geometry, x, v)
+    h = float(torch.finfo(x.dtype).eps) ** 0.25  # balances h^2 with eps / h^2
+    ends = geometry.retract_second_order(x, h * v) + geometry.retract_second_order(x, -h * v)
+    acceleration = geometry.acceleration(x, v)
+    assert_close((ends - 2 * x) / h**2, acceleration, "the acceleration of the step", scale=largest(x) / h**2, slack=4)
+
+
+def the_connection_is_half_the_slope_of_the_acceleration(
+    geometry: Geometry, x: Tensor, u: Tensor, v: Tensor, a: Tensor
+) -> None:
+    """Raise unless ``connection(x, a, u)`` pairs with ``v`` to the polarised ``<a, acceleration>``, symmetrically."""
+    u, v = stretched(geometry, x, u), stretched(geometry, x, v)
+    sums, differences = geometry.acceleration(x, u + v), geometry.acceleration(x, u - v)
+    expected = pairing([a], [sums - differences]) / 4
+    scale = largest(a) * max(largest(sums), largest(differences))
+    for first, second in ((u, v), (v, u)):
+        actual = pairing([geometry.connection(x, a, first)], [second])
+        assert_close(actual, expected, "the pairing of connection(x, a, u) with v", scale=scale)
+
+
+def frames_are_orthonormal(geometry: Geometry, x: Tensor, v: Tensor, a: Tensor) -> None:
+    """Raise unless coordinates are an isometry from ``R^dimension`` onto the tangent space, and back its transpose."""
+    shape = geometry.coordinates_shape(x)
+    if shape.numel() != geometry.dimension(x):
+        raise AssertionError(f"{tuple(shape)} coordinates, but the dimension is {geometry.dimension(x)}")
+    generator = torch.Generator(x.device).manual_seed(0)
+    y, z = (torch.randn(shape, dtype=x.real.dtype, device=x.device, generator=generator) for _ in range(2))
+    t, u = geometry.from_coordinates(x, y), geometry.from_coordinates(x, z)
+    assert_close(geometry.project(x, u), u, "the projection of a tangent made of coordinates")
+    for first, second in ((t, u), (u, u)):
+        coordinates = pairing([y if first is t else z], [z])
+        scale = largest(geometry.lower_index(x, first)) * largest(second)
+        assert_close(product(geometry, x, first, second), coordinates, "the inner product", scale=scale)
+    slope = pairing([geometry.to_coordinates(x, a)], [z])
+    assert_close(slope, pairing([a], [u]), "the pairing of to_coordinates(a) with z", scale=largest(a) * largest(u))
+    v = stretched(geometry, x, v)
+    there = geometry.to_coordinates(x, geometry.lower_index(x, v))
+    scale = largest(geometry.lower_index(x, v)) * largest(u)
+    assert_close(geometry.from_coordinates(x, there), v, "a tangent made of its own coordinates", scale=scale)
 
 
 def random_tangents_are_isotropic(geometry: Geometry, x: Tensor, v: Tensor) -> None:

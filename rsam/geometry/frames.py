@@ -1,0 +1,145 @@
+r"""Orthonormal tangent frames: what they are made of on spheres, frames and symmetric matrices.
+
+A frame at ``x`` is a linear isometry :math:`B_x` from :math:`\mathbb{R}^d` onto the tangent space. Everything here is
+smooth in ``x``, so that losses may be differentiated through random tangents :math:`B_x z`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from rsam.geometry.base import Geometry
+
+__all__ = [
+    "complement",
+    "complement_transpose",
+    "numerical_frame",
+    "skew_from_vector",
+    "skew_to_vector",
+    "symmetric_from_vector",
+    "symmetric_to_vector",
+]
+
+
+def _reflector(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Return ``w``, ``m``, ``s`` of the orthogonal ``q = I - w m^-1 w^T`` that takes ``x`` to ``s`` over zeros.
+
+    ``x`` is ``(*batch, n, p)`` with orthonormal columns and ``s`` diagonal of signs. With ``w = x - [s; 0]`` and
+    ``m = w^T x`` it is a product of ``p`` Householder reflections in one block; with their signs ``m`` is well
+    conditioned (Ballard et al. 2014, Reconstructing Householder vectors from tall-skinny QR).
+    """
+    p = x.shape[-1]
+    packed, tau = torch.geqrf(x.detach())
+    # where a column needs no reflection LAPACK makes none, and leaves the sign that makes m singular
+    negative = (packed.diagonal(dim1=-2, dim2=-1) < 0) ^ (tau == 0)
+    s = torch.where(negative, -1.0, 1.0).to(x.dtype).diag_embed()
+    w = torch.cat((x[..., :p, :] - s, x[..., p:, :]), -2)
+    return w, torch.eye(p, dtype=x.dtype, device=x.device) - s @ x[..., :p, :], s
+
+
+def complement(x: Tensor, k: Tensor) -> Tensor:
+    """``x_perp k`` with an orthonormal basis ``x_perp`` of the complement of the columns of ``x``; O(npq)."""
+    p = x.shape[-1]
+    w, m, _ = _reflector(x)
+    padded = torch.cat((torch.zeros_like(k[..., :1, :]).expand(*k.shape[:-2], p, k.shape[-1]), k), -2)
+    return padded - w @ torch.linalg.solve(m.mT, x[..., p:, :].mT @ k)
+
+
+def complement_transpose(x: Tensor, c: Tensor) -> Tensor:
+    """``x_perp^T c``: the transpose of :func:`complement`."""
+    p = x.shape[-1]
+    w, m, _ = _reflector(x)
+    return c[..., p:, :] - x[..., p:, :] @ torch.linalg.solve(m, w.mT @ c)
+
+
+def _places(n: int, offset: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows and columns of the lower triangle, and for every entry of a matrix its place in them."""
+    rows, columns = torch.tril_indices(n, n, -offset, device=device)
+    places = torch.zeros(n, n, dtype=torch.long, device=device)
+    places[rows, columns] = places[columns, rows] = torch.arange(len(rows), device=device)
+    return torch.stack((rows, columns)), places
+
+
+def _symmetric_scale(n: int, like: Tensor) -> Tensor:
+    root = math.sqrt(0.5)
+    return torch.full((n, n), root, dtype=like.dtype, device=like.device).fill_diagonal_(1)
+
+
+def symmetric_from_vector(z: Tensor, n: int) -> Tensor:
+    """Symmetric ``(*batch, n, n)`` with Frobenius norm that of ``z``, ``(*batch, n (n + 1) / 2)``."""
+    return z[..., _places(n, 0, z.device)[1]] * _symmetric_scale(n, z)
+
+
+def symmetric_to_vector(a: Tensor) -> Tensor:
+    """Transpose of :func:`symmetric_from_vector`, for any square ``a``."""
+    n = a.shape[-1]
+    (rows, columns), _ = _places(n, 0, a.device)
+    scaled = a * _symmetric_scale(n, a)
+    return (scaled.tril() + scaled.triu(1).mT)[..., rows, columns]
+
+
+def skew_from_vector(z: Tensor, p: int) -> Tensor:
+    """Skew-symmetric ``(*batch, p, p)`` whose lower triangle is ``z``, of Frobenius norm ``sqrt(2)`` times its norm."""
+    if p == 1:
+        return z.new_zeros(*z.shape[:-1], 1, 1)
+    full = z[..., _places(p, 1, z.device)[1]]
+    return full.tril(-1) - full.triu(1)
+
+
+def skew_to_vector(a: Tensor) -> Tensor:
+    """Transpose of :func:`skew_from_vector`, for any square ``a``."""
+    (rows, columns), _ = _places(a.shape[-1], 1, a.device)
+    return (a - a.mT)[..., rows, columns]
+
+
+def _independent(gram: Tensor) -> Tensor:
+    """Unit rows ``(*batch, d, n)`` that choose a well conditioned basis out of ``n`` vectors with these products."""
+    rest = gram
+    rows: list[Tensor] = []
+    first = rest.diagonal(dim1=-2, dim2=-1).amax(-1, keepdim=True)
+    while True:
+        pivots = rest.diagonal(dim1=-2, dim2=-1)
+        largest = pivots.amax(-1, keepdim=True)
+        if len(rows) == gram.shape[-1] or not (largest > first * math.sqrt(torch.finfo(gram.dtype).eps)).any():
+            return torch.stack(rows, -2) if rows else gram[..., :0, :]
+        # the first of the large ones, not the largest: among equals rounding would choose
+        place = (pivots > largest / 2).to(gram.dtype).argmax(-1, keepdim=True)
+        rows.append(torch.zeros_like(pivots).scatter(-1, place, 1.0))
+        column = (rest @ rows[-1].unsqueeze(-1)).squeeze(-1)
+        pivot = pivots.gather(-1, place).unsqueeze(-1)
+        rest = rest - column.unsqueeze(-1) * column.unsqueeze(-2) / pivot
+
+
+def numerical_frame(geometry: Geometry, x: Tensor) -> Tensor:
+    """Orthonormal tangents ``(d, *x.shape)`` at every point of ``x``, for a geometry without a closed form.
+
+    From projected unit vectors and their inner products, in memory of the square of a point's size. Independent ones
+    are chosen, then orthonormalised by Cholesky, which is smooth in ``x`` while the choice stays.
+    """
+    ndim = geometry.manifold.ndim
+    point, batch = x.shape[x.dim() - ndim :], x.shape[: x.dim() - ndim]
+    n = math.prod(point)
+    units = torch.eye(n, dtype=x.dtype, device=x.device)
+    if x.is_complex():
+        units = torch.cat((units, 1j * units))
+    units = units.reshape(-1, *([1] * len(batch)), *point).expand(-1, *x.shape)
+    points = x.expand_as(units)
+    tangents = geometry.project(points, units)
+    covectors = geometry.lower_index(points, tangents)
+
+    def flat(t: Tensor) -> Tensor:  # (*batch, units, real numbers of a point)
+        t = torch.view_as_real(t) if t.is_complex() else t
+        return t.reshape(t.shape[0], *batch, -1).movedim(0, -2)
+
+    tangents, gram = flat(tangents), flat(tangents) @ flat(covectors).mT
+    chosen = _independent(gram.detach())
+    root = torch.linalg.cholesky(chosen @ gram @ chosen.mT)
+    frame = torch.linalg.solve_triangular(root, chosen @ tangents, upper=False).movedim(-2, 0)
+    if x.is_complex():
+        frame = torch.view_as_complex(frame.reshape(*frame.shape[:-1], n, 2).contiguous())
+    return frame.reshape(-1, *x.shape)

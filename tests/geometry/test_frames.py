@@ -1,0 +1,103 @@
+"""Orthonormal tangent frames beyond the properties: smooth in the point, and right in the awkward places."""
+
+from __future__ import annotations
+
+import geoopt
+import pytest
+import torch
+from torch import Tensor
+
+from rsam import geometry
+from rsam.geometry import geometry_of
+from rsam.testing.places import ambient_dtype
+from tests.geometry.cases import MANIFOLDS, Make
+
+
+def _sample(manifold: geoopt.Manifold, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """A generic point and tangent, from the projections of fixed noise."""
+    generator = torch.Generator().manual_seed(3)
+    on = geometry_of(manifold)
+    noise = 0.3 * torch.randn(2, *shape, dtype=ambient_dtype(manifold, torch.float64), generator=generator)
+    inside = 1j * torch.eye(shape[-1]) if isinstance(manifold, geoopt.UpperHalf) else 0
+    x = on.project_point(noise[0] + inside)
+    return x, on.project(x, noise[1])
+
+
+@pytest.mark.parametrize(("name", "make", "shape"), MANIFOLDS, ids=[name for name, _, _ in MANIFOLDS])
+def test_that_frames_are_differentiable_in_the_point(name: str, make: Make, shape: tuple[int, ...]) -> None:
+    manifold = make().double()
+    on = geometry_of(manifold)
+    x, u = _sample(manifold, shape)
+    generator = torch.Generator().manual_seed(4)
+    z = torch.randn(on.coordinates_shape(x), dtype=torch.float64, generator=generator)
+    a = torch.randn(x.shape, dtype=x.dtype, generator=generator)
+
+    def component(t: Tensor) -> Tensor:
+        # 0 t: the frame of a flat space is constant
+        return geometry.pairing([a], [on.from_coordinates(on.retract(x, t * u), z)]) + 0 * t
+
+    t = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(component(t), t)
+    h = 1e-5  # error h^2 against rounding 1e-16 / h, both 1e-10 or so
+    numeric = (component(t.detach() + h) - component(t.detach() - h)) / (2 * h)
+    torch.testing.assert_close(slope, numeric, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("manifold", [geoopt.EuclideanStiefel(), geometry.CanonicalStiefel()], ids=lambda m: m.name)
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, 1, -1), (-1, -1, -1)])
+def test_that_frames_are_orthonormal_at_signed_unit_vectors(manifold: geoopt.Manifold, signs: tuple[int, ...]) -> None:
+    # where a Householder reflection with the wrong sign divides by zero
+    x = torch.eye(5, 3, dtype=torch.float64) * torch.tensor(signs)
+    frame = torch.eye(9, dtype=torch.float64)
+    v = geometry_of(manifold).from_coordinates(x.expand(9, 5, 3), frame)
+    products = geometry_of(manifold).inner(x, v[:, None], v[None]).squeeze()
+    torch.testing.assert_close(products, frame)
+
+
+class Squashed(geoopt.Manifold):
+    """The plane with lengths that depend on the place; a user's manifold without a geometry."""
+
+    name, ndim, reversible = "Squashed", 1, False
+
+    def inner(self, x: Tensor, u: Tensor, v: Tensor | None = None, *, keepdim: bool = False) -> Tensor:
+        return ((1 + x**2) * u * (u if v is None else v)).sum(-1, keepdim=keepdim)
+
+    def proju(self, x: Tensor, u: Tensor) -> Tensor:
+        return u
+
+    def egrad2rgrad(self, x: Tensor, u: Tensor) -> Tensor:
+        return u / (1 + x**2)
+
+    projx = retr = expmap = transp = _check_point_on_manifold = _check_vector_on_tangent = proju  # not asked
+
+
+def test_that_a_users_manifold_has_a_frame_without_registering_one() -> None:
+    x = torch.tensor([[1.0, 2.0], [0.0, 3.0]], dtype=torch.float64)
+    z = torch.ones(2, 2, dtype=torch.float64)
+    (v,) = geometry.from_coordinates([x], [z], manifolds=[Squashed()])
+    torch.testing.assert_close(v, 1 / (1 + x**2).sqrt())
+    (there,) = geometry.to_coordinates([x], [x], manifolds=[Squashed()])
+    torch.testing.assert_close(there.sort().values, (x / (1 + x**2).sqrt()).sort().values)  # in some order
+
+
+def test_that_a_user_registers_a_frame_in_one_decorated_function() -> None:
+    class Half(Squashed):
+        pass
+
+    @geometry.register(Half)
+    def from_coordinates(manifold: geoopt.Manifold, x: Tensor, z: Tensor) -> Tensor:
+        return z.flip(-1) / (1 + x**2).sqrt()
+
+    x, z = torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 0.0]])
+    (v,) = geometry.from_coordinates([x], [z], manifolds=[Half()])
+    torch.testing.assert_close(v, torch.tensor([[0.0, 0.2**0.5]]))
+    (there,) = geometry.to_coordinates([x], [x], manifolds=[Half()])  # transposed by differentiation
+    torch.testing.assert_close(there, torch.tensor([[2 * 0.2**0.5, 0.5**0.5]]))
+
+
+def test_that_rademacher_coordinates_are_signs_and_others_refused() -> None:
+    points = [torch.zeros(1000), torch.zeros(3, dtype=torch.complex64)]
+    signs, pairs = geometry.random_coordinates(points, distribution="rademacher")
+    assert set(signs.tolist()) == {-1.0, 1.0} and pairs.shape == (3, 2)
+    with pytest.raises(ValueError, match="'normal' or 'rademacher', got 'uniform'"):
+        geometry.random_coordinates(points, distribution="uniform")  # type: ignore[arg-type]
