@@ -1,0 +1,218 @@
+"""Forms of torch's layers that can be differentiated more than once.
+
+Some of torch's fused kernels have no second or third derivative, and a few have a wrong one (torch 2.4 to 2.14, found
+by finite differences). Here they are replaced by operations that torch differentiates rightly, for as long as a
+context lasts.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+
+__all__ = ["differentiable"]
+
+_warned: set[str] = set()
+
+
+def differentiable(order: int = 3) -> AbstractContextManager[Any]:
+    """Context in which forwards are built that reverse mode can differentiate ``order`` times.
+
+    Values are those of the unmodified layers up to rounding, and running statistics advance as ever. Replaced are
+
+    - from order 2 on: fused attention by its math form; RNN, LSTM and GRU kernels of cuDNN by their composite form;
+      ``weight_norm``, whose fused kernel has a silently wrong second derivative; ``hardsigmoid``;
+    - from order 3 on: batch norm and instance norm with batch statistics (no third derivative, in torch 2.4 a silently
+      wrong one) and layer norm (silently wrong third derivative).
+
+    Attention and cuDNN are mentioned in a warning, once a process, since they cost memory and time. Not replaced, and
+    without a second derivative in torch: ``EmbeddingBag``, ``CTCLoss``, ``MultiMarginLoss``,
+    ``MultiLabelMarginLoss``, flex attention, ``SyncBatchNorm`` across processes, whatever :func:`torch.compile` made,
+    and custom functions marked ``once_differentiable``; in torch 2.4 also ``grid_sample``, ``cdist`` and ``pdist``. At
+    third order ``pdist`` and ``logcumsumexp`` give NaN. A part under :mod:`torch.utils.checkpoint` is recomputed in the
+    backward pass, which has to run in the context too.
+
+    Parameters
+    ----------
+    order : int
+        How many derivatives will be taken: 3 for the gradient of a curvature, 2 for a curvature, or for the gradient
+        of a gradient norm. 1 changes nothing.
+
+    Returns
+    -------
+    context manager
+        A torch function mode; affects this thread.
+
+    Examples
+    --------
+    >>> import torch, rsam.derivatives
+    >>> x = torch.randn(4, 2, requires_grad=True)
+    >>> norm = torch.nn.BatchNorm1d(2)
+    >>> with rsam.derivatives.differentiable():
+    ...     loss = norm(x).pow(3).sum()
+    >>> for _ in range(3):
+    ...     (g,) = torch.autograd.grad(loss, x, create_graph=True)
+    ...     loss = g.pow(2).sum()
+    >>> g.shape
+    torch.Size([4, 2])
+    """
+    return _Differentiable(order) if order > 1 else nullcontext()
+
+
+class _Differentiable(TorchFunctionMode):
+    """Intercepts torch's functions; itself off while one of the replacements runs."""
+
+    def __init__(self, order: int) -> None:
+        super().__init__()
+        self._replacements = {**_SECOND, **_THIRD} if order > 2 else _SECOND
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self._replacements.get(func, func)(*args, **(kwargs or {}))
+
+
+def _say_once(kind: str, reason: str) -> None:
+    if kind not in _warned:
+        _warned.add(kind)
+        warnings.warn(f"{kind} is computed {reason}", stacklevel=4)
+
+
+# -- second order -----------------------------------------------------------------------------------------------
+
+
+def _attention(*args: Any, **kwargs: Any) -> Tensor:
+    _say_once("scaled_dot_product_attention", "in its math form, since the fused kernels have no second derivative")
+    with sdpa_kernel(SDPBackend.MATH):
+        return F.scaled_dot_product_attention(*args, **kwargs)
+
+
+def _multi_head_attention(*args: Any, **kwargs: Any) -> Any:
+    if not kwargs.get("need_weights", True):  # else torch computes the weights, and attention by them
+        _say_once("scaled_dot_product_attention", "in its math form, since the fused kernels have no second derivative")
+    with sdpa_kernel(SDPBackend.MATH):
+        return F.multi_head_attention_forward(*args, **kwargs)
+
+
+def _composite(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """A recurrent kernel without cuDNN; oneDNN's, on the CPU, can be differentiated rightly."""
+
+    def run(*args: Any) -> Any:
+        if not args[0].is_cuda or not torch.backends.cudnn.enabled:
+            return kernel(*args)
+        _say_once(kernel.__name__, "without cuDNN, whose kernel has no second derivative")
+        with torch.backends.cudnn.flags(enabled=False):
+            return kernel(*args)
+
+    return run
+
+
+def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    return v * (g / torch.norm_except_dim(v, 2, dim))
+
+
+def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+    return F.hardsigmoid(input, inplace) if inplace else F.relu6(input + 3) / 6
+
+
+# -- third order ------------------------------------------------------------------------------------------------
+
+
+def _normalise(
+    input: Tensor, dims: list[int], weight: Tensor | None, bias: Tensor | None, shape: list[int], eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalised and scaled values, means and biased variances over some dimensions, at least in float32."""
+    x = input.to(torch.promote_types(input.dtype, torch.float32))
+    count = math.prod(x.shape[d] for d in dims)
+    # sums: the derivatives of a mean divide tensors of full size
+    mean = x.sum(dims, keepdim=True) / count
+    centred = x - mean
+    variance = (centred * centred).sum(dims, keepdim=True) / count
+    scale = torch.rsqrt(variance + eps)
+    if weight is not None:
+        scale = scale * weight.to(x.dtype).view(shape)
+    y = centred * scale if bias is None else torch.addcmul(bias.to(x.dtype).view(shape), centred, scale)
+    return y.to(input.dtype), mean, variance
+
+
+def _update(running: Tensor | None, batch: Tensor, momentum: float) -> None:
+    # through .data, as torch's kernel does it: a version count would invalidate graphs that hold the buffer
+    if running is not None:
+        running.data.mul_(1 - momentum).add_(batch.detach().to(running.dtype), alpha=momentum)
+
+
+def _batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    if not training:
+        return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    channels = input.shape[1]
+    count = input.numel() // max(channels, 1)
+    if count == 1:
+        raise ValueError(f"batch norm in training needs more than 1 value per channel, got input {tuple(input.shape)}")
+    shape = [1, channels] + [1] * (input.dim() - 2)
+    y, mean, variance = _normalise(input, [0, *range(2, input.dim())], weight, bias, shape, eps)
+    _update(running_mean, mean.flatten(), momentum)
+    _update(running_var, variance.flatten() * (count / (count - 1)), momentum)
+    return y
+
+
+def _instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    channels, count = input.shape[1], math.prod(input.shape[2:])
+    if not use_input_stats or count == 1:  # torch refuses the latter
+        return F.instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
+    shape = [1, channels] + [1] * (input.dim() - 2)
+    y, mean, variance = _normalise(input, list(range(2, input.dim())), weight, bias, shape, eps)
+    _update(running_mean, mean.mean(0).flatten(), momentum)
+    _update(running_var, variance.mean(0).flatten() * (count / (count - 1)), momentum)
+    return y
+
+
+def _layer_norm(
+    input: Tensor,
+    normalized_shape: list[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,  # an argument of torch.layer_norm only
+) -> Tensor:
+    return _normalise(input, list(range(-len(normalized_shape), 0)), weight, bias, list(normalized_shape), eps)[0]
+
+
+_SECOND: dict[Any, Callable[..., Any]] = {
+    F.scaled_dot_product_attention: _attention,
+    # its body runs with the mode off, which then does not see the attention inside
+    F.multi_head_attention_forward: _multi_head_attention,
+    torch._weight_norm: _weight_norm,
+    F.hardsigmoid: _hardsigmoid,
+    **{kernel: _composite(kernel) for kernel in (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)},
+}
+_THIRD: dict[Any, Callable[..., Any]] = {
+    F.batch_norm: _batch_norm,
+    F.instance_norm: _instance_norm,
+    F.layer_norm: _layer_norm,
+    torch.layer_norm: _layer_norm,
+}

@@ -1,0 +1,77 @@
+"""Evaluate a model without leaving a trace in its buffers or in the random state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.nn.parameter import is_lazy
+
+__all__ = ["no_trace", "random_state", "set_random_state"]
+
+
+def random_state() -> list[Tensor]:
+    """State of torch's global random generators, of the CPU and of CUDA devices in use."""
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [])]
+
+
+def set_random_state(states: list[Tensor]) -> None:
+    """Put back what :func:`random_state` returned."""
+    torch.set_rng_state(states[0])
+    if len(states) > 1:
+        torch.cuda.set_rng_state_all(states[1:])
+
+
+@contextmanager
+def no_trace() -> Iterator[None]:
+    """Context in which evaluations of any module leave buffers and the global random state as they were.
+
+    A module that is called within it works on clones of its buffers and of those of its submodules; the buffers
+    themselves, the same tensor objects, are put back at the end, also after an exception. They are never written to,
+    so that a graph which was built before and needs them can still be differentiated, and a graph built inside keeps
+    the clones that it needs. May be nested. Weights, ``.grad`` and Python attributes are not looked after, nor are
+    buffers that :func:`torch.func.functional_call` lends to a module, or those of a module compiled in place
+    (``model.compile()``; ``torch.compile(model)`` is fine).
+
+    Examples
+    --------
+    >>> import torch, rsam.derivatives
+    >>> norm = torch.nn.BatchNorm1d(2)
+    >>> with rsam.derivatives.no_trace():
+    ...     _ = norm(torch.randn(8, 2))
+    >>> norm.running_mean, norm.num_batches_tracked
+    (tensor([0., 0.]), tensor(0))
+    """
+    originals: dict[nn.Module, dict[str, Tensor]] = {}
+    clones: dict[int, Tensor] = {}  # by the identity of the original, which `originals` keeps alive: ties stay ties
+
+    def clone(buffer: Tensor) -> Tensor:
+        if id(buffer) not in clones:
+            clones[id(buffer)] = buffer.clone()
+        return clones[id(buffer)]
+
+    def visit(module: nn.Module, args: Any) -> None:
+        # what torch.compile made calls this from outside, for all of its parts; within, it could not be traced
+        if torch.compiler.is_compiling() or module in originals:
+            return
+        for part in module.modules():  # all at once: a forward may use a buffer of a child that it never calls
+            if part not in originals:
+                held = {name: b for name, b in part._buffers.items() if b is not None and not is_lazy(b)}
+                originals[part] = held
+                for name, b in held.items():  # one by one: a scripted module's buffers have no update
+                    part._buffers[name] = clone(b)
+
+    state = random_state()
+    handle = register_module_forward_pre_hook(visit)
+    try:
+        yield
+    finally:
+        handle.remove()
+        for part, held in originals.items():
+            for name, b in held.items():
+                part._buffers[name] = b
+        set_random_state(state)
