@@ -1,0 +1,27 @@
+"""Differentiable penalties on flatness that follow the manifolds of the parameters.
+
+Each is a ``torch.nn.Module`` that is added to a training loss: ``(loss + penalty(closure)).backward()``, or at least
+cost ``penalty.objective(closure).backward()``. ``method="exact"`` differentiates the loss twice or three times,
+``method="difference"`` needs gradients only.
+
+Which form of the trace to use: :class:`FisherTrace`, which is never negative and needs one derivative less; or
+:class:`HessianTrace` with ``clamp=0`` and a small weight that is raised gradually, since the trace of the Hessian of a
+loss that is not convex has no lower bound and training will find that out.
+"""
+
+from rsam.derivatives import NoHigherDerivative, differentiable
+from rsam.losses.fisher_trace import FisherTrace
+from rsam.losses.gradient_norm import GradientNorm
+from rsam.losses.hessian_trace import HessianTrace
+from rsam.losses.penalty import Penalty
+from rsam.losses.sharpness import Sharpness
+
+__all__ = [
+    "FisherTrace",
+    "GradientNorm",
+    "HessianTrace",
+    "NoHigherDerivative",
+    "Penalty",
+    "Sharpness",
+    "differentiable",
+]

@@ -1,0 +1,138 @@
+"""Differences of a loss and of its gradient along curves that agree with geodesics to second order.
+
+Plain parameters, whose curves are straight, go through ``torch._foreach``; the others through autograd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from rsam import geometry
+from rsam.losses.evaluation import Evaluations, full_precision
+
+__all__ = ["add", "forward_difference", "symmetric_sum", "tangent_parts"]
+
+
+@torch.no_grad()
+def add(xs: Sequence[Tensor], ys: Sequence[Tensor], factor: float = 1.0) -> list[Tensor]:
+    """Return ``x + factor * y`` for each, without a graph."""
+    return list(torch._foreach_add(list(xs), list(ys), alpha=factor)) if xs else []
+
+
+def forward_difference(
+    params: list[Tensor],
+    gradient: list[Tensor],
+    direction: list[Tensor],
+    step: float,
+    evaluate: Evaluations,
+    cotangent: Tensor | None = None,
+) -> tuple[Tensor, list[Tensor]]:
+    r"""What is evaluated at :math:`R_x(t r)`, and the change of the gradient, :math:`t\,\mathrm{Hess}[r] + O(t^2)`.
+
+    Parameters
+    ----------
+    params, gradient : list of Tensor
+        The point and the Euclidean gradient there.
+    direction : list of Tensor
+        Tangents ``r``.
+    step : float
+        The ``t``.
+    evaluate : Evaluations
+        The same function's values and gradients.
+    cotangent : Tensor, optional
+        What makes the gradients of a function that is no scalar.
+
+    Returns
+    -------
+    tuple of Tensor and list of Tensor
+        The value, and the change as covectors at ``params``.
+    """
+    plain, curved = _split(params)
+    points = _pick(params, curved)
+    with full_precision(params), _placing(curved):
+        tangents = [(step * direction[i]).detach().requires_grad_() for i in curved]
+        ends = geometry.retract_second_order(points, tangents)
+    value, moved = evaluate(
+        _merge(plain, add(_pick(params, plain), _pick(direction, plain), step), curved, ends), cotangent
+    )
+    change = add(moved, gradient, -1)
+    if curved:
+        with full_precision(params), torch.no_grad():
+            # gradient of the function lifted to the tangent space, whose Hessian at zero is the Riemannian one
+            lifted = torch.autograd.grad(ends, tangents, _pick(moved, curved))
+        bent = add(lifted, _pick(gradient, curved), -1)
+        change = tangent_parts(params, _merge(plain, _pick(change, plain), curved, bent))
+    return value, change
+
+
+@torch.no_grad()
+def tangent_parts(params: list[Tensor], covectors: list[Tensor]) -> list[Tensor]:
+    """Parts of covectors that pair with tangents.
+
+    The normal parts of a difference are no derivatives: they do not vanish with the step, would be divided by it, and
+    swamp whoever clips gradients by their norm.
+    """
+    plain, curved = _split(params)
+    if not curved:
+        return covectors
+    with full_precision(params), _placing(curved):
+        points = _pick(params, curved)
+        bent = geometry.lower_index(points, geometry.raise_index(points, _pick(covectors, curved)))
+    return _merge(plain, _pick(covectors, plain), curved, bent)
+
+
+def symmetric_sum(
+    params: list[Tensor], coordinates: list[Tensor], step: float, evaluate: Evaluations
+) -> tuple[tuple[Tensor, Tensor], list[Tensor]]:
+    r"""Losses at :math:`R_x(\pm t B_x z)`, and the gradient in ``x`` of their sum, ``z`` being fixed."""
+    plain, curved = _split(params)
+    points = _pick(params, curved)
+    with full_precision(params), _placing(curved):
+        tangents = geometry.from_coordinates(points, _pick(coordinates, curved))
+        ends = [geometry.retract_second_order(points, [t * v for v in tangents]) for t in (step, -step)]
+    losses, gradients = [], []
+    for t, end in zip((step, -step), ends, strict=True):
+        straight = add(_pick(params, plain), _pick(coordinates, plain), t)
+        loss, gradient = evaluate(_merge(plain, straight, curved, end))
+        losses.append(loss)
+        gradients.append(gradient)
+    total = add(gradients[0], gradients[1])
+    if curved:
+        with full_precision(params):
+            bent = torch.autograd.grad([*ends[0], *ends[1]], points, [g[i] for g in gradients for i in curved])
+        total = _merge(plain, _pick(total, plain), curved, bent)
+    return (losses[0], losses[1]), total
+
+
+def _split(params: Sequence[Tensor]) -> tuple[list[int], list[int]]:
+    """Places of plain parameters, whose coordinates are their own, and of the others."""
+    places: tuple[list[int], list[int]] = ([], [])
+    for i, p in enumerate(params):
+        places[p.is_complex() or not geometry.is_plain(p)].append(i)
+    return places
+
+
+@contextmanager
+def _placing(places: list[int]) -> Iterator[None]:
+    """Context in which an error about a sublist gives the place in the whole list."""
+    try:
+        yield
+    except geometry.UnsupportedOperation as error:
+        if error.index is not None:
+            error.index = places[error.index]
+        raise
+
+
+def _pick(tensors: Sequence[Tensor], places: list[int]) -> list[Tensor]:
+    return [tensors[i] for i in places]
+
+
+def _merge(plain: list[int], first: Sequence[Tensor], curved: list[int], second: Sequence[Tensor]) -> list[Tensor]:
+    if not curved:
+        return list(first)
+    placed = {**dict(zip(plain, first, strict=True)), **dict(zip(curved, second, strict=True))}
+    return [placed[i] for i in range(len(placed))]

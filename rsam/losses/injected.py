@@ -1,0 +1,45 @@
+"""A number with a gradient that was computed elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["inject"]
+
+
+class _Injected(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, covectors: list[Tensor], *tensors: Tensor) -> Tensor:
+        ctx.covectors = covectors
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Any, ...]:
+        # torch's once_differentiable would let a second derivative pass as zero
+        if torch.is_grad_enabled():
+            raise RuntimeError("a penalty by differences does not support double backward; use method='exact'")
+        factor = grad_output.reshape(())
+        return (None, None, *(factor.to(c.device, c.dtype) * c for c in ctx.covectors))
+
+
+def inject(value: Tensor, covectors: Sequence[Tensor], tensors: Sequence[Tensor]) -> Tensor:
+    """Return ``value`` as a function of ``tensors`` whose gradient is ``covectors``.
+
+    Parameters
+    ----------
+    value : Tensor
+        Scalar without a graph.
+    covectors, tensors : sequence of Tensor
+        Of the same shapes, one by one.
+
+    Returns
+    -------
+    Tensor
+        Scalar; ``backward`` adds ``covectors``, times the gradient that arrives, to what the tensors get. A second
+        derivative raises RuntimeError.
+    """
+    return _Injected.apply(value, list(covectors), *tensors)

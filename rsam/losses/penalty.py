@@ -1,0 +1,290 @@
+"""What all penalties share: their parameters, their two ways of being called, and what they refuse."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from rsam import geometry
+from rsam.derivatives import check_graph, differentiable, explain, no_trace
+from rsam.derivatives.diagnosis import NoHigherDerivative
+from rsam.losses.differences import add
+from rsam.losses.evaluation import Evaluations, all_finite, full_precision, leaves
+from rsam.losses.injected import inject
+
+__all__ = ["Closure", "Estimate", "Method", "Params", "Penalty"]
+
+Closure = Callable[[], Any]
+Method = Literal["exact", "difference"]
+Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]]
+Estimate = tuple[Tensor, list[Tensor], float]  # a value, and covectors and a factor whose product is its gradient
+
+
+class Penalty(nn.Module):
+    """Base class of the penalties; see :class:`~rsam.losses.GradientNorm` for the parameters that all share.
+
+    A subclass says what its exact value is, and what value and gradient differences give.
+    """
+
+    #: How often the gradient of the exact value differentiates the loss.
+    order: int = 2
+
+    def __init__(self, params: Params, weight: float, method: Method, step: float | None) -> None:
+        super().__init__()
+        self._named = _named(params)
+        if method not in ("exact", "difference"):
+            raise ValueError(f"method must be 'exact' or 'difference', got {method!r}")
+        if step is not None and not 0 < step < math.inf:
+            raise ValueError(f"step must be positive and finite, got {step!r}")
+        self.weight = weight
+        self.method: Method = method
+        self.step = step
+        self._weighs()
+
+    # -- what a subclass says ------------------------------------------------------------------------------------
+
+    def _exact(self, subject: Tensor) -> Tensor:
+        """Value with a graph, from the loss (or the outputs) with its graph."""
+        raise NotImplementedError
+
+    def _estimate(self, loss: Tensor, gradient: list[Tensor], evaluate: Evaluations) -> Estimate:
+        """Value and its gradient from the loss, its gradient, and evaluations of both elsewhere."""
+        raise NotImplementedError
+
+    # -- calling -------------------------------------------------------------------------------------------------
+
+    def forward(self, loss: Tensor | Closure) -> Tensor:
+        """Return ``weight`` times the penalty, a scalar to add to the training loss.
+
+        Parameters
+        ----------
+        loss : Tensor or callable
+            The training loss with its graph (``method="exact"`` only; build it within
+            :func:`rsam.losses.differentiable`), or a closure that returns it, and does not call ``backward``.
+            A closure is evaluated without a trace: weights, ``.grad``, buffers and the random state stay as they
+            were, and all evaluations of one call see the same random numbers.
+
+        Returns
+        -------
+        Tensor
+            Scalar. With weight 0 it is zero and nothing is evaluated.
+
+        Raises
+        ------
+        ValueError
+            For a loss that is no scalar or has no graph, and for a parameter that it does not depend on.
+        RuntimeError
+            If something is not finite.
+        NoHigherDerivative
+            If a layer cannot be differentiated as often as needed; a RuntimeError.
+        UnsupportedOperation
+            If a manifold lacks what is needed; names both.
+        """
+        if not self._weighs():
+            return self._nothing()
+        if isinstance(loss, Tensor):
+            if self.method == "difference":
+                raise ValueError(
+                    f"{type(self).__name__} by differences evaluates the loss at other weights: pass a closure that "
+                    "returns the loss, not the loss"
+                )
+            with torch.enable_grad():
+                return self._derive(loss)
+        with no_trace(), torch.enable_grad():
+            if self.method == "exact":
+                with differentiable(self.order):
+                    subject = loss()
+                return self._derive(subject, loss)
+            return self._difference(loss)
+
+    def objective(self, closure: Closure) -> Tensor:
+        """Return the loss plus ``weight`` times the penalty, sharing the evaluation of the loss.
+
+        Buffers and the random state advance as by one call of the closure; all else leaves no trace.
+
+        Parameters
+        ----------
+        closure : callable
+            Returns the loss, without calling ``backward``.
+
+        Returns
+        -------
+        Tensor
+            Scalar whose ``backward`` reaches all that the loss depends on, not only the penalty's parameters. By
+            differences the gradients are computed here already; hooks on parameters then see them twice.
+
+        Raises
+        ------
+        ValueError, RuntimeError, UnsupportedOperation
+            As for :meth:`forward`.
+        """
+        with torch.enable_grad():
+            if not self._weighs():
+                return self._loss_of(closure())
+            if self.method == "difference":
+                return self._objective_by_difference(closure)
+            with differentiable(self.order):
+                outcome = closure()
+            loss = self._loss_of(outcome)
+            return loss + self._derive(self._subject_of(outcome), closure).to(loss.device)
+
+    def _loss_of(self, outcome: Any) -> Tensor:
+        """The loss in what the closure of :meth:`objective` returned."""
+        return outcome
+
+    def _subject_of(self, outcome: Any) -> Any:
+        """What the penalty is of, in what the closure of :meth:`objective` returned."""
+        return outcome
+
+    def _derive(self, subject: Any, closure: Closure | None = None) -> Tensor:
+        """Weighted exact value."""
+        params = self._live()
+        self._check(subject)
+
+        def again() -> None:
+            with differentiable(self.order):
+                closure()  # type: ignore[misc]
+
+        try:
+            with full_precision(params), self._locating():
+                value = self._exact(subject)
+            check_graph(value, self.order)
+        except geometry.UnsupportedOperation:
+            raise
+        except RuntimeError as error:
+            better = explain(error, None if closure is None else again, order=self.order)
+            if not isinstance(better, NoHigherDerivative):
+                raise
+            raise NoHigherDerivative(f"{better}; method='difference' needs gradients only") from error
+        if not all_finite([subject, value]):
+            raise RuntimeError(f"{type(self).__name__} is {value.item()}: the loss or a derivative of it is not finite")
+        return self.weight * (value if value.requires_grad else value + self._nothing())
+
+    def _difference(self, closure: Closure) -> Tensor:
+        """Weighted value and gradient by differences; called without a trace."""
+        params = self._live()
+        evaluate = Evaluations(closure, self._gradient, params)
+        loss = closure()
+        self._check(loss)
+        value, covectors, factor = self._estimated(loss.detach(), self._gradient(loss), evaluate)
+        return inject(self.weight * value, torch._foreach_mul(covectors, self.weight * factor), params)
+
+    def _objective_by_difference(self, closure: Closure) -> Tensor:
+        params = self._live()
+        evaluate = Evaluations(closure, self._gradient, params)
+        loss = closure()
+        self._check(loss)
+        # the graph of the loss is used up here, so that it is differentiated once
+        reached = leaves(loss)
+        gradients = dict(zip(map(id, reached), self._autograd(loss, reached), strict=True))
+        gradient = self._complete([gradients.get(id(p)) for p in params])
+        value, covectors, factor = self._estimated(loss.detach(), gradient, evaluate)
+        sums = add(gradient, covectors, self.weight * factor)
+        gradients.update(zip(map(id, params), sums, strict=True))
+        held = [(gradients[id(leaf)], leaf) for leaf in reached if gradients[id(leaf)] is not None]
+        return inject(loss.detach() + self.weight * value.to(loss.device), *zip(*held, strict=True))
+
+    def _estimated(self, loss: Tensor, gradient: list[Tensor], evaluate: Evaluations) -> Estimate:
+        with self._locating():
+            value, covectors, factor = self._estimate(loss, gradient, evaluate)
+        if not all_finite([loss, value, *covectors]):  # one look, since a gradient that is not finite shows here
+            what = "its change at moved weights" if all_finite([loss, *gradient]) else "its gradient"
+            raise RuntimeError(f"{type(self).__name__}: the loss ({loss.item()}) or {what} is not finite")
+        return value, covectors, factor
+
+    # -- parameters ----------------------------------------------------------------------------------------------
+
+    def _live(self) -> list[Tensor]:
+        """The parameters that are not frozen."""
+        live = [p for _, p in self._named if p.requires_grad]
+        if not live:
+            raise ValueError(f"{type(self).__name__}: all of the parameters are frozen (requires_grad is False)")
+        return live
+
+    def _describe(self, index: int) -> str:
+        """Words for one of the live parameters."""
+        name, p = [(name, p) for name, p in self._named if p.requires_grad][index]
+        return f"parameter {name} (shape {tuple(p.shape)}, {type(geometry.manifold_of(p)).__name__})"
+
+    def _gradient(self, outcome: Tensor, cotangent: Tensor | None = None, **options: bool) -> list[Tensor]:
+        return self._complete(self._autograd(outcome, self._live(), cotangent, **options))
+
+    def _autograd(
+        self,
+        outcome: Tensor | list[Tensor],
+        tensors: list[Tensor],
+        cotangent: Tensor | list[Tensor] | None = None,
+        retain_graph: bool | None = None,
+        create_graph: bool = False,
+    ) -> list[Tensor | None]:
+        try:
+            with full_precision(tensors):
+                return list(
+                    torch.autograd.grad(outcome, tensors, cotangent, retain_graph, create_graph, allow_unused=True)
+                )
+        except RuntimeError as error:
+            if "second time" in str(error):
+                raise RuntimeError("the graph of the loss is gone: a closure must not call backward itself") from error
+            raise
+
+    def _complete(self, gradient: list[Tensor | None]) -> list[Tensor]:
+        for i, g in enumerate(gradient):
+            if g is None:
+                raise ValueError(
+                    f"{type(self).__name__}: the loss does not depend on {self._describe(i)}; leave it out of params"
+                )
+        return gradient  # type: ignore[return-value]
+
+    @contextmanager
+    def _locating(self) -> Iterator[None]:
+        """Context in which an error about a manifold names the parameter."""
+        try:
+            yield
+        except geometry.UnsupportedOperation as error:
+            if error.index is None:
+                raise
+            located = geometry.UnsupportedOperation(f"{self._describe(error.index)}: {error}")
+            located.index = error.index
+            raise located from error
+
+    # -- checks --------------------------------------------------------------------------------------------------
+
+    def _weighs(self) -> bool:
+        if not 0 <= self.weight < math.inf:
+            raise ValueError(f"weight must be finite and not negative, got {self.weight!r}")
+        return self.weight != 0
+
+    def _nothing(self) -> Tensor:
+        return torch.zeros((), device=self._named[0][1].device, requires_grad=True)
+
+    def _check(self, loss: Any) -> None:
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise ValueError(f"{type(self).__name__} needs a scalar loss, got {got}")
+        self._check_graph_of(loss)
+
+    def _check_graph_of(self, tensor: Tensor) -> None:
+        if not tensor.requires_grad:
+            raise ValueError(
+                f"{type(self).__name__} got a tensor without a graph: compute it from the parameters with gradients "
+                "enabled, and do not detach it or take its item()"
+            )
+
+
+def _named(params: Params) -> list[tuple[str, Tensor]]:
+    if isinstance(params, Tensor):
+        raise ValueError("params must be an iterable of tensors, got a tensor")
+    named: dict[int, tuple[str, Tensor]] = {}
+    for i, entry in enumerate(params):
+        name, p = (repr(entry[0]), entry[1]) if isinstance(entry, tuple) else (str(i), entry)
+        if not isinstance(p, Tensor) or not p.is_leaf:
+            raise ValueError(f"parameter {name} must be a leaf tensor, got {type(p).__name__}")
+        named.setdefault(id(p), (name, p))
+    if not named:
+        raise ValueError("params is empty")
+    return list(named.values())

@@ -1,0 +1,67 @@
+"""Expected rise of the loss under random perturbations as a penalty."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from rsam.losses.evaluation import Evaluations
+from rsam.losses.penalty import Estimate, Params
+from rsam.losses.probes import Distribution, RandomPenalty
+
+__all__ = ["Sharpness"]
+
+
+class Sharpness(RandomPenalty):
+    r"""Penalty :math:`E\,L(R_x(\rho v)) - L(x)`, the sensitivity to isotropic noise in the weights.
+
+    The noise has standard deviation ``rho`` in each direction of an orthonormal frame of the tangent space, and comes
+    in pairs :math:`\pm v`, which cancels the first-order term. To second order this is :math:`\rho^2/2` times the
+    trace of the Riemannian Hessian (the expected sharpness of Neyshabur et al. 2017). Its gradient is the exact one of
+    the sampled estimate and needs gradients of the loss only: so there is no choice of ``method``, and a closure is
+    needed. A training step takes ``1 + 2 probes`` gradient evaluations.
+
+    Parameters
+    ----------
+    params, weight
+        As for :class:`~rsam.losses.GradientNorm`.
+    rho : float
+        Standard deviation of the noise, positive; may be set at any time.
+    probes : int
+        How many pairs to average over.
+    distribution, seed
+        As for :class:`~rsam.losses.HessianTrace`; the default is normal noise.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range, for no parameters, or one that is no leaf.
+
+    Examples
+    --------
+    >>> import torch, rsam.losses
+    >>> weight = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    >>> penalty = rsam.losses.Sharpness([weight], rho=0.1, distribution="rademacher")
+    >>> penalty(lambda: weight.square().sum())
+    tensor(0.0200, grad_fn=<...>)
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        rho: float,
+        *,
+        weight: float = 1.0,
+        probes: int = 1,
+        distribution: Distribution = "normal",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(params, weight, "difference", None, probes, distribution, seed)
+        if not 0 < rho < math.inf:
+            raise ValueError(f"rho must be positive and finite, got {rho!r}")
+        self.rho = rho
+
+    def _estimate(self, loss: Tensor, gradient: list[Tensor], evaluate: Evaluations) -> Estimate:
+        change, covectors, factor = self.second_difference(self._live(), loss, gradient, self.rho, evaluate)
+        return change / 2, covectors, factor / 2

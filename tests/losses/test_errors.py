@@ -1,0 +1,163 @@
+"""That mistakes are named, and leave weights and gradients alone."""
+
+from __future__ import annotations
+
+import geoopt
+import pytest
+import torch
+from torch import nn
+
+import rsam
+from rsam.losses import FisherTrace, GradientNorm, HessianTrace, Sharpness
+from tests.losses.problems import PENALTIES
+
+BOTH = pytest.mark.parametrize("method", ["exact", "difference"])
+
+
+def weights() -> nn.Parameter:
+    return nn.Parameter(torch.tensor([1.0, 2.0]))
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda p: GradientNorm([]), "empty"),
+        (lambda p: GradientNorm(p), "iterable"),
+        (lambda p: GradientNorm([p * 2]), "parameter 0 must be a leaf"),
+        (lambda p: GradientNorm([("w", 3.0)]), "parameter 'w' must be a leaf tensor, got float"),
+        (lambda p: GradientNorm([p], method="exactly"), "method must be 'exact' or 'difference', got 'exactly'"),
+        (lambda p: GradientNorm([p], p=3), "p must be 1 or 2, got 3"),
+        (lambda p: GradientNorm([p], weight=-1.0), "weight"),
+        (lambda p: GradientNorm([p], weight=float("nan")), "weight"),
+        (lambda p: GradientNorm([p], step=0.0), "step must be positive"),
+        (lambda p: HessianTrace([p], probes=0), "probes must be a positive integer, got 0"),
+        (lambda p: HessianTrace([p], probes=1.5), "probes"),
+        (lambda p: HessianTrace([p], distribution="uniform"), "distribution must be 'normal' or 'rademacher'"),
+        (lambda p: HessianTrace([p], clamp=float("inf")), "clamp"),
+        (lambda p: FisherTrace([p], likelihood="poisson"), "likelihood must be one of"),
+        (lambda p: Sharpness([p], rho=0.0), "rho must be positive"),
+    ],
+)
+def test_options_out_of_range(make, says) -> None:
+    with pytest.raises(ValueError, match=says):
+        make(weights())
+
+
+def test_options_that_have_no_meaning() -> None:
+    with pytest.raises(TypeError, match="method"):
+        Sharpness([weights()], 0.1, method="exact")
+    with pytest.raises(TypeError, match="distribution"):
+        FisherTrace([weights()], distribution="normal")
+
+
+def test_a_weight_set_later_is_checked_too() -> None:
+    w = weights()
+    penalty = GradientNorm([w])
+    penalty.weight = -1.0
+    with pytest.raises(ValueError, match="weight"):
+        penalty(w.sum())
+
+
+def test_frozen_parameters_are_left_out_until_none_is_left() -> None:
+    w, v = weights(), weights()
+    penalty = GradientNorm([w, v], p=2)
+    v.requires_grad_(False)
+    assert penalty(lambda: w.square().sum() + v.sum()).item() == 20  # |2 w|^2
+    w.requires_grad_(False)
+    with pytest.raises(ValueError, match="frozen"):
+        penalty(lambda: w.sum())
+
+
+LOSSES = {
+    "no graph": (lambda w: w.detach().sum(), ValueError, "without a graph"),
+    "a number": (lambda w: w.sum().item(), ValueError, "scalar loss, got float"),
+    "a vector": (lambda w: 2 * w, ValueError, r"scalar loss, got shape \(2,\)"),
+    "not finite": (lambda w: w.sum() / 0, RuntimeError, "not finite"),
+    "gradient not finite": (lambda w: (w - w).abs().sqrt().sum(), RuntimeError, "not finite"),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("kind", [GradientNorm, HessianTrace])
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_that_are_none(name, kind, method) -> None:
+    w = weights()
+    w.grad = torch.ones(2)
+    loss, error, says = LOSSES[name]
+    for call in (kind([w], method=method), kind([w], method=method).objective):
+        with pytest.raises(error, match=says):
+            call(lambda: loss(w))
+    assert w.tolist() == [1, 2]
+    assert w.grad.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_a_parameter_outside_of_the_graph_is_named(name) -> None:
+    w = weights()
+    unused = geoopt.ManifoldParameter(torch.tensor([0.6, 0.8]), manifold=geoopt.Sphere())
+    layer = nn.Linear(2, 3)
+    says = r"does not depend on parameter 'unused' \(shape \(2,\), Sphere\)"
+    penalty = PENALTIES[name]([("w", w), ("unused", unused)])
+    fisher = isinstance(penalty, FisherTrace)
+
+    def outputs():
+        return layer(w)[None]
+
+    def loss():
+        return outputs().square().sum()
+
+    with pytest.raises(ValueError, match=says):
+        penalty(outputs if fisher else loss)
+    with pytest.raises(ValueError, match=says):
+        penalty.objective((lambda: (loss(), outputs())) if fisher else loss)
+    assert w.grad is None
+
+
+def test_differences_need_a_closure() -> None:
+    w = weights()
+    for penalty in (GradientNorm([w], method="difference"), Sharpness([w], 0.1)):
+        with pytest.raises(ValueError, match="pass a closure"):
+            penalty(w.square().sum())
+
+
+@BOTH
+def test_a_closure_that_calls_backward(method) -> None:
+    w = weights()
+
+    def closure():
+        loss = w.square().sum()
+        loss.backward()
+        return loss
+
+    with pytest.raises(RuntimeError, match="must not call backward"):
+        GradientNorm([w], method=method).objective(closure)
+
+
+@BOTH
+def test_outputs_and_losses_are_told_apart(method) -> None:
+    w = weights()
+    penalty = FisherTrace([w], method=method)
+    with pytest.raises(ValueError, match="outputs"):
+        penalty(lambda: w.sum())
+    with pytest.raises(ValueError, match=r"\(loss, outputs\)"):
+        penalty.objective(lambda: w.sum())
+
+
+@BOTH
+def test_a_manifold_without_second_order_is_named(method) -> None:
+    w = weights()
+    p = geoopt.ManifoldParameter(torch.eye(3) / 2 + 1 / 6, manifold=geoopt.BirkhoffPolytope())
+    before = p.detach().clone()
+    params = [("weight", w), ("mixing", p)]
+    for penalty in (HessianTrace(params, method=method), Sharpness(params, 0.1)):
+        with pytest.raises(rsam.geometry.UnsupportedOperation, match=r"parameter 'mixing' .*Birkhoff") as caught:
+            penalty(lambda: p.square().sum() * w.sum())
+        assert caught.value.index == 1
+    assert torch.equal(p, before)
+
+
+def test_second_derivatives_of_a_difference_are_refused() -> None:
+    w = weights()
+    total = GradientNorm([w], method="difference").objective(lambda: w.pow(3).sum())
+    with pytest.raises(RuntimeError, match="double backward"):
+        torch.autograd.grad(total, w, create_graph=True)

@@ -1,0 +1,113 @@
+"""That every gradient is the derivative of the value it comes with, the probes being fixed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import rsam
+from rsam.losses import FisherTrace, GradientNorm, HessianTrace, Sharpness
+from tests.losses.problems import MANIFOLDS, PENALTIES, closure_for, derivative, on
+
+# By name: step of the central difference, and tolerance. Exact gradients, and those of the sampled three-point
+# difference, are off by the squared step and by rounding divided by it. Those of the other two by differences are
+# forward differences of length 1e-6, off by that and by 1e-16/1e-6.
+STEPS = dict.fromkeys(PENALTIES, (1e-4, 1e-6))
+STEPS["gradient_norm_difference"] = STEPS["fisher_trace_difference"] = (1e-4, 1e-4)
+OPTIONS = {
+    "gradient_norm_difference": {"step": 1e-6},
+    "fisher_trace_difference": {"step": 1e-6, "probes": 2},
+    "fisher_trace": {"probes": 2},
+    "hessian_trace": {"probes": 2},
+    "hessian_trace_difference": {"step": 0.05, "probes": 2},
+    "sharpness": {"probes": 2},
+}
+
+
+def make(name, params, **options):
+    return PENALTIES[name](params, **OPTIONS.get(name, {}), **options)
+
+
+@pytest.mark.parametrize("manifold", MANIFOLDS)
+@pytest.mark.parametrize("name", PENALTIES)
+def test_gradient_is_that_of_the_value(name, manifold) -> None:
+    problem = on(manifold)
+    tangents = rsam.geometry.random_tangent(problem.points, generator=torch.Generator().manual_seed(1))
+
+    def value():  # made anew each time: the same probes
+        penalty = make(name, problem.points, weight=0.7)
+        return penalty(closure_for(penalty, problem))
+
+    gradient = torch.autograd.grad(value(), problem.points)
+    found = rsam.geometry.pairing(gradient, tangents).item()
+    step, tolerance = STEPS[name]
+    assert found == pytest.approx(derivative(value, problem.points, tangents, step), rel=tolerance, abs=tolerance)
+
+
+@pytest.mark.parametrize("manifold", ["plain", "sphere", "ball"])
+@pytest.mark.parametrize("name", PENALTIES)
+def test_objective_is_loss_plus_penalty(name, manifold) -> None:
+    problem = on(manifold)
+    penalty, again = (make(name, problem.points, weight=0.7) for _ in range(2))
+    summed = problem.loss() + penalty(closure_for(penalty, problem))
+    shared = again.objective(closure_for(again, problem, objective=True))
+    torch.testing.assert_close(shared, summed)
+    expected, found = (torch.autograd.grad(total, problem.points) for total in (summed, shared))
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("name", ["gradient_norm", "hessian_trace", "fisher_trace"])
+def test_a_tensor_at_hand_gives_the_same(name) -> None:
+    problem = on("sphere")
+    penalty, again = (make(name, problem.points) for _ in range(2))
+    closure = closure_for(penalty, problem)
+    assert penalty(closure()).item() == again(closure).item()
+
+
+@pytest.mark.parametrize(
+    ("exact", "difference"),
+    [
+        (lambda p: GradientNorm(p), lambda p: GradientNorm(p, method="difference")),
+        (lambda p: GradientNorm(p, p=2), lambda p: GradientNorm(p, p=2, method="difference")),
+        (lambda p: HessianTrace(p), lambda p: HessianTrace(p, method="difference")),
+        (lambda p: FisherTrace(p), lambda p: FisherTrace(p, method="difference")),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_default_steps_bring_differences_near_the_exact_form(exact, difference, dtype) -> None:
+    problem = on("stiefel")
+    for p in problem.points:
+        p.data = p.data.to(dtype)
+    problem.mixing = [m.to(dtype) for m in problem.mixing]
+    values, tangents = [], []
+    for make_penalty in (exact, difference):
+        penalty = make_penalty(problem.points)
+        value = penalty(closure_for(penalty, problem))
+        values.append(value.item())
+        # raised: the normal part of a covector means nothing, and differs
+        tangents.append(rsam.geometry.raise_index(problem.points, torch.autograd.grad(value, problem.points)))
+    # both errors are about the square root of the rounding error, times constants of the problem
+    tolerance = 100 * torch.finfo(dtype).eps ** 0.5
+    assert values[1] == pytest.approx(values[0], rel=tolerance)
+    for a, b in zip(*tangents, strict=True):
+        torch.testing.assert_close(b, a, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", ["gradient_norm_difference", "fisher_trace_difference"])
+def test_differences_have_no_huge_normal_part(name) -> None:
+    """Which an optimizer would project away, but clipping by norm would not."""
+    problem = on("sphere")
+    penalty = PENALTIES[name](problem.points)
+    gradient = torch.autograd.grad(penalty(closure_for(penalty, problem)), problem.points)
+    tangent = rsam.geometry.raise_index(problem.points, gradient)
+    for g, t in zip(gradient, tangent, strict=True):
+        assert g.norm() < 10 * t.norm()
+
+
+def test_sharpness_tends_to_the_trace() -> None:
+    problem = on("spd")
+    rho = 1e-3
+    sharpness = Sharpness(problem.points, rho, distribution="rademacher")(problem.loss)
+    trace = HessianTrace(problem.points)(problem.loss)
+    # the next term of the series is rho^4
+    assert sharpness.item() == pytest.approx(rho**2 / 2 * trace.item(), rel=1e-4)
