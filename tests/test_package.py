@@ -12,8 +12,16 @@ import pytest
 import rsam
 
 ROOT = Path(rsam.__file__).parent
-# each part may import those to the left of it
-ORDER = ["geometry", "optim", "nn", "testing"]
+# what each part may import
+MAY_IMPORT = {
+    "geometry": set(),
+    "derivatives": set(),
+    "optim": {"geometry"},
+    "nn": {"geometry", "optim"},
+    "curvature": {"geometry", "derivatives"},
+    "losses": {"geometry", "derivatives"},
+    "testing": {"geometry"},
+}
 
 
 def _imports(file: Path) -> set[str]:
@@ -25,12 +33,28 @@ def _imports(file: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("part", ORDER)
-def test_imports_run_down_the_list_only(part) -> None:
+@pytest.mark.parametrize("part", MAY_IMPORT)
+def test_imports_run_one_way_only(part) -> None:
     files = list((ROOT / part).rglob("*.py")) or [ROOT / f"{part}.py"]
-    allowed = {*ORDER[: ORDER.index(part) + 1]}
     for file in files:
-        assert _imports(file) <= allowed, file
+        assert _imports(file) <= {*MAY_IMPORT[part], part}, file
+
+
+def test_every_part_is_listed() -> None:
+    parts = {path.stem for path in ROOT.iterdir() if path.is_dir() or path.suffix == ".py"}
+    assert parts - {"__init__", "__pycache__", "py"} == set(MAY_IMPORT)
+
+
+def test_what_needs_an_extra_says_which() -> None:
+    code = "import sys; sys.modules['curvlinops'] = None; import rsam; rsam.curvature"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "pip install 'rsam[curvature]'" in done.stderr
+
+
+def test_that_extras_are_there_without_being_imported() -> None:
+    assert rsam.curvature.trace and rsam.testing.check_manifold
+    with pytest.raises(AttributeError, match="curvatur"):
+        rsam.curvatur  # noqa: B018
 
 
 def test_importing_rsam_needs_no_extra() -> None:

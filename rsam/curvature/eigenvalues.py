@@ -1,0 +1,166 @@
+"""Extreme eigenvalues of an operator, with a bound on their error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from curvlinops._torch_base import PyTorchLinearOperator
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+from torch import Tensor
+from tqdm import tqdm
+
+from rsam.curvature.estimate import generator_of
+
+__all__ = ["Eigenpairs", "top_eigenvalues"]
+
+# Rows of a matrix that may be written down as a whole.
+_DENSE = 4096
+
+
+@dataclass(frozen=True)
+class Eigenpairs:
+    """Some eigenvalues of a symmetric operator.
+
+    Attributes
+    ----------
+    values : Tensor
+        Shape ``(k,)``, the most extreme first.
+    vectors : Tensor
+        Shape ``(size, k)``: orthonormal coordinates; ``operator.tangents(vectors[:, 0])`` are the first as tangents.
+    residuals : Tensor
+        Shape ``(k,)``: norms of ``A v - value v``. Within so much of each value lies a true eigenvalue.
+    products : int
+        Matrix-vector products that it took.
+    """
+
+    values: Tensor
+    vectors: Tensor
+    residuals: Tensor
+    products: int
+
+
+def top_eigenvalues(
+    operator: PyTorchLinearOperator,
+    k: int = 1,
+    *,
+    which: Literal["largest", "smallest", "magnitude"] = "largest",
+    rtol: float | None = None,
+    max_products: int | None = None,
+    seed: int | torch.Generator = 0,
+    progressbar: bool = False,
+) -> Eigenpairs:
+    """Extreme eigenvalues by the implicitly restarted Lanczos method (:func:`scipy.sparse.linalg.eigsh`).
+
+    Parameters
+    ----------
+    operator : curvlinops operator
+        Square and symmetric, such as a :class:`RiemannianHessian`.
+    k : int
+        How many.
+    which : {"largest", "smallest", "magnitude"}
+        The largest or smallest (most negative) ones, or those of largest modulus.
+    rtol : float, optional
+        Accuracy relative to the largest modulus of an eigenvalue; by default half the digits of the operator's dtype.
+    max_products : int, optional
+        Give up after about so many products; by default after as many as the operator has columns.
+    seed : int or torch.Generator
+        Source of the first vector.
+    progressbar : bool
+        Count products.
+
+    Returns
+    -------
+    Eigenpairs
+        Values, vectors, residuals.
+
+    Raises
+    ------
+    ValueError
+        For an operator that is not square, or bad ``k`` or ``which``.
+    RuntimeError
+        If it does not converge.
+
+    Examples
+    --------
+    >>> import torch, rsam
+    >>> model = torch.nn.Linear(2, 1, bias=False)
+    >>> x, y = torch.tensor([[3.0, 4.0]]), torch.zeros(1, 1)
+    >>> hessian = rsam.curvature.RiemannianHessian(model, torch.nn.MSELoss(), model.parameters(), (x, y))
+    >>> rsam.curvature.top_eigenvalues(hessian).values
+    tensor([50.])
+    """
+    size, columns = operator.shape
+    code = {"largest": "LA", "smallest": "SA", "magnitude": "LM"}.get(which)
+    if size != columns:
+        raise ValueError(f"operator must be square, but its shape is {tuple(operator.shape)}")
+    if not 1 <= k <= size:
+        raise ValueError(f"k must be from 1 to the operator's size {size}, got {k}")
+    if code is None:
+        raise ValueError(f"which must be 'largest', 'smallest' or 'magnitude', got {which!r}")
+    lanczos = min(size, max(2 * k + 1, 20))  # eigsh's own choice of basis
+    with tqdm(desc="eigenvalues", unit="product", disable=not progressbar) as bar:
+        if lanczos == size:  # no dearer, and exact
+            values, vectors, products = _dense(operator)
+        else:
+            values, vectors, products = _sparse(operator, k, code, rtol, max_products, seed, bar)
+    order = {"LA": -values, "SA": values, "LM": -values.abs()}[code].argsort()[:k]
+    values, vectors = values[order], vectors[:, order]
+    residuals = torch.linalg.vector_norm(operator @ vectors - vectors * values, dim=0)
+    return Eigenpairs(values, vectors, residuals, products + k)
+
+
+def _dense(operator: PyTorchLinearOperator) -> tuple[Tensor, Tensor, int]:
+    size = operator.shape[0]
+    matrix = operator @ torch.eye(size, dtype=operator.dtype, device=operator.device)
+    values, vectors = torch.linalg.eigh((matrix + matrix.mT).double() / 2)
+    return values.to(operator.dtype), vectors.to(operator.dtype), size
+
+
+def _sparse(
+    operator: PyTorchLinearOperator,
+    k: int,
+    code: str,
+    rtol: float | None,
+    max_products: int | None,
+    seed: int | torch.Generator,
+    bar: Any,
+) -> tuple[Tensor, Tensor, int]:
+    size = operator.shape[0]
+    as_tensor: dict[str, Any] = {"dtype": operator.dtype, "device": operator.device}
+    first = torch.randn(size, dtype=torch.float64, generator=generator_of(seed, torch.device("cpu"))).numpy()
+    scipy_operator = operator.to_scipy()
+    products, shift = 0, 0.0
+
+    def product(v: Any) -> Any:
+        nonlocal products
+        bar.update()
+        products += 1
+        return scipy_operator @ v + shift * v
+
+    # ARPACK's tolerance is relative to each eigenvalue, and out of reach for one that is zero, as the smallest of a
+    # Gauss-Newton matrix is. So these are moved away from zero by about the norm, which three power steps tell.
+    power, scale = first, 0.0
+    for _ in range(3):
+        power = product(power / np.linalg.norm(power))
+        scale = float(np.linalg.norm(power))
+        if scale == 0:  # what takes a random vector to zero is zero
+            return torch.zeros(k, **as_tensor), torch.eye(size, k, **as_tensor), products
+    shift = {"LA": scale, "SA": -scale, "LM": 0.0}[code]
+    counted = LinearOperator(operator.shape, matvec=product, dtype=first.dtype)
+    basis = max(2 * k + 1, 20)
+    restarts = max(1, (size if max_products is None else max_products) // (basis - k))
+    tolerance = torch.finfo(operator.dtype).eps ** 0.5 if rtol is None else rtol
+    tolerance /= 2 if shift else 1  # of what may be twice the norm now
+    try:
+        values, vectors = eigsh(counted, k, which=code, v0=first, tol=tolerance, ncv=basis, maxiter=restarts)
+    except ArpackNoConvergence as error:
+        if max_products is None and size <= _DENSE:  # dense, they take as many products as these did
+            values, vectors, more = _dense(operator)
+            return values, vectors, products + more
+        raise RuntimeError(
+            f"{len(error.eigenvalues)} of {k} eigenvalues converged in {products} products; raise rtol or max_products"
+        ) from error
+    return torch.as_tensor(values - shift, **as_tensor), torch.as_tensor(vectors.copy(), **as_tensor), products

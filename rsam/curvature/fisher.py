@@ -1,0 +1,134 @@
+"""The trace of the Fisher information of a model, in the metric of its parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from rsam import geometry
+from rsam.curvature.estimate import Estimate, generator_of
+from rsam.curvature.risk import Data, Risk
+from rsam.derivatives.likelihood import Likelihood, hessian_root
+
+__all__ = ["fisher_trace"]
+
+_LIKELIHOODS: dict[type[nn.Module], Likelihood] = {
+    nn.CrossEntropyLoss: "categorical",
+    nn.BCEWithLogitsLoss: "bernoulli",
+    nn.MSELoss: "gaussian",
+}
+# Probes that share the forward passes, and samples that are needed to judge their own spread.
+_CHUNK = 10
+
+
+def fisher_trace(
+    model_func: Callable[[Any], Any],
+    loss_func: nn.CrossEntropyLoss | nn.BCEWithLogitsLoss | nn.MSELoss,
+    params: Iterable[Tensor],
+    data: Data,
+    probes: int = 100,
+    *,
+    rtol: float | None = None,
+    num_data: int | None = None,
+    batch_size_fn: Callable[[Any], int] | None = None,
+    seed: int | torch.Generator = 0,
+    progressbar: bool = False,
+) -> Estimate:
+    r"""Trace of the Fisher information, which is the Gauss-Newton matrix of the loss (Martens 2020, Sec. 9).
+
+    The mean of :math:`\|J^\top u\|_x^2` over random ``u`` whose covariance is the Hessian of the loss in the outputs:
+    first derivatives only, one backward pass a probe, never negative, and right under batch norm in train mode, where
+    there are no gradients of single examples.
+
+    Parameters
+    ----------
+    model_func, params, data, num_data, batch_size_fn
+        As for :class:`RiemannianHessian`; the targets only count the examples.
+    loss_func : nn.CrossEntropyLoss, nn.BCEWithLogitsLoss or nn.MSELoss
+        The loss whose likelihood is meant, with mean or sum reduction and without weights.
+    probes : int
+        Number of random vectors, at most.
+    rtol : float, optional
+        Stop as soon as the standard error is this fraction of the trace, after ten probes at least.
+    seed : int or torch.Generator
+        Source of the probes.
+    progressbar : bool
+        Show one.
+
+    Returns
+    -------
+    Estimate
+        The trace and its standard error.
+
+    Raises
+    ------
+    ValueError, RuntimeError
+        For another loss, or weights in it, and as :class:`RiemannianHessian`.
+
+    Examples
+    --------
+    >>> import torch, rsam
+    >>> model = torch.nn.Linear(2, 1, bias=False)
+    >>> data = torch.tensor([[1.0, 2.0]]), torch.zeros(1, 1)
+    >>> print(rsam.curvature.fisher_trace(model, torch.nn.MSELoss(), model.parameters(), data))
+    10 ± 0
+    """
+    likelihood = next((name for loss, name in _LIKELIHOODS.items() if isinstance(loss_func, loss)), None)
+    if likelihood is None:
+        names = ", ".join(f"nn.{loss.__name__}" for loss in _LIKELIHOODS)
+        raise ValueError(f"loss_func must be one of {names}, got {type(loss_func).__name__}; for others take the trace "
+                         "of a RiemannianGaussNewton")  # fmt: skip
+    if getattr(loss_func, "weight", None) is not None or getattr(loss_func, "pos_weight", None) is not None:
+        raise ValueError("loss_func has weights, which no likelihood has; take the trace of a RiemannianGaussNewton")
+    if loss_func.reduction not in ("mean", "sum"):
+        raise ValueError(f"loss_func must have reduction='mean' or 'sum', got {loss_func.reduction!r}")
+    if probes < 1:
+        raise ValueError(f"probes must be at least 1, got {probes}")
+    if rtol is not None and not rtol > 0:
+        raise ValueError(f"rtol must be positive, got {rtol}")
+    risk = Risk(model_func, loss_func, params, data, num_data, batch_size_fn)
+    generator = generator_of(seed, risk.params[0].device)
+    samples = torch.empty(0, dtype=torch.float64)
+    with tqdm(total=probes, desc="fisher trace", unit="probe", disable=not progressbar) as bar:
+        while len(samples) < probes:
+            count = min(_CHUNK, probes - len(samples))
+            samples = torch.cat((samples, _sample(risk, likelihood, count, generator)))
+            bar.update(count)
+            estimate = Estimate.of(samples, len(samples))
+            if rtol is not None and len(samples) >= _CHUNK and estimate.standard_error <= rtol * estimate.value:
+                break
+    return estimate
+
+
+def _sample(risk: Risk, likelihood: Likelihood, count: int, generator: torch.Generator) -> Tensor:
+    """Squared norms for ``count`` probes."""
+    squares, weights = torch.zeros(count, dtype=torch.float64), []
+    with risk.evaluating(), torch.enable_grad():
+        for outputs, targets, weight in risk.outputs(order=1):
+            if not isinstance(outputs, Tensor):
+                raise ValueError(f"model_func must return a tensor, not {type(outputs).__name__}")
+            weights.append(weight)
+            for k in range(count):
+                signs = torch.empty(outputs.shape, device=outputs.device).bernoulli_(0.5, generator=generator)
+                u = _normalised(risk.loss_func, hessian_root(outputs.detach(), 2 * signs - 1, likelihood), targets)
+                g = risk.gradient_of(outputs, retain_graph=True, grad_outputs=u.to(outputs.dtype))
+                with torch.no_grad():
+                    squares[k] += weight * float(geometry.pairing(g, geometry.raise_index(risk.params, g)))
+    return squares / risk.total(weights)
+
+
+def _normalised(loss_func: Any, u: Tensor, targets: Tensor) -> Tensor:
+    """``u`` for the reduction of the loss, 0 where a target is ignored."""
+    count = u.numel()
+    if isinstance(loss_func, nn.CrossEntropyLoss):
+        classes = 1 if u.dim() > 1 else 0
+        count = u.numel() // u.shape[classes]
+        if not targets.is_floating_point():
+            counted = targets != loss_func.ignore_index
+            u, count = u * counted.unsqueeze(classes), int(counted.sum())
+    return u if loss_func.reduction == "sum" else u / math.sqrt(max(count, 1))

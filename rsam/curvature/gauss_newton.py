@@ -1,0 +1,72 @@
+"""The Gauss-Newton matrix of an empirical risk, in the metric of the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rsam.curvature.operator import TangentOperator
+from rsam.derivatives import check_graph
+
+__all__ = ["RiemannianGaussNewton"]
+
+
+class Graph(NamedTuple):
+    """What products with a batch's matrix need."""
+
+    outputs: Tensor
+    dual: Tensor  # u, at which the pulled-back covectors are linear
+    pulled: list[Tensor]  # J^T u
+    held: Tensor  # the outputs as a leaf
+    slope: Tensor  # the loss's derivative there
+
+
+class RiemannianGaussNewton(TangentOperator):
+    r"""Linear operator of the generalised Gauss-Newton matrix :math:`J^\top \Lambda J`, positive for convex losses.
+
+    With the Jacobian :math:`J` of the outputs and the Hessian :math:`\Lambda` of the loss in them. It is a metric
+    pulled back to the parameters, so that no acceleration of geodesics enters: on manifolds it is restricted to the
+    tangent space, in orthonormal coordinates. For cross-entropy, squared error and the binary cross-entropy of logits
+    it is the Fisher information matrix (Martens 2020, Sec. 9), for whose trace there is :func:`fisher_trace`.
+
+    Called as :class:`RiemannianHessian`, with the same parameters and errors; the model must return a tensor.
+
+    Examples
+    --------
+    >>> import torch, rsam
+    >>> model = torch.nn.Linear(2, 1, bias=False)
+    >>> x, y = torch.eye(2), torch.zeros(2, 1)
+    >>> rsam.curvature.RiemannianGaussNewton(model, torch.nn.MSELoss(), model.parameters(), (x, y)) @ torch.ones(2)
+    tensor([1., 1.])
+    """
+
+    def _build(self) -> Iterator[tuple[Graph, float]]:
+        for outputs, targets, weight in self.risk.outputs(order=2):
+            if not isinstance(outputs, Tensor):
+                raise ValueError(f"model_func must return a tensor, not {type(outputs).__name__}")
+            dual = torch.zeros_like(outputs, requires_grad=True)
+            pulled = self.risk.gradient_of(outputs, create_graph=True, grad_outputs=dual)
+            held = outputs.detach().requires_grad_()
+            loss = self.risk.loss_of(held, targets, order=2)
+            (slope,) = torch.autograd.grad(loss, held, create_graph=True)
+            check_graph(slope.sum(), order=2)
+            yield Graph(outputs, dual, pulled, held, slope), weight
+
+    def _product(self, graph: Graph, tangent: list[Tensor]) -> list[Tensor]:
+        products = [torch.zeros_like(v) for v in tangent]
+        if not graph.slope.requires_grad:  # a loss linear in the outputs
+            return products
+        for block in self.blocks:
+            pulled, vectors = [graph.pulled[i] for i in block], [tangent[i] for i in block]
+            (pushed,) = torch.autograd.grad(pulled, graph.dual, vectors, retain_graph=True)
+            (weighted,) = torch.autograd.grad(
+                graph.slope, graph.held, pushed, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
+            params = [self.risk.params[i] for i in block]
+            parts = torch.autograd.grad(graph.outputs, params, weighted, retain_graph=True)
+            for i, part in zip(block, parts, strict=True):
+                products[i] = part
+        return products

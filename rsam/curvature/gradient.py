@@ -1,0 +1,62 @@
+"""The norm of the gradient of an empirical risk, in the metric of the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rsam import geometry
+from rsam.curvature.risk import Data, Risk
+
+__all__ = ["gradient_norm"]
+
+
+def gradient_norm(
+    model_func: Callable[[Any], Any],
+    loss_func: Callable[[Any, Any], Tensor],
+    params: Iterable[Tensor],
+    data: Data,
+    *,
+    num_data: int | None = None,
+    batch_size_fn: Callable[[Any], int] | None = None,
+    progressbar: bool = False,
+) -> float:
+    r"""Norm :math:`\|\mathrm{grad} f(x)\|_x` of the Riemannian gradient of a risk over all data.
+
+    Parameters
+    ----------
+    model_func, loss_func, params, data, num_data, batch_size_fn, progressbar
+        As for :class:`RiemannianHessian`.
+
+    Returns
+    -------
+    float
+        Not negative; the Euclidean norm on plain parameters.
+
+    Raises
+    ------
+    ValueError, RuntimeError
+        As :class:`RiemannianHessian`.
+
+    Examples
+    --------
+    >>> import torch, rsam
+    >>> model = torch.nn.Linear(1, 1, bias=False)
+    >>> torch.nn.init.constant_(model.weight, 2.0)
+    Parameter containing:
+    tensor([[2.]], requires_grad=True)
+    >>> data = torch.ones(1, 1), torch.zeros(1, 1)
+    >>> rsam.curvature.gradient_norm(model, torch.nn.MSELoss(), model.parameters(), data)
+    4.0
+    """
+    risk = Risk(model_func, loss_func, params, data, num_data, batch_size_fn, progressbar)
+    gradient = risk.gradient()
+    with torch.no_grad():
+        raised = geometry.riemannian_gradient(risk.params, gradient)
+        # squares of gradients that are finite in single precision need not be
+        square = geometry.pairing(*([t.to(torch.promote_types(t.dtype, torch.float64)) for t in ts]
+                                    for ts in (gradient, raised)))  # fmt: skip
+    return float(square.clamp_min(0).sqrt())  # rounding may leave it negative

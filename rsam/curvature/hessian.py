@@ -1,0 +1,113 @@
+"""The Riemannian Hessian of an empirical risk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from rsam import geometry
+from rsam.curvature.operator import TangentOperator
+
+__all__ = ["RiemannianHessian"]
+
+Graph = list[Tensor]
+
+
+class RiemannianHessian(TangentOperator):
+    r"""Linear operator of the Riemannian Hessian, called as :class:`curvlinops.HessianLinearOperator` is.
+
+    .. math::
+
+        \langle \mathrm{Hess} f(x)[v], w \rangle_x = w^\top \nabla^2 f(x)\, v + \langle \nabla f(x), a_x(v, w) \rangle
+
+    with the Euclidean gradient and Hessian, and the polarised acceleration :math:`a_x` of the geodesics (Absil et al.
+    2008, Sec. 5.5, in ambient coordinates). Its quadratic form is the second derivative of the risk along geodesics.
+    It acts in orthonormal coordinates of the tangent space, so that :func:`curvlinops.hutchinson_trace`,
+    :func:`~curvlinops.hutchpp_trace`, :func:`~curvlinops.xtrace`, :func:`~curvlinops.lanczos_approximate_spectrum` and
+    SciPy's solvers work on it as they are. On plain parameters it is the Euclidean Hessian.
+
+    Products are second backward passes: torch's forward modes are silently wrong through batch norm. Of networks with
+    ReLU or max-pooling this is the Hessian between the kinks, which differences across them do not see.
+
+    Parameters
+    ----------
+    model_func : callable
+        Maps inputs to outputs, a :class:`torch.nn.Module` as a rule, evaluated in the mode it is in. Batch norm in
+        train mode is differentiated through the statistics of each batch, in eval mode it is an affine map.
+    loss_func : callable
+        Maps outputs and targets to a scalar; its ``reduction`` says how batches combine, ``"mean"`` if it has none.
+    params : iterable of Tensor
+        The parameters to differentiate in, plain or on manifolds.
+    data : tuple or iterable
+        One batch ``(inputs, targets)``, or a list or loader of them. Unequal batches are weighted right.
+    progressbar : bool
+        Show one over the batches of each product.
+    check_deterministic : bool
+        Compare two passes over a loader.
+    num_data : int, optional
+        Number of examples to divide by, if it is not that of ``data``.
+    block_sizes : sequence of int, optional
+        Numbers of consecutive parameters that form a block of a block-diagonal approximation, such as ``[1, 1, 1]``.
+    batch_size_fn : callable, optional
+        Takes the inputs of a batch and returns how many examples they are; by default the length of the targets.
+    keep_graphs : bool, optional
+        Keep the gradients' graphs from product to product, which makes a product half as dear and holds the memory of
+        a forward and a backward pass for every batch. By default for a single batch and a module only.
+
+    Raises
+    ------
+    ValueError
+        For bad data, parameters or block sizes; when a product is asked for, also for a loss that is no scalar, has no
+        graph or does not depend on a parameter.
+    RuntimeError
+        If loss or gradient are not finite, or two passes over a loader differ.
+    UnsupportedOperation
+        When a product is asked for, if a manifold has no acceleration.
+    NoHigherDerivative
+        If a layer has no second derivative; names it.
+
+    Examples
+    --------
+    >>> import geoopt, torch, rsam
+    >>> model = torch.nn.Linear(3, 1, bias=False, dtype=torch.float64)
+    >>> model = rsam.nn.constrain(model, geoopt.Sphere())
+    >>> x, y = torch.eye(3, dtype=torch.float64), torch.zeros(3, 1, dtype=torch.float64)
+    >>> hessian = rsam.curvature.RiemannianHessian(model, torch.nn.MSELoss(), model.parameters(), (x, y))
+    >>> hessian.shape  # the sphere has two dimensions, on which this loss is constant
+    (2, 2)
+    >>> bool((hessian @ torch.ones(2, dtype=torch.float64)).abs().max() < 1e-12)
+    True
+    """
+
+    def _build(self) -> Iterator[tuple[Graph, float]]:
+        yield from self.risk.gradients(order=2)
+
+    def _product(self, graph: Graph, tangent: list[Tensor]) -> list[Tensor]:
+        products = [torch.zeros_like(v) for v in tangent]
+        for block in self.blocks:
+            # a gradient that is constant, of a loss linear in the parameter, has no graph
+            moving = [i for i in block if graph[i].requires_grad]
+            if not moving:
+                continue
+            parts = torch.autograd.grad(
+                [graph[i] for i in moving],
+                [self.risk.params[i] for i in block],
+                [tangent[i] for i in moving],
+                retain_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+            for i, part in zip(block, parts, strict=True):
+                products[i] = part
+        return products
+
+    def _gradient(self, graph: Graph) -> list[Tensor]:
+        return [g.detach() for g in graph]
+
+    def _correct(self, products: list[Tensor], gradient: list[Tensor], tangent: list[Tensor]) -> list[Tensor]:
+        if all(map(geometry.is_plain, self.risk.params)):
+            return products
+        terms = geometry.connection(self.risk.params, gradient, tangent)
+        return [product + term for product, term in zip(products, terms, strict=True)]

@@ -1,0 +1,209 @@
+"""Linear operators in orthonormal coordinates of the tangent space, for curvlinops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from curvlinops._torch_base import PyTorchLinearOperator  # its base class of all operators, not exported by name
+from torch import Tensor
+
+from rsam import geometry
+from rsam.curvature.risk import Data, Risk, accumulators
+
+__all__ = ["TangentOperator"]
+
+
+class TangentOperator(PyTorchLinearOperator):
+    r"""Self-adjoint operator on the tangent space at the parameters, in coordinates of an orthonormal frame.
+
+    With the isometry :math:`B` from coordinates to tangents and a bilinear form :math:`A` on tangents it is
+    :math:`B^\top A B`, a symmetric matrix whose size is the dimension of the product manifold: its trace, eigenvalues
+    and spectrum are those of :math:`A` in the metric, and no direction leaves the tangent space. Plain parameters are
+    their own coordinates.
+
+    The operator is that of the weights at the time of each product. The graphs of a single batch are kept from
+    product to product, and are built anew when weights, buffers or modes have changed.
+
+    See :class:`RiemannianHessian` for the parameters.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        ``(dimension, dimension)``.
+    risk : Risk
+        The function whose curvature this is.
+    blocks : list of list of int
+        Which parameters form each block.
+    """
+
+    SELF_ADJOINT = True
+
+    def __init__(
+        self,
+        model_func: Callable[[Any], Any],
+        loss_func: Callable[[Any, Any], Tensor],
+        params: Iterable[Tensor],
+        data: Data,
+        progressbar: bool = False,
+        check_deterministic: bool = True,
+        num_data: int | None = None,
+        block_sizes: Sequence[int] | None = None,
+        batch_size_fn: Callable[[Any], int] | None = None,
+        *,
+        keep_graphs: bool | None = None,
+    ) -> None:
+        self.risk = Risk(model_func, loss_func, params, data, num_data, batch_size_fn, progressbar)
+        params = self.risk.params
+        self.blocks = _blocks(block_sizes, len(params))
+        self._graphs: list[tuple[Any, float]] | None = None
+        self._built_for: list[Any] | None = None
+        one_batch = isinstance(self.risk.data, Sequence) and len(self.risk.data) == 1
+        # what a mere function depends on cannot be seen to change
+        self._keep_graphs = one_batch and self.risk.model is not None if keep_graphs is None else keep_graphs
+        shapes = [tuple(shape) for shape in geometry.coordinates_shape(params)]
+        super().__init__(shapes, shapes)
+        if check_deterministic and not isinstance(self.risk.data, Sequence):
+            self._check_deterministic()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self._common({p.device for p in self.risk.params}, "device")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Real dtype of the coordinates: at least single precision, for which torch has the factorisations."""
+        return self._common({torch.promote_types(p.dtype.to_real(), torch.float32) for p in self.risk.params}, "dtype")
+
+    def _common(self, found: set[Any], attribute: str) -> Any:
+        if len(found) != 1:
+            raise RuntimeError(f"the parameters have several values of {attribute}: {sorted(map(str, found))}")
+        return found.pop()
+
+    # -- coordinates --------------------------------------------------------------------------------------------
+
+    def tangents(self, coordinates: Tensor | Sequence[Tensor]) -> list[Tensor]:
+        """Tangents at the parameters, one each, for coordinates.
+
+        Parameters
+        ----------
+        coordinates : Tensor or list of Tensor
+            Shape ``(dimension,)``, or one tensor a parameter.
+        """
+        with torch.no_grad():
+            parts = zip(self.risk.params, self.split(coordinates), strict=True)
+            return geometry.from_coordinates(self.risk.params, [z.to(p.dtype.to_real()).contiguous() for p, z in parts])
+
+    def coordinates(self, tangents: Sequence[Tensor]) -> Tensor:
+        """Coordinates, of shape ``(dimension,)``, of tangents at the parameters; inverse to :meth:`tangents`."""
+        with torch.no_grad():
+            covectors = geometry.lower_index(self.risk.params, list(tangents))
+            parts = geometry.to_coordinates(self.risk.params, covectors)
+        return torch.cat([c.flatten().to(self.dtype) for c in parts])
+
+    def split(self, coordinates: Tensor | Sequence[Tensor]) -> list[Tensor]:
+        """One tensor of coordinates a parameter."""
+        if not isinstance(coordinates, Tensor):
+            return list(coordinates)
+        return [z.reshape(s) for z, s in zip(coordinates.split(self._in_shape_flat), self._in_shape, strict=True)]
+
+    # -- products -----------------------------------------------------------------------------------------------
+
+    def _matmat(self, X: list[Tensor]) -> list[Tensor]:
+        columns = zip(*(x.unbind(-1) for x in X), strict=True)
+        with torch.no_grad(), self.risk.naming():
+            covectors = self._apply_all([self.tangents(column) for column in columns])
+            results = [geometry.to_coordinates(self.risk.params, c) for c in covectors]
+        rows = zip(*results, strict=True) if results else [()] * len(X)
+        return [torch.stack(row, -1).to(x.dtype) if row else x.clone() for x, row in zip(X, rows, strict=True)]
+
+    def _apply_all(self, tangents: list[list[Tensor]]) -> list[list[Tensor]]:
+        """Covectors of the bilinear form for each tangent: means over the batches, then what is not batchwise."""
+        sums = [accumulators(tangent) for tangent in tangents]
+        slopes = accumulators(self.risk.params)
+        weights = []
+        try:
+            with self.risk.evaluating(), torch.enable_grad():
+                for graph, weight in self._each_graph():
+                    weights.append(weight)
+                    for total, tangent in zip(sums, tangents, strict=True):
+                        torch._foreach_add_(total, self._product(graph, tangent), alpha=weight)
+                    torch._foreach_add_(slopes, self._gradient(graph), alpha=weight)
+        except RuntimeError as error:
+            explained = self.risk.explain(error)
+            if explained is error:
+                raise
+            raise explained from error
+        total_weight = self.risk.total(weights)
+        for total in (slopes, *sums):
+            torch._foreach_div_(total, total_weight)
+        return [self._finish(total, slopes, tangent) for total, tangent in zip(sums, tangents, strict=True)]
+
+    def _finish(self, total: list[Tensor], slopes: list[Tensor], tangent: list[Tensor]) -> list[Tensor]:
+        products, gradient = ([t.to(v.dtype) for t, v in zip(ts, tangent, strict=True)] for ts in (total, slopes))
+        return self._correct(products, gradient, tangent)
+
+    def _build(self) -> Iterator[tuple[Any, float]]:
+        """Yield graph and weight of each batch, for :meth:`_product`."""
+        raise NotImplementedError
+
+    def _product(self, graph: Any, tangent: list[Tensor]) -> list[Tensor]:
+        """Euclidean product with a batch's matrix, block by block."""
+        raise NotImplementedError
+
+    def _gradient(self, graph: Any) -> list[Tensor]:
+        """Euclidean gradient of a batch, if :meth:`_correct` needs it."""
+        return [torch.zeros_like(p) for p in self.risk.params]
+
+    def _correct(self, products: list[Tensor], gradient: list[Tensor], tangent: list[Tensor]) -> list[Tensor]:
+        """Add what the geometry of the parameters contributes."""
+        return products
+
+    # -- graphs -------------------------------------------------------------------------------------------------
+
+    def _each_graph(self) -> Iterable[tuple[Any, float]]:
+        if not self._keep_graphs:
+            return self._build()
+        state = self._state()
+        if self._graphs is None or not _equal(state, self._built_for):
+            self._graphs = None  # freed before the new ones are built
+            self._graphs, self._built_for = list(self._build()), state
+        return self._graphs
+
+    def _state(self) -> list[Any]:
+        """All that the graphs depend on, by value: a copy, since changes through ``.data`` leave no other mark.
+
+        Also the parameters' version counts: once written to in place they cannot be differentiated, whatever they are.
+        """
+        modules = [m for m in (self.risk.model_func, self.risk.loss_func) if isinstance(m, torch.nn.Module)]
+        params = [*self.risk.params, *(p for m in modules for p in m.parameters())]
+        held = {id(t): t for t in (*params, *(b for m in modules for b in m.buffers()))}
+        marks = [*(part.training for m in modules for part in m.modules()), *(p._version for p in params)]
+        return [marks, *(t.detach().clone() for t in held.values())]
+
+    def _check_deterministic(self) -> None:
+        first, second = self.risk.gradient(), self.risk.gradient()
+        for i, (g, h) in enumerate(zip(first, second, strict=True)):
+            if not torch.allclose(g, h, rtol=5e-5, atol=1e-6 + 5e-5 * float(h.abs().max())):
+                raise RuntimeError(
+                    f"two passes over data give different gradients of {self.risk.describe(i)}, so that this is no "
+                    "linear operator: is the loader random (drop_last, augmentation, shuffled batches under batch "
+                    "norm)? check_deterministic=False goes on regardless"
+                )
+
+
+def _blocks(block_sizes: Sequence[int] | None, count: int) -> list[list[int]]:
+    sizes = [count] if block_sizes is None else list(block_sizes)
+    if sum(sizes) != count or any(size < 1 for size in sizes):
+        raise ValueError(f"block_sizes must be positive and sum to the {count} parameters, got {sizes}")
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    return [list(range(start, start + size)) for start, size in zip(starts, sizes, strict=True)]
+
+
+def _equal(one: list[Any], other: list[Any] | None) -> bool:
+    if other is None or len(one) != len(other) or one[0] != other[0]:
+        return False
+    pairs = zip(one[1:], other[1:], strict=True)
+    return all((a.shape, a.dtype) == (b.shape, b.dtype) and torch.equal(a, b) for a, b in pairs)

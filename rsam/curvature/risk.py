@@ -1,0 +1,242 @@
+"""The empirical risk: a loss over one batch or a whole loader, evaluated without leaving a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from rsam import geometry
+from rsam.derivatives import check_graph, differentiable, explain, no_trace
+
+__all__ = ["Data", "Risk", "accumulators"]
+
+#: One batch ``(inputs, targets)``, or what yields such batches and can be gone through again.
+Data = tuple[Any, Any] | Iterable[tuple[Any, Any]]
+
+_CLASSES = (nn.CrossEntropyLoss, nn.NLLLoss)
+_NO_GRAPH = "without a graph; compute it from the parameters, outside no_grad and detach"
+
+
+class Risk:
+    r"""Mean (or sum) of a loss over data, as a function of parameters.
+
+    The result for a loader is that of its batches put together, however unequal they are. Evaluations leave no trace
+    in buffers, ``.grad`` or the random state; random layers such as dropout draw the same numbers in every evaluation,
+    so that the risk is one function.
+
+    Parameters
+    ----------
+    model_func : callable
+        Maps inputs to outputs, a :class:`torch.nn.Module` as a rule; evaluated in the mode it is in.
+    loss_func : callable
+        Maps outputs and targets to a scalar. Its ``reduction``, if it has one, says how batches combine; otherwise it
+        is taken for a mean over examples. The weights and the ``ignore_index`` of a class loss are heeded.
+    params : iterable of Tensor
+        Parameters of the model, plain or on manifolds.
+    data : tuple or iterable
+        One batch ``(inputs, targets)`` of tensors, or a list or loader of them. Tensors are moved to the parameters'
+        device; batches all of whose targets are ignored are passed over.
+    num_data : int, optional
+        Number of examples to divide by, if it is not that of ``data``.
+    batch_size_fn : callable, optional
+        Takes the inputs of a batch and returns how many examples they are; by default the length of the targets.
+    progressbar : bool
+        Show one over the batches of each evaluation.
+
+    Raises
+    ------
+    ValueError
+        For data that are used up by going through them, and for parameters that need no gradient, are not leaves, or
+        are none; later for empty data, a loss that is no scalar or has no graph, or a parameter that it does not
+        depend on.
+    RuntimeError
+        In an evaluation, if loss or gradient are not finite.
+    """
+
+    def __init__(
+        self,
+        model_func: Callable[[Any], Any],
+        loss_func: Callable[[Any, Any], Tensor],
+        params: Iterable[Tensor],
+        data: Data,
+        num_data: int | None = None,
+        batch_size_fn: Callable[[Any], int] | None = None,
+        progressbar: bool = False,
+    ) -> None:
+        self.model_func, self.loss_func = model_func, loss_func
+        self.params = list(params)
+        self.data = _batches(data)
+        self.num_data, self.batch_size_fn, self.progressbar = num_data, batch_size_fn, progressbar
+        known = {id(p): name for name, p in model_func.named_parameters()} if isinstance(model_func, nn.Module) else {}
+        self.names = [known.get(id(p), f"parameter {i}") for i, p in enumerate(self.params)]
+        if not self.params:
+            raise ValueError(
+                "params is empty; pass a list of what the loss shall be differentiated in (model.parameters() is used "
+                "up by going through it once)"
+            )
+        for i, p in enumerate(self.params):
+            if not (p.requires_grad and p.is_leaf):
+                raise ValueError(f"params: {self.describe(i)} must be a leaf that requires a gradient")
+
+    def describe(self, i: int) -> str:
+        """Name a parameter in a message."""
+        p = self.params[i]
+        return f"{self.names[i]} (shape {tuple(p.shape)}, {geometry.manifold_of(p).name})"
+
+    @contextmanager
+    def naming(self) -> Iterator[None]:
+        """Context in which an operation that a manifold lacks is reported with the name of the parameter."""
+        try:
+            yield
+        except geometry.UnsupportedOperation as error:
+            if error.index is None:
+                raise
+            raise geometry.UnsupportedOperation(f"{self.describe(error.index)}: {error}") from error
+
+    @property
+    def model(self) -> nn.Module | None:
+        """The model, if it is a module."""
+        return self.model_func if isinstance(self.model_func, nn.Module) else None
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Context for evaluations: they leave no trace, and random layers draw the same numbers each time."""
+        with no_trace():
+            torch.manual_seed(0)
+            yield
+
+    def outputs(self, order: int) -> Iterator[tuple[Any, Any, float]]:
+        """Yield outputs, targets and weight of each batch, in a graph that can be differentiated ``order`` times.
+
+        To be gone through within :meth:`evaluating`. The weights are not normalised: :meth:`total` of them divides.
+        """
+        device = self.params[0].device
+        empty = True
+        for batch in tqdm(self.data, desc="risk", unit="batch") if self.progressbar else self.data:
+            empty = False
+            if not (isinstance(batch, Sequence) and len(batch) == 2):  # a tensor or a dict would unpack to nonsense
+                raise ValueError(f"data must yield pairs (inputs, targets), not {type(batch).__name__}")
+            inputs, targets = (t.to(device) if isinstance(t, Tensor) else t for t in batch)
+            weight = self.weight_of(inputs, targets)
+            if weight == 0:  # all targets ignored: a mean over nothing, which torch says is nan
+                continue
+            with differentiable(order):
+                outputs = self.model_func(inputs)
+            yield outputs, targets, weight
+        if empty:
+            raise ValueError("data is empty: it yields no batch")
+
+    def losses(self, order: int = 1) -> Iterator[tuple[Tensor, float]]:
+        """Yield loss and weight of each batch, as :meth:`outputs` does."""
+        for outputs, targets, weight in self.outputs(order):
+            yield self.loss_of(outputs, targets, order), weight
+
+    def loss_of(self, outputs: Any, targets: Any, order: int = 1) -> Tensor:
+        """The loss of a batch, checked."""
+        with differentiable(order):
+            loss = self.loss_func(outputs, targets)
+        self._check_loss(loss)
+        return loss
+
+    def gradients(self, order: int = 1) -> Iterator[tuple[list[Tensor], float]]:
+        """Yield Euclidean gradients and weight of each batch; with a graph if ``order`` is 2 or more."""
+        for loss, weight in self.losses(order):
+            yield self.gradient_of(loss, create_graph=order > 1), weight
+
+    def gradient_of(self, loss: Tensor, create_graph: bool = False, **options: Any) -> list[Tensor]:
+        """Euclidean gradients of a scalar or, with ``grad_outputs``, of outputs."""
+        if not loss.requires_grad:
+            raise ValueError(f"model_func returned an output {_NO_GRAPH}")
+        gradients = torch.autograd.grad(loss, self.params, create_graph=create_graph, allow_unused=True, **options)
+        for i, g in enumerate(gradients):
+            if g is None:
+                raise ValueError(f"params: the loss does not depend on {self.describe(i)}; leave it out")
+        norms = torch._foreach_norm([g.detach() for g in gradients])
+        if not torch.stack([norm.to(norms[0].device, torch.float32) for norm in norms]).isfinite().all():
+            for i, g in enumerate(gradients):  # the norm alone may overflow
+                if not torch.isfinite(g).all():
+                    raise RuntimeError(f"the gradient of {self.describe(i)} is not finite")
+        if create_graph:  # torch passes over what has no second derivative, and takes it for constant
+            check_graph(torch.stack([g.real.sum().to(norms[0]) for g in gradients]).sum(), order=2)
+        return list(gradients)
+
+    def value(self) -> float:
+        """The risk at the present weights."""
+        with self.evaluating(), torch.no_grad():
+            terms = [(float(loss), weight) for loss, weight in self.losses()]
+        return sum(loss * weight for loss, weight in terms) / self.total([weight for _, weight in terms])
+
+    def gradient(self) -> list[Tensor]:
+        """The Euclidean gradient of the risk at the present weights, without a graph."""
+        sums = accumulators(self.params)
+        weights = []
+        with self.evaluating(), torch.enable_grad():
+            for gradients, weight in self.gradients():
+                torch._foreach_add_(sums, gradients, alpha=weight)
+                weights.append(weight)
+        torch._foreach_div_(sums, self.total(weights))
+        return [s.to(p.dtype) for s, p in zip(sums, self.params, strict=True)]
+
+    def total(self, weights: Sequence[float]) -> float:
+        """What a weighted sum over the batches is divided by."""
+        if getattr(self.loss_func, "reduction", "mean") == "sum":
+            return 1.0
+        total = float(sum(weights)) if self.num_data is None else float(self.num_data)
+        if not total > 0:
+            raise ValueError(f"data has the total weight {total}: no example counts")
+        return total
+
+    def explain(self, error: RuntimeError, order: int = 2) -> RuntimeError:
+        """Say which module lacks a derivative, if that is what an error is about."""
+
+        def evaluate() -> None:
+            next(self.losses(order))
+
+        return explain(error, evaluate, self.model, order)
+
+    def _check_loss(self, loss: Any) -> None:
+        if not isinstance(loss, Tensor):
+            raise ValueError(f"loss_func must return a scalar tensor, not {type(loss).__name__}")
+        if loss.numel() != 1:
+            raise ValueError(
+                f"loss_func must return a scalar, not a tensor of shape {tuple(loss.shape)}; use reduction='mean' or "
+                "'sum'"
+            )
+        if torch.is_grad_enabled() and not loss.requires_grad:
+            raise ValueError(f"loss_func returned a loss {_NO_GRAPH}")
+        if not torch.isfinite(loss.detach()).all():
+            raise RuntimeError(f"the loss is {float(loss.detach())}, which is not finite")
+
+    def weight_of(self, inputs: Any, targets: Any) -> float:
+        """Weight of a batch in the mean: its number of examples, or what the loss itself divides by."""
+        if getattr(self.loss_func, "reduction", "mean") == "sum":
+            return 1.0
+        if self.batch_size_fn is not None:
+            return float(self.batch_size_fn(inputs))
+        classes = isinstance(targets, Tensor) and not targets.is_floating_point()
+        if self.num_data is None and isinstance(self.loss_func, _CLASSES) and classes:
+            counted = targets[targets != self.loss_func.ignore_index]
+            weight = self.loss_func.weight
+            return float(counted.numel() if weight is None else weight[counted].sum())
+        for part in (targets, inputs):
+            if isinstance(part, Tensor) and part.dim():
+                return float(part.shape[0])
+        raise ValueError("neither inputs nor targets are tensors; pass batch_size_fn, which counts the examples")
+
+
+def accumulators(like: Sequence[Tensor]) -> list[Tensor]:
+    """Zeros to sum over batches in, at least in single precision."""
+    return [torch.zeros_like(t, dtype=torch.promote_types(t.dtype, torch.float32)) for t in map(Tensor.detach, like)]
+
+
+def _batches(data: Data) -> Iterable[tuple[Any, Any]]:
+    if isinstance(data, tuple | list) and len(data) == 2 and isinstance(data[1], Tensor):
+        return [(data[0], data[1])]
+    if isinstance(data, Iterator):  # iter(data) is data would start a loader, which draws a random number
+        raise ValueError("data can be gone through only once; pass a list or a loader instead of an iterator")
+    return data

@@ -1,0 +1,207 @@
+"""Sharpness: how much a risk can rise, or rises on average, within a ball around the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from rsam import geometry
+from rsam.curvature.estimate import Estimate, generator_of
+from rsam.curvature.risk import Data, Risk
+from rsam.derivatives import at_points
+
+__all__ = ["sharpness"]
+
+
+def sharpness(
+    model_func: Callable[[Any], Any],
+    loss_func: Callable[[Any, Any], Tensor],
+    params: Iterable[Tensor],
+    data: Data,
+    rho: float = 0.05,
+    *,
+    kind: Literal["worst", "average"] = "worst",
+    steps: int = 1,
+    restarts: int = 0,
+    micro_batch: int | None = None,
+    adaptive: bool = False,
+    probes: int = 100,
+    seed: int | torch.Generator = 0,
+    progressbar: bool = False,
+) -> Estimate:
+    r"""Rise of the risk around the weights, in the metric of their manifolds.
+
+    ``kind="worst"``: :math:`\max_{\|e\|_x \le \rho} f(R_x(e)) - f(x)` (Foret et al. 2021, eq. 1), a lower bound of it:
+    one step along the gradient, as SAM takes it, or projected gradient ascent of the lifted risk
+    :math:`e \mapsto f(R_x(e))` from there and from random starts. ``kind="average"``:
+    :math:`\mathbb{E} f(R_x(\rho v)) - f(x)` over normal isotropic tangents ``v``, by pairs of opposite ones
+    (Andriushchenko et al. 2023, eq. 2), so that the radius is about :math:`\rho\sqrt{\mathrm{dimension}}`.
+    The curves :math:`R_x` agree with geodesics to second order.
+
+    Parameters
+    ----------
+    model_func, loss_func, params, data
+        As for :class:`RiemannianHessian`.
+    rho : float
+        Radius, or standard deviation in each direction; positive.
+    kind : {"worst", "average"}
+        See above.
+    steps : int
+        Gradient evaluations of each ascent; 1 is SAM's step.
+    restarts : int
+        Ascents from random points of the sphere of radius ``rho``, beside the one from the centre.
+    micro_batch : int, optional
+        m-sharpness: the mean of the worst cases of disjoint pieces of ``data`` of that size, each with its own
+        perturbation (Foret et al. 2021, Sec. 4.1). Pieces do not cross batches.
+    adaptive : bool
+        Measure plain parameters in units of their size, :math:`\|e / |x|\|` (Kwon et al. 2021); not on manifolds.
+    probes : int
+        Pairs of random directions for ``kind="average"``.
+    seed : int or torch.Generator
+        Source of directions and starts.
+    progressbar : bool
+        Show one over pieces or probes.
+
+    Returns
+    -------
+    Estimate
+        With a standard error over probes or pieces; 0 for the worst case over all data.
+
+    Raises
+    ------
+    ValueError, RuntimeError
+        For bad options, and as :class:`RiemannianHessian`.
+    UnsupportedOperation
+        If a manifold has no second-order retraction; names both.
+
+    Examples
+    --------
+    >>> import torch, rsam
+    >>> model = torch.nn.Linear(1, 1, bias=False)
+    >>> _ = torch.nn.init.ones_(model.weight)
+    >>> data = torch.ones(1, 1), torch.zeros(1, 1)
+    >>> worst = rsam.curvature.sharpness(model, torch.nn.MSELoss(), model.parameters(), data, rho=0.5)
+    >>> print(worst)  # 1.5^2 - 1^2
+    1.25 ± 0
+    """
+    if not 0 < rho < math.inf:
+        raise ValueError(f"rho must be positive and finite, got {rho}")
+    if kind not in ("worst", "average"):
+        raise ValueError(f"kind must be 'worst' or 'average', got {kind!r}")
+    for name, value, least in (("steps", steps, 1), ("restarts", restarts, 0), ("probes", probes, 1)):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+    if micro_batch is not None and (kind == "average" or micro_batch < 1):
+        raise ValueError(f"micro_batch must be at least 1, and is for kind='worst', got {micro_batch}")
+    risk = Risk(model_func, loss_func, params, data)
+    generator = generator_of(seed, risk.params[0].device)
+    with risk.naming():
+        if kind == "average":
+            return _Ball(risk, rho, adaptive, generator).average(probes, progressbar)
+        if micro_batch is None:
+            return Estimate.exactly(*_Ball(risk, rho, adaptive, generator).worst(steps, restarts))
+        return _of_pieces(risk, micro_batch, rho, adaptive, generator, steps, restarts, progressbar)
+
+
+def _of_pieces(
+    risk: Risk, size: int, rho: float, adaptive: bool, generator: torch.Generator, steps: int, restarts: int, bar: bool
+) -> Estimate:
+    values, weights, evaluations = [], [], 0
+    with risk.evaluating():  # for the loader, which draws random numbers too
+        for inputs, targets in tqdm(risk.data, desc="sharpness", unit="batch", disable=not bar):
+            if not (isinstance(inputs, Tensor) and isinstance(targets, Tensor)):
+                raise ValueError("micro_batch splits inputs and targets, which must be tensors")
+            for piece in zip(inputs.split(size), targets.split(size), strict=True):
+                weight = risk.weight_of(*piece)
+                if weight == 0:
+                    continue
+                one = Risk(risk.model_func, risk.loss_func, risk.params, piece)
+                value, count = _Ball(one, rho, adaptive, generator).worst(steps, restarts)
+                values.append(value)
+                weights.append(weight)
+                evaluations += count
+    if not values:
+        raise ValueError("data is empty: it yields no batch")
+    plain = Estimate.of(torch.tensor(values, dtype=torch.float64), evaluations)
+    mean = sum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights)
+    return Estimate(mean, plain.standard_error, plain.samples, evaluations)
+
+
+class _Ball:
+    """The ball of radius rho around the weights, in coordinates in which it is round."""
+
+    def __init__(self, risk: Risk, rho: float, adaptive: bool, generator: torch.Generator) -> None:
+        self.risk, self.rho, self.generator = risk, rho, generator
+        self.centre = risk.value()
+        self.evaluations = 1
+        self.scales = [p.detach().abs() for p in risk.params] if adaptive else None
+        for i, p in enumerate(risk.params):
+            if adaptive and not geometry.is_plain(p):
+                raise ValueError(f"adaptive=True rescales elementwise, but {risk.describe(i)} lives on a manifold")
+
+    def _stretch(self, vectors: list[Tensor]) -> list[Tensor]:
+        return vectors if self.scales is None else list(torch._foreach_mul(vectors, self.scales))
+
+    def _at(self, e: list[Tensor]) -> float:
+        """Risk at ``R_x(e)`` minus that at the centre."""
+        self.evaluations += 1
+        with torch.no_grad():
+            points = geometry.retract_second_order(self.risk.params, self._stretch(e))
+        with at_points(self.risk.params, points):
+            return self.risk.value() - self.centre
+
+    def _slope(self, e: list[Tensor]) -> list[Tensor]:
+        """Unit ascent direction of the lifted risk at ``e``, as a tangent; zero where it has none."""
+        params = self.risk.params
+        self.evaluations += 1
+        with torch.enable_grad():
+            variables = [t.detach().requires_grad_() for t in e]
+            points = geometry.retract_second_order([p.detach() for p in params], self._stretch(variables),
+                                                   manifolds=[geometry.manifold_of(p) for p in params])  # fmt: skip
+            with at_points(params, points):
+                gradient = self.risk.gradient()
+            covectors = torch.autograd.grad(points, variables, gradient)
+        with torch.no_grad():
+            slope = geometry.riemannian_gradient(params, list(covectors))
+            norm = float(geometry.norm(params, slope))
+            return list(torch._foreach_div(slope, norm)) if norm > 0 else slope
+
+    def worst(self, steps: int, restarts: int) -> tuple[float, int]:
+        """Greatest rise found, and the evaluations that it took."""
+        with torch.no_grad():
+            zero = [torch.zeros_like(p) for p in self.risk.params]
+            best = self._ascend(zero, steps)
+            for _ in range(restarts):
+                start = geometry.random_tangent(self.risk.params, generator=self.generator)
+                norm = float(geometry.norm(self.risk.params, start))
+                best = max(best, self._ascend(list(torch._foreach_mul(start, self.rho / norm)), steps))
+        return best, self.evaluations
+
+    def _ascend(self, e: list[Tensor], steps: int) -> float:
+        best, last, length = 0.0, -math.inf, self.rho  # the centre is in the ball
+        for _ in range(steps):
+            # as long as the radius: on the sphere that is a power iteration, which arrives; Madry et al.'s (2018)
+            # 2.5 rho / steps add up to a way too short, however many. Inside, where it overshoots, it is halved
+            e = list(torch._foreach_add(e, self._slope(e), alpha=length))
+            norm = float(geometry.norm(self.risk.params, e))
+            if norm > self.rho:
+                e = list(torch._foreach_mul(e, self.rho / norm))
+            rise = self._at(e)
+            length = length if rise > last else length / 2
+            best, last = max(best, rise), rise
+        return best
+
+    def average(self, probes: int, progressbar: bool) -> Estimate:
+        """Mean rise over pairs of opposite normal tangents."""
+        samples = torch.empty(probes, dtype=torch.float64)
+        for i in tqdm(range(probes), desc="sharpness", unit="pair", disable=not progressbar):
+            with torch.no_grad():
+                v = geometry.random_tangent(self.risk.params, generator=self.generator)
+                e = list(torch._foreach_mul(v, self.rho))
+                samples[i] = (self._at(e) + self._at(list(torch._foreach_neg(e)))) / 2
+        return Estimate.of(samples, self.evaluations)

@@ -1,0 +1,243 @@
+"""The trace of an operator, with its error, as a whole and layer by layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from curvlinops._torch_base import PyTorchLinearOperator
+from torch import Tensor
+from tqdm import tqdm
+
+from rsam.curvature.estimate import Estimate, generator_of
+
+__all__ = ["layer_traces", "trace"]
+
+# Probes of one call of the operator: what a loader's graphs are shared by.
+_CHUNK = 10
+# Fewer samples say too little of their own spread to stop by it.
+_LEAST = 10
+
+Distribution = Literal["rademacher", "normal"]
+
+
+def trace(
+    operator: PyTorchLinearOperator,
+    probes: int = 100,
+    *,
+    rtol: float | None = None,
+    method: Literal["hutchinson", "xtrace", "exact"] = "hutchinson",
+    distribution: Distribution = "rademacher",
+    seed: int | torch.Generator = 0,
+    progressbar: bool = False,
+) -> Estimate:
+    r"""Trace of a symmetric operator, such as a :class:`RiemannianHessian`.
+
+    ``"hutchinson"`` averages :math:`z^\top A z` over ``probes`` random :math:`z` (Hutchinson 1989); ``"xtrace"`` makes
+    the most of ``probes`` products in all by leaving out each of ``probes / 2`` vectors in turn (Epperly, Tropp and
+    Webber 2024), which pays where few eigenvalues dominate; ``"exact"`` takes as many products as the operator has
+    columns. curvlinops' estimators work on the operator too, but tell no error.
+
+    Parameters
+    ----------
+    operator : curvlinops operator
+        Square and symmetric.
+    probes : int
+        Number of products, at most.
+    rtol : float, optional
+        For ``"hutchinson"``: stop as soon as the standard error is this fraction of the trace, after ten probes at
+        least. Stopping by chance makes the error look a little smaller than it is.
+    method : {"hutchinson", "xtrace", "exact"}
+        See above.
+    distribution : {"rademacher", "normal"}
+        Of the probes: signs, which vary less, or normal.
+    seed : int or torch.Generator
+        Source of the probes.
+    progressbar : bool
+        Show one.
+
+    Returns
+    -------
+    Estimate
+        The trace and its standard error. That of ``"xtrace"`` is from the spread of its dependent samples (Epperly et
+        al. 2024, Sec. 2.3) and as a rule too small, by up to 40 %: its nominal 95 % intervals hold the trace in 75 to
+        90 % of runs, those of ``"hutchinson"`` in 91 to 95 %.
+
+    Raises
+    ------
+    ValueError
+        For an operator that is not square, or bad ``probes``, ``rtol``, ``method`` or ``distribution``.
+
+    Examples
+    --------
+    >>> import torch, rsam
+    >>> model = torch.nn.Linear(2, 1, bias=False)
+    >>> x, y = torch.tensor([[1.0, 2.0]]), torch.zeros(1, 1)
+    >>> hessian = rsam.curvature.RiemannianHessian(model, torch.nn.MSELoss(), model.parameters(), (x, y))
+    >>> print(rsam.curvature.trace(hessian, method="exact"))
+    10 ± 0
+    >>> low, high = rsam.curvature.trace(hessian, probes=50).interval()
+    >>> low < 10 < high
+    True
+    """
+    if method == "hutchinson":
+        samples = _samples(operator, probes, rtol, distribution, seed, progressbar).sum(1)
+        return Estimate.of(samples, len(samples))
+    if rtol is not None:
+        raise ValueError(f"rtol stops method='hutchinson' only, not {method!r}")
+    if method == "xtrace":
+        return _xtrace(operator, probes, distribution, seed, progressbar)
+    if method == "exact":
+        return Estimate.exactly(float(_diagonal(operator, progressbar).sum()), _size(operator))
+    raise ValueError(f"method must be 'hutchinson', 'xtrace' or 'exact', got {method!r}")
+
+
+def layer_traces(
+    operator: PyTorchLinearOperator,
+    probes: int = 100,
+    *,
+    rtol: float | None = None,
+    method: Literal["hutchinson", "exact"] = "hutchinson",
+    distribution: Distribution = "rademacher",
+    seed: int | torch.Generator = 0,
+    progressbar: bool = False,
+) -> dict[str, Estimate]:
+    """Traces of the diagonal blocks that belong to each parameter; they sum to :func:`trace` with the same arguments.
+
+    Parameters
+    ----------
+    operator, probes, rtol, method, distribution, seed, progressbar
+        As for :func:`trace`; ``rtol`` is of the whole trace.
+
+    Returns
+    -------
+    dict of str to Estimate
+        By the parameters' names, in their order.
+
+    Raises
+    ------
+    ValueError
+        As :func:`trace`.
+
+    Examples
+    --------
+    >>> import torch, rsam
+    >>> model = torch.nn.Linear(2, 1)
+    >>> x, y = torch.tensor([[1.0, 2.0]]), torch.zeros(1, 1)
+    >>> hessian = rsam.curvature.RiemannianHessian(model, torch.nn.MSELoss(), model.parameters(), (x, y))
+    >>> {name: float(t) for name, t in rsam.curvature.layer_traces(hessian, method="exact").items()}
+    {'weight': 10.0, 'bias': 2.0}
+    """
+    risk = getattr(operator, "risk", None)
+    names = risk.names if risk is not None else [f"parameter {i}" for i in range(len(operator._in_shape))]
+    if method == "exact":
+        parts = _diagonal(operator, progressbar).split(operator._in_shape_flat)
+        return {
+            name: Estimate.exactly(float(part.sum()), _size(operator)) for name, part in zip(names, parts, strict=True)
+        }
+    if method != "hutchinson":
+        raise ValueError(f"method must be 'hutchinson' or 'exact', got {method!r}")
+    samples = _samples(operator, probes, rtol, distribution, seed, progressbar)
+    return {name: Estimate.of(column, len(samples)) for name, column in zip(names, samples.unbind(1), strict=True)}
+
+
+def _size(operator: PyTorchLinearOperator) -> int:
+    rows, columns = operator.shape
+    if rows != columns:
+        raise ValueError(f"operator must be square, but its shape is {tuple(operator.shape)}")
+    return rows
+
+
+def _probe_source(
+    operator: PyTorchLinearOperator, distribution: str, seed: int | torch.Generator
+) -> Callable[[int], Tensor]:
+    """Draws matrices ``(size, count)`` of probes."""
+    if distribution not in ("rademacher", "normal"):
+        raise ValueError(f"distribution must be 'rademacher' or 'normal', got {distribution!r}")
+    size, generator = _size(operator), generator_of(seed, operator.device)
+
+    def draw(count: int) -> Tensor:
+        # column by column, so that the numbers do not depend on how many are drawn at a time
+        empty = torch.empty(count, size, dtype=operator.dtype, device=operator.device)
+        for row in empty:
+            if distribution == "normal":
+                row.normal_(generator=generator)
+            else:
+                row.bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
+        return empty.mT
+
+    return draw
+
+
+def _samples(
+    operator: PyTorchLinearOperator,
+    probes: int,
+    rtol: float | None,
+    distribution: str,
+    seed: int | torch.Generator,
+    progressbar: bool,
+) -> Tensor:
+    """Quadratic forms ``(probes, parameters)``, each parameter's part of it, in double precision."""
+    if probes < 1:
+        raise ValueError(f"probes must be at least 1, got {probes}")
+    if rtol is not None and not rtol > 0:
+        raise ValueError(f"rtol must be positive, got {rtol}")
+    draw = _probe_source(operator, distribution, seed)
+    rows: list[Tensor] = []
+    with tqdm(total=probes, desc="trace", unit="probe", disable=not progressbar) as bar:
+        while len(rows) < probes:
+            z = draw(min(_CHUNK, probes - len(rows)))
+            parts = (z * (operator @ z)).double().split(operator._in_shape_flat)
+            rows += torch.stack([part.sum(0) for part in parts], 1).cpu().unbind()
+            bar.update(z.shape[1])
+            if rtol is not None and len(rows) >= _LEAST:
+                so_far = torch.stack(rows).sum(1)
+                if float(so_far.std()) / math.sqrt(len(rows)) <= rtol * abs(float(so_far.mean())):
+                    break
+    return torch.stack(rows)
+
+
+def _diagonal(operator: PyTorchLinearOperator, progressbar: bool) -> Tensor:
+    size = _size(operator)
+    diagonal = torch.empty(size, dtype=operator.dtype, device=operator.device)
+    for start in tqdm(range(0, size, _CHUNK), desc="trace", disable=not progressbar):
+        count = min(_CHUNK, size - start)
+        columns = torch.zeros(size, count, dtype=operator.dtype, device=operator.device)
+        columns[start : start + count].fill_diagonal_(1)
+        diagonal[start : start + count] = (operator @ columns)[start : start + count].diagonal()
+    return diagonal.double()
+
+
+def _xtrace(
+    operator: PyTorchLinearOperator, probes: int, distribution: str, seed: int | torch.Generator, progressbar: bool
+) -> Estimate:
+    """Epperly et al. 2024, Alg. 2; :func:`curvlinops.xtrace` with the error of Sec. 2.3, for which it has no place."""
+    size = _size(operator)
+    if probes % 2 or not 2 <= probes < size:
+        raise ValueError(
+            f"probes must be even, at least 2 and less than the operator's size {size} for method='xtrace', got "
+            f"{probes}; method='exact' takes {size} products"
+        )
+    m = probes // 2
+    with tqdm(total=probes, desc="trace", unit="product", disable=not progressbar) as bar:
+        w = _probe_source(operator, distribution, seed)(m)
+        y = operator @ w
+        bar.update(m)
+        q, r = torch.linalg.qr(y)
+        aq = operator @ q
+        bar.update(m)
+    # r is singular where the operator has a lower rank; a change as small as rounding makes it regular
+    pivots = r.diagonal()
+    largest = float(pivots.abs().max()) or 1.0
+    pivots[pivots.abs() < torch.finfo(r.dtype).eps * largest] = torch.finfo(r.dtype).eps * largest
+    # s_i: the direction of range(q) that is lost when the i-th probe is left out
+    s = torch.linalg.inv(r).mH
+    s = s / torch.linalg.vector_norm(s, dim=0)
+    h, qw = q.mH @ aq, q.mH @ w
+    shorter = qw - s * (s * qw).sum(0)  # coordinates of the probe in the basis that lacks it
+    rest, image = w - q @ shorter, y - aq @ shorter
+    kept = h.trace() - (s * (h @ s)).sum(0)
+    traces = kept + (rest * image).sum(0)
+    return Estimate.of(traces, probes)

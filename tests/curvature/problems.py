@@ -1,0 +1,136 @@
+"""Small problems shared by the curvature tests, and dense references for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import geoopt
+import torch
+from curvlinops._torch_base import PyTorchLinearOperator
+from torch import Tensor, nn
+
+import rsam
+from rsam import geometry
+from rsam.testing import point_from_array
+from rsam.testing.places import ambient_dtype
+
+DOUBLE = torch.float64
+Batch = tuple[Tensor, Tensor]
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = DOUBLE) -> Tensor:
+    return torch.randn(shape, dtype=dtype, generator=generator(seed))
+
+
+class Probed(nn.Module):
+    """A generic smooth function of one point: what some arrays see of it, squashed."""
+
+    def __init__(self, x: Tensor, manifold: geoopt.Manifold) -> None:
+        super().__init__()
+        self.point = geoopt.ManifoldParameter(x.contiguous(), manifold=manifold)
+
+    def forward(self, arrays: Tensor) -> Tensor:
+        x = torch.view_as_real(self.point) if self.point.is_complex() else self.point
+        return torch.tanh(arrays @ x.flatten())
+
+
+def probed(manifold: geoopt.Manifold, shape: tuple[int, ...]) -> tuple[Probed, Batch]:
+    """A generic point on a manifold, and data that look at it."""
+    manifold = manifold.double()
+    dtype = ambient_dtype(manifold, DOUBLE)
+    model = Probed(point_from_array(manifold, normal(*shape, seed=1, dtype=dtype) / 2), manifold)
+    size = model.point.numel() * (2 if dtype.is_complex else 1)
+    return model, (normal(6, 3, size, seed=2) / size**0.5, normal(6, 3, seed=3))
+
+
+def risk_at(model: Probed, batch: Batch) -> Callable[[Tensor], Tensor]:
+    """Its mean squared error as a function of the point, all of it in torch's own words."""
+
+    def risk(x: Tensor) -> Tensor:
+        outputs = torch.func.functional_call(model, {"point": x}, (batch[0],))
+        return (outputs - batch[1]).square().mean()
+
+    return risk
+
+
+def network(seed: int = 0) -> nn.Module:
+    """Two layers on plain parameters, in double precision."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+
+
+def mixed_network(seed: int = 0) -> nn.Module:
+    """The same with orthonormal columns in the first layer and unit rows in the last."""
+    model = network(seed)
+    rsam.nn.constrain(model, geoopt.EuclideanStiefel(), model[0].weight)
+    return rsam.nn.constrain(model, geoopt.Sphere(), model[2].weight)
+
+
+def examples(count: int = 12, seed: int = 5) -> Batch:
+    """Inputs of size 4 and targets of size 3."""
+    return normal(count, 4, seed=seed), normal(count, 3, seed=seed + 1)
+
+
+def labelled(count: int = 12, seed: int = 5) -> Batch:
+    """Inputs of size 4 and classes out of 3."""
+    return normal(count, 4, seed=seed), torch.randint(3, (count,), generator=generator(seed + 1))
+
+
+def batches(batch: Batch, *sizes: int) -> list[Batch]:
+    return list(zip(*(part.split(sizes) for part in batch), strict=True))
+
+
+def functional(
+    model: nn.Module, loss_func: Callable[[Tensor, Tensor], Tensor], batch: Batch
+) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
+    """The loss as a function of all of a model's parameters, and their values."""
+    names = [name for name, _ in model.named_parameters()]
+
+    def loss(*values: Tensor) -> Tensor:
+        outputs = torch.func.functional_call(model, dict(zip(names, values, strict=True)), (batch[0],))
+        return loss_func(outputs, batch[1])
+
+    return loss, tuple(p.detach().clone() for p in model.parameters())
+
+
+def dense_hessian(
+    model: nn.Module, loss_func: Callable[[Tensor, Tensor], Tensor], batch: Batch
+) -> tuple[list[list[Tensor]], Tensor]:
+    """Blocks of the Euclidean Hessian as matrices, and all of it."""
+    loss, values = functional(model, loss_func, batch)
+    blocks = torch.autograd.functional.hessian(loss, values)
+    flat = [
+        [block.reshape(p.numel(), q.numel()) for q, block in zip(values, row, strict=True)]
+        for p, row in zip(values, blocks, strict=True)
+    ]
+    return flat, torch.cat([torch.cat(row, 1) for row in flat])
+
+
+def dense(operator: PyTorchLinearOperator) -> Tensor:
+    """All columns of an operator."""
+    return operator @ torch.eye(operator.shape[1], dtype=operator.dtype)
+
+
+def snapshot(model: nn.Module) -> list[Tensor]:
+    return [p.detach().clone() for p in model.parameters()]
+
+
+def second_difference(f: Callable[[float], float], h: float = 2e-2) -> float:
+    """Of fourth order: the error is h^4 / 1440 of the sixth derivative, here 1e-10, and rounding 1e-16 / h^2, 1e-12."""
+
+    def central(h: float) -> float:
+        return (f(h) - 2 * f(0.0) + f(-h)) / h**2
+
+    return (4 * central(h / 2) - central(h)) / 3
+
+
+def along(points: list[Tensor], tangents: list[Tensor], t: float, exact: bool = True) -> list[Tensor]:
+    """The points at time t of the geodesics with these velocities."""
+    with torch.no_grad():
+        steps = [t * v for v in tangents]
+        return geometry.retract(points, steps, exact=True) if exact else geometry.retract_second_order(points, steps)

@@ -1,0 +1,122 @@
+"""Batches of a loader, however unequal, count as the one batch that they make up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from rsam.curvature import (
+    RiemannianGaussNewton,
+    RiemannianHessian,
+    gradient_norm,
+    sharpness,
+    trace,
+)
+from tests.curvature.problems import Batch, batches, dense, examples, labelled, mixed_network, network, normal
+
+WEIGHTS = torch.tensor([1.0, 4.0, 0.25], dtype=torch.float64)
+
+
+def partly_ignored() -> Batch:
+    x, y = labelled()
+    y = torch.where(torch.tensor([0, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0], dtype=torch.bool), 1, y)
+    return x, torch.where(torch.arange(12) < 3, -100, y)
+
+
+def probabilities() -> Batch:
+    x, _ = labelled()
+    return x, normal(12, 3, seed=9).softmax(1)
+
+
+CASES = [
+    pytest.param(nn.MSELoss(), examples, id="MSE"),
+    pytest.param(nn.MSELoss(reduction="sum"), examples, id="MSE sum"),
+    pytest.param(nn.CrossEntropyLoss(), labelled, id="CE"),
+    pytest.param(nn.CrossEntropyLoss(WEIGHTS), labelled, id="CE weights"),
+    pytest.param(nn.CrossEntropyLoss(), partly_ignored, id="CE ignoring"),
+    pytest.param(nn.CrossEntropyLoss(WEIGHTS, label_smoothing=0.1), partly_ignored, id="CE weights ignoring smoothed"),
+    pytest.param(nn.CrossEntropyLoss(ignore_index=1), labelled, id="CE ignoring class 1"),
+    pytest.param(nn.CrossEntropyLoss(WEIGHTS, reduction="sum"), partly_ignored, id="CE sum"),
+    pytest.param(nn.CrossEntropyLoss(), probabilities, id="CE probabilities"),
+    pytest.param(nn.NLLLoss(WEIGHTS), partly_ignored, id="NLL weights ignoring"),
+    pytest.param(lambda f, y: (f - y).pow(4).mean(), examples, id="function"),
+]
+Data = Callable[[], Batch]
+each_loss = pytest.mark.parametrize(("loss_func", "data"), CASES)
+
+
+def measures(model: nn.Module, loss_func: Any, data: Any) -> dict[str, Tensor]:
+    """Everything that has no random part."""
+    hessian = RiemannianHessian(model, loss_func, model.parameters(), data)
+    return {
+        "hessian": dense(hessian),
+        "gauss_newton": RiemannianGaussNewton(model, loss_func, model.parameters(), data) @ normal(hessian.shape[0]),
+        "gradient_norm": torch.tensor(gradient_norm(model, loss_func, model.parameters(), data)),
+        "worst": torch.tensor(float(sharpness(model, loss_func, model.parameters(), data, 0.3, steps=2, restarts=1))),
+        "average": sharpness(model, loss_func, model.parameters(), data, 0.1, kind="average", probes=3).samples,
+    }
+
+
+@each_loss
+def test_that_unequal_batches_count_as_one(loss_func: Any, data: Data) -> None:
+    model = mixed_network()
+    whole = measures(model, loss_func, data())
+    loader = DataLoader(TensorDataset(*data()), batch_size=5)  # 5, 5 and 2
+    for pieces in (batches(data(), 7, 4, 1), loader):
+        parts = measures(model, loss_func, pieces)
+        for name, expected in whole.items():
+            torch.testing.assert_close(parts[name], expected, rtol=1e-9, atol=1e-11, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_that_the_plain_mean_over_these_batches_would_be_wrong() -> None:
+    """As hessian-eigenthings takes it; or the test before could not fail."""
+    model, loss_func = network(), nn.CrossEntropyLoss()
+    for data in (labelled, partly_ignored):
+        pieces = batches(data(), 7, 4, 1)
+        right = dense(RiemannianHessian(model, loss_func, model.parameters(), pieces))
+        single = [dense(RiemannianHessian(model, loss_func, model.parameters(), [piece])) for piece in pieces]
+        assert float((sum(single) / 3 - right).norm()) > 0.1 * float(right.norm())
+        # nor do plain numbers of examples do where some are ignored
+        counted = sum(len(p[1]) * h for p, h in zip(pieces, single, strict=True)) / 12
+        assert (float((counted - right).norm()) > 0.1 * float(right.norm())) == (data is partly_ignored)
+
+
+def test_that_a_batch_whose_targets_are_all_ignored_counts_nothing() -> None:
+    model, loss_func = network(), nn.CrossEntropyLoss()
+    x, y = partly_ignored()
+    pieces = batches((x, y), 3, 9)  # the mean over the first is nan
+    for name, value in measures(model, loss_func, pieces).items():
+        torch.testing.assert_close(value, measures(model, loss_func, (x, y))[name], rtol=1e-9, atol=1e-11)
+    value = sharpness(model, loss_func, model.parameters(), (x, y), micro_batch=3)
+    assert len(value.samples) == 3
+    with pytest.raises(ValueError, match="no example counts"):
+        gradient_norm(model, loss_func, model.parameters(), pieces[:1])
+
+
+def test_that_a_loader_that_shuffles_gives_one_operator() -> None:
+    """Its order is drawn from the random state, which is the same for every pass."""
+    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)).double()
+    loader = DataLoader(TensorDataset(*examples()), batch_size=4, shuffle=True)
+    hessian = RiemannianHessian(model, nn.MSELoss(), model.parameters(), loader)
+    matrix = dense(hessian)
+    assert torch.equal(dense(hessian), matrix)
+    torch.testing.assert_close(matrix, matrix.mT, rtol=0, atol=1e-10)
+
+
+def test_that_a_loader_with_a_random_order_of_its_own_is_found_out_under_batch_norm() -> None:
+    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)).double()
+    loader = DataLoader(
+        TensorDataset(*examples()), batch_size=4, shuffle=True, generator=torch.Generator().manual_seed(0)
+    )
+    arguments = (model, nn.MSELoss(), list(model.parameters()), loader)
+    with pytest.raises(RuntimeError, match=r"two passes over data give different gradients of 0\.weight"):
+        RiemannianHessian(*arguments)
+    assert float(trace(RiemannianHessian(*arguments, check_deterministic=False), 2)) != 0
+    # order alone does not matter
+    plain = network()
+    RiemannianHessian(plain, nn.MSELoss(), plain.parameters(), loader)

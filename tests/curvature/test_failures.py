@@ -1,0 +1,258 @@
+"""What cannot be measured is refused in words that say what to change, and nothing is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rsam.curvature import (
+    RiemannianGaussNewton,
+    RiemannianHessian,
+    fisher_trace,
+    gradient_norm,
+    sharpness,
+    trace,
+)
+from tests.curvature.problems import DOUBLE, batches, examples, labelled, mixed_network, network, snapshot
+
+Measure = Callable[[Any, Any, Any, Any], Any]
+
+
+def product(operator: Any) -> Measure:
+    def measure(model: Any, loss_func: Any, params: Any, data: Any) -> Tensor:
+        a = operator(model, loss_func, params, data)
+        return a @ torch.ones(a.shape[0], dtype=DOUBLE)
+
+    return measure
+
+
+#: Measures that evaluate the loss, and whether they differentiate it.
+MEASURES: dict[str, Measure] = {
+    "RiemannianHessian": product(RiemannianHessian),
+    "RiemannianGaussNewton": product(RiemannianGaussNewton),
+    "trace": lambda *case: trace(RiemannianHessian(*case), 2),
+    "gradient_norm": gradient_norm,
+    "sharpness": sharpness,
+}
+each_measure = pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
+
+
+def refused(
+    measure: Measure,
+    model: nn.Module,
+    loss_func: Any,
+    data: Any,
+    error: type[Exception],
+    message: str,
+    params: Any = None,
+) -> None:
+    """Assert that it is, and that weights and gradients are as they were."""
+    for p in model.parameters():
+        p.grad = torch.full_like(p, 0.5)
+    before = snapshot(model)
+    with pytest.raises(error, match=message):
+        measure(model, loss_func, list(model.parameters()) if params is None else params, data)
+    assert all(torch.equal(a, b) for a, b in zip(snapshot(model), before, strict=True))
+    assert all(torch.equal(p.grad, torch.full_like(p, 0.5)) for p in model.parameters())
+
+
+DATA = [pytest.param(examples(), id="batch"), pytest.param(batches(examples(), 7, 5), id="batches")]
+
+
+@each_measure
+@pytest.mark.parametrize("data", DATA)
+def test_that_a_loss_without_a_graph_is_refused(measure: Measure, data: Any) -> None:
+    def detached(outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs.detach() - targets).square().mean()
+
+    message = "loss_func returned a loss without a graph; compute it from the parameters"
+    refused(measure, network(), detached, data, ValueError, message)
+
+
+def test_that_outputs_without_a_graph_are_refused_where_they_are_differentiated() -> None:
+    class Detached(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = network()
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return self.net(inputs).detach()
+
+    for measure in (MEASURES["RiemannianGaussNewton"], fisher_trace):
+        message = "model_func returned an output without a graph"
+        refused(measure, Detached(), nn.CrossEntropyLoss(), labelled(), ValueError, message)  # type: ignore[arg-type]
+
+
+@each_measure
+@pytest.mark.parametrize("data", DATA)
+def test_that_a_parameter_outside_the_graph_is_named(measure: Measure, data: Any) -> None:
+    model = network()
+    model.register_parameter("unused", nn.Parameter(torch.ones(2, dtype=DOUBLE)))
+    message = r"the loss does not depend on unused \(shape \(2,\), Euclidean\); leave it out"
+    refused(measure, model, nn.MSELoss(), data, ValueError, message)
+    foreign = [*network().parameters(), nn.Parameter(torch.ones(2, dtype=DOUBLE))]
+    message = r"the loss does not depend on parameter 0 \(shape \(5, 4\)"
+    refused(measure, network(), nn.MSELoss(), data, ValueError, message, params=foreign)
+
+
+@each_measure
+def test_that_frozen_parameters_inner_tensors_and_none_are_refused(measure: Measure) -> None:
+    model = mixed_network()
+    model[2].weight.requires_grad_(False)
+    message = r"2\.weight \(shape \(3, 5\), Sphere\) must be a leaf that requires a gradient"
+    refused(measure, model, nn.MSELoss(), examples(), ValueError, message)
+    model = network()
+    message = r"parameter 0 .* must be a leaf"
+    refused(measure, model, nn.MSELoss(), examples(), ValueError, message, params=[2 * model[0].weight])
+    refused(measure, model, nn.MSELoss(), examples(), ValueError, "params is empty", params=[])
+
+
+@each_measure
+@pytest.mark.parametrize("data", DATA)
+def test_that_losses_that_are_no_scalar_are_refused(measure: Measure, data: Any) -> None:
+    message = r"must return a scalar, not a tensor of shape \(\d+, 3\); use reduction='mean' or 'sum'"
+    refused(measure, network(), nn.MSELoss(reduction="none"), data, ValueError, message)
+    refused(measure, network(), lambda outputs, targets: 1.0, data, ValueError, "scalar tensor, not float")
+
+
+@each_measure
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_that_losses_and_gradients_that_are_not_finite_are_refused(measure: Measure, bad: float) -> None:
+    def infinite(outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs - targets).square().mean() * bad
+
+    refused(measure, network(), infinite, examples(), RuntimeError, f"the loss is {bad}, which is not finite")
+
+    class Cusp(nn.Module):
+        """A finite value with an infinite slope in one weight."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.zero = network(), nn.Parameter(torch.zeros(1, dtype=DOUBLE))
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return self.net(inputs) + self.zero.sqrt()
+
+    message = r"the gradient of zero \(shape \(1,\), Euclidean\) is not finite"
+    refused(measure, Cusp(), nn.MSELoss(), examples(), RuntimeError, message)
+
+
+@each_measure
+def test_that_empty_and_exhaustible_data_are_refused(measure: Measure) -> None:
+    refused(measure, network(), nn.MSELoss(), [], ValueError, "data is empty: it yields no batch")
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*examples(0)), batch_size=4)
+    refused(measure, network(), nn.MSELoss(), loader, ValueError, "data is empty")
+
+    def once() -> Iterator[Any]:
+        yield examples()
+
+    for iterator in (once(), iter([examples()]), zip(*[[x] for x in examples()], strict=True)):
+        refused(measure, network(), nn.MSELoss(), iterator, ValueError, "gone through only once; pass a list")
+
+
+@each_measure
+def test_that_data_that_are_no_pairs_are_refused(measure: Measure) -> None:
+    x, y = examples()
+    for data, kind in (([x], "Tensor"), ([(x, y, y)], "tuple"), ([{"x": x, "y": y}], "dict")):
+        message = rf"data must yield pairs \(inputs, targets\), not {kind}"
+        refused(measure, network(), nn.MSELoss(), data, ValueError, message)
+    refused(measure, network(), lambda f, y: f.mean(), [({}, None)], ValueError, "pass batch_size_fn")
+
+
+def test_that_large_gradients_are_not_taken_for_infinite_ones() -> None:
+    w = nn.Parameter(torch.ones(3))
+    case = lambda x: w * x, lambda f, y: 1e25 * f.square().sum(), [w], (torch.ones(3), torch.ones(3))
+    product = RiemannianHessian(*case) @ torch.ones(3)  # the square of the norm overflows in single precision
+    torch.testing.assert_close(product, torch.full((3,), 2e25))
+    assert gradient_norm(*case) == pytest.approx(2e25 * 3**0.5)
+
+
+@pytest.mark.parametrize("operator", [RiemannianHessian, RiemannianGaussNewton])
+def test_that_bad_blocks_are_refused(operator: Any) -> None:
+    model = network()
+    for sizes in ([3], [5], [0, 4], [-1, 5], []):
+        with pytest.raises(ValueError, match="block_sizes must be positive and sum to the 4 parameters"):
+            operator(model, nn.MSELoss(), model.parameters(), examples(), block_sizes=sizes)
+
+
+def test_that_parameters_of_several_dtypes_have_no_common_one() -> None:
+    model = network()
+    model[2].float()
+    a = RiemannianHessian(
+        lambda x: model[2](model[1](model[0](x)).float()), nn.MSELoss(), model.parameters(),
+        tuple(t.double() if i == 0 else t.float() for i, t in enumerate(examples())),
+    )  # fmt: skip
+    with pytest.raises(RuntimeError, match=r"several values of dtype: .*float32.*float64"):
+        trace(a, 2)
+
+
+# -- what only some ask for -------------------------------------------------------------------------------------------
+
+
+def test_that_the_fisher_trace_refuses_losses_that_are_no_likelihood() -> None:
+    model, params = network(), list(network().parameters())
+    for loss_func, message in (
+        (nn.L1Loss(), "must be one of nn.CrossEntropyLoss, nn.BCEWithLogitsLoss, nn.MSELoss, got L1Loss"),
+        (nn.functional.mse_loss, "got function"),
+        (nn.CrossEntropyLoss(torch.ones(3)), "loss_func has weights"),
+        (nn.BCEWithLogitsLoss(pos_weight=torch.ones(3)), "loss_func has weights"),
+        (nn.MSELoss(reduction="none"), "reduction='mean' or 'sum', got 'none'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fisher_trace(model, loss_func, params, examples())  # type: ignore[arg-type]
+    for options, message in (
+        ({"probes": 0}, "probes must be at least 1, got 0"),
+        ({"rtol": 0.0}, "rtol must be positive, got 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fisher_trace(model, nn.MSELoss(), params, examples(), **options)  # type: ignore[arg-type]
+
+
+class Pair(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = network()
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        return self.net(inputs), self.net(-inputs)
+
+
+def test_that_outputs_need_only_be_tensors_where_they_are_differentiated() -> None:
+    message = "model_func must return a tensor, not tuple"
+    for measure in (MEASURES["RiemannianGaussNewton"], fisher_trace):
+        refused(measure, Pair(), nn.MSELoss(), examples(), ValueError, message)  # type: ignore[arg-type]
+    model = Pair()
+
+    def both(outputs: tuple[Tensor, Tensor], targets: Tensor) -> Tensor:
+        return (outputs[0] - outputs[1] - targets).square().mean()
+
+    assert float(trace(RiemannianHessian(model, both, model.parameters(), examples()), method="exact")) > 0
+
+
+def test_that_micro_batches_need_tensors_to_split() -> None:
+    def measure(model: Any, loss_func: Any, params: Any, data: Any) -> Any:
+        return sharpness(model, loss_func, params, data, micro_batch=2)
+
+    class Keyed(Pair):
+        def forward(self, inputs: dict[str, Tensor]) -> Tensor:  # type: ignore[override]
+            return self.net(inputs["x"])
+
+    data = [({"x": examples()[0]}, examples()[1])]
+    refused(measure, Keyed(), nn.MSELoss(), data, ValueError, "splits inputs and targets, which must be tensors")
+    refused(measure, network(), nn.MSELoss(), [], ValueError, "data is empty")
+
+
+def test_that_a_generator_on_another_device_is_refused() -> None:
+    model = network()
+    hessian = RiemannianHessian(model, nn.MSELoss(), model.parameters(), examples())
+
+    class Elsewhere(torch.Generator):
+        device = torch.device("cuda")  # type: ignore[assignment]
+
+    with pytest.raises(ValueError, match="the generator is on cuda, but the parameters are on cpu"):
+        trace(hessian, 2, seed=Elsewhere())
+

@@ -1,0 +1,247 @@
+"""Second derivatives through the layers that real models have."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+import rsam
+from rsam.curvature import RiemannianGaussNewton, RiemannianHessian, trace
+from rsam.derivatives import NoHigherDerivative, differentiable
+from tests.curvature.problems import DOUBLE, batches, dense, generator, labelled, normal, second_difference, snapshot
+
+# -- batch norm -------------------------------------------------------------------------------------------------------
+
+
+class ElementaryNorm(nn.Module):
+    """Batch norm in train mode, in operations whose derivatives nobody doubts."""
+
+    def __init__(self, norm: nn.BatchNorm1d) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps = norm.weight, norm.bias, norm.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = x - x.mean(0)
+        return centred / (centred.pow(2).mean(0) + self.eps).sqrt() * self.weight + self.bias
+
+
+class ElementaryEvalNorm(nn.Module):
+    """Batch norm in eval mode."""
+
+    def __init__(self, norm: nn.BatchNorm1d) -> None:
+        super().__init__()
+        self.weight, self.bias = norm.weight, norm.bias
+        self.mean, self.scale = norm.running_mean.clone(), (norm.running_var + norm.eps).rsqrt()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) * self.scale * self.weight + self.bias
+
+
+def normalised() -> nn.Sequential:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3)).double()
+        model(3 * torch.randn(50, 4, dtype=DOUBLE))  # some running statistics
+    nn.init.uniform_(model[1].weight, 0.5, 1.5, generator=generator(1))
+    return model
+
+
+@pytest.mark.parametrize("operator", [RiemannianHessian, RiemannianGaussNewton])
+@pytest.mark.parametrize("sizes", [(12,), (7, 5)], ids=str)
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_that_batch_norm_is_differentiated_as_its_elementary_twin(
+    training: bool, sizes: tuple[int, ...], operator: Any
+) -> None:
+    model, pieces = normalised().train(training), batches(labelled(), *sizes)
+    twin = nn.Sequential(model[0], (ElementaryNorm if training else ElementaryEvalNorm)(model[1]), model[2], model[3])
+    ours, expected = (dense(operator(m, nn.CrossEntropyLoss(), m.parameters(), pieces)) for m in (model, twin))
+    torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-11)
+    if training:  # the statistics take part: without them the Hessian is another one
+        apart = dense(operator(model.eval(), nn.CrossEntropyLoss(), model.parameters(), pieces))
+        assert float((ours - apart).norm()) > 0.1 * float(apart.norm())
+
+
+# -- finite differences -----------------------------------------------------------------------------------------------
+
+
+def difference(model: nn.Module, loss_func: Any, batch: Any, v: list[Tensor], h: float) -> Tensor:
+    """Central difference of the gradient along ``v``; restores the weights."""
+    params = list(model.parameters())
+    start, ends = snapshot(model), []
+    for sign in (1, -1):
+        with torch.no_grad():
+            for p, x, t in zip(params, start, v, strict=True):
+                p.copy_(x + sign * h * t)
+        with differentiable(2), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            loss = loss_func(model(batch[0]), batch[1])
+        ends.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, params)]))
+    with torch.no_grad():
+        for p, x in zip(params, start, strict=True):
+            p.copy_(x)
+    return (ends[0] - ends[1]) / (2 * h)
+
+
+def unit(model: nn.Module, seed: int = 4) -> list[Tensor]:
+    flat = normal(sum(p.numel() for p in model.parameters()), seed=seed)
+    pieces = (flat / flat.norm()).split([p.numel() for p in model.parameters()])
+    return [piece.reshape(p.shape) for piece, p in zip(pieces, model.parameters(), strict=True)]
+
+
+def test_that_a_resnet_in_train_mode_works() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = torchvision.models.resnet18(num_classes=3).double()
+    batch = normal(4, 3, 16, 16), torch.tensor([0, 1, 2, 1])
+    statistics = [b.clone() for b in model.buffers()]
+    hessian = RiemannianHessian(model, nn.CrossEntropyLoss(), model.parameters(), batch)
+    v = unit(model)
+    product = torch.cat([p.flatten() for p in hessian @ v])
+    assert all(torch.equal(a, b) for a, b in zip(statistics, model.buffers(), strict=True))
+    # a step so short that no ReLU is switched by it; rounding is 1e-16 / h, 1e-9
+    expected = difference(model, nn.CrossEntropyLoss(), batch, v, h=1e-7)
+    assert float((product - expected).norm()) <= 1e-4 * float(expected.norm())
+
+
+class Attending(nn.Module):
+    def __init__(self, need_weights: bool) -> None:
+        super().__init__()
+        self.attention, self.last = nn.MultiheadAttention(4, 2, batch_first=True), nn.Linear(4, 3)
+        self.need_weights = need_weights
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.attention(x, x, x, need_weights=self.need_weights)[0].mean(1))
+
+
+class Last(nn.Module):
+    """The last output of a recurrent layer."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.last = layer, nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.layer(x)[0][:, -1])
+
+
+class Encoding(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.TransformerEncoderLayer(4, 2, 6, dropout=0.0, activation="gelu", batch_first=True)
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.encoder(x).mean(1))
+
+
+SEQUENCES = {
+    "MultiheadAttention": (lambda: Attending(False), True),
+    "MultiheadAttention with weights": (lambda: Attending(True), False),
+    "TransformerEncoderLayer": (Encoding, True),
+    "LSTM": (lambda: Last(nn.LSTM(4, 5, batch_first=True)), False),
+    "GRU": (lambda: Last(nn.GRU(4, 5, num_layers=2, batch_first=True)), False),
+    "RNN": (lambda: Last(nn.RNN(4, 5, batch_first=True)), False),
+}
+
+
+@pytest.mark.parametrize("operator", [RiemannianHessian, RiemannianGaussNewton])
+@pytest.mark.parametrize(("make", "warns"), SEQUENCES.values(), ids=SEQUENCES)
+def test_that_attention_and_recurrent_layers_work_with_one_warning_at_most(
+    make: Any, warns: bool, operator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the name in the package is the function
+    monkeypatch.setattr(sys.modules["rsam.derivatives.differentiable"], "_warned", set())
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = make().double()
+    batch = normal(3, 6, 4), torch.tensor([0, 2, 1])
+    a = operator(model, nn.CrossEntropyLoss(), model.parameters(), batch, keep_graphs=False)
+    v = unit(model)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        product = torch.cat([p.flatten() for p in a @ v])
+        trace(a, 2)
+    about = [str(w.message) for w in caught if "scaled_dot_product" in str(w.message)]
+    assert len(about) == warns == len(caught)
+    if operator is RiemannianHessian:
+        # error h^2, 1e-8 of the third derivatives; rounding 1e-12
+        expected = difference(model, nn.CrossEntropyLoss(), batch, v, h=1e-4)
+        torch.testing.assert_close(product, expected, rtol=1e-6, atol=1e-8)
+    else:  # never negative
+        assert float(product @ torch.cat([t.flatten() for t in v])) > 0
+
+
+def test_that_other_functions_are_differentiated_twice_on_constrained_kernels() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4), nn.GELU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(16, 3)
+        ).double()
+    rsam.nn.constrain(model, rsam.geometry.KernelStiefel(), nn.Conv2d)
+    batch = normal(5, 2, 6, 6), torch.tensor([0, 1, 2, 1, 0])
+    hessian = RiemannianHessian(model, nn.CrossEntropyLoss(), model.parameters(), batch)
+    z = normal(hessian.shape[0], seed=3)
+    z /= z.norm()
+    tangents, start = hessian.tangents(z), snapshot(model)
+
+    def loss(t: float) -> float:
+        points = rsam.geometry.retract(list(model.parameters()), [t * v for v in tangents], exact=True)
+        with torch.no_grad():
+            for p, x in zip(model.parameters(), points, strict=True):
+                p.copy_(x)
+            value = float(nn.functional.cross_entropy(model(batch[0]), batch[1]))
+            for p, x in zip(model.parameters(), start, strict=True):
+                p.copy_(x)
+        return value
+
+    assert float(z @ (hessian @ z)) == pytest.approx(second_difference(loss), rel=1e-5)
+
+
+# -- layers that have no second derivative ----------------------------------------------------------------------------
+
+
+class Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return 3 * x**2 * g
+
+
+class Cube(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return Once.apply(x)
+
+
+class LastCubed(nn.Module):
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return Once.apply(outputs).square().mean()
+
+
+@pytest.mark.parametrize("operator", [RiemannianHessian, RiemannianGaussNewton])
+@pytest.mark.parametrize("data", [labelled(), batches(labelled(), 8, 4)], ids=["batch", "list"])
+def test_that_a_layer_without_a_second_derivative_is_named(operator: Any, data: Any) -> None:
+    model = nn.Sequential(nn.Linear(4, 5), nn.Sequential(nn.Tanh(), Cube()), nn.Linear(5, 3)).double()
+    a = operator(model, nn.CrossEntropyLoss(), model.parameters(), data)
+    with pytest.raises(NoHigherDerivative, match=r"Cube '1\.1' has no derivative of order 2"):
+        a @ torch.ones(a.shape[0], dtype=DOUBLE)
+    with pytest.raises(NoHigherDerivative, match=r"Cube '1\.1'"):
+        trace(a, 2)
+
+
+def test_that_a_loss_without_a_second_derivative_is_named() -> None:
+    model = nn.Linear(4, 3).double()
+    a = RiemannianHessian(model, LastCubed(), model.parameters(), labelled())
+    with pytest.raises(NoHigherDerivative, match="LastCubed has no derivative of order 2"):
+        trace(a, 2)

@@ -1,0 +1,133 @@
+"""That single and half precision measure what double precision does, up to their rounding."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import geoopt
+import pytest
+import torch
+from torch import nn
+
+import rsam
+from rsam.curvature import (
+    RiemannianGaussNewton,
+    RiemannianHessian,
+    fisher_trace,
+    gradient_norm,
+    layer_traces,
+    sharpness,
+    spectral_density,
+    top_eigenvalues,
+    trace,
+)
+from tests.curvature.problems import dense, labelled, mixed_network, network
+
+CE = nn.CrossEntropyLoss()
+
+
+def rounded(model: nn.Module, dtype: torch.dtype) -> tuple[nn.Module, Any, nn.Module, Any]:
+    """The model and data in that dtype, and in double precision with the same, rounded numbers."""
+    low = copy.deepcopy(model).to(dtype)
+    x, y = labelled()
+    x = x.to(dtype)
+    return low, (x, y), copy.deepcopy(low).double(), (x.double(), y)
+
+
+#: What has no random part, or signs, which are the same in every dtype.
+NUMBERS: dict[str, Callable[[nn.Module, Any], float]] = {
+    "trace": lambda m, d: float(trace(RiemannianHessian(m, CE, m.parameters(), d), method="exact")),
+    "trace of probes": lambda m, d: float(trace(RiemannianHessian(m, CE, m.parameters(), d), 30)),
+    "trace by xtrace": lambda m, d: float(trace(RiemannianHessian(m, CE, m.parameters(), d), 20, method="xtrace")),
+    "trace of a layer": lambda m, d: float(layer_traces(RiemannianHessian(m, CE, m.parameters(), d))["2.bias"]),
+    "gauss-newton": lambda m, d: float(trace(RiemannianGaussNewton(m, CE, m.parameters(), d), method="exact")),
+    "fisher_trace": lambda m, d: float(fisher_trace(m, CE, m.parameters(), d, 30)),
+    "gradient_norm": lambda m, d: gradient_norm(m, CE, m.parameters(), d),
+    "sharpness": lambda m, d: float(sharpness(m, CE, m.parameters(), d, 0.5, steps=2)),
+    "top eigenvalue": lambda m, d: float(top_eigenvalues(RiemannianHessian(m, CE, m.parameters(), d)).values[0]),
+    "lower end of the spectrum": lambda m, d: float(
+        spectral_density(RiemannianHessian(m, CE, m.parameters(), d), 15, repeats=1).grid[0]
+    ),
+}
+# Units of rounding: half of one in each of some hundred operations, which cancel as random walks do and are seen to
+# leave one at most. A rise of the loss is the difference of numbers five times as large.
+FACTOR = 4
+FACTORS = {"sharpness": 5 * FACTOR}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("make", [network, mixed_network])
+def test_that_every_number_is_that_of_double_precision_up_to_rounding(
+    make: Callable[[], nn.Module], name: str, dtype: torch.dtype
+) -> None:
+    low, low_data, high, high_data = rounded(make(), dtype)
+    expected, found = NUMBERS[name](high, high_data), NUMBERS[name](low, low_data)
+    assert found == pytest.approx(expected, rel=FACTORS.get(name, FACTOR) * torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("operator", [RiemannianHessian, RiemannianGaussNewton])
+def test_that_products_are_those_of_double_precision_in_the_dtype_of_the_vector(
+    operator: Any, dtype: torch.dtype
+) -> None:
+    low, low_data, high, high_data = rounded(mixed_network(), dtype)
+    ours, expected = operator(low, CE, low.parameters(), low_data), operator(high, CE, high.parameters(), high_data)
+    assert ours.dtype == torch.float32  # of coordinates, for which there are factorisations
+    matrix = dense(expected)
+    error = (dense(ours).double() - matrix).norm()
+    assert float(error) <= FACTOR * torch.finfo(dtype).eps * float(matrix.norm())
+    for given in (torch.bfloat16, torch.float32, torch.float64):
+        v = torch.ones(ours.shape[0], dtype=given)
+        assert (ours @ v).dtype == given
+        assert [t.dtype for t in ours.tangents(v)] == [dtype] * 4
+
+
+def test_that_many_batches_are_summed_in_single_precision() -> None:
+    """In bfloat16 a sum of 512 equal terms stops at 256."""
+    model = nn.Linear(1, 1, bias=False).to(torch.bfloat16)
+    x, y = torch.ones(1, 1, dtype=torch.bfloat16), torch.zeros(1, 1, dtype=torch.bfloat16)
+    hessian = RiemannianHessian(model, nn.MSELoss(), model.parameters(), [(x, y)] * 512)
+    assert float(hessian @ torch.ones(1)) == 2
+    expected = 2 * abs(float(model.weight.detach()))
+    assert gradient_norm(model, nn.MSELoss(), model.parameters(), [(x, y)] * 512) == pytest.approx(expected, rel=1e-2)
+
+
+def test_that_layers_of_different_precision_are_measured_together() -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.norm, self.last = nn.Linear(4, 5).bfloat16(), nn.LayerNorm(5), nn.Linear(5, 3).bfloat16()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.norm(self.first(x).float()).to(self.last.weight.dtype))
+
+    model = Mixed()
+    x, y = labelled()
+    low = trace(RiemannianHessian(model, CE, model.parameters(), (x.bfloat16(), y)), method="exact")
+
+    class High(Mixed):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.norm(self.first(x)))
+
+    high = High()
+    high.load_state_dict(model.state_dict())
+    high.double()
+    expected = trace(RiemannianHessian(high, CE, high.parameters(), (x.bfloat16().double(), y)), method="exact")
+    assert float(low) == pytest.approx(float(expected), rel=FACTOR * torch.finfo(torch.bfloat16).eps)
+
+
+def test_that_hyperbolic_and_positive_definite_points_work_in_single_precision() -> None:
+    for manifold in (geoopt.PoincareBall(), geoopt.Lorentz(), geoopt.SymmetricPositiveDefinite()):
+        model = rsam.nn.constrain(nn.Linear(3, 3).double(), manifold)
+        with torch.no_grad():
+            model.weight.copy_(rsam.geometry.project_points([model.weight * 0.3])[0])
+        x, y = labelled()
+        results = []
+        for dtype in (torch.float32, torch.float64):
+            one = copy.deepcopy(model).to(dtype)
+            hessian = RiemannianHessian(one, CE, one.parameters(), (x[:, :3].to(dtype), y))
+            results.append(float(trace(hessian, method="exact")))
+        assert results[0] == pytest.approx(results[1], rel=1e-4)  # single precision, and a stretch of up to a hundred

@@ -1,0 +1,192 @@
+"""Traces: right in expectation, honest about their errors, stopped as asked, and layer by layer."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from curvlinops.examples import TensorLinearOperator
+from torch import Tensor, nn
+
+from rsam.curvature import Estimate, RiemannianHessian, layer_traces, trace
+from tests.curvature.problems import DOUBLE, dense, examples, generator, mixed_network, network, normal
+
+
+def with_spectrum(values: Tensor, seed: int = 0) -> TensorLinearOperator:
+    basis = torch.linalg.qr(normal(len(values), len(values), seed=seed)).Q
+    return TensorLinearOperator(basis * values @ basis.mT)
+
+
+FLAT = torch.linspace(-1, 2, 40, dtype=DOUBLE)
+DECAYING = 1 / torch.arange(1, 61, dtype=DOUBLE) ** 2
+
+
+def test_that_random_signs_are_unbiased_over_all_of_them() -> None:
+    a = with_spectrum(torch.tensor([-1.0, 0.5, 1.0, 3.0], dtype=DOUBLE))
+    signs = torch.tensor(list(itertools.product([-1.0, 1.0], repeat=4)), dtype=DOUBLE)
+    forms = ((signs @ dense(a)) * signs).sum(1)
+    assert float(forms.mean()) == pytest.approx(3.5, rel=1e-12)
+    samples = trace(a, 500).samples
+    # each probe is one of them, and each of them comes about equally often: 500 in 8 pairs, 62.5 with deviation 7.4
+    place = (samples[:, None] - forms).abs().argmin(1)
+    torch.testing.assert_close(forms[place], samples)
+    pairs = torch.bincount(torch.minimum(place, 15 - place), minlength=8)
+    assert len(pairs) == 8 and int(pairs.min()) > 62.5 - 4 * 7.4 and int(pairs.max()) < 62.5 + 4 * 7.4
+
+
+@pytest.mark.parametrize("distribution", ["rademacher", "normal"])
+@pytest.mark.parametrize("method", ["hutchinson", "xtrace"])
+def test_that_estimates_of_many_seeds_average_to_the_trace(method: str, distribution: str) -> None:
+    for values in (FLAT, DECAYING):
+        a = with_spectrum(values)
+        found = torch.tensor(
+            [float(trace(a, 12, method=method, distribution=distribution, seed=s)) for s in range(200)]  # type: ignore[arg-type]
+        )
+        # the mean of 200, in units of its own deviation
+        assert abs(float(found.mean() - values.sum())) <= 3 * float(found.std()) / 200**0.5
+
+
+@pytest.mark.parametrize("distribution", ["rademacher", "normal"])
+def test_that_intervals_of_plain_probes_hold_the_trace_as_often_as_they_say(distribution: str) -> None:
+    for values in (FLAT, DECAYING):
+        a, exact = with_spectrum(values), float(values.sum())
+        estimates = [trace(a, 20, distribution=distribution, seed=s) for s in range(200)]  # type: ignore[arg-type]
+        # nominally 190 times; 180 and 198 are three binomial deviations away, and quadratic forms are a little skew
+        held = sum(low <= exact <= high for low, high in (e.interval(0.95) for e in estimates))
+        assert 180 <= held <= 198
+        held = sum(low <= exact <= high for low, high in (e.interval(0.5) for e in estimates))
+        assert 80 <= held <= 120
+        spread = float(torch.tensor([float(e) for e in estimates]).std())
+        error = sum(e.standard_error for e in estimates) / 200
+        assert error == pytest.approx(spread, rel=0.15)  # 0.05 of deviation in the spread, 0.02 in the error
+
+
+def test_that_errors_of_xtrace_are_of_the_right_size_though_too_small() -> None:
+    # the samples share their basis; the ranges are what the docstring owns up to
+    for values in (FLAT, DECAYING, torch.linspace(1, 2, 60, dtype=DOUBLE)):
+        a, exact = with_spectrum(values), float(values.sum())
+        estimates = [trace(a, 18, method="xtrace", seed=s) for s in range(200)]
+        held = sum(low <= exact <= high for low, high in (e.interval(0.95) for e in estimates))
+        assert 0.72 <= held / 200 <= 0.95
+        spread = float(torch.tensor([float(e) for e in estimates]).std())
+        error = sum(e.standard_error for e in estimates) / 200
+        assert 0.55 <= error / spread <= 1.05
+
+
+def test_that_xtrace_spreads_at_most_half_as_much_where_the_spectrum_decays() -> None:
+    a = with_spectrum(DECAYING)
+    spreads = {
+        method: float(torch.tensor([float(trace(a, 18, method=method, seed=s)) for s in range(100)]).std())
+        for method in ("hutchinson", "xtrace")
+    }
+    assert spreads["xtrace"] <= spreads["hutchinson"] / 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("rank", [0, 1, 3, 5])
+def test_that_xtrace_is_exact_for_ranks_that_its_basis_holds(rank: int, dtype: torch.dtype) -> None:
+    # as long as one probe fewer than the six still spans the range
+    roots = normal(rank, 30, dtype=dtype)
+    # here even rounding does not hide the low rank; only 3, since signs in five dimensions are easily dependent
+    diagonal = torch.tensor([1.0, 2.0, 3.0][:rank] + [0.0] * (30 - min(rank, 3)), dtype=dtype)
+    for matrix in (roots.mT @ roots, diagonal.diag()):
+        estimate = trace(TensorLinearOperator(matrix), 12, method="xtrace")
+        size = float(matrix.trace())
+        assert abs(float(estimate) - size) <= 1e3 * torch.finfo(dtype).eps * size
+        assert estimate.standard_error <= 1e3 * torch.finfo(dtype).eps * size
+
+
+def test_that_estimates_tell_mean_error_and_cost_of_their_samples() -> None:
+    a = with_spectrum(FLAT)
+    estimate = trace(a, 23)
+    assert estimate.products == 23 and estimate.samples.shape == (23,) and estimate.samples.dtype == DOUBLE
+    assert estimate.value == pytest.approx(float(estimate.samples.mean()), rel=1e-12)
+    assert estimate.standard_error == pytest.approx(float(estimate.samples.std()) / 23**0.5, rel=1e-12)
+    assert trace(a, 1).standard_error != trace(a, 1).standard_error  # nan: one sample does not tell
+    exact = trace(a, method="exact")
+    assert (exact.standard_error, exact.products, exact.interval()) == (0, 40, (exact.value, exact.value))
+    assert trace(a, 12, method="xtrace").products == 12
+
+
+def test_that_intervals_are_those_of_students_t() -> None:
+    # t of three degrees of freedom has its 97.5 % quantile at 3.182
+    estimate = Estimate.of(torch.tensor([1.0, 2.0, 3.0, 4.0]), 4)
+    half = 3.182446 * (5 / 3) ** 0.5 / 2
+    assert estimate.interval(0.95) == pytest.approx((2.5 - half, 2.5 + half), rel=1e-6)
+    with pytest.raises(ValueError, match="between 0 and 1, got 95"):
+        estimate.interval(95)
+
+
+def test_that_rtol_stops_when_the_error_is_reached_and_after_ten_probes_at_least() -> None:
+    a = with_spectrum(1 + 0.5 * FLAT)
+    stopped = trace(a, 10_000, rtol=0.02)
+    assert 10 < stopped.products < 10_000
+    assert stopped.standard_error <= 0.02 * stopped.value
+    earlier = stopped.samples[:-10]  # it looks every ten probes, and the time before it was not there
+    assert float(earlier.std()) / len(earlier) ** 0.5 > 0.02 * float(earlier.mean())
+    assert trace(a, 10_000, rtol=10.0).products == 10
+    assert trace(a, 7, rtol=10.0).products == 7
+    assert trace(a, 35, rtol=1e-6).products == 35
+
+
+def test_that_a_seed_fixes_the_result_however_many_probes_are_asked_for() -> None:
+    a = with_spectrum(FLAT)
+    one, more = trace(a, 23, seed=3), trace(a, 40, seed=3)
+    assert torch.equal(one.samples, trace(a, 23, seed=3).samples)
+    # products of matrices of different widths round differently
+    torch.testing.assert_close(one.samples, more.samples[:23])
+    assert not torch.equal(one.samples, trace(a, 23, seed=4).samples)
+    source = generator(3)
+    first, second = trace(a, 23, seed=source), trace(a, 17, seed=source)  # a generator goes on
+    torch.testing.assert_close(torch.cat([first.samples, second.samples]), more.samples)
+
+
+@pytest.mark.parametrize("make", [network, mixed_network])
+def test_that_traces_of_layers_are_those_of_their_blocks_and_sum_to_the_whole(make) -> None:  # type: ignore[no-untyped-def]
+    model = make()
+    params = list(model.parameters())
+    hessian = RiemannianHessian(model, nn.MSELoss(), params, examples())
+    exact = layer_traces(hessian, method="exact")
+    assert list(exact) == [name for name, _ in model.named_parameters()]
+    for name, p in model.named_parameters():
+        alone = RiemannianHessian(model, nn.MSELoss(), [p], examples())
+        assert float(exact[name]) == pytest.approx(float(dense(alone).trace()), rel=1e-10)
+    assert sum(map(float, exact.values())) == pytest.approx(float(trace(hessian, method="exact")), rel=1e-12)
+    for options in ({}, {"rtol": 0.05}, {"seed": 7, "distribution": "normal"}):
+        whole, layers = trace(hessian, 60, **options), layer_traces(hessian, 60, **options)  # type: ignore[arg-type]
+        assert sum(map(float, layers.values())) == pytest.approx(float(whole), rel=1e-12)
+        torch.testing.assert_close(sum(t.samples for t in layers.values()), whole.samples)
+    for name, estimate in layer_traces(hessian, 400).items():
+        assert abs(float(estimate) - float(exact[name])) <= 3.5 * estimate.standard_error
+
+
+def test_that_any_operator_of_curvlinops_has_layers() -> None:
+    a = with_spectrum(FLAT)
+    assert float(layer_traces(a, method="exact")["parameter 0"]) == pytest.approx(float(FLAT.sum()))
+
+
+BAD = [
+    ({"probes": 0}, "probes must be at least 1, got 0"),
+    ({"rtol": 0.0}, "rtol must be positive, got 0"),
+    ({"rtol": float("nan")}, "rtol must be positive, got nan"),
+    ({"distribution": "uniform"}, "'rademacher' or 'normal', got 'uniform'"),
+    ({"method": "lanczos"}, "method must be"),
+    ({"method": "xtrace", "rtol": 0.1}, "rtol stops method='hutchinson' only"),
+    ({"method": "xtrace", "probes": 7}, "probes must be even"),
+    ({"method": "xtrace", "probes": 40}, "less than the operator's size 40"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD, ids=[str(options) for options, _ in BAD])
+def test_that_bad_options_are_refused(options, message: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError, match=message):
+        trace(with_spectrum(FLAT), **options)
+
+
+def test_that_layers_and_rectangular_operators_are_refused_what_they_cannot_do() -> None:
+    with pytest.raises(ValueError, match="'hutchinson' or 'exact', got 'xtrace'"):
+        layer_traces(with_spectrum(FLAT), method="xtrace")  # type: ignore[arg-type]
+    for method in ("hutchinson", "xtrace", "exact"):
+        with pytest.raises(ValueError, match=r"square, but its shape is \(2, 3\)"):
+            trace(TensorLinearOperator(torch.ones(2, 3)), 2, method=method)  # type: ignore[arg-type]
