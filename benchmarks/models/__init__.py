@@ -4,9 +4,14 @@ from collections.abc import Callable
 
 from torch import nn
 
-from benchmarks.models.small_cnn import small_cnn
+from benchmarks.models.strided_cnn import small_cnn, small_gelu_cnn, wide_cnn, wide_plain_cnn
 
 __all__ = ["MODELS"]
 
 # name -> network for images of so many channels and so many classes
-MODELS: dict[str, Callable[[int, int], nn.Module]] = {"small_cnn": small_cnn}
+MODELS: dict[str, Callable[[int, int], nn.Module]] = {
+    "small_cnn": small_cnn,
+    "small_gelu_cnn": small_gelu_cnn,
+    "wide_cnn": wide_cnn,
+    "wide_plain_cnn": wide_plain_cnn,
+}

@@ -12,13 +12,11 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
+from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.runs.configuration import Run
-from benchmarks.runs.results import Results, Row
-
-Train = Callable[[Run], Row]
+from benchmarks.runs.results import C, R, Results
 
 
 class RunsFailed(Exception):
@@ -30,12 +28,12 @@ class RunsFailed(Exception):
         Each with what happened to it.
     """
 
-    def __init__(self, failures: list[tuple[Run, str]]) -> None:
+    def __init__(self, failures: Sequence[tuple[object, str]]) -> None:
         super().__init__(f"{len(failures)} failed")
         self.failures = failures
 
 
-def collect(runs: Sequence[Run], train: Train, results: Results, jobs: int) -> list[Row]:
+def collect(runs: Sequence[C], train: Callable[[C], R], results: Results[R], jobs: int, fresh: bool = False) -> list[R]:
     """Rows of all the runs, after training those that have none yet.
 
     Parameters
@@ -49,6 +47,8 @@ def collect(runs: Sequence[Run], train: Train, results: Results, jobs: int) -> l
         runs in flight and no others.
     jobs : int
         Number of worker processes.
+    fresh : bool
+        Do each run in a process of its own, whose memory is that run's.
 
     Returns
     -------
@@ -64,28 +64,28 @@ def collect(runs: Sequence[Run], train: Train, results: Results, jobs: int) -> l
     missing = [run for run in runs if run not in found]
     if found:
         print(f"{len(found)} of {len(runs)} rows reused from {results.path}; delete it to train anew", file=sys.stderr)
-    failures: list[tuple[Run, str]] = []
+    failures: list[tuple[C, str]] = []
     with (
         tqdm(total=len(runs), initial=len(runs) - len(missing), unit="run", file=sys.stderr, smoothing=0) as bar,
-        closing(_outcomes(missing, train, jobs)) as outcomes,
+        closing(_outcomes(missing, train, jobs, fresh)) as outcomes,
     ):
         for run, outcome in outcomes:
-            if isinstance(outcome, Row):
+            if isinstance(outcome, str):
+                failures.append((run, outcome))
+            else:
                 results.append(outcome)
                 found[run] = outcome
-            else:
-                failures.append((run, outcome))
             bar.update()
     if failures:
         raise RunsFailed(failures)
     return [found[run] for run in runs]
 
 
-def _outcomes(runs: Sequence[Run], train: Train, jobs: int) -> Generator[tuple[Run, Row | str]]:
+def _outcomes(runs: Sequence[C], train: Callable[[C], R], jobs: int, fresh: bool) -> Generator[tuple[C, R | str]]:
     """Each run with its row, or with what went wrong, in the order in which they end."""
     waiting = deque(runs)
-    flying: dict[Future[Row], Run] = {}
-    pool = _pool(jobs)
+    flying: dict[Future[R], C] = {}
+    pool = _pool(jobs, fresh)
     try:
         while waiting or flying:
             # no more than can run at a time: the death of a worker fails all that was submitted
@@ -99,7 +99,7 @@ def _outcomes(runs: Sequence[Run], train: Train, jobs: int) -> Generator[tuple[R
             done, _ = wait(flying, return_when=FIRST_COMPLETED)
             if broken or any(isinstance(future.exception(), BrokenProcessPool) for future in done):
                 done, _ = wait(flying, return_when=ALL_COMPLETED)
-                pool = _pool(jobs)
+                pool = _pool(jobs, fresh)
             for future in done:
                 yield flying.pop(future), _outcome(future)
     finally:
@@ -109,7 +109,7 @@ def _outcomes(runs: Sequence[Run], train: Train, jobs: int) -> Generator[tuple[R
         pool.shutdown(cancel_futures=True)
 
 
-def _outcome(future: Future[Row]) -> Row | str:
+def _outcome(future: Future[Any]) -> Any:
     error = future.exception()
     if error is None:
         return future.result()
@@ -118,9 +118,10 @@ def _outcome(future: Future[Row]) -> Row | str:
     return str(error.__cause__ or error).strip().strip('"')  # the cause is the worker's own traceback
 
 
-def _pool(jobs: int) -> ProcessPoolExecutor:
+def _pool(jobs: int, fresh: bool) -> ProcessPoolExecutor:
     # spawned, not forked: torch's threads do not survive a fork
-    return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_start_worker)
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(jobs, context, initializer=_start_worker, max_tasks_per_child=1 if fresh else None)
 
 
 def _start_worker() -> None:

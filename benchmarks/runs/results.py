@@ -7,8 +7,23 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
 from benchmarks.runs.configuration import Run
+
+
+class Configuration(Protocol):
+    """Something to do, as data."""
+
+    @property
+    def key(self) -> str:
+        """Hash of it."""
+        ...
+
+
+C = TypeVar("C", bound=Configuration)
+#: A dataclass of what came of a configuration, which is its field ``run``.
+R = TypeVar("R")
 
 
 class ResultsError(Exception):
@@ -46,7 +61,7 @@ class Row:
     torch_version: str
 
 
-class Results:
+class Results(Generic[R]):
     """The rows of a study on disk.
 
     Each row is written whole, and synced, before :meth:`append` returns. Whatever kills the process, at most the last
@@ -56,14 +71,18 @@ class Results:
     ----------
     path : Path
         The file; it need not exist yet.
+    kind : type
+        Dataclass of a row.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kind: type[R]) -> None:
         self.path = path
+        self.kind = kind
 
-    def append(self, row: Row) -> None:
+    def append(self, row: R) -> None:
         """Add a row, for good."""
-        line = json.dumps({"key": row.run.key, **asdict(row)}) + "\n"
+        content: Any = row
+        line = json.dumps({"key": content.run.key, **asdict(content)}) + "\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab+") as file:
             self._cut_torn_line(file.fileno())
@@ -71,7 +90,7 @@ class Results:
             file.flush()
             os.fsync(file.fileno())
 
-    def find(self, runs: Iterable[Run]) -> dict[Run, Row]:
+    def find(self, runs: Iterable[C]) -> dict[C, R]:
         """Rows of those of the runs that are finished.
 
         Raises
@@ -80,7 +99,8 @@ class Results:
             If a line is damaged; names the file and the line.
         """
         wanted = {run.key: run for run in runs}
-        columns = {field.name for field in fields(Row)}
+        kind: Any = self.kind
+        columns = {field.name for field in fields(kind)}
         found = {}
         for number, line in enumerate(self._whole_lines(), start=1):
             try:
@@ -90,7 +110,7 @@ class Results:
                 raise ResultsError(f"{self.path}, line {number}, is damaged ({error}); delete that line") from error
             # rows that another version wrote count as missing
             if key in wanted and content.keys() == columns:
-                found[wanted[key]] = Row(**{**content, "run": wanted[key]})
+                found[wanted[key]] = self.kind(**{**content, "run": wanted[key]})
         return found
 
     def _whole_lines(self) -> list[bytes]:

@@ -56,6 +56,6 @@ class TrainingStudy:
 
     def run(self, directory: Path, jobs: int) -> str:
         """Train what has no row in ``directory/runs.jsonl`` yet, and report on all."""
-        results = Results(directory / "runs.jsonl")
+        results = Results(directory / "runs.jsonl", Row)
         rows = collect(self.runs, train, results, jobs)
         return f"{self.report(rows, directory)}\n\nresults: {results.path}"

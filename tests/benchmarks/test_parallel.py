@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.runs.configuration import Run
 from benchmarks.runs.parallel import RunsFailed, collect
-from benchmarks.runs.results import Results
+from benchmarks.runs.results import Results, Row
 from tests.benchmarks import fakes
 from tests.benchmarks.fakes import row_of, runs
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def results(tmp_path) -> Results:
-    return Results(tmp_path / "runs.jsonl")
+    return Results(tmp_path / "runs.jsonl", Row)
 
 
 def test_that_rows_are_made_once_and_found_later(results) -> None:
@@ -59,9 +59,10 @@ def test_that_a_dying_worker_loses_only_what_was_running(results) -> None:
 def test_that_interruption_keeps_what_had_finished_and_leaves_no_process(tmp_path, results, end) -> None:
     program = (
         "from pathlib import Path; from benchmarks.runs.parallel import collect; "
-        "from benchmarks.runs.results import Results; from tests.benchmarks.test_parallel import tagged; "
+        "from benchmarks.runs.results import Results, Row; from tests.benchmarks.test_parallel import tagged; "
         "from tests.benchmarks import fakes; "
-        f"collect(tagged({str(tmp_path)!r}), fakes.hangs_from_seed_2, Results(Path({str(results.path)!r})), jobs=2)"
+        f"results = Results(Path({str(results.path)!r}), Row); "
+        f"collect(tagged({str(tmp_path)!r}), fakes.hangs_from_seed_2, results, jobs=2)"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -11,7 +11,7 @@ import scipy.stats
 from benchmarks.report.curves import draw_learning_curves
 from benchmarks.report.intervals import t_interval
 from benchmarks.report.table import markdown_table
-from benchmarks.studies import overhead, quick, quick_tuning
+from benchmarks.studies import quick, quick_tuning
 from tests.benchmarks.fakes import row_of
 
 
@@ -95,18 +95,4 @@ def test_that_tuning_chooses_the_best_mean_and_warns_at_the_edge(tmp_path) -> No
     assert '"sam": (0.05, 0.6),  # at the edge of its grid: rho\n' in text
     assert '"riemannian_sgd": (0.05, 0),\n' in text
     assert text.count("80.0*") == 4
-    assert (tmp_path / "table.md").read_text(encoding="utf-8").strip() in text
-
-
-def test_that_overhead_compares_a_step_with_its_parts() -> None:
-    timing = overhead.summarise([(1.0, 0.5, 3.0), (2.0, 1.0, 6.0), (100.0, 1.0, 402.0)])
-    assert (timing.gradient, timing.base_step, timing.sam_step) == (2.0, 1.0, 6.0)
-    assert timing.ratio == pytest.approx(1.2)
-
-
-def test_that_overhead_reports_every_contender(tmp_path) -> None:
-    text = overhead.OverheadStudy("overhead", "", repeats=2, warm_up=1).run(tmp_path, jobs=1)
-    for contender in overhead.contenders():
-        assert f"| {contender.label} " in text
-    assert "pytorch_optimizer.SAM" in text
     assert (tmp_path / "table.md").read_text(encoding="utf-8").strip() in text

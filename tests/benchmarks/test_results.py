@@ -8,20 +8,20 @@ from dataclasses import fields, replace
 import pytest
 
 from benchmarks.runs.configuration import Run
-from benchmarks.runs.results import Results, ResultsError
+from benchmarks.runs.results import Results, ResultsError, Row
 from tests.benchmarks.fakes import row_of, runs
 
 
 @pytest.fixture
 def results(tmp_path) -> Results:
-    return Results(tmp_path / "deep" / "runs.jsonl")
+    return Results(tmp_path / "deep" / "runs.jsonl", Row)
 
 
 def test_that_rows_come_back_as_they_were(results) -> None:
     rows = {run: row_of(run, accuracy=run.seed / 7) for run in runs(3)}
     for row in rows.values():
         results.append(row)
-    assert Results(results.path).find(rows) == rows
+    assert Results(results.path, Row).find(rows) == rows
 
 
 def test_that_only_what_is_asked_for_is_found(results) -> None:

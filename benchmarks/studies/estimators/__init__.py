@@ -1,0 +1,5 @@
+"""Which estimator of curvature to trust."""
+
+from benchmarks.studies.estimators.study import ESTIMATORS
+
+__all__ = ["ESTIMATORS"]

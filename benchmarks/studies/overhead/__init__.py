@@ -1,0 +1,5 @@
+"""What things cost, beside other libraries."""
+
+from benchmarks.studies.overhead.study import OVERHEAD, OverheadStudy
+
+__all__ = ["OVERHEAD", "OverheadStudy"]

@@ -1,0 +1,77 @@
+"""What a training step with a penalty costs, in plain steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+import rsam
+from benchmarks.report.table import markdown_table
+from benchmarks.runs.configuration import Run
+from benchmarks.runs.training import prepare
+from benchmarks.studies.overhead.timing import interleaved, median_ratio, milliseconds
+
+__all__ = ["report"]
+
+LIMITS = {"gradient norm, difference": 2.3, "Hessian trace, difference": 3.3}
+# so small a learning rate that each step does the same as the last
+_RUN = Run("sgd", seed=0, lr=1e-5)
+_WEIGHT = 1e-3
+
+
+def _step(make: Callable[[Any], Any] | None, outputs_too: bool = False, method: str = "sgd") -> Callable[[], object]:
+    """A training step of a network of its own, with a penalty if ``make`` makes one of its parameters."""
+    data, model, optimizer = prepare(replace(_RUN, method=method, rho=0.05 if method == "sam" else 0.0))
+    images, labels = data.train_images[: _RUN.batch_size], data.train_labels[: _RUN.batch_size]
+    penalty = None if make is None else make(model.parameters())
+
+    def loss() -> Any:
+        outputs = model(images)
+        value = cross_entropy(outputs, labels)
+        return (value, outputs) if outputs_too else value
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        total = loss() if penalty is None else penalty.objective(loss)
+        total.backward()
+        return total
+
+    return lambda: optimizer.step(closure)  # type: ignore[arg-type]
+
+
+def report(repeats: int, warm_up: int) -> str:
+    """Time and compare; a table and verdicts."""
+    losses = rsam.losses
+
+    def of(kind: Any, **options: Any) -> Callable[[Any], Any]:
+        return lambda params: kind(params, weight=_WEIGHT, **options)
+
+    parts: dict[str, Callable[[], object]] = {
+        "plain": _step(None),
+        "SAM": _step(None, method="sam"),
+    }
+    for method in ("difference", "exact"):
+        parts |= {
+            f"gradient norm, {method}": _step(of(losses.GradientNorm, method=method)),
+            f"Hessian trace, {method}": _step(of(losses.HessianTrace, method=method)),
+            f"Fisher trace, {method}": _step(of(losses.FisherTrace, method=method), outputs_too=True),
+        }
+    parts["sharpness"] = _step(of(losses.Sharpness, rho=0.01))
+    times = interleaved(parts, repeats, warm_up, "penalties")
+    ratios = {name: median_ratio(times, name, "plain") for name in parts}
+    table = markdown_table(
+        ("training step", "ms", "plain steps"),
+        [(name, f"{milliseconds(times, name):.2f}", f"{ratios[name]:.2f}") for name in parts],
+    )
+    verdicts = [
+        f"The step with {name} takes {'' if ratios[name] <= limit else 'NOT '}at most {limit} plain ones."
+        for name, limit in LIMITS.items()
+    ]
+    return (
+        f"### Penalties\n\nMedians of {repeats} interleaved repeats, small_cnn in training mode, batch "
+        f"{_RUN.batch_size}, SGD, one probe, by `objective`.\n\n{table}\n\n" + "\n".join(verdicts)
+    )

@@ -1,0 +1,123 @@
+"""What a step of RSAM costs beyond its two gradient evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.report.table import markdown_table
+from benchmarks.runs.configuration import Run
+from benchmarks.runs.training import gradient_closure, prepare
+from benchmarks.studies.overhead.timing import Times, interleaved, milliseconds
+
+__all__ = ["contenders", "report", "step_ratio"]
+
+LIMIT = 1.15
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A SAM-like method beside its base optimizer, each with a network of its own.
+
+    Attributes
+    ----------
+    label : str
+        For the table.
+    gradient : callable
+        Evaluates the gradients of the base optimizer's network.
+    base_step : callable
+        Steps the base optimizer with the gradients that are there.
+    sam_step : callable
+        Takes a whole step of the SAM-like optimizer: both gradient evaluations and the base step in it.
+    """
+
+    label: str
+    gradient: Callable[[], object]
+    base_step: Callable[[], object]
+    sam_step: Callable[[], object]
+
+
+def contenders() -> list[Contender]:
+    """RSAM on spheres, RSAM on plain weights and, if it is installed, ``pytorch_optimizer.SAM`` on these."""
+    found = [_ours("RSAM, spheres", "rsam", "riemannian_sgd"), _ours("RSAM, plain weights", "sam", "sgd")]
+    return [*found, _peer()] if find_spec("pytorch_optimizer") else found
+
+
+# so small a learning rate that each step does the same as the last
+_RUN = Run("sgd", seed=0, lr=1e-4, rho=0.05)
+
+
+def _prepare(method: str) -> tuple[nn.Module, torch.optim.Optimizer, Callable[[], Tensor]]:
+    """Network, optimizer and closure over the first batch."""
+    data, model, optimizer = prepare(replace(_RUN, method=method))
+    batch = slice(_RUN.batch_size)
+    return model, optimizer, gradient_closure(model, optimizer, data.train_images[batch], data.train_labels[batch])
+
+
+def _ours(label: str, method: str, base: str) -> Contender:
+    _, optimizer, closure = _prepare(method)
+    _, base_optimizer, gradient = _prepare(base)
+    return Contender(label, gradient, base_optimizer.step, lambda: optimizer.step(closure))  # type: ignore[arg-type]
+
+
+def _peer() -> Contender:
+    from pytorch_optimizer import SAM
+
+    _, base_optimizer, gradient = _prepare("sgd")
+    model, _, closure = _prepare("sgd")
+    optimizer = SAM(
+        model.parameters(),
+        torch.optim.SGD,
+        rho=_RUN.rho,
+        lr=_RUN.lr,
+        momentum=_RUN.momentum,
+        weight_decay=_RUN.weight_decay,
+    )
+
+    def step() -> None:
+        closure()  # it wants the first gradients to be there
+        optimizer.step(closure)  # type: ignore[arg-type]
+
+    return Contender("pytorch_optimizer.SAM, plain weights", gradient, base_optimizer.step, step)
+
+
+def step_ratio(times: Times) -> float:
+    """Median ratio of a whole step to two gradients and a base step, formed within each repeat."""
+    parts = zip(times["gradient"], times["base step"], times["step"], strict=True)
+    return median(step / (2 * gradient + base) for gradient, base, step in parts)
+
+
+def report(repeats: int, warm_up: int) -> str:
+    """Time the contenders; a table and a verdict."""
+    found = contenders()
+    parts: dict[str, Callable[[], object]] = {}
+    for c in found:
+        parts |= {
+            f"{c.label}: gradient": c.gradient,
+            f"{c.label}: base step": c.base_step,
+            f"{c.label}: step": c.sam_step,
+        }
+    raw = interleaved(parts, repeats, warm_up, "steps")
+    times = {c.label: {name: raw[f"{c.label}: {name}"] for name in ("gradient", "base step", "step")} for c in found}
+    ratios = {label: step_ratio(of) for label, of in times.items()}
+    table = markdown_table(
+        ("method", "gradient, ms", "base step, ms", "whole step, ms", "ratio"),
+        [
+            (label, *(f"{milliseconds(of, name):.2f}" for name in of), f"{ratios[label]:.3f}")
+            for label, of in times.items()
+        ],
+    )
+    worst = max(ratio for label, ratio in ratios.items() if label.startswith("RSAM"))
+    text = (
+        f"### Steps\n\nMedians of {repeats} interleaved repeats, small_cnn, batch 64.\n"
+        "ratio = whole step / (two gradients + base step)\n\n"
+        f"{table}\n\nRSAM's ratio is {'' if worst <= LIMIT else 'NOT '}at most {LIMIT}."
+    )
+    if not find_spec("pytorch_optimizer"):
+        text += "\nFor a comparison with pytorch_optimizer.SAM: pip install pytorch_optimizer"
+    return text

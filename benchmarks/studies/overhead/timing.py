@@ -1,0 +1,48 @@
+"""Times of several things, taken in turn so that a slow moment of the machine hits all."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+
+from tqdm import trange
+
+__all__ = ["interleaved", "median_ratio", "milliseconds"]
+
+Times = dict[str, list[float]]
+
+
+def interleaved(parts: Mapping[str, Callable[[], object]], repeats: int, warm_up: int, what: str) -> Times:
+    """Seconds that each part took in each repeat.
+
+    Parameters
+    ----------
+    parts : mapping of str to callable
+        What to time.
+    repeats : int
+        How often.
+    warm_up : int
+        How often before that, without looking.
+    what : str
+        For the progress bar.
+    """
+    times: Times = {name: [] for name in parts}
+    for i in trange(warm_up + repeats, desc=what, unit="repeat", file=sys.stderr):
+        for name, part in parts.items():
+            start = time.perf_counter()
+            part()
+            if i >= warm_up:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def median_ratio(times: Times, part: str, whole: str) -> float:
+    """Median over the repeats of the ratio of two parts."""
+    return statistics.median(p / w for p, w in zip(times[part], times[whole], strict=True))
+
+
+def milliseconds(times: Times, part: str) -> float:
+    """Median time of a part."""
+    return 1e3 * statistics.median(times[part])

@@ -1,0 +1,92 @@
+"""That the study of estimators measures what it says, and reports it as it is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+import rsam
+from benchmarks.runs.results import Results
+from benchmarks.studies.estimators import ESTIMATORS, networks
+from benchmarks.studies.estimators import estimators as named
+from benchmarks.studies.estimators import measurement as measuring
+from benchmarks.studies.estimators.measurement import EXACT, KINKS, Measured, Measurement, measure
+from benchmarks.studies.estimators.report import report
+
+
+@pytest.fixture
+def trained(monkeypatch, tmp_path):
+    """Networks trained for a single short epoch, on few examples."""
+    few = {name: replace(run, epochs=1, batch_size=500) for name, run in networks.NETWORKS.items()}
+    monkeypatch.setattr(networks, "NETWORKS", few)
+    monkeypatch.setattr(measuring, "NETWORKS", few)
+    monkeypatch.setattr(networks, "_EXAMPLES", 16)
+    networks.train_missing(tmp_path)
+    return tmp_path
+
+
+def test_that_networks_are_trained_once_and_lie_on_their_manifolds(trained) -> None:
+    files = sorted(trained.iterdir())
+    times = [file.stat().st_mtime_ns for file in files]
+    networks.train_missing(trained)
+    assert len(files) == 4 and [file.stat().st_mtime_ns for file in files] == times
+    model = networks.load("spheres, GELU", trained, torch.float64)
+    kernel = model[0].weight
+    torch.testing.assert_close(kernel.flatten(1).norm(dim=1), torch.ones(16, dtype=torch.float64), rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("network", ["plain, ReLU", "spheres, GELU"])
+def test_that_estimates_surround_the_exact_trace(trained, monkeypatch, network) -> None:
+    # the exact one column by column is long; a thousand probes are within a few per cent
+    monkeypatch.setattr(measuring, "_exact", lambda problem: [float(rsam.curvature.trace(problem.hessian(), 300))])
+    (truth,) = measure(Measurement(network, EXACT, seeds=1), trained).values
+    for estimator in ("Hutchinson, Rademacher", "XTrace", "PyHessian"):
+        if not named.ESTIMATORS[estimator].riemannian and network.startswith("spheres"):
+            continue
+        values = measure(Measurement(network, estimator, seeds=6), trained).values
+        mean, error = sum(values) / 6, (sum((v - sum(values) / 6) ** 2 for v in values) / 30) ** 0.5
+        assert abs(mean - truth) < 5 * error + 0.1 * abs(truth), estimator
+
+
+def test_that_differences_agree_with_derivatives_without_kinks(trained) -> None:
+    steps = len(measuring.STEPS)
+    values = measure(Measurement("spheres, GELU", KINKS, seeds=1), trained).values
+    exact, smallest = values[0], values[1]
+    assert smallest == pytest.approx(exact, rel=1e-3)  # of second order in the step
+    assert values[1 + steps] > 0.999
+
+
+def _fake(run: Measurement) -> Measured:
+    if run.estimator == EXACT:
+        values = [100.0, 10.0, 5000.0]
+    elif run.estimator == KINKS:
+        values = [100.0, 101.0, 102.0, 103.0, 0.5, 0.25, 0.125]
+    else:
+        truth = 10 if named.ESTIMATORS[run.estimator].quantity == "top eigenvalue" else 100
+        values = [truth * (1 + 0.01 * (seed % 2)) for seed in range(run.seeds)]
+    return Measured(run, values, seconds=1.0, gradients=36.0, megabytes=7.0)
+
+
+def test_that_errors_are_reported_in_per_cent_of_the_truth(tmp_path) -> None:
+    rows = [_fake(run) for run in ESTIMATORS.measurements()]
+    text = report(rows, tmp_path)
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    deviation = (20 / 19 * 0.25) ** 0.5  # of ten errors of 0 and ten of 1
+    half = 2.093 * deviation / math.sqrt(20)  # Student's quantile for 19 degrees of freedom
+    for name in ("XTrace", "PyHessian", "Lanczos"):
+        assert [name, f"0.50 ± {half:.2f}", f"{deviation:.2f}", "36", "7"] in cells, name
+    assert ["plain, ReLU", "100.0", "101.0", "102.0", "103.0"] in cells
+    assert ["plain, ReLU", "1", "0.500", "0.250", "0.125"] in cells
+    assert (tmp_path / "table.md").read_text(encoding="utf-8").strip() in text
+    assert (tmp_path / "estimators.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_that_measurements_are_kept(tmp_path) -> None:
+    results = Results(tmp_path / "measurements.jsonl", Measured)
+    runs = ESTIMATORS.measurements()
+    assert len({run.key for run in runs}) == len(runs)
+    results.append(_fake(runs[0]))
+    assert results.find(runs) == {runs[0]: _fake(runs[0])}
