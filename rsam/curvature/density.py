@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from curvlinops import lanczos_approximate_spectrum
-from curvlinops._torch_base import PyTorchLinearOperator
 from torch import Tensor
 from tqdm import trange
 
 from rsam.curvature.eigenvalues import top_eigenvalues
 from rsam.curvature.estimate import generator_of
+from rsam.curvature.operator import PyTorchLinearOperator
 from rsam.derivatives import no_trace
+from rsam.derivatives.no_trace import seed_random_state
 
 __all__ = ["SpectralDensity", "spectral_density"]
 
@@ -79,7 +80,7 @@ def spectral_density(
     points: int = 1024,
     kappa: float = 3.0,
     margin: float = 0.05,
-    seed: int = 0,
+    seed: int | torch.Generator = 0,
     progressbar: bool = False,
 ) -> SpectralDensity:
     """Density of eigenvalues by Lanczos quadrature (Papyan 2020, Alg. 2).
@@ -100,7 +101,7 @@ def spectral_density(
         Width of the bumps that stand for eigenvalues, greater than 1.
     margin : float
         How much of the spectrum's width is added at both ends.
-    seed : int
+    seed : int or torch.Generator
         Source of the first vectors.
     progressbar : bool
         Show one over the repeats.
@@ -134,12 +135,14 @@ def spectral_density(
     # a hundredth is enough for the ends, which have a margin
     ends = [top_eigenvalues(operator, which=which, rtol=1e-2, seed=seed).values[0] for which in ("smallest", "largest")]
     boundaries = float(ends[0]), float(ends[1])
-    seeds = torch.randint(2**31, (repeats,), generator=generator_of(seed, torch.device("cpu"))).tolist()
+    seeds = torch.randint(
+        2**31, (repeats,), device=operator.device, generator=generator_of(seed, operator.device)
+    ).tolist()
     densities = []
     for i in trange(repeats, desc="spectral density", disable=not progressbar):
         broken = RuntimeError(f"the Lanczos process broke down within {steps} steps; take fewer steps")
         with no_trace():  # curvlinops draws from the global generator
-            torch.manual_seed(seeds[i])
+            seed_random_state(seeds[i])
             try:
                 grid, density = lanczos_approximate_spectrum(
                     operator, steps, num_points=points, kappa=kappa, boundaries=boundaries, margin=margin

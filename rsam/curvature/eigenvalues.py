@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from curvlinops._torch_base import PyTorchLinearOperator
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor
 from tqdm import tqdm
 
 from rsam.curvature.estimate import generator_of
+from rsam.curvature.operator import PyTorchLinearOperator
 
 __all__ = ["Eigenpairs", "top_eigenvalues"]
 
@@ -130,7 +130,8 @@ def _sparse(
 ) -> tuple[Tensor, Tensor, int]:
     size = operator.shape[0]
     as_tensor: dict[str, Any] = {"dtype": operator.dtype, "device": operator.device}
-    first = torch.randn(size, dtype=torch.float64, generator=generator_of(seed, torch.device("cpu"))).numpy()
+    generator = generator_of(seed, operator.device)
+    first = torch.randn(size, dtype=operator.dtype, device=operator.device, generator=generator).double().cpu().numpy()
     scipy_operator = operator.to_scipy()
     products, shift = 0, 0.0
 

@@ -83,6 +83,6 @@ def generator_of(seed: int | torch.Generator, device: torch.device) -> torch.Gen
     """Source of randomness on a device: a new one from a seed, or the given one."""
     if isinstance(seed, torch.Generator):
         if seed.device.type != device.type:
-            raise ValueError(f"seed: the generator is on {seed.device}, but the parameters are on {device}")
+            raise ValueError(f"seed: the generator is on {seed.device}, but the operator is on {device}")
         return seed
     return torch.Generator(device).manual_seed(seed)

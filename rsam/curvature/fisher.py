@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from rsam import geometry
 from rsam.curvature.estimate import Estimate, generator_of
+from rsam.curvature.reduction import is_exactly
 from rsam.curvature.risk import Data, Risk
 from rsam.derivatives.likelihood import Likelihood, hessian_root
 
@@ -78,7 +79,7 @@ def fisher_trace(
     >>> print(rsam.curvature.fisher_trace(model, torch.nn.MSELoss(), model.parameters(), data))
     10 ± 0
     """
-    likelihood = next((name for loss, name in _LIKELIHOODS.items() if isinstance(loss_func, loss)), None)
+    likelihood = next((name for loss, name in _LIKELIHOODS.items() if is_exactly(loss_func, loss)), None)
     if likelihood is None:
         names = ", ".join(f"nn.{loss.__name__}" for loss in _LIKELIHOODS)
         raise ValueError(f"loss_func must be one of {names}, got {type(loss_func).__name__}; for others take the trace "
@@ -114,8 +115,9 @@ def _sample(risk: Risk, likelihood: Likelihood, count: int, generator: torch.Gen
                 raise ValueError(f"model_func must return a tensor, not {type(outputs).__name__}")
             weights.append(weight)
             for k in range(count):
-                signs = torch.empty(outputs.shape, device=outputs.device).bernoulli_(0.5, generator=generator)
-                u = _normalised(risk.loss_func, hessian_root(outputs.detach(), 2 * signs - 1, likelihood), targets)
+                signs = torch.empty(outputs.shape, device=generator.device).bernoulli_(0.5, generator=generator)
+                root = hessian_root(outputs.detach(), 2 * signs.to(outputs.device) - 1, likelihood)
+                u = _normalised(risk.loss_func, root, targets)
                 g = risk.gradient_of(outputs, retain_graph=True, grad_outputs=u.to(outputs.dtype))
                 with torch.no_grad():
                     squares[k] += weight * float(geometry.pairing(g, geometry.raise_index(risk.params, g)))

@@ -81,6 +81,8 @@ class RiemannianHessian(TangentOperator):
     True
     """
 
+    NEEDS_GRADIENT = True
+
     def _build(self) -> Iterator[tuple[Graph, float]]:
         yield from self.risk.gradients(order=2)
 

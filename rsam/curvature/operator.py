@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from curvlinops._torch_base import PyTorchLinearOperator  # its base class of all operators, not exported by name
-from torch import Tensor
+from torch import Tensor, nn
 
 from rsam import geometry
 from rsam.curvature.risk import Data, Risk, accumulators
 
-__all__ = ["TangentOperator"]
+__all__ = ["PyTorchLinearOperator", "TangentOperator"]
 
 
 class TangentOperator(PyTorchLinearOperator):
@@ -39,6 +40,8 @@ class TangentOperator(PyTorchLinearOperator):
     """
 
     SELF_ADJOINT = True
+    #: Whether :meth:`_correct` asks for the gradient of the risk.
+    NEEDS_GRADIENT = False
 
     def __init__(
         self,
@@ -58,13 +61,15 @@ class TangentOperator(PyTorchLinearOperator):
         params = self.risk.params
         self.blocks = _blocks(block_sizes, len(params))
         self._graphs: list[tuple[Any, float]] | None = None
-        self._built_for: list[Any] | None = None
+        self._built_for: tuple[list[Any], list[Tensor]] | None = None
+        self._in_memory = isinstance(self.risk.data, Sequence)
         one_batch = isinstance(self.risk.data, Sequence) and len(self.risk.data) == 1
-        # what a mere function depends on cannot be seen to change
-        self._keep_graphs = one_batch and self.risk.model is not None if keep_graphs is None else keep_graphs
+        # what a function of one's own depends on cannot be seen to change
+        seen = isinstance(loss_func, nn.Module) or getattr(loss_func, "__module__", "") == F.__name__
+        self._keep_graphs = one_batch and seen and self.risk.model is not None if keep_graphs is None else keep_graphs
         shapes = [tuple(shape) for shape in geometry.coordinates_shape(params)]
         super().__init__(shapes, shapes)
-        if check_deterministic and not isinstance(self.risk.data, Sequence):
+        if check_deterministic and not self._in_memory:
             self._check_deterministic()
 
     @property
@@ -116,6 +121,7 @@ class TangentOperator(PyTorchLinearOperator):
         with torch.no_grad(), self.risk.naming():
             covectors = self._apply_all([self.tangents(column) for column in columns])
             results = [geometry.to_coordinates(self.risk.params, c) for c in covectors]
+        self.risk.check_finite([sum(parts) for parts in zip(*results, strict=True)], "the product with {} is")
         rows = zip(*results, strict=True) if results else [()] * len(X)
         return [torch.stack(row, -1).to(x.dtype) if row else x.clone() for x, row in zip(X, rows, strict=True)]
 
@@ -130,7 +136,8 @@ class TangentOperator(PyTorchLinearOperator):
                     weights.append(weight)
                     for total, tangent in zip(sums, tangents, strict=True):
                         torch._foreach_add_(total, self._product(graph, tangent), alpha=weight)
-                    torch._foreach_add_(slopes, self._gradient(graph), alpha=weight)
+                    if self.NEEDS_GRADIENT:
+                        torch._foreach_add_(slopes, self._gradient(graph), alpha=weight)
         except RuntimeError as error:
             explained = self.risk.explain(error)
             if explained is error:
@@ -155,7 +162,7 @@ class TangentOperator(PyTorchLinearOperator):
 
     def _gradient(self, graph: Any) -> list[Tensor]:
         """Euclidean gradient of a batch, if :meth:`_correct` needs it."""
-        return [torch.zeros_like(p) for p in self.risk.params]
+        raise NotImplementedError
 
     def _correct(self, products: list[Tensor], gradient: list[Tensor], tangent: list[Tensor]) -> list[Tensor]:
         """Add what the geometry of the parameters contributes."""
@@ -166,22 +173,29 @@ class TangentOperator(PyTorchLinearOperator):
     def _each_graph(self) -> Iterable[tuple[Any, float]]:
         if not self._keep_graphs:
             return self._build()
-        state = self._state()
-        if self._graphs is None or not _equal(state, self._built_for):
+        marks, tensors = self._state()
+        if self._graphs is None or self._built_for is None or not _equal((marks, tensors), self._built_for):
             self._graphs = None  # freed before the new ones are built
-            self._graphs, self._built_for = list(self._build()), state
+            # by value, since changes through .data leave no other mark
+            self._built_for = marks, [t.clone() for t in tensors]
+            self._graphs = list(self._build())
         return self._graphs
 
-    def _state(self) -> list[Any]:
-        """All that the graphs depend on, by value: a copy, since changes through ``.data`` leave no other mark.
+    def _state(self) -> tuple[list[Any], list[Tensor]]:
+        """All that the graphs depend on.
 
-        Also the parameters' version counts: once written to in place they cannot be differentiated, whatever they are.
+        With the parameters' version counts: once written to in place they cannot be differentiated, whatever they are.
         """
-        modules = [m for m in (self.risk.model_func, self.risk.loss_func) if isinstance(m, torch.nn.Module)]
+        modules = [m for m in (self.risk.model_func, self.risk.loss_func) if isinstance(m, nn.Module)]
+        parts = [part for m in modules for part in m.modules()]
         params = [*self.risk.params, *(p for m in modules for p in m.parameters())]
         held = {id(t): t for t in (*params, *(b for m in modules for b in m.buffers()))}
-        marks = [*(part.training for m in modules for part in m.modules()), *(p._version for p in params)]
-        return [marks, *(t.detach().clone() for t in held.values())]
+        data = [t for batch in self.risk.data for t in batch if isinstance(t, Tensor)] if self._in_memory else []
+        marks: list[Any] = [t._version for t in (*params, *data)]
+        marks += [(id(part), type(part)) for part in parts]
+        # slopes, probabilities, modes; not whole numbers, with which modules count their calls
+        marks += [(k, v) for part in parts for k, v in vars(part).items() if isinstance(v, bool | float | str)]
+        return marks, [t.detach() for t in held.values()]
 
     def _check_deterministic(self) -> None:
         first, second = self.risk.gradient(), self.risk.gradient()
@@ -202,8 +216,8 @@ def _blocks(block_sizes: Sequence[int] | None, count: int) -> list[list[int]]:
     return [list(range(start, start + size)) for start, size in zip(starts, sizes, strict=True)]
 
 
-def _equal(one: list[Any], other: list[Any] | None) -> bool:
-    if other is None or len(one) != len(other) or one[0] != other[0]:
+def _equal(one: tuple[list[Any], list[Tensor]], other: tuple[list[Any], list[Tensor]]) -> bool:
+    if one[0] != other[0] or len(one[1]) != len(other[1]):
         return False
-    pairs = zip(one[1:], other[1:], strict=True)
-    return all((a.shape, a.dtype) == (b.shape, b.dtype) and torch.equal(a, b) for a, b in pairs)
+    pairs = zip(one[1], other[1], strict=True)
+    return all((a.shape, a.dtype, a.device) == (b.shape, b.dtype, b.device) and torch.equal(a, b) for a, b in pairs)

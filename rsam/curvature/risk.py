@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from rsam import geometry
+from rsam.curvature.reduction import Reduction
 from rsam.derivatives import check_graph, differentiable, explain, no_trace
+from rsam.derivatives.no_trace import seed_random_state
 
 __all__ = ["Data", "Risk", "accumulators"]
 
 #: One batch ``(inputs, targets)``, or what yields such batches and can be gone through again.
 Data = tuple[Any, Any] | Iterable[tuple[Any, Any]]
 
-_CLASSES = (nn.CrossEntropyLoss, nn.NLLLoss)
 _NO_GRAPH = "without a graph; compute it from the parameters, outside no_grad and detach"
 
 
@@ -37,7 +40,7 @@ class Risk:
         Maps outputs and targets to a scalar. Its ``reduction``, if it has one, says how batches combine; otherwise it
         is taken for a mean over examples. The weights and the ``ignore_index`` of a class loss are heeded.
     params : iterable of Tensor
-        Parameters of the model, plain or on manifolds.
+        Parameters of the model, plain or on manifolds, or pairs ``(name, parameter)``; frozen ones are left out.
     data : tuple or iterable
         One batch ``(inputs, targets)`` of tensors, or a list or loader of them. Tensors are moved to the parameters'
         device; batches all of whose targets are ignored are passed over.
@@ -51,8 +54,8 @@ class Risk:
     Raises
     ------
     ValueError
-        For data that are used up by going through them, and for parameters that need no gradient, are not leaves, or
-        are none; later for empty data, a loss that is no scalar or has no graph, or a parameter that it does not
+        For data that are used up by going through them, and for parameters that are not leaves, twice in the list, or
+        none; later for empty data, a loss that is no scalar or has no graph, or a parameter that it does not
         depend on.
     RuntimeError
         In an evaluation, if loss or gradient are not finite.
@@ -69,19 +72,15 @@ class Risk:
         progressbar: bool = False,
     ) -> None:
         self.model_func, self.loss_func = model_func, loss_func
-        self.params = list(params)
+        self.params = _parameters(params)
+        self.reduction = Reduction.of(loss_func)
         self.data = _batches(data)
         self.num_data, self.batch_size_fn, self.progressbar = num_data, batch_size_fn, progressbar
         known = {id(p): name for name, p in model_func.named_parameters()} if isinstance(model_func, nn.Module) else {}
         self.names = [known.get(id(p), f"parameter {i}") for i, p in enumerate(self.params)]
-        if not self.params:
-            raise ValueError(
-                "params is empty; pass a list of what the loss shall be differentiated in (model.parameters() is used "
-                "up by going through it once)"
-            )
         for i, p in enumerate(self.params):
-            if not (p.requires_grad and p.is_leaf):
-                raise ValueError(f"params: {self.describe(i)} must be a leaf that requires a gradient")
+            if not p.is_leaf:
+                raise ValueError(f"params: {self.describe(i)} must be a leaf, not computed from others")
 
     def describe(self, i: int) -> str:
         """Name a parameter in a message."""
@@ -106,9 +105,19 @@ class Risk:
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Context for evaluations: they leave no trace, and random layers draw the same numbers each time."""
+        sources = [getattr(holder, "generator", None) for holder in (self.data, getattr(self.data, "sampler", None))]
+        generators = [(g, g.get_state()) for g in sources if isinstance(g, torch.Generator)]
+        # restored after each pass, these draw the same numbers in the next: the order of a loader, augmentations
+        python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  (what augmentations draw from)
         with no_trace():
-            torch.manual_seed(0)
-            yield
+            seed_random_state(0)
+            try:
+                yield
+            finally:
+                random.setstate(python)
+                np.random.set_state(numpy)  # noqa: NPY002
+                for generator, state in generators:
+                    generator.set_state(state)
 
     def outputs(self, order: int) -> Iterator[tuple[Any, Any, float]]:
         """Yield outputs, targets and weight of each batch, in a graph that can be differentiated ``order`` times.
@@ -156,14 +165,22 @@ class Risk:
         for i, g in enumerate(gradients):
             if g is None:
                 raise ValueError(f"params: the loss does not depend on {self.describe(i)}; leave it out")
-        norms = torch._foreach_norm([g.detach() for g in gradients])
-        if not torch.stack([norm.to(norms[0].device, torch.float32) for norm in norms]).isfinite().all():
-            for i, g in enumerate(gradients):  # the norm alone may overflow
-                if not torch.isfinite(g).all():
-                    raise RuntimeError(f"the gradient of {self.describe(i)} is not finite")
+        self.check_finite(gradients, "the gradient of {} is")
         if create_graph:  # torch passes over what has no second derivative, and takes it for constant
-            check_graph(torch.stack([g.real.sum().to(norms[0]) for g in gradients]).sum(), order=2)
+            check_graph(
+                torch.stack([g.real.sum().to(gradients[0].device, torch.float32) for g in gradients]).sum(), order=2
+            )
         return list(gradients)
+
+    def check_finite(self, tensors: Sequence[Tensor], what: str) -> None:
+        """Raise if a tensor, one for each parameter, is not finite; ``what`` has a place for the parameter."""
+        if not tensors:
+            return
+        norms = torch._foreach_norm([t.detach() for t in tensors])
+        if not torch.stack([norm.to(norms[0].device, torch.float32) for norm in norms]).isfinite().all():
+            for i, t in enumerate(tensors):  # the norm alone may overflow
+                if not torch.isfinite(t).all():
+                    raise RuntimeError(f"{what.format(self.describe(i))} not finite")
 
     def value(self) -> float:
         """The risk at the present weights."""
@@ -184,7 +201,7 @@ class Risk:
 
     def total(self, weights: Sequence[float]) -> float:
         """What a weighted sum over the batches is divided by."""
-        if getattr(self.loss_func, "reduction", "mean") == "sum":
+        if self.reduction.sums:
             return 1.0
         total = float(sum(weights)) if self.num_data is None else float(self.num_data)
         if not total > 0:
@@ -214,15 +231,13 @@ class Risk:
 
     def weight_of(self, inputs: Any, targets: Any) -> float:
         """Weight of a batch in the mean: its number of examples, or what the loss itself divides by."""
-        if getattr(self.loss_func, "reduction", "mean") == "sum":
+        if self.reduction.sums:
             return 1.0
         if self.batch_size_fn is not None:
             return float(self.batch_size_fn(inputs))
         classes = isinstance(targets, Tensor) and not targets.is_floating_point()
-        if self.num_data is None and isinstance(self.loss_func, _CLASSES) and classes:
-            counted = targets[targets != self.loss_func.ignore_index]
-            weight = self.loss_func.weight
-            return float(counted.numel() if weight is None else weight[counted].sum())
+        if self.num_data is None and self.reduction.of_classes and classes:
+            return self.reduction.weight_of(targets)
         for part in (targets, inputs):
             if isinstance(part, Tensor) and part.dim():
                 return float(part.shape[0])
@@ -232,6 +247,28 @@ class Risk:
 def accumulators(like: Sequence[Tensor]) -> list[Tensor]:
     """Zeros to sum over batches in, at least in single precision."""
     return [torch.zeros_like(t, dtype=torch.promote_types(t.dtype, torch.float32)) for t in map(Tensor.detach, like)]
+
+
+def _parameters(params: Iterable[Tensor]) -> list[Tensor]:
+    """The parameters that are not frozen."""
+    if isinstance(params, Tensor):
+        raise ValueError("params must be an iterable of tensors, got a tensor")
+    given = [entry[1] if isinstance(entry, tuple) else entry for entry in params]
+    for i, p in enumerate(given):
+        if not isinstance(p, Tensor):
+            raise ValueError(f"params: entry {i} is no tensor but {type(p).__name__}")
+    places = {id(p): i for i, p in reversed(list(enumerate(given)))}
+    for i, p in enumerate(given):
+        if places[id(p)] != i:
+            raise ValueError(f"params: entries {places[id(p)]} and {i} are the same tensor, of shape {tuple(p.shape)}")
+    live = [p for p in given if p.requires_grad]
+    if not live:
+        frozen = "all of params are frozen (requires_grad is False)" if given else "params is empty"
+        raise ValueError(
+            f"{frozen}; pass a list of what the loss shall be differentiated in (model.parameters() is used up by "
+            "going through it once)"
+        )
+    return live
 
 
 def _batches(data: Data) -> Iterable[tuple[Any, Any]]:

@@ -31,6 +31,7 @@ def sharpness(
     micro_batch: int | None = None,
     adaptive: bool = False,
     probes: int = 100,
+    batch_size_fn: Callable[[Any], int] | None = None,
     seed: int | torch.Generator = 0,
     progressbar: bool = False,
 ) -> Estimate:
@@ -45,7 +46,7 @@ def sharpness(
 
     Parameters
     ----------
-    model_func, loss_func, params, data
+    model_func, loss_func, params, data, batch_size_fn
         As for :class:`RiemannianHessian`.
     rho : float
         Radius, or standard deviation in each direction; positive.
@@ -65,7 +66,7 @@ def sharpness(
     seed : int or torch.Generator
         Source of directions and starts.
     progressbar : bool
-        Show one over pieces or probes.
+        Show one over ascents, batches or probes.
 
     Returns
     -------
@@ -98,13 +99,13 @@ def sharpness(
             raise ValueError(f"{name} must be at least {least}, got {value}")
     if micro_batch is not None and (kind == "average" or micro_batch < 1):
         raise ValueError(f"micro_batch must be at least 1, and is for kind='worst', got {micro_batch}")
-    risk = Risk(model_func, loss_func, params, data)
+    risk = Risk(model_func, loss_func, params, data, batch_size_fn=batch_size_fn)
     generator = generator_of(seed, risk.params[0].device)
     with risk.naming():
         if kind == "average":
             return _Ball(risk, rho, adaptive, generator).average(probes, progressbar)
         if micro_batch is None:
-            return Estimate.exactly(*_Ball(risk, rho, adaptive, generator).worst(steps, restarts))
+            return Estimate.exactly(*_Ball(risk, rho, adaptive, generator).worst(steps, restarts, progressbar))
         return _of_pieces(risk, micro_batch, rho, adaptive, generator, steps, restarts, progressbar)
 
 
@@ -120,7 +121,7 @@ def _of_pieces(
                 weight = risk.weight_of(*piece)
                 if weight == 0:
                     continue
-                one = Risk(risk.model_func, risk.loss_func, risk.params, piece)
+                one = Risk(risk.model_func, risk.loss_func, risk.params, piece, batch_size_fn=risk.batch_size_fn)
                 value, count = _Ball(one, rho, adaptive, generator).worst(steps, restarts)
                 values.append(value)
                 weights.append(weight)
@@ -171,19 +172,21 @@ class _Ball:
             norm = float(geometry.norm(params, slope))
             return list(torch._foreach_div(slope, norm)) if norm > 0 else slope
 
-    def worst(self, steps: int, restarts: int) -> tuple[float, int]:
+    def worst(self, steps: int, restarts: int, progressbar: bool = False) -> tuple[float, int]:
         """Greatest rise found, and the evaluations that it took."""
-        with torch.no_grad():
-            zero = [torch.zeros_like(p) for p in self.risk.params]
-            best = self._ascend(zero, steps)
-            for _ in range(restarts):
-                start = geometry.random_tangent(self.risk.params, generator=self.generator)
-                norm = float(geometry.norm(self.risk.params, start))
-                best = max(best, self._ascend(list(torch._foreach_mul(start, self.rho / norm)), steps))
+        best = 0.0  # the centre is in the ball
+        for i in tqdm(range(1 + restarts), desc="sharpness", unit="ascent", disable=not progressbar):
+            with torch.no_grad():
+                start = [torch.zeros_like(p) for p in self.risk.params]
+                if i:
+                    start = geometry.random_tangent(self.risk.params, generator=self.generator)
+                    norm = float(geometry.norm(self.risk.params, start))
+                    start = list(torch._foreach_mul(start, self.rho / norm if norm else 0.0))
+                best = max(best, self._ascend(start, steps))
         return best, self.evaluations
 
     def _ascend(self, e: list[Tensor], steps: int) -> float:
-        best, last, length = 0.0, -math.inf, self.rho  # the centre is in the ball
+        best, last, length = 0.0, -math.inf, self.rho
         for _ in range(steps):
             # as long as the radius: on the sphere that is a power iteration, which arrives; Madry et al.'s (2018)
             # 2.5 rho / steps add up to a way too short, however many. Inside, where it overshoots, it is halved

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from curvlinops._torch_base import PyTorchLinearOperator
 from torch import Tensor
 from tqdm import tqdm
 
 from rsam.curvature.estimate import Estimate, generator_of
+from rsam.curvature.operator import PyTorchLinearOperator
 
 __all__ = ["layer_traces", "trace"]
 
@@ -103,18 +103,22 @@ def layer_traces(
     distribution: Distribution = "rademacher",
     seed: int | torch.Generator = 0,
     progressbar: bool = False,
+    by: Literal["parameter", "module"] = "parameter",
 ) -> dict[str, Estimate]:
-    """Traces of the diagonal blocks that belong to each parameter; they sum to :func:`trace` with the same arguments.
+    """Traces of the diagonal blocks of each parameter or module; they sum to :func:`trace` with the same arguments.
 
     Parameters
     ----------
     operator, probes, rtol, method, distribution, seed, progressbar
         As for :func:`trace`; ``rtol`` is of the whole trace.
 
+    by : {"parameter", "module"}
+        What a layer is: each parameter, or each module with its weight and bias; the model itself is called ``""``.
+
     Returns
     -------
     dict of str to Estimate
-        By the parameters' names, in their order.
+        By dotted names, in the order of the parameters.
 
     Raises
     ------
@@ -132,15 +136,24 @@ def layer_traces(
     """
     risk = getattr(operator, "risk", None)
     names = risk.names if risk is not None else [f"parameter {i}" for i in range(len(operator._in_shape))]
+    if by not in ("parameter", "module"):
+        raise ValueError(f"by must be 'parameter' or 'module', got {by!r}")
+    if by == "module":
+        names = [name.rpartition(".")[0] for name in names]
+    groups = [[i for i, n in enumerate(names) if n == name] for name in dict.fromkeys(names)]
+    names = list(dict.fromkeys(names))
     if method == "exact":
-        parts = _diagonal(operator, progressbar).split(operator._in_shape_flat)
+        blocks = _diagonal(operator, progressbar).split(operator._in_shape_flat)
+        parts = [torch.cat([blocks[i] for i in group]) for group in groups]
         return {
             name: Estimate.exactly(float(part.sum()), _size(operator)) for name, part in zip(names, parts, strict=True)
         }
     if method != "hutchinson":
         raise ValueError(f"method must be 'hutchinson' or 'exact', got {method!r}")
     samples = _samples(operator, probes, rtol, distribution, seed, progressbar)
-    return {name: Estimate.of(column, len(samples)) for name, column in zip(names, samples.unbind(1), strict=True)}
+    return {
+        name: Estimate.of(samples[:, group].sum(1), len(samples)) for name, group in zip(names, groups, strict=True)
+    }
 
 
 def _size(operator: PyTorchLinearOperator) -> int:

@@ -160,8 +160,10 @@ class Geometry:
 
     def coordinates_shape(self, x: Tensor) -> torch.Size:
         """Shape of the coordinates of tangents at ``x``: ``(*batch, d)`` for points of dimension ``d``."""
-        batch = x.shape[: x.dim() - self.manifold.ndim]
-        return torch.Size((*batch, self.dimension(x) // max(math.prod(batch), 1)))
+        split = x.dim() - self.manifold.ndim
+        batch, count = x.shape[:split], math.prod(x.shape[:split])
+        dimension = self.dimension(x) // count if count else self.dimension(x.new_zeros(x.shape[split:]))
+        return torch.Size((*batch, dimension))
 
     def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
         r"""Tangent :math:`B_x z` of coordinates in an orthonormal frame: :math:`\langle B_x z, B_x z\rangle = \|z\|^2`.
@@ -211,7 +213,24 @@ class Geometry:
             (speed,) = torch.autograd.grad(form, t, create_graph=True)
             (form,) = torch.autograd.grad(speed, t, create_graph=True)
             (acceleration,) = torch.autograd.grad(form, probe, create_graph=create_graph)
+        self._check_acceleration(x.detach(), v.detach(), acceleration.detach())
         return acceleration
+
+    def _check_acceleration(self, x: Tensor, v: Tensor, acceleration: Tensor) -> None:
+        """Raise if a second difference disagrees by far: through a norm of the tangent torch gives 0 or NaN at zero."""
+        size = float(v.abs().max()) if v.numel() else 0.0
+        if not size:
+            return
+        eps = float(torch.finfo(x.dtype).eps)
+        h = eps**0.25 / size  # a difference is right to about sqrt(eps)
+        numeric = (self.exponential(x, h * v) + self.exponential(x, -h * v) - 2 * x) / h**2
+        bound = 0.05 * float(numeric.abs().max()) + 100 * eps**0.5 * size**2 * max(1.0, float(x.abs().max()))
+        if not float((acceleration - numeric).abs().max()) <= bound:
+            name = type(self.manifold).__name__
+            raise UnsupportedOperation(
+                f"{name} has no acceleration: its exponential cannot be differentiated twice at a zero tangent (a "
+                f"norm?); give it one with @rsam.geometry.register({name})"
+            )
 
 
 _registry: dict[type, type[Geometry]] = {}
@@ -286,7 +305,7 @@ _ASKS = {
     ),
     "component_inner": ("component_inner",),
     "egrad2rgrad": ("raise_index",),
-    "proju": ("project",),
+    "proju": ("project", "dimension", "coordinates_shape", "from_coordinates", "to_coordinates", "random_tangent"),
     "projx": ("project_point",),
     "retr": ("retract", "pullback", "retract_second_order"),
     "expmap": ("exponential", "acceleration", "connection", "pullback", "retract_second_order"),

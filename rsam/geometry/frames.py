@@ -1,7 +1,8 @@
 r"""Orthonormal tangent frames: what they are made of on spheres, frames and symmetric matrices.
 
-A frame at ``x`` is a linear isometry :math:`B_x` from :math:`\mathbb{R}^d` onto the tangent space. Everything here is
-smooth in ``x``, so that losses may be differentiated through random tangents :math:`B_x z`.
+A frame at ``x`` is a linear isometry :math:`B_x` from :math:`\mathbb{R}^d` onto the tangent space. It is smooth in
+``x`` but for jumps where a sign or a choice changes, so that losses may be differentiated through tangents
+:math:`B_x z`.
 """
 
 from __future__ import annotations

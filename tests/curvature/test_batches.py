@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from rsam.curvature import (
     RiemannianGaussNewton,
     RiemannianHessian,
+    fisher_trace,
     gradient_norm,
     sharpness,
     trace,
@@ -108,15 +112,73 @@ def test_that_a_loader_that_shuffles_gives_one_operator() -> None:
     torch.testing.assert_close(matrix, matrix.mT, rtol=0, atol=1e-10)
 
 
-def test_that_a_loader_with_a_random_order_of_its_own_is_found_out_under_batch_norm() -> None:
+def test_that_a_loader_with_a_random_order_of_its_own_repeats_it() -> None:
     model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)).double()
-    loader = DataLoader(
-        TensorDataset(*examples()), batch_size=4, shuffle=True, generator=torch.Generator().manual_seed(0)
-    )
+    generator = torch.Generator().manual_seed(0)
+    loader = DataLoader(TensorDataset(*examples()), batch_size=4, shuffle=True, generator=generator)
+    before = generator.get_state()
+    hessian = RiemannianHessian(model, nn.MSELoss(), model.parameters(), loader)
+    z = torch.ones(hessian.shape[0], dtype=torch.float64)
+    # under batch norm another order would be another operator
+    torch.testing.assert_close(hessian @ z, hessian @ z, rtol=0, atol=0)
+    assert torch.equal(generator.get_state(), before)
+
+
+def test_that_augmentations_by_numpy_and_python_repeat_and_leave_no_trace() -> None:
+    class Augmented(TensorDataset):
+        def __getitem__(self, i: int) -> tuple[Tensor, ...]:
+            x, y = super().__getitem__(i)
+            return x + np.random.randn() + random.random(), y  # noqa: NPY002
+
+    model = network()
+    loader = DataLoader(Augmented(*examples()), batch_size=4)
+    states = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
     arguments = (model, nn.MSELoss(), list(model.parameters()), loader)
+    assert gradient_norm(*arguments) == gradient_norm(*arguments)
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == states  # noqa: NPY002
+
+
+def test_that_a_loader_that_changes_from_pass_to_pass_is_found_out() -> None:
+    class Moody:
+        def __init__(self) -> None:
+            self.passes = 0
+
+        def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+            self.passes += 1
+            x, y = examples()
+            yield x * self.passes, y
+
+    model = network()
+    arguments = (model, nn.MSELoss(), list(model.parameters()), Moody())
     with pytest.raises(RuntimeError, match=r"two passes over data give different gradients of 0\.weight"):
         RiemannianHessian(*arguments)
     assert float(trace(RiemannianHessian(*arguments, check_deterministic=False), 2)) != 0
-    # order alone does not matter
-    plain = network()
-    RiemannianHessian(plain, nn.MSELoss(), plain.parameters(), loader)
+
+
+@pytest.mark.parametrize(
+    ("loss_func", "same"),
+    [
+        (nn.functional.cross_entropy, nn.CrossEntropyLoss()),
+        (partial(nn.functional.cross_entropy, ignore_index=1), nn.CrossEntropyLoss(ignore_index=1)),
+        (partial(nn.functional.cross_entropy, reduction="sum"), nn.CrossEntropyLoss(reduction="sum")),
+    ],
+)
+def test_that_functions_are_weighted_as_their_modules(loss_func: Any, same: Any) -> None:
+    model = network()
+    x = examples()[0]
+    y = torch.arange(len(x)) % 3
+    y[:2] = same.ignore_index
+    batches = [(x[:3], y[:3]), (x[3:], y[3:])]
+    expected = gradient_norm(model, same, list(model.parameters()), (x, y))
+    assert gradient_norm(model, loss_func, list(model.parameters()), batches) == pytest.approx(expected, rel=1e-12)
+
+
+def test_that_a_loss_that_derives_from_another_is_not_taken_for_it() -> None:
+    class Focal(nn.CrossEntropyLoss):
+        def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+            return super().forward(outputs, targets) ** 2
+
+    model = network()
+    x = examples()[0]
+    with pytest.raises(ValueError, match="got Focal; for others take the trace of a RiemannianGaussNewton"):
+        fisher_trace(model, Focal(), model.parameters(), (x, torch.arange(len(x)) % 3))

@@ -17,7 +17,7 @@ from rsam.curvature import (
     sharpness,
     trace,
 )
-from tests.curvature.problems import DOUBLE, batches, examples, labelled, mixed_network, network, snapshot
+from tests.curvature.problems import DOUBLE, batches, examples, labelled, network, snapshot
 
 Measure = Callable[[Any, Any, Any, Any], Any]
 
@@ -100,15 +100,44 @@ def test_that_a_parameter_outside_the_graph_is_named(measure: Measure, data: Any
 
 
 @each_measure
-def test_that_frozen_parameters_inner_tensors_and_none_are_refused(measure: Measure) -> None:
-    model = mixed_network()
-    model[2].weight.requires_grad_(False)
-    message = r"2\.weight \(shape \(3, 5\), Sphere\) must be a leaf that requires a gradient"
-    refused(measure, model, nn.MSELoss(), examples(), ValueError, message)
+def test_that_inner_tensors_doubles_and_none_are_refused(measure: Measure) -> None:
     model = network()
+    weight = model[0].weight
+    message = r"entries 0 and 2 are the same tensor, of shape"
+    refused(measure, model, nn.MSELoss(), examples(), ValueError, message, params=[weight, model[0].bias, weight])
+    refused(measure, model, nn.MSELoss(), examples(), ValueError, "got a tensor", params=weight)
+    refused(measure, model, nn.MSELoss(), examples(), ValueError, "entry 0 is no tensor but str", params=["0.weight"])
     message = r"parameter 0 .* must be a leaf"
     refused(measure, model, nn.MSELoss(), examples(), ValueError, message, params=[2 * model[0].weight])
     refused(measure, model, nn.MSELoss(), examples(), ValueError, "params is empty", params=[])
+    model.requires_grad_(False)
+    refused(measure, model, nn.MSELoss(), examples(), ValueError, "all of params are frozen")
+
+
+def test_that_frozen_parameters_are_left_out_and_names_may_be_given() -> None:
+    model = network()
+    model[0].weight.requires_grad_(False)
+    rest = [p for p in model.parameters() if p is not model[0].weight]
+    expected = RiemannianHessian(model, nn.MSELoss(), rest, examples())
+    actual = RiemannianHessian(model, nn.MSELoss(), model.named_parameters(), examples())
+    z = torch.ones(expected.shape[0], dtype=torch.float64)
+    torch.testing.assert_close(actual @ z, expected @ z, rtol=0, atol=0)
+
+
+def test_that_products_that_are_not_finite_are_refused() -> None:
+    class Cusp(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + (self.w**2) ** 0.75  # finite value and gradient at zero, infinite second derivative
+
+    model = Cusp()
+    zeros = torch.zeros(2, 3, dtype=torch.float64)
+    hessian = RiemannianHessian(model, lambda out, y: (out - y).sum(), model.parameters(), (zeros, zeros))
+    with pytest.raises(RuntimeError, match=r"(product with|gradient of) w \(shape \(3,\), Euclidean\) is not finite"):
+        trace(hessian, method="exact")
 
 
 @each_measure
@@ -253,6 +282,5 @@ def test_that_a_generator_on_another_device_is_refused() -> None:
     class Elsewhere(torch.Generator):
         device = torch.device("cuda")  # type: ignore[assignment]
 
-    with pytest.raises(ValueError, match="the generator is on cuda, but the parameters are on cpu"):
+    with pytest.raises(ValueError, match="the generator is on cuda, but the operator is on cpu"):
         trace(hessian, 2, seed=Elsewhere())
-

@@ -36,10 +36,16 @@ def binary() -> Batch:
     return x, (normal(12, 3, seed=9) > 0).double()
 
 
+def probabilities() -> Batch:
+    x, _ = examples()
+    return x, normal(12, 3, seed=9).softmax(1)
+
+
 LOSSES = [
     pytest.param(nn.MSELoss, examples, id="MSE"),
     pytest.param(nn.CrossEntropyLoss, labelled, id="CE"),
     pytest.param(nn.CrossEntropyLoss, ignoring, id="CE ignoring"),
+    pytest.param(nn.CrossEntropyLoss, probabilities, id="CE probabilities"),
     pytest.param(nn.BCEWithLogitsLoss, binary, id="BCE"),
 ]
 Data = Callable[[], Batch]

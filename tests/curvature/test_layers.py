@@ -240,8 +240,20 @@ def test_that_a_layer_without_a_second_derivative_is_named(operator: Any, data: 
         trace(a, 2)
 
 
-def test_that_a_loss_without_a_second_derivative_is_named() -> None:
+@pytest.mark.parametrize("operator", [RiemannianHessian, RiemannianGaussNewton])
+def test_that_a_loss_without_a_second_derivative_is_named(operator: Any) -> None:
     model = nn.Linear(4, 3).double()
-    a = RiemannianHessian(model, LastCubed(), model.parameters(), labelled())
+    a = operator(model, LastCubed(), model.parameters(), labelled())
     with pytest.raises(NoHigherDerivative, match="LastCubed has no derivative of order 2"):
         trace(a, 2)
+
+
+@pytest.mark.parametrize("operator", [RiemannianHessian, RiemannianGaussNewton])
+def test_that_what_can_be_replaced_in_a_loss_is_replaced(operator: Any) -> None:
+    # torch has no second derivative of hardsigmoid, which is the clamped half of x / 3 + 1
+    model = nn.Linear(4, 3).double()
+    ours, expected = (
+        dense(operator(model, lambda outputs, targets, f=f: f(outputs).square().mean(), model.parameters(), labelled()))
+        for f in (nn.functional.hardsigmoid, lambda x: (x / 6 + 0.5).clamp(0, 1))
+    )
+    torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-12)

@@ -11,7 +11,7 @@ from geoopt.manifolds.siegel.siegel import SiegelManifold
 from torch import Tensor, nn
 
 from rsam import geometry
-from rsam.curvature import RiemannianHessian, trace
+from rsam.curvature import RiemannianHessian, gradient_norm, trace
 from rsam.geometry import UnsupportedOperation, geometry_of
 from tests.curvature.problems import Batch, Probed, along, dense, normal, probed, risk_at, second_difference
 from tests.geometry.cases import MANIFOLDS, Make
@@ -80,6 +80,19 @@ def test_that_the_trace_is_the_sum_over_any_orthonormal_basis(name: str, make: M
         a = geometry_of(model.point.manifold).acceleration(x, v)
         expected += float(real(v) @ matrix @ real(v) + gradient @ real(a))
     assert float(trace(hessian, method="exact")) == pytest.approx(expected, rel=1e-8)
+
+
+@pytest.mark.parametrize(("name", "make", "shape"), MANIFOLDS, ids=[name for name, _, _ in MANIFOLDS])
+def test_that_the_gradient_norm_is_that_of_the_slopes_along_a_basis(
+    name: str, make: Make, shape: tuple[int, ...]
+) -> None:
+    model, batch = probed(make(), shape)
+    x = model.point.detach()
+    gradient = real(torch.autograd.functional.jacobian(risk_at(model, batch), x))
+    basis = orthonormal_basis(x, model.point.manifold, geometry_of(model.point.manifold).dimension(x))
+    expected = torch.stack([gradient @ real(b) for b in basis]).norm()
+    ours = gradient_norm(model, MSE, model.parameters(), batch)
+    assert ours == pytest.approx(float(expected), rel=1e-8)
 
 
 # -- closed forms: G and H are the Euclidean gradient and Hessian, P projects onto the tangents -----------------------

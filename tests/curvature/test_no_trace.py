@@ -255,7 +255,15 @@ def _the_same(model: nn.Module) -> None:
     model.load_state_dict(model.state_dict())  # equal values, yet autograd will have no old graph of them
 
 
-CHANGES = [_in_place, _by_data, _within_data, _loaded, _buffers, _mode, _the_same]
+def _probability(model: nn.Module) -> None:
+    model[3].p = 0.1
+
+
+def _replaced(model: nn.Module) -> None:
+    model[3] = nn.Tanh()
+
+
+CHANGES = [_in_place, _by_data, _within_data, _loaded, _buffers, _mode, _probability, _replaced, _the_same]
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=[change.__name__.strip("_") for change in CHANGES])

@@ -140,6 +140,9 @@ def test_that_a_linear_function_on_a_sphere_rises_by_its_closed_form(rho: float)
     # a ball that reaches beyond the top; the way there is found in many steps
     beyond = rise_of(Height(x, a, geoopt.SphereExact()), rho=angle + 0.3, steps=20)
     assert beyond == pytest.approx(rise(angle), rel=1e-3)
+    # the second step goes back to where it came from; the first is not forgotten
+    twice = rise_of(Height(x, a, geoopt.SphereExact()), rho=angle + 0.3, steps=2)
+    assert twice == pytest.approx(rise(angle + 0.3), rel=1e-12)
 
 
 def test_that_the_radius_is_shared_by_the_product_of_all_parameters() -> None:

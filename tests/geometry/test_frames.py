@@ -101,3 +101,48 @@ def test_that_rademacher_coordinates_are_signs_and_others_refused() -> None:
     assert set(signs.tolist()) == {-1.0, 1.0} and pairs.shape == (3, 2)
     with pytest.raises(ValueError, match="'normal' or 'rademacher', got 'uniform'"):
         geometry.random_coordinates(points, distribution="uniform")  # type: ignore[arg-type]
+
+
+def test_that_an_overridden_projection_decides_the_frame() -> None:
+    class Held(geoopt.Sphere):
+        """The sphere with its last coordinate held."""
+
+        def proju(self, x: Tensor, u: Tensor) -> Tensor:
+            u = super().proju(x, u * torch.tensor([1.0, 1.0, 1.0, 0.0]))
+            return u * torch.tensor([1.0, 1.0, 1.0, 0.0])
+
+    x = torch.tensor([0.6, 0.8, 0.0, 0.0])
+    (shape,) = geometry.coordinates_shape([x], manifolds=[Held()])
+    (v,) = geometry.from_coordinates([x], [torch.ones(shape)], manifolds=[Held()])
+    assert shape == (2,) and v[3] == 0
+
+
+@pytest.mark.parametrize(
+    ("manifold", "point"),
+    [
+        (geoopt.Sphere(), (3,)),
+        (geoopt.EuclideanStiefel(), (3, 2)),
+        (geoopt.SymmetricPositiveDefinite(), (3, 3)),
+        (geoopt.PoincareBall(), (2,)),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_that_empty_batches_have_empty_tangents(manifold: geoopt.Manifold, point: tuple[int, ...]) -> None:
+    (v,) = geometry.random_tangent([torch.zeros(0, *point)], manifolds=[manifold])
+    assert v.shape == (0, *point)
+
+
+class Rough(geoopt.Sphere):
+    """The sphere with an exponential through a norm, which torch differentiates to zero at zero."""
+
+    def expmap(self, x: Tensor, u: Tensor) -> Tensor:
+        n = u.norm(dim=-1, keepdim=True)
+        return x * n.cos() + u * torch.where(n > 0, n.sin() / n, 1.0)
+
+
+def test_that_an_exponential_that_is_not_smooth_is_found_out() -> None:
+    x, v = torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, 0.3, 0.4])
+    with pytest.raises(
+        geometry.UnsupportedOperation, match=r"Rough has no acceleration: .*norm.*@rsam.geometry.register"
+    ):
+        geometry.acceleration([x], [v], manifolds=[Rough()])

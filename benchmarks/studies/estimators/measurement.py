@@ -89,25 +89,31 @@ def measure(measurement: Measurement, directory: Path) -> Measured:
     torch.set_num_threads(1)
     dtype = torch.float64 if measurement.estimator == KINKS else torch.float32
     problem = Problem(load(measurement.network, directory, dtype), batch(measurement.network, dtype))
-    gradient = statistics.median(
-        _seconds(lambda: torch.autograd.grad(problem.loss(), problem.params)) for _ in range(5)
-    )
+    _gradient_seconds(problem)
     before = _peak()
     values: list[float] = []
-    times: list[float] = []
+    times: list[tuple[float, float]] = []
+
+    def once(estimate: Any) -> None:
+        # the gradient right after it, so that a slow moment of the machine hits both
+        times.append((_seconds(lambda: values.extend(estimate())), _gradient_seconds(problem)))
+
     with contextlib.redirect_stdout(io.StringIO()):
         if measurement.estimator == EXACT:
-            times.append(_seconds(lambda: values.extend(_exact(problem))))
+            once(lambda: _exact(problem))
         elif measurement.estimator == KINKS:
-            times.append(_seconds(lambda: values.extend(_kinks(problem))))
+            once(lambda: _kinks(problem))
         else:
             named = ESTIMATORS[measurement.estimator]
             for seed in range(measurement.seeds):
-                times.append(
-                    _seconds(lambda s=seed: values.append(named.estimate(problem, named.operator(problem), s)))
-                )
-    seconds = statistics.median(times)
-    return Measured(measurement, values, seconds, seconds / gradient, _peak() - before)
+                once(lambda s=seed: [named.estimate(problem, named.operator(problem), s)])
+    seconds = statistics.median(estimate for estimate, _ in times)
+    gradients = statistics.median(estimate / gradient for estimate, gradient in times)
+    return Measured(measurement, values, seconds, gradients, _peak() - before)
+
+
+def _gradient_seconds(problem: Problem) -> float:
+    return statistics.median(_seconds(lambda: torch.autograd.grad(problem.loss(), problem.params)) for _ in range(5))
 
 
 def _exact(problem: Problem) -> list[float]:
