@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from rsam.derivatives import no_trace
+from rsam.derivatives.no_trace import random_state, seed_random_state, set_random_state
 
 
 class Counting(nn.Module):
@@ -90,3 +93,35 @@ def test_lazy_buffers_are_left_to_their_module() -> None:
     with no_trace():
         norm(torch.randn(5, 3))
     assert norm.running_mean.shape == (3,)
+
+
+def test_modules_of_other_threads_are_left_alone() -> None:
+    model, x = Counting(), torch.randn(5, 3)
+    with no_trace():
+        thread = threading.Thread(target=model, args=(x,))
+        thread.start()
+        thread.join()
+    assert model.child.calls == 1
+
+
+def test_a_seed_reaches_no_generator_that_is_not_in_use(monkeypatch) -> None:
+    queued = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    monkeypatch.setattr(torch.cuda, "_lazy_call", lambda *args, **kwargs: queued.append(args))
+    state = random_state()
+    seed_random_state(5)
+    first = torch.rand(3)
+    assert queued == []
+    set_random_state(state)
+    seed_random_state(5)
+    assert torch.equal(torch.rand(3), first)
+    set_random_state(state)
+    assert all(torch.equal(a, b) for a, b in zip(random_state(), state, strict=True))
+
+
+def test_a_seed_reaches_the_accelerator_in_use(monkeypatch) -> None:
+    seeds = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    seed_random_state(5)
+    assert seeds == [5]

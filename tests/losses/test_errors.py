@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import rsam
-from rsam.losses import FisherTrace, GradientNorm, HessianTrace, Sharpness
+from rsam.losses import FisherTrace, GradientNorm, HessianTrace, NoHigherDerivative, Sharpness
 from tests.losses.problems import PENALTIES
 
 BOTH = pytest.mark.parametrize("method", ["exact", "difference"])
@@ -161,3 +161,61 @@ def test_second_derivatives_of_a_difference_are_refused() -> None:
     total = GradientNorm([w], method="difference").objective(lambda: w.pow(3).sum())
     with pytest.raises(RuntimeError, match="double backward"):
         torch.autograd.grad(total, w, create_graph=True)
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_parameters_without_entries_change_nothing(name) -> None:
+    layer = nn.Linear(2, 3)
+    empty = nn.Parameter(torch.zeros(0))
+    results = []
+    for params in ([*layer.parameters()], [*layer.parameters(), empty], [empty]):
+        penalty = PENALTIES[name](params)
+
+        def outputs():
+            return layer(torch.ones(4, 2)).sin() + empty.sum()
+
+        def closure():
+            loss = outputs().square().sum()
+            return (loss, outputs()) if isinstance(penalty, FisherTrace) else loss  # noqa: B023
+
+        value = penalty.objective(closure)
+        results.append((value, torch.autograd.grad(value, layer.weight)[0]))
+    torch.testing.assert_close(results[1], results[0])
+    loss = outputs().square().sum()
+    torch.testing.assert_close(results[2], (loss, torch.autograd.grad(loss, layer.weight)[0]))
+
+
+@BOTH
+def test_a_loss_that_is_the_parameter(method) -> None:
+    w = nn.Parameter(torch.tensor(3.0))
+    penalty = GradientNorm([w], method=method)
+    for call, expected in ((penalty, (1.0, 0.0)), (penalty.objective, (4.0, 1.0))):
+        value = call(lambda: w)
+        (gradient,) = torch.autograd.grad(value, w, allow_unused=True)
+        assert (value.item(), 0 if gradient is None else gradient.item()) == expected
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_sparse_gradients_are_refused_by_name(name) -> None:
+    table, layer = nn.Embedding(5, 2, sparse=True), nn.Linear(2, 3)
+    penalty = PENALTIES[name]([("table", table.weight), *layer.named_parameters()])
+
+    def outputs():
+        return layer(table(torch.tensor([0, 3])))
+
+    with pytest.raises(ValueError, match=r"parameter 'table' .* sparse gradients.* use sparse=False"):
+        penalty(outputs if isinstance(penalty, FisherTrace) else lambda: outputs().square().sum())
+
+
+def test_a_batch_of_nothing_has_no_fisher_trace() -> None:
+    layer = nn.Linear(2, 3)
+    with pytest.raises(ValueError, match="one example or more"):
+        FisherTrace(layer.parameters())(lambda: layer(torch.ones(0, 2)))
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d(3), nn.LayerNorm(3), nn.Hardsigmoid()])
+def test_a_loss_built_outside_of_the_context_gets_the_remedy(layer) -> None:
+    model = nn.Sequential(nn.Linear(2, 3), layer)
+    loss = model(torch.randn(4, 2)).pow(3).sum()
+    with pytest.raises(NoHigherDerivative, match=r"differentiable\(\), or pass a closure"):
+        HessianTrace(model.named_parameters())(loss)

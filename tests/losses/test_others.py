@@ -1,0 +1,103 @@
+"""That parameters outside of a penalty's, which its value depends on too, get their gradient."""
+
+from __future__ import annotations
+
+import geoopt
+import pytest
+import torch
+from torch import Tensor, nn
+
+import rsam
+from rsam.losses import FisherTrace, GradientNorm
+from tests.losses.problems import PENALTIES, derivative
+from tests.losses.test_gradients import OPTIONS, STEPS
+
+
+class Network(nn.Module):
+    """Smooth, with batch norm, biases, and a vector on a sphere; its weights are penalised only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 3)).double()
+        for p in self.layers.parameters():
+            nn.init.normal_(p)
+        unit = torch.tensor([0.6, 0.0, -0.8], dtype=torch.float64)
+        self.scale = geoopt.ManifoldParameter(unit, manifold=geoopt.Sphere())
+        self.x, self.y = torch.randn(6, 3, dtype=torch.float64), torch.arange(6) % 3
+        self.weights = [p for p in self.layers.parameters() if p.dim() > 1]
+        self.others = [p for p in self.parameters() if p.dim() == 1]
+
+    def outputs(self) -> Tensor:
+        return self.layers(self.x) * self.scale
+
+    def loss(self) -> Tensor:
+        return nn.functional.cross_entropy(self.outputs(), self.y)
+
+    def both(self) -> tuple[Tensor, Tensor]:
+        outputs = self.outputs()
+        return nn.functional.cross_entropy(outputs, self.y), outputs
+
+
+@pytest.mark.parametrize("objective", [False, True])
+@pytest.mark.parametrize("name", PENALTIES)
+def test_gradient_at_the_others_is_that_of_the_value(name, objective) -> None:
+    model = Network()
+    tangents = rsam.geometry.random_tangent(model.others, generator=torch.Generator().manual_seed(1))
+
+    def value() -> Tensor:  # made anew each time: the same probes
+        penalty = PENALTIES[name](model.weights, **OPTIONS.get(name, {}), weight=0.7)
+        fisher = isinstance(penalty, FisherTrace)
+        if objective:
+            return penalty.objective(model.both if fisher else model.loss)
+        return penalty(model.outputs if fisher else model.loss)
+
+    gradient = torch.autograd.grad(value(), model.others)
+    found = rsam.geometry.pairing(gradient, tangents).item()
+    step, tolerance = STEPS[name]
+    assert found == pytest.approx(derivative(value, model.others, tangents, step), rel=tolerance, abs=tolerance)
+
+
+def test_a_leaf_made_at_each_evaluation_is_no_matter() -> None:
+    w = nn.Parameter(torch.tensor([1.0, 2.0]))
+    penalty = GradientNorm([w], method="difference")
+    value = penalty(lambda: (w.square() * torch.ones(2, requires_grad=True)).sum())
+    value.backward()
+    torch.testing.assert_close(w.grad, 2 * w.detach() / w.detach().norm(), rtol=1e-3, atol=0)
+
+
+class Encoded(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder, self.head = nn.Sequential(nn.Linear(3, 4), nn.Tanh()).double(), nn.Linear(4, 3).double()
+        self.x, self.y = torch.randn(6, 3, dtype=torch.float64), torch.arange(6) % 3
+
+    def closure(self, z: Tensor | None, fisher: bool):
+        def closure():
+            outputs = self.head(self.encoder(self.x) if z is None else z)
+            loss = nn.functional.cross_entropy(outputs, self.y)
+            return (loss, outputs) if fisher else loss
+
+        return closure
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_a_graph_shared_with_other_parts_of_the_step(name) -> None:
+    model = Encoded()
+    expected, found = [], []
+    for gradients, shared in ((expected, False), (found, True)):
+        penalty = PENALTIES[name](model.head.parameters())
+        z = model.encoder(model.x)
+        total = penalty.objective(model.closure(z if shared else None, isinstance(penalty, FisherTrace)))
+        gradients += torch.autograd.grad(total + z.square().sum(), list(model.parameters()))
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("name", [n for n in PENALTIES if "difference" in n or n == "sharpness"])
+def test_a_moved_parameter_must_be_used_within_the_closure(name) -> None:
+    model = Encoded()
+    penalty = PENALTIES[name](model.named_parameters())
+    closure = model.closure(model.encoder(model.x), isinstance(penalty, FisherTrace))
+    with pytest.raises(ValueError, match=r"parameter 'encoder\.0\.weight' .* before it was called"):
+        penalty.objective(closure)
