@@ -19,7 +19,11 @@ _SAYINGS = re.compile(
     r"derivative for .* (is )?not implemented|marked with @once_differentiable|support \S+ order derivatives"
     r"|support double backward|not (twice|infinitely) differentiable|support higher order (gradients|derivatives)"
 )
-_REMEDY = "build the loss within rsam.derivatives.differentiable()"
+# and what differentiable() replaces
+_REPLACED = re.compile(
+    r"(batch|instance|layer|weight)_norm|hardsigmoid|scaled_dot_product|efficient_attention|flash_att"
+)
+_REMEDY = "build the loss within rsam.derivatives.differentiable(), or pass a closure"
 # Nodes that a further derivative goes through although torch has none, or a wrong one: the order at which it fails.
 _NODES = {
     r"WeightNormInterfaceBackward": (2, f"torch's fused weight_norm has a wrong second derivative; {_REMEDY}"),
@@ -57,7 +61,7 @@ def check_graph(value: Tensor, order: int) -> None:
     >>> (g,) = torch.autograd.grad(loss, x, create_graph=True)
     >>> rsam.derivatives.check_graph(g.sum(), order=2)
     Traceback (most recent call last):
-    rsam.derivatives.diagnosis.NoHigherDerivative: derivative for aten::hardsigmoid_backward is not implemented
+    rsam.derivatives.diagnosis.NoHigherDerivative: derivative for aten::hardsigmoid_backward is not implemented; ...
     """
     seen: set[Any] = set()
     stack: list[Any] = [value.grad_fn]
@@ -85,8 +89,12 @@ def _message_of(node: Any) -> str:
         except TypeError:  # another number of arguments
             continue
         except RuntimeError as error:
-            return str(error)
+            return _with_remedy(str(error))
     return f"{node.name()} has no further derivative"
+
+
+def _with_remedy(saying: str) -> str:
+    return f"{saying}; {_REMEDY}" if _REPLACED.search(saying) else saying
 
 
 def explain(
@@ -123,7 +131,7 @@ def explain(
         return error
     culprit = None if evaluate is None else _first_failing(evaluate, order)
     if culprit is None:
-        return error if isinstance(error, NoHigherDerivative) else NoHigherDerivative(str(error))
+        return error if isinstance(error, NoHigherDerivative) else NoHigherDerivative(_with_remedy(str(error)))
     names = {m: name for name, m in model.named_modules()} if model is not None else {}
     name = f" {names[culprit]!r}" if names.get(culprit) else ""
     return NoHigherDerivative(f"{type(culprit).__name__}{name} has no derivative of order {order} ({error})")

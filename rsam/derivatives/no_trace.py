@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,24 +12,42 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.parameter import is_lazy
 
-__all__ = ["no_trace", "random_state", "set_random_state"]
+__all__ = ["no_trace", "random_state", "seed_random_state", "set_random_state"]
 
 
 def random_state() -> list[Tensor]:
-    """State of torch's global random generators, of the CPU and of CUDA devices in use."""
-    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [])]
+    """State of torch's global random generators, of the CPU and of an accelerator in use."""
+    device = _accelerator()
+    return [torch.get_rng_state(), *(device.get_rng_state_all() if device else [])]
 
 
 def set_random_state(states: list[Tensor]) -> None:
     """Put back what :func:`random_state` returned."""
     torch.set_rng_state(states[0])
     if len(states) > 1:
-        torch.cuda.set_rng_state_all(states[1:])
+        _accelerator().set_rng_state_all(states[1:])
+
+
+def seed_random_state(seed: int) -> None:
+    """Seed the generators that :func:`random_state` returns the state of, and no others.
+
+    Unlike :func:`torch.manual_seed`, which leaves a seed for an accelerator that is not in use yet, in the place of the
+    user's.
+    """
+    torch.default_generator.manual_seed(seed)
+    device = _accelerator()
+    if device:
+        device.manual_seed_all(seed)
+
+
+def _accelerator() -> Any:
+    """Torch's module of the accelerator in use, None without; nothing is initialised by asking."""
+    return next((device for device in (torch.cuda, torch.xpu) if device.is_initialized()), None)
 
 
 @contextmanager
 def no_trace() -> Iterator[None]:
-    """Context in which evaluations of any module leave buffers and the global random state as they were.
+    """Context in which this thread's evaluations of any module leave buffers and the global random state as they were.
 
     A module that is called within it works on clones of its buffers and of those of its submodules; the buffers
     themselves, the same tensor objects, are put back at the end, also after an exception. They are never written to,
@@ -56,7 +75,7 @@ def no_trace() -> Iterator[None]:
 
     def visit(module: nn.Module, args: Any) -> None:
         # what torch.compile made calls this from outside, for all of its parts; within, it could not be traced
-        if torch.compiler.is_compiling() or module in originals:
+        if torch.compiler.is_compiling() or threading.get_ident() != thread or module in originals:
             return
         for part in module.modules():  # all at once: a forward may use a buffer of a child that it never calls
             if part not in originals:
@@ -65,6 +84,7 @@ def no_trace() -> Iterator[None]:
                 for name, b in held.items():  # one by one: a scripted module's buffers have no update
                     part._buffers[name] = clone(b)
 
+    thread = threading.get_ident()  # the hook is called in all
     state = random_state()
     handle = register_module_forward_pre_hook(visit)
     try:

@@ -24,7 +24,6 @@ def add(xs: Sequence[Tensor], ys: Sequence[Tensor], factor: float = 1.0) -> list
 
 
 def forward_difference(
-    params: list[Tensor],
     gradient: list[Tensor],
     direction: list[Tensor],
     step: float,
@@ -35,10 +34,10 @@ def forward_difference(
 
     Parameters
     ----------
-    params, gradient : list of Tensor
-        The point and the Euclidean gradient there.
+    gradient : list of Tensor
+        The Euclidean gradient at the parameters, in them and in the others.
     direction : list of Tensor
-        Tangents ``r``.
+        Tangents ``r`` at the parameters.
     step : float
         The ``t``.
     evaluate : Evaluations
@@ -49,46 +48,63 @@ def forward_difference(
     Returns
     -------
     tuple of Tensor and list of Tensor
-        The value, and the change as covectors at ``params``.
+        The value, and the change as covectors at the parameters and the others.
     """
+    params = evaluate.params
     plain, curved = _split(params)
     points = _pick(params, curved)
     with full_precision(params), _placing(curved):
         tangents = [(step * direction[i]).detach().requires_grad_() for i in curved]
         ends = geometry.retract_second_order(points, tangents)
-    value, moved = evaluate(
-        _merge(plain, add(_pick(params, plain), _pick(direction, plain), step), curved, ends), cotangent
-    )
-    change = add(moved, gradient, -1)
+    straight = add(_pick(params, plain), _pick(direction, plain), step)
+    value, moved = evaluate(_merge(plain, straight, curved, ends), gradient, cotangent)
     if curved:
         with full_precision(params), torch.no_grad():
             # gradient of the function lifted to the tangent space, whose Hessian at zero is the Riemannian one
-            lifted = torch.autograd.grad(ends, tangents, _pick(moved, curved))
-        bent = add(lifted, _pick(gradient, curved), -1)
-        change = tangent_parts(params, _merge(plain, _pick(change, plain), curved, bent))
-    return value, change
+            _put(moved, curved, torch.autograd.grad(ends, tangents, _pick(moved, curved)))
+    return value, tangent_parts(params, add(moved, gradient, -1))
 
 
 @torch.no_grad()
 def tangent_parts(params: list[Tensor], covectors: list[Tensor]) -> list[Tensor]:
-    """Parts of covectors that pair with tangents.
+    """Parts of covectors that pair with tangents; covectors after those at the parameters stay.
 
     The normal parts of a difference are no derivatives: they do not vanish with the step, would be divided by it, and
     swamp whoever clips gradients by their norm.
     """
-    plain, curved = _split(params)
+    _, curved = _split(params)
     if not curved:
         return covectors
     with full_precision(params), _placing(curved):
         points = _pick(params, curved)
         bent = geometry.lower_index(points, geometry.raise_index(points, _pick(covectors, curved)))
-    return _merge(plain, _pick(covectors, plain), curved, bent)
+    parts = list(covectors)
+    _put(parts, curved, bent)
+    return parts
 
 
 def symmetric_sum(
-    params: list[Tensor], coordinates: list[Tensor], step: float, evaluate: Evaluations
+    gradient: list[Tensor], coordinates: list[Tensor], step: float, evaluate: Evaluations
 ) -> tuple[tuple[Tensor, Tensor], list[Tensor]]:
-    r"""Losses at :math:`R_x(\pm t B_x z)`, and the gradient in ``x`` of their sum, ``z`` being fixed."""
+    r"""Losses at :math:`R_x(\pm t B_x z)`, and the gradient of their sum, ``z`` being fixed.
+
+    Parameters
+    ----------
+    gradient : list of Tensor
+        That at ``x``.
+    coordinates : list of Tensor
+        The ``z``.
+    step : float
+        The ``t``.
+    evaluate : Evaluations
+        Of the loss.
+
+    Returns
+    -------
+    tuple of (Tensor, Tensor) and list of Tensor
+        The two losses, and the gradient in the parameters and the others.
+    """
+    params = evaluate.params
     plain, curved = _split(params)
     points = _pick(params, curved)
     with full_precision(params), _placing(curved):
@@ -97,14 +113,14 @@ def symmetric_sum(
     losses, gradients = [], []
     for t, end in zip((step, -step), ends, strict=True):
         straight = add(_pick(params, plain), _pick(coordinates, plain), t)
-        loss, gradient = evaluate(_merge(plain, straight, curved, end))
+        loss, moved = evaluate(_merge(plain, straight, curved, end), gradient)
         losses.append(loss)
-        gradients.append(gradient)
+        gradients.append(moved)
     total = add(gradients[0], gradients[1])
     if curved:
         with full_precision(params):
             bent = torch.autograd.grad([*ends[0], *ends[1]], points, [g[i] for g in gradients for i in curved])
-        total = _merge(plain, _pick(total, plain), curved, bent)
+        _put(total, curved, bent)
     return (losses[0], losses[1]), total
 
 
@@ -129,6 +145,11 @@ def _placing(places: list[int]) -> Iterator[None]:
 
 def _pick(tensors: Sequence[Tensor], places: list[int]) -> list[Tensor]:
     return [tensors[i] for i in places]
+
+
+def _put(tensors: list[Tensor], places: list[int], values: Sequence[Tensor]) -> None:
+    for i, value in zip(places, values, strict=True):
+        tensors[i] = value
 
 
 def _merge(plain: list[int], first: Sequence[Tensor], curved: list[int], second: Sequence[Tensor]) -> list[Tensor]:

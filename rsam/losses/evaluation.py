@@ -13,37 +13,103 @@ from torch import Tensor
 from rsam.derivatives import at_points, no_trace
 from rsam.derivatives.no_trace import random_state, set_random_state
 
-__all__ = ["Evaluations", "all_finite", "full_precision", "leaves", "step_length", "step_per_weight"]
+__all__ = ["Evaluations", "all_finite", "full_precision", "step_length", "step_per_weight"]
 
 
 class Evaluations:
-    """Values and gradients at other points, all with the random numbers of the moment this was made.
+    """Values and gradients of a function of the parameters, where they are and elsewhere.
+
+    All evaluations see the random numbers of the moment this was made. Gradients are in the parameters, which are
+    moved, and after them in ``others``, all that the function depends on besides: a penalty on the gradient in the
+    weights depends on the biases too.
 
     Parameters
     ----------
-    evaluate : callable
-        Returns a tensor with a graph.
-    gradient : callable
-        Gradient of such a tensor in the parameters, for a cotangent of the tensor (None for a scalar).
+    closure : callable
+        Evaluates.
+    subject_of : callable
+        Picks the function out of what the closure returns.
+    differentiate : callable
+        ``differentiate(tensor, leaves, cotangent, retain_graph)`` returns a gradient, None for each leaf that the
+        tensor does not depend on.
     params : list of Tensor
-        The parameters that are moved.
+        The parameters.
+    describe : callable
+        Words for the parameter of an index.
     """
 
     def __init__(
         self,
-        evaluate: Callable[[], Tensor],
-        gradient: Callable[[Tensor, Tensor | None], list[Tensor]],
+        closure: Callable[[], Any],
+        subject_of: Callable[[Any], Tensor],
+        differentiate: Callable[[Tensor, list[Tensor], Tensor | None, bool], list[Tensor | None]],
         params: list[Tensor],
+        describe: Callable[[int], str],
     ) -> None:
-        self._evaluate, self._gradient, self._params = evaluate, gradient, params
+        self._closure, self._subject_of, self._differentiate = closure, subject_of, differentiate
+        self._describe = describe
+        self.params = params
+        self.others: list[Tensor] = []
         self._state = random_state()
+        self._dtypes = {p.dtype for p in params}
+        # autograd numbers its nodes as they are made
+        self._since = _node_number()
+        self._shares = False
 
-    def __call__(self, points: Sequence[Tensor], cotangent: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
-        """Value and gradient with the parameters at ``points``; no trace is left."""
-        with no_trace(), at_points(self._params, points):
+    def here(self) -> Any:
+        """Call the closure where the parameters are, and return what it does."""
+        kinds = {p.device.type for p in self.params}
+        self._dtypes |= {torch.get_autocast_dtype(kind) for kind in kinds if torch.is_autocast_enabled(kind)}
+        return self._closure()
+
+    def gradient_here(
+        self, subject: Tensor, cotangent: Tensor | None = None, retain_graph: bool = False
+    ) -> list[Tensor]:
+        """Gradient of the function where the parameters are; finds the ``others``.
+
+        Raises
+        ------
+        ValueError
+            For a parameter that the function does not depend on, or that it would not follow when it is moved.
+        """
+        found, early, self._shares, dtypes = _leaves(subject, self._since)
+        self._dtypes |= dtypes
+        for i, p in enumerate(self.params):
+            if id(p) in early:
+                raise ValueError(
+                    f"the closure depends on {self._describe(i)} through what was computed before it was called: "
+                    "compute that within the closure, or leave the parameter out of params"
+                )
+        members = {id(p) for p in self.params}
+        self.others = [leaf for leaf in found if id(leaf) not in members]
+        gradient = self._gradient(subject, cotangent, retain_graph)
+        for i, g in enumerate(gradient[: len(self.params)]):
+            if g is None:
+                raise ValueError(f"the loss does not depend on {self._describe(i)}; leave it out of params")
+        reached = [g is not None for g in gradient[len(self.params) :]]
+        self.others = [leaf for leaf, reach in zip(self.others, reached, strict=True) if reach]
+        return [g for g in gradient if g is not None]
+
+    def __call__(
+        self, points: Sequence[Tensor], gradient: list[Tensor], cotangent: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Value and gradient with the parameters at ``points``, given the gradient here; no trace is left."""
+        with no_trace(), at_points(self.params, points):
             set_random_state(self._state)
-            outcome = self._evaluate()
-            return outcome.detach(), self._gradient(outcome, cotangent)
+            subject = self._subject_of(self._closure())
+            moved = self._gradient(subject, cotangent)
+        # a leaf that is made anew at each evaluation, or not used at this one, has no gradient to compare
+        return subject.detach(), [h if g is None else g for g, h in zip(moved, gradient, strict=True)]
+
+    def _gradient(self, subject: Tensor, cotangent: Tensor | None, retain_graph: bool = False) -> list[Tensor | None]:
+        # kept where a part of the graph was made outside and is still needed there; else freed, as what
+        # torch.compile makes demands
+        retain_graph = retain_graph or self._shares
+        return self._differentiate(subject, [*self.params, *self.others], cotangent, retain_graph)
+
+    def rounding(self) -> float:
+        """The coarsest rounding error of the evaluation here."""
+        return max(torch.finfo(dtype).eps for dtype in self._dtypes)
 
 
 def full_precision(params: Sequence[Tensor]) -> ExitStack:
@@ -55,51 +121,66 @@ def full_precision(params: Sequence[Tensor]) -> ExitStack:
     return stack
 
 
-def step_per_weight(params: Sequence[Tensor]) -> float:
+def step_per_weight(params: Sequence[Tensor], rounding: float) -> float:
     r"""Return :math:`\varepsilon^{1/4}` times the root mean square of the parameters' entries, for second differences.
 
-    The rounding error :math:`\varepsilon` is the coarsest in an evaluation of the parameters.
+    The rounding error :math:`\varepsilon` is the coarsest in an evaluation.
     """
-    return _epsilon(params) ** 0.25 * _norm(params) / math.sqrt(sum(p.numel() for p in params))
+    return rounding**0.25 * _norm(params) / math.sqrt(_count(params))
 
 
-def step_length(params: Sequence[Tensor]) -> float:
+def step_length(params: Sequence[Tensor], rounding: float) -> float:
     r"""Return :math:`\varepsilon^{1/2}` times the norm of the parameters, for first differences."""
-    return _epsilon(params) ** 0.5 * _norm(params)
+    return rounding**0.5 * _norm(params)
 
 
-def _epsilon(params: Sequence[Tensor]) -> float:
-    dtypes = {p.dtype for p in params}
-    kinds = {p.device.type for p in params}
-    dtypes |= {torch.get_autocast_dtype(kind) for kind in kinds if torch.is_autocast_enabled(kind)}
-    return max(torch.finfo(dtype).eps for dtype in dtypes)
+def _count(params: Sequence[Tensor]) -> int:
+    return max(sum(p.numel() for p in params), 1)
 
 
 def _norm(params: Sequence[Tensor]) -> float:
     norms = torch._foreach_norm([p.detach() for p in params])
     total = math.hypot(*torch.stack([n.to(norms[0].device, torch.float32) for n in norms]).tolist())
-    return total or math.sqrt(sum(p.numel() for p in params))  # weights that are all zero have no scale: one each
+    return total or math.sqrt(_count(params))  # weights that are all zero have no scale: one each
 
 
-def leaves(loss: Tensor) -> list[Tensor]:
-    """Every tensor that ``loss.backward()`` would accumulate a gradient in."""
-    found: list[Tensor] = []
-    seen: set[Any] = set()
-    stack: list[Any] = [loss.grad_fn]
+def _node_number() -> int:
+    """The number of a node of autograd's that is made now in this thread."""
+    return torch.ones((), requires_grad=True).clone().grad_fn._sequence_nr()  # type: ignore[union-attr]
+
+
+def _leaves(tensor: Tensor, since: int) -> tuple[list[Tensor], set[int], bool, set[torch.dtype]]:
+    """Every tensor that ``tensor.backward()`` would accumulate a gradient in.
+
+    Also the identities of those that enter by a node made before ``since``, whether there is such a node, and the
+    dtypes of what was computed, which show an autocast that the closure turned on (not in torch 2.4).
+    """
+    if tensor.grad_fn is None:
+        return [tensor], set(), False, set()
+    found: dict[int, Tensor] = {}
+    early: set[int] = set()
+    seen: set[Any] = {tensor.grad_fn}
+    stack: list[Any] = [tensor.grad_fn]
+    shares = False
+    dtypes: set[torch.dtype] = set()
     while stack:
         node = stack.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if type(node).__name__ == "AccumulateGrad":
-            found.append(node.variable)
-        stack += [upstream for upstream, _ in node.next_functions]
-    return found
+        old = node._sequence_nr() < since
+        shares = shares or old
+        dtypes |= {data.dtype for data in getattr(node, "_input_metadata", ())}
+        for upstream, _ in node.next_functions:
+            if type(upstream).__name__ == "AccumulateGrad":
+                found[id(upstream.variable)] = upstream.variable
+                early |= {id(upstream.variable)} if old else set()
+            elif upstream is not None and upstream not in seen:
+                seen.add(upstream)
+                stack.append(upstream)
+    return list(found.values()), early, shares, dtypes
 
 
 @torch.no_grad()
 def all_finite(tensors: Sequence[Tensor]) -> bool:
     """Whether every number is finite, with one look at the device."""
     # the largest entries, which unlike sums do not overflow
-    norms = torch._foreach_norm([t for t in tensors if t.numel()], math.inf)
-    return bool(torch.stack([n.to(norms[0].device, torch.float32) for n in norms]).isfinite().all())
+    norms = torch._foreach_norm([t for t in tensors if t.numel()], math.inf) if any(t.numel() for t in tensors) else []
+    return not norms or bool(torch.stack([n.to(norms[0].device, torch.float32) for n in norms]).isfinite().all())

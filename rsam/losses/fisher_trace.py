@@ -92,6 +92,8 @@ class FisherTrace(RandomPenalty):
     def _check(self, loss: Any) -> None:
         if not isinstance(loss, Tensor) or not loss.dim() or not loss.is_floating_point():
             raise ValueError("FisherTrace needs the network's outputs (N, ...), not the loss or anything else")
+        if not loss.numel():
+            raise ValueError(f"FisherTrace needs outputs of one example or more, got shape {tuple(loss.shape)}")
         self._check_graph_of(loss)
 
     def _signs(self, outputs: Tensor) -> Tensor:
@@ -109,40 +111,43 @@ class FisherTrace(RandomPenalty):
         total = torch.zeros((), device=params[0].device)
         for _ in range(self.probes):
             u = self._probe(subject, self._signs(subject))
-            w = self._gradient(subject, u, create_graph=True)
+            w = self._gradient(subject, u)
             total = total + geometry.pairing(w, geometry.raise_index(params, w))
         return total / self.probes
 
     def _difference(self, closure: Closure) -> Tensor:
-        evaluate = Evaluations(closure, self._gradient, self._live())
-        return self._of_outputs(closure(), evaluate)
+        evaluate = self._evaluations(closure)
+        return self._of_outputs(evaluate.here(), evaluate)
 
     def _objective_by_difference(self, closure: Closure) -> Tensor:
-        evaluate = Evaluations(lambda: self._subject_of(closure()), self._gradient, self._live())
-        outcome = closure()
+        evaluate = self._evaluations(closure, self._subject_of)
+        outcome = evaluate.here()
         loss = self._loss_of(outcome)
         return loss + self._of_outputs(self._subject_of(outcome), evaluate).to(loss.device)
 
     def _of_outputs(self, outputs: Any, evaluate: Evaluations) -> Tensor:
-        """Weighted value, whose gradient goes to the parameters and, through ``u``, to the outputs."""
+        """Weighted value, whose gradient goes to all leaves with ``u`` fixed and, through ``u``, to the outputs."""
         self._check(outputs)
-        params = self._live()
-        step = step_length(params) if self.step is None else self.step
+        params = evaluate.params
         total = torch.zeros((), device=params[0].device)
-        covectors, to_outputs = [torch.zeros_like(p) for p in params], torch.zeros_like(outputs)
+        covectors: list[Tensor] = []
+        to_outputs = torch.zeros_like(outputs)
         for _ in range(self.probes):
             f = outputs.detach().requires_grad_()
             u = self._probe(f, self._signs(f))
-            w = self._gradient(outputs, u.detach(), retain_graph=True)
+            w = evaluate.gradient_here(outputs, u.detach(), retain_graph=True)
             with full_precision(params), torch.no_grad():
-                raised = geometry.raise_index(params, w)
-                square = geometry.pairing(w, raised).clamp_min(0)
+                penalised = w[: len(params)]
+                raised = geometry.raise_index(params, penalised)
+                square = geometry.pairing(penalised, raised).clamp_min(0)
             length = math.sqrt(square)
             total = total + square
+            covectors = covectors or [torch.zeros_like(g) for g in w]
             if not 0 < length < math.inf:
                 continue
+            step = step_length(params, evaluate.rounding()) if self.step is None else self.step
             with self._locating():
-                moved, change = forward_difference(params, w, raised, step / length, evaluate, u.detach())
+                moved, change = forward_difference(w, raised, step / length, evaluate, u.detach())
             covectors = add(covectors, change, 2 * length / step)
             if u.requires_grad:
                 # d|J^T u|^2 / du = 2 J r, the change of the outputs along r = J^T u raised
@@ -151,4 +156,4 @@ class FisherTrace(RandomPenalty):
             raise RuntimeError("FisherTrace or its gradient is not finite")
         factor = self.weight / self.probes
         scaled = torch._foreach_mul([to_outputs, *covectors], factor)
-        return inject(factor * total, scaled, [outputs, *params])
+        return inject(factor * total, scaled, [outputs, *params, *evaluate.others])

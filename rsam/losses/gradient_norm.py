@@ -11,7 +11,7 @@ from torch import Tensor
 from rsam import geometry
 from rsam.losses.differences import forward_difference
 from rsam.losses.evaluation import Evaluations, full_precision, step_length
-from rsam.losses.penalty import Estimate, Method, Params, Penalty
+from rsam.losses.penalty import Differences, Method, Params, Penalty
 
 __all__ = ["GradientNorm"]
 
@@ -32,7 +32,8 @@ class GradientNorm(Penalty):
     ----------
     params : iterable of Tensor, or of (name, Tensor)
         The parameters whose gradient is meant, as ``model.parameters()`` or ``model.named_parameters()`` gives them.
-        Frozen ones are left out.
+        Frozen ones are left out. Others that the loss depends on, as biases that are left out on purpose, are not
+        moved, but get their gradient of the penalty too.
     p : {1, 2}
         The power. With 1, at a zero gradient, value and gradient are zero.
     weight : float
@@ -41,8 +42,9 @@ class GradientNorm(Penalty):
         See above.
     step : float, optional
         Length ``t`` of the difference. Default: :math:`\sqrt\varepsilon` times the norm of all weights, with the
-        rounding error :math:`\varepsilon` of the coarsest dtype among the parameters' and that of an autocast that is
-        on when the penalty is called (one inside the closure is not seen; set ``step`` then).
+        rounding error :math:`\varepsilon` of the coarsest dtype that the loss is computed in, of the parameters and by
+        autocast. One that is turned on inside the closure is not seen by torch 2.4, nor within what
+        :func:`torch.compile` made; set ``step`` then, or turn it on around the call.
 
     Raises
     ------
@@ -81,7 +83,7 @@ class GradientNorm(Penalty):
 
     def _exact(self, subject: Tensor) -> Tensor:
         params = self._live()
-        gradient = self._gradient(subject, create_graph=True)
+        gradient = self._gradient(subject)
         square = geometry.pairing(gradient, geometry.raise_index(params, gradient))
         if self.p == 2:
             return square
@@ -89,14 +91,15 @@ class GradientNorm(Penalty):
         zero = square <= 0
         return torch.where(zero, torch.ones_like(square), square).sqrt() * ~zero
 
-    def _estimate(self, loss: Tensor, gradient: list[Tensor], evaluate: Evaluations) -> Estimate:
-        params = self._live()
+    def _estimate(self, loss: Tensor, gradient: list[Tensor], evaluate: Evaluations) -> Differences:
+        params = evaluate.params
         with full_precision(params), torch.no_grad():
-            raised = geometry.raise_index(params, gradient)
-            norm = geometry.pairing(gradient, raised).clamp_min(0).sqrt()
+            penalised = gradient[: len(params)]
+            raised = geometry.raise_index(params, penalised)
+            norm = geometry.pairing(penalised, raised).clamp_min(0).sqrt()
         length = float(norm)
         if not 0 < length < math.inf:  # there is no direction
             return norm, gradient, 0.0
-        step = step_length(params) if self.step is None else self.step
-        _, change = forward_difference(params, gradient, raised, step / length, evaluate)
+        step = step_length(params, evaluate.rounding()) if self.step is None else self.step
+        _, change = forward_difference(gradient, raised, step / length, evaluate)
         return norm**self.p, change, (1.0 if self.p == 1 else 2 * length) / step

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rsam import geometry
 from rsam.losses.evaluation import Evaluations, step_per_weight
-from rsam.losses.penalty import Estimate, Method, Params
+from rsam.losses.penalty import Differences, Method, Params
 from rsam.losses.probes import Distribution, RandomPenalty
 
 __all__ = ["HessianTrace"]
@@ -20,7 +20,7 @@ class HessianTrace(RandomPenalty):
 
     The mean over probes ``v`` of :math:`v^\top H v + \langle g, a_x(v)\rangle`, where ``H`` and ``g`` are the
     Euclidean Hessian and gradient, :math:`a_x(v)` is the acceleration of the geodesic and :math:`v = B_x z` with
-    random ``z`` in an orthonormal frame of the tangent space (Hutchinson 1990; Avron and Toledo 2011). Its gradient is
+    random ``z`` in an orthonormal frame of the tangent space (Hutchinson 1989; Avron and Toledo 2011). Its gradient is
     that of the sampled estimate, with ``z`` fixed.
 
     Where the loss is not convex the trace has no lower bound: a large weight drives it to minus infinity. Give it
@@ -31,6 +31,8 @@ class HessianTrace(RandomPenalty):
     :math:`(L(R_x(ev)) - 2 L(x) + L(R_x(-ev)))/e^2` along a second-order retraction and its exact gradient, an estimate
     of the trace with error O(e²): 3 gradient evaluations a training step instead of 6 to 10. On networks with ReLU or
     max pooling the two measure different things: the difference sees the kinks between the points, the derivative none.
+    In models that are bfloat16 throughout the three-point difference is dominated by the rounding of the loss: take
+    ``method="exact"`` there, or :class:`~rsam.losses.GradientNorm` or :class:`~rsam.losses.FisherTrace`.
 
     Parameters
     ----------
@@ -87,7 +89,7 @@ class HessianTrace(RandomPenalty):
 
     def _exact(self, subject: Tensor) -> Tensor:
         params = self._live()
-        gradient = self._gradient(subject, create_graph=True)
+        gradient = self._gradient(subject)
         curved = [i for i, g in enumerate(gradient) if g.requires_grad]  # the loss is linear in the others
         total = torch.zeros((), device=params[0].device)
         for _ in range(self.probes):
@@ -103,10 +105,9 @@ class HessianTrace(RandomPenalty):
         trace = total / self.probes
         return trace if self.clamp is None else trace.clamp_min(self.clamp)
 
-    def _estimate(self, loss: Tensor, gradient: list[Tensor], evaluate: Evaluations) -> Estimate:
-        params = self._live()
-        step = step_per_weight(params) if self.step is None else self.step
-        change, covectors, factor = self.second_difference(params, loss, gradient, step, evaluate)
+    def _estimate(self, loss: Tensor, gradient: list[Tensor], evaluate: Evaluations) -> Differences:
+        step = step_per_weight(evaluate.params, evaluate.rounding()) if self.step is None else self.step
+        change, covectors, factor = self.second_difference(loss, gradient, step, evaluate)
         trace = change / step**2
         if self.clamp is not None and bool(trace < self.clamp):
             return torch.full_like(trace, self.clamp), covectors, 0.0

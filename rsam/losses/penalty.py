@@ -14,15 +14,15 @@ from rsam import geometry
 from rsam.derivatives import check_graph, differentiable, explain, no_trace
 from rsam.derivatives.diagnosis import NoHigherDerivative
 from rsam.losses.differences import add
-from rsam.losses.evaluation import Evaluations, all_finite, full_precision, leaves
+from rsam.losses.evaluation import Evaluations, all_finite, full_precision
 from rsam.losses.injected import inject
 
-__all__ = ["Closure", "Estimate", "Method", "Params", "Penalty"]
+__all__ = ["Closure", "Differences", "Method", "Params", "Penalty"]
 
 Closure = Callable[[], Any]
 Method = Literal["exact", "difference"]
 Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]]
-Estimate = tuple[Tensor, list[Tensor], float]  # a value, and covectors and a factor whose product is its gradient
+Differences = tuple[Tensor, list[Tensor], float]  # a value, and covectors and a factor whose product is its gradient
 
 
 class Penalty(nn.Module):
@@ -52,7 +52,7 @@ class Penalty(nn.Module):
         """Value with a graph, from the loss (or the outputs) with its graph."""
         raise NotImplementedError
 
-    def _estimate(self, loss: Tensor, gradient: list[Tensor], evaluate: Evaluations) -> Estimate:
+    def _estimate(self, loss: Tensor, gradient: list[Tensor], evaluate: Evaluations) -> Differences:
         """Value and its gradient from the loss, its gradient, and evaluations of both elsewhere."""
         raise NotImplementedError
 
@@ -115,8 +115,14 @@ class Penalty(nn.Module):
         Returns
         -------
         Tensor
-            Scalar whose ``backward`` reaches all that the loss depends on, not only the penalty's parameters. By
-            differences the gradients are computed here already; hooks on parameters then see them twice.
+            Scalar whose ``backward`` reaches all that the loss depends on, not only the penalty's parameters.
+
+        Notes
+        -----
+        By differences, gradients are computed here already, one an evaluation, and ``backward`` hands out their sum.
+        A hook that was registered on a parameter (``register_hook``) runs at each of them, and once more in
+        ``backward``: one that changes the gradient, as clipping does, should be a post-accumulate-grad hook, which
+        runs once, in ``backward``.
 
         Raises
         ------
@@ -167,35 +173,32 @@ class Penalty(nn.Module):
 
     def _difference(self, closure: Closure) -> Tensor:
         """Weighted value and gradient by differences; called without a trace."""
-        params = self._live()
-        evaluate = Evaluations(closure, self._gradient, params)
-        loss = closure()
-        self._check(loss)
-        value, covectors, factor = self._estimated(loss.detach(), self._gradient(loss), evaluate)
-        return inject(self.weight * value, torch._foreach_mul(covectors, self.weight * factor), params)
+        evaluate = self._evaluations(closure)
+        _, _, value, covectors, factor = self._differences(evaluate)
+        scaled = torch._foreach_mul(covectors, self.weight * factor)
+        return inject(self.weight * value, scaled, [*evaluate.params, *evaluate.others])
 
     def _objective_by_difference(self, closure: Closure) -> Tensor:
-        params = self._live()
-        evaluate = Evaluations(closure, self._gradient, params)
-        loss = closure()
-        self._check(loss)
-        # the graph of the loss is used up here, so that it is differentiated once
-        reached = leaves(loss)
-        gradients = dict(zip(map(id, reached), self._autograd(loss, reached), strict=True))
-        gradient = self._complete([gradients.get(id(p)) for p in params])
-        value, covectors, factor = self._estimated(loss.detach(), gradient, evaluate)
+        evaluate = self._evaluations(closure)
+        loss, gradient, value, covectors, factor = self._differences(evaluate)
         sums = add(gradient, covectors, self.weight * factor)
-        gradients.update(zip(map(id, params), sums, strict=True))
-        held = [(gradients[id(leaf)], leaf) for leaf in reached if gradients[id(leaf)] is not None]
-        return inject(loss.detach() + self.weight * value.to(loss.device), *zip(*held, strict=True))
+        return inject(loss + self.weight * value.to(loss.device), sums, [*evaluate.params, *evaluate.others])
 
-    def _estimated(self, loss: Tensor, gradient: list[Tensor], evaluate: Evaluations) -> Estimate:
+    def _evaluations(self, closure: Closure, subject_of: Callable[[Any], Any] = lambda outcome: outcome) -> Evaluations:
+        return Evaluations(closure, subject_of, self._autograd, self._live(), self._describe)
+
+    def _differences(self, evaluate: Evaluations) -> tuple[Tensor, list[Tensor], Tensor, list[Tensor], float]:
+        """Loss, its gradient, and the :data:`Differences`."""
+        loss = evaluate.here()
+        self._check(loss)
+        gradient = evaluate.gradient_here(loss)
+        loss = loss.detach()  # nothing keeps the graph
         with self._locating():
             value, covectors, factor = self._estimate(loss, gradient, evaluate)
         if not all_finite([loss, value, *covectors]):  # one look, since a gradient that is not finite shows here
             what = "its change at moved weights" if all_finite([loss, *gradient]) else "its gradient"
             raise RuntimeError(f"{type(self).__name__}: the loss ({loss.item()}) or {what} is not finite")
-        return value, covectors, factor
+        return loss, gradient, value, covectors, factor
 
     # -- parameters ----------------------------------------------------------------------------------------------
 
@@ -211,8 +214,13 @@ class Penalty(nn.Module):
         name, p = [(name, p) for name, p in self._named if p.requires_grad][index]
         return f"parameter {name} (shape {tuple(p.shape)}, {type(geometry.manifold_of(p)).__name__})"
 
-    def _gradient(self, outcome: Tensor, cotangent: Tensor | None = None, **options: bool) -> list[Tensor]:
-        return self._complete(self._autograd(outcome, self._live(), cotangent, **options))
+    def _gradient(self, outcome: Tensor, cotangent: Tensor | None = None) -> list[Tensor]:
+        """Gradient in the parameters, with a graph."""
+        gradient = self._autograd(outcome, self._live(), cotangent, create_graph=True)
+        for i, g in enumerate(gradient):
+            if g is None:
+                raise ValueError(f"the loss does not depend on {self._describe(i)}; leave it out of params")
+        return gradient  # type: ignore[return-value]
 
     def _autograd(
         self,
@@ -224,21 +232,19 @@ class Penalty(nn.Module):
     ) -> list[Tensor | None]:
         try:
             with full_precision(tensors):
-                return list(
-                    torch.autograd.grad(outcome, tensors, cotangent, retain_graph, create_graph, allow_unused=True)
-                )
+                found = torch.autograd.grad(outcome, tensors, cotangent, retain_graph, create_graph, allow_unused=True)
         except RuntimeError as error:
             if "second time" in str(error):
                 raise RuntimeError("the graph of the loss is gone: a closure must not call backward itself") from error
             raise
-
-    def _complete(self, gradient: list[Tensor | None]) -> list[Tensor]:
-        for i, g in enumerate(gradient):
-            if g is None:
-                raise ValueError(
-                    f"{type(self).__name__}: the loss does not depend on {self._describe(i)}; leave it out of params"
+        for g, t in zip(found, tensors, strict=True):
+            if g is not None and g.layout != torch.strided:
+                index = next((i for i, p in enumerate(self._live()) if p is t), None)
+                what = (
+                    f"a tensor of shape {tuple(t.shape)} outside of params" if index is None else self._describe(index)
                 )
-        return gradient  # type: ignore[return-value]
+                raise ValueError(f"{what} gets sparse gradients, which are not supported; use sparse=False")
+        return list(found)
 
     @contextmanager
     def _locating(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from rsam import geometry
 from rsam.losses.differences import add, symmetric_sum, tangent_parts
 from rsam.losses.evaluation import Evaluations
-from rsam.losses.penalty import Estimate, Method, Params, Penalty
+from rsam.losses.penalty import Differences, Method, Params, Penalty
 
 __all__ = ["Distribution", "RandomPenalty"]
 
@@ -82,13 +82,14 @@ class RandomPenalty(Penalty):
         self._states = {name: s.cpu() for name, s in state.items()}
 
     def second_difference(
-        self, params: list[Tensor], loss: Tensor, gradient: list[Tensor], step: float, evaluate: Evaluations
-    ) -> Estimate:
+        self, loss: Tensor, gradient: list[Tensor], step: float, evaluate: Evaluations
+    ) -> Differences:
         r"""Mean over probes of :math:`L(R_x(tv)) - 2 L(x) + L(R_x(-tv))`, and its gradient."""
+        params = evaluate.params
         change = torch.zeros_like(loss)
         sums: list[Tensor] = []
         for _ in range(self.probes):
-            (ahead, behind), both = symmetric_sum(params, self.coordinates(params), step, evaluate)
+            (ahead, behind), both = symmetric_sum(gradient, self.coordinates(params), step, evaluate)
             change = change + ((ahead - loss) + (behind - loss))  # each difference is exact, being of near numbers
             sums = add(sums, both) if sums else both
         covectors = tangent_parts(params, add(sums, gradient, -2.0 * self.probes))

@@ -7,7 +7,7 @@ import math
 from torch import Tensor
 
 from rsam.losses.evaluation import Evaluations
-from rsam.losses.penalty import Estimate, Params
+from rsam.losses.penalty import Differences, Params
 from rsam.losses.probes import Distribution, RandomPenalty
 
 __all__ = ["Sharpness"]
@@ -21,6 +21,9 @@ class Sharpness(RandomPenalty):
     trace of the Riemannian Hessian (the expected sharpness of Neyshabur et al. 2017). Its gradient is the exact one of
     the sampled estimate and needs gradients of the loss only: so there is no choice of ``method``, and a closure is
     needed. A training step takes ``1 + 2 probes`` gradient evaluations.
+
+    Loss plus ``weight`` times the penalty is :math:`(1 - w) L + w\,E\,L`. Up to weight 1 it is bounded below where the
+    loss is; above, in general it is not, since the loss itself then counts negatively.
 
     Parameters
     ----------
@@ -62,6 +65,6 @@ class Sharpness(RandomPenalty):
             raise ValueError(f"rho must be positive and finite, got {rho!r}")
         self.rho = rho
 
-    def _estimate(self, loss: Tensor, gradient: list[Tensor], evaluate: Evaluations) -> Estimate:
-        change, covectors, factor = self.second_difference(self._live(), loss, gradient, self.rho, evaluate)
+    def _estimate(self, loss: Tensor, gradient: list[Tensor], evaluate: Evaluations) -> Differences:
+        change, covectors, factor = self.second_difference(loss, gradient, self.rho, evaluate)
         return change / 2, covectors, factor / 2

@@ -102,6 +102,24 @@ def test_that_a_batch_whose_targets_are_all_ignored_counts_nothing() -> None:
         gradient_norm(model, loss_func, model.parameters(), pieces[:1])
 
 
+def test_that_targets_tell_the_number_of_examples_where_inputs_have_it_elsewhere() -> None:
+    class Transposed(nn.Module):
+        """Takes examples in the second dimension, as recurrent layers do."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = network()
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return self.net(inputs.mT)
+
+    model = Transposed()
+    pieces = [(x.mT, y) for x, y in batches(examples(), 7, 5)]  # the inputs are equally long
+    ours = dense(RiemannianHessian(model, nn.MSELoss(), model.parameters(), pieces))
+    expected = dense(RiemannianHessian(model.net, nn.MSELoss(), model.net.parameters(), examples()))
+    torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-12)
+
+
 def test_that_a_loader_that_shuffles_gives_one_operator() -> None:
     """Its order is drawn from the random state, which is the same for every pass."""
     model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)).double()

@@ -297,6 +297,17 @@ def test_that_a_function_is_evaluated_anew_since_its_modes_cannot_be_seen() -> N
     assert torch.equal(a_product(a), a_product(hessian(model, nn.CrossEntropyLoss(), labelled())))
 
 
+def test_that_a_graph_that_could_not_be_renewed_is_not_used_again() -> None:
+    model, loss_func = model_with_buffers(), Breaks(1)
+    a = hessian(model, loss_func, labelled())
+    a_product(a)
+    _in_place(model)
+    with pytest.raises(KeyError):
+        a_product(a)
+    loss_func.left = 1
+    assert torch.equal(a_product(a), a_product(hessian(model, nn.CrossEntropyLoss(), labelled())))
+
+
 def test_that_a_kept_graph_follows_a_change_of_dtype() -> None:
     embedding = nn.Embedding(4, 2)
     data = torch.tensor([0, 1, 3]), normal(3, 2).float()

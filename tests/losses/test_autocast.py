@@ -13,6 +13,8 @@ from rsam.losses import FisherTrace, GradientNorm
 @pytest.mark.parametrize("kind", [GradientNorm, FisherTrace])
 @pytest.mark.parametrize("objective", [True, False])
 def test_gradient_is_near_the_exact_one_in_single_precision(kind, inside, objective) -> None:
+    if inside and not hasattr(torch.ones((), requires_grad=True).clone().grad_fn, "_input_metadata"):
+        pytest.skip("this torch does not tell the dtypes in a graph")
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 3))
     x, y = torch.randn(64, 8), torch.arange(64) % 3

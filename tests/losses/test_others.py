@@ -101,3 +101,18 @@ def test_a_moved_parameter_must_be_used_within_the_closure(name) -> None:
     closure = model.closure(model.encoder(model.x), isinstance(penalty, FisherTrace))
     with pytest.raises(ValueError, match=r"parameter 'encoder\.0\.weight' .* before it was called"):
         penalty.objective(closure)
+
+
+def test_an_objective_does_not_compile_a_model_anew() -> None:
+    compiled = []
+
+    def backend(module, example):
+        compiled.append(module)
+        return module.forward
+
+    model = Network()
+    run = torch.compile(model.layers, backend=backend)
+    penalty = GradientNorm(model.layers.parameters(), method="difference")
+    for _ in range(3):
+        penalty.objective(lambda: nn.functional.cross_entropy(run(model.x), model.y)).backward()
+    assert len(compiled) == 1
