@@ -177,3 +177,28 @@ def test_nothing_is_replaced_outside_of_it() -> None:
     assert "BatchNorm" in F.batch_norm(x, None, None, training=True).grad_fn.name()
     with differentiable(2):  # a second derivative torch has
         assert "BatchNorm" in F.batch_norm(x, None, None, training=True).grad_fn.name()
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("shape", [(6, 3), (4, 3, 5), (4, 3, 2, 2)])
+def test_that_batch_norm_in_evaluation_mode_is_the_affine_map_of_torch(shape: tuple[int, ...], affine: bool) -> None:
+    norm = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d}[len(shape)](3, affine=affine).double()
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    norm(x.detach())  # some statistics
+    norm.eval()
+    if affine:
+        torch.nn.init.normal_(norm.weight)
+    leaves = [x, *norm.parameters()]
+
+    def second(y: Tensor) -> list[Tensor]:
+        gradients = torch.autograd.grad(y.tanh().square().sum(), leaves, create_graph=True)
+        total = torch.stack([(g * g.detach().cos()).sum() for g in gradients]).sum()
+        return list(torch.autograd.grad(total, leaves))
+
+    plain = norm(x)
+    with differentiable(2):
+        ours = norm(x)
+    torch.testing.assert_close(ours, plain)
+    assert ours.grad_fn.name() != plain.grad_fn.name()
+    for one, other in zip(second(ours), second(plain), strict=True):
+        torch.testing.assert_close(one, other)
