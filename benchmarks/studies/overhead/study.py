@@ -35,7 +35,7 @@ class OverheadStudy:
         """Measure, by one process whatever ``jobs`` says, and write the tables."""
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
-        few = max(2, self.repeats // 15)
+        few = max(2, self.repeats // 30)
         try:
             sections = [
                 steps.report(self.repeats, self.warm_up),
@@ -51,5 +51,5 @@ class OverheadStudy:
 
 
 OVERHEAD = OverheadStudy(
-    name="overhead", summary="what steps, curvature and penalties cost, beside other libraries; three minutes"
+    name="overhead", summary="what steps, curvature and penalties cost, beside other libraries; four minutes"
 )
