@@ -30,7 +30,7 @@ def test_that_every_contender_is_reported_with_its_limit(tmp_path) -> None:
         "rsam, one batch ",
         "PyHessian, one batch",
         "curvlinops, one batch",
-        "xtrace",
+        "wide_plain_cnn, xtrace",
         "Fisher trace, exact",
     ):
         assert f"| {name}" in text, name
