@@ -16,6 +16,7 @@ from rsam import geometry
 from rsam.curvature.reduction import Reduction
 from rsam.derivatives import check_graph, differentiable, explain, no_trace
 from rsam.derivatives.no_trace import seed_random_state
+from rsam.geometry.lists import all_finite
 
 __all__ = ["Data", "Risk", "accumulators"]
 
@@ -174,13 +175,9 @@ class Risk:
 
     def check_finite(self, tensors: Sequence[Tensor], what: str) -> None:
         """Raise if a tensor, one for each parameter, is not finite; ``what`` has a place for the parameter."""
-        if not tensors:
-            return
-        norms = torch._foreach_norm([t.detach() for t in tensors])
-        if not torch.stack([norm.to(norms[0].device, torch.float32) for norm in norms]).isfinite().all():
-            for i, t in enumerate(tensors):  # the norm alone may overflow
-                if not torch.isfinite(t).all():
-                    raise RuntimeError(f"{what.format(self.describe(i))} not finite")
+        if not all_finite(tensors):
+            i = next(i for i, t in enumerate(tensors) if not torch.isfinite(t).all())
+            raise RuntimeError(f"{what.format(self.describe(i))} not finite")
 
     def value(self) -> float:
         """The risk at the present weights."""

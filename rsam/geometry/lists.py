@@ -12,7 +12,7 @@ from torch import Tensor
 from rsam.geometry.base import Geometry, UnsupportedOperation, geometry_of
 from rsam.geometry.euclidean import EuclideanGeometry
 
-__all__ = ["HALF", "Manifolds", "Tensors", "is_plain", "manifold_of", "map_points"]
+__all__ = ["HALF", "Manifolds", "Tensors", "all_finite", "is_plain", "manifold_of", "map_points"]
 
 _EUCLIDEAN = geoopt.Euclidean()
 HALF = (torch.bfloat16, torch.float16)
@@ -83,3 +83,14 @@ def _at(error: UnsupportedOperation, index: int, x: Tensor) -> UnsupportedOperat
     located = UnsupportedOperation(f"{error} (parameter {index} of the list, shape {tuple(x.shape)})")
     located.index = index
     return located
+
+
+@torch.no_grad()
+def all_finite(tensors: Sequence[Tensor]) -> bool:
+    """Whether every number is finite; one synchronisation of the device unless something looks wrong."""
+    tensors = [t for t in tensors if t.numel()]
+    if not tensors:
+        return True
+    sums = [t.sum() for t in tensors]  # cheapest to look at; may overflow where each number is finite
+    total = (torch.stack([s.real.to(sums[0].device, torch.float32) for s in sums]) * 0).sum()
+    return bool(total == 0) or all(bool(torch.isfinite(t).all()) for t in tensors)

@@ -13,7 +13,7 @@ from torch import Tensor
 from rsam.derivatives import at_points, no_trace
 from rsam.derivatives.no_trace import random_state, set_random_state
 
-__all__ = ["Evaluations", "all_finite", "full_precision", "step_length", "step_per_weight"]
+__all__ = ["Evaluations", "full_precision", "step_length", "step_per_weight"]
 
 
 class Evaluations:
@@ -176,11 +176,3 @@ def _leaves(tensor: Tensor, since: int) -> tuple[list[Tensor], set[int], bool, s
                 seen.add(upstream)
                 stack.append(upstream)
     return list(found.values()), early, shares, dtypes
-
-
-@torch.no_grad()
-def all_finite(tensors: Sequence[Tensor]) -> bool:
-    """Whether every number is finite, with one look at the device."""
-    # the largest entries, which unlike sums do not overflow
-    norms = torch._foreach_norm([t for t in tensors if t.numel()], math.inf) if any(t.numel() for t in tensors) else []
-    return not norms or bool(torch.stack([n.to(norms[0].device, torch.float32) for n in norms]).isfinite().all())

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from rsam import geometry
 from rsam.derivatives.likelihood import Likelihood, hessian_root
+from rsam.geometry.lists import all_finite
 from rsam.losses.differences import add, forward_difference
-from rsam.losses.evaluation import Evaluations, all_finite, full_precision, step_length
+from rsam.losses.evaluation import Evaluations, full_precision, step_length
 from rsam.losses.injected import inject
 from rsam.losses.penalty import Closure, Method, Params
 from rsam.losses.probes import RandomPenalty
@@ -97,7 +98,7 @@ class FisherTrace(RandomPenalty):
         self._check_graph_of(loss)
 
     def _signs(self, outputs: Tensor) -> Tensor:
-        return self.draw(torch.empty(outputs.shape, device=outputs.device), "rademacher")
+        return self.coordinates([outputs])[0]
 
     def _probe(self, outputs: Tensor, signs: Tensor) -> Tensor:
         r""":math:`\Lambda^{1/2}` of signs, for the mean reduction, as a smooth function of the outputs."""

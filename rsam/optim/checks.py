@@ -11,8 +11,8 @@ import torch
 from geoopt.optim.mixin import OptimMixin
 
 from rsam import geometry
+from rsam.geometry.lists import all_finite
 from rsam.optim.names import Groups, name_of, parameter_name
-from rsam.optim.perturbation import all_finite
 from rsam.optim.riemannian import RiemannianOptimizer
 
 __all__ = [

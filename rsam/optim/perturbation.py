@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rsam import geometry
 
-__all__ = ["all_finite", "ascend", "bring_back", "gradient_direction", "scale"]
+__all__ = ["ascend", "bring_back", "gradient_direction", "scale"]
 
 Transport = Literal["vector", "pullback", "project"]
 
@@ -72,13 +72,3 @@ def bring_back(
     carried = geometry.transport_back(origins, ascents, points, tangents, exact=exact, manifolds=manifolds)
     # lowered, since the base optimizer raises what it finds in p.grad
     return geometry.lower_index(origins, carried, manifolds=manifolds)
-
-
-def all_finite(tensors: Sequence[Tensor]) -> bool:
-    """Whether every number is finite; one synchronisation of the device unless something looks wrong."""
-    tensors = [t for t in tensors if t.numel()]
-    if not tensors:
-        return True
-    sums = [t.sum() for t in tensors]  # cheapest to look at; may overflow where each number is finite
-    total = torch.stack([(s * 0).real.to(sums[0].device, torch.float32) for s in sums]).sum()
-    return bool(total == 0) or all(bool(torch.isfinite(t).all()) for t in tensors)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from rsam import geometry
 from rsam.geometry import UnsupportedOperation
+from rsam.geometry.lists import all_finite
 from rsam.optim.checks import (
     check_base,
     check_group,
@@ -31,7 +32,7 @@ from rsam.optim.checks import (
 )
 from rsam.optim.hooks import PassHook
 from rsam.optim.names import named
-from rsam.optim.perturbation import Transport, all_finite, ascend, bring_back, gradient_direction, scale
+from rsam.optim.perturbation import Transport, ascend, bring_back, gradient_direction, scale
 from rsam.optim.sgd import RiemannianSGD
 from rsam.optim.snapshot import Snapshot
 from rsam.optim.wrapper import WrappingOptimizer
