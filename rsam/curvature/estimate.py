@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-__all__ = ["Estimate", "generator_of"]
+__all__ = ["CHUNK", "Estimate", "generator_of", "sample"]
+
+#: Probes that are drawn at a time: what a loader's graphs are shared by.
+CHUNK = 10
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,33 @@ class Estimate:
 
     def __str__(self) -> str:
         return f"{self.value:.4g} ± {self.standard_error:.2g}"
+
+
+def sample(
+    draw: Callable[[int], Tensor], probes: int, rtol: float | None, what: str, unit: str, progressbar: bool
+) -> Tensor:
+    """Draw rows until there are ``probes``, or their sums have a mean with the relative standard error ``rtol``.
+
+    Parameters
+    ----------
+    draw : callable
+        Takes a number of rows to draw at once and returns them, ``(n, parts)`` in double precision on the CPU.
+    """
+    if probes < 1:
+        raise ValueError(f"probes must be at least 1, got {probes}")
+    if rtol is not None and not rtol > 0:
+        raise ValueError(f"rtol must be positive, got {rtol}")
+    rows: list[Tensor] = []
+    with tqdm(total=probes, desc=what, unit=unit, disable=not progressbar) as bar:
+        while len(rows) < probes:
+            count = min(CHUNK, probes - len(rows))
+            rows += draw(count).unbind()
+            bar.update(count)
+            if rtol is not None and len(rows) >= CHUNK:  # fewer say too little of their own spread
+                so_far = torch.stack(rows).sum(1)
+                if float(so_far.std()) / math.sqrt(len(rows)) <= rtol * abs(float(so_far.mean())):
+                    break
+    return torch.stack(rows)
 
 
 def generator_of(seed: int | torch.Generator, device: torch.device) -> torch.Generator:

@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from rsam import geometry
-from rsam.curvature.estimate import Estimate, generator_of
+from rsam.curvature.estimate import Estimate, generator_of, sample
 from rsam.curvature.reduction import is_exactly
 from rsam.curvature.risk import Data, Risk
 from rsam.derivatives.likelihood import Likelihood, hessian_root
@@ -23,8 +22,6 @@ _LIKELIHOODS: dict[type[nn.Module], Likelihood] = {
     nn.BCEWithLogitsLoss: "bernoulli",
     nn.MSELoss: "gaussian",
 }
-# Probes that share the forward passes, and samples that are needed to judge their own spread.
-_CHUNK = 10
 
 
 def fisher_trace(
@@ -88,25 +85,16 @@ def fisher_trace(
         raise ValueError("loss_func has weights, which no likelihood has; take the trace of a RiemannianGaussNewton")
     if loss_func.reduction not in ("mean", "sum"):
         raise ValueError(f"loss_func must have reduction='mean' or 'sum', got {loss_func.reduction!r}")
-    if probes < 1:
-        raise ValueError(f"probes must be at least 1, got {probes}")
-    if rtol is not None and not rtol > 0:
-        raise ValueError(f"rtol must be positive, got {rtol}")
     risk = Risk(model_func, loss_func, params, data, num_data, batch_size_fn)
     generator = generator_of(seed, risk.params[0].device)
-    samples = torch.empty(0, dtype=torch.float64)
-    with tqdm(total=probes, desc="fisher trace", unit="probe", disable=not progressbar) as bar:
-        while len(samples) < probes:
-            count = min(_CHUNK, probes - len(samples))
-            samples = torch.cat((samples, _sample(risk, likelihood, count, generator)))
-            bar.update(count)
-            estimate = Estimate.of(samples, len(samples))
-            if rtol is not None and len(samples) >= _CHUNK and estimate.standard_error <= rtol * estimate.value:
-                break
-    return estimate
+    samples = sample(
+        lambda count: _squares(risk, likelihood, count, generator).unsqueeze(1),
+        probes, rtol, "fisher trace", "probe", progressbar,
+    )  # fmt: skip
+    return Estimate.of(samples.squeeze(1), len(samples))
 
 
-def _sample(risk: Risk, likelihood: Likelihood, count: int, generator: torch.Generator) -> Tensor:
+def _squares(risk: Risk, likelihood: Likelihood, count: int, generator: torch.Generator) -> Tensor:
     """Squared norms for ``count`` probes."""
     squares, weights = torch.zeros(count, dtype=torch.float64), []
     with risk.evaluating(), torch.enable_grad():

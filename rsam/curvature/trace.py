@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -10,15 +9,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from rsam.curvature.estimate import Estimate, generator_of
+from rsam.curvature.estimate import CHUNK, Estimate, generator_of, sample
 from rsam.curvature.operator import PyTorchLinearOperator
 
 __all__ = ["layer_traces", "trace"]
-
-# Probes of one call of the operator: what a loader's graphs are shared by.
-_CHUNK = 10
-# Fewer samples say too little of their own spread to stop by it.
-_LEAST = 10
 
 Distribution = Literal["rademacher", "normal"]
 
@@ -111,7 +105,6 @@ def layer_traces(
     ----------
     operator, probes, rtol, method, distribution, seed, progressbar
         As for :func:`trace`; ``rtol`` is of the whole trace.
-
     by : {"parameter", "module"}
         What a layer is: each parameter, or each module with its weight and bias; the model itself is called ``""``.
 
@@ -193,30 +186,21 @@ def _samples(
     progressbar: bool,
 ) -> Tensor:
     """Quadratic forms ``(probes, parameters)``, each parameter's part of it, in double precision."""
-    if probes < 1:
-        raise ValueError(f"probes must be at least 1, got {probes}")
-    if rtol is not None and not rtol > 0:
-        raise ValueError(f"rtol must be positive, got {rtol}")
-    draw = _probe_source(operator, distribution, seed)
-    rows: list[Tensor] = []
-    with tqdm(total=probes, desc="trace", unit="probe", disable=not progressbar) as bar:
-        while len(rows) < probes:
-            z = draw(min(_CHUNK, probes - len(rows)))
-            parts = (z * (operator @ z)).double().split(operator._in_shape_flat)
-            rows += torch.stack([part.sum(0) for part in parts], 1).cpu().unbind()
-            bar.update(z.shape[1])
-            if rtol is not None and len(rows) >= _LEAST:
-                so_far = torch.stack(rows).sum(1)
-                if float(so_far.std()) / math.sqrt(len(rows)) <= rtol * abs(float(so_far.mean())):
-                    break
-    return torch.stack(rows)
+    source = _probe_source(operator, distribution, seed)
+
+    def draw(count: int) -> Tensor:
+        z = source(count)
+        parts = (z * (operator @ z)).double().split(operator._in_shape_flat)
+        return torch.stack([part.sum(0) for part in parts], 1).cpu()
+
+    return sample(draw, probes, rtol, "trace", "probe", progressbar)
 
 
 def _diagonal(operator: PyTorchLinearOperator, progressbar: bool) -> Tensor:
     size = _size(operator)
     diagonal = torch.empty(size, dtype=operator.dtype, device=operator.device)
-    for start in tqdm(range(0, size, _CHUNK), desc="trace", disable=not progressbar):
-        count = min(_CHUNK, size - start)
+    for start in tqdm(range(0, size, CHUNK), desc="trace", disable=not progressbar):
+        count = min(CHUNK, size - start)
         columns = torch.zeros(size, count, dtype=operator.dtype, device=operator.device)
         columns[start : start + count].fill_diagonal_(1)
         diagonal[start : start + count] = (operator @ columns)[start : start + count].diagonal()

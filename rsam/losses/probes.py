@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Literal
 
 import torch
@@ -55,23 +56,9 @@ class RandomPenalty(Penalty):
         return self._generators[name]
 
     def coordinates(self, params: list[Tensor]) -> list[Tensor]:
-        """Draw the tangent coordinates of one probe, all of a device at once."""
-        shapes = geometry.coordinates_shape(params)
-        drawn: dict[int, Tensor] = {}
-        for device in dict.fromkeys(p.device for p in params):
-            members = [i for i, p in enumerate(params) if p.device == device]
-            sizes = [shapes[i].numel() for i in members]
-            z = self.draw(torch.empty(sum(sizes), device=device), self.distribution)
-            for i, piece in zip(members, z.split(sizes), strict=True):
-                drawn[i] = piece.view(shapes[i]).to(params[i].real.dtype)
-        return [drawn[i] for i in range(len(params))]
-
-    def draw(self, z: Tensor, distribution: Distribution) -> Tensor:
-        """Fill a tensor."""
-        generator = self.generator(z.device)
-        if distribution == "normal":
-            return z.normal_(generator=generator)
-        return z.random_(0, 2, generator=generator).mul_(2).sub_(1)  # several times faster than bernoulli_
+        """Draw the tangent coordinates of one probe, each on its own device."""
+        draw = functools.partial(geometry.random_coordinates, distribution=self.distribution)
+        return [z for p in params for z in draw([p], generator=self.generator(p.device))]
 
     def get_extra_state(self) -> dict[str, Tensor]:
         """States of the generators, by device."""
