@@ -1,4 +1,4 @@
-"""The command line: ``python -m benchmarks list | run STUDY``."""
+"""The command line: ``python -m benchmarks list | run STUDY | report STUDY``."""
 
 from __future__ import annotations
 
@@ -10,18 +10,27 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.runs.parallel import RunsFailed
+from benchmarks.data import DatasetError
+from benchmarks.data.directory import DIRECTORY, DOWNLOAD
+from benchmarks.report.page import write_report
+from benchmarks.runs.cluster import ClusterError
+from benchmarks.runs.parallel import RunsFailed, Workers
 from benchmarks.runs.results import ResultsError
-from benchmarks.studies import STUDIES
+from benchmarks.studies import STUDIES, NothingToReport, Study
 
 EXAMPLES = """\
 examples:
   python -m benchmarks list
   python -m benchmarks run quick
-  python -m benchmarks run quick --results elsewhere --jobs 1
+  python -m benchmarks run optimizers --quick
+  python -m benchmarks run optimizers --scheduler tcp://host:8786
+  python -m benchmarks report optimizers --results benchmarks/results
 
-Finished runs are kept in DIR/STUDY. A second call reuses them, and an interrupted study goes on where it was;
-delete that directory to start afresh.
+Finished runs are kept in DIR/STUDY (DIR/STUDY-quick with --quick). A second call reuses them, and an interrupted study
+goes on where it was; delete that directory to start afresh.
+
+On many machines: `dask scheduler` on one of them, `dask worker ADDRESS --nthreads 1` in a copy of this repository on
+each, and `run STUDY --scheduler ADDRESS` anywhere. Workers may come and go.
 """
 
 
@@ -48,15 +57,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nearest = difflib.get_close_matches(options.study, STUDIES, n=1, cutoff=0.4)
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""
         parser.error(f"there is no study {options.study!r}; {hint}studies: {', '.join(STUDIES)}")
-    return _run(options.study, options.results, options.jobs)
+    study, directory = STUDIES[options.study], options.results / options.study
+    if options.quick:
+        study, directory = study.quick(), options.results / f"{options.study}-quick"
+    if options.command == "report":
+        return _report(study, directory, options.study)
+    if options.data_dir is not None:
+        os.environ[DIRECTORY] = str(options.data_dir.absolute())
+    if options.download:
+        os.environ[DOWNLOAD] = "1"
+    workers = Workers(options.jobs, options.scheduler, options.keep_weights)
+    again = shlex.join(["python", "-m", "benchmarks", *(arguments if arguments is not None else sys.argv[1:])])
+    return _run(study, directory, workers, again) or _report(study, directory, options.study)
 
 
-def _run(name: str, results: Path, jobs: int) -> int:
-    directory = results / name
-    again = f"python -m benchmarks run {name} --results {shlex.quote(str(results))} --jobs {jobs}"
+def _run(study: Study, directory: Path, workers: Workers, again: str) -> int:
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        print(STUDIES[name].run(directory, jobs))
+        study.run(directory, workers)
     except KeyboardInterrupt:
         print(f"\ninterrupted; what had finished is kept in {directory}, go on with\n  {again}", file=sys.stderr)
         return 130
@@ -68,39 +86,75 @@ def _run(name: str, results: Path, jobs: int) -> int:
             print(*(f"failed: {run}" for run in runs), reason, sep="\n", file=sys.stderr)
         print(f"{error}; the others are kept in {directory}, retry the failed ones with\n  {again}", file=sys.stderr)
         return 1
-    except (OSError, ResultsError) as error:
+    except (OSError, ResultsError, DatasetError, ClusterError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
+def _report(study: Study, directory: Path, name: str) -> int:
+    try:
+        text = study.report(directory)
+        files = write_report(text, directory)
+    except NothingToReport as error:
+        print(f"error: {error}; first `python -m benchmarks run {name}`", file=sys.stderr)
+        return 1
+    except (OSError, ResultsError, DatasetError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(text, *files, sep="\n")
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
+    form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Train small networks by several methods and compare them.",
+        description="Train small networks by several methods, compare them, and report with figures.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=form,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{list,run}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{list,run,report}")
     commands.add_parser("list", help="list the studies")
-    run = commands.add_parser(
-        "run",
-        help="run a study, or what is missing of it, and report",
-        description="Run a study, or what is missing of it, and report.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    run.add_argument("study", metavar="STUDY", help=f"one of: {', '.join(STUDIES)}")
-    run.add_argument(
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("study", metavar="STUDY", help=f"one of: {', '.join(STUDIES)}")
+    common.add_argument(
         "--results", type=Path, default=Path("results"), metavar="DIR", help="where results go (default: %(default)s)"
+    )
+    common.add_argument("--quick", action="store_true", help="the study in little, in less than five minutes")
+    text = "Run a study, or what is missing of it, and report."
+    run = commands.add_parser(
+        "run", parents=[common], help=text.lower()[:-1], description=text, epilog=EXAMPLES, formatter_class=form
+    )
+    text = "Report on the results that are there, as Markdown and as one HTML page, without running anything."
+    commands.add_parser(
+        "report", parents=[common], help="report on results", description=text, epilog=EXAMPLES, formatter_class=form
     )
     run.add_argument(
         "--jobs",
         type=_positive,
         default=_cores(),
         metavar="N",
-        help="runs at a time (default: one a core, %(default)s)",
+        help="runs at a time on this machine (default: one a core, %(default)s)",
     )
+    run.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="let the workers of this Dask scheduler do the runs; `local` starts a cluster of N on this machine",
+    )
+    run.add_argument(
+        "--keep-weights",
+        action="store_true",
+        help="keep weights of networks measured on test data, in DIR/STUDY/weights of the machine that trained them",
+    )
+    run.add_argument(
+        "--data-dir",
+        type=Path,
+        metavar="DIR",
+        help=f"where data sets are that do not come with this repository (default: {DIRECTORY} of the environment, or "
+        "data)",
+    )
+    run.add_argument("--download", action="store_true", help="let torchvision download missing data sets there")
     return parser
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -13,6 +13,10 @@ class DatasetError(Exception):
     """A data set is missing or damaged; the message says which file, and how to get it back."""
 
 
+class MissingDataset(DatasetError):
+    """A data set is not on this machine; the message says how to get it."""
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Images and labels to train on, and others, held out, to measure accuracy on.
@@ -20,7 +24,7 @@ class Dataset:
     Attributes
     ----------
     train_images, heldout_images : Tensor
-        Float images of shape ``(n, channels, height, width)``.
+        Float images of shape ``(n, channels, height, width)``, or signals ``(n, channels, length)``.
     train_labels, heldout_labels : Tensor
         Integer classes of shape ``(n,)``.
     """
@@ -33,7 +37,30 @@ class Dataset:
     @property
     def classes(self) -> int:
         """Number of classes."""
-        return int(self.train_labels.max()) + 1
+        return int(torch.cat([self.train_labels, self.heldout_labels]).max()) + 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one image."""
+        return tuple(self.train_images.shape[1:])
+
+    def subset(self, examples: int) -> Dataset:
+        """So many training examples, the same ones each time, with the held-out ones; all for 0."""
+        if not examples:
+            return self
+        chosen = torch.from_numpy(np.random.default_rng(0).permutation(len(self.train_labels))[:examples])
+        return replace(self, train_images=self.train_images[chosen], train_labels=self.train_labels[chosen])
+
+    def to(self, device: torch.device) -> Dataset:
+        """The same on another device."""
+        return Dataset(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+
+def normalised(train_images: Tensor, train_labels: Tensor, images: Tensor, labels: Tensor) -> Dataset:
+    """Scale bytes by mean and deviation of each channel over the training images ``(n, channels, height, width)``."""
+    train = train_images.float()
+    mean, deviation = train.mean((0, 2, 3), keepdim=True), train.std((0, 2, 3), keepdim=True)
+    return Dataset((train - mean) / deviation, train_labels.long(), (images.float() - mean) / deviation, labels.long())
 
 
 def hold_out_validation(data: Dataset, fraction: float, seed: int) -> Dataset:

@@ -1,9 +1,13 @@
 """Methods of training by name."""
 
+from benchmarks.methods.constrained import SPHERES, STIEFEL
 from benchmarks.methods.method import Method
-from benchmarks.methods.plain import SAM, SGD
-from benchmarks.methods.spheres import RIEMANNIAN_SGD, RSAM
+from benchmarks.methods.penalties import GRADIENT_NORM, HESSIAN_TRACE
+from benchmarks.methods.plain import ADAMW, ASAM, PEER_SAM, SAM, SGD
 
 __all__ = ["METHODS", "Method"]
 
-METHODS: dict[str, Method] = {method.name: method for method in (SGD, SAM, RIEMANNIAN_SGD, RSAM)}
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (SGD, ADAMW, SAM, ASAM, PEER_SAM, GRADIENT_NORM, HESSIAN_TRACE, *SPHERES, *STIEFEL)
+}

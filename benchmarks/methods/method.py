@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.runs.configuration import Run
+
+Knob = Literal["weight_decay", "rho", "penalty"]
+#: Takes a closure that returns the loss on a batch, and returns what is differentiated.
+Objective = Callable[[Callable[[], Tensor]], Tensor]
+
+
+def _loss(closure: Callable[[], Tensor]) -> Tensor:
+    return closure()
+
+
+def _plain_objective(model: nn.Module, run: Run) -> Objective:
+    return _loss
 
 
 @dataclass(frozen=True)
@@ -24,11 +37,26 @@ class Method:
     build : callable
         Takes a freshly initialised model, which it may constrain in place, and the run, whose ``lr``, ``rho`` and so
         on it heeds; returns an optimizer whose ``step`` takes a closure.
-    has_rho : bool
-        Whether :attr:`Run.rho` matters.
+    knob : {"weight_decay", "rho", "penalty"}
+        The field of :class:`Run` that is tuned beside the learning rate.
+    gradients : int
+        Gradient evaluations of a step.
+    objective : callable
+        Takes the built model and the run; returns what makes the objective of a batch from a closure that returns its
+        loss.
+    manifold : {"plain", "spheres", "stiefel"}
+        Where the kernels of convolutions live.
     """
 
     name: str
     label: str
     build: Callable[[nn.Module, Run], torch.optim.Optimizer]
-    has_rho: bool = False
+    knob: Knob = "weight_decay"
+    gradients: int = 1
+    objective: Callable[[nn.Module, Run], Objective] = _plain_objective
+    manifold: Literal["plain", "spheres", "stiefel"] = "plain"
+
+    @property
+    def has_rho(self) -> bool:
+        """Whether :attr:`Run.rho` matters."""
+        return self.knob == "rho"

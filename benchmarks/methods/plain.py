@@ -1,9 +1,13 @@
-"""SGD and SAM on plain weights."""
+"""Methods on plain weights: SGD and AdamW, SAM and ASAM, and a peer's SAM to check ours."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import rsam
 from benchmarks.methods.method import Method
@@ -14,11 +18,16 @@ def _sgd(model: nn.Module, run: Run) -> torch.optim.Optimizer:
     return torch.optim.SGD(model.parameters(), lr=run.lr, momentum=run.momentum, weight_decay=run.weight_decay)
 
 
-def _sam(model: nn.Module, run: Run) -> torch.optim.Optimizer:
+def _adamw(model: nn.Module, run: Run) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(model.parameters(), lr=run.lr, weight_decay=run.weight_decay)
+
+
+def _sam(model: nn.Module, run: Run, adaptive: bool) -> torch.optim.Optimizer:
     optimizer = rsam.RSAM(
         model.parameters(),
         torch.optim.SGD,
         rho=run.rho,
+        adaptive=adaptive,
         lr=run.lr,
         momentum=run.momentum,
         weight_decay=run.weight_decay,
@@ -27,5 +36,36 @@ def _sam(model: nn.Module, run: Run) -> torch.optim.Optimizer:
     return optimizer
 
 
+class _PeerSAM(torch.optim.Optimizer):
+    """``pytorch_optimizer.SAM`` as torch's own optimizers are called: with a closure, and at the first pass too.
+
+    Running averages of batch norm are kept out of its second pass as its own recipe has it, by a momentum of 0.
+    """
+
+    def __init__(self, model: nn.Module, run: Run) -> None:
+        from pytorch_optimizer import SAM
+        from pytorch_optimizer.optimizer.utils import disable_running_stats, enable_running_stats
+
+        self._first_pass = partial(enable_running_stats, model)
+        self._second_pass = partial(disable_running_stats, model)
+        settings = {"lr": run.lr, "momentum": run.momentum, "weight_decay": run.weight_decay}
+        self._sam: Any = SAM(model.parameters(), torch.optim.SGD, run.rho, **settings)  # type: ignore[arg-type]
+        super().__init__(self._sam.param_groups, settings)
+        self.param_groups = self._sam.param_groups  # which a schedule must reach
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        assert closure is not None
+        self._first_pass()
+        with torch.enable_grad():
+            loss: Tensor = closure()
+        self._second_pass()
+        self._sam.step(closure)
+        self._first_pass()
+        return loss
+
+
 SGD = Method("sgd", "SGD", _sgd)
-SAM = Method("sam", "SAM", _sam, has_rho=True)
+ADAMW = Method("adamw", "AdamW", _adamw)
+SAM = Method("sam", "SAM", partial(_sam, adaptive=False), "rho", gradients=2)
+ASAM = Method("asam", "ASAM", partial(_sam, adaptive=True), "rho", gradients=2)
+PEER_SAM = Method("peer_sam", "SAM of pytorch_optimizer", _PeerSAM, "rho", gradients=2)

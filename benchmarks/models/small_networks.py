@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from math import prod
 
 from torch import nn
 
+#: Channels and sides of an image, or channels and length of a signal.
+Shape = tuple[int, ...]
+
 
 def strided_cnn(
-    channels: int,
+    shape: Shape,
     classes: int,
     *,
     widths: tuple[int, ...],
     activation: Callable[[], nn.Module] = nn.ReLU,
     batch_norm: bool = True,
 ) -> nn.Module:
-    """Three strided convolutions, and a linear head on all that they see.
+    """Strided convolutions, and a linear head on all that they see.
 
     Parameters
     ----------
-    channels : int
-        Channels of an image.
+    shape : tuple of int
+        Of one example: ``(channels, height, width)`` for images, ``(channels, length)`` for signals.
     classes : int
         Number of logits.
     widths : tuple of int
@@ -34,30 +38,44 @@ def strided_cnn(
     Returns
     -------
     torch.nn.Module
-        Takes images ``(n, channels, 28, 28)``.
+        Takes examples ``(n, *shape)``.
     """
+    channels, *sides = shape
+    convolution, norm = {1: (nn.Conv1d, nn.BatchNorm1d), 2: (nn.Conv2d, nn.BatchNorm2d)}[len(sides)]
     layers: list[nn.Module] = []
     for inside, out in zip((channels, *widths), widths, strict=False):
         # with batch norm no bias, which it would subtract
-        layers.append(nn.Conv2d(inside, out, 3, stride=2, padding=1, bias=not batch_norm))
-        layers += [nn.BatchNorm2d(out)] if batch_norm else []
+        layers.append(convolution(inside, out, 3, stride=2, padding=1, bias=not batch_norm))
+        layers += [norm(out)] if batch_norm else []
         layers.append(activation())
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1] * 4 * 4, classes))
+        sides = [(side + 1) // 2 for side in sides]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1] * prod(sides), classes))
 
 
-def pooled_cnn(channels: int, classes: int) -> nn.Module:
+def pooled_cnn(shape: Shape, classes: int) -> nn.Module:
     """Three convolutions with batch norm and max-pooling, and a linear head; 83 thousand parameters."""
+    channels, height, width = shape
     layers: list[nn.Module] = []
     for inside, out in ((channels, 32), (32, 64), (64, 96)):
         layers += [nn.Conv2d(inside, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(), nn.MaxPool2d(2)]
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(96 * 3 * 3, classes))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(96 * (height // 8) * (width // 8), classes))
 
 
-#: 19 thousand parameters.
+#: 19 thousand parameters for images of 28 by 28.
 small_cnn = partial(strided_cnn, widths=(16, 32, 32))
+#: The same without batch norm.
+small_plain_cnn = partial(strided_cnn, widths=(16, 32, 32), batch_norm=False)
 #: The same without kinks.
 small_gelu_cnn = partial(strided_cnn, widths=(16, 32, 32), activation=nn.GELU)
+#: Two thousand parameters.
+tiny_cnn = partial(strided_cnn, widths=(4, 8, 8))
+#: The same without kinks.
+tiny_gelu_cnn = partial(strided_cnn, widths=(4, 8, 8), activation=nn.GELU)
 #: 90 thousand parameters.
 wide_cnn = partial(strided_cnn, widths=(32, 64, 96))
 #: The same without batch norm.
 wide_plain_cnn = partial(strided_cnn, widths=(32, 64, 96), batch_norm=False)
+#: For signals, as the convolutional network of MNIST-1D's authors (Greydanus and Kobak 2024), with batch norm.
+cnn_1d = partial(strided_cnn, widths=(25, 25, 25))
+#: The same without batch norm, as theirs is.
+plain_cnn_1d = partial(strided_cnn, widths=(25, 25, 25), batch_norm=False)

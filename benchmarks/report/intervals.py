@@ -1,4 +1,4 @@
-"""Means with intervals."""
+"""Means with intervals, and paired comparisons."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import scipy.stats
+
+__all__ = ["Comparison", "Interval", "compare", "t_interval"]
 
 
 @dataclass(frozen=True)
@@ -15,6 +18,16 @@ class Interval:
 
     mean: float
     half_width: float
+
+    @property
+    def low(self) -> float:
+        """Lower end."""
+        return self.mean - self.half_width
+
+    @property
+    def high(self) -> float:
+        """Upper end."""
+        return self.mean + self.half_width
 
     def __format__(self, spec: str) -> str:
         if math.isnan(self.half_width):
@@ -42,3 +55,47 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
         return Interval(mean, math.nan)
     quantile = scipy.stats.t.ppf((1 + confidence) / 2, len(values) - 1)
     return Interval(mean, float(quantile * scipy.stats.sem(values)))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Whether a mean differs from 0, among several that were asked.
+
+    Attributes
+    ----------
+    interval : Interval
+        Of 95 %, not corrected.
+    simultaneous : Interval
+        Such that all of the comparisons' intervals cover with 95 % (Bonferroni).
+    p : float
+        Two-sided, times the number of comparisons, at most 1; nan for a single value.
+    """
+
+    interval: Interval
+    simultaneous: Interval
+    p: float
+
+
+def compare(differences: Sequence[float], comparisons: int = 1) -> Comparison:
+    """Student's two-sided paired test (:func:`scipy.stats.ttest_1samp` of the differences), after Bonferroni.
+
+    Parameters
+    ----------
+    differences : sequence of float
+        One a seed.
+    comparisons : int
+        How many are made, this one included.
+
+    Returns
+    -------
+    Comparison
+        Intervals and p-value.
+    """
+    interval = t_interval(differences)
+    simultaneous = t_interval(differences, 1 - 0.05 / comparisons)
+    if len(differences) < 2:
+        return Comparison(interval, simultaneous, math.nan)
+    if np.ptp(differences) == 0:  # SciPy says nan of equal pairs
+        return Comparison(interval, simultaneous, 1.0 if differences[0] == 0 else 0.0)
+    p = float(scipy.stats.ttest_1samp(differences, 0).pvalue)
+    return Comparison(interval, simultaneous, min(1.0, comparisons * p))

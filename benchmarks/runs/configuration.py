@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Literal
 
 
@@ -17,7 +17,8 @@ class Run:
     method : str
         See :mod:`benchmarks.methods`.
     seed : int
-        Decides initial weights, data order, wrong labels and the validation split, so that the methods are paired.
+        Decides initial weights, data order, augmentation, wrong labels and the validation split, so that the methods
+        are paired.
     lr : float
         Learning rate at first; it falls to 0 along a cosine.
     rho : float
@@ -33,6 +34,16 @@ class Run:
         An epoch drops its last batch if that is smaller.
     momentum, weight_decay : float
         Weight decay is for plain parameters only.
+    penalty : float
+        Weight of a penalty, for the methods that have one.
+    augment : bool
+        Shift training images by up to an eighth of their width, and mirror half of them.
+    examples : int
+        How many training examples there are, drawn once for all seeds; 0 for all of the data set.
+    curves : bool
+        Evaluate after each epoch, or only after the last.
+    curvature : bool
+        Measure the curvature around the final weights.
     """
 
     method: str
@@ -47,11 +58,23 @@ class Run:
     batch_size: int = 64
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    penalty: float = 0.0
+    augment: bool = False
+    examples: int = 0
+    curves: bool = True
+    curvature: bool = False
 
     @property
     def key(self) -> str:
-        """Hash of the configuration, by which its row is found again."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        """Hash of the configuration, by which its row is found again.
+
+        Fields at their defaults are left out of it, so that rows outlive new fields; the defaults must stay.
+        """
+        defaults = {field.name: field.default for field in fields(self) if field.default is not MISSING}
+        chosen = {
+            name: value for name, value in asdict(self).items() if name not in defaults or value != defaults[name]
+        }
+        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
         return ", ".join(f"{name}={value}" for name, value in asdict(self).items())

@@ -40,25 +40,45 @@ class Row:
         Its configuration.
     epochs : int
         Epochs trained.
+    diverged : bool
+        Whether training ended early, at a loss or a gradient that was not finite.
     train_loss, train_accuracy, heldout_accuracy : list of float
-        Learning curves: measured after each epoch, in evaluation mode; training labels are the noisy ones.
-    final_train_accuracy, final_heldout_accuracy : float
+        Learning curves: measured after each epoch, or only after the last (:attr:`Run.curves`), in evaluation mode;
+        training labels are the noisy ones.
+    final_train_loss, final_train_accuracy, final_heldout_accuracy : float
         Their ends.
+    curvature : dict of str to float
+        What :func:`benchmarks.runs.measurement.measure` found, if the run asks for it.
+    gradients : int
+        Gradient evaluations of all steps together, of a batch each.
     seconds_per_step : float
         Median over the optimizer's steps, gradients included.
-    torch_version : str
-        Version of torch.
+    seconds : float
+        All of the run, evaluations and measurements too.
+    device, torch_version : str
+        Where, and by what.
     """
 
     run: Run
     epochs: int
+    diverged: bool
     train_loss: list[float]
     train_accuracy: list[float]
     heldout_accuracy: list[float]
+    final_train_loss: float
     final_train_accuracy: float
     final_heldout_accuracy: float
+    curvature: dict[str, float]
+    gradients: int
     seconds_per_step: float
+    seconds: float
+    device: str
     torch_version: str
+
+    @property
+    def gap(self) -> float:
+        """Generalisation gap: accuracy on the training labels as trained on, minus held-out accuracy."""
+        return self.final_train_accuracy - self.final_heldout_accuracy
 
 
 class Results(Generic[R]):
@@ -98,7 +118,15 @@ class Results(Generic[R]):
         ResultsError
             If a line is damaged; names the file and the line.
         """
-        wanted = {run.key: run for run in runs}
+        found = self._contents()
+        return {run: self._row(run, found[run.key]) for run in runs if run.key in found}
+
+    def _row(self, run: Any, content: dict[str, Any]) -> R:
+        kind: Any = self.kind
+        return kind(**{**content, "run": run})
+
+    def _contents(self) -> dict[str, dict[str, Any]]:
+        """What the file says, by the key of the configuration."""
         kind: Any = self.kind
         columns = {field.name for field in fields(kind)}
         found = {}
@@ -109,8 +137,8 @@ class Results(Generic[R]):
             except (ValueError, KeyError, AttributeError) as error:
                 raise ResultsError(f"{self.path}, line {number}, is damaged ({error}); delete that line") from error
             # rows that another version wrote count as missing
-            if key in wanted and content.keys() == columns:
-                found[wanted[key]] = self.kind(**{**content, "run": wanted[key]})
+            if content.keys() == columns:
+                found[key] = content
         return found
 
     def _whole_lines(self) -> list[bytes]:

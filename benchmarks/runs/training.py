@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import os
 import statistics
+import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,99 +16,158 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from benchmarks.data import DATASETS, Dataset, hold_out_validation, with_label_noise
+from benchmarks.data import Dataset, hold_out_validation, load, with_label_noise
+from benchmarks.data.augmentation import shift_and_mirror
 from benchmarks.methods import METHODS
+from benchmarks.methods.method import Objective
 from benchmarks.models import MODELS
 from benchmarks.runs.configuration import Run
+from benchmarks.runs.measurement import measure
 from benchmarks.runs.results import Row
 
 VALIDATION_FRACTION = 0.2
+# torch's random state and number of threads are the process's: a worker with several threads trains in one at a time
+_ONE_AT_A_TIME = threading.RLock()
 
 
-def train(run: Run) -> Row:
-    """Train on one thread; the same run gives the same row on the same machine, but for the time it took.
+class Diverged(Exception):
+    """The training loss is not finite."""
+
+
+def train(run: Run, weights: Path | None = None) -> Row:
+    """Train on one thread, or on a GPU; the same run gives the same row on the same machine, but for the time it took.
 
     Parameters
     ----------
     run : Run
         What to train, how and on what.
+    weights : Path, optional
+        Directory where the ``state_dict`` of a network that is measured on test data is kept, as ``KEY.pt``.
 
     Returns
     -------
     Row
         Its results.
     """
-    row, _ = train_model(run)
+    row, model = train_model(run)
+    if weights is not None and run.heldout == "test":
+        weights.mkdir(parents=True, exist_ok=True)
+        part = weights / f"{run.key}.part"
+        torch.save(model.state_dict(), part)
+        os.replace(part, weights / f"{run.key}.pt")  # whole or not at all
     return row
 
 
 def train_model(run: Run) -> tuple[Row, nn.Module]:
     """Train as :func:`train` does, and return the trained network too."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return _train(run)
-    finally:
-        torch.set_num_threads(threads)
+    with _ONE_AT_A_TIME:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return _train(run)
+        finally:
+            torch.set_num_threads(threads)
 
 
 def prepare(run: Run) -> tuple[Dataset, nn.Module, torch.optim.Optimizer]:
-    """Data, initial network and optimizer of a run."""
-    data = with_label_noise(DATASETS[run.dataset](), run.label_noise, run.seed)
+    """Data, initial network and optimizer of a run, on the GPU if there is one."""
+    data = with_label_noise(load(run.dataset).subset(run.examples), run.label_noise, run.seed)
     if run.heldout == "validation":
         data = hold_out_validation(data, VALIDATION_FRACTION, run.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(run.seed)
-    model = MODELS[run.model](data.train_images.shape[1], data.classes)
-    return data, model, METHODS[run.method].build(model, run)
+    model = MODELS[run.model](data.shape, data.classes).to(device)
+    return data.to(device), model, METHODS[run.method].build(model, run)
 
 
 def _train(run: Run) -> tuple[Row, nn.Module]:
+    began = time.perf_counter()
     data, model, optimizer = prepare(run)
     steps = len(data.train_labels) // run.batch_size
     if steps == 0:
         raise ValueError(f"batch_size {run.batch_size} exceeds the {len(data.train_labels)} training examples")
+    start = [p.detach().clone() for p in model.parameters()]
+    objective = METHODS[run.method].objective(model, run)
     schedule = CosineAnnealingLR(optimizer, T_max=run.epochs * steps)
-    order = np.random.default_rng([run.seed, 0])  # 1 and 2 are label noise and validation split
+    order = np.random.default_rng([run.seed, 0])  # 1 to 3 are label noise, validation split, measured examples
+    augmentation = np.random.default_rng([run.seed, 4])
     times: list[float] = []
     train_loss, train_accuracy, heldout_accuracy = [], [], []
-    for _ in range(run.epochs):
+    diverged = False
+    for epoch in range(1, run.epochs + 1):
         model.train()
         shuffled = torch.from_numpy(order.permutation(len(data.train_labels)))
         # batch norm has no use for the few examples that are left over
         for batch in shuffled[: steps * run.batch_size].split(run.batch_size):
-            closure = gradient_closure(model, optimizer, data.train_images[batch], data.train_labels[batch])
-            start = time.perf_counter()
-            optimizer.step(closure)  # type: ignore[arg-type]  # torch's annotation wants a float
-            times.append(time.perf_counter() - start)
+            images = data.train_images[batch]
+            images = shift_and_mirror(images, augmentation) if run.augment else images
+            closure = gradient_closure(model, optimizer, images, data.train_labels[batch], objective)
+            before = time.perf_counter()
+            diverged = not _steps(optimizer, closure)
+            times.append(time.perf_counter() - before)
+            if diverged:
+                break
             schedule.step()
-        loss, accuracy = evaluate(model, data.train_images, data.train_labels)
-        train_loss.append(loss)
-        train_accuracy.append(accuracy)
-        heldout_accuracy.append(evaluate(model, data.heldout_images, data.heldout_labels)[1])
+        if run.curves or diverged or epoch == run.epochs:
+            loss, accuracy = evaluate(model, data.train_images, data.train_labels)
+            train_loss.append(loss)
+            train_accuracy.append(accuracy)
+            heldout_accuracy.append(evaluate(model, data.heldout_images, data.heldout_labels)[1])
+        if diverged:
+            break
+    curvature = measure(model, data, start, run.seed) if run.curvature and math.isfinite(train_loss[-1]) else {}
     row = Row(
         run=run,
-        epochs=run.epochs,
+        epochs=epoch,
+        diverged=diverged,
         train_loss=train_loss,
         train_accuracy=train_accuracy,
         heldout_accuracy=heldout_accuracy,
+        final_train_loss=train_loss[-1],
         final_train_accuracy=train_accuracy[-1],
         final_heldout_accuracy=heldout_accuracy[-1],
+        curvature=curvature,
+        gradients=len(times) * METHODS[run.method].gradients,
         seconds_per_step=statistics.median(times),
+        seconds=time.perf_counter() - began,
+        device=torch.cuda.get_device_name() if start[0].is_cuda else "cpu",
         torch_version=torch.__version__,
     )
     return row, model
 
 
+def _steps(optimizer: torch.optim.Optimizer, closure: Callable[[], Tensor]) -> bool:
+    """Take a step; whether it could be taken, or loss or gradient were not finite."""
+    try:
+        optimizer.step(closure)  # type: ignore[arg-type]  # torch's annotation wants a float
+    except Diverged:
+        return False
+    except RuntimeError as error:
+        if "finite" not in str(error):  # as rsam's optimizers and penalties say
+            raise
+        return False
+    return True
+
+
 def gradient_closure(
-    model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    labels: Tensor,
+    objective: Objective | None = None,
 ) -> Callable[[], Tensor]:
     """Gradients and loss on a batch, as a closure for ``optimizer.step``: methods differ in how often they call it."""
 
+    def loss() -> Tensor:
+        return cross_entropy(model(images), labels)
+
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = cross_entropy(model(images), labels)
-        loss.backward()
-        return loss
+        value = loss() if objective is None else objective(loss)
+        if not torch.isfinite(value):
+            raise Diverged
+        value.backward()
+        return value
 
     return closure
 

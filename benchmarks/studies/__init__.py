@@ -1,11 +1,14 @@
 """Studies by name."""
 
 from benchmarks.studies.estimators import ESTIMATORS
+from benchmarks.studies.optimizers import OPTIMIZERS, OPTIMIZERS_LARGE
 from benchmarks.studies.overhead import OVERHEAD
 from benchmarks.studies.quick import QUICK
 from benchmarks.studies.quick_tuning import QUICK_TUNING
-from benchmarks.studies.study import Study, TrainingStudy
+from benchmarks.studies.study import NothingToReport, Study, TrainingStudy
 
-__all__ = ["STUDIES", "Study", "TrainingStudy"]
+__all__ = ["STUDIES", "NothingToReport", "Study", "TrainingStudy"]
 
-STUDIES: dict[str, Study] = {study.name: study for study in (QUICK, QUICK_TUNING, OVERHEAD, ESTIMATORS)}
+STUDIES: dict[str, Study] = {
+    study.name: study for study in (QUICK, QUICK_TUNING, OPTIMIZERS, OPTIMIZERS_LARGE, OVERHEAD, ESTIMATORS)
+}

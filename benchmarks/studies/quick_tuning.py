@@ -38,7 +38,7 @@ def choose(means: dict[Setting, float]) -> dict[str, tuple[float, float]]:
 
 
 def report(rows: Sequence[Row], directory: Path) -> str:
-    """Write the table of the grid and say what it chooses."""
+    """The table of the grid, and what it chooses."""
     means = mean_accuracies(rows)
     choice = choose(means)
     rates = sorted({lr for _, lr, _ in means})
@@ -68,13 +68,11 @@ def report(rows: Sequence[Row], directory: Path) -> str:
         ]
         warning = f"  # at the edge of its grid: {', '.join(edges)}" if edges else ""
         lines.append(f'    "{method}": ({lr:g}, {rho:g}),{warning}')
-    text = (
+    return (
+        "# Learning rates and rho of the quick study\n\n"
         f"Validation accuracy in %, mean over {len({row.run.seed for row in rows})} seeds; * the best of a method.\n\n"
-        f"{table}\n\nchosen (learning rate, rho):\n\n" + "\n".join(lines)
+        f"{table}\n\nChosen (learning rate, rho):\n\n" + "\n".join(lines)
     )
-    path = directory / "table.md"
-    path.write_text(text + "\n", encoding="utf-8")
-    return f"{text}\n\ntable:   {path}"
 
 
 QUICK_TUNING = TrainingStudy(
@@ -86,5 +84,6 @@ QUICK_TUNING = TrainingStudy(
         for rho in (RHOS if METHODS[method].has_rho else (0.0,))
         for lr, seed in product(LEARNING_RATES, SEEDS)
     ),
-    report=report,
+    write=report,
+    few=lambda run: run.seed == SEEDS[0] and run.lr in LEARNING_RATES[::3] and run.rho in (0.0, *RHOS[::3]),
 )

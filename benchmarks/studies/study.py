@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from benchmarks.runs.configuration import Run
-from benchmarks.runs.parallel import collect
+from benchmarks.runs.parallel import Workers, collect
 from benchmarks.runs.results import Results, Row
 from benchmarks.runs.training import train
+
+__all__ = ["NothingToReport", "Study", "TrainingStudy", "trainer"]
+
+
+class NothingToReport(Exception):
+    """There are no results yet."""
 
 
 class Study(Protocol):
@@ -30,9 +37,28 @@ class Study(Protocol):
     @property
     def summary(self) -> str: ...
 
-    def run(self, directory: Path, jobs: int) -> str:
-        """Do what is not done yet, write files to ``directory``, and return what to print."""
+    def run(self, directory: Path, workers: Workers) -> None:
+        """Do what is not done yet, and keep it in ``directory``."""
         ...
+
+    def report(self, directory: Path) -> str:
+        """Markdown on what is kept in ``directory``; figures go there too.
+
+        Raises
+        ------
+        NothingToReport
+            If there is nothing yet.
+        """
+        ...
+
+    def quick(self) -> Study:
+        """The same in little: everything is tried, in less than five minutes on two cores, and nothing proved."""
+        ...
+
+
+def trainer(directory: Path, workers: Workers) -> Callable[[Run], Row]:
+    """What trains the runs of a study, and keeps weights if that is asked for."""
+    return partial(train, weights=(directory / "weights").absolute() if workers.keep_weights else None)
 
 
 @dataclass(frozen=True)
@@ -45,17 +71,32 @@ class TrainingStudy:
         See :class:`Study`.
     runs : tuple of Run
         The networks to train.
-    report : callable
-        Takes their rows and the directory for files; returns what to print.
+    write : callable
+        Takes their rows and the directory for figures; returns the report.
+    few : callable
+        Chooses the runs of :meth:`Study.quick`.
     """
 
     name: str
     summary: str
     runs: tuple[Run, ...]
-    report: Callable[[Sequence[Row], Path], str]
+    write: Callable[[Sequence[Row], Path], str]
+    few: Callable[[Run], bool]
 
-    def run(self, directory: Path, jobs: int) -> str:
-        """Train what has no row in ``directory/runs.jsonl`` yet, and report on all."""
-        results = Results(directory / "runs.jsonl", Row)
-        rows = collect(self.runs, train, results, jobs)
-        return f"{self.report(rows, directory)}\n\nresults: {results.path}"
+    def run(self, directory: Path, workers: Workers) -> None:
+        """Train what has no row in ``directory/runs.jsonl`` yet."""
+        collect(self.runs, trainer(directory, workers), self._results(directory), workers)
+
+    def report(self, directory: Path) -> str:
+        """Report on the rows that are there."""
+        found = self._results(directory).find(self.runs)
+        if not found:
+            raise NothingToReport(f"{self._results(directory).path} has no row of this study")
+        return self.write([found[run] for run in self.runs if run in found], directory)
+
+    def quick(self) -> TrainingStudy:
+        """Only some of the runs."""
+        return TrainingStudy(self.name, self.summary, tuple(filter(self.few, self.runs)), self.write, self.few)
+
+    def _results(self, directory: Path) -> Results[Row]:
+        return Results(directory / "runs.jsonl", Row)

@@ -18,7 +18,7 @@ import torch
 
 import rsam
 from benchmarks.studies.estimators.estimators import ESTIMATORS, PRODUCTS, Problem
-from benchmarks.studies.estimators.networks import NETWORKS, batch, load
+from benchmarks.studies.estimators.networks import batch, load, run_of
 
 __all__ = ["EXACT", "KINKS", "STEPS", "Measured", "Measurement", "measure"]
 
@@ -35,7 +35,7 @@ class Measurement:
     Attributes
     ----------
     network : str
-        See :data:`NETWORKS`.
+        See :mod:`benchmarks.studies.estimators.networks`.
     estimator : str
         See :data:`ESTIMATORS`; or ``"exact"``, for the trace by all products and the top eigenvalue to rounding, or
         ``"kinks"``, for the derivative's trace and that of differences of several steps with the same probes, in
@@ -51,7 +51,7 @@ class Measurement:
     @property
     def key(self) -> str:
         """Hash of what it depends on."""
-        content = {**asdict(self), "network": asdict(NETWORKS[self.network]), "products": PRODUCTS}
+        content = {**asdict(self), "network": run_of(self.network).key, "products": PRODUCTS}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def __str__(self) -> str:

@@ -13,28 +13,28 @@ from benchmarks.report.intervals import t_interval
 from benchmarks.report.table import markdown_table
 from benchmarks.studies.estimators.estimators import ESTIMATORS, PRODUCTS
 from benchmarks.studies.estimators.measurement import EXACT, KINKS, STEPS, Measured
-from benchmarks.studies.estimators.networks import NETWORKS
 
 __all__ = ["report"]
 
+_FIGURE = "estimators.png"
+
 
 def report(rows: Sequence[Measured], directory: Path) -> str:
-    """Write tables and figure, and say where they are."""
+    """Tables and figure."""
+    networks = list(dict.fromkeys(row.run.network for row in rows))
     of = {(row.run.network, row.run.estimator): row for row in rows}
-    sections = [_estimates(of, quantity, network) for quantity in ("trace", "top eigenvalue") for network in NETWORKS]
+    sections = [_estimates(of, quantity, network) for quantity in ("trace", "top eigenvalue") for network in networks]
     seeds = max(row.run.seeds for row in rows)
-    text = (
+    _draw(of, networks, directory / _FIGURE)
+    return (
+        "# Estimators of trace and top eigenvalue\n\n"
         f"Networks of the quick benchmark, 128 training examples, evaluation mode, {seeds} seeds, single precision, "
         f"one thread; traces by {PRODUCTS} products or pairs of evaluations. bias: mean error with its 95 % "
         "t-interval. deviation: standard deviation of an estimate. Both in % of the value by all products. "
         "time: of an estimate with its operator, in gradient evaluations. memory: beyond that of a gradient.\n\n"
         + "\n\n".join(sections)
-        + f"\n\n{_kinks(of)}"
+        + f"\n\n{_kinks(of, networks)}\n\n![Errors of the trace]({_FIGURE})"
     )
-    table_path, figure_path = directory / "table.md", directory / "estimators.png"
-    table_path.write_text(text + "\n", encoding="utf-8")
-    _draw(of, figure_path)
-    return f"{text}\n\ntable:   {table_path}\nfigure:  {figure_path}"
 
 
 def _truth(of: dict[tuple[str, str], Measured], quantity: str, network: str) -> float:
@@ -70,10 +70,10 @@ def _estimates(of: dict[tuple[str, str], Measured], quantity: str, network: str)
     )
 
 
-def _kinks(of: dict[tuple[str, str], Measured]) -> str:
+def _kinks(of: dict[tuple[str, str], Measured], networks: Sequence[str]) -> str:
     header = ("network", "derivative", *(f"step {step:g}" for step in STEPS))
     traces, cosines = [], []
-    for network in NETWORKS:
+    for network in networks:
         values = of[network, KINKS].values
         traces.append((network, *(f"{value:.1f}" for value in values[: 1 + len(STEPS)])))
         cosines.append((network, "1", *(f"{cosine:.3f}" for cosine in values[1 + len(STEPS) :])))
@@ -86,11 +86,11 @@ def _kinks(of: dict[tuple[str, str], Measured]) -> str:
     )
 
 
-def _draw(of: dict[tuple[str, str], Measured], path: Path) -> None:
+def _draw(of: dict[tuple[str, str], Measured], networks: Sequence[str], path: Path) -> None:
     figure = Figure(figsize=(13, 3.6), layout="constrained")
-    panels = figure.subplots(1, len(NETWORKS), sharey=True)
+    panels = figure.subplots(1, len(networks), sharey=True)
     names = [name for name, named in ESTIMATORS.items() if named.quantity == "trace"]
-    for axes, network in zip(panels, NETWORKS, strict=True):
+    for axes, network in zip(panels, networks, strict=True):
         errors = _errors(of, "trace", network)
         for place, name in enumerate(names):
             if name in errors:

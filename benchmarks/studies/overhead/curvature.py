@@ -40,7 +40,7 @@ def _batch() -> tuple[Tensor, Tensor]:
 
 def _network(name: str) -> nn.Module:
     torch.manual_seed(0)
-    return MODELS[name](1, 10).eval()
+    return MODELS[name]((1, 28, 28), 10).eval()
 
 
 def _hessian(model: nn.Module, data: Any, **options: Any) -> rsam.curvature.RiemannianHessian:
@@ -151,7 +151,7 @@ def _traces(repeats: int) -> str:
 def _spread(seeds: int) -> str:
     batch = _batch()
     torch.manual_seed(0)
-    fitted = MODELS["wide_plain_cnn"](1, 10)
+    fitted = MODELS["wide_plain_cnn"]((1, 28, 28), 10)
     optimizer = torch.optim.SGD(fitted.parameters(), lr=0.02, momentum=0.9)
     for _ in range(100):
         optimizer.zero_grad()

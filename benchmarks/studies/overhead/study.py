@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from benchmarks.runs.parallel import Workers
 from benchmarks.studies.overhead import curvature, penalties, steps
+from benchmarks.studies.study import NothingToReport
 
 __all__ = ["OVERHEAD", "OverheadStudy"]
+
+_TABLE = "table.md"
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,8 @@ class OverheadStudy:
     repeats: int = 300
     warm_up: int = 20
 
-    def run(self, directory: Path, jobs: int) -> str:
-        """Measure, by one process whatever ``jobs`` says, and write the tables."""
+    def run(self, directory: Path, workers: Workers) -> None:
+        """Measure, by this process whoever the workers are, and write the tables."""
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         few = max(2, self.repeats // 30)
@@ -44,10 +48,19 @@ class OverheadStudy:
             ]
         finally:
             torch.set_num_threads(threads)
-        text = "One thread.\n\n" + "\n\n".join(sections)
-        path = directory / "table.md"
-        path.write_text(text + "\n", encoding="utf-8")
-        return f"{text}\n\ntable:   {path}"
+        text = "# What steps, curvature and penalties cost\n\nOne thread.\n\n" + "\n\n".join(sections)
+        (directory / _TABLE).write_text(text + "\n", encoding="utf-8")
+
+    def report(self, directory: Path) -> str:
+        """The tables of the last measurement."""
+        path = directory / _TABLE
+        if not path.exists():
+            raise NothingToReport(f"{path} is not there")
+        return path.read_text(encoding="utf-8")
+
+    def quick(self) -> OverheadStudy:
+        """Fewer repeats."""
+        return replace(self, repeats=30, warm_up=2)
 
 
 OVERHEAD = OverheadStudy(

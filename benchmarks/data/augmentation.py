@@ -1,0 +1,40 @@
+"""Shifted and mirrored images."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+__all__ = ["shift_and_mirror"]
+
+
+def shift_and_mirror(images: Tensor, generator: np.random.Generator) -> Tensor:
+    """Shift each image by up to an eighth of its width either way, filling with zeros, and mirror half of them.
+
+    Parameters
+    ----------
+    images : Tensor
+        Shape ``(n, channels, height, width)``.
+    generator : numpy.random.Generator
+        Source of shifts and mirrorings; on the CPU whatever the device, so that it is the same everywhere.
+
+    Returns
+    -------
+    Tensor
+        New images of the same shape.
+    """
+    count, _, height, width = images.shape
+    reach = width // 8
+    rows, columns = (
+        torch.from_numpy(generator.integers(0, 2 * reach + 1, count)[:, None] + np.arange(size))
+        for size in (height, width)
+    )
+    columns = torch.where(torch.from_numpy(generator.integers(0, 2, count) == 1)[:, None], columns.flip(1), columns)
+    padded = pad(images, (reach,) * 4)
+    of_image = torch.arange(count)[:, None, None]
+    picked = padded.permute(0, 2, 3, 1)[
+        of_image.to(images.device), rows[:, :, None].to(images.device), columns[:, None, :].to(images.device)
+    ]
+    return picked.permute(0, 3, 1, 2)

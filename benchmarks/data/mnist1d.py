@@ -1,0 +1,47 @@
+"""MNIST-1D (Greydanus and Kobak 2024): 4000 training and 1000 test signals of length 40 in ten classes.
+
+The package ``mnist1d`` generates them from templates; nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.data.dataset import Dataset, MissingDataset
+
+
+def load_mnist1d() -> Dataset:
+    """Generate the set with its authors' own seed and settings.
+
+    Returns
+    -------
+    Dataset
+        Signals of shape ``(1, 40)``, normalised by the package.
+
+    Raises
+    ------
+    MissingDataset
+        Without the package; says how to get it.
+    """
+    try:
+        import mnist1d.data
+    except ImportError as error:
+        raise MissingDataset("mnist1d: `pip install mnist1d`, whose generator makes the data") from error
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002  (the package seeds the global generators)
+    try:
+        arrays = mnist1d.data.make_dataset()
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+
+    def signals(name: str) -> Tensor:
+        return torch.from_numpy(arrays[name].astype(np.float32)).unsqueeze(1)
+
+    def labels(name: str) -> Tensor:
+        return torch.from_numpy(arrays[name].astype(np.int64))
+
+    return Dataset(signals("x"), labels("y"), signals("x_test"), labels("y_test"))

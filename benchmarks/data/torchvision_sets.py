@@ -1,0 +1,87 @@
+"""Fashion-MNIST, CIFAR-10 and CIFAR-100, in torchvision's layout below the data directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor
+
+from benchmarks.data.cut_fashion_mnist import DIRECTORY as DEBIAN
+from benchmarks.data.cut_fashion_mnist import read_idx
+from benchmarks.data.dataset import Dataset, MissingDataset, normalised
+from benchmarks.data.directory import data_directory, may_download
+
+
+def load_fashion_mnist(debian: Path = DEBIAN) -> Dataset:
+    """Load all 60000 training and 10000 test images, torchvision's or those of Debian's package.
+
+    Parameters
+    ----------
+    debian : Path
+        Where that package puts its files.
+
+    Returns
+    -------
+    Dataset
+        Images of shape ``(1, 28, 28)``.
+
+    Raises
+    ------
+    MissingDataset
+        If neither is there; says how to get them.
+    """
+    if (debian / "train-images-idx3-ubyte.gz").exists():
+        arrays = [
+            read_idx(debian / f"{part}-{what}-ubyte.gz")
+            for part in ("train", "t10k")
+            for what in ("images-idx3", "labels-idx1")
+        ]
+        train_images, train_labels, test_images, test_labels = (torch.from_numpy(array.copy()) for array in arrays)
+    else:
+        hint = "; or `apt-get install dataset-fashion-mnist`"
+        train_images, train_labels, test_images, test_labels = _parts(torchvision.datasets.FashionMNIST, hint)
+    return normalised(train_images.unsqueeze(1), train_labels, test_images.unsqueeze(1), test_labels)
+
+
+def load_cifar10() -> Dataset:
+    """Load CIFAR-10: 50000 training and 10000 test images of shape ``(3, 32, 32)`` in ten classes.
+
+    Raises
+    ------
+    MissingDataset
+        If it is not there; says how to get it.
+    """
+    return _load_cifar(torchvision.datasets.CIFAR10)
+
+
+def load_cifar100() -> Dataset:
+    """Load CIFAR-100, as CIFAR-10 but with a hundred classes.
+
+    Raises
+    ------
+    MissingDataset
+        If it is not there; says how to get it.
+    """
+    return _load_cifar(torchvision.datasets.CIFAR100)
+
+
+def _load_cifar(kind: Any) -> Dataset:
+    train_images, train_labels, test_images, test_labels = _parts(kind)
+    return normalised(train_images.permute(0, 3, 1, 2), train_labels, test_images.permute(0, 3, 1, 2), test_labels)
+
+
+def _parts(kind: Any, hint: str = "") -> list[Tensor]:
+    """Images and labels, as torchvision holds them, to train on, and to test on."""
+    root = data_directory()
+    try:
+        parts = [kind(root, train=train, download=may_download()) for train in (True, False)]
+    except RuntimeError as error:
+        raise MissingDataset(
+            f"{kind.__name__} is not in {root.absolute()}: give the directory that holds it in torchvision's layout by "
+            f"--data-dir, or let torchvision fetch it there by --download{hint} ({error})"
+        ) from error
+    return [torch.as_tensor(np.asarray(content)) for part in parts for content in (part.data, part.targets)]

@@ -1,0 +1,34 @@
+"""SGD on plain weights with a curvature penalty in its loss, both by differences of gradients."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+import rsam
+from benchmarks.methods.method import Method, Objective
+from benchmarks.methods.plain import SGD
+from benchmarks.runs.configuration import Run
+
+
+def _gradient_norm(model: nn.Module, run: Run) -> Objective:
+    return rsam.losses.GradientNorm(model.parameters(), weight=run.penalty, method="difference").objective
+
+
+def _hessian_trace(model: nn.Module, run: Run) -> Objective:
+    # a trace has no lower bound where the loss is not convex: below zero it is left alone
+    return rsam.losses.HessianTrace(
+        model.parameters(), weight=run.penalty, method="difference", clamp=0.0, seed=run.seed
+    ).objective
+
+
+def _build(model: nn.Module, run: Run) -> torch.optim.Optimizer:
+    return SGD.build(model, run)
+
+
+GRADIENT_NORM = Method(
+    "gradient_norm", "SGD, gradient-norm penalty", _build, "penalty", gradients=2, objective=_gradient_norm
+)
+HESSIAN_TRACE = Method(
+    "hessian_trace", "SGD, Hessian-trace penalty", _build, "penalty", gradients=3, objective=_hessian_trace
+)

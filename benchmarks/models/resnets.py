@@ -1,0 +1,85 @@
+"""Residual networks in the form of CIFAR, and torchvision's ResNet-18."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, pad, relu
+
+from benchmarks.models.small_networks import Shape
+
+
+class _Block(nn.Module):
+    """Two convolutions beside a shortcut without parameters (option A of He et al. 2016, Sec. 4.2)."""
+
+    def __init__(self, inside: int, out: int, stride: int, batch_norm: bool) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inside, out, 3, stride, 1, bias=not batch_norm)
+        self.second = nn.Conv2d(out, out, 3, 1, 1, bias=not batch_norm)
+        self.first_norm = nn.BatchNorm2d(out) if batch_norm else nn.Identity()
+        self.second_norm = nn.BatchNorm2d(out) if batch_norm else nn.Identity()
+        self.stride, self.more = stride, out - inside
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.second_norm(self.second(relu(self.first_norm(self.first(x)))))
+        short = x[:, :, :: self.stride, :: self.stride]
+        return relu(inner + pad(short, (0, 0, 0, 0, 0, self.more)))
+
+
+class CifarResNet(nn.Module):
+    """Residual network of ``6 n + 2`` layers for small images (He et al. 2016, Sec. 4.2).
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Channels, height and width of an image.
+    classes : int
+        Number of logits.
+    depth : int
+        8, 14, 20, and so on by six.
+    batch_norm : bool
+        After each convolution. Without it the second convolution of each block starts at a tenth of its usual size,
+        or the sums of many blocks would be too large.
+    """
+
+    def __init__(self, shape: Shape, classes: int, *, depth: int, batch_norm: bool = True) -> None:
+        super().__init__()
+        if depth % 6 != 2:
+            raise ValueError(f"depth must be 6 n + 2, got {depth}")
+        self.stem = nn.Conv2d(shape[0], 16, 3, 1, 1, bias=not batch_norm)
+        self.norm = nn.BatchNorm2d(16) if batch_norm else nn.Identity()
+        widths = [width for width in (16, 32, 64) for _ in range(depth // 6)]
+        blocks = [
+            _Block(inside, out, 1 if inside == out else 2, batch_norm)
+            for inside, out in zip([16, *widths], widths, strict=False)
+        ]
+        self.blocks = nn.Sequential(*blocks)
+        self.head = nn.Linear(64, classes)
+        if not batch_norm:
+            with torch.no_grad():
+                for block in blocks:
+                    block.second.weight.mul_(0.1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.blocks(relu(self.norm(self.stem(images))))
+        return self.head(avg_pool2d(x, x.shape[2:]).flatten(1))
+
+
+def resnet18(shape: Shape, classes: int) -> nn.Module:
+    """torchvision's ResNet-18; on images smaller than 64 by 64 with a first convolution of 3 by 3 and no pooling."""
+    network = torchvision.models.resnet18(num_classes=classes)
+    if min(shape[1:]) < 64:
+        network.conv1 = nn.Conv2d(shape[0], 64, 3, 1, 1, bias=False)
+        network.maxpool = nn.Identity()
+    elif shape[0] != 3:
+        network.conv1 = nn.Conv2d(shape[0], 64, 7, 2, 3, bias=False)
+    return network
+
+
+resnet8 = partial(CifarResNet, depth=8)
+resnet20 = partial(CifarResNet, depth=20)
+plain_resnet8 = partial(CifarResNet, depth=8, batch_norm=False)
+plain_resnet20 = partial(CifarResNet, depth=20, batch_norm=False)

@@ -1,0 +1,77 @@
+"""Runs over the workers of a Dask cluster, on one machine or many."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+from benchmarks.runs.results import C, R
+
+__all__ = ["ClusterError", "outcomes"]
+
+SECONDS = 20
+
+
+class ClusterError(Exception):
+    """The cluster cannot be had; the message says why, and what to do."""
+
+
+def outcomes(runs: Sequence[C], train: Callable[[C], R], jobs: int, scheduler: str) -> Generator[tuple[C, R | str]]:
+    """Each run with its row, or with what went wrong, in the order in which they end.
+
+    Runs of workers that die go to others, as often as the scheduler's ``allowed-failures`` says (3 times); new workers
+    may join at any time. They need this package and its data on their path, and find a GPU by themselves.
+
+    Parameters
+    ----------
+    runs, train
+        As for :func:`benchmarks.runs.parallel.collect`.
+    jobs : int
+        Workers of a local cluster, of one thread each.
+    scheduler : str
+        Address, such as ``tcp://host:8786``, or ``"local"``.
+
+    Raises
+    ------
+    ClusterError
+        Without the package ``distributed``, or if nobody answers at the address.
+    """
+    try:
+        from distributed import Client, LocalCluster, as_completed
+    except ImportError as error:
+        raise ClusterError("--scheduler needs Dask: `pip install distributed`") from error
+    cluster = None
+    if scheduler == "local":
+        cluster = LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
+    try:
+        client = Client(cluster or scheduler, timeout=SECONDS)
+    except (OSError, ValueError) as error:
+        raise ClusterError(
+            f"no Dask scheduler answers at {scheduler!r} ({error}); start one with `dask scheduler`, and workers with "
+            "`dask worker ADDRESS --nthreads 1` in a directory where `import benchmarks` works"
+        ) from error
+    try:
+        # not pure: each is a call of its own, whose value is not looked up under a hash of its arguments
+        flying: dict[Any, C] = {client.submit(train, run, pure=False): run for run in runs}
+        for future in as_completed(list(flying)):
+            run = flying.pop(future)
+            yield run, _outcome(future)
+            future.release()  # or the scheduler would keep it
+    finally:
+        if flying and client.status == "running":  # interrupted: nobody wants their results any more
+            client.cancel(list(flying), force=True)
+        client.close()
+        if cluster is not None:
+            cluster.close()
+
+
+def _outcome(future: Any) -> Any:
+    if future.status == "finished":
+        return future.result()
+    if future.status == "cancelled":
+        return "the scheduler forgot it"
+    error = future.exception()
+    if type(error).__name__ == "KilledWorker":
+        return f"its workers died again and again (out of memory, or killed?): {error}"
+    return "".join(traceback.format_exception(type(error), error, future.traceback())).strip()

@@ -1,0 +1,117 @@
+"""The report of the comparison: verdicts, tables, figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.runs.tuning import Protocol
+from benchmarks.studies.optimizers import figures, tables
+from benchmarks.studies.optimizers.cases import CHECKED
+from benchmarks.studies.optimizers.claims import Verdict, c4, c5, c6, find
+from benchmarks.studies.optimizers.protocol import Entry
+
+__all__ = ["report", "summary"]
+
+_LEGEND = """\
+Mean ± half the 95 % interval (Student's) over the seeds. *minus SAM*: paired by seed, with its own interval; *p*: of
+the two-sided paired t-test, times the number of methods compared. *train* accuracy is on the labels as trained on,
+wrong ones included, and the *gap* is it minus test accuracy. Curvature is that of the training loss in evaluation mode
+on 500 training examples, in the metric of the weights' manifolds: geometric means over the seeds. *at the edge*: chosen
+at an end of its grid. *validation*: what the setting was chosen by."""
+
+
+def report(
+    title: str, cases: Sequence[Sequence[Entry]], missing: Sequence[str], protocol: Protocol, directory: Path
+) -> str:
+    """Write figures, and say all in Markdown.
+
+    Parameters
+    ----------
+    title : str
+        Of the report.
+    cases : sequence of sequences of Entry
+        Entries of each complete case.
+    missing : sequence of str
+        Labels of the others.
+    protocol : Protocol
+        Seeds.
+    directory : Path
+        Where figures go; and ``summary.md``, for the README.
+
+    Returns
+    -------
+    str
+        The report.
+    """
+    found = judge(cases)
+    (directory / "summary.md").write_text(summary(cases) + "\n", encoding="utf-8")
+    main = [case for case in cases if case[0].contestant.case.main]
+    parts = [f"# {title}", _introduction(cases, missing, protocol)]
+    parts += ["## Verdicts", tables.verdicts(found), "Intervals are simultaneous 95 % ones, p-values corrected alike."]
+    parts += ["The rules, written before the runs:", tables.rules(found)]
+    parts += ["## Test accuracy", tables.overview(cases)]
+    for case in cases:
+        parts += _of_case(case, directory)
+    parts += ["## Curvature and generalisation (C4)", _C4, tables.correlations(main)]
+    parts += ["## Penalties (C5)", "Ratios are geometric means over the seeds.", tables.penalties(main)]
+    return "\n\n".join(parts)
+
+
+_C4 = """\
+Spearman's rank correlation over the networks of a seed, mean ± half the 95 % interval over seeds. Within methods: over
+the seeds of a method, mean over methods and cases, p by permuting seeds."""
+
+
+def judge(cases: Sequence[Sequence[Entry]]) -> list[Verdict]:
+    """The verdicts of the main cases."""
+    main = [case for case in cases if case[0].contestant.case.main]
+    return [verdict(main) for verdict in (c4, c5, c6)]
+
+
+def summary(cases: Sequence[Sequence[Entry]]) -> str:
+    """Verdicts and accuracies, for the README."""
+    return f"{tables.verdicts(judge(cases))}\n\n{tables.overview(cases)}"
+
+
+def _introduction(cases: Sequence[Sequence[Entry]], missing: Sequence[str], protocol: Protocol) -> str:
+    rows = [row for case in cases for entry in case for row in entry.rows]
+    settings = len(cases[0][0].tuned.scores)
+    text = (
+        f"{len(rows)} networks, {len(protocol.final)} seeds a method and case, each measured once on test data. "
+        f"Learning rate and one knob of each method were chosen on a fifth of the training data, held out, from "
+        f"{settings} settings: all with {len(protocol.first)} seed, the best {min(protocol.kept, settings)} with "
+        f"{len(protocol.second)} more, the same for every method and with other seeds than the reported ones. Methods "
+        "of a seed share initialisation, data order and wrong labels. torch "
+        f"{', '.join(sorted({row.torch_version for row in rows}))}, {', '.join(sorted({row.device for row in rows}))}."
+    )
+    return text + (f" Not complete yet: {'; '.join(missing)}." if missing else "")
+
+
+def _of_case(case: Sequence[Entry], directory: Path) -> list[str]:
+    contest = case[0].contestant.case
+    sam = find(case, CHECKED)
+    epochs = contest.template.epochs
+    same = [entry for entry in case if entry.contestant.epochs == epochs]
+    files = {kind: f"{contest.name}-{kind}.svg" for kind in ("intervals", "curves", "scatter")}
+    figures.draw_intervals(case, sam, directory / files["intervals"])
+    figures.draw_curves(case, directory / files["curves"])
+    figures.draw_scatter(case, directory / files["scatter"])
+    parts = [f"## {tables.label_of(contest)}", _LEGEND, tables.case_table(same, sam)]
+    if len(same) < len(case):
+        equal = [e for e in case if e.rows[0].gradients >= 0.9 * sam.rows[0].gradients]
+        parts += [
+            "### At equal gradient evaluations",
+            f"Every method takes about as many gradient evaluations as SAM in {epochs} epochs, tuned anew for that.",
+            tables.case_table([e for e in equal if e.contestant.epochs != epochs or _costs_like(e, sam)], sam),
+        ]
+    return [
+        *parts,
+        f"![Test accuracy minus SAM's]({files['intervals']})",
+        f"![Learning curves]({files['curves']})",
+        f"![Test accuracy against curvature]({files['scatter']})",
+    ]
+
+
+def _costs_like(entry: Entry, sam: Entry) -> bool:
+    return entry.rows[0].gradients == sam.rows[0].gradients
