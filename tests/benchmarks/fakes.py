@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.runs.configuration import Run
@@ -14,12 +16,18 @@ def row_of(run: Run, accuracy: float = 0.5) -> Row:
     return Row(
         run=run,
         epochs=2,
+        diverged=False,
         train_loss=[1.0, 0.1],
         train_accuracy=[0.5, 0.9],
         heldout_accuracy=[0.1, accuracy],
+        final_train_loss=0.1,
         final_train_accuracy=0.9,
         final_heldout_accuracy=accuracy,
+        curvature={},
+        gradients=100,
         seconds_per_step=0.01,
+        seconds=1.0,
+        device="cpu",
         torch_version="0",
     )
 
@@ -28,11 +36,11 @@ def runs(count: int, method: str = "fake") -> list[Run]:
     return [Run(method, seed, lr=0.1) for seed in range(count)]
 
 
-def fake_train(run: Run) -> Row:
+def fake_train(run: Run, weights: Path | None = None) -> Row:
     return row_of(run, accuracy=run.seed / 10)
 
 
-def fails_on_seed_1(run: Run) -> Row:
+def fails_on_seed_1(run: Run, weights: Path | None = None) -> Row:
     if run.seed == 1:
         raise ArithmeticError("the loss is infinite")
     return fake_train(run)
@@ -49,4 +57,23 @@ def hangs_from_seed_2(run: Run) -> Row:
     if run.seed >= 2:
         Path(run.dataset, f"worker-{os.getpid()}").touch()
         time.sleep(600)
+    return fake_train(run)
+
+
+def fake_measured_train(run: Run, weights: Path | None = None) -> Row:
+    """Accuracies and curvature that differ from run to run, and are the same each time."""
+    number = int(run.key, 16) / 16**16
+    measures = ("gradient_norm", "trace", "trace_error", "top_eigenvalue", "sharpness", "distance")
+    curvature = {name: (i + 1) * (0.1 + number) for i, name in enumerate(measures)} if run.curvature else {}
+    return replace(row_of(run, accuracy=0.5 + number / 2), curvature=curvature)
+
+
+def dies_once_on_seed_1(run: Run) -> Row:
+    """Kills its process, the first time; ``run.dataset`` is a directory to remember it."""
+    if run.seed == 1:
+        try:
+            Path(run.dataset, "died").touch(exist_ok=False)
+        except FileExistsError:
+            return fake_train(run)
+        os.kill(os.getpid(), signal.SIGKILL)
     return fake_train(run)

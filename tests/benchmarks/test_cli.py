@@ -7,6 +7,9 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.cli import main
+from benchmarks.data.directory import data_directory, may_download
+from benchmarks.runs import cluster
+from benchmarks.runs.parallel import Workers
 from benchmarks.studies import STUDIES, quick, study
 from tests.benchmarks import fakes
 
@@ -19,8 +22,9 @@ def test_that_a_study_trains_and_says_where_its_files_are(monkeypatch, tmp_path,
     printed = capsys.readouterr()
     assert "| RSAM, spheres " in printed.out
     assert "2/2" in printed.err
-    for name in ("runs.jsonl", "table.md", "learning_curves.png"):
+    for name in ("report.md", "report.html"):
         assert str(tmp_path / "quick" / name) in printed.out
+    for name in ("runs.jsonl", "learning_curves.png", "report.md", "report.html"):
         assert (tmp_path / "quick" / name).is_file()
 
 
@@ -51,7 +55,7 @@ def test_that_interruption_says_how_to_go_on(monkeypatch, tmp_path, capsys) -> N
     class Interrupted:
         name, summary = "quick", ""
 
-        def run(self, directory, jobs):
+        def run(self, directory, workers):
             raise KeyboardInterrupt
 
     monkeypatch.setitem(STUDIES, "quick", Interrupted())
@@ -59,8 +63,62 @@ def test_that_interruption_says_how_to_go_on(monkeypatch, tmp_path, capsys) -> N
     assert f"python -m benchmarks run quick --results '{tmp_path}/my results' --jobs 3" in capsys.readouterr().err
 
 
+def test_that_reporting_needs_results_and_trains_nothing(monkeypatch, tmp_path, capsys) -> None:
+    arguments = ["quick", "--results", str(tmp_path)]
+    assert main(["report", *arguments]) == 1
+    assert "has no row of this study; first `python -m benchmarks run quick`" in capsys.readouterr().err
+    monkeypatch.setattr(study, "train", fakes.fake_train)
+    assert main(["run", *arguments, "--jobs", "1"]) == 0
+    printed = capsys.readouterr().out
+    monkeypatch.setattr(study, "train", None)
+    assert main(["report", *arguments]) == 0
+    assert capsys.readouterr().out == printed
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_that_every_study_has_a_little_form_of_its_own(monkeypatch, name, capsys, tmp_path) -> None:
+    little = STUDIES[name].quick()
+    assert type(little) is type(STUDIES[name])
+    assert little != STUDIES[name]
+    # and it is this one that --quick means, in a directory of its own
+    assert main(["report", name, "--quick", "--results", str(tmp_path)]) == 1
+    assert f"{tmp_path}/{name}-quick" in capsys.readouterr().err
+
+
+def test_that_options_reach_those_who_train(monkeypatch, tmp_path) -> None:
+    seen = []
+
+    class Spy:
+        name, summary = "quick", ""
+
+        def run(self, directory, workers):
+            seen.append((directory, workers, data_directory(), may_download()))
+
+        def report(self, directory):
+            return "# spied"
+
+    monkeypatch.setitem(STUDIES, "quick", Spy())
+    # so that the variables that the command sets end with the test
+    monkeypatch.setenv("RSAM_DATA", "elsewhere")
+    monkeypatch.setenv("RSAM_DOWNLOAD", "0")
+    options = ["--scheduler", "tcp://host:1", "--keep-weights", "--data-dir", str(tmp_path / "data"), "--download"]
+    assert main(["run", "quick", "--results", str(tmp_path), "--jobs", "3", *options]) == 0
+    expected = Workers(3, "tcp://host:1", keep_weights=True)
+    assert seen == [(tmp_path / "quick", expected, tmp_path / "data", True)]
+
+
+def test_that_a_missing_scheduler_is_named(monkeypatch, tmp_path, capsys) -> None:
+    monkeypatch.setattr(cluster, "SECONDS", 0.2)
+    arguments = ["run", "quick", "--results", str(tmp_path), "--scheduler", "tcp://127.0.0.1:1"]
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert "no Dask scheduler answers at 'tcp://127.0.0.1:1'" in error
+    assert "start one with `dask scheduler`" in error
+
+
 @pytest.mark.parametrize(
-    ("typed", "meant"), [("quikc", "quick"), ("tuning", "quick-tuning"), ("overheads", "overhead")]
+    ("typed", "meant"),
+    [("quikc", "quick"), ("tuning", "quick-tuning"), ("overheads", "overhead"), ("optimisers", "optimizers")],
 )
 def test_that_a_wrong_name_suggests_the_nearest(typed, meant, capsys) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -74,7 +132,7 @@ def test_that_a_name_like_no_other_gets_no_guess(capsys) -> None:
         main(["run", "zzz"])
     error = capsys.readouterr().err
     assert "did you mean" not in error
-    assert "studies: quick, quick-tuning, overhead" in error
+    assert "studies: quick, quick-tuning, optimizers" in error
 
 
 @pytest.mark.parametrize("jobs", ["0", "-1", "two"])
@@ -95,7 +153,7 @@ def test_that_studies_are_listed_with_what_they_are(capsys) -> None:
     assert [line.split("  ")[0].strip() for line in capsys.readouterr().out.splitlines()] == list(STUDIES)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["report", "--help"]])
 def test_that_help_shows_examples(arguments, capsys) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from benchmarks.studies.estimators import estimators as named
 from benchmarks.studies.estimators import measurement as measuring
 from benchmarks.studies.estimators.measurement import EXACT, KINKS, Measured, Measurement, measure
 from benchmarks.studies.estimators.report import report
+from benchmarks.studies.study import NothingToReport
 
 
 @pytest.fixture
@@ -22,16 +24,15 @@ def trained(monkeypatch, tmp_path):
     """Networks trained for a single short epoch, on few examples."""
     few = {name: replace(run, epochs=1, batch_size=500) for name, run in networks.NETWORKS.items()}
     monkeypatch.setattr(networks, "NETWORKS", few)
-    monkeypatch.setattr(measuring, "NETWORKS", few)
     monkeypatch.setattr(networks, "_EXAMPLES", 16)
-    networks.train_missing(tmp_path)
+    networks.train_missing(few, tmp_path)
     return tmp_path
 
 
 def test_that_networks_are_trained_once_and_lie_on_their_manifolds(trained) -> None:
     files = sorted(trained.iterdir())
     times = [file.stat().st_mtime_ns for file in files]
-    networks.train_missing(trained)
+    networks.train_missing(networks.NETWORKS, trained)
     assert len(files) == 4 and [file.stat().st_mtime_ns for file in files] == times
     model = networks.load("spheres, GELU", trained, torch.float64)
     kernel = model[0].weight
@@ -80,7 +81,7 @@ def test_that_errors_are_reported_in_per_cent_of_the_truth(tmp_path) -> None:
         assert [name, f"0.50 ± {half:.2f}", f"{deviation:.2f}", "36", "7"] in cells, name
     assert ["plain, ReLU", "100.0", "101.0", "102.0", "103.0"] in cells
     assert ["plain, ReLU", "1", "0.500", "0.250", "0.125"] in cells
-    assert (tmp_path / "table.md").read_text(encoding="utf-8").strip() in text
+    assert "](estimators.png)" in text
     assert (tmp_path / "estimators.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -90,3 +91,30 @@ def test_that_measurements_are_kept(tmp_path) -> None:
     assert len({run.key for run in runs}) == len(runs)
     results.append(_fake(runs[0]))
     assert results.find(runs) == {runs[0]: _fake(runs[0])}
+
+
+def test_that_the_report_waits_for_all_measurements(tmp_path) -> None:
+    results = Results(tmp_path / "measurements.jsonl", Measured)
+    *most, last = ESTIMATORS.measurements()
+    for run in most:
+        results.append(_fake(run))
+    with pytest.raises(NothingToReport, match=f"has {len(most)} of {len(most) + 1} measurements"):
+        ESTIMATORS.report(tmp_path)
+    results.append(_fake(last))
+    assert ESTIMATORS.report(tmp_path) == report([*map(_fake, [*most, last])], tmp_path)
+
+
+def test_that_the_little_form_measures_tiny_networks(tmp_path) -> None:
+    little = ESTIMATORS.quick()
+    assert {run.network for run in little.measurements()} == set(networks.LITTLE)
+    for name in networks.LITTLE:
+        _, model, _ = networks.prepare(networks.run_of(name))
+        assert sum(p.numel() for p in model.parameters()) < 3000
+    text = report([_fake(run) for run in little.measurements()], tmp_path)
+    assert "### Trace, tiny plain, ReLU" in text
+    assert "### Trace, plain, ReLU" not in text
+
+
+def test_that_the_committed_rows_are_those_of_the_study() -> None:
+    committed = Results(Path(__file__).parents[2] / "docs" / "estimators.jsonl", Measured)
+    assert committed.find(ESTIMATORS.measurements()).keys() == set(ESTIMATORS.measurements())

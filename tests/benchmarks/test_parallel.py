@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.runs.configuration import Run
-from benchmarks.runs.parallel import RunsFailed, collect
+from benchmarks.runs.parallel import RunsFailed, Workers, collect
 from benchmarks.runs.results import Results, Row
 from tests.benchmarks import fakes
 from tests.benchmarks.fakes import row_of, runs
@@ -27,18 +27,18 @@ def results(tmp_path) -> Results:
 
 def test_that_rows_are_made_once_and_found_later(results) -> None:
     expected = [row_of(run, run.seed / 10) for run in runs(4)]
-    assert collect(runs(2), fakes.fake_train, results, jobs=2) == expected[:2]
-    assert collect(runs(4), fakes.fake_train, results, jobs=2) == expected
+    assert collect(runs(2), fakes.fake_train, results, Workers(2)) == expected[:2]
+    assert collect(runs(4), fakes.fake_train, results, Workers(2)) == expected
     written = results.path.read_bytes()
     assert len(written.splitlines()) == 4
     # were any of them trained again, this would fail
-    assert collect(runs(4), fakes.fails_on_seed_1, results, jobs=2) == expected
+    assert collect(runs(4), fakes.fails_on_seed_1, results, Workers(2)) == expected
     assert results.path.read_bytes() == written
 
 
 def test_that_a_failing_run_is_named_and_loses_no_other(results) -> None:
     with pytest.raises(RunsFailed) as caught:
-        collect(runs(4), fakes.fails_on_seed_1, results, jobs=2)
+        collect(runs(4), fakes.fails_on_seed_1, results, Workers(2))
     ((run, reason),) = caught.value.failures
     assert run == runs(4)[1]
     assert "ArithmeticError: the loss is infinite" in reason
@@ -47,7 +47,7 @@ def test_that_a_failing_run_is_named_and_loses_no_other(results) -> None:
 
 def test_that_a_dying_worker_loses_only_what_was_running(results) -> None:
     with pytest.raises(RunsFailed) as caught:
-        collect(runs(5), fakes.dies_on_seed_1, results, jobs=2)
+        collect(runs(5), fakes.dies_on_seed_1, results, Workers(2))
     lost = {run.seed for run, _ in caught.value.failures}
     assert 1 in lost
     assert len(lost) <= 2
@@ -58,11 +58,11 @@ def test_that_a_dying_worker_loses_only_what_was_running(results) -> None:
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
 def test_that_interruption_keeps_what_had_finished_and_leaves_no_process(tmp_path, results, end) -> None:
     program = (
-        "from pathlib import Path; from benchmarks.runs.parallel import collect; "
+        "from pathlib import Path; from benchmarks.runs.parallel import Workers, collect; "
         "from benchmarks.runs.results import Results, Row; from tests.benchmarks.test_parallel import tagged; "
         "from tests.benchmarks import fakes; "
         f"results = Results(Path({str(results.path)!r}), Row); "
-        f"collect(tagged({str(tmp_path)!r}), fakes.hangs_from_seed_2, results, jobs=2)"
+        f"collect(tagged({str(tmp_path)!r}), fakes.hangs_from_seed_2, results, Workers(2))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -13,6 +13,7 @@ import rsam
 from benchmarks.methods import METHODS
 from benchmarks.runs import training
 from benchmarks.runs.configuration import Run
+from benchmarks.runs.measurement import MEASURES
 from benchmarks.runs.training import evaluate, gradient_closure, prepare, train, train_model
 
 # four steps
@@ -20,7 +21,9 @@ TINY = Run("sgd", seed=0, lr=0.05, epochs=1, batch_size=500)
 
 
 def tiny(method: str) -> Run:
-    return replace(TINY, method=method, rho=0.1 if METHODS[method].has_rho else 0.0)
+    knobs = {"rho": 0.1, "penalty": 1e-3, "weight_decay": TINY.weight_decay}
+    knob = METHODS[method].knob
+    return replace(TINY, method=method, **{knob: knobs[knob]})
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -28,7 +31,7 @@ def test_that_the_same_run_gives_the_same_row(method) -> None:
     first = train(tiny(method))
     torch.rand(7)
     second = train(tiny(method))
-    assert replace(first, seconds_per_step=0) == replace(second, seconds_per_step=0)
+    assert replace(first, seconds_per_step=0, seconds=0) == replace(second, seconds_per_step=0, seconds=0)
     assert first.seconds_per_step > 0
     assert first.torch_version == torch.__version__
     other = train(replace(tiny(method), seed=1))
@@ -58,13 +61,58 @@ def test_that_the_row_tells_what_the_network_does() -> None:
 def test_that_all_methods_start_from_the_same_function_and_data() -> None:
     images = prepare(TINY)[0].heldout_images[:100]
     outputs, labels = [], []
-    for method in METHODS:
-        data, model, _ = prepare(tiny(method))
-        outputs.append(model(images))  # batch norm undoes the scale of the filters
+    for name, method in METHODS.items():
+        data, model, _ = prepare(tiny(name))
         labels.append(data.train_labels)
-    for output, label in zip(outputs, labels, strict=True):
+        if method.manifold != "stiefel":  # the nearest orthonormal filters are others
+            outputs.append(model(images))  # batch norm undoes the scale of the filters
+    for output in outputs:
         torch.testing.assert_close(output, outputs[0], rtol=1e-2, atol=1e-2)
+    for label in labels:
         assert torch.equal(label, labels[0])
+
+
+@pytest.mark.parametrize("method", ["sgd", "sam", "hessian_trace", "rsam"])
+def test_that_a_run_that_diverges_ends_with_a_row(method) -> None:
+    # by the second step logits are beyond single precision
+    run = replace(tiny(method), lr=1e38, epochs=3, model="small_plain_cnn", curvature=True)
+    row = train(run)
+    assert row.diverged
+    assert (row.epochs, len(row.train_loss)) == (1, 1)
+    assert 0 <= row.final_heldout_accuracy <= 1
+
+
+def test_that_other_errors_are_not_taken_for_divergence(monkeypatch) -> None:
+    def broken(*arguments):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(training, "cross_entropy", broken)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(TINY)
+
+
+def test_that_without_curves_only_the_end_is_evaluated() -> None:
+    run = replace(TINY, epochs=3)
+    whole, end = train(run), train(replace(run, curves=False))
+    assert len(whole.heldout_accuracy) == 3
+    assert end.heldout_accuracy == whole.heldout_accuracy[-1:]
+    assert end.final_train_loss == whole.final_train_loss == whole.train_loss[-1]
+    assert whole.gap == whole.final_train_accuracy - whole.final_heldout_accuracy
+
+
+def test_that_augmented_images_are_trained_on_but_not_measured_on(monkeypatch) -> None:
+    row = train(replace(TINY, augment=True))
+    assert row.train_loss != train(TINY).train_loss
+    monkeypatch.setattr(training, "shift_and_mirror", lambda images, generator: images)
+    assert train(replace(TINY, augment=True)).train_loss == train(TINY).train_loss
+
+
+def test_that_curvature_is_measured_where_it_is_asked_for() -> None:
+    row = train(replace(TINY, model="tiny_cnn", curvature=True))
+    assert row.curvature.keys() == {*MEASURES, "trace_error"}
+    plain = train(replace(TINY, model="tiny_cnn"))
+    assert plain.curvature == {}
+    assert plain.train_loss == row.train_loss
 
 
 @pytest.mark.parametrize("method", ["riemannian_sgd", "rsam"])
@@ -114,9 +162,9 @@ def test_that_batch_statistics_are_those_of_the_first_pass(method) -> None:
 def test_that_the_learning_rate_falls_along_a_cosine(monkeypatch, method) -> None:
     rates = []
 
-    def spy(model, optimizer, images, labels):
+    def spy(model, optimizer, *rest):
         rates.append({group["lr"] for group in optimizer.param_groups})
-        return gradient_closure(model, optimizer, images, labels)
+        return gradient_closure(model, optimizer, *rest)
 
     monkeypatch.setattr(training, "gradient_closure", spy)
     train(tiny(method))

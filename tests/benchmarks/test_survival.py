@@ -1,0 +1,101 @@
+"""That a study killed in its middle ends, when called again, with the report of an undisturbed one."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.runs.configuration import Run
+from benchmarks.runs.tuning import Protocol
+from benchmarks.studies.optimizers import OptimizersStudy
+from benchmarks.studies.optimizers.cases import Case
+
+ROOT = Path(__file__).parents[2]
+METHODS = ("sgd", "sam", "gradient_norm", "hessian_trace", "rsam", "rsam_stiefel")
+STUDY = OptimizersStudy(
+    name="survival",
+    summary="",
+    title="Survival",
+    cases=(
+        Case(
+            "digits",
+            "digits",
+            Run("", 0, 0.0, dataset="digits", model="tiny_cnn", label_noise=0.0, epochs=1, curvature=True),
+            METHODS,
+            equal_gradients=False,
+        ),
+    ),
+    little=(),
+    protocol=Protocol(first=(1000,), kept=1, second=(1001,), final=(0, 1)),
+    settings=lambda method: [(0.01, 0.05), (0.03, 0.1)],
+)
+PROGRAM = """
+from pathlib import Path
+from benchmarks.runs.parallel import Workers
+from tests.benchmarks.test_survival import STUDY
+STUDY.run(Path({directory!r}), Workers(2, {scheduler!r}))
+"""
+
+
+def start(directory: Path, scheduler: str | None) -> subprocess.Popen:
+    directory.mkdir(exist_ok=True)
+    program = PROGRAM.format(directory=str(directory), scheduler=scheduler)
+    guarded = "if __name__ == '__main__':\n" + "".join(f"    {line}\n" for line in program.strip().splitlines())
+    script = directory / "main.py"  # Dask's processes import the script that starts them
+    script.write_text(guarded, encoding="utf-8")
+    return subprocess.Popen(
+        [sys.executable, str(script)], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE
+    )
+
+
+def rows(directory: Path) -> dict[str, dict]:
+    """What the file says, by key, but for the times."""
+    path = directory / "runs.jsonl"
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    contents = [json.loads(line) for line in lines]
+    return {content["key"]: {**content, "seconds": 0, "seconds_per_step": 0} for content in contents}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("undisturbed")
+    process = start(directory, None)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors.decode()
+    return directory
+
+
+@pytest.mark.parametrize("scheduler", [None, "local"])
+def test_that_a_killed_study_ends_as_an_undisturbed_one(tmp_path, undisturbed, scheduler) -> None:
+    process = start(tmp_path, scheduler)
+    try:
+        end = time.monotonic() + 120
+        while len(rows(tmp_path)) < 5:
+            assert process.poll() is None and time.monotonic() < end, "it ended, or hangs"
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)  # its workers end too
+    finally:
+        process.kill()
+    before = rows(tmp_path)
+    assert 5 <= len(before) < len(rows(undisturbed))
+    again = start(tmp_path, scheduler)
+    _, errors = again.communicate(timeout=300)
+    assert again.returncode == 0, errors.decode()
+    assert rows(tmp_path) == rows(undisturbed)
+    # and none was trained twice
+    assert len((tmp_path / "runs.jsonl").read_bytes().splitlines()) == len(rows(undisturbed))
+    assert report(tmp_path) == report(undisturbed)
+
+
+def report(directory: Path) -> str:
+    """The report without the column of times."""
+    return re.sub(r"\| +[\d.]+ \| +\|$", "", STUDY.report(directory), flags=re.MULTILINE)

@@ -1,0 +1,367 @@
+"""That contestants are tuned alike, by a rule that knows neither test data nor final seeds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+
+import pytest
+
+from benchmarks.data import DATASETS
+from benchmarks.methods import METHODS
+from benchmarks.models import MODELS
+from benchmarks.runs.configuration import Run
+from benchmarks.runs.results import Row
+from benchmarks.runs.tuning import Protocol, Tuned, tune
+from benchmarks.studies.optimizers import OPTIMIZERS, OPTIMIZERS_LARGE
+from benchmarks.studies.optimizers.cases import (
+    CHECK,
+    CHECKED,
+    LARGE,
+    LITTLE,
+    LITTLE_LARGE,
+    SMALL,
+    Case,
+    Contestant,
+)
+from benchmarks.studies.optimizers.grids import SETTINGS, grid
+from benchmarks.studies.optimizers.protocol import Entry, compete, count
+from benchmarks.studies.optimizers.study import OptimizersStudy, corners, full_grid
+from tests.benchmarks.entries import Recorder, made_case, made_row
+
+PROTOCOL = Protocol(first=(100, 101), kept=2, second=(102, 103, 104), final=(0, 1, 2))
+CASES = [case for cases in (SMALL, LARGE, LITTLE, LITTLE_LARGE) for case in cases]
+STUDIES = [OPTIMIZERS, OPTIMIZERS.quick(), OPTIMIZERS_LARGE, OPTIMIZERS_LARGE.quick()]
+
+
+def tuned(
+    settings: dict[str, Sequence[str]], score: Callable[[str, int], float], protocol: Protocol = PROTOCOL
+) -> tuple[dict[str, Tuned], list[list[tuple[str, int]]]]:
+    """What is chosen of settings that are names, and the calls of ``collect``; a run is a name and a seed."""
+    calls: list[list[tuple[str, int]]] = []
+
+    def collect(runs: Sequence[tuple[str, int]]) -> Sequence[tuple[str, int]]:
+        calls.append(list(runs))
+        return runs
+
+    return tune(settings, collect, lambda s, seed: (s, seed), lambda run: score(*run), protocol), calls  # type: ignore
+
+
+# ---- the rule
+
+
+@pytest.mark.parametrize("best", range(5))
+def test_that_the_best_setting_of_each_contestant_is_chosen_wherever_it_is(best) -> None:
+    settings = {"x": [f"x{i}" for i in range(5)], "y": [f"y{i}" for i in range(5)]}
+    means = {"x": best, "y": (best + 2) % 5}
+    found, _ = tuned(settings, lambda s, seed: -abs(int(s[1]) - means[s[0]]) + 0.001 * seed)
+    assert {k: t.setting for k, t in found.items()} == {k: f"{k}{i}" for k, i in means.items()}
+
+
+def test_that_all_settings_get_the_first_seeds_and_the_best_few_the_others() -> None:
+    quality = {"a": 0.1, "b": 0.8, "c": 0.3, "d": 0.7, "p": 0.9, "q": 0.2, "r": 0.5, "s": 0.4}
+    _, (first, second) = tuned({"x": ["a", "b", "c", "d"], "y": ["p", "q", "r", "s"]}, lambda s, seed: quality[s])
+    assert Counter(first) == Counter((s, seed) for s in quality for seed in (100, 101))
+    assert Counter(second) == Counter((s, seed) for s in "bdpr" for seed in (102, 103, 104))
+
+
+def test_that_who_wins_the_first_seed_by_luck_loses_to_who_is_better_in_the_mean() -> None:
+    # with seed 100 alone "lucky" leads; over all four seeds its mean is 0.6 and that of "better" 0.7
+    scores = {"lucky": (0.9, 0.5, 0.5, 0.5), "better": (0.7, 0.7, 0.7, 0.7), "worst": (0.1, 0.99, 0.99, 0.99)}
+    protocol = Protocol(first=(100,), kept=2, second=(101, 102, 103), final=(0,))
+    found, _ = tuned({"x": list(scores)}, lambda s, seed: scores[s][seed - 100], protocol)
+    assert found["x"].setting == "better"
+    assert found["x"].score == pytest.approx(0.7)
+    assert found["x"].scores == pytest.approx({"lucky": 0.6, "better": 0.7, "worst": 0.1})
+
+
+def test_that_the_first_seeds_count_in_the_choice() -> None:
+    # over the second seeds alone "late" leads; over all of them its mean is 0.45 and that of "early" 0.5
+    scores = {"early": (0.8, 0.4, 0.4, 0.4), "late": (0.3, 0.5, 0.5, 0.5)}
+    protocol = Protocol(first=(100,), kept=2, second=(101, 102, 103), final=(0,))
+    found, _ = tuned({"x": list(scores)}, lambda s, seed: scores[s][seed - 100], protocol)
+    assert found["x"].setting == "early"
+
+
+def test_that_several_first_seeds_decide_by_their_mean() -> None:
+    scores = {"one peak": (1.0, 0.0), "even": (0.6, 0.6), "low": (0.3, 0.3)}
+    protocol = Protocol(first=(100, 101), kept=1, second=(102,), final=(0,))
+    found, calls = tuned({"x": list(scores)}, lambda s, seed: (*scores[s], 0.0)[seed - 100], protocol)
+    assert found["x"].setting == "even"
+    assert calls[1] == [("even", 102)]
+
+
+def test_that_a_setting_that_was_dropped_is_not_chosen_for_its_mean_over_fewer_seeds() -> None:
+    # "kept" falls to a mean of 0.45, below the 0.6 that "dropped" had with its only seed
+    scores = {"dropped": (0.6, None), "kept": (0.7, 0.2)}
+    protocol = Protocol(first=(100,), kept=1, second=(101,), final=(0,))
+    found, _ = tuned({"x": list(scores)}, lambda s, seed: scores[s][seed - 100], protocol)
+    assert found["x"].setting == "kept"
+
+
+def test_that_of_equal_settings_the_first_is_kept_and_chosen() -> None:
+    found, calls = tuned({"x": ["c", "a", "d", "b"]}, lambda s, seed: 0.5)
+    assert found["x"].setting == "c"
+    assert [run for run in calls[1] if run[1] == 102] == [("c", 102), ("a", 102)]
+
+
+def test_that_scores_go_to_the_settings_that_they_are_of() -> None:
+    # each of the runs has a score of its own, so that any other order would show
+    settings = {"x": ["a", "b", "c"], "y": ["d", "e", "f"]}
+    found, _ = tuned(settings, lambda s, seed: ord(s) * 1000 + seed)
+    for k, grid_of_k in settings.items():
+        dropped, *kept = grid_of_k
+        means = {dropped: ord(dropped) * 1000 + 100.5} | {s: ord(s) * 1000 + 102 for s in kept}
+        assert found[k].scores == pytest.approx(means, abs=1e-6)
+        assert found[k].score == pytest.approx(means[found[k].setting], abs=1e-6)
+
+
+def test_that_final_seeds_are_not_used() -> None:
+    _, calls = tuned({"x": ["a", "b", "c"]}, lambda s, seed: ord(s))
+    assert not {seed for call in calls for _, seed in call} & set(PROTOCOL.final)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 20])
+def test_that_each_contestant_gets_the_budget(size) -> None:
+    settings = {k: [f"{k}{i}" for i in range(size)] for k in "xyz"}
+    _, calls = tuned(settings, lambda s, seed: int(s[1:]) % 7)
+    runs = Counter(run[0][0] for call in calls for run in call)
+    assert runs == dict.fromkeys("xyz", PROTOCOL.budget(size))
+    assert PROTOCOL.budget(size) == 2 * size + 3 * min(size, 2)
+
+
+def test_that_grids_of_different_sizes_are_refused_before_anything_is_trained() -> None:
+    def collect(runs: Sequence[tuple[str, int]]) -> Sequence[tuple[str, int]]:
+        raise AssertionError("trained")
+
+    with pytest.raises(ValueError, match="grids of different sizes"):
+        tune({"x": ["a", "b"], "y": ["c"]}, collect, lambda s, seed: (s, seed), lambda run: 0.0, PROTOCOL)  # type: ignore
+
+
+@pytest.mark.parametrize("seeds", [{"first": (7,)}, {"second": (8, 2)}, {"final": (5, 1000)}])
+def test_that_seeds_of_tuning_among_the_final_ones_are_refused(seeds) -> None:
+    with pytest.raises(ValueError, match="must differ"):
+        Protocol(**seeds)
+    Protocol(first=(7,), second=(8,), final=(9,))
+
+
+@pytest.mark.xfail(strict=True, reason="only final seeds are compared with the others")
+@pytest.mark.parametrize(
+    "seeds", [{"first": (100,), "second": (101, 100)}, {"first": (100, 100)}, {"final": (1, 2, 1)}]
+)
+def test_that_a_seed_that_would_count_twice_is_refused(seeds) -> None:
+    with pytest.raises(ValueError, match="differ"):
+        Protocol(**seeds)
+
+
+# ---- the grids
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_that_each_grid_is_a_product_of_the_size_of_all(method) -> None:
+    settings = grid(METHODS[method])
+    rates, knobs = {lr for lr, _ in settings}, {knob for _, knob in settings}
+    assert len(settings) == len(set(settings)) == SETTINGS
+    assert set(settings) == {(lr, knob) for lr in rates for knob in knobs}
+    # neither axis has ends only
+    assert len(rates) >= 3
+    assert len(knobs) >= 3
+    assert min(rates) > 0
+    assert min(knobs) > 0
+
+
+def test_that_methods_that_are_compared_choose_from_the_same_rates_and_radii() -> None:
+    sam_like = [name for name, method in METHODS.items() if method.knob == "rho" and name != "asam"]
+    assert len(sam_like) > 5
+    assert {tuple(grid(METHODS[name])) for name in sam_like} == {tuple(grid(METHODS["sam"]))}
+    for one, other in (("sgd", "riemannian_sgd"), ("riemannian_sgd", "riemannian_sgd_stiefel")):
+        assert grid(METHODS[one]) == grid(METHODS[other])
+    assert grid(METHODS["riemannian_adam"]) == grid(METHODS["riemannian_adam_stiefel"])
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: f"{study.name}-{len(study.protocol.final)}")
+def test_that_all_methods_of_a_study_have_as_many_settings(study) -> None:
+    methods = {c.method for case in study.cases for c in case.contestants()}
+    (size,) = {len(set(study.settings(method))) for method in methods}
+    assert size == (SETTINGS if study.settings is full_grid else 2)
+    assert size >= study.protocol.kept
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_that_the_few_settings_of_a_quick_study_are_among_all_of_them(method) -> None:
+    assert set(corners(method)) < set(full_grid(method))
+
+
+# ---- the cases
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.name}-{case.template.epochs}")
+def test_that_all_that_a_case_names_exists(case) -> None:
+    dataset = case.template.dataset
+    assert dataset in DATASETS or dataset.removeprefix("imagefolder:") not in ("", dataset)
+    assert case.template.model in MODELS
+    assert set(case.methods) <= set(METHODS)
+    assert len(set(case.methods)) == len(case.methods)
+    # what the verdicts and the columns beside SAM look at
+    assert {"sgd", CHECKED, "rsam", "rsam_stiefel"} <= set(case.methods)
+    assert {"gradient_norm", "hessian_trace"} <= set(case.methods) or not case.main
+
+
+TWICE_THE_SAME = pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="two large cases differ in their network, of which the little ones have one",
+)
+
+
+@pytest.mark.parametrize("cases", [SMALL, LARGE, LITTLE, pytest.param(LITTLE_LARGE, marks=TWICE_THE_SAME)])
+def test_that_cases_of_a_study_have_names_of_their_own_and_differ(cases) -> None:
+    assert len({case.name for case in cases}) == len({case.template for case in cases}) == len(cases)
+    assert any(case.main for case in cases)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.name}-{case.template.epochs}")
+def test_that_contestants_differ_in_method_epochs_and_setting_only(case) -> None:
+    allowed = {"method", "epochs", "lr"}
+    runs = {c: c.run(0.123, 0.456) for c in case.contestants()}
+    assert len(set(runs.values())) == len(runs)
+    for contestant, run in runs.items():
+        method = METHODS[contestant.method]
+        assert (run.method, run.epochs, run.lr) == (contestant.method, contestant.epochs, 0.123)
+        assert getattr(run, method.knob) == 0.456
+        for field in fields(Run):
+            if field.name not in {*allowed, method.knob}:
+                assert getattr(run, field.name) == getattr(case.template, field.name)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.name}-{case.template.epochs}")
+def test_that_each_method_competes_at_the_epochs_of_its_case_and_once_at_equal_gradients(case) -> None:
+    epochs, gradients = case.template.epochs, METHODS[CHECKED].gradients
+    contestants = case.contestants()
+    assert [c.method for c in contestants if c.epochs == epochs] == list(case.methods)
+    again = [c for c in contestants if c.epochs != epochs]
+    cost_other = [m for m in case.methods if METHODS[m].gradients != gradients]
+    assert [c.method for c in again] == (cost_other if case.equal_gradients else [])
+    for c in again:
+        # epochs are whole, so that it costs as much as SAM up to half an epoch of its own
+        cost = METHODS[c.method].gradients
+        assert abs(c.epochs * cost - epochs * gradients) <= cost / 2
+
+
+def test_that_the_small_cases_differ_from_sams_gradients_by_little() -> None:
+    for case in SMALL:
+        for c in case.contestants():
+            if c.epochs != case.template.epochs:
+                ratio = c.epochs * METHODS[c.method].gradients / (case.template.epochs * METHODS[CHECKED].gradients)
+                assert ratio == pytest.approx(1, abs=0.05)
+
+
+# ---- the protocol
+
+METHODS_HERE = ("sgd", "peer_sam", "hessian_trace", "sam", "rsam")
+CASE = made_case(METHODS_HERE, equal_gradients=True)
+GRID = [(lr, knob) for lr in (0.01, 0.1, 1.0) for knob in (0.2, 0.4)]
+# the peer's best would be another than SAM's, were it asked
+BEST = {"sgd": (0.1, 0.2), "sam": (1.0, 0.4), "peer_sam": (0.01, 0.2), "hessian_trace": (0.01, 0.4), "rsam": (0.1, 0.4)}
+
+
+def competed(case: Case = CASE) -> tuple[list[Entry], Recorder]:
+    """Entries and runs when each method has one best setting, which is worst on test data."""
+
+    def row(run: Run) -> Row:
+        best = (run.lr, getattr(run, METHODS[run.method].knob)) == BEST[run.method]
+        return made_row(run, accuracy=0.8 if best == (run.heldout == "validation") else 0.3)
+
+    collect = Recorder(row)
+    return compete(case, collect, PROTOCOL, lambda method: GRID), collect
+
+
+def test_that_tuning_sees_validation_data_only_and_measures_nothing_else() -> None:
+    _, collect = competed()
+    *tuning, final = collect.calls
+    assert len(tuning) == 2
+    for run in (run for call in tuning for run in call):
+        assert run.heldout == "validation"
+        assert not run.curvature
+        assert not run.curves
+        assert run.seed in (*PROTOCOL.first, *PROTOCOL.second)
+    assert {run.seed for run in final} == set(PROTOCOL.final)
+
+
+def test_that_final_runs_take_the_chosen_setting_on_test_data_and_measure_curvature() -> None:
+    entries, collect = competed()
+    assert [e.contestant for e in entries] == CASE.contestants()
+    assert sum(len(e.rows) for e in entries) == len(collect.calls[-1])
+    for entry in entries:
+        method = METHODS[entry.contestant.method]
+        best = BEST["sam" if method.name == CHECK else method.name]
+        assert [row.run.seed for row in entry.rows] == list(PROTOCOL.final)
+        for row in entry.rows:
+            assert (row.run.method, row.run.epochs) == (method.name, entry.contestant.epochs)
+            assert (row.run.lr, getattr(row.run, method.knob)) == best
+            assert row.run.heldout == "test"
+            assert row.run.curvature
+            assert row.run.curves
+            assert replace(row.run, seed=entry.tuned.setting.seed) == entry.tuned.setting
+
+
+def test_that_final_runs_differ_from_their_tuning_runs_in_nothing_that_trains() -> None:
+    entries, collect = competed()
+    tuning = {run for call in collect.calls[:-1] for run in call}
+    for entry in entries:
+        if entry.contestant.method != CHECK:
+            setting = replace(entry.tuned.setting, heldout="validation", curves=False, curvature=False)
+            assert {replace(setting, seed=seed) for seed in (*PROTOCOL.first, *PROTOCOL.second)} <= tuning
+
+
+def test_that_the_peer_is_not_tuned_and_takes_the_settings_of_ours() -> None:
+    entries, collect = competed()
+    assert not [run for call in collect.calls[:-1] for run in call if run.method == CHECK]
+    peer = next(e for e in entries if e.contestant.method == CHECK)
+    ours = next(e for e in entries if e.contestant.method == CHECKED)
+    assert peer.tuned.setting == replace(ours.tuned.setting, method=CHECK)
+    assert peer.tuned.scores == ours.tuned.scores
+    assert [replace(row.run, method=CHECKED) for row in peer.rows] == [row.run for row in ours.rows]
+    assert METHODS[CHECK].knob == METHODS[CHECKED].knob
+
+
+def test_that_a_method_at_equal_gradients_is_tuned_anew() -> None:
+    def row(run: Run) -> Row:
+        rate = 1.0 if run.epochs == CASE.template.epochs else 0.01
+        return made_row(run, accuracy=0.8 if run.lr == rate else 0.3)
+
+    entries = compete(CASE, Recorder(row), PROTOCOL, lambda method: GRID)
+    rates = {(e.contestant.method, e.contestant.epochs): e.tuned.setting.lr for e in entries}
+    assert rates[("sgd", 4)] == 1.0
+    assert rates[("sgd", 8)] == 0.01
+    assert rates[("hessian_trace", 3)] == 0.01
+
+
+@pytest.mark.parametrize("case", [CASE, made_case(), *SMALL, LARGE[2], *LITTLE, LITTLE_LARGE[0]])
+def test_that_the_count_of_runs_is_that_of_the_distinct_ones_that_are_asked_for(case) -> None:
+    collect = Recorder()
+    compete(case, collect, PROTOCOL, full_grid)
+    assert count(case, PROTOCOL, full_grid) == len(collect.runs) == len(set(collect.runs))
+    assert len({run.key for run in collect.runs}) == len(collect.runs)
+
+
+@pytest.mark.parametrize("study", [*STUDIES[:-1], pytest.param(STUDIES[-1], marks=TWICE_THE_SAME)])
+def test_that_runs_of_a_study_are_distinct_over_its_cases(study: OptimizersStudy) -> None:
+    runs = []
+    for case in study.cases:
+        collect = Recorder()
+        compete(case, collect, study.protocol, study.settings)
+        runs += collect.runs
+        final = [run for run in collect.runs if run.heldout == "test"]
+        assert {run.seed for run in final} == set(study.protocol.final)
+        assert not {run.seed for run in collect.runs if run.heldout != "test"} & set(study.protocol.final)
+        assert collect.runs[-len(final) :] == final
+    assert len(runs) == sum(count(c, study.protocol, study.settings) for c in study.cases)
+    assert len(set(runs)) == len(runs)
+
+
+def test_that_contestants_are_looked_up_by_what_they_are() -> None:
+    # the settings of the peer's twin are found by equality
+    assert Contestant(CASE, "sam", 4) == replace(Contestant(CASE, "peer_sam", 4), method="sam")
+    assert len({Contestant(CASE, "sam", 4), Contestant(CASE, "sam", 4), Contestant(CASE, "sam", 8)}) == 2
