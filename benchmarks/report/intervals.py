@@ -93,7 +93,7 @@ def compare(differences: Sequence[float], comparisons: int = 1) -> Comparison:
     """
     interval = t_interval(differences)
     simultaneous = t_interval(differences, 1 - 0.05 / comparisons)
-    if len(differences) < 2:
+    if len(differences) < 2 or math.isnan(interval.mean):
         return Comparison(interval, simultaneous, math.nan)
     if np.ptp(differences) == 0:  # SciPy says nan of equal pairs
         return Comparison(interval, simultaneous, 1.0 if differences[0] == 0 else 0.0)

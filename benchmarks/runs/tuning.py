@@ -40,8 +40,9 @@ class Protocol:
     final: tuple[int, ...] = tuple(range(10))
 
     def __post_init__(self) -> None:
-        if set(self.final) & {*self.first, *self.second}:
-            raise ValueError("seeds of tuning and of final runs must differ")
+        seeds = [*self.first, *self.second, *self.final]
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("all seeds must differ, those of tuning and of the final runs")
 
     def budget(self, settings: int) -> int:
         """Tuning runs of a contestant with so many settings."""
@@ -92,7 +93,7 @@ def tune(
     Returns
     -------
     dict of K to Tuned
-        The choices; of equal ones the first.
+        The choices; of equal ones that with the better score of the first seeds.
     """
 
     def scores(chosen: Mapping[K, Sequence[C]], seeds: Sequence[int]) -> dict[K, dict[C, list[float]]]:

@@ -494,7 +494,6 @@ def test_that_c4_counts_seeds_with_networks_that_diverged() -> None:
         assert_is_test_of(comparison, expected, 4)
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="SciPy refuses to correlate one network")
 def test_that_a_seed_of_which_one_network_is_left_has_no_correlation() -> None:
     lost = {entry.contestant.method: [1] for entry in random_entries() if entry.contestant.method != "sgd"}
     found = rank_correlation(random_entries(diverged=lost), "trace")
@@ -592,7 +591,6 @@ def test_that_methods_with_a_network_that_diverged_do_not_count_within_methods()
     assert within_methods([entries], "trace")[0] == pytest.approx(0.9)
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="no array of no networks has seeds")
 def test_that_where_every_method_has_a_network_that_diverged_nothing_is_known_within_methods() -> None:
     entries = random_entries(diverged={entry.contestant.method: [1] for entry in random_entries()})
     assert all(map(math.isnan, within_methods([entries], "trace")))

@@ -356,7 +356,7 @@ def test_that_the_report_counts_networks_and_names_what_is_missing(whole) -> Non
 def test_that_the_summary_is_written_with_verdicts_and_accuracies(whole) -> None:
     _, directory, cases = whole
     text = (directory / "summary.md").read_text(encoding="utf-8")
-    assert text.strip() == summary(cases).strip()
+    assert text.strip() == summary(cases, ["the lost < one>"]).strip()
     assert cells(text, "claim")["C4"][1] == f"**{judge(cases)[0].outcome}**"
     assert cells(text, "test accuracy, %")["SAM"][1] == shown(percent(find(cases[0], "sam")), 1)
 
@@ -377,9 +377,6 @@ def test_that_the_table_at_equal_gradients_lists_each_method_once_at_sams_cost(w
     assert {row["epochs"] for row in table} == {"4"}
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="the table is chosen by the gradients of the first seed's network"
-)
 @pytest.mark.parametrize("method", ["sgd", "rsam", "sam"])
 def test_that_the_table_at_equal_gradients_lists_methods_whose_first_network_diverged(cheap, method, tmp_path) -> None:
     entries = made_up(made_case(ASKED, equal_gradients=True))
@@ -391,15 +388,11 @@ def test_that_the_table_at_equal_gradients_lists_methods_whose_first_network_div
     assert sorted(label for label, _ in of_equal_gradients(text)) == sorted(METHODS[name].label for name in ASKED)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=ZeroDivisionError, reason="the verdicts of no case at all divide by their number"
-)
 def test_that_a_report_without_a_main_case_has_no_verdicts(cheap, tmp_path) -> None:
     entries = made_up(made_case(ASKED, main=False))
     assert "# Who wins?" in report("Who wins?", [entries], ["main"], Protocol(final=tuple(range(SEEDS))), tmp_path)
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="the smaller of 1 and nan is 1")
 def test_that_differences_that_are_not_known_have_no_p_value() -> None:
     assert math.isnan(compare([1.0, math.nan, 2.0], 4).p)
 

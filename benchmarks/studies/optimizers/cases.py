@@ -166,11 +166,18 @@ LITTLE = (
     ),
 )
 
-#: The same of the large ones, on 512 training examples.
+#: The same of the large ones, on 512 training examples and a network of eight layers.
 LITTLE_LARGE = tuple(
     replace(
         case,
-        template=replace(case.template, epochs=1, examples=512, curvature=False, model="resnet8"),
+        label=f"{case.label} (in little: ResNet-8)",
+        template=replace(
+            case.template,
+            epochs=1,
+            examples=512,
+            curvature=False,
+            model="plain_resnet8" if case.template.model.startswith("plain") else "resnet8",
+        ),
         methods=FEW,
         equal_gradients=False,
     )

@@ -37,6 +37,8 @@ LITTLE = 0.2
 """Percentage points of accuracy that count as a little."""
 MODERATE = 0.3
 """Rank correlation that counts."""
+_DIGITS = 9
+"""Of an accuracy: differences that are equal shall be ties, whatever rounding makes of them."""
 CURVATURES = tuple(name for name in MEASURES if name != "distance")
 PENALTIES = {"gradient_norm": "gradient_norm", "hessian_trace": "trace"}
 """Each penalty, and the measure that it penalises."""
@@ -49,18 +51,19 @@ top eigenvalue, m-sharpness), case and seed: Spearman's rank correlation with th
 all networks of that seed, the mean over the main cases giving one number a seed. Student's intervals over the seeds,
 simultaneous for the four measures. *Holds* if for at least three of them the mean is at least {MODERATE} and the
 interval above 0. *Does not hold* if for at least three of them the interval is below {MODERATE}. *Undecided*
-otherwise.""",
+otherwise. Networks that diverged are left out, as is the peer's SAM.""",
     "C5": f"""\
 Training with a Hessian-trace or gradient-norm penalty lowers curvature a lot, yet generalises worse than SAM. For each
 of the two penalties and each seed, means over the main cases of (a) the binary logarithm of what it penalises, over the
 same of SGD; (b) test accuracy minus SAM's. Student's intervals over the seeds, simultaneous for all four. *Holds* if
-for both penalties (a) is below -1 (at least halved) and (b) below 0. *Does not hold* if for one of them (a) is above
--1, or (b) above -{LITTLE} points. *Undecided* otherwise.""",
+for both penalties (a) is below -1 (at least halved) and (b) below 0. Else it *does not hold* if for one of them (a) is
+above -1, or (b) above -{LITTLE} points. *Undecided* otherwise. For (a) a seed with a network that diverged is left
+out.""",
     "C6": f"""\
 Riemannian SAM does at least a little better on test data than SAM. For kernels on spheres and on Stiefel manifolds,
 with vector transport, and each seed: the mean over the main cases of test accuracy minus SAM's. Student's intervals
-over the seeds, simultaneous for the two. *Holds* if one of them is above 0. *Does not hold* if both are below {LITTLE}
-points. *Undecided* otherwise.""",
+over the seeds, simultaneous for the two. *Holds* if one of them is above 0. Else it *does not hold* if both are below
+{LITTLE} points. *Undecided* otherwise.""",
 }
 
 
@@ -117,7 +120,8 @@ def measured(row: Row, measure: str) -> float:
 def positive(row: Row, measure: str) -> float:
     """A measure that should be positive; a trace that is not, by chance, counts as its standard error."""
     value = measured(row, measure)
-    return max(measured(row, "trace_error"), 1e-12) if value <= 0 else value
+    floor = measured(row, "trace_error") if measure == "trace" else 0.0
+    return max(floor, 1e-12) if value <= 0 else value
 
 
 def c6(cases: Sequence[Sequence[Entry]]) -> Verdict:
@@ -156,7 +160,8 @@ def c5(cases: Sequence[Sequence[Entry]]) -> Verdict:
             pairs = zip(find(entries, method).rows, find(entries, "sgd").rows, strict=True)
             return [float(np.log2(positive(a, measure) / positive(b, measure))) for a, b in pairs]
 
-        curvature = compare(_per_seed(cases, lowered), number)
+        known = [value for value in _per_seed(cases, lowered) if not math.isnan(value)]
+        curvature = compare(known or [math.nan], number)
         accuracy = compare(_per_seed(cases, lambda e, m=method: _minus_sam(e, m)), number)  # type: ignore[misc]
         evidence.append((f"log2 of the {MEASURES[measure]} with its penalty over SGD's", curvature))
         evidence.append((f"test accuracy, {MEASURES[measure]} penalty minus SAM, points", accuracy))
@@ -190,14 +195,12 @@ def rank_correlation(
 ) -> list[float]:
     """Spearman's correlation of a curvature measure with the gap over the networks of each seed."""
     of_seeds = zip(*(entry.rows for entry in entries if entry.contestant.method != CHECK), strict=True)
-    return [
-        float(
-            scipy.stats.spearmanr(
-                [measured(r, measure) for r in rows], [target(r) for r in rows], nan_policy="omit"
-            ).statistic
-        )
-        for rows in of_seeds
-    ]
+    found = []
+    for rows in of_seeds:
+        known = [row for row in rows if not math.isnan(measured(row, measure))]
+        pairs = [measured(row, measure) for row in known], [round(target(row), _DIGITS) for row in known]
+        found.append(float(scipy.stats.spearmanr(*pairs).statistic) if len(known) > 2 else math.nan)
+    return found
 
 
 def within_methods(cases: Sequence[Sequence[Entry]], measure: str, resamples: int = 2000) -> tuple[float, float]:
@@ -212,8 +215,10 @@ def within_methods(cases: Sequence[Sequence[Entry]], measure: str, resamples: in
     """
     entries = [entry for case in cases for entry in case if entry.contestant.method != CHECK]
     entries = [entry for entry in entries if not any(row.diverged for row in entry.rows)]
+    if not entries:
+        return math.nan, math.nan
     curvature = np.array([[measured(row, measure) for row in entry.rows] for entry in entries])
-    gap = np.array([[row.gap for row in entry.rows] for entry in entries])
+    gap = np.array([[round(row.gap, _DIGITS) for row in entry.rows] for entry in entries])
     # ranks, centred and scaled, so that Spearman's coefficient of each entry is a sum of products
     scaled = [scipy.stats.zscore(scipy.stats.rankdata(values, axis=1), axis=1) for values in (curvature, gap)]
     left, right = (np.nan_to_num(values) for values in scaled)  # where all are equal nothing correlates

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.methods import METHODS
 from benchmarks.runs.tuning import Protocol
 from benchmarks.studies.optimizers import figures, tables
 from benchmarks.studies.optimizers.cases import CHECKED
@@ -17,8 +18,9 @@ _LEGEND = """\
 Mean ± half the 95 % interval (Student's) over the seeds. *minus SAM*: paired by seed, with its own interval; *p*: of
 the two-sided paired t-test, times the number of methods compared. *train* accuracy is on the labels as trained on,
 wrong ones included, and the *gap* is it minus test accuracy. Curvature is that of the training loss in evaluation mode
-on 500 training examples, in the metric of the weights' manifolds: geometric means over the seeds. *at the edge*: chosen
-at an end of its grid. *validation*: what the setting was chosen by."""
+on 500 training examples (the gradient norm on all), in the metric of the weights' manifolds; the distance moved is that
+in the ambient space; geometric means over the seeds, of what is positive. *at the edge*: chosen at an end of its grid.
+*validation*: what the setting was chosen by."""
 
 
 def report(
@@ -45,16 +47,19 @@ def report(
         The report.
     """
     found = judge(cases)
-    (directory / "summary.md").write_text(summary(cases) + "\n", encoding="utf-8")
+    (directory / "summary.md").write_text(summary(cases, missing) + "\n", encoding="utf-8")
     main = [case for case in cases if case[0].contestant.case.main]
     parts = [f"# {title}", _introduction(cases, missing, protocol)]
-    parts += ["## Verdicts", tables.verdicts(found), "Intervals are simultaneous 95 % ones, p-values corrected alike."]
-    parts += ["The rules, written before the runs:", tables.rules(found)]
+    if found:
+        parts += ["## Verdicts", *_preliminary(missing), tables.verdicts(found)]
+        parts += ["Intervals are simultaneous 95 % ones for each claim, p-values corrected alike."]
+        parts += ["The rules, written before the runs:", tables.rules(found)]
     parts += ["## Test accuracy", tables.overview(cases)]
     for case in cases:
         parts += _of_case(case, directory)
-    parts += ["## Curvature and generalisation (C4)", _C4, tables.correlations(main)]
-    parts += ["## Penalties (C5)", "Ratios are geometric means over the seeds.", tables.penalties(main)]
+    if found:
+        parts += ["## Curvature and generalisation (C4)", _C4, tables.correlations(main)]
+        parts += ["## Penalties (C5)", "Ratios are geometric means over the seeds.", tables.penalties(main)]
     return "\n\n".join(parts)
 
 
@@ -64,24 +69,32 @@ the seeds of a method, mean over methods and cases, p by permuting seeds."""
 
 
 def judge(cases: Sequence[Sequence[Entry]]) -> list[Verdict]:
-    """The verdicts of the main cases."""
+    """The verdicts of the main cases, if there are any."""
     main = [case for case in cases if case[0].contestant.case.main]
-    return [verdict(main) for verdict in (c4, c5, c6)]
+    return [verdict(main) for verdict in (c4, c5, c6)] if main else []
 
 
-def summary(cases: Sequence[Sequence[Entry]]) -> str:
+def summary(cases: Sequence[Sequence[Entry]], missing: Sequence[str]) -> str:
     """Verdicts and accuracies, for the README."""
-    return f"{tables.verdicts(judge(cases))}\n\n{tables.overview(cases)}"
+    found = judge(cases)
+    return "\n\n".join([*_preliminary(missing), *([tables.verdicts(found)] if found else []), tables.overview(cases)])
+
+
+def _preliminary(missing: Sequence[str]) -> list[str]:
+    """A warning, while cases are missing that the rules speak of."""
+    return [f"**Preliminary**: without {'; '.join(missing)}."] if missing else []
 
 
 def _introduction(cases: Sequence[Sequence[Entry]], missing: Sequence[str], protocol: Protocol) -> str:
     rows = [row for case in cases for entry in case for row in entry.rows]
     settings = len(cases[0][0].tuned.scores)
     text = (
-        f"{len(rows)} networks, {len(protocol.final)} seeds a method and case, each measured once on test data. "
+        f"{len(rows)} networks, {len(protocol.final)} seeds a method and case. Test data choose nothing: "
+        "they measure the last weights of each network, and draw its learning curve. "
         f"Learning rate and one knob of each method were chosen on a fifth of the training data, held out, from "
         f"{settings} settings: all with {len(protocol.first)} seed, the best {min(protocol.kept, settings)} with "
-        f"{len(protocol.second)} more, the same for every method and with other seeds than the reported ones. Methods "
+        f"{len(protocol.second)} more, the same for every method and with other seeds than the reported ones "
+        "(a peer's SAM takes the setting of ours). Methods "
         "of a seed share initialisation, data order and wrong labels. torch "
         f"{', '.join(sorted({row.torch_version for row in rows}))}, {', '.join(sorted({row.device for row in rows}))}."
     )
@@ -99,11 +112,10 @@ def _of_case(case: Sequence[Entry], directory: Path) -> list[str]:
     figures.draw_scatter(case, directory / files["scatter"])
     parts = [f"## {tables.label_of(contest)}", _LEGEND, tables.case_table(same, sam)]
     if len(same) < len(case):
-        equal = [e for e in case if e.rows[0].gradients >= 0.9 * sam.rows[0].gradients]
         parts += [
             "### At equal gradient evaluations",
             f"Every method takes about as many gradient evaluations as SAM in {epochs} epochs, tuned anew for that.",
-            tables.case_table([e for e in equal if e.contestant.epochs != epochs or _costs_like(e, sam)], sam),
+            tables.case_table([e for e in case if e.contestant.epochs != epochs or _costs_like(e, sam)], sam),
         ]
     return [
         *parts,
@@ -114,4 +126,4 @@ def _of_case(case: Sequence[Entry], directory: Path) -> list[str]:
 
 
 def _costs_like(entry: Entry, sam: Entry) -> bool:
-    return entry.rows[0].gradients == sam.rows[0].gradients
+    return METHODS[entry.contestant.method].gradients == METHODS[sam.contestant.method].gradients

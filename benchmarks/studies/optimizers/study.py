@@ -34,7 +34,7 @@ def full_grid(method: str) -> list[tuple[float, float]]:
 
 
 def corners(method: str) -> list[tuple[float, float]]:
-    """Two settings of a method, from the middle of its grid."""
+    """Two settings of a method, of neighbouring learning rates."""
     return grid(METHODS[method])[9:11]
 
 
