@@ -54,10 +54,17 @@ def outcomes(runs: Sequence[C], train: Callable[[C], R], jobs: int, scheduler: s
     try:
         # not pure: each is a call of its own, whose value is not looked up under a hash of its arguments
         flying: dict[Any, C] = {client.submit(train, run, pure=False): run for run in runs}
+        suspects = []
         for future in as_completed(list(flying)):
             run = flying.pop(future)
-            yield run, _outcome(future)
+            if _killed(future):
+                suspects.append(run)
+            else:
+                yield run, _outcome(future)
             future.release()  # or the scheduler would keep it
+        # a run may have waited on the workers that another one killed: alone, each shows what it does
+        for run in suspects:
+            yield run, _outcome(client.submit(train, run, pure=False))
     finally:
         if flying and client.status == "running":  # interrupted: nobody wants their results any more
             client.cancel(list(flying), force=True)
@@ -66,12 +73,16 @@ def outcomes(runs: Sequence[C], train: Callable[[C], R], jobs: int, scheduler: s
             cluster.close()
 
 
+def _killed(future: Any) -> bool:
+    return future.status == "error" and type(future.exception()).__name__ == "KilledWorker"
+
+
 def _outcome(future: Any) -> Any:
-    if future.status == "finished":
-        return future.result()
+    error = None if future.status == "cancelled" else future.exception()  # waits for the end
     if future.status == "cancelled":
         return "the scheduler forgot it"
-    error = future.exception()
-    if type(error).__name__ == "KilledWorker":
+    if error is None:
+        return future.result()
+    if _killed(future):
         return f"its workers died again and again (out of memory, or killed?): {error}"
     return "".join(traceback.format_exception(type(error), error, future.traceback())).strip()
