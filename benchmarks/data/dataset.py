@@ -60,6 +60,7 @@ def normalised(train_images: Tensor, train_labels: Tensor, images: Tensor, label
     """Scale bytes by mean and deviation of each channel over the training images ``(n, channels, height, width)``."""
     train = train_images.float()
     mean, deviation = train.mean((0, 2, 3), keepdim=True), train.std((0, 2, 3), keepdim=True)
+    deviation = torch.where(deviation > 0, deviation, 1.0)  # a channel without contrast stays at 0
     return Dataset((train - mean) / deviation, train_labels.long(), (images.float() - mean) / deviation, labels.long())
 
 

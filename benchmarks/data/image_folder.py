@@ -55,5 +55,8 @@ def _read(folder: Path) -> tuple[Tensor, Tensor, list[str]]:
         content = torchvision.datasets.ImageFolder(folder, transform)
     except FileNotFoundError as error:
         raise DatasetError(f"{folder} is no folder of one folder of images a class ({error})") from error
-    images, labels = zip(*content, strict=True)
+    try:
+        images, labels = zip(*content, strict=True)
+    except OSError as error:  # Pillow's errors are such
+        raise DatasetError(f"{folder}: a picture is damaged ({error}); delete or replace it") from error
     return torch.stack(images), torch.tensor(labels), content.classes

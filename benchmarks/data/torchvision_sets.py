@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import numpy as np
 import torch
@@ -12,7 +16,7 @@ from torch import Tensor
 
 from benchmarks.data.cut_fashion_mnist import DIRECTORY as DEBIAN
 from benchmarks.data.cut_fashion_mnist import read_idx
-from benchmarks.data.dataset import Dataset, MissingDataset, normalised
+from benchmarks.data.dataset import Dataset, DatasetError, MissingDataset, normalised
 from benchmarks.data.directory import data_directory, may_download
 
 
@@ -36,7 +40,7 @@ def load_fashion_mnist(debian: Path = DEBIAN) -> Dataset:
     """
     if (debian / "train-images-idx3-ubyte.gz").exists():
         arrays = [
-            read_idx(debian / f"{part}-{what}-ubyte.gz")
+            _read(debian / f"{part}-{what}-ubyte.gz")
             for part in ("train", "t10k")
             for what in ("images-idx3", "labels-idx1")
         ]
@@ -45,6 +49,14 @@ def load_fashion_mnist(debian: Path = DEBIAN) -> Dataset:
         hint = "; or `apt-get install dataset-fashion-mnist`"
         train_images, train_labels, test_images, test_labels = _parts(torchvision.datasets.FashionMNIST, hint)
     return normalised(train_images.unsqueeze(1), train_labels, test_images.unsqueeze(1), test_labels)
+
+
+def _read(path: Path) -> np.ndarray:
+    try:
+        return read_idx(path)
+    except (OSError, EOFError, ValueError, zlib.error, struct.error) as error:
+        cure = "reinstall Debian's package dataset-fashion-mnist"
+        raise DatasetError(f"{path} is damaged ({error}); {cure}") from error
 
 
 def load_cifar10() -> Dataset:
@@ -79,9 +91,13 @@ def _parts(kind: Any, hint: str = "") -> list[Tensor]:
     root = data_directory()
     try:
         parts = [kind(root, train=train, download=may_download()) for train in (True, False)]
-    except RuntimeError as error:
+    except (RuntimeError, URLError) as error:  # not there, or not to be downloaded
         raise MissingDataset(
             f"{kind.__name__} is not in {root.absolute()}: give the directory that holds it in torchvision's layout by "
             f"--data-dir, or let torchvision fetch it there by --download{hint} ({error})"
+        ) from error
+    except (AssertionError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise DatasetError(
+            f"{kind.__name__} in {root.absolute()} is damaged ({error!r}); delete it there, and get it again"
         ) from error
     return [torch.as_tensor(np.asarray(content)) for part in parts for content in (part.data, part.targets)]

@@ -50,7 +50,8 @@ class AmbientSAM(rsam.optim.RiemannianSGD):
             before = [b.clone() for b in statistics]
             norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
             try:
-                torch._foreach_add_(held, torch._foreach_mul(gradients, self.rho / norm))
+                if norm > 0:  # else there is no way up
+                    torch._foreach_add_(held, torch._foreach_mul(gradients, self.rho / norm))
                 with torch.enable_grad():
                     closure()
             finally:

@@ -75,7 +75,7 @@ tiny_gelu_cnn = partial(strided_cnn, widths=(4, 8, 8), activation=nn.GELU)
 wide_cnn = partial(strided_cnn, widths=(32, 64, 96))
 #: The same without batch norm.
 wide_plain_cnn = partial(strided_cnn, widths=(32, 64, 96), batch_norm=False)
-#: For signals, as the convolutional network of MNIST-1D's authors (Greydanus and Kobak 2024), with batch norm.
+#: For signals: the widths of the convolutional network of MNIST-1D's authors (Greydanus and Kobak 2024), kernels of 3.
 cnn_1d = partial(strided_cnn, widths=(25, 25, 25))
 #: The same without batch norm, as theirs is.
 plain_cnn_1d = partial(strided_cnn, widths=(25, 25, 25), batch_norm=False)
