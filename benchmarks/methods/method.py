@@ -16,12 +16,13 @@ Knob = Literal["weight_decay", "rho", "penalty"]
 Objective = Callable[[Callable[[], Tensor]], Tensor]
 
 
-def _loss(closure: Callable[[], Tensor]) -> Tensor:
+def plain_loss(closure: Callable[[], Tensor]) -> Tensor:
+    """The objective of methods without a penalty."""
     return closure()
 
 
 def _plain_objective(model: nn.Module, run: Run) -> Objective:
-    return _loss
+    return plain_loss
 
 
 @dataclass(frozen=True)

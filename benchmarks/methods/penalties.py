@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
 import rsam
@@ -22,13 +21,9 @@ def _hessian_trace(model: nn.Module, run: Run) -> Objective:
     ).objective
 
 
-def _build(model: nn.Module, run: Run) -> torch.optim.Optimizer:
-    return SGD.build(model, run)
-
-
 GRADIENT_NORM = Method(
-    "gradient_norm", "SGD, gradient-norm penalty", _build, "penalty", gradients=2, objective=_gradient_norm
+    "gradient_norm", "SGD, gradient-norm penalty", SGD.build, "penalty", gradients=2, objective=_gradient_norm
 )
 HESSIAN_TRACE = Method(
-    "hessian_trace", "SGD, Hessian-trace penalty", _build, "penalty", gradients=3, objective=_hessian_trace
+    "hessian_trace", "SGD, Hessian-trace penalty", SGD.build, "penalty", gradients=3, objective=_hessian_trace
 )

@@ -78,9 +78,9 @@ def _killed(future: Any) -> bool:
 
 
 def _outcome(future: Any) -> Any:
-    error = None if future.status == "cancelled" else future.exception()  # waits for the end
     if future.status == "cancelled":
         return "the scheduler forgot it"
+    error = future.exception()  # waits for the end
     if error is None:
         return future.result()
     if _killed(future):

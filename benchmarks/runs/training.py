@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from benchmarks.data import Dataset, hold_out_validation, load, with_label_noise
 from benchmarks.data.augmentation import shift_and_mirror
 from benchmarks.methods import METHODS
-from benchmarks.methods.method import Objective
+from benchmarks.methods.method import Objective, plain_loss
 from benchmarks.models import MODELS
 from benchmarks.runs.configuration import Run
 from benchmarks.runs.measurement import measure
@@ -154,7 +154,7 @@ def gradient_closure(
     optimizer: torch.optim.Optimizer,
     images: Tensor,
     labels: Tensor,
-    objective: Objective | None = None,
+    objective: Objective = plain_loss,
 ) -> Callable[[], Tensor]:
     """Gradients and loss on a batch, as a closure for ``optimizer.step``: methods differ in how often they call it."""
 
@@ -163,7 +163,7 @@ def gradient_closure(
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        value = loss() if objective is None else objective(loss)
+        value = objective(loss)
         if not torch.isfinite(value):
             raise Diverged
         value.backward()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -96,7 +96,7 @@ class TrainingStudy:
 
     def quick(self) -> TrainingStudy:
         """Only some of the runs."""
-        return TrainingStudy(self.name, self.summary, tuple(filter(self.few, self.runs)), self.write, self.few)
+        return replace(self, runs=tuple(filter(self.few, self.runs)))
 
     def _results(self, directory: Path) -> Results[Row]:
         return Results(directory / "runs.jsonl", Row)

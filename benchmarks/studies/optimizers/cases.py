@@ -64,6 +64,11 @@ class Contestant:
     method: str
     epochs: int
 
+    @property
+    def at_case_epochs(self) -> bool:
+        """Whether it trains for the epochs of its case, not for as many as cost what SAM costs."""
+        return self.epochs == self.case.template.epochs
+
     def run(self, lr: float, knob: float) -> Run:
         """The final run of seed 0 at a setting."""
         method = METHODS[self.method]
@@ -93,35 +98,25 @@ SMALL = (
     ),
 )
 
+_LARGE = {"label_noise": 0.0, "batch_size": 128}
+_LONG = {**_LARGE, "epochs": 100, "augment": True}
+
 #: For machines with a GPU, or with patience.
 LARGE = (
-    _case(
-        "fashion_mnist",
-        "Fashion-MNIST, ResNet-8",
-        dataset="fashion_mnist",
-        model="resnet8",
-        label_noise=0.0,
-        batch_size=128,
-    ),
+    _case("fashion_mnist", "Fashion-MNIST, ResNet-8", dataset="fashion_mnist", model="resnet8", **_LARGE),
     _case(
         "cifar10",
         "CIFAR-10, ResNet-20",
         dataset="cifar10",
         model="resnet20",
-        label_noise=0.0,
-        batch_size=128,
-        epochs=100,
-        augment=True,
+        **_LONG,
     ),
     _case(
         "cifar10_plain",
         "CIFAR-10, ResNet-20 without batch norm",
         dataset="cifar10",
         model="plain_resnet20",
-        label_noise=0.0,
-        batch_size=128,
-        epochs=100,
-        augment=True,
+        **_LONG,
         main=False,
     ),
     _case(
@@ -129,20 +124,14 @@ LARGE = (
         "CIFAR-100, ResNet-18",
         dataset="cifar100",
         model="resnet18",
-        label_noise=0.0,
-        batch_size=128,
-        epochs=100,
-        augment=True,
+        **_LONG,
     ),
     _case(
         "images",
         "the folder `images`, ResNet-18",
         dataset="imagefolder:images",
         model="resnet18",
-        label_noise=0.0,
-        batch_size=128,
-        epochs=100,
-        augment=True,
+        **_LONG,
     ),
 )
 

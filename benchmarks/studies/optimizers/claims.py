@@ -88,9 +88,7 @@ class Verdict:
 
 def find(entries: Sequence[Entry], method: str) -> Entry:
     """The entry of a method at the epochs of its case."""
-    return next(
-        e for e in entries if e.contestant.method == method and e.contestant.epochs == e.contestant.case.template.epochs
-    )
+    return next(e for e in entries if e.contestant.method == method and e.contestant.at_case_epochs)
 
 
 def _per_seed(cases: Sequence[Sequence[Entry]], value: Callable[[Sequence[Entry]], Sequence[float]]) -> list[float]:

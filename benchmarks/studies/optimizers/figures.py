@@ -51,8 +51,7 @@ def draw_intervals(entries: Sequence[Entry], reference: Entry, path: Path) -> No
 
 def _label(entry: Entry) -> str:
     contestant = entry.contestant
-    epochs = contestant.epochs
-    more = "" if epochs == contestant.case.template.epochs else f", {epochs} epochs"
+    more = "" if contestant.at_case_epochs else f", {contestant.epochs} epochs"
     return METHODS[contestant.method].label + more
 
 
@@ -60,7 +59,7 @@ def draw_curves(entries: Sequence[Entry], path: Path) -> None:
     """Draw train loss, train and test accuracy against epochs, means over the seeds."""
     figure = Figure(figsize=(7, 7), layout="constrained")
     panels = figure.subplots(3, 1, sharex=True)
-    shown = [e for e in entries if e.contestant.method in _CURVES and e.contestant.epochs == _epochs(e)]
+    shown = [e for e in entries if e.contestant.method in _CURVES and e.contestant.at_case_epochs]
     for colour, entry in zip(COLOURS, shown, strict=False):
         rows = [row for row in entry.rows if not row.diverged]
         if not rows:
@@ -80,10 +79,6 @@ def draw_curves(entries: Sequence[Entry], path: Path) -> None:
     panels[-1].set_xlabel("epoch")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize="small")
     _save(figure, path)
-
-
-def _epochs(entry: Entry) -> int:
-    return entry.contestant.case.template.epochs
 
 
 def draw_scatter(entries: Sequence[Entry], path: Path) -> None:

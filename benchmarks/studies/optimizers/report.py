@@ -105,7 +105,7 @@ def _of_case(case: Sequence[Entry], directory: Path) -> list[str]:
     contest = case[0].contestant.case
     sam = find(case, CHECKED)
     epochs = contest.template.epochs
-    same = [entry for entry in case if entry.contestant.epochs == epochs]
+    same = [entry for entry in case if entry.contestant.at_case_epochs]
     files = {kind: f"{contest.name}-{kind}.svg" for kind in ("intervals", "curves", "scatter")}
     figures.draw_intervals(case, sam, directory / files["intervals"])
     figures.draw_curves(case, directory / files["curves"])
@@ -115,7 +115,7 @@ def _of_case(case: Sequence[Entry], directory: Path) -> list[str]:
         parts += [
             "### At equal gradient evaluations",
             f"Every method takes about as many gradient evaluations as SAM in {epochs} epochs, tuned anew for that.",
-            tables.case_table([e for e in case if e.contestant.epochs != epochs or _costs_like(e, sam)], sam),
+            tables.case_table([e for e in case if not e.contestant.at_case_epochs or _costs_like(e, sam)], sam),
         ]
     return [
         *parts,

@@ -28,7 +28,7 @@ from benchmarks.studies.optimizers.claims import (
 )
 from benchmarks.studies.optimizers.protocol import Entry
 
-__all__ = ["accuracies", "case_table", "correlations", "overview", "penalties", "verdicts"]
+__all__ = ["case_table", "correlations", "label_of", "overview", "penalties", "rules", "verdicts"]
 
 
 def verdicts(found: Sequence[Verdict]) -> str:
@@ -70,7 +70,7 @@ def overview(cases: Sequence[Sequence[Entry]]) -> str:
 
 def _at_epochs(entry: Entry, method: str) -> bool:
     contestant = entry.contestant
-    return contestant.method == method and contestant.epochs == contestant.case.template.epochs
+    return contestant.method == method and contestant.at_case_epochs
 
 
 def accuracies(entry: Entry) -> list[float]:
