@@ -61,11 +61,14 @@ class Tuned(Generic[C]):
         Its mean score over the tuning seeds.
     scores : dict of Run to float
         Mean score of every setting over the seeds that it was trained with.
+    kept : tuple of Run
+        Settings that got past the first seeds, the chosen one among them.
     """
 
     setting: C
     score: float
     scores: dict[C, float]
+    kept: tuple[C, ...]
 
 
 def tune(
@@ -113,5 +116,5 @@ def tune(
     for k, of_k in first.items():
         means = {s: statistics.fmean(values + second[k].get(s, [])) for s, values in of_k.items()}
         setting = max(best[k], key=means.__getitem__)
-        chosen[k] = Tuned(setting, means[setting], means)
+        chosen[k] = Tuned(setting, means[setting], means, tuple(best[k]))
     return chosen

@@ -1,5 +1,6 @@
 """Studies by name."""
 
+from benchmarks.studies.ablations import ABLATIONS
 from benchmarks.studies.estimators import ESTIMATORS
 from benchmarks.studies.optimizers import OPTIMIZERS, OPTIMIZERS_LARGE
 from benchmarks.studies.overhead import OVERHEAD
@@ -10,5 +11,5 @@ from benchmarks.studies.study import NothingToReport, Study, TrainingStudy
 __all__ = ["STUDIES", "NothingToReport", "Study", "TrainingStudy"]
 
 STUDIES: dict[str, Study] = {
-    study.name: study for study in (QUICK, QUICK_TUNING, OPTIMIZERS, OPTIMIZERS_LARGE, OVERHEAD, ESTIMATORS)
+    study.name: study for study in (QUICK, QUICK_TUNING, OPTIMIZERS, ABLATIONS, OPTIMIZERS_LARGE, OVERHEAD, ESTIMATORS)
 }

@@ -84,7 +84,7 @@ def made_entry(
         )
         for seed, accuracy in enumerate(accuracies)
     ]
-    return Entry(contestant, Tuned(settings[chosen], 0.6, scores), rows)
+    return Entry(contestant, Tuned(settings[chosen], 0.6, scores, tuple(settings)), rows)
 
 
 class Recorder:

@@ -12,7 +12,7 @@ from benchmarks.studies.optimizers.cases import CHECKED
 from benchmarks.studies.optimizers.claims import Verdict, c4, c5, c6, find
 from benchmarks.studies.optimizers.protocol import Entry
 
-__all__ = ["report", "summary"]
+__all__ = ["of_case", "report", "summary"]
 
 _LEGEND = """\
 Mean ± half the 95 % interval (Student's) over the seeds. *minus SAM*: paired by seed, with its own interval; *p*: of
@@ -56,7 +56,7 @@ def report(
         parts += ["The rules, written before the runs:", tables.rules(found)]
     parts += ["## Test accuracy", tables.overview(cases)]
     for case in cases:
-        parts += _of_case(case, directory)
+        parts += of_case(case, directory)
     if found:
         parts += ["## Curvature and generalisation (C4)", _C4, tables.correlations(main)]
         parts += ["## Penalties (C5)", "Ratios are geometric means over the seeds.", tables.penalties(main)]
@@ -101,7 +101,8 @@ def _introduction(cases: Sequence[Sequence[Entry]], missing: Sequence[str], prot
     return text + (f" Not complete yet: {'; '.join(missing)}." if missing else "")
 
 
-def _of_case(case: Sequence[Entry], directory: Path) -> list[str]:
+def of_case(case: Sequence[Entry], directory: Path) -> list[str]:
+    """Tables and figures of a case."""
     contest = case[0].contestant.case
     sam = find(case, CHECKED)
     epochs = contest.template.epochs

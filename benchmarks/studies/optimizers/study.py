@@ -78,16 +78,20 @@ class OptimizersStudy:
                     case, lambda runs: collect(runs, train, results, workers, bar=bar), self.protocol, self.settings
                 )
 
-    def report(self, directory: Path) -> str:
-        """Report on the cases that are complete; the others are named."""
+    def entries(self, directory: Path) -> tuple[list[list[Entry]], list[str]]:
+        """Entries of each case that is complete, and labels of the other cases."""
         find = _finder(self._results(directory))
-        complete: list[list[Entry]] = []
-        missing = []
+        complete, missing = [], []
         for case in self.cases:
             try:
                 complete.append(compete(case, find, self.protocol, self.settings))
             except _NotYet:
                 missing.append(case.label)
+        return complete, missing
+
+    def report(self, directory: Path) -> str:
+        """Report on the cases that are complete; the others are named."""
+        complete, missing = self.entries(directory)
         if not complete:
             raise NothingToReport(f"{self._results(directory).path} has no complete case")
         return report(self.title, complete, missing, self.protocol, directory)

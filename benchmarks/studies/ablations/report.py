@@ -1,0 +1,130 @@
+"""The report of the ablations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+
+from benchmarks.methods import METHODS
+from benchmarks.report.intervals import t_interval
+from benchmarks.report.table import markdown_table
+from benchmarks.runs.results import Row
+from benchmarks.studies.ablations.trials import COMPARED, WAYS, Trials, settings_of_ways
+from benchmarks.studies.optimizers.claims import accuracy
+from benchmarks.studies.optimizers.protocol import Entry
+from benchmarks.studies.optimizers.report import of_case
+
+__all__ = ["decomposition", "report", "same_settings", "tuning"]
+
+#: Constrained counterparts of SGD and SAM.
+_PLACES = {"spheres": ("riemannian_sgd", "rsam"), "Stiefel": ("riemannian_sgd_stiefel", "rsam_stiefel")}
+
+_INTRODUCTION = """\
+Means ± half the 95 % interval (Student's) over seeds, paired by seed where they are differences; not corrected for
+their number, since they explain and decide no claim. All of it was thought of after the first results of the
+comparison had been seen."""
+_DECOMPOSITION = """\
+RSAM differs from SAM by the constraint and by what the ascent is worth under it, in points of test accuracy:
+RSAM − SAM = (RiemannianSGD − SGD) + (RSAM − RiemannianSGD) − (SAM − SGD), each tuned for itself."""
+_SAME = """\
+Every way of ascending, and of carrying the gradient back, at each setting that tuning chose for one of them. Where
+these rows agree, what sets the methods apart in the comparison is the setting."""
+_TUNING = """\
+Tuning keeps a few settings and chooses one by validation accuracy. Test accuracy of each method at the chosen one,
+the mean over those kept, and the lowest and highest of them; last, the difference to SAM of the chosen and of the
+means. The spread is what noise in the choice can move, which the intervals over seeds do not hold."""
+
+
+def report(cases: Sequence[Trials], own: Sequence[Sequence[Entry]], directory: Path) -> str:
+    """Write figures, and say all in Markdown.
+
+    Parameters
+    ----------
+    cases : sequence of Trials
+        Those of the comparison, and those of the ablations.
+    own : sequence of sequences of Entry
+        Cases of the ablations, tables and figures of which are shown.
+    directory : Path
+        Where figures go; and ``summary.md``, for the README.
+
+    Returns
+    -------
+    str
+        The report.
+    """
+    parts = ["## The constraint and the ascent", _DECOMPOSITION, decomposition(cases)]
+    parts += ["## Ways of ascending at the same settings", _SAME, same_settings(cases)]
+    parts += ["## What the choice of settings is worth", _TUNING, tuning(cases)]
+    (directory / "summary.md").write_text(f"{decomposition(cases)}\n\n{tuning(cases)}\n", encoding="utf-8")
+    for case in own:
+        parts += of_case(case, directory)
+    return "\n\n".join(["# Where differences between RSAM and SAM come from", _INTRODUCTION, *parts])
+
+
+def _accuracies(rows: Sequence[Row]) -> list[float]:
+    return [accuracy(row) for row in rows]
+
+
+def _minus(one: Sequence[float], other: Sequence[float]) -> str:
+    return f"{t_interval([a - b for a, b in zip(one, other, strict=True)]):.2f}"
+
+
+def _label(case: Trials) -> str:
+    return case.entries[0].contestant.case.label
+
+
+def decomposition(cases: Sequence[Trials]) -> str:
+    """What the constraint is worth, and the ascent with and without it."""
+    rows = []
+    for case in cases:
+        of = {name: _accuracies(entry.rows) for name, entry in case.by_method.items()}
+        for place, (base, sharp) in _PLACES.items():
+            if {base, sharp} <= of.keys():
+                pairs = ((base, "sgd"), (sharp, base), ("sam", "sgd"), (sharp, "sam"))
+                rows.append((_label(case), place, *(_minus(of[a], of[b]) for a, b in pairs)))
+    header = ("case", "kernels on", "RiemannianSGD − SGD", "RSAM − RiemannianSGD", "SAM − SGD", "RSAM − SAM")
+    return markdown_table(header, rows)
+
+
+def same_settings(cases: Sequence[Trials]) -> str:
+    """Accuracy of each way, and that of RSAM minus that of the others, at the same settings."""
+    rows = []
+    for case in cases:
+        found = case.by_method
+        for place, names in WAYS.items():
+            for lr, rho in settings_of_ways(case.entries, place):
+                of = {n: _accuracies(case.rows[found[n].contestant.run(lr, rho)]) for n in names if n in found}
+                first, *others = of
+                against = {name: _minus(of[first], of[name]) for name in others}
+                cells = (against.get(name, "") for name in names[1:])
+                rows.append((_label(case), place, f"{lr:g}", f"{rho:g}", f"{t_interval(of[first]):.2f}", *cells))
+    ways = ("pullback", "project", "ambient ascent")
+    return markdown_table(("case", "kernels on", "lr", "rho", "RSAM, %", *(f"− {way}" for way in ways)), rows)
+
+
+def tuning(cases: Sequence[Trials]) -> str:
+    """Accuracy over the settings that tuning kept."""
+    rows = []
+    for case in cases:
+        found = case.by_method
+        kept = {n: [_accuracies(case.rows[s]) for s in found[n].tuned.kept] for n in COMPARED if n in found}
+        means = {name: [fmean(of_seed) for of_seed in zip(*values, strict=True)] for name, values in kept.items()}
+        for name, values in kept.items():
+            chosen = _accuracies(found[name].rows)
+            of_settings = [fmean(of_setting) for of_setting in values]
+            sam = name == "sam"
+            rows.append(
+                (
+                    _label(case),
+                    METHODS[name].label,
+                    f"{t_interval(chosen):.2f}",
+                    f"{t_interval(means[name]):.2f}",
+                    f"{min(of_settings):.2f}",
+                    f"{max(of_settings):.2f}",
+                    "" if sam else _minus(chosen, _accuracies(found["sam"].rows)),
+                    "" if sam else _minus(means[name], means["sam"]),
+                )
+            )
+    header = ("case", "method", "chosen, %", "mean of kept, %", "lowest", "highest", "chosen − SAM's", "means − SAM's")
+    return markdown_table(header, rows)

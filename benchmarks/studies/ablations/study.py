@@ -1,0 +1,93 @@
+"""Where differences between RSAM and SAM come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchmarks.runs.configuration import Run
+from benchmarks.runs.parallel import Workers, collect
+from benchmarks.runs.results import Results, Row
+from benchmarks.studies.ablations.report import report
+from benchmarks.studies.ablations.trials import Trials, unmeasured, wanted
+from benchmarks.studies.optimizers.protocol import Entry
+from benchmarks.studies.optimizers.study import OptimizersStudy
+from benchmarks.studies.study import NothingToReport, trainer
+
+__all__ = ["AblationsStudy"]
+
+
+@dataclass(frozen=True)
+class AblationsStudy:
+    """Takes a comparison apart.
+
+    Attributes
+    ----------
+    name, summary : str
+        See :class:`~benchmarks.studies.study.Study`.
+    compared : OptimizersStudy
+        The comparison, of which the same directory of results has the rows; what is missing of them is trained first.
+    own : OptimizersStudy
+        Cases that no claim speaks of.
+    """
+
+    name: str
+    summary: str
+    compared: OptimizersStudy
+    own: OptimizersStudy
+
+    def run(self, directory: Path, workers: Workers) -> None:
+        """Train what is missing of the comparison, of the cases here, and at other settings than the chosen ones."""
+        there = self._compared(directory)
+        there.mkdir(parents=True, exist_ok=True)
+        self.compared.run(there, workers)
+        self.own.run(directory, workers)
+        train, results = trainer(directory, workers), self._results(directory)
+        runs = [run for case in self._cases(directory) for run in self._missing(case)]
+        collect(runs, train, results, workers)
+
+    def report(self, directory: Path) -> str:
+        """Report on the cases whose runs are all there."""
+        found = self._results(directory)
+        own, _ = self.own.entries(directory)
+        cases = [self._trials(case, found.find(self._missing(case))) for case in self._cases(directory)]
+        complete = [case for case in cases if case is not None]
+        if not complete:
+            raise NothingToReport(f"{found.path} has no complete case")
+        return report(complete, own, directory)
+
+    def quick(self) -> AblationsStudy:
+        """The comparison and its cases in little, with more than the chosen settings."""
+        return replace(self, compared=_quick(self.compared), own=_quick(self.own))
+
+    def _cases(self, directory: Path) -> list[list[Entry]]:
+        return self.compared.entries(self._compared(directory))[0] + self.own.entries(directory)[0]
+
+    def _compared(self, directory: Path) -> Path:
+        return directory.with_name(directory.name.replace(self.name, self.compared.name))
+
+    def _missing(self, entries: Sequence[Entry]) -> list[Run]:
+        """Runs that the comparison has not made."""
+        chosen = {entry.tuned.setting for entry in entries}
+        seeds = self.compared.protocol.final
+        return [unmeasured(run, seed) for run in wanted(entries) if run not in chosen for seed in seeds]
+
+    def _trials(self, entries: Sequence[Entry], found: dict[Run, Row]) -> Trials | None:
+        rows = {entry.tuned.setting: entry.rows for entry in entries}
+        for run in wanted(entries):
+            if run not in rows:
+                of_run = [found.get(unmeasured(run, seed)) for seed in self.compared.protocol.final]
+                known = [row for row in of_run if row is not None]
+                if len(known) < len(of_run):
+                    return None
+                rows[run] = known
+        return Trials(entries, rows)
+
+    def _results(self, directory: Path) -> Results[Row]:
+        return Results(directory / "runs.jsonl", Row)
+
+
+def _quick(study: OptimizersStudy) -> OptimizersStudy:
+    little = study.quick()
+    return replace(little, protocol=replace(little.protocol, kept=2))

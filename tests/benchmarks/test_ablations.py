@@ -1,0 +1,244 @@
+"""What differences between RSAM and SAM come from: which runs are made, and what the report says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from torch.nn.functional import cross_entropy
+
+from benchmarks.methods import METHODS
+from benchmarks.models import MODELS
+from benchmarks.runs.configuration import Run
+from benchmarks.runs.parallel import Workers
+from benchmarks.runs.results import Results, Row
+from benchmarks.runs.tuning import Protocol
+from benchmarks.studies import NothingToReport
+from benchmarks.studies.ablations import ABLATIONS, PLAIN, AblationsStudy, study
+from benchmarks.studies.ablations.report import decomposition, same_settings, tuning
+from benchmarks.studies.ablations.trials import COMPARED, WAYS, Trials, unmeasured, wanted
+from benchmarks.studies.optimizers import OptimizersStudy
+from benchmarks.studies.optimizers import study as optimizers_study
+from benchmarks.studies.optimizers.protocol import Entry, compete
+from tests.benchmarks.entries import Recorder, made_case, made_row
+
+METHODS_HERE = ("sgd", "sam", "riemannian_sgd", "rsam", "rsam_pullback", "rsam_project", "ambient_sam")
+GRID = [(lr, knob) for lr in (0.01, 0.1) for knob in (0.2, 0.4)]
+BEST = {
+    "rsam": (0.1, 0.2),
+    "rsam_pullback": (0.1, 0.2),
+    "rsam_project": (0.01, 0.4),
+    "ambient_sam": (0.1, 0.4),
+}
+PROTOCOL = Protocol(first=(100,), kept=2, second=(101,), final=(0, 1, 2))
+CASE = made_case(METHODS_HERE)
+
+
+def accuracy_of(run: Run) -> float:
+    """On validation data best where it is said to be; on test data some number of the run."""
+    setting = (run.lr, getattr(run, METHODS[run.method].knob))
+    if run.heldout == "validation":
+        return 0.6 + 0.1 * (setting == BEST.get(run.method, (0.1, 0.4))) - 0.01 * run.lr
+    seed = int(unmeasured(run, run.seed).key, 16)
+    return round(float(np.random.default_rng(seed).uniform(0.7, 0.8)), 4)
+
+
+def made(run: Run) -> Row:
+    """A row without training."""
+    return made_row(run, accuracy_of(run))
+
+
+def entries_of(case=CASE) -> list[Entry]:
+    return compete(case, Recorder(made), PROTOCOL, lambda method: GRID)
+
+
+def trials_of(entries: list[Entry]) -> Trials:
+    return Trials(entries, {s: [made(replace(s, seed=seed)) for seed in PROTOCOL.final] for s in wanted(entries)})
+
+
+def cells(table: str) -> list[list[str]]:
+    return [[c.strip() for c in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+
+
+def shown(values: list[float]) -> str:
+    """Mean and half of Student's interval, by SciPy."""
+    low, high = scipy.stats.t.interval(0.95, len(values) - 1, np.mean(values), scipy.stats.sem(values))
+    return f"{np.mean(values):.2f} ± {(high - low) / 2:.2f}"
+
+
+def percents(method: str, setting: tuple[float, float]) -> np.ndarray:
+    run = next(e for e in entries_of() if e.contestant.method == method).contestant.run(*setting)
+    return 100 * np.array([accuracy_of(replace(run, seed=seed)) for seed in PROTOCOL.final])
+
+
+def test_that_all_ways_are_tried_at_each_setting_that_one_of_them_chose() -> None:
+    runs = wanted(entries_of())
+    for name in WAYS["spheres"]:
+        assert {(0.1, 0.2), (0.01, 0.4), (0.1, 0.4)} <= {(r.lr, r.rho) for r in runs if r.method == name}
+    assert {r.method for r in runs} == {*WAYS["spheres"], "sam"}
+    assert len(runs) == len(set(runs))
+
+
+def test_that_every_setting_that_tuning_kept_is_tried() -> None:
+    entries = entries_of()
+    for entry in entries:
+        if entry.contestant.method in COMPARED:
+            kept = entry.tuned.kept
+            assert len(kept) == PROTOCOL.kept
+            assert entry.tuned.setting in kept
+            assert set(kept) <= set(wanted(entries))
+
+
+def test_that_the_decomposition_adds_up() -> None:
+    place, constraint, ascent, sam, total = cells(decomposition([trials_of(entries_of())]))[0][1:]
+    assert place == "spheres"
+    mean = {text: float(text.split()[0]) for text in (constraint, ascent, sam, total)}
+    # four roundings to a hundredth
+    assert mean[total] == pytest.approx(mean[constraint] + mean[ascent] - mean[sam], abs=0.021)
+    other = percents("rsam", BEST["rsam"]) - percents("riemannian_sgd", (0.1, 0.4))
+    assert ascent == shown(list(other))
+
+
+def test_that_ways_are_compared_at_equal_settings() -> None:
+    rows = cells(same_settings([trials_of(entries_of())]))
+    assert [(row[2], row[3]) for row in rows] == [("0.1", "0.2"), ("0.01", "0.4"), ("0.1", "0.4")]
+    for row in rows:
+        setting = float(row[2]), float(row[3])
+        rsam = percents("rsam", setting)
+        assert row[4] == shown(list(rsam))
+        for text, name in zip(row[5:], WAYS["spheres"][1:], strict=True):
+            assert text == shown(list(rsam - percents(name, setting)))
+
+
+def test_that_the_spread_of_tuning_is_over_the_settings_that_it_kept() -> None:
+    entries = entries_of()
+    sam, rsam = cells(tuning([trials_of(entries)]))
+    kept = next(e for e in entries if e.contestant.method == "rsam").tuned.kept
+    values = [percents("rsam", (run.lr, run.rho)) for run in kept]
+    assert rsam[2] == shown(list(percents("rsam", BEST["rsam"])))
+    assert rsam[3] == shown(list(np.mean(values, axis=0)))
+    assert [rsam[4], rsam[5]] == [f"{edge(fmean(v) for v in values):.2f}" for edge in (min, max)]
+    of_sam = next(e for e in entries if e.contestant.method == "sam").tuned.kept
+    means = np.mean([percents("sam", (run.lr, run.rho)) for run in of_sam], axis=0)
+    assert rsam[6] == shown(list(percents("rsam", BEST["rsam"]) - percents("sam", (0.1, 0.4))))
+    assert rsam[7] == shown(list(np.mean(values, axis=0) - means))
+    assert sam[6:] == ["", ""]
+
+
+# ---- the study
+
+TINY = AblationsStudy(
+    "ablations",
+    "",
+    OptimizersStudy("optimizers", "", "", cases=(CASE,), little=(), protocol=PROTOCOL, settings=lambda method: GRID),
+    OptimizersStudy(
+        "ablations",
+        "",
+        "",
+        cases=(made_case(METHODS_HERE, "own", main=False, template={"label_noise": 0.4}),),
+        little=(),
+        protocol=PROTOCOL,
+        settings=lambda method: GRID,
+    ),
+)
+
+
+def here(runs, train: Callable[[Run], Row], results: Results[Row], workers, *, bar=None) -> list[Row]:
+    """``collect`` in this process."""
+    found = results.find(runs)
+    for run in runs:
+        if run not in found:
+            found[run] = train(run)
+            results.append(found[run])
+    return [found[run] for run in runs]
+
+
+@pytest.fixture
+def trained(monkeypatch) -> list[Run]:
+    """Runs as they are trained, by making up their rows."""
+    runs: list[Run] = []
+
+    def train(run: Run) -> Row:
+        runs.append(run)
+        curvature = {"gradient_norm": 1.0, "trace": 1.0, "top_eigenvalue": 1.0, "sharpness": 1.0, "distance": 1.0}
+        return made_row(run, accuracy_of(run), curvature=curvature)
+
+    for module in (study, optimizers_study):
+        monkeypatch.setattr(module, "collect", here)
+        monkeypatch.setattr(module, "trainer", lambda directory, workers: train)
+    return runs
+
+
+def test_that_the_comparison_is_trained_first_where_it_is_looked_for_and_nothing_twice(trained, tmp_path) -> None:
+    directory = tmp_path / "ablations"
+    directory.mkdir()
+    TINY.run(directory, Workers())
+    assert len(trained) == len(set(trained))
+    assert TINY.compared.entries(tmp_path / "optimizers")[1] == []
+    text = TINY.report(directory)
+    first = len(trained)
+    TINY.run(directory, Workers())
+    assert len(trained) == first
+    # the report shows its own case whole, and both cases taken apart
+    assert "## made up, own" in text
+    assert "## made up, made" not in text
+    assert len(cells(text[text.index("| case") :].split("\n\n")[0])) == 2
+    assert (directory / "summary.md").read_text(encoding="utf-8").split("\n\n")[0] in text
+    assert (directory / "own-intervals.svg").is_file()
+
+
+def test_that_runs_at_other_settings_measure_accuracy_only(trained, tmp_path) -> None:
+    directory = tmp_path / "ablations"
+    directory.mkdir()
+    TINY.run(directory, Workers())
+    extra = [run for run in trained if run.heldout == "test" and not run.curvature]
+    assert extra
+    assert not any(run.curves for run in extra)
+    assert {run.seed for run in extra} == set(PROTOCOL.final)
+
+
+def test_that_a_case_that_lacks_a_run_is_left_out(trained, tmp_path) -> None:
+    directory = tmp_path / "ablations"
+    directory.mkdir()
+    with pytest.raises(NothingToReport, match=r"ablations.runs\.jsonl"):
+        TINY.report(directory)
+    TINY.run(directory, Workers())
+    lines = (directory / "runs.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    extra = [line for line in lines if '"heldout": "test"' in line and '"curvature": false' in line]
+    lines.remove(next(line for line in extra if '"label_noise": 0.4' in line))
+    (directory / "runs.jsonl").write_text("".join(lines), encoding="utf-8")
+    text = TINY.report(directory)
+    assert "made up, own" not in text.split("## The constraint")[1].split("## made up")[0]
+
+
+def test_that_in_little_it_takes_the_results_in_little(tmp_path) -> None:
+    assert ABLATIONS._compared(Path("results/ablations-quick")) == Path("results/optimizers-quick")
+    assert ABLATIONS._compared(Path("results/ablations")) == Path("results/optimizers")
+
+
+# ---- why batch norm matters
+
+
+def normal_part(model: torch.nn.Module) -> float:
+    """Largest share of a kernel gradient's length that is along the filter itself, over the filters."""
+    images, labels = torch.randn(64, 1, 28, 28), torch.arange(64) % 10
+    cross_entropy(model.train()(images), labels).backward()
+    shares = []
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            weight, grad = module.weight.detach().flatten(1), module.weight.grad.flatten(1)
+            shares.append((weight * grad).sum(1).abs() / (weight.norm(dim=1) * grad.norm(dim=1)))
+    return float(torch.cat(shares).max())
+
+
+def test_that_gradients_under_batch_norm_are_tangent_to_the_filters_spheres_and_without_are_not() -> None:
+    # exactly so but for the 1e-5 that batch norm adds to variances, a thousandth of these at most
+    torch.manual_seed(0)
+    assert normal_part(MODELS["small_cnn"]((1, 28, 28), 10)) < 1e-2
+    assert normal_part(MODELS[PLAIN.template.model]((1, 28, 28), 10)) > 0.1
