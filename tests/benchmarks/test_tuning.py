@@ -15,16 +15,7 @@ from benchmarks.runs.configuration import Run
 from benchmarks.runs.results import Row
 from benchmarks.runs.tuning import Protocol, Tuned, tune
 from benchmarks.studies.optimizers import OPTIMIZERS, OPTIMIZERS_LARGE
-from benchmarks.studies.optimizers.cases import (
-    CHECK,
-    CHECKED,
-    LARGE,
-    LITTLE,
-    LITTLE_LARGE,
-    SMALL,
-    Case,
-    Contestant,
-)
+from benchmarks.studies.optimizers.cases import CHECK, CHECKED, LARGE, LITTLE, LITTLE_LARGE, SMALL, Case, Contestant
 from benchmarks.studies.optimizers.grids import SETTINGS, grid
 from benchmarks.studies.optimizers.protocol import Entry, compete, count
 from benchmarks.studies.optimizers.study import OptimizersStudy, corners, full_grid

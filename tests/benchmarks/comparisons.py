@@ -1,0 +1,65 @@
+"""Comparisons made up of random numbers, and tables read back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.stats
+
+from benchmarks.studies.optimizers.cases import Case
+from benchmarks.studies.optimizers.protocol import Entry
+from tests.benchmarks.entries import made_entry
+
+ASKED = ("sgd", "sam", "peer_sam", "gradient_norm", "hessian_trace", "rsam", "rsam_stiefel")
+MEASURES = ("gradient_norm", "trace", "top_eigenvalue", "sharpness", "distance")
+SEEDS = 4
+
+
+def generator(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def made_up(case: Case, seeds: int = SEEDS, seed: int = 0) -> list[Entry]:
+    """Entries of all contestants of a case, with numbers of which only the accuracies of a seed are related."""
+    rng = generator(seed)
+    base = rng.uniform(0.65, 0.75, seeds)
+    return [
+        made_entry(
+            case,
+            contestant.method,
+            base + rng.uniform(0, 0.03) + rng.uniform(-0.004, 0.004, seeds),
+            {name: rng.lognormal(size=seeds) for name in (*MEASURES, "trace_error")},
+            rng.uniform(0.8, 1, seeds),
+            epochs=contestant.epochs,
+        )
+        for contestant in case.contestants()
+    ]
+
+
+def cells(text: str, start: str) -> dict[str, list[str]]:
+    """The rows of the first Markdown table of a text whose first header cell is this one, by their first cell."""
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    first = next(i for i, line in enumerate(lines) if line[0] == start)
+    found = {}
+    for line in lines[first:]:
+        if len(line) != len(lines[first]):
+            break
+        found.setdefault(line[0], line)
+    return found
+
+
+def table_of(text: str) -> list[dict[str, str]]:
+    """A Markdown table, a dict a row."""
+    header, _, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines())
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def percent(entry: Entry) -> np.ndarray:
+    return np.array([100 * row.final_heldout_accuracy for row in entry.rows])
+
+
+def shown(values: Sequence[float], digits: int) -> str:
+    """Mean and half of scipy's 95 % interval."""
+    low, high = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    return f"{np.mean(values):.{digits}f} ± {(high - low) / 2:.{digits}f}"

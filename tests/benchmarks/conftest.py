@@ -1,0 +1,43 @@
+"""Fixtures of several files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+
+from benchmarks.data import load
+from benchmarks.runs.tuning import Protocol
+from benchmarks.studies.optimizers.protocol import Entry
+from benchmarks.studies.optimizers.report import report
+from tests.benchmarks.comparisons import ASKED, SEEDS, made_up
+from tests.benchmarks.entries import made_case
+
+
+@pytest.fixture
+def directory(monkeypatch, tmp_path) -> Path:
+    """Where data sets are looked for: nowhere else, and nothing is downloaded or remembered."""
+    monkeypatch.setenv("RSAM_DATA", str(tmp_path))
+    monkeypatch.delenv("RSAM_DOWNLOAD", raising=False)
+    load.cache_clear()
+    return tmp_path
+
+
+@pytest.fixture
+def cheap(monkeypatch) -> None:
+    """Figures that are not rendered, which is what takes the time of a report."""
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: path.touch())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> tuple[str, Path, list[list[Entry]]]:
+    """The report on two main cases, the first with equal gradients, and a third, with its directory."""
+    cases = [
+        made_up(made_case(ASKED, "one", equal_gradients=True)),
+        made_up(made_case(ASKED, "two"), seed=1),
+        made_up(made_case(("sgd", "sam", "rsam"), "aside", main=False), seed=2),
+    ]
+    directory = tmp_path_factory.mktemp("report")
+    protocol = Protocol(final=tuple(range(SEEDS)))
+    return report("Who wins?", cases, ["the lost < one>"], protocol, directory), directory, cases

@@ -1,0 +1,146 @@
+"""That the comparison trains what is missing, and reports on what is there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.methods import METHODS
+from benchmarks.runs.configuration import Run
+from benchmarks.runs.parallel import Workers, collect
+from benchmarks.runs.results import Results, Row
+from benchmarks.runs.tuning import Protocol
+from benchmarks.studies import NothingToReport
+from benchmarks.studies.optimizers import study
+from benchmarks.studies.optimizers.cases import Case
+from benchmarks.studies.optimizers.protocol import compete, count
+from benchmarks.studies.optimizers.study import OptimizersStudy
+from tests.benchmarks.comparisons import ASKED, MEASURES, cells, generator, percent, shown
+from tests.benchmarks.entries import Recorder, made_case, made_row
+
+
+def made_by_number(run: Run) -> Row:
+    """A row whose numbers depend on the run, without training."""
+    rng = generator(int(run.key, 16))
+    curvature = {name: float(rng.lognormal()) for name in (*MEASURES, "trace_error")} if run.curvature else {}
+    return made_row(run, float(rng.uniform(0.5, 0.8)), curvature=curvature)
+
+
+TINY = OptimizersStudy(
+    name="tiny",
+    summary="",
+    title="Tiny",
+    cases=(made_case(ASKED, "first"), made_case(ASKED, "second", template={"label_noise": 0.4})),
+    little=(),
+    protocol=Protocol(first=(100,), kept=1, second=(101,), final=(0, 1)),
+    settings=study.corners,
+)
+
+
+def fill(directory: Path, case: Case, but: Callable[[Run], bool] = lambda run: False) -> None:
+    """Put the rows of a case where a study looks for them."""
+    results = Results(directory / "runs.jsonl", Row)
+    recorder = Recorder(made_by_number)
+    compete(case, recorder, TINY.protocol, TINY.settings)
+    for run in recorder.runs:
+        if not but(run):
+            results.append(made_by_number(run))
+
+
+@pytest.mark.parametrize("nothing", ["no file", "half a case"])
+def test_that_without_a_complete_case_there_is_nothing_to_report(cheap, tmp_path, nothing) -> None:
+    if nothing == "half a case":
+        fill(tmp_path, TINY.cases[0], but=lambda run: run.seed == 1)
+    with pytest.raises(NothingToReport, match=re.escape(str(tmp_path / "runs.jsonl"))):
+        TINY.report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        lambda run: True,
+        lambda run: run.method == "rsam_stiefel" and run.seed == 1,
+        lambda run: run.method == "sgd" and run.seed == 100,
+        lambda run: run.seed == 101,
+    ],
+    ids=["all", "a final run", "first seeds", "second seeds"],
+)
+def test_that_a_case_that_is_not_complete_is_named(cheap, tmp_path, missing) -> None:
+    fill(tmp_path, TINY.cases[0])
+    fill(tmp_path, TINY.cases[1], but=missing)
+    text = TINY.report(tmp_path)
+    assert text.startswith("# Tiny\n")
+    assert "Not complete yet: made up, second." in text
+    assert "## made up, first" in text
+    assert "## made up, second" not in text
+    assert (tmp_path / "first-intervals.svg").is_file()
+    assert not (tmp_path / "second-intervals.svg").exists()
+
+
+def test_that_a_report_on_all_cases_names_none(cheap, tmp_path) -> None:
+    for case in TINY.cases:
+        fill(tmp_path, case)
+    before = (tmp_path / "runs.jsonl").read_bytes()
+    text = TINY.report(tmp_path)
+    assert "Not complete" not in text
+    assert re.findall("^## made up, ([a-z]+) ", text, re.MULTILINE) == ["first", "second"]
+    assert TINY.report(tmp_path) == text
+    assert (tmp_path / "runs.jsonl").read_bytes() == before
+
+
+def test_that_the_report_is_on_the_rows_of_the_file(cheap, tmp_path) -> None:
+    fill(tmp_path, TINY.cases[0])
+    found = cells(TINY.report(tmp_path), "test accuracy, %")
+    entries = compete(TINY.cases[0], Recorder(made_by_number), TINY.protocol, TINY.settings)
+    for entry in entries:
+        assert found[METHODS[entry.contestant.method].label] == [
+            METHODS[entry.contestant.method].label,
+            shown(percent(entry), 1),
+        ]
+
+
+def here(*arguments: object, bar: object, **options: object) -> list[Row]:
+    """``collect`` in this process: what it would send to workers is called."""
+    runs, train, results, _ = arguments
+    found = results.find(runs)  # type: ignore[attr-defined]
+    for run in runs:  # type: ignore[attr-defined]
+        if run not in found:
+            results.append(train(run))  # type: ignore[attr-defined, operator]
+        bar.update()  # type: ignore[attr-defined]
+    return collect(runs, train, results, Workers(), bar=None)  # type: ignore[arg-type]
+
+
+def test_that_a_study_trains_what_is_missing_once_and_skips_cases_without_data(
+    monkeypatch, cheap, tmp_path, capsys
+) -> None:
+    trained: list[Run] = []
+
+    def train(run: Run) -> Row:
+        trained.append(run)
+        return made_by_number(run)
+
+    monkeypatch.setenv("RSAM_DATA", str(tmp_path / "nowhere"))
+    monkeypatch.setattr(study, "trainer", lambda directory, workers: train)
+    monkeypatch.setattr(study, "collect", here)
+    absent = made_case(ASKED, "absent", template={"dataset": "imagefolder:absent"})
+    tiny = replace(TINY, cases=(absent, *TINY.cases))
+    fill(tmp_path, TINY.cases[0], but=lambda run: run.seed in (0, 101))
+
+    tiny.run(tmp_path, Workers())
+    printed = capsys.readouterr().err
+    assert "skipped: made up, absent: imagefolder:absent" in printed
+    total = sum(count(case, TINY.protocol, TINY.settings) for case in TINY.cases)
+    assert f"{total}/{total}" in printed
+    assert {run.dataset for run in trained} == {"digits"}
+    of_first = [run for run in trained if run.label_noise == TINY.cases[0].template.label_noise]
+    assert {run.seed for run in of_first} == {0, 101}
+    assert len(set(trained)) == len(trained) == len(of_first) + count(TINY.cases[1], TINY.protocol, TINY.settings)
+    assert "Not complete yet: made up, absent." in tiny.report(tmp_path)
+
+    trained.clear()
+    tiny.run(tmp_path, Workers())
+    assert trained == []

@@ -1,0 +1,57 @@
+"""That intervals and paired comparisons are scipy's."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from benchmarks.report.intervals import compare
+from benchmarks.studies.optimizers import tables
+from tests.benchmarks.comparisons import generator
+
+
+@pytest.mark.parametrize("comparisons", [1, 2, 18])
+def test_that_comparisons_are_scipys_paired_tests_after_bonferroni(comparisons) -> None:
+    one, other = generator(1).normal(0.3, 1, 10), generator(2).normal(size=10)
+    found = compare(list(one - other), comparisons)
+    test = scipy.stats.ttest_rel(one, other)
+    assert found.p == pytest.approx(min(1, comparisons * test.pvalue))
+    for interval, level in ((found.interval, 0.95), (found.simultaneous, 1 - 0.05 / comparisons)):
+        reference = test.confidence_interval(level)
+        assert (interval.low, interval.high) == pytest.approx((reference.low, reference.high))
+        assert interval.mean == pytest.approx(np.mean(one - other))
+
+
+@pytest.mark.parametrize("comparisons", [1, 3, 18])
+@pytest.mark.parametrize("seed", range(5))
+def test_that_the_simultaneous_interval_and_the_p_value_agree(seed, comparisons) -> None:
+    found = compare(list(generator(seed).normal(0.9, 1, 10)), comparisons)
+    assert (found.simultaneous.low > 0 or found.simultaneous.high < 0) == (found.p < 0.05)
+    assert found.simultaneous.half_width >= found.interval.half_width
+
+
+def test_that_equal_pairs_do_not_differ_and_constant_differences_do() -> None:
+    assert compare([0.0, 0.0, 0.0]).p == 1
+    assert compare([0.5, 0.5, 0.5]).p == 0
+    assert compare([0.5, 0.5, 0.5]).interval.half_width == 0
+
+
+def test_that_one_pair_tells_nothing() -> None:
+    found = compare([3.0], 2)
+    assert found.interval.mean == found.simultaneous.mean == 3
+    assert all(map(math.isnan, (found.p, found.interval.half_width, found.simultaneous.half_width)))
+    assert tables.p_value(found.p) == ""
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.0, "< 0.001"), (0.0009, "< 0.001"), (0.0011, "0.001"), (0.0499, "0.050"), (1.0, "1.000")]
+)
+def test_that_p_values_are_printed_as_papers_do(p, text) -> None:
+    assert tables.p_value(p) == text
+
+
+def test_that_differences_that_are_not_known_have_no_p_value() -> None:
+    assert math.isnan(compare([1.0, math.nan, 2.0], 4).p)

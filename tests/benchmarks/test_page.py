@@ -1,0 +1,115 @@
+"""That the HTML page of a report shows all of it and needs nothing beside it."""
+
+from __future__ import annotations
+
+import base64
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from benchmarks.report.page import write_report
+
+
+class Page(HTMLParser):
+    """What a page refers to, its text and its cells, and what surrounds its tables."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.references: list[str] = []
+        self.cells: list[str] = []
+        self.title = ""
+        self.tags: list[str] = []
+        self.around_tables: list[tuple[str, str | None]] = []
+        self._open: list[tuple[str, str | None]] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = dict(attrs)
+        self.tags.append(tag)
+        self.references += [attributes[name] or "" for name in ("src", "href", "srcset", "data") if name in attributes]
+        if tag == "table":
+            self.around_tables.append(self._open[-1])
+        if tag in ("td", "th"):
+            self.cells.append("")
+        if tag not in ("meta", "link", "img", "br", "hr"):
+            self._open.append((tag, attributes.get("class")))
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop()[0] == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open and self._open[-1][0] == "title":
+            self.title += data
+        if any(tag in ("td", "th") for tag, _ in self._open):
+            self.cells[-1] += data
+
+
+def test_that_the_page_of_a_report_holds_its_images_and_refers_to_nothing_else(whole) -> None:
+    text, directory, _ = whole
+    plain, page = write_report(text, directory)
+    assert plain.read_text(encoding="utf-8").strip() == text.strip()
+    found = Page(page)
+    images = [reference for reference in found.references if reference.startswith("data:image/svg+xml;base64,")]
+    assert [base64.b64decode(image.split(",")[1]) for image in images] == [
+        (directory / name).read_bytes() for name in re.findall(r"\]\(([^)]+\.svg)\)", text)
+    ]
+    assert len(images) == 9
+    assert all(reference.startswith("data:") for reference in found.references)
+    markup = re.sub(r'"data:[^"]*"', "", page.read_text(encoding="utf-8"))
+    for outside in ("://", "@import", "url(", "<script", ".svg"):
+        assert outside not in markup
+    assert found.title == "Who wins?"
+    assert "iframe" not in found.tags
+
+
+def test_that_the_page_has_the_tables_of_the_report_cell_by_cell(whole) -> None:
+    text, directory, _ = whole
+    found = Page(write_report(text, directory)[1])
+    lines = [line for line in text.splitlines() if line.startswith("|") and not line.startswith("| --")]
+    expected = [cell.strip().replace("**", "") for line in lines for cell in line.split("|")[1:-1]]
+    assert found.cells == expected
+    assert found.around_tables == [("div", "scroll")] * len(re.findall(r"^\| -", text, re.MULTILINE))
+
+
+def test_that_tables_scroll_by_themselves(tmp_path) -> None:
+    page = write_report("# T\n\n| a | b |\n| --- | ---: |\n| 1 | 2 |\n", tmp_path)[1]
+    assert Page(page).around_tables == [("div", "scroll")]
+    style = page.read_text(encoding="utf-8").split("<style>")[1].split("</style>")[0]
+    assert re.search(r"\.scroll \{[^}]*overflow-x: auto", style)
+
+
+def test_that_special_characters_survive(tmp_path) -> None:
+    text = '# a < b & "c" {0}\n\n| p | q & r |\n| --- | ---: |\n| < 0.001 | x & y |\n| a<b | 1 > 0 ± é |\n'
+    plain, page = write_report(text, tmp_path)
+    assert plain.read_text(encoding="utf-8") == text
+    found = Page(page)
+    assert found.title == 'a < b & "c" {0}'
+    assert found.cells == ["p", "q & r", "< 0.001", "x & y", "a<b", "1 > 0 ± é"]
+
+
+def test_that_the_title_cannot_end_the_head(tmp_path) -> None:
+    page = write_report("# a</title><b>b\n\ntext\n", tmp_path)[1].read_text(encoding="utf-8")
+    assert "<title>a&lt;/title&gt;&lt;b&gt;b</title>" in page.split("<body>")[0]
+
+
+def test_that_braces_and_backslashes_are_left_as_they_are(tmp_path) -> None:
+    assert "{title} \\1 {0}" in write_report("# T\n\n{title} \\1 {0}\n", tmp_path)[1].read_text(encoding="utf-8")
+
+
+def test_that_images_of_every_kind_are_in_the_page(tmp_path) -> None:
+    (tmp_path / "a b.png").write_bytes(b"\x89PNG 1")
+    (tmp_path / "c&d.svg").write_bytes(b"<svg/>")
+    page = write_report("# T\n\n![one](<a b.png>)\n\n![two](c&d.svg)\n", tmp_path)[1]
+    one, two = (reference for reference in Page(page).references if len(reference) > len("data:,"))
+    assert one == "data:image/png;base64," + base64.b64encode(b"\x89PNG 1").decode()
+    assert two == "data:image/svg+xml;base64," + base64.b64encode(b"<svg/>").decode()
+
+
+def test_that_an_image_that_is_not_there_is_an_error(tmp_path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"lost\.svg"):
+        write_report("# T\n\n![lost](lost.svg)\n", tmp_path)
