@@ -1,0 +1,52 @@
+"""Covariance matrices of muscle signals under five hand signs, in two sessions of two people."""
+
+from __future__ import annotations
+
+import zipfile
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.data.dataset import DatasetError
+
+__all__ = ["SESSIONS", "SIGNS", "load_emg"]
+
+PATH = Path(__file__).parent / "emg.npz"
+SIGNS = ("rest", "rock", "paper", "scissors", "ok")
+#: Two people, each recorded twice.
+SESSIONS = ("mg_s1", "rr_s1", "mg_s2", "rr_s2")
+
+
+@lru_cache(maxsize=1)
+def load_emg() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The matrices with what they are of.
+
+    Returns
+    -------
+    covariances : Tensor
+        Shape ``(n, 8, 8)``, positive definite, double precision, in units of the mean variance of a channel.
+    signs, sessions, segments : Tensor
+        Shape ``(n,)``: indices into :data:`SIGNS` and :data:`SESSIONS`, and a number for each stretch of signal in
+        which one sign was held, of which windows are alike.
+
+    Raises
+    ------
+    DatasetError
+        If the file is missing or damaged; names it.
+    """
+    try:
+        with np.load(PATH) as file:
+            arrays = [file[name] for name in ("covariances", "signs", "sessions", "segments")]
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise DatasetError(f"{PATH} is missing or damaged ({error}); get it back with `git checkout {PATH}`") from error
+    triangle = torch.from_numpy(arrays[0]).double()
+    rows, columns = np.tril_indices(8)
+    full = torch.zeros(len(triangle), 8, 8, dtype=torch.float64)
+    full[:, rows, columns] = triangle
+    full[:, columns, rows] = triangle
+    full = full / full.diagonal(dim1=1, dim2=2).mean()
+    signs, sessions, segments = (torch.from_numpy(a).long() for a in arrays[1:])
+    return full, signs, sessions, segments

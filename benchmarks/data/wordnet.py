@@ -1,0 +1,144 @@
+"""Hierarchies of nouns in WordNet: each node with all that it is a kind of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.data.dataset import DatasetError, MissingDataset
+from benchmarks.data.directory import data_directory
+
+__all__ = ["HIERARCHIES", "Hierarchy", "load_hierarchy", "read_nouns"]
+
+PATH = Path(__file__).parent / "mammals.tsv"
+#: Of Debian's package ``wordnet-base``.
+DEBIAN = Path("/usr/share/wordnet/data.noun")
+HIERARCHIES = ("mammals", "nouns")
+#: A hypernym, and the hypernym of an instance ("Paris" of "city").
+POINTERS = ("@", "@i")
+
+
+@dataclass(frozen=True, eq=False)
+class Hierarchy:
+    """A directed acyclic graph.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Of the nodes: the first word of each set of synonyms; not all differ.
+    parents : tuple of tuples of int
+        Direct hypernyms of each node.
+    """
+
+    names: tuple[str, ...]
+    parents: tuple[tuple[int, ...], ...]
+
+    @cached_property
+    def edges(self) -> Tensor:
+        """The transitive closure: pairs of a node and one of its ancestors, shape ``(edges, 2)``, sorted."""
+        above: dict[int, frozenset[int]] = {}
+        for start in range(len(self.names)):
+            stack = [start]
+            while stack:  # not by recursion: some chains are long
+                node = stack[-1]
+                waiting = [p for p in self.parents[node] if p not in above]
+                if node in above or not waiting:
+                    direct = self.parents[node]
+                    above.setdefault(node, frozenset(direct).union(*(above[p] for p in direct)))
+                    stack.pop()
+                else:
+                    stack += waiting
+        pairs = [(node, ancestor) for node in range(len(self.names)) for ancestor in sorted(above[node])]
+        return torch.from_numpy(np.array(pairs, dtype=np.int64).reshape(-1, 2))
+
+    @cached_property
+    def root(self) -> int:
+        """The node that most are a kind of."""
+        return int(torch.bincount(self.edges[:, 1]).argmax())
+
+
+@lru_cache(maxsize=2)
+def load_hierarchy(name: str) -> Hierarchy:
+    """A hierarchy by name.
+
+    Parameters
+    ----------
+    name : {"mammals", "nouns"}
+        The mammals come with this repository (1182 nodes, 6542 pairs); all nouns (82115 nodes, 743241 pairs) are read
+        from Debian's package ``wordnet-base``, or from ``data.noun`` in ``--data-dir``.
+
+    Returns
+    -------
+    Hierarchy
+        The same for each call.
+
+    Raises
+    ------
+    MissingDataset
+        If the nouns are not on this machine.
+    DatasetError
+        If a file is damaged; names it.
+    """
+    if name == "mammals":
+        return _read_table(PATH)
+    if name != "nouns":
+        raise ValueError(f"there is no hierarchy {name!r}; there are {', '.join(HIERARCHIES)}")
+    for path in (data_directory() / "data.noun", DEBIAN):
+        if path.is_file():
+            names, parents = read_nouns(path)
+            return number(names, parents, sorted(names))
+    raise MissingDataset(
+        f"nouns of WordNet: no {data_directory() / 'data.noun'}; `apt-get install wordnet-base`, or put WordNet 3's "
+        "data.noun there (another directory: --data-dir)"
+    )
+
+
+def read_nouns(path: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Names and hypernyms of all sets of synonyms, by their offset in a file ``data.noun`` (see ``wndb(5WN)``).
+
+    Raises
+    ------
+    DatasetError
+        If a line is not as the manual page says; names file and line.
+    """
+    names: dict[str, str] = {}
+    parents: dict[str, list[str]] = {}
+    for number_, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if line.startswith("  "):  # the licence
+            continue
+        try:
+            cells = line.split("|")[0].split()
+            words = int(cells[3], 16)
+            pointers = cells[5 + 2 * words :]
+            count = int(cells[4 + 2 * words])
+            found = [pointers[4 * i : 4 * i + 4] for i in range(count)]
+            names[cells[0]] = cells[4]
+            parents[cells[0]] = [offset for symbol, offset, _, _ in found if symbol in POINTERS]
+        except (IndexError, ValueError) as error:
+            raise DatasetError(
+                f"{path}, line {number_}: not a set of synonyms ({error}); get the file again"
+            ) from error
+    return names, parents
+
+
+def number(names: Mapping[str, str], parents: Mapping[str, Iterable[str]], order: Iterable[str]) -> Hierarchy:
+    """The part of a graph that has these nodes, numbered in this order."""
+    chosen = list(order)
+    place = {offset: i for i, offset in enumerate(chosen)}
+    inside = tuple(tuple(sorted(place[p] for p in parents[offset] if p in place)) for offset in chosen)
+    return Hierarchy(tuple(names[offset] for offset in chosen), inside)
+
+
+def _read_table(path: Path) -> Hierarchy:
+    try:
+        rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+        parents = tuple(tuple(int(p) for p in row[1].split()) for row in rows)
+        return Hierarchy(tuple(row[0] for row in rows), parents)
+    except (OSError, IndexError, ValueError) as error:
+        raise DatasetError(f"{path} is missing or damaged ({error}); get it back with `git checkout {path}`") from error
