@@ -1,0 +1,194 @@
+"""Embedding a hierarchy so that what is a kind of something lies near it (Nickel and Kiela 2017, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import geoopt
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.data.wordnet import Hierarchy, load_hierarchy
+from benchmarks.tasks.hyperbolic.ranking import ranking
+from benchmarks.tasks.places import MANIFOLDS
+from benchmarks.tasks.problem import Batch, Problem
+from benchmarks.tasks.trial import Trial
+
+__all__ = ["Embedding", "Split", "embedding", "mammals", "nouns", "split"]
+
+NEGATIVES = 50
+#: Part of the training during which the learning rate is a hundredth: angles are found near the origin, where there
+#: is room to turn.
+BURN_IN, BURN_IN_RATE = 0.2, 0.01
+#: Of the edges that remain, how many are held out for validation.
+VALIDATION = 0.1
+#: Edges around which curvature is measured.
+MEASURED = 500
+
+
+class Embedding(nn.Module):
+    """A point of hyperbolic space for each node.
+
+    Parameters
+    ----------
+    nodes, dimension : int
+        How many, and where.
+    manifold : geoopt.Manifold
+        A Poincaré ball or a hyperboloid.
+
+    Attributes
+    ----------
+    points : geoopt.ManifoldParameter
+        Shape ``(nodes, dimension)``, with one coordinate more on a hyperboloid. Double precision, since far out single
+        precision cannot tell points apart.
+    """
+
+    def __init__(self, nodes: int, dimension: int, manifold: geoopt.Manifold) -> None:
+        super().__init__()
+        points = torch.empty(nodes, dimension, dtype=torch.float64).uniform_(-1e-3, 1e-3)
+        if isinstance(manifold, geoopt.Lorentz):
+            points = torch.cat([(1 + points.square().sum(1, keepdim=True)).sqrt(), points], 1)
+        self.points = geoopt.ManifoldParameter(points, manifold=manifold)
+
+    def forward(self, nodes: Tensor) -> Tensor:
+        """Minus the distances of the first node of each line to the others; ``-inf`` to -1, which is no node."""
+        none = nodes[:, 1:] < 0
+        # another than the node itself in their place: the distance 0 has no second derivative, and 0 times it is nan
+        others = torch.where(none, nodes[:, 1:2], nodes[:, 1:])
+        distance = self.points.manifold.dist(self.points[nodes[:, :1]], self.points[others])
+        return (-distance).masked_fill(none, -torch.inf)
+
+    def distances(self, nodes: Tensor) -> Tensor:
+        """Distances of some nodes to all, shape ``(len(nodes), all)``."""
+        return self.points.manifold.dist(self.points[nodes].unsqueeze(1), self.points.unsqueeze(0))
+
+
+@dataclass(frozen=True)
+class Split:
+    """Edges to train on, to score, and those that are no wrong answers when these are scored.
+
+    Attributes
+    ----------
+    train, scored, known : Tensor
+        Shape ``(edges, 2)`` each.
+    """
+
+    train: Tensor
+    scored: Tensor
+    known: Tensor
+
+
+def split(edges: Tensor, fraction: float, heldout: str, seed: int) -> Split:
+    """Hold out edges, such that each node keeps one to be trained on.
+
+    Parameters
+    ----------
+    edges : Tensor
+        All of them, shape ``(edges, 2)``.
+    fraction : float
+        Part to hold out for the test; at 0 all are trained on and scored, which is reconstruction.
+    heldout : {"test", "validation"}
+        For validation a tenth of what is left is held out and scored, and nothing of the test edges is used.
+    seed : int
+        Chooses.
+    """
+    if fraction == 0:
+        return Split(edges, edges, edges)
+    generator = np.random.default_rng([seed, 5])
+    test, rest = _hold_out(edges, fraction, generator)
+    if heldout == "test":
+        return Split(rest, test, edges)
+    scored, train = _hold_out(rest, VALIDATION, generator)
+    return Split(train, scored, rest)
+
+
+def _hold_out(edges: Tensor, fraction: float, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
+    left = np.bincount(edges[:, 0])
+    out = np.zeros(len(edges), dtype=bool)
+    wanted = round(fraction * len(edges))
+    for i in generator.permutation(len(edges)):
+        if wanted == 0:
+            break
+        node = int(edges[i, 0])
+        if left[node] > 1:
+            left[node] -= 1
+            out[i] = True
+            wanted -= 1
+    chosen = torch.from_numpy(out)
+    return edges[chosen], edges[~chosen]
+
+
+class _Negatives:
+    """Nodes that a node is not known to be a kind of, drawn uniformly."""
+
+    def __init__(self, train: Tensor, nodes: int) -> None:
+        self.nodes = nodes
+        self.codes = (train[:, 0] * nodes + train[:, 1]).sort().values
+
+    def __call__(self, edges: Tensor, generator: torch.Generator) -> Tensor:
+        """The edges with negatives behind, shape ``(edges, 2 + NEGATIVES)``; -1 where a draw was no negative."""
+        drawn = torch.randint(self.nodes, (len(edges), NEGATIVES), generator=generator)
+        codes = edges[:, :1] * self.nodes + drawn
+        place = torch.searchsorted(self.codes, codes).clamp(max=len(self.codes) - 1)
+        wrong = (self.codes[place] == codes) | (drawn == edges[:, :1])
+        return torch.cat([edges, drawn.masked_fill(wrong, -1)], 1)
+
+
+def embedding(trial: Trial, hierarchy: Hierarchy, batch_size: int) -> Problem:
+    """A hierarchy, a point for each of its nodes, and the loss of eq. 5 with 50 negatives.
+
+    Parameters
+    ----------
+    trial : Trial
+        Its manifold, size (the dimension), seed and what is held out.
+    hierarchy : Hierarchy
+        What to embed.
+    batch_size : int
+        Edges of a step.
+
+    Returns
+    -------
+    Problem
+        Scored by mean rank and mean average precision (MAP).
+    """
+    edges = split(hierarchy.edges, trial.fraction, trial.heldout, trial.seed)
+    nodes = len(hierarchy.names)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = Embedding(nodes, trial.size, MANIFOLDS[trial.manifold]()).to(device)
+    negatives = _Negatives(edges.train, nodes)
+
+    def with_negatives(chosen: Tensor, generator: torch.Generator) -> Batch:
+        lines = negatives(chosen, generator).to(device)
+        return lines, torch.zeros(len(lines), dtype=torch.long, device=device)
+
+    def batches(epoch: int) -> Iterator[Batch]:
+        generator = torch.Generator().manual_seed(1_000_003 * trial.seed + epoch)
+        for chosen in torch.randperm(len(edges.train), generator=generator).split(batch_size):
+            yield with_negatives(edges.train[chosen], generator)
+
+    generator = torch.Generator().manual_seed(trial.seed)
+    measured = edges.train[torch.randperm(len(edges.train), generator=generator)[:MEASURED]]
+    return Problem(
+        model,
+        nn.CrossEntropyLoss(),
+        batches,
+        lambda: ranking(model.distances, nodes, edges.scored.to(device), edges.known.to(device)),
+        with_negatives(measured, generator),
+        _burn_in_then_fall,
+    )
+
+
+def _burn_in_then_fall(progress: float) -> float:
+    return BURN_IN_RATE if progress < BURN_IN else min(1.0, 2 * (1 - progress))
+
+
+def mammals(trial: Trial) -> Problem:
+    """The kinds of mammal."""
+    return embedding(trial, load_hierarchy("mammals"), 512)
+
+
+def nouns(trial: Trial) -> Problem:
+    """All nouns of WordNet."""
+    return embedding(trial, load_hierarchy("nouns"), 4096)

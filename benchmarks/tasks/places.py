@@ -1,0 +1,63 @@
+"""Manifolds of the tasks by name, and how far a parameter is off its own."""
+
+from __future__ import annotations
+
+import geoopt
+import torch
+from torch import Tensor, nn
+
+import rsam
+
+__all__ = ["MANIFOLDS", "TOLERANCE", "violation", "worst_violation"]
+
+MANIFOLDS = {
+    "poincare": geoopt.PoincareBall,
+    "lorentz": geoopt.Lorentz,
+    "stiefel": geoopt.EuclideanStiefel,
+    "canonical": rsam.geometry.CanonicalStiefel,
+    "spd": geoopt.SymmetricPositiveDefinite,
+}
+#: What counts as on the manifold: the rounding of some thousand steps in single precision.
+TOLERANCE = 1e-4
+
+
+@torch.no_grad()
+def violation(parameter: Tensor, manifold: geoopt.Manifold) -> float:
+    """How far off its manifold a parameter is, by the equation that defines the manifold.
+
+    Parameters
+    ----------
+    parameter : Tensor
+        Points.
+    manifold : geoopt.Manifold
+        One of :data:`MANIFOLDS`.
+
+    Returns
+    -------
+    float
+        0 on the manifold; infinite where an inequality is violated or a number is not finite.
+    """
+    point = parameter.detach().double()
+    if not torch.isfinite(point).all():
+        return float("inf")
+    if isinstance(manifold, geoopt.Stiefel):
+        return float(
+            (point.mT @ point - torch.eye(point.shape[-1], dtype=point.dtype, device=point.device)).abs().max()
+        )
+    if isinstance(manifold, geoopt.SymmetricPositiveDefinite):
+        if torch.linalg.eigvalsh(point).min() <= 0:
+            return float("inf")
+        return float((point - point.mT).abs().max() / point.abs().max())
+    if isinstance(manifold, geoopt.Lorentz):
+        time, space = point[..., 0], point[..., 1:]
+        # relative to the terms, whose difference it is
+        residual = (time.square() - space.square().sum(-1) - manifold.k.double()).abs() / time.square()
+        return float(residual.max()) if (time > 0).all() else float("inf")
+    if isinstance(manifold, geoopt.PoincareBall):
+        return 0.0 if (manifold.c.double() * point.square().sum(-1) < 1).all() else float("inf")
+    raise TypeError(f"no equation for {type(manifold).__name__}; add one here")
+
+
+def worst_violation(model: nn.Module) -> float:
+    """The largest over the parameters on manifolds."""
+    return max((violation(p, p.manifold) for p in model.parameters() if hasattr(p, "manifold")), default=0.0)

@@ -1,0 +1,53 @@
+"""An Elman network with an orthogonal recurrent matrix."""
+
+from __future__ import annotations
+
+import geoopt
+import torch
+from torch import Tensor, nn
+
+__all__ = ["OrthogonalRNN"]
+
+
+class OrthogonalRNN(nn.Module):
+    """``h' = modReLU(W h + V x)`` with orthogonal ``W``, and a linear layer on the last states.
+
+    The nonlinearity keeps signs and adds a bias to magnitudes (Arjovsky et al. 2016, eq. 8, for real numbers), which
+    at a bias of 0 is the identity, so that nothing is lost over time at first.
+
+    Parameters
+    ----------
+    inputs, width, outputs : int
+        Of a step.
+    manifold : geoopt.Manifold
+        A Stiefel manifold: the metric that ``W`` moves in.
+    last : int
+        How many states are read, at the end of the sequence.
+
+    Attributes
+    ----------
+    recurrent : geoopt.ManifoldParameter
+        ``W``, shape ``(width, width)``; at first plane rotations by random angles (Henaff et al. 2016).
+    """
+
+    def __init__(self, inputs: int, width: int, outputs: int, manifold: geoopt.Manifold, last: int = 1) -> None:
+        super().__init__()
+        self.last = last
+        self.input = nn.Linear(inputs, width, bias=False)
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.output = nn.Linear(width, outputs)
+        angles = torch.empty(width // 2).uniform_(-torch.pi, torch.pi)
+        turns = torch.stack([torch.stack([a.cos(), -a.sin(), a.sin(), a.cos()]).view(2, 2) for a in angles])
+        self.recurrent = geoopt.ManifoldParameter(torch.block_diag(*turns), manifold=manifold)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs ``(n, outputs, last)`` of ``(n, steps, inputs)``; without the last axis if ``last`` is 1."""
+        driven = self.input(x)
+        state = driven.new_zeros(len(x), self.bias.shape[0])
+        states = []
+        for step in range(x.shape[1]):
+            state = driven[:, step] + state @ self.recurrent.mT
+            state = state.sign() * (state.abs() + self.bias).relu()
+            states.append(state)
+        outputs = self.output(torch.stack(states[-self.last :], 1)).mT
+        return outputs.squeeze(2) if self.last == 1 else outputs

@@ -1,0 +1,113 @@
+"""The copying and the adding problem (Hochreiter and Schmidhuber 1997), and images row by row.
+
+The first two are learnt from a fixed set of sequences, not from an endless stream, so that there is something to
+generalise from; they are scored on new sequences of the same length, and on longer ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.data import hold_out_validation, load
+from benchmarks.tasks.places import MANIFOLDS
+from benchmarks.tasks.problem import Batch, Problem
+from benchmarks.tasks.recurrent.cell import OrthogonalRNN
+from benchmarks.tasks.scoring import accuracy, cosine
+from benchmarks.tasks.trial import Trial
+
+__all__ = ["add", "adding", "copy", "copying", "rows"]
+
+TRAIN, HELDOUT, BATCH, MEASURED = 2000, 1000, 100, 200
+#: The copying problem: symbols, how many are to be remembered, and for how long.
+SYMBOLS, REMEMBERED, DELAY = 8, 10, 30
+#: Steps of the adding problem.
+STEPS = 30
+
+
+def copy(count: int, delay: int, generator: torch.Generator) -> Batch:
+    """Sequences of the copying problem.
+
+    Returns
+    -------
+    tuple of Tensor
+        One-hot inputs ``(count, delay + 20, 10)``: symbols, blanks, a signal, blanks; and the symbols ``(count, 10)``.
+    """
+    symbols = torch.randint(SYMBOLS, (count, REMEMBERED), generator=generator)
+    sequence = torch.full((count, delay + 2 * REMEMBERED), SYMBOLS)
+    sequence[:, :REMEMBERED] = symbols
+    sequence[:, -REMEMBERED] = SYMBOLS + 1
+    return nn.functional.one_hot(sequence, SYMBOLS + 2).float(), symbols
+
+
+def add(count: int, steps: int, generator: torch.Generator) -> Batch:
+    """Sequences of the adding problem.
+
+    Returns
+    -------
+    tuple of Tensor
+        Inputs ``(count, steps, 2)``: numbers in [0, 1), and marks on one number in each half; and the sums of the
+        marked ones ``(count, 1)``.
+    """
+    numbers = torch.rand(count, steps, generator=generator)
+    marks = torch.zeros(count, steps)
+    half = steps // 2
+    first = torch.randint(half, (count, 1), generator=generator)
+    second = torch.randint(half, steps, (count, 1), generator=generator)
+    marks.scatter_(1, torch.cat([first, second], 1), 1.0)
+    return torch.stack([numbers, marks], 2), (numbers * marks).sum(1, keepdim=True)
+
+
+def copying(trial: Trial) -> Problem:
+    """Remember ten symbols over 30 steps; scored over 30 and over 60."""
+    made = _generator(trial, 0)
+    train = copy(TRAIN, DELAY, made)
+    made = _generator(trial, 1)
+    sets = {"": copy(HELDOUT, DELAY, made), "long_": copy(HELDOUT, 2 * DELAY, made)}
+    model = OrthogonalRNN(SYMBOLS + 2, trial.size, SYMBOLS, MANIFOLDS[trial.manifold](), last=REMEMBERED)
+    return _problem(trial, model, nn.CrossEntropyLoss(), train, lambda: accuracy(model, {**sets, "train_": train}))
+
+
+def adding(trial: Trial) -> Problem:
+    """Add two of 30 numbers; scored by mean squared error over 30 and over 60."""
+    made = _generator(trial, 0)
+    train = add(TRAIN, STEPS, made)
+    made = _generator(trial, 1)
+    sets = {"": add(HELDOUT, STEPS, made), "long_": add(HELDOUT, 2 * STEPS, made), "train_": train}
+    model = OrthogonalRNN(2, trial.size, 1, MANIFOLDS[trial.manifold]())
+
+    @torch.no_grad()
+    def scores() -> dict[str, float]:
+        return {f"{prefix}error": float((model(x) - y).square().mean()) for prefix, (x, y) in sets.items()}
+
+    return _problem(trial, model, nn.MSELoss(), train, scores)
+
+
+def rows(trial: Trial) -> Problem:
+    """Fashion-MNIST mini, a row of an image a step."""
+    data = load("fashion_mnist_mini")
+    if trial.heldout == "validation":
+        data = hold_out_validation(data, 0.2, trial.seed)
+    train = data.train_images[:, 0], data.train_labels
+    sets = {"": (data.heldout_images[:, 0], data.heldout_labels), "train_": train}
+    model = OrthogonalRNN(28, trial.size, data.classes, MANIFOLDS[trial.manifold]())
+    return _problem(trial, model, nn.CrossEntropyLoss(), train, lambda: accuracy(model, sets))
+
+
+def _generator(trial: Trial, part: int) -> torch.Generator:
+    """Of the sequences to train on (part 0) and to score: others for validation than for the test."""
+    return torch.Generator().manual_seed(4 * trial.seed + part + 2 * (part == 1 and trial.heldout == "validation"))
+
+
+def _problem(trial: Trial, model: nn.Module, loss: nn.Module, train: Batch, scores: object) -> Problem:
+    inputs, targets = train
+
+    def batches(epoch: int) -> Iterator[Batch]:
+        shuffle = torch.Generator().manual_seed(1_000_003 * trial.seed + epoch)
+        for chosen in torch.randperm(len(inputs), generator=shuffle).split(BATCH):
+            yield inputs[chosen], targets[chosen]
+
+    measured: tuple[Tensor, Tensor] = inputs[:MEASURED], targets[:MEASURED]
+    return Problem(model, loss, batches, scores, measured, cosine)  # type: ignore[arg-type]

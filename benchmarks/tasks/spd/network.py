@@ -1,0 +1,85 @@
+"""Hand signs from covariance matrices of muscle signals, by a network of SPD features (Huang and Van Gool 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import geoopt
+import torch
+from torch import Tensor, nn
+
+from benchmarks.data.emg import SESSIONS, SIGNS, load_emg
+from benchmarks.tasks.places import MANIFOLDS
+from benchmarks.tasks.problem import Batch, Problem
+from benchmarks.tasks.scoring import accuracy, cosine
+from benchmarks.tasks.trial import Trial
+
+__all__ = ["SPDNetwork", "emg"]
+
+CHANNELS, BATCH, MEASURED = 8, 60, 300
+#: Eigenvalues below are raised to it (their eq. 4).
+FLOOR = 1e-3
+
+
+class SPDNetwork(nn.Module):
+    """Whitening by a learned SPD matrix, a bilinear map on a Stiefel manifold, the matrix logarithm, a linear layer.
+
+    Parameters
+    ----------
+    channels, features, classes : int
+        Sides of the matrices before and after the bilinear map, and outputs.
+    manifold : geoopt.Manifold
+        A Stiefel manifold, for the bilinear map.
+
+    Attributes
+    ----------
+    centre : geoopt.ManifoldParameter
+        The SPD matrix that features are taken relative to, ``(channels, channels)``; the identity at first.
+    bilinear : geoopt.ManifoldParameter
+        Orthonormal columns ``W``, ``(channels, features)``: features are ``W^T X W`` (their eq. 2).
+    """
+
+    def __init__(self, channels: int, features: int, classes: int, manifold: geoopt.Manifold) -> None:
+        super().__init__()
+        spd = geoopt.SymmetricPositiveDefinite()
+        self.centre = geoopt.ManifoldParameter(torch.eye(channels, dtype=torch.float64), manifold=spd)
+        start = torch.linalg.qr(torch.randn(channels, features, dtype=torch.float64))[0].contiguous()
+        self.bilinear = geoopt.ManifoldParameter(start, manifold=manifold)
+        triangle = features * (features + 1) // 2
+        self.head = nn.Linear(triangle, classes, dtype=torch.float64)
+        rows, columns = torch.tril_indices(features, features)
+        self.register_buffer("where", rows * features + columns)
+        # so that the vector is as long as the matrix
+        self.register_buffer("scale", torch.where(rows == columns, 1.0, 2.0**0.5).double())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of SPD matrices ``(n, channels, channels)``."""
+        # congruence by the Cholesky factor of the centre, which moves it to the identity
+        factor = torch.linalg.cholesky(self.centre)
+        x = torch.linalg.solve_triangular(factor, x, upper=False)
+        x = torch.linalg.solve_triangular(factor, x.mT, upper=False)
+        values, vectors = torch.linalg.eigh(self.bilinear.mT @ x @ self.bilinear)
+        logarithm = (vectors * values.clamp(min=FLOOR).log().unsqueeze(-2)) @ vectors.mT
+        return self.head(logarithm.flatten(1)[:, self.where] * self.scale)
+
+
+def emg(trial: Trial) -> Problem:
+    """Train on the first session of each person, and score on the second; one of six repeats for validation."""
+    covariances, signs, sessions, segments = load_emg()
+    first = sessions < SESSIONS.index("mg_s2")
+    # repeats of a session: each a stretch of all five signs
+    repeat = torch.div(segments, len(SIGNS), rounding_mode="floor") % 6
+    held = first & (repeat == trial.seed % 6) if trial.heldout == "validation" else ~first
+    train = first & ~held
+    model = SPDNetwork(CHANNELS, trial.size, len(SIGNS), MANIFOLDS[trial.manifold]())
+    inputs, targets = covariances[train], signs[train]
+    sets = {"": (covariances[held], signs[held]), "train_": (inputs, targets)}
+
+    def batches(epoch: int) -> Iterator[Batch]:
+        shuffle = torch.Generator().manual_seed(1_000_003 * trial.seed + epoch)
+        for chosen in torch.randperm(len(inputs), generator=shuffle).split(BATCH):
+            yield inputs[chosen], targets[chosen]
+
+    chosen = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(trial.seed))[:MEASURED]
+    measured = inputs[chosen], targets[chosen]
+    return Problem(model, nn.CrossEntropyLoss(), batches, lambda: accuracy(model, sets), measured, cosine)

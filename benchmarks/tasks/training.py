@@ -1,0 +1,149 @@
+"""Training a model on a task as a trial says."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import sys
+import threading
+import time
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import rsam
+from benchmarks.runs.training import Diverged
+from benchmarks.tasks.methods import METHODS
+from benchmarks.tasks.places import worst_violation
+from benchmarks.tasks.problem import Batch, Problem
+from benchmarks.tasks.trial import Outcome, Trial
+
+__all__ = ["attempt", "prepare", "train"]
+
+PROBES = 20
+# torch's random state and number of threads are the process's
+_ONE_AT_A_TIME = threading.RLock()
+
+
+def attempt(trial: Trial) -> Outcome:
+    """Train on one thread; the same trial gives the same outcome on the same machine, but for the time it took.
+
+    Parameters
+    ----------
+    trial : Trial
+        What to train.
+
+    Returns
+    -------
+    Outcome
+        What came of it.
+    """
+    began = time.perf_counter()
+    with _ONE_AT_A_TIME:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return train(trial, prepare(trial), began)
+        finally:
+            torch.set_num_threads(threads)
+
+
+def prepare(trial: Trial) -> Problem:
+    """The problem of a trial, its model freshly initialised."""
+    from benchmarks.tasks import TASKS  # which imports this package
+
+    torch.manual_seed(trial.seed)
+    return TASKS[trial.task](trial)
+
+
+def train(trial: Trial, problem: Problem, began: float) -> Outcome:
+    """Train the model of a problem in place.
+
+    Parameters
+    ----------
+    trial : Trial
+        Method, learning rate and epochs.
+    problem : Problem
+        Everything else.
+    began : float
+        When the trial began, in seconds of ``time.perf_counter``.
+
+    Returns
+    -------
+    Outcome
+        What came of it.
+    """
+    method, model = METHODS[trial.method], problem.model
+    optimizer: Any = method.build(model.parameters(), trial)
+    times: list[float] = []
+    losses: list[float] = []
+    diverged = False
+    model.train()
+    for epoch in range(trial.epochs):
+        of_epoch = []
+        batches = list(problem.batches(epoch))
+        for i, batch in enumerate(batches):
+            for group in optimizer.param_groups:
+                group["lr"] = trial.lr * problem.schedule((epoch + i / len(batches)) / trial.epochs)
+            before = time.perf_counter()
+            loss = _step(model, optimizer, problem.loss, batch)
+            times.append(time.perf_counter() - before)
+            if loss is None:
+                diverged = True
+                break
+            of_epoch.append(loss)
+        if diverged:
+            break
+        losses.append(statistics.fmean(of_epoch))
+    model.eval()
+    first = next(model.parameters())
+    scores = {} if diverged else problem.scores()
+    return Outcome(
+        run=trial,
+        diverged=diverged,
+        scores=scores,
+        train_loss=losses,
+        curvature=_curvature(problem, trial.seed) if trial.curvature and not diverged else {},
+        violation=worst_violation(model),
+        gradients=len(times) * method.gradients,
+        seconds_per_step=statistics.median(times),
+        seconds=time.perf_counter() - began,
+        megabytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10),
+        device=torch.cuda.get_device_name() if first.is_cuda else "cpu",
+        torch_version=torch.__version__,
+    )
+
+
+def _step(model: nn.Module, optimizer: Any, loss: nn.Module, batch: Batch) -> float | None:
+    """Take a step; its loss, or None where loss or gradient were not finite."""
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = loss(model(batch[0]), batch[1])
+        if not torch.isfinite(value):
+            raise Diverged
+        value.backward()
+        return value
+
+    try:
+        return float(optimizer.step(closure))
+    except (Diverged, torch.linalg.LinAlgError):  # type: ignore[attr-defined]  # matrices singular to rounding
+        return None
+    except RuntimeError as error:
+        if "finite" not in str(error):  # as rsam's optimizers say
+            raise
+        return None
+
+
+def _curvature(problem: Problem, seed: int) -> dict[str, float]:
+    """Gradient norm, trace and top eigenvalue of the training loss, in the metric."""
+    params = list(problem.model.parameters())
+    hessian = rsam.curvature.RiemannianHessian(problem.model, problem.loss, params, problem.measured)
+    trace = rsam.curvature.trace(hessian, PROBES, seed=seed)
+    return {
+        "gradient_norm": rsam.curvature.gradient_norm(problem.model, problem.loss, params, [problem.measured]),
+        "trace": float(trace),
+        "trace_error": trace.standard_error,
+        "top_eigenvalue": float(rsam.curvature.top_eigenvalues(hessian, rtol=1e-2, seed=seed).values[0]),
+    }
