@@ -6,6 +6,7 @@ best mean over all of them is chosen. None of these seeds serves the final runs.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,7 +46,9 @@ class Protocol:
             raise ValueError("all seeds must differ, those of tuning and of the final runs")
 
     def budget(self, settings: int) -> int:
-        """Tuning runs of a contestant with so many settings."""
+        """Tuning runs of a contestant with so many settings; none where there is no choice."""
+        if settings == 1:
+            return 0
         return settings * len(self.first) + min(self.kept, settings) * len(self.second)
 
 
@@ -96,7 +99,8 @@ def tune(
     Returns
     -------
     dict of K to Tuned
-        The choices; of equal ones that with the better score of the first seeds.
+        The choices; of equal ones that with the better score of the first seeds. Where there is one setting only
+        nothing is trained, and its score is nan.
     """
 
     def scores(chosen: Mapping[K, Sequence[C]], seeds: Sequence[int]) -> dict[K, dict[C, list[float]]]:
@@ -106,6 +110,8 @@ def tune(
 
     if len({len(grid) for grid in settings.values()}) > 1:
         raise ValueError("contestants have grids of different sizes, so they would not be tuned alike")
+    if all(len(grid) == 1 for grid in settings.values()):
+        return {k: Tuned(grid[0], math.nan, {grid[0]: math.nan}, (grid[0],)) for k, grid in settings.items()}
     first = scores(settings, protocol.first)
     best = {
         k: sorted(of_k, key=lambda s, of_k=of_k: -statistics.fmean(of_k[s]))[: protocol.kept]  # type: ignore[misc]

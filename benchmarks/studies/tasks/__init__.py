@@ -1,0 +1,38 @@
+"""Comparisons on tasks that live on manifolds: hyperbolic, orthogonal, symmetric positive definite."""
+
+from benchmarks.runs.tuning import Protocol
+from benchmarks.studies.tasks import cases, disk
+from benchmarks.studies.tasks.study import Extra, TasksStudy
+
+__all__ = ["HYPERBOLIC", "HYPERBOLIC_NOUNS", "RECURRENT", "SPD", "TasksStudy"]
+
+HYPERBOLIC = TasksStudy(
+    name="hyperbolic",
+    summary="mammals of WordNet and few labels in hyperbolic space, 5 seeds; 2 hours on 2 cores",
+    title="Riemannian SAM in hyperbolic space",
+    cases=cases.HYPERBOLIC,
+    little=("mammals-poincare-2-reconstruction", "mammals-lorentz-5-10", "few_labels"),
+    extra=Extra(disk.embed_in_disk, disk.draw),
+)
+HYPERBOLIC_NOUNS = TasksStudy(
+    name="hyperbolic-nouns",
+    summary="the same of all nouns of WordNet, one seed, not tuned",
+    title="Riemannian SAM on all nouns of WordNet",
+    cases=cases.NOUNS,
+    little=("nouns-lorentz-10-reconstruction",),
+    protocol=Protocol(final=(0,)),
+)
+RECURRENT = TasksStudy(
+    name="recurrent",
+    summary="orthogonal recurrent networks: copying, adding, images row by row, 5 seeds; 2 hours on 2 cores",
+    title="Riemannian SAM on orthogonal recurrent networks",
+    cases=cases.RECURRENT,
+    little=("copying-canonical", "adding-stiefel", "rows-stiefel"),
+)
+SPD = TasksStudy(
+    name="spd",
+    summary="a network of SPD features on muscle signals of another session, 5 seeds; a quarter of an hour",
+    title="Riemannian SAM on a network of SPD features",
+    cases=cases.SPD,
+    little=("emg-stiefel", "emg-canonical"),
+)

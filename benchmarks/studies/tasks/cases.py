@@ -1,0 +1,156 @@
+"""On what methods are compared, and what their tuning may choose from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from benchmarks.tasks.methods import METHODS
+from benchmarks.tasks.trial import Trial
+
+__all__ = ["HYPERBOLIC", "NOUNS", "RECURRENT", "SPD", "Case", "Grid"]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Learning rates, and values of the knob: the same number of settings for each method.
+
+    Attributes
+    ----------
+    sgd, adam : tuple of float
+        Learning rates over each base.
+    rho : tuple of float
+        Radii of RSAM, in the metric.
+    projected_rho : tuple of float
+        Radii of the projected ascent, in the ambient space.
+    momentum, beta : tuple of float
+        What the bases are tuned by when alone.
+    """
+
+    sgd: tuple[float, ...]
+    adam: tuple[float, ...]
+    rho: tuple[float, ...]
+    projected_rho: tuple[float, ...]
+    momentum: tuple[float, ...] = (0.0, 0.5, 0.9)
+    beta: tuple[float, ...] = (0.5, 0.9, 0.95)
+
+    def settings(self, method: str) -> list[tuple[float, float]]:
+        """Pairs of learning rate and knob that a method is tried with."""
+        base = METHODS[method].base or method
+        rates = self.sgd if base == "riemannian_sgd" else self.adam
+        if METHODS[method].base:
+            knobs = self.projected_rho if method.startswith("projected") else self.rho
+        else:
+            knobs = self.momentum if base == "riemannian_sgd" else self.beta
+        return [(lr, knob) for lr in rates for knob in knobs]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A task, a manifold and a size.
+
+    Attributes
+    ----------
+    name, label : str
+        For files, and for tables.
+    template : Trial
+        All of a trial but method, seed, learning rate and knob.
+    grid : Grid
+        What tuning may choose from.
+    score : str
+        What is tuned and compared.
+    unit : float
+        What scores are multiplied by in tables.
+    smaller : bool
+        Whether the score is better the smaller it is.
+    tuned_with : str
+        The name of another case, whose settings are taken; empty to tune for itself.
+    """
+
+    name: str
+    label: str
+    template: Trial
+    grid: Grid
+    score: str = "accuracy"
+    unit: float = 100.0
+    smaller: bool = False
+    tuned_with: str = ""
+
+    def trial(self, method: str, lr: float, knob: float) -> Trial:
+        """The final trial of seed 0 at a setting."""
+        return replace(self.template, method=method, lr=lr, knob=knob)
+
+
+def _trial(task: str, **options: object) -> Trial:
+    return Trial(task, "", 0, 0.0, 0.0, curvature=True, **options)  # type: ignore[arg-type]
+
+
+# ---- hyperbolic
+
+_SPACES = {"poincare": "Poincaré ball", "lorentz": "hyperboloid"}
+_HELD_OUT = {0.0: "reconstruction", 0.1: "10 % held out", 0.5: "50 % held out"}
+#: The mean over a batch of 512 edges, each of which moves few of the points: hence rates far above 1.
+_EMBEDDING = Grid((10.0, 30.0, 60.0, 100.0), (0.01, 0.03, 0.06, 0.1), (0.01, 0.03, 0.1), (1e-4, 1e-3, 1e-2))
+
+
+def _embeddings(task: str, spaces: tuple[str, ...], sizes: tuple[int, ...], epochs: int, grid: Grid) -> list[Case]:
+    tuned = 5 if 5 in sizes else sizes[0]
+    found = []
+    for space in spaces:
+        for fraction, label in _HELD_OUT.items():
+            for size in sizes:
+                by = f"{task}-{space}-{tuned}-{'reconstruction' if fraction == 0 else '10'}"
+                name = f"{task}-{space}-{size}-{'reconstruction' if fraction == 0 else round(100 * fraction)}"
+                template = _trial(task, manifold=space, size=size, epochs=epochs, fraction=fraction)
+                text = f"{task}, {_SPACES[space]}, {size} dimensions, {label}"
+                found.append(Case(name, text, template, grid, "map", tuned_with="" if by == name else by))
+    # those that others take their settings from come first
+    return sorted(found, key=lambda case: case.tuned_with != "")
+
+
+HYPERBOLIC = (
+    *_embeddings("mammals", ("poincare", "lorentz"), (5, 2, 10), 100, _EMBEDDING),
+    Case(
+        "few_labels",
+        "digits, ten labels a class, Poincaré ball",
+        _trial("few_labels", manifold="poincare", size=16, epochs=100, momentum=0.9),
+        Grid((0.001, 0.003, 0.01, 0.03), (0.001, 0.003, 0.01, 0.03), (0.02, 0.05, 0.2), (0.02, 0.05, 0.2)),
+    ),
+)
+#: At the settings of one method each: tuning over all nouns would take days.
+NOUNS = tuple(
+    replace(case, grid=Grid((100.0,), (0.03,), (0.01,), (1e-4,), (0.0,), (0.9,)), tuned_with="")
+    for case in _embeddings("nouns", ("lorentz",), (10,), 50, _EMBEDDING)
+)
+
+# ---- recurrent
+
+_METRICS = {"stiefel": "Euclidean metric", "canonical": "canonical metric"}
+_SEQUENCES = Grid((0.003, 0.01, 0.03, 0.1), (0.003, 0.01, 0.03, 0.1), (0.01, 0.05, 0.2), (0.01, 0.05, 0.2))
+RECURRENT = tuple(
+    Case(
+        f"{task}-{metric}",
+        f"{label}, {text}",
+        _trial(task, manifold=metric, size=64, epochs=epochs, momentum=0.9),
+        _SEQUENCES,
+        "error" if task == "adding" else "accuracy",
+        smaller=task == "adding",
+    )
+    for task, label, epochs in (
+        ("copying", "copying over 30 steps", 20),
+        ("adding", "adding over 30 steps", 40),
+        ("rows", "Fashion-MNIST mini row by row", 20),
+    )
+    for metric, text in _METRICS.items()
+)
+
+# ---- symmetric positive definite
+
+SPD = tuple(
+    Case(
+        f"emg-{metric}",
+        f"hand signs in another session, {text}",
+        _trial("emg", manifold=metric, size=6, epochs=30, momentum=0.9),
+        Grid((0.01, 0.03, 0.1, 0.2), (0.001, 0.003, 0.01, 0.03), (0.05, 0.2, 0.8), (0.05, 0.2, 0.8)),
+    )
+    for metric, text in _METRICS.items()
+)

@@ -1,0 +1,84 @@
+"""The hierarchy in the disk, before and after training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+
+from benchmarks.data.wordnet import load_hierarchy
+from benchmarks.studies.tasks.protocol import Entry
+from benchmarks.tasks.methods import METHODS
+from benchmarks.tasks.training import prepare, train
+
+__all__ = ["draw", "embed_in_disk"]
+
+_CASE, _FILE = "mammals-poincare-2-reconstruction", "disk.npz"
+#: Kinds whose descendants have a colour.
+_KINDS = ("carnivore", "ungulate", "rodent", "primate", "cetacean", "bat", "marsupial")
+
+
+def embed_in_disk(cases: Sequence[Sequence[Entry]], directory: Path) -> None:
+    """Train the best method's embedding in two dimensions once more, and keep its points before and after."""
+    entries = next((case for case in cases if case[0].case.name == _CASE), None)
+    if entries is None or (directory / _FILE).exists():
+        return
+    best = max(entries, key=lambda entry: np.nanmean([row.scores.get("map", np.nan) for row in entry.rows]))
+    trial = replace(best.rows[0].run, curvature=False)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        problem = prepare(trial)
+        before = problem.model.points.detach().numpy().copy()  # type: ignore[operator]
+        train(trial, problem, 0.0)
+    finally:
+        torch.set_num_threads(threads)
+    after = problem.model.points.detach().numpy()  # type: ignore[operator]
+    np.savez_compressed(directory / _FILE, before=before, after=after, method=trial.method)
+
+
+def draw(directory: Path) -> str:
+    """Draw the disk; empty where there is none."""
+    path = directory / _FILE
+    if not path.exists():
+        return ""
+    hierarchy = load_hierarchy("mammals")
+    with np.load(path) as file:
+        before, after, method = file["before"], file["after"], str(file["method"])
+    direct = [(node, parent) for node, parents in enumerate(hierarchy.parents) for parent in parents]
+    figure = Figure(figsize=(7, 3.9), layout="constrained")
+    titles = ("before (a thousand times enlarged)", "after training")
+    for axes, points, title in zip(figure.subplots(1, 2), (before * 1000 / np.sqrt(2), after), titles, strict=True):
+        lines = [(points[node], points[parent]) for node, parent in direct]
+        axes.add_collection(LineCollection(lines, colors="grey", linewidths=0.15, alpha=0.5))
+        axes.scatter(*points.T, s=1, color="lightgrey")
+        for i, kind in enumerate(_KINDS):
+            top = hierarchy.names.index(kind)
+            below = hierarchy.edges[hierarchy.edges[:, 1] == top, 0].numpy()
+            axes.scatter(*points[below].T, s=2, color=f"C{i}", label=kind)
+            axes.annotate(kind, points[top], fontsize=5)
+        axes.scatter(*points[hierarchy.root], s=12, color="black", marker="*", label=hierarchy.names[hierarchy.root])
+        axes.add_patch(matplotlib.patches.Circle((0, 0), 1, fill=False, linewidth=0.5))
+        axes.set(xlim=(-1.02, 1.02), ylim=(-1.02, 1.02), aspect="equal", title=title)
+        axes.title.set_fontsize("small")
+        axes.axis("off")
+    figure.legend(
+        *figure.axes[1].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=4,
+        fontsize="x-small",
+        markerscale=3,
+    )
+    with matplotlib.rc_context({"svg.hashsalt": "disk"}):
+        figure.savefig(directory / "disk.svg", metadata={"Date": None})
+    return (
+        "## The mammals in the disk\n\n"
+        f"Two dimensions, reconstruction, {METHODS[method].label}, seed 0: lines join what is directly a kind of "
+        "something with it.\n\n![The mammals in the disk](disk.svg)"
+    )

@@ -1,0 +1,240 @@
+"""The report of a comparison on tasks: tables with paired intervals, and a figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from benchmarks.report.curves import COLOURS
+from benchmarks.report.intervals import Comparison, compare, t_interval
+from benchmarks.report.table import markdown_table
+from benchmarks.runs.tuning import Protocol
+from benchmarks.studies.tasks.protocol import Entry
+from benchmarks.tasks.methods import METHODS
+from benchmarks.tasks.places import TOLERANCE
+
+__all__ = ["against_base", "case_table", "overview", "report"]
+
+_LEGEND = """\
+Mean ± half the 95 % interval (Student's) over the seeds. *minus base*: the first score less that of the same base
+optimizer without the ascent, paired by seed; *p*: of the two-sided paired t-test, times the number of methods with a
+base. Curvature is that of the training loss after training, in the metric of the manifolds: geometric means over the
+seeds of what is positive. *off the manifold*: the largest violation of the equation that defines the manifold, over the
+seeds, at the end of training."""
+
+#: Scores as tables name them.
+_NAMES = {
+    "accuracy": "accuracy, %",
+    "long_accuracy": "twice as long, %",
+    "train_accuracy": "train, %",
+    "error": "squared error × 100",
+    "long_error": "twice as long × 100",
+    "train_error": "train × 100",
+    "map": "MAP, %",
+    "mean_rank": "mean rank",
+}
+_CURVATURE = {"gradient_norm": "gradient norm", "trace": "Hessian trace", "top_eigenvalue": "top eigenvalue"}
+
+
+def report(
+    title: str, cases: Sequence[Sequence[Entry]], missing: Sequence[str], protocol: Protocol, directory: Path
+) -> str:
+    """Write the figure, and say all in Markdown.
+
+    Parameters
+    ----------
+    title : str
+        Of the report.
+    cases : sequence of sequences of Entry
+        Entries of each complete case.
+    missing : sequence of str
+        Labels of the others.
+    protocol : Protocol
+        Seeds.
+    directory : Path
+        Where the figure goes; and ``summary.md``, for the README.
+
+    Returns
+    -------
+    str
+        The report.
+    """
+    summary = "\n\n".join([overview(cases), against_base(cases)])
+    (directory / "summary.md").write_text(summary + "\n", encoding="utf-8")
+    draw_against_base(cases, directory / "minus-base.svg")
+    parts = [f"# {title}", _introduction(cases, missing, protocol), "## Scores", overview(cases)]
+    parts += ["## What the ascent is worth", _WORTH, against_base(cases)]
+    parts += ["![Score minus that of the base](minus-base.svg)"]
+    parts += ["## Case by case", _LEGEND]
+    labels = {case[0].case.name: case[0].case.label for case in cases}
+    for case in cases:
+        by = case[0].case.tuned_with
+        shared = [f"Settings were chosen on: {labels.get(by, by)}."] if by else []
+        parts += [f"### {case[0].case.label}", *shared, case_table(case)]
+    return "\n\n".join(parts)
+
+
+_WORTH = """\
+Score of each method with an ascent minus that of its base without, in points (of errors: their decrease), with
+simultaneous 95 % intervals over all rows of a method (Bonferroni), and p-values corrected alike."""
+
+
+def _introduction(cases: Sequence[Sequence[Entry]], missing: Sequence[str], protocol: Protocol) -> str:
+    rows = [row for case in cases for entry in case for row in entry.rows]
+    settings = len(cases[0][0].tuned.scores)
+    worst = max(row.violation for row in rows)
+    off = sum(row.violation > TOLERANCE for row in rows)
+    chosen = (
+        f"Learning rate and one knob of each method were chosen on validation data from {settings} settings, all with "
+        f"{len(protocol.first)} seed, the best {min(protocol.kept, settings)} with {len(protocol.second)} more; the "
+        "same for every method, with other seeds than those reported. "
+        if settings > 1
+        else "Settings were not tuned. "
+    )
+    kept = "All stayed on their manifolds" if not off else f"**{off} left their manifolds**"
+    text = (
+        f"{len(rows)} final trials, {len(protocol.final)} seeds a method and case. {chosen}"
+        "Methods of a seed share initial weights, data, batches and negative samples. An ascent costs a second "
+        f"gradient evaluation a step. {kept}: the largest violation at the end of a trial is {worst:.1e} (allowed: "
+        f"{TOLERANCE:g}). torch {', '.join(sorted({row.torch_version for row in rows}))}, "
+        f"{', '.join(sorted({row.device for row in rows}))}; at most {max(row.megabytes for row in rows):.0f} MB."
+    )
+    return text + (f" Not complete yet: {'; '.join(missing)}." if missing else "")
+
+
+def values(entry: Entry, score: str = "") -> list[float]:
+    """A score of each seed, as tables show it; nan of trials that diverged."""
+    name = score or entry.case.score
+    unit = 1.0 if name == "mean_rank" else entry.case.unit
+    return [unit * row.scores.get(name, math.nan) for row in entry.rows]
+
+
+def improvement(entry: Entry, base: Entry) -> list[float]:
+    """How much better than its base a method is, seed by seed."""
+    sign = -1 if entry.case.smaller else 1
+    return [sign * (a - b) for a, b in zip(values(entry), values(base), strict=True)]
+
+
+def _known(numbers: Sequence[float]) -> list[float]:
+    return [number for number in numbers if not math.isnan(number)]
+
+
+def _mean(numbers: Sequence[float], spec: str) -> str:
+    known = _known(numbers)
+    return f"{t_interval(known):{spec}}" if known else "diverged"
+
+
+def overview(cases: Sequence[Sequence[Entry]]) -> str:
+    """The score of every method on every case."""
+    rows = [
+        (case[0].case.label, _NAMES[case[0].case.score], *(_mean(values(entry), ".1f") for entry in case))
+        for case in cases
+    ]
+    return markdown_table(("case", "score", *(METHODS[entry.method].label for entry in cases[0])), rows)
+
+
+def _compared(cases: Sequence[Sequence[Entry]], method: str) -> list[Comparison | None]:
+    """A method with its base, on each case; None where too few seeds did not diverge."""
+    found = []
+    for case in cases:
+        of = {entry.method: entry for entry in case}
+        known = _known(improvement(of[method], of[METHODS[method].base]))
+        found.append(compare(known, len(cases)) if len(known) > 1 else None)
+    return found
+
+
+def against_base(cases: Sequence[Sequence[Entry]]) -> str:
+    """What the ascent is worth, with simultaneous intervals over the cases."""
+    methods = [name for name, method in METHODS.items() if method.base]
+    columns = [[_shown(c) for c in _compared(cases, method)] for method in methods]
+    rows = [(case[0].case.label, *cells) for case, cells in zip(cases, zip(*columns, strict=True), strict=True)]
+    return markdown_table(("case", *(METHODS[method].label for method in methods)), rows)
+
+
+def _shown(comparison: Comparison | None) -> str:
+    if comparison is None:
+        return "diverged"
+    return f"{comparison.simultaneous:.2f} (p {_p(comparison.p)})"
+
+
+def _p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def case_table(entries: Sequence[Entry]) -> str:
+    """Methods on a case."""
+    of = {entry.method: entry for entry in entries}
+    score = entries[0].case.score
+    scores = [score, *(name for name in _NAMES if name != score and name in _all_scores(entries))]
+    sharp = sum(bool(METHODS[name].base) for name in of)
+    rows = []
+    for name, entry in of.items():
+        method = METHODS[name]
+        known = _known(improvement(entry, of[method.base])) if method.base else []
+        against = compare(known, sharp) if len(known) > 1 else None
+        lr, knob = entry.tuned.setting.lr, entry.tuned.setting.knob
+        rows.append(
+            (
+                method.label,
+                *(_mean(values(entry, s), ".2f") for s in scores),
+                "" if against is None else f"{against.interval:.2f}",
+                "" if against is None else _p(against.p),
+                *(f"{_geometric([row.curvature.get(c, math.nan) for row in entry.rows]):.3g}" for c in _CURVATURE),
+                f"{lr:g}",
+                f"{method.knob} {knob:g}",
+                f"{max(row.violation for row in entry.rows):.0e}",
+                f"{1000 * median(row.seconds_per_step for row in entry.rows):.1f}",
+                str(sum(row.diverged for row in entry.rows) or ""),
+            )
+        )
+    header = (
+        "method", *(_NAMES[s] for s in scores), "minus base", "p", *_CURVATURE.values(), "lr", "knob",
+        "off the manifold", "ms a step", "diverged",
+    )  # fmt: skip
+    return markdown_table(header, rows)
+
+
+def _all_scores(entries: Sequence[Entry]) -> set[str]:
+    return {name for entry in entries for row in entry.rows for name in row.scores}
+
+
+def _geometric(numbers: Sequence[float]) -> float:
+    known = [number for number in numbers if number > 0]
+    return float(np.exp(np.mean(np.log(known)))) if known else math.nan
+
+
+def draw_against_base(cases: Sequence[Sequence[Entry]], path: Path) -> None:
+    """Draw what the ascent is worth on each case, with its simultaneous interval."""
+    methods = [name for name, method in METHODS.items() if method.base]
+    figure = Figure(figsize=(7, 1.2 + 0.5 * len(cases)), layout="constrained")
+    axes = figure.subplots()
+    for i, method in enumerate(methods):
+        for place, comparison in enumerate(_compared(cases, method)):
+            if comparison is not None:
+                interval = comparison.simultaneous
+                axes.errorbar(
+                    interval.mean,
+                    place + 0.18 * (i - (len(methods) - 1) / 2),
+                    xerr=interval.half_width,
+                    fmt="o",
+                    color=COLOURS[i],
+                    markersize=3.5,
+                    capsize=2,
+                    label=METHODS[method].label,
+                )
+    axes.axvline(0, color="grey", linewidth=0.8)
+    axes.set_yticks(range(len(cases)), [case[0].case.label for case in cases], fontsize="small")
+    axes.invert_yaxis()
+    axes.grid(alpha=0.3, axis="x")
+    axes.set_xlabel("better than the base by, points")
+    handles, labels = axes.get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    figure.legend(unique.values(), unique.keys(), loc="outside upper center", ncols=2, fontsize="small")
+    with matplotlib.rc_context({"svg.hashsalt": path.stem}):
+        figure.savefig(path, metadata={"Date": None})

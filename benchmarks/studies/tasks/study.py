@@ -1,0 +1,140 @@
+"""Comparisons on tasks that live on manifolds."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from benchmarks.runs.parallel import Workers, collect
+from benchmarks.runs.results import Results
+from benchmarks.runs.tuning import Protocol
+from benchmarks.studies.study import NothingToReport
+from benchmarks.studies.tasks.cases import Case, Grid
+from benchmarks.studies.tasks.protocol import Entry, compete, count
+from benchmarks.studies.tasks.report import report
+from benchmarks.tasks.training import attempt
+from benchmarks.tasks.trial import Outcome, Trial
+
+__all__ = ["TasksStudy"]
+
+
+class _NotYet(Exception):
+    """A row is missing."""
+
+
+@dataclass(frozen=True)
+class Extra:
+    """What a study draws beside its tables.
+
+    Attributes
+    ----------
+    run : callable
+        Takes the entries and the directory, and keeps there what it needs; called once all is trained.
+    report : callable
+        Takes the directory; returns Markdown, after writing figures there.
+    """
+
+    run: Callable[[Sequence[Sequence[Entry]], Path], None]
+    report: Callable[[Path], str]
+
+
+@dataclass(frozen=True)
+class TasksStudy:
+    """Compares RSAM with its base optimizers on several cases.
+
+    Attributes
+    ----------
+    name, summary : str
+        See :class:`~benchmarks.studies.study.Study`.
+    title : str
+        Of the report.
+    cases : tuple of Case
+        On what; those that others take their settings from come before these.
+    little : tuple of str
+        Names of the cases for :meth:`quick`.
+    protocol : Protocol
+        Seeds.
+    extra : Extra, optional
+        What else is drawn.
+    """
+
+    name: str
+    summary: str
+    title: str
+    cases: tuple[Case, ...]
+    little: tuple[str, ...]
+    protocol: Protocol = field(default_factory=lambda: Protocol(kept=3, second=(1001, 1002), final=tuple(range(5))))
+    extra: Extra | None = None
+
+    def run(self, directory: Path, workers: Workers) -> None:
+        """Train what is missing, case by case."""
+        results = self._results(directory)
+        seen: set[Trial] = set()
+        with tqdm(total=count(self.cases, self.protocol), unit="trial", file=sys.stderr, smoothing=0) as bar:
+
+            def train(trials: Sequence[Trial]) -> list[Outcome]:
+                new = [trial for trial in trials if trial not in seen]  # cases share tuning
+                seen.update(new)
+                collect(new, attempt, results, workers, bar=bar)
+                found = results.find(trials)
+                return [found[trial] for trial in trials]
+
+            for case in self.cases:
+                bar.set_description(case.name)
+                compete(case, self._tuned_with(case), train, self.protocol)
+        if self.extra is not None:
+            self.extra.run(self.entries(directory)[0], directory)
+
+    def entries(self, directory: Path) -> tuple[list[list[Entry]], list[str]]:
+        """Entries of each case that is complete, and labels of the other cases."""
+        found = self._results(directory)
+
+        def find(trials: Sequence[Trial]) -> list[Outcome]:
+            rows = found.find(trials)
+            if len(rows) < len(set(trials)):
+                raise _NotYet
+            return [rows[trial] for trial in trials]
+
+        complete, missing = [], []
+        for case in self.cases:
+            try:
+                complete.append(compete(case, self._tuned_with(case), find, self.protocol))
+            except _NotYet:
+                missing.append(case.label)
+        return complete, missing
+
+    def report(self, directory: Path) -> str:
+        """Report on the cases that are complete; the others are named."""
+        complete, missing = self.entries(directory)
+        if not complete:
+            raise NothingToReport(f"{self._results(directory).path} has no complete case")
+        text = report(self.title, complete, missing, self.protocol, directory)
+        return text if self.extra is None else f"{text}\n\n{self.extra.report(directory)}"
+
+    def quick(self) -> TasksStudy:
+        """Some cases, few epochs, two settings, two seeds."""
+        cases = tuple(
+            replace(case, grid=_corner(case.grid), template=_short(case.template), tuned_with="")
+            for case in self.cases
+            if case.name in self.little
+        )
+        protocol = Protocol(first=(1000,), kept=1, second=(1001,), final=(0, 1))
+        return replace(self, cases=cases, protocol=protocol)
+
+    def _tuned_with(self, case: Case) -> Case:
+        return next(other for other in self.cases if other.name == (case.tuned_with or case.name))
+
+    def _results(self, directory: Path) -> Results[Outcome]:
+        return Results(directory / "trials.jsonl", Outcome)
+
+
+def _corner(grid: Grid) -> Grid:
+    return Grid(grid.sgd[1:2], grid.adam[1:2], grid.rho[:2], grid.projected_rho[:2], grid.momentum[:2], grid.beta[:2])
+
+
+def _short(trial: Trial) -> Trial:
+    return replace(trial, epochs=max(2, trial.epochs // 20))
