@@ -44,7 +44,9 @@ def attempt(trial: Trial) -> Outcome:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            return train(trial, prepare(trial), began)
+            # geoopt's stereographic functions are compiled while they run, and round otherwise once they are
+            with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+                return train(trial, prepare(trial), began)
         finally:
             torch.set_num_threads(threads)
 
@@ -127,7 +129,7 @@ def _step(model: nn.Module, optimizer: Any, loss: nn.Module, batch: Batch) -> fl
         return value
 
     try:
-        return float(optimizer.step(closure))
+        return float(optimizer.step(closure).detach())
     except (Diverged, torch.linalg.LinAlgError):  # type: ignore[attr-defined]  # matrices singular to rounding
         return None
     except RuntimeError as error:

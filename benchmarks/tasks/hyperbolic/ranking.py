@@ -46,11 +46,11 @@ def ranking(distances: Callable[[Tensor], Tensor], nodes: int, scored: Tensor, k
         wrong = distance.clone()
         wrong[torch.arange(len(some), device=some.device), some] = torch.inf
         of_known = _within(known, some)
-        wrong[torch.searchsorted(some, of_known[:, 0]), of_known[:, 1]] = torch.inf
+        wrong[torch.searchsorted(some, of_known[:, 0].contiguous()), of_known[:, 1]] = torch.inf
         wrong = wrong.sort(1).values
 
         edges = _within(by_start, some)
-        rows = torch.searchsorted(some, edges[:, 0])
+        rows = torch.searchsorted(some, edges[:, 0].contiguous())
         counts = torch.bincount(rows, minlength=len(some))
         columns = torch.arange(len(edges), device=rows.device) - (counts.cumsum(0) - counts)[rows]
         # a row a node, its scored edges by distance, infinity behind

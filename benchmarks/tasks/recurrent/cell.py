@@ -38,7 +38,8 @@ class OrthogonalRNN(nn.Module):
         self.output = nn.Linear(width, outputs)
         angles = torch.empty(width // 2).uniform_(-torch.pi, torch.pi)
         turns = torch.stack([torch.stack([a.cos(), -a.sin(), a.sin(), a.cos()]).view(2, 2) for a in angles])
-        self.recurrent = geoopt.ManifoldParameter(torch.block_diag(*turns), manifold=manifold)
+        fixed = [torch.ones(1, 1)] * (width % 2)
+        self.recurrent = geoopt.ManifoldParameter(torch.block_diag(*turns, *fixed), manifold=manifold)
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs ``(n, outputs, last)`` of ``(n, steps, inputs)``; without the last axis if ``last`` is 1."""

@@ -50,7 +50,7 @@ class SPDNetwork(nn.Module):
         rows, columns = torch.tril_indices(features, features)
         self.register_buffer("where", rows * features + columns)
         # so that the vector is as long as the matrix
-        self.register_buffer("scale", torch.where(rows == columns, 1.0, 2.0**0.5).double())
+        self.register_buffer("scale", (2.0 - (rows == columns).double()).sqrt())
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of SPD matrices ``(n, channels, channels)``."""

@@ -1,0 +1,107 @@
+"""That the network of SPD features computes what the paper says, and is scored on sessions that it has not seen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+
+from benchmarks.data.emg import load_emg
+from benchmarks.tasks.places import MANIFOLDS
+from benchmarks.tasks.spd.network import FLOOR, SPDNetwork, emg
+from benchmarks.tasks.trial import Trial
+
+
+def network(features: int = 3) -> SPDNetwork:
+    torch.manual_seed(0)
+    return SPDNetwork(4, features, 2, MANIFOLDS["stiefel"]())
+
+
+def matrices(count: int = 3) -> torch.Tensor:
+    factor = torch.randn(count, 4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    return factor @ factor.mT / 6 + 0.1 * torch.eye(4, dtype=torch.float64)
+
+
+def test_that_logits_are_linear_in_the_logarithm_of_the_bilinear_map() -> None:
+    model = network()
+    with torch.no_grad():
+        model.centre.copy_(matrices(1)[0])
+    root = np.linalg.cholesky(model.centre.detach().numpy())
+    w = model.bilinear.detach().numpy()
+    expected = []
+    for x in matrices().numpy():
+        white = np.linalg.solve(root, np.linalg.solve(root, x).T)
+        logarithm = scipy.linalg.logm(w.T @ white @ w)
+        rows, columns = np.tril_indices(3)
+        vector = logarithm[rows, columns] * np.where(rows == columns, 1, np.sqrt(2))
+        expected.append(model.head.weight.detach().numpy() @ vector + model.head.bias.detach().numpy())
+    np.testing.assert_allclose(model(matrices()).detach(), expected, rtol=0, atol=1e-12)
+
+
+def test_that_the_feature_vector_is_as_long_as_the_matrix() -> None:
+    model = network(4)
+    vectors = []
+    model.head.register_forward_pre_hook(lambda _, inputs: vectors.append(inputs[0]))
+    model(matrices())
+    # with a square orthogonal map the norm of the logarithm is that of the matrix itself
+    expected = [np.linalg.norm(scipy.linalg.logm(x)) for x in matrices().numpy()]
+    np.testing.assert_allclose(vectors[0].detach().norm(dim=1), expected, rtol=1e-12)
+
+
+def test_that_small_eigenvalues_are_raised() -> None:
+    model = network(4)
+    values = []
+    model.head.register_forward_pre_hook(lambda _, inputs: values.append(inputs[0]))
+    flat = torch.diag(torch.tensor([1.0, 1.0, 1.0, 1e-12], dtype=torch.float64))
+    model(flat[None])
+    assert float(values[0].detach().norm()) == pytest.approx(abs(np.log(FLOOR)), rel=1e-6)
+
+
+def trial(seed: int = 0, heldout: str = "test") -> Trial:
+    return Trial("emg", "rsam", seed, 0.1, 0.1, manifold="stiefel", size=6, heldout=heldout)  # type: ignore[arg-type]
+
+
+def places_of(covariances: torch.Tensor) -> set[int]:
+    """Numbers of the windows that these matrices are of."""
+    where = {row.numpy().tobytes(): i for i, row in enumerate(load_emg()[0])}
+    return {where[row.numpy().tobytes()] for row in covariances}
+
+
+def scored(problem) -> torch.Tensor:
+    seen: list[torch.Tensor] = []
+    handle = problem.model.register_forward_hook(lambda _, inputs, out: seen.append(inputs[0]))
+    problem.scores()
+    handle.remove()
+    return torch.cat(seen)
+
+
+def test_that_it_is_trained_on_the_first_sessions_and_tested_on_the_second() -> None:
+    _, _, sessions, _ = load_emg()
+    problem = emg(trial())
+    trained = places_of(torch.cat([x for x, _ in problem.batches(0)]))
+    assert trained == set(torch.nonzero(sessions < 2).flatten().tolist())
+    assert places_of(scored(problem)) - trained == set(torch.nonzero(sessions >= 2).flatten().tolist())
+
+
+def test_that_validation_takes_whole_repeats_of_the_first_sessions() -> None:
+    _, signs, sessions, segments = load_emg()
+    held = []
+    for seed in range(6):
+        problem = emg(trial(seed, "validation"))
+        trained = places_of(torch.cat([x for x, _ in problem.batches(0)]))
+        validated = places_of(scored(problem)) - trained
+        both = sorted(trained | validated)
+        assert all(sessions[both] < 2)
+        assert not {int(segments[i]) for i in trained} & {int(segments[i]) for i in validated}
+        assert torch.bincount(signs[sorted(validated)]).tolist() == [40] * 5
+        held.append(validated)
+    # every repeat is held out by one of six seeds
+    assert sum(len(h) for h in held) == len(set().union(*held)) == 1200
+
+
+@pytest.mark.parametrize("place", ["stiefel", "canonical"])
+def test_that_both_kinds_of_parameters_are_on_manifolds(place) -> None:
+    model = SPDNetwork(4, 3, 2, MANIFOLDS[place]())
+    kinds = {name: type(p.manifold) for name, p in model.named_parameters() if hasattr(p, "manifold")}
+    assert kinds == {"centre": MANIFOLDS["spd"], "bilinear": MANIFOLDS[place]}

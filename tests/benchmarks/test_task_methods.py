@@ -1,0 +1,176 @@
+"""That methods for tasks on manifolds do as their names say, and leave parameters where they belong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import geoopt
+import pytest
+import torch
+from torch import nn
+
+import rsam
+from benchmarks.methods.ambient import AmbientSAM
+from benchmarks.tasks.methods import METHODS, ProjectedAscent
+from benchmarks.tasks.places import MANIFOLDS, TOLERANCE, violation, worst_violation
+from benchmarks.tasks.trial import Trial
+
+TRIAL = Trial("none", "", 0, lr=0.1, knob=0.3, momentum=0.5)
+
+
+class Towards(nn.Module):
+    """The squared distance in the ambient space of a point to a fixed one, weighted by coordinate."""
+
+    def __init__(self, point: torch.Tensor, manifold: geoopt.Manifold | None = None) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(point) if manifold is None else geoopt.ManifoldParameter(point, manifold=manifold)
+        generator = torch.Generator().manual_seed(1)
+        self.target = torch.rand(point.shape, generator=generator, dtype=point.dtype)
+        self.slope = 1 + torch.rand(point.shape, generator=generator, dtype=point.dtype)
+
+    def forward(self) -> torch.Tensor:
+        return (self.slope * (self.weights - self.target).square()).sum()
+
+
+def closure_of(model: Towards, optimizer):
+    def closure():
+        optimizer.zero_grad()
+        loss = model()
+        loss.backward()
+        return loss
+
+    return closure
+
+
+def points(name: str) -> torch.Tensor:
+    torch.manual_seed(0)
+    manifold = MANIFOLDS[name]()
+    if name == "spd":
+        return manifold.random(3, 3, dtype=torch.float64)
+    if name in ("stiefel", "canonical"):
+        return torch.linalg.qr(torch.randn(4, 2, dtype=torch.float64))[0].contiguous()
+    return manifold.expmap0(0.3 * torch.randn(3, 2 if name == "poincare" else 3, dtype=torch.float64)).detach()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("place", MANIFOLDS)
+def test_that_every_method_descends_and_stays_on_every_manifold(method, place) -> None:
+    model = Towards(points(place), MANIFOLDS[place]())
+    trial = replace(TRIAL, method=method, lr=0.01, knob=0.01)
+    optimizer = METHODS[method].build(model.parameters(), trial)
+    first = model().item()
+    for _ in range(20):
+        optimizer.step(closure_of(model, optimizer))
+    assert model().item() < first
+    # twenty steps in double precision
+    assert worst_violation(model) < 1e-12
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_that_a_step_evaluates_as_many_gradients_as_it_says(method) -> None:
+    model = Towards(torch.ones(3, dtype=torch.float64))
+    optimizer = METHODS[method].build(model.parameters(), replace(TRIAL, method=method))
+    calls = []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    optimizer.step(closure_of(model, optimizer))
+    assert len(calls) == METHODS[method].gradients
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.base])
+def test_that_the_base_of_a_method_is_its_limit_without_a_radius(name) -> None:
+    found = {}
+    for method in (name, METHODS[name].base):
+        model = Towards(points("stiefel"), MANIFOLDS["stiefel"]())
+        # the knob is the radius of the one, and momentum or beta of the other
+        knob = 1e-12 if method == name else 0.5 if method == "riemannian_sgd" else 0.9
+        optimizer = METHODS[method].build(model.parameters(), replace(TRIAL, method=method, knob=knob))
+        for _ in range(3):
+            optimizer.step(closure_of(model, optimizer))
+        found[method] = model.weights.detach()
+    one, other = found.values()
+    # a radius of 1e-12 moves gradients by as much, and Adam's first steps by their quotients
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-8)
+
+
+def test_that_the_projected_ascent_is_sam_on_plain_parameters() -> None:
+    start = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    ours, peer = Towards(start.clone()), Towards(start.clone())
+    one = ProjectedAscent(rsam.optim.RiemannianSGD(ours.parameters(), lr=0.1, momentum=0.5), 0.3)
+    other = AmbientSAM(peer.parameters(), peer, 0.3, lr=0.1, momentum=0.5)
+    for _ in range(5):
+        one.step(closure_of(ours, one))
+        other.step(closure_of(peer, other))
+    # the same sums in another order
+    torch.testing.assert_close(ours.weights, peer.weights, rtol=1e-13, atol=1e-13)
+
+
+def test_that_the_projected_ascent_looks_at_the_gradient_on_the_manifold() -> None:
+    # on the circle the way up is hand-made: step along the Euclidean gradient, then divide by the length
+    model = Towards(torch.tensor([0.6, 0.8], dtype=torch.float64), geoopt.Sphere())
+    optimizer = ProjectedAscent(rsam.optim.RiemannianSGD(model.parameters(), lr=0.1), 0.3)
+    x, slope, target = model.weights.detach().clone(), model.slope, model.target
+    gradient = 2 * slope * (x - target)
+    up = x + 0.3 * gradient / gradient.norm()
+    up = up / up.norm()
+    there = 2 * slope * (up - target)
+    tangent = there - (x @ there) * x
+    expected = x - 0.1 * tangent
+    optimizer.step(closure_of(model, optimizer))
+    torch.testing.assert_close(model.weights.detach(), expected / expected.norm(), rtol=0, atol=1e-14)
+
+
+def test_that_an_exception_on_the_way_leaves_the_weights() -> None:
+    model = Towards(points("lorentz"), MANIFOLDS["lorentz"]())
+    optimizer = ProjectedAscent(rsam.optim.RiemannianSGD(model.parameters(), lr=0.1), 0.3)
+    before = model.weights.detach().clone()
+    good, calls = closure_of(model, optimizer), []
+
+    def closure():
+        calls.append(model.weights.detach().clone())
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return good()
+
+    with pytest.raises(KeyboardInterrupt):
+        optimizer.step(closure)
+    assert not torch.equal(calls[1], before)
+    assert torch.equal(model.weights, before)
+
+
+# ---- on the manifold
+
+
+@pytest.mark.parametrize("name", MANIFOLDS)
+def test_that_points_satisfy_the_equation_of_their_manifold_and_others_do_not(name) -> None:
+    point = points(name)
+    assert violation(point, MANIFOLDS[name]()) < 1e-14
+    off = -point if name == "spd" else 4 * point if name == "poincare" else 1.1 * point
+    assert violation(off, MANIFOLDS[name]()) > TOLERANCE
+
+
+@pytest.mark.parametrize("name", MANIFOLDS)
+def test_that_a_point_that_is_no_number_is_off_every_manifold(name) -> None:
+    assert violation(points(name) * torch.nan, MANIFOLDS[name]()) == float("inf")
+
+
+def test_that_the_violation_is_what_it_is_called() -> None:
+    column = torch.tensor([[1.0], [0.0]])
+    assert violation(1.1 * column, geoopt.EuclideanStiefel()) == pytest.approx(0.21, abs=1e-6)
+    # -t^2 + x^2 = -1 violated by 3 of t^2 = 4
+    assert violation(torch.tensor([2.0, 0.0]), geoopt.Lorentz()) == pytest.approx(0.75)
+    assert violation(torch.tensor([-1.0, 0.0]), geoopt.Lorentz()) == float("inf")
+    skew = torch.tensor([[2.0, 0.5], [0.0, 2.0]])
+    assert violation(skew, geoopt.SymmetricPositiveDefinite()) == pytest.approx(0.25)
+    with pytest.raises(TypeError, match="Sphere"):
+        violation(column, geoopt.Sphere())
+
+
+# ---- configurations
+
+
+def test_that_keys_tell_trials_apart_and_outlive_new_fields() -> None:
+    trial = Trial("mammals", "rsam", 0, 0.1, 0.2)
+    others = [replace(trial, **{name: value}) for name, value in (("seed", 1), ("size", 3), ("curvature", True))]
+    assert len({trial.key, *(other.key for other in others)}) == 4
+    # fields at their defaults do not count, so that this number may never change
+    assert trial.key == "346031d02728292e"
