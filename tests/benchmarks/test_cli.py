@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.cli import main
+from benchmarks.data import wordnet
 from benchmarks.data.directory import data_directory, may_download
 from benchmarks.runs import cluster
 from benchmarks.runs.parallel import Workers
@@ -159,3 +160,16 @@ def test_that_help_shows_examples(arguments, capsys) -> None:
         main(arguments)
     assert caught.value.code == 0
     assert "python -m benchmarks run quick" in capsys.readouterr().out
+
+
+def test_that_all_nouns_are_an_option_of_the_hyperbolic_study_only(monkeypatch, tmp_path, capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", "quick", "--hierarchy", "nouns"])
+    assert stopped.value.code == 2
+    assert "--hierarchy is an option of the study 'hyperbolic' only" in capsys.readouterr().err
+    monkeypatch.setenv("RSAM_DATA", str(tmp_path / "nowhere"))
+    monkeypatch.setattr(wordnet, "DEBIAN", tmp_path / "not installed")
+    wordnet.load_hierarchy.cache_clear()
+    assert main(["run", "hyperbolic", "--hierarchy", "nouns", "--results", str(tmp_path)]) == 1
+    assert "apt-get install wordnet-base" in capsys.readouterr().err
+    assert (tmp_path / "hyperbolic-nouns").is_dir()

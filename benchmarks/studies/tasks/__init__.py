@@ -1,5 +1,8 @@
 """Comparisons on tasks that live on manifolds: hyperbolic, orthogonal, symmetric positive definite."""
 
+from functools import partial
+
+from benchmarks.data.wordnet import load_hierarchy
 from benchmarks.runs.tuning import Protocol
 from benchmarks.studies.tasks import cases, disk
 from benchmarks.studies.tasks.study import Extra, TasksStudy
@@ -21,6 +24,7 @@ HYPERBOLIC_NOUNS = TasksStudy(
     cases=cases.NOUNS,
     little=("nouns-lorentz-10-reconstruction",),
     protocol=Protocol(final=(0,)),
+    data=partial(load_hierarchy, "nouns"),
 )
 RECURRENT = TasksStudy(
     name="recurrent",

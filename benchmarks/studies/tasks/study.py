@@ -60,6 +60,8 @@ class TasksStudy:
         Seeds.
     extra : Extra, optional
         What else is drawn.
+    data : callable, optional
+        Loads what may not be on this machine, and raises :class:`~benchmarks.data.MissingDataset` then.
     """
 
     name: str
@@ -69,9 +71,12 @@ class TasksStudy:
     little: tuple[str, ...]
     protocol: Protocol = field(default_factory=lambda: Protocol(kept=3, second=(1001, 1002), final=tuple(range(5))))
     extra: Extra | None = None
+    data: Callable[[], object] | None = None
 
     def run(self, directory: Path, workers: Workers) -> None:
         """Train what is missing, case by case."""
+        if self.data is not None:
+            self.data()
         results = self._results(directory)
         seen: set[Trial] = set()
         with tqdm(total=count(self.cases, self.protocol), unit="trial", file=sys.stderr, smoothing=0) as bar:
