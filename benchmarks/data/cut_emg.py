@@ -48,6 +48,8 @@ def cut(source: Path, target: Path) -> None:
         if table.fieldnames != wanted:
             raise ValueError(f"{source}: columns {table.fieldnames} where {wanted} should be")
         for segment, ((sign, session), lines) in enumerate(groupby(table, lambda line: (line["label"], line["exp"]))):
+            if sign not in SIGNS or session not in SESSIONS:
+                raise ValueError(f"{source}, line {table.line_num}: no such sign or session: {sign!r}, {session!r}")
             signal = np.array([[float(line[f"c{i}"]) for i in range(8)] for line in lines])[MARGIN:-MARGIN]
             for start in range(0, len(signal) - WINDOW + 1, WINDOW):
                 covariances.append(np.cov(signal[start : start + WINDOW].T)[rows, columns])

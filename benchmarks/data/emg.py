@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from functools import lru_cache
 from pathlib import Path
 
@@ -40,7 +41,9 @@ def load_emg() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     try:
         with np.load(PATH) as file:
             arrays = [file[name] for name in ("covariances", "signs", "sessions", "segments")]
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        if [a.shape for a in arrays] != [(len(arrays[0]), 36), *[(len(arrays[0]),)] * 3]:
+            raise ValueError(f"arrays of shapes {[a.shape for a in arrays]}")
+    except (OSError, EOFError, KeyError, ValueError, zlib.error, zipfile.BadZipFile) as error:
         raise DatasetError(f"{PATH} is missing or damaged ({error}); get it back with `git checkout {PATH}`") from error
     triangle = torch.from_numpy(arrays[0]).double()
     rows, columns = np.tril_indices(8)

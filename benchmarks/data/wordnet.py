@@ -41,8 +41,15 @@ class Hierarchy:
 
     @cached_property
     def edges(self) -> Tensor:
-        """The transitive closure: pairs of a node and one of its ancestors, shape ``(edges, 2)``, sorted."""
+        """The transitive closure: pairs of a node and one of its ancestors, shape ``(edges, 2)``, sorted.
+
+        Raises
+        ------
+        ValueError
+            If there is a cycle.
+        """
         above: dict[int, frozenset[int]] = {}
+        entered: set[int] = set()
         for start in range(len(self.names)):
             stack = [start]
             while stack:  # not by recursion: some chains are long
@@ -52,7 +59,10 @@ class Hierarchy:
                     direct = self.parents[node]
                     above.setdefault(node, frozenset(direct).union(*(above[p] for p in direct)))
                     stack.pop()
+                elif node in entered:  # back here, and what was waited for is not done
+                    raise ValueError(f"{self.names[node]!r} is a kind of itself")
                 else:
+                    entered.add(node)
                     stack += waiting
         pairs = [(node, ancestor) for node in range(len(self.names)) for ancestor in sorted(above[node])]
         return torch.from_numpy(np.array(pairs, dtype=np.int64).reshape(-1, 2))
@@ -109,7 +119,11 @@ def read_nouns(path: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
     """
     names: dict[str, str] = {}
     parents: dict[str, list[str]] = {}
-    for number_, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: not a file of WordNet ({error}); get the file again") from error
+    for number_, line in enumerate(lines, start=1):
         if line.startswith("  "):  # the licence
             continue
         try:
@@ -139,6 +153,8 @@ def _read_table(path: Path) -> Hierarchy:
     try:
         rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
         parents = tuple(tuple(int(p) for p in row[1].split()) for row in rows)
+        if not rows or not all(0 <= p < len(rows) for above in parents for p in above):
+            raise ValueError("lines are missing")
         return Hierarchy(tuple(row[0] for row in rows), parents)
     except (OSError, IndexError, ValueError) as error:
         raise DatasetError(f"{path} is missing or damaged ({error}); get it back with `git checkout {path}`") from error

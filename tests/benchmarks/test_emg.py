@@ -139,9 +139,6 @@ def test_that_other_tables_are_refused(tmp_path) -> None:
     source = write_table(tmp_path / "emg.csv", [], [*COLUMNS[:-1], "session"])
     with pytest.raises(ValueError, match=r"emg\.csv: columns .*'session'.* where .*'exp'.* should be"):
         cut(source, tmp_path / "cut.npz")
-    source = write_table(tmp_path / "emg.csv", [("lizard", "mg_s1", np.random.default_rng(0).normal(size=(1250, 8)))])
-    with pytest.raises(ValueError, match="lizard"):
-        cut(source, tmp_path / "cut.npz")
     assert not (tmp_path / "cut.npz").exists()
 
 
@@ -182,4 +179,4 @@ def test_that_validation_holds_out_each_repeat_once_and_shows_no_test_session(mo
         # a stretch of each sign, of each person
         assert {(int(signs[i]), int(sessions[i])) for i in held} == {(s, p) for s in range(5) for p in range(2)}
         shown += held
-    assert sorted(shown) == torch.flatnonzero(sessions < 2).tolist()
+    assert sorted(shown) == np.flatnonzero(sessions.numpy() < 2).tolist()

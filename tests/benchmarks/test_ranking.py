@@ -138,3 +138,9 @@ def test_that_known_edges_and_the_node_itself_are_no_wrong_answers() -> None:
     assert found([0, 1]) == {"mean_rank": 2.0, "map": 0.5}
     assert found([0, 1], [0, 2]) == {"mean_rank": 1.0, "map": 1.0}
     assert found([1, 0], [2, 0]) == pytest.approx({"mean_rank": 3.0, "map": 1 / 3})  # the other way round
+
+
+def test_that_an_embedding_in_one_point_ranks_nothing() -> None:
+    # of ten nodes, one is right, one is the node itself, and the eight others are as near
+    found = ranking(lambda some: torch.zeros(len(some), 10), 10, torch.tensor([[0, 1]]), torch.tensor([[0, 1]]))
+    assert found == {"mean_rank": 9.0, "map": pytest.approx(1 / 9)}

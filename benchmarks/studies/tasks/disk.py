@@ -27,10 +27,12 @@ _KINDS = ("carnivore", "ungulate", "rodent", "primate", "cetacean", "bat", "mars
 def embed_in_disk(cases: Sequence[Sequence[Entry]], directory: Path) -> None:
     """Train the best method's embedding in two dimensions once more, and keep its points before and after."""
     entries = next((case for case in cases if case[0].case.name == _CASE), None)
-    if entries is None or (directory / _FILE).exists():
+    if entries is None:
         return
     best = max(entries, key=lambda entry: np.nanmean([row.scores.get("map", np.nan) for row in entry.rows]))
     trial = replace(best.rows[0].run, curvature=False)
+    if _key(directory / _FILE) == trial.key:
+        return
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -40,7 +42,15 @@ def embed_in_disk(cases: Sequence[Sequence[Entry]], directory: Path) -> None:
     finally:
         torch.set_num_threads(threads)
     after = problem.model.points.detach().numpy()  # type: ignore[operator]
-    np.savez_compressed(directory / _FILE, before=before, after=after, method=trial.method)
+    np.savez_compressed(directory / _FILE, before=before, after=after, method=trial.method, key=trial.key)
+
+
+def _key(path: Path) -> str:
+    """What is kept is of this trial."""
+    if not path.exists():
+        return ""
+    with np.load(path) as file:
+        return str(file["key"])
 
 
 def draw(directory: Path) -> str:

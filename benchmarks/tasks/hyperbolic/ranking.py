@@ -57,7 +57,8 @@ def ranking(distances: Callable[[Tensor], Tensor], nodes: int, scored: Tensor, k
         right = distance.new_full((len(some), int(counts.max())), torch.inf)
         right[rows, columns] = distance[rows, edges[:, 1]]
         right = right.sort(1).values
-        nearer = torch.searchsorted(wrong, right.contiguous())  # wrong ones that are strictly nearer
+        # wrong ones that are as near count as nearer: an embedding of all nodes in one point ranks nothing
+        nearer = torch.searchsorted(wrong, right.contiguous(), right=True)
         place = torch.arange(1, right.shape[1] + 1, device=right.device)
         real = place <= counts[:, None]
         ranks.append((nearer + 1)[real])

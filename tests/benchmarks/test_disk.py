@@ -1,0 +1,48 @@
+"""That the picture of the disk shows the embedding of the best method."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from benchmarks.runs.tuning import Tuned
+from benchmarks.studies.tasks import HYPERBOLIC, disk
+from benchmarks.studies.tasks.protocol import Entry
+from benchmarks.tasks.training import attempt, prepare
+
+
+def entries() -> list[Entry]:
+    """Two methods on the case that is drawn, an epoch each; the second is said to be better."""
+    case = next(c for c in HYPERBOLIC.cases if c.template.size == 2 and c.template.fraction == 0)
+    found = []
+    for method, score in (("riemannian_sgd", 0.1), ("riemannian_adam", 0.2)):
+        trial = replace(case.template, method=method, lr=0.1, knob=0.9, epochs=1, curvature=False)
+        found.append(Entry(case, method, Tuned(trial, 0, {}, ()), [replace(attempt(trial), scores={"map": score})]))
+    return found
+
+
+def test_that_the_best_method_is_trained_once_more_and_drawn(monkeypatch, tmp_path) -> None:
+    case = entries()
+    disk.embed_in_disk([case], tmp_path)
+    with np.load(tmp_path / "disk.npz") as file:
+        before, after, method = file["before"], file["after"], str(file["method"])
+    assert method == "riemannian_adam"
+    best = case[1].rows[0].run
+    np.testing.assert_array_equal(before, prepare(best).model.points.detach())  # type: ignore[union-attr, operator]
+    assert np.abs(after - before).max() > 1e-3
+    assert np.linalg.norm(after, axis=1).max() < 1
+
+    monkeypatch.setattr(disk, "train", None)  # it is there already
+    disk.embed_in_disk([case], tmp_path)
+    text = disk.draw(tmp_path)
+    assert "RiemannianAdam" in text and "](disk.svg)" in text
+    first = (tmp_path / "disk.svg").read_bytes()
+    disk.draw(tmp_path)
+    assert (tmp_path / "disk.svg").read_bytes() == first
+
+
+def test_that_without_an_embedding_there_is_no_picture(tmp_path) -> None:
+    disk.embed_in_disk([], tmp_path)
+    assert disk.draw(tmp_path) == ""
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,171 @@
+"""That hierarchies are embedded on the edges they should be, by the loss of the paper, in both models of the space."""
+
+from __future__ import annotations
+
+import geoopt
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.data.wordnet import Hierarchy, load_hierarchy
+from benchmarks.tasks.hyperbolic import embedding as module
+from benchmarks.tasks.hyperbolic.embedding import embedding, mammals, split
+from benchmarks.tasks.places import worst_violation
+from benchmarks.tasks.problem import Problem
+from benchmarks.tasks.trial import Trial
+
+#: A binary tree below its last node, so that node 0 has ancestors.
+TREE = Hierarchy(("x",) * 31, tuple((30 - (30 - i - 1) // 2,) if i < 30 else () for i in range(31)))
+BOTH = pytest.mark.parametrize("manifold", ["poincare", "lorentz"])
+
+
+def made(manifold: str, size: int = 3, **options) -> Problem:
+    """The tree; initial points are of torch's random state, which a trial sets elsewhere."""
+    trial = Trial("mammals", "riemannian_sgd", options.pop("seed", 0), 60.0, 0.0, manifold, size, epochs=1, **options)
+    return embedding(trial, TREE, 16)
+
+
+def spread(problem: Problem, seed: int = 0) -> np.ndarray:
+    """Move the points of a ball, or their images on the hyperboloid, to random places; returns those in the ball."""
+    points = problem.model.points
+    hyperboloid = isinstance(points.manifold, geoopt.Lorentz)
+    ball = np.random.default_rng(seed).uniform(-0.5, 0.5, (len(points), points.shape[1] - hyperboloid))
+    square = (ball**2).sum(1, keepdims=True)
+    image = np.concatenate([1 + square, 2 * ball], 1) / (1 - square) if hyperboloid else ball
+    with torch.no_grad():
+        points.copy_(torch.from_numpy(image))
+    return ball
+
+
+def ball_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Eq. 1 of Nickel and Kiela."""
+    rest = (1 - (x**2).sum(-1)) * (1 - (y**2).sum(-1))
+    return np.arccosh(1 + 2 * ((x - y) ** 2).sum(-1) / rest)
+
+
+def pairs(edges: Tensor) -> set[tuple[int, ...]]:
+    return set(map(tuple, edges.tolist()))
+
+
+def test_that_nothing_is_held_out_for_reconstruction() -> None:
+    edges = TREE.edges
+    for heldout in ("test", "validation"):
+        found = split(edges, 0.0, heldout, seed=3)
+        assert all(torch.equal(part, edges) for part in (found.train, found.scored, found.known))
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.5])
+def test_that_edges_are_held_out_and_each_node_keeps_one(fraction) -> None:
+    edges = load_hierarchy("mammals").edges
+    test, validation = (split(edges, fraction, heldout, seed=1) for heldout in ("test", "validation"))
+    assert len(test.scored) == round(fraction * 6542)
+    assert len(validation.scored) == round(0.1 * (6542 - len(test.scored)))
+    for found, known in ((test, edges), (validation, test.train)):
+        assert not pairs(found.train) & pairs(found.scored)
+        assert pairs(found.train) | pairs(found.scored) == pairs(found.known) == pairs(known)
+        assert len(found.train) + len(found.scored) == len(found.known)
+        assert set(found.train[:, 0].tolist()) == set(edges[:, 0].tolist())
+    assert not pairs(validation.known) & pairs(test.scored)
+    again = split(edges, fraction, "validation", seed=1)
+    assert torch.equal(again.scored, validation.scored) and torch.equal(again.train, validation.train)
+    for heldout, first in (("test", test), ("validation", validation)):
+        # by chance about the fraction of them would be the same, and less than 0.6
+        other = split(edges, fraction, heldout, seed=2)
+        assert len(pairs(other.scored) & pairs(first.scored)) < 0.6 * len(first.scored)
+
+
+def test_that_no_more_is_held_out_than_nodes_can_spare() -> None:
+    found = split(TREE.edges, 0.9, "test", seed=0)
+    assert found.train[:, 0].tolist() == list(range(30))  # one edge a node
+
+
+@pytest.mark.parametrize("heldout", ["test", "validation"])
+def test_that_negatives_are_the_draws_that_are_not_known_from_training(heldout) -> None:
+    edges = split(TREE.edges, 0.3, heldout, seed=4)
+    batches = list(made("poincare", seed=4, fraction=0.3, heldout=heldout).batches(2))
+    generator = torch.Generator().manual_seed(1_000_003 * 4 + 2)
+    order = torch.randperm(len(edges.train), generator=generator)
+    train, unseen = pairs(edges.train), 0
+    for chosen, (lines, targets) in zip(order.split(16), batches, strict=True):
+        drawn = torch.randint(31, (len(chosen), 50), generator=generator)
+        assert torch.equal(lines[:, :2], edges.train[chosen]) and not targets.any()
+        for (u, _, *found), draw in zip(lines.tolist(), drawn.tolist(), strict=True):
+            assert found == [-1 if w == u or (u, w) in train else w for w in draw]
+            unseen += sum((u, w) in pairs(TREE.edges) for w in found)
+    assert unseen  # edges that are held out are negatives as any other, or they would be given away
+
+
+def test_that_batches_are_the_same_for_every_method_and_cover_the_edges_once() -> None:
+    trials = (Trial("mammals", name, 0, 1.0, 0.0, "lorentz", 2, epochs=1) for name in ("riemannian_sgd", "rsam"))
+    first, second = (list(mammals(trial).batches(3)) for trial in trials)
+    assert [len(lines) for lines, _ in first] == [512] * 12 + [6542 - 12 * 512]
+    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(first, second, strict=True))
+    lines = torch.cat([lines for lines, _ in first])
+    assert sorted(lines[:, :2].tolist()) == load_hierarchy("mammals").edges.tolist()
+    problem = made("lorentz")
+    epochs = [torch.cat([lines for lines, _ in problem.batches(epoch)]) for epoch in (0, 0, 1)]
+    assert torch.equal(epochs[0], epochs[1]) and not torch.equal(epochs[0], epochs[2])
+
+
+@BOTH
+def test_that_the_loss_is_eq_5(manifold) -> None:
+    problem = made(manifold)
+    ball = spread(problem)
+    lines, targets = next(iter(problem.batches(0)))
+    losses = []
+    for u, v, *negatives in lines.tolist():
+        others = [v] + [w for w in negatives if w >= 0]
+        weights = np.exp(-ball_distances(ball[u], ball[others]))
+        losses.append(-np.log(weights[0] / weights.sum()))
+    assert (lines < 0).any()
+    assert float(problem.loss(problem.model(lines), targets).detach()) == pytest.approx(np.mean(losses), rel=1e-9)
+
+
+@BOTH
+def test_that_distances_are_hyperbolic_and_the_same_in_both_models(manifold) -> None:
+    problem = made(manifold)
+    ball = spread(problem)
+    nodes = torch.tensor([0, 7, 30])
+    expected = ball_distances(ball[nodes][:, None], ball[None])
+    # both models round the distance of a point to itself up to the root of the precision
+    np.testing.assert_allclose(problem.model.distances(nodes).detach(), expected, rtol=1e-9, atol=1e-7)
+
+
+@BOTH
+def test_that_points_start_near_the_origin_on_their_manifold(manifold) -> None:
+    problem = made(manifold, size=5)
+    points = problem.model.points.detach()
+    assert points.shape == (31, 5 + (manifold == "lorentz")) and points.dtype == torch.float64
+    assert 5e-4 < points[:, -5:].abs().max() <= 1e-3 and len(points.unique(dim=0)) == 31
+    assert worst_violation(problem.model) < 1e-15
+
+
+@BOTH
+def test_that_second_derivatives_are_finite_and_right_where_draws_were_no_negatives(manifold) -> None:
+    problem = made(manifold)
+    spread(problem)
+    points = problem.model.points
+    lines = torch.tensor([[0, 14, -1, 5, -1], [0, 22, -1, -1, -1], [3, 16, 0, -1, 9]])
+    targets = torch.zeros(3, dtype=torch.long)
+    direction = torch.from_numpy(np.random.default_rng(1).normal(size=points.shape))
+
+    def gradient(**options) -> Tensor:
+        return torch.autograd.grad(problem.loss(problem.model(lines), targets), points, **options)[0]
+
+    product = torch.autograd.grad((gradient(create_graph=True) * direction).sum(), points)[0]
+    assert product.isfinite().all() and product.abs().max() > 0.01
+    step, sides = 1e-5, []
+    for sign in (1, -2):  # there, and from there to the other side
+        with torch.no_grad():
+            points.add_(sign * step * direction)
+        sides.append(gradient())
+    # central differences are off by step^2 and by rounding over step, about 1e-10 each
+    torch.testing.assert_close(product, (sides[0] - sides[1]) / (2 * step), rtol=1e-6, atol=1e-7)
+
+
+def test_that_scores_are_of_the_edges_held_out(monkeypatch) -> None:
+    monkeypatch.setattr(module, "ranking", lambda distances, nodes, scored, known: (nodes, scored, known))
+    nodes, scored, known = made("poincare", seed=2, fraction=0.3, heldout="validation").scores()
+    expected = split(TREE.edges, 0.3, "validation", seed=2)
+    assert nodes == 31 and torch.equal(scored, expected.scored) and torch.equal(known, expected.known)
