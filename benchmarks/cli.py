@@ -130,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument(
         "--hierarchy",
         choices=tuple(HIERARCHIES),
-        help="what the study `hyperbolic` embeds: the mammals of WordNet, or all its nouns, which take 4 GB a job",
+        help="what the study `hyperbolic` embeds: the mammals of WordNet, or all its nouns, at 2 GB a job",
     )
     common.add_argument("--quick", action="store_true", help="the study in little, in less than five minutes")
     text = "Run a study, or what is missing of it, and report."

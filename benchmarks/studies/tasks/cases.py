@@ -123,7 +123,7 @@ HYPERBOLIC = (
 #: At the settings of one method each: tuning over all nouns would take days.
 NOUNS = tuple(
     replace(case, grid=Grid((100.0,), (0.03,), (0.01,), (0.01,), (0.9,), (0.9,)), tuned_with="")
-    for case in _embeddings("nouns", ("lorentz",), (10,), 50)
+    for case in _embeddings("nouns", ("lorentz",), (10,), 20)
 )
 
 # ---- recurrent

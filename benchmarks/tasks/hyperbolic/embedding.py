@@ -62,6 +62,11 @@ class Embedding(nn.Module):
 
     def distances(self, nodes: Tensor) -> Tensor:
         """Distances of some nodes to all, shape ``(len(nodes), all)``."""
+        if isinstance(self.points.manifold, geoopt.Lorentz):  # a product of matrices, where broadcasting takes memory
+            k = self.points.manifold.k
+            time, space = self.points[:, :1], self.points[:, 1:]
+            minus_inner = time[nodes] @ time.mT - space[nodes] @ space.mT
+            return k.sqrt() * torch.acosh((minus_inner / k).clamp(min=1))
         return self.points.manifold.dist(self.points[nodes].unsqueeze(1), self.points.unsqueeze(0))
 
 

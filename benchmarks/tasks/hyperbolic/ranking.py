@@ -47,7 +47,6 @@ def ranking(distances: Callable[[Tensor], Tensor], nodes: int, scored: Tensor, k
         wrong[torch.arange(len(some), device=some.device), some] = torch.inf
         of_known = _within(known, some)
         wrong[torch.searchsorted(some, of_known[:, 0].contiguous()), of_known[:, 1]] = torch.inf
-        wrong = wrong.sort(1).values
 
         edges = _within(by_start, some)
         rows = torch.searchsorted(some, edges[:, 0].contiguous())
@@ -56,9 +55,11 @@ def ranking(distances: Callable[[Tensor], Tensor], nodes: int, scored: Tensor, k
         # a row a node, its scored edges by distance, infinity behind
         right = distance.new_full((len(some), int(counts.max())), torch.inf)
         right[rows, columns] = distance[rows, edges[:, 1]]
-        right = right.sort(1).values
+        right = right.sort(1).values.contiguous()
         # wrong ones that are as near count as nearer: an embedding of all nodes in one point ranks nothing
-        nearer = torch.searchsorted(wrong, right.contiguous(), right=True)
+        bins = torch.searchsorted(right, wrong)
+        counted = torch.zeros(len(some), right.shape[1] + 1, dtype=torch.long, device=right.device)
+        nearer = counted.scatter_add_(1, bins, torch.ones_like(bins)).cumsum(1)[:, :-1]
         place = torch.arange(1, right.shape[1] + 1, device=right.device)
         real = place <= counts[:, None]
         ranks.append((nearer + 1)[real])
