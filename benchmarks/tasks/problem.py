@@ -29,6 +29,8 @@ class Problem:
         Mean loss of outputs and targets.
     batches : callable
         Takes the number of an epoch; returns its batches, the same ones for each method.
+    steps : int
+        How many batches an epoch has.
     scores : callable
         Scores of the model as it is, on what is held out.
     measured : Batch
@@ -40,6 +42,7 @@ class Problem:
     model: nn.Module
     loss: nn.Module
     batches: Callable[[int], Iterable[Batch]]
+    steps: int
     scores: Callable[[], dict[str, float]]
     measured: Batch
     schedule: Callable[[float], float] = _constant

@@ -84,10 +84,9 @@ def train(trial: Trial, problem: Problem, began: float) -> Outcome:
     model.train()
     for epoch in range(trial.epochs):
         of_epoch = []
-        batches = list(problem.batches(epoch))
-        for i, batch in enumerate(batches):
+        for i, batch in enumerate(problem.batches(epoch)):
             for group in optimizer.param_groups:
-                group["lr"] = trial.lr * problem.schedule((epoch + i / len(batches)) / trial.epochs)
+                group["lr"] = trial.lr * problem.schedule((epoch + i / problem.steps) / trial.epochs)
             before = time.perf_counter()
             loss = _step(model, optimizer, problem.loss, batch)
             times.append(time.perf_counter() - before)
@@ -99,6 +98,7 @@ def train(trial: Trial, problem: Problem, began: float) -> Outcome:
             break
         losses.append(statistics.fmean(of_epoch))
     model.eval()
+    diverged = diverged or not all(torch.isfinite(p).all() for p in model.parameters())
     first = next(model.parameters())
     scores = {} if diverged else problem.scores()
     return Outcome(

@@ -204,7 +204,7 @@ def test_that_trials_that_diverged_are_counted_and_left_out() -> None:
     broken = replace(first, rows=[made(first.rows[0].run, diverged=True), *first.rows[1:]])
     table = rows_of(case_table([broken, *entries[1:]]))
     assert [row[-1] for row in table] == ["1", *[""] * 5]
-    assert table[0][1] == interval(values(replace(first, rows=first.rows[1:])))
+    assert table[0][1] == interval(values(replace(first, rows=first.rows[1:]))) + " (2 of 3)"
     other = entries[1]
     assert table[1][3] == interval(values(other)[1:] - values(first)[1:])
     gone = replace(first, rows=[made(row.run, diverged=True) for row in first.rows])
@@ -279,3 +279,9 @@ def test_that_trials_that_leave_their_manifold_are_shouted_about(trained, monkey
     text = (tmp_path / "trials.jsonl").read_text(encoding="utf-8")
     (tmp_path / "trials.jsonl").write_text(text.replace('"violation": 2e-07', '"violation": 0.01', 1), encoding="utf-8")
     assert "**1 left their manifolds**" in TINY.report(tmp_path)
+
+
+@pytest.mark.parametrize("found", [HYPERBOLIC, HYPERBOLIC_NOUNS, RECURRENT, SPD], ids=lambda s: s.name)
+def test_that_every_method_has_settings_in_little(found: TasksStudy) -> None:
+    for case in found.quick().cases:
+        assert {len(case.grid.settings(method)) for method in METHODS} <= {1, 2}

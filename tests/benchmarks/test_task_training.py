@@ -88,7 +88,7 @@ def test_that_training_is_the_optimizer_on_the_batches(method) -> None:
 def problem_of(loss: nn.Module, schedule=lambda progress: 1.0) -> Problem:
     model = nn.Linear(1, 1)
     batch = torch.ones(3, 1), torch.ones(3, 1)
-    return Problem(model, loss, lambda epoch: [batch] * 4, lambda: {"accuracy": 1.0}, batch, schedule)
+    return Problem(model, loss, lambda epoch: [batch] * 4, 4, lambda: {"accuracy": 1.0}, batch, schedule)
 
 
 class Broken(nn.Module):

@@ -22,11 +22,12 @@ from benchmarks.tasks.places import TOLERANCE
 __all__ = ["against_base", "case_table", "overview", "report"]
 
 _LEGEND = """\
-Mean ± half the 95 % interval (Student's) over the seeds. *minus base*: the first score less that of the same base
-optimizer without the ascent, paired by seed; *p*: of the two-sided paired t-test, times the number of methods with a
-base. Curvature is that of the training loss after training, in the metric of the manifolds: geometric means over the
-seeds of what is positive. *off the manifold*: the largest violation of the equation that defines the manifold, over the
-seeds, at the end of training."""
+Mean ± half the 95 % interval (Student's) over the seeds. *better than base*: how much better the first score is than
+that of the same base optimizer without the ascent, paired by seed, whether it is to be large or small; *p*: of the
+two-sided paired t-test, times the number of methods with a base. *(4 of 5)*: the others diverged. Curvature is that of
+the training loss after training, in the metric of the manifolds: geometric means over the seeds of what is positive.
+*off the manifold*: the largest violation of the equation that defines the manifold, over the seeds, at the end of
+training."""
 
 #: Scores as tables name them.
 _NAMES = {
@@ -88,8 +89,9 @@ simultaneous 95 % intervals over all rows of a method (Bonferroni), and p-values
 def _introduction(cases: Sequence[Sequence[Entry]], missing: Sequence[str], protocol: Protocol) -> str:
     rows = [row for case in cases for entry in case for row in entry.rows]
     settings = len(cases[0][0].tuned.scores)
-    worst = max(row.violation for row in rows)
-    off = sum(row.violation > TOLERANCE for row in rows)
+    finished = [row for row in rows if not row.diverged]
+    worst = max((row.violation for row in finished), default=math.nan)
+    off = sum(row.violation > TOLERANCE for row in finished)
     chosen = (
         f"Learning rate and one knob of each method were chosen on validation data from {settings} settings, all with "
         f"{len(protocol.first)} seed, the best {min(protocol.kept, settings)} with {len(protocol.second)} more; the "
@@ -127,7 +129,9 @@ def _known(numbers: Sequence[float]) -> list[float]:
 
 def _mean(numbers: Sequence[float], spec: str) -> str:
     known = _known(numbers)
-    return f"{t_interval(known):{spec}}" if known else "diverged"
+    if not known:
+        return "diverged"
+    return f"{t_interval(known):{spec}}" + ("" if len(known) == len(numbers) else f" ({len(known)} of {len(numbers)})")
 
 
 def overview(cases: Sequence[Sequence[Entry]]) -> str:
@@ -194,7 +198,7 @@ def case_table(entries: Sequence[Entry]) -> str:
             )
         )
     header = (
-        "method", *(_NAMES[s] for s in scores), "minus base", "p", *_CURVATURE.values(), "lr", "knob",
+        "method", *(_NAMES[s] for s in scores), "better than base", "p", *_CURVATURE.values(), "lr", "knob",
         "off the manifold", "ms a step", "diverged",
     )  # fmt: skip
     return markdown_table(header, rows)

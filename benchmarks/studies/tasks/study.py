@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -138,7 +138,7 @@ class TasksStudy:
 
 
 def _corner(grid: Grid) -> Grid:
-    return Grid(grid.sgd[1:2], grid.adam[1:2], grid.rho[:2], grid.projected_rho[:2], grid.momentum[:2], grid.beta[:2])
+    return Grid(*(getattr(grid, f.name)[: 1 if f.name in ("sgd", "adam") else 2] for f in fields(grid)))
 
 
 def _short(trial: Trial) -> Trial:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import geoopt
@@ -65,6 +66,7 @@ def few_labels(trial: Trial) -> Problem:
         model,
         nn.CrossEntropyLoss(),
         batches,
+        math.ceil(len(train) / BATCH),
         lambda: accuracy(model, {"": scored, "train_": measured}),
         measured,
         cosine,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from benchmarks.tasks.places import MANIFOLDS
 from benchmarks.tasks.problem import Batch, Problem
 from benchmarks.tasks.trial import Trial
 
-__all__ = ["Embedding", "Split", "embedding", "mammals", "nouns", "split"]
+__all__ = ["Embedding", "Split", "ball_distance", "embedding", "mammals", "nouns", "split"]
 
 NEGATIVES = 50
 #: Part of the training during which the learning rate is a hundredth: angles are found near the origin, where there
@@ -57,7 +58,7 @@ class Embedding(nn.Module):
         none = nodes[:, 1:] < 0
         # another than the node itself in their place: the distance 0 has no second derivative, and 0 times it is nan
         others = torch.where(none, nodes[:, 1:2], nodes[:, 1:])
-        distance = self.points.manifold.dist(self.points[nodes[:, :1]], self.points[others])
+        distance = self._distance(self.points[nodes[:, :1]], self.points[others])
         return (-distance).masked_fill(none, -torch.inf)
 
     def distances(self, nodes: Tensor) -> Tensor:
@@ -67,7 +68,23 @@ class Embedding(nn.Module):
             time, space = self.points[:, :1], self.points[:, 1:]
             minus_inner = time[nodes] @ time.mT - space[nodes] @ space.mT
             return k.sqrt() * torch.acosh((minus_inner / k).clamp(min=1))
-        return self.points.manifold.dist(self.points[nodes].unsqueeze(1), self.points.unsqueeze(0))
+        return self._distance(self.points[nodes].unsqueeze(1), self.points.unsqueeze(0))
+
+    def _distance(self, x: Tensor, y: Tensor) -> Tensor:
+        if isinstance(self.points.manifold, geoopt.Lorentz):
+            return self.points.manifold.dist(x, y)
+        return ball_distance(x, y)
+
+
+def ball_distance(x: Tensor, y: Tensor) -> Tensor:
+    """Distance in the Poincaré ball of curvature -1 (Nickel and Kiela 2017, eq. 1).
+
+    geoopt's own is at most 16.8, in double precision too, and flat from there, where points of the ball that it
+    allows are up to 24 apart.
+    """
+    room = (1 - x.square().sum(-1)) * (1 - y.square().sum(-1))
+    excess = 2 * (x - y).square().sum(-1) / room
+    return torch.log1p(excess + (excess * (excess + 2)).sqrt())  # arcosh(1 + excess), also where that is small
 
 
 @dataclass(frozen=True)
@@ -97,15 +114,15 @@ def split(edges: Tensor, fraction: float, heldout: str, seed: int) -> Split:
     heldout : {"test", "validation"}
         For validation a tenth of what is left is held out and scored, and nothing of the test edges is used.
     seed : int
-        Chooses.
+        Chooses what is held out for validation.
     """
     if fraction == 0:
         return Split(edges, edges, edges)
-    generator = np.random.default_rng([seed, 5])
-    test, rest = _hold_out(edges, fraction, generator)
+    # the same test edges for all seeds, and a larger part contains a smaller: tuning has seen none of them
+    test, rest = _hold_out(edges, fraction, np.random.default_rng(5))
     if heldout == "test":
         return Split(rest, test, edges)
-    scored, train = _hold_out(rest, VALIDATION, generator)
+    scored, train = _hold_out(rest, VALIDATION, np.random.default_rng([seed, 5]))
     return Split(train, scored, rest)
 
 
@@ -179,6 +196,7 @@ def embedding(trial: Trial, hierarchy: Hierarchy, batch_size: int) -> Problem:
         model,
         nn.CrossEntropyLoss(),
         batches,
+        math.ceil(len(edges.train) / batch_size),
         lambda: ranking(model.distances, nodes, edges.scored.to(device), edges.known.to(device)),
         with_negatives(measured, generator),
         _burn_in_then_fall,

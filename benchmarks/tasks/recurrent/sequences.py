@@ -6,6 +6,7 @@ generalise from; they are scored on new sequences of the same length, and on lon
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -110,4 +111,4 @@ def _problem(trial: Trial, model: nn.Module, loss: nn.Module, train: Batch, scor
             yield inputs[chosen], targets[chosen]
 
     measured: tuple[Tensor, Tensor] = inputs[:MEASURED], targets[:MEASURED]
-    return Problem(model, loss, batches, scores, measured, cosine)  # type: ignore[arg-type]
+    return Problem(model, loss, batches, math.ceil(len(inputs) / BATCH), scores, measured, cosine)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import geoopt
@@ -82,4 +83,12 @@ def emg(trial: Trial) -> Problem:
 
     chosen = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(trial.seed))[:MEASURED]
     measured = inputs[chosen], targets[chosen]
-    return Problem(model, nn.CrossEntropyLoss(), batches, lambda: accuracy(model, sets), measured, cosine)
+    return Problem(
+        model,
+        nn.CrossEntropyLoss(),
+        batches,
+        math.ceil(len(inputs) / BATCH),
+        lambda: accuracy(model, sets),
+        measured,
+        cosine,
+    )
