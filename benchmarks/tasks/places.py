@@ -17,8 +17,8 @@ MANIFOLDS = {
     "canonical": rsam.geometry.CanonicalStiefel,
     "spd": geoopt.SymmetricPositiveDefinite,
 }
-#: What counts as on the manifold: the rounding of some thousand steps in single precision.
-TOLERANCE = 1e-4
+#: What counts as on the manifold, by precision: the rounding of some thousand steps.
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-11}
 
 
 @torch.no_grad()
@@ -59,5 +59,6 @@ def violation(parameter: Tensor, manifold: geoopt.Manifold) -> float:
 
 
 def worst_violation(model: nn.Module) -> float:
-    """The largest over the parameters on manifolds."""
-    return max((violation(p, p.manifold) for p in model.parameters() if hasattr(p, "manifold")), default=0.0)
+    """The largest over the parameters on manifolds, in units of what is tolerated in their precision."""
+    placed = [p for p in model.parameters() if hasattr(p, "manifold")]
+    return max((violation(p, p.manifold) / TOLERANCE[p.dtype] for p in placed), default=0.0)

@@ -7,6 +7,8 @@ import statistics
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,7 +21,7 @@ from benchmarks.tasks.places import worst_violation
 from benchmarks.tasks.problem import Batch, Problem
 from benchmarks.tasks.trial import Outcome, Trial
 
-__all__ = ["attempt", "prepare", "train"]
+__all__ = ["alone", "attempt", "prepare", "train"]
 
 PROBES = 20
 # torch's random state and number of threads are the process's
@@ -40,13 +42,20 @@ def attempt(trial: Trial) -> Outcome:
         What came of it.
     """
     began = time.perf_counter()
+    with alone():
+        return train(trial, prepare(trial), began)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """On one thread, and independent of what was trained before in this process."""
     with _ONE_AT_A_TIME:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
             # geoopt's stereographic functions are compiled while they run, and round otherwise once they are
             with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
-                return train(trial, prepare(trial), began)
+                yield
         finally:
             torch.set_num_threads(threads)
 

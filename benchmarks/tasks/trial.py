@@ -81,7 +81,8 @@ class Outcome:
     curvature : dict of str to float
         Of the training loss, if the trial asks for it.
     violation : float
-        How far the worst parameter is off its manifold at the end, as :func:`benchmarks.tasks.places.violation` has it.
+        How far the worst parameter is off its manifold at the end, in units of what is tolerated
+        (:func:`benchmarks.tasks.places.worst_violation`).
     gradients : int
         Gradient evaluations of all steps together.
     seconds_per_step, seconds : float

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-import torch
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from benchmarks.data.wordnet import load_hierarchy
 from benchmarks.studies.tasks.protocol import Entry
 from benchmarks.tasks.methods import METHODS
-from benchmarks.tasks.training import prepare, train
+from benchmarks.tasks.training import alone, prepare, train
 
 __all__ = ["draw", "embed_in_disk"]
 
@@ -33,15 +32,11 @@ def embed_in_disk(cases: Sequence[Sequence[Entry]], directory: Path) -> None:
     trial = replace(best.rows[0].run, curvature=False)
     if _key(directory / _FILE) == trial.key:
         return
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with alone():
         problem = prepare(trial)
-        before = problem.model.points.detach().numpy().copy()  # type: ignore[operator]
+        before = problem.model.points.detach().cpu().numpy().copy()  # type: ignore[operator]
         train(trial, problem, 0.0)
-    finally:
-        torch.set_num_threads(threads)
-    after = problem.model.points.detach().numpy()  # type: ignore[operator]
+    after = problem.model.points.detach().cpu().numpy()  # type: ignore[operator]
     np.savez_compressed(directory / _FILE, before=before, after=after, method=trial.method, key=trial.key)
 
 
@@ -63,8 +58,8 @@ def draw(directory: Path) -> str:
         before, after, method = file["before"], file["after"], str(file["method"])
     direct = [(node, parent) for node, parents in enumerate(hierarchy.parents) for parent in parents]
     figure = Figure(figsize=(7, 3.9), layout="constrained")
-    titles = ("before (a thousand times enlarged)", "after training")
-    for axes, points, title in zip(figure.subplots(1, 2), (before * 1000 / np.sqrt(2), after), titles, strict=True):
+    titles = ("before, 700 times enlarged", "after training")
+    for axes, points, title in zip(figure.subplots(1, 2), (before * 700, after), titles, strict=True):
         lines = [(points[node], points[parent]) for node, parent in direct]
         axes.add_collection(LineCollection(lines, colors="grey", linewidths=0.15, alpha=0.5))
         axes.scatter(*points.T, s=1, color="lightgrey")
