@@ -96,8 +96,8 @@ def _introduction(cases: Sequence[Sequence[Entry]], missing: Sequence[str], prot
     worst = max((row.violation for row in finished), default=math.nan)
     off = sum(row.violation > 1 for row in finished)
     chosen = (
-        "Learning rate and one knob of each method were chosen on validation data (for reconstruction, on the edges that "
-        f"are reconstructed) from {settings} settings, all with {len(protocol.first)} seed, the best "
+        "Learning rate and one knob of each method were chosen on validation data (for reconstruction, on the edges "
+        f"that are reconstructed) from {settings} settings, all with {len(protocol.first)} seed, the best "
         f"{min(protocol.kept, settings)} with {len(protocol.second)} more; the same for every method, with other seeds "
         "than those reported. "
         if settings > 1
