@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
@@ -113,13 +114,21 @@ def test_that_final_seeds_are_not_used() -> None:
     assert not {seed for call in calls for _, seed in call} & set(PROTOCOL.final)
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 20])
+@pytest.mark.parametrize("size", [2, 3, 20])
 def test_that_each_contestant_gets_the_budget(size) -> None:
     settings = {k: [f"{k}{i}" for i in range(size)] for k in "xyz"}
     _, calls = tuned(settings, lambda s, seed: int(s[1:]) % 7)
     runs = Counter(run[0][0] for call in calls for run in call)
     assert runs == dict.fromkeys("xyz", PROTOCOL.budget(size))
     assert PROTOCOL.budget(size) == 2 * size + 3 * min(size, 2)
+
+
+def test_that_a_single_setting_is_not_tuned() -> None:
+    found, calls = tuned({"x": ["a"], "y": ["b"]}, lambda s, seed: 0.5)
+    assert calls == []
+    assert PROTOCOL.budget(1) == 0
+    assert found["x"].setting == "a" and found["x"].kept == ("a",)
+    assert math.isnan(found["x"].score)
 
 
 def test_that_grids_of_different_sizes_are_refused_before_anything_is_trained() -> None:
