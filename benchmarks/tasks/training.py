@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import statistics
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -148,13 +149,14 @@ def _step(model: nn.Module, optimizer: Any, loss: nn.Module, batch: Batch) -> fl
 
 
 def _curvature(problem: Problem, seed: int) -> dict[str, float]:
-    """Gradient norm, trace and top eigenvalue of the training loss, in the metric."""
+    """Gradient norm, trace and top eigenvalue of the training loss, in the metric; nan of what cannot be measured."""
     params = list(problem.model.parameters())
     hessian = rsam.curvature.RiemannianHessian(problem.model, problem.loss, params, problem.measured)
-    trace = rsam.curvature.trace(hessian, PROBES, seed=seed)
-    return {
-        "gradient_norm": rsam.curvature.gradient_norm(problem.model, problem.loss, params, [problem.measured]),
-        "trace": float(trace),
-        "trace_error": trace.standard_error,
-        "top_eigenvalue": float(rsam.curvature.top_eigenvalues(hessian, rtol=1e-2, seed=seed).values[0]),
-    }
+    found = dict.fromkeys(("gradient_norm", "trace", "trace_error", "top_eigenvalue"), math.nan)
+    # an eigenvalue may not converge, and a product not be finite; the scores of the trial stand without
+    with suppress(RuntimeError):
+        found["gradient_norm"] = rsam.curvature.gradient_norm(problem.model, problem.loss, params, [problem.measured])
+        trace = rsam.curvature.trace(hessian, PROBES, seed=seed)
+        found["trace"], found["trace_error"] = float(trace), trace.standard_error
+        found["top_eigenvalue"] = float(rsam.curvature.top_eigenvalues(hessian, rtol=1e-2, seed=seed).values[0])
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -155,6 +156,17 @@ def test_that_curvature_is_that_of_the_training_loss_in_the_metric() -> None:
     inputs = torch.cat([x for x, _ in problem.batches(0)])
     known = {x.numpy().tobytes() for x in inputs}
     assert all(x.numpy().tobytes() in known for x in problem.measured[0])
+
+
+def test_that_a_trial_outlives_curvature_that_cannot_be_measured(monkeypatch) -> None:
+    def fails(*args, **options):
+        raise RuntimeError("no convergence")
+
+    monkeypatch.setattr(rsam.curvature, "top_eigenvalues", fails)
+    outcome = attempt(replace(TRIALS["emg"], curvature=True))
+    assert math.isnan(outcome.curvature["top_eigenvalue"])
+    assert not math.isnan(outcome.curvature["trace"])
+    assert "accuracy" in outcome.scores
 
 
 def test_that_accuracy_is_that_of_the_largest_logit_and_no_number_is_wrong() -> None:
