@@ -5,7 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Literal
+from typing import Any, Literal
+
+
+def hash_of(configuration: Any) -> str:
+    """Hash of a dataclass, without its fields at their defaults."""
+    defaults = {field.name: field.default for field in fields(configuration) if field.default is not MISSING}
+    chosen = {
+        name: value for name, value in asdict(configuration).items() if name not in defaults or value != defaults[name]
+    }
+    return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -70,11 +79,7 @@ class Run:
 
         Fields at their defaults are left out of it, so that rows outlive new fields; the defaults must stay.
         """
-        defaults = {field.name: field.default for field in fields(self) if field.default is not MISSING}
-        chosen = {
-            name: value for name, value in asdict(self).items() if name not in defaults or value != defaults[name]
-        }
-        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]
+        return hash_of(self)
 
     def __str__(self) -> str:
         return ", ".join(f"{name}={value}" for name, value in asdict(self).items())

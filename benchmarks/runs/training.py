@@ -7,7 +7,8 @@ import os
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -60,11 +61,18 @@ def train(run: Run, weights: Path | None = None) -> Row:
 
 def train_model(run: Run) -> tuple[Row, nn.Module]:
     """Train as :func:`train` does, and return the trained network too."""
+    with one_thread():
+        return _train(run)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Nothing else is trained in this process meanwhile, and torch computes on one thread."""
     with _ONE_AT_A_TIME:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            return _train(run)
+            yield
         finally:
             torch.set_num_threads(threads)
 

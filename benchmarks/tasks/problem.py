@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
-__all__ = ["Batch", "Problem"]
+__all__ = ["Batch", "Problem", "shuffled"]
 
 #: Inputs and targets.
 Batch = tuple[Tensor, Tensor]
+
+
+def shuffled(inputs: Tensor, targets: Tensor, size: int, seed: int) -> Callable[[int], Iterator[Batch]]:
+    """What makes the batches of an epoch from its number: all data once, in an order of seed and epoch."""
+
+    def batches(epoch: int) -> Iterator[Batch]:
+        generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
+        for chosen in torch.randperm(len(inputs), generator=generator).split(size):
+            yield inputs[chosen], targets[chosen]
+
+    return batches
 
 
 def _constant(progress: float) -> float:

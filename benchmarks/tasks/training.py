@@ -6,7 +6,6 @@ import math
 import resource
 import statistics
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import rsam
-from benchmarks.runs.training import Diverged
+from benchmarks.runs.training import Diverged, one_thread
 from benchmarks.tasks.methods import METHODS
 from benchmarks.tasks.places import worst_violation
 from benchmarks.tasks.problem import Batch, Problem
@@ -25,8 +24,6 @@ from benchmarks.tasks.trial import Outcome, Trial
 __all__ = ["alone", "attempt", "prepare", "train"]
 
 PROBES = 20
-# torch's random state and number of threads are the process's
-_ONE_AT_A_TIME = threading.RLock()
 
 
 def attempt(trial: Trial) -> Outcome:
@@ -50,15 +47,9 @@ def attempt(trial: Trial) -> Outcome:
 @contextmanager
 def alone() -> Iterator[None]:
     """On one thread, and independent of what was trained before in this process."""
-    with _ONE_AT_A_TIME:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            # geoopt's stereographic functions are compiled while they run, and round otherwise once they are
-            with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
-                yield
-        finally:
-            torch.set_num_threads(threads)
+    # geoopt's stereographic functions are compiled while they run, and round otherwise once they are
+    with one_thread(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+        yield
 
 
 def prepare(trial: Trial) -> Problem:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Literal
+
+from benchmarks.runs.configuration import hash_of
 
 __all__ = ["Outcome", "Trial"]
 
@@ -56,9 +56,7 @@ class Trial:
     @property
     def key(self) -> str:
         """Hash of the configuration; fields at their defaults are left out, so that rows outlive new fields."""
-        defaults = {field.name: field.default for field in fields(self) if field.default is not MISSING}
-        chosen = {n: value for n, value in asdict(self).items() if n not in defaults or value != defaults[n]}
-        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]
+        return hash_of(self)
 
     def __str__(self) -> str:
         return ", ".join(f"{name}={value}" for name, value in asdict(self).items())

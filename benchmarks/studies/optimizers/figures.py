@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.methods import METHODS
 from benchmarks.report.curves import COLOURS
 from benchmarks.report.intervals import t_interval
+from benchmarks.report.svg import save_svg
 from benchmarks.runs.measurement import MEASURES
 from benchmarks.studies.optimizers.claims import CURVATURES, accuracy, differences, measured
 from benchmarks.studies.optimizers.protocol import Entry
@@ -23,11 +23,6 @@ _MARKERS = {"weight_decay": "o", "rho": "^", "penalty": "s"}
 _KINDS = {"weight_decay": "no ascent", "rho": "sharpness-aware", "penalty": "penalty"}
 #: Whose learning curves are drawn: more would hide each other.
 _CURVES = ("sgd", "sam", "gradient_norm", "hessian_trace", "riemannian_sgd", "rsam", "rsam_stiefel")
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with matplotlib.rc_context({"svg.hashsalt": path.stem}):
-        figure.savefig(path, metadata={"Date": None})
 
 
 def draw_intervals(entries: Sequence[Entry], reference: Entry, path: Path) -> None:
@@ -46,7 +41,7 @@ def draw_intervals(entries: Sequence[Entry], reference: Entry, path: Path) -> No
     axes.invert_yaxis()
     axes.grid(alpha=0.3, axis="x")
     axes.set_xlabel("test accuracy minus SAM's, percentage points")
-    _save(figure, path)
+    save_svg(figure, path)
 
 
 def _label(entry: Entry) -> str:
@@ -78,7 +73,7 @@ def draw_curves(entries: Sequence[Entry], path: Path) -> None:
     panels[0].set_yscale("log")
     panels[-1].set_xlabel("epoch")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize="small")
-    _save(figure, path)
+    save_svg(figure, path)
 
 
 def draw_scatter(entries: Sequence[Entry], path: Path) -> None:
@@ -112,4 +107,4 @@ def draw_scatter(entries: Sequence[Entry], path: Path) -> None:
     handles, labels = figure.axes[0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize="small")
-    _save(figure, path)
+    save_svg(figure, path)

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 
 from benchmarks.data.wordnet import load_hierarchy
+from benchmarks.report.svg import save_svg
 from benchmarks.studies.tasks.protocol import Entry
 from benchmarks.tasks.methods import METHODS
 from benchmarks.tasks.training import alone, prepare, train
@@ -69,7 +70,7 @@ def draw(directory: Path) -> str:
             axes.scatter(*points[below].T, s=2, color=f"C{i}", label=kind)
             axes.annotate(kind, points[top], fontsize=5)
         axes.scatter(*points[hierarchy.root], s=12, color="black", marker="*", label=hierarchy.names[hierarchy.root])
-        axes.add_patch(matplotlib.patches.Circle((0, 0), 1, fill=False, linewidth=0.5))
+        axes.add_patch(Circle((0, 0), 1, fill=False, linewidth=0.5))
         axes.set(xlim=(-1.02, 1.02), ylim=(-1.02, 1.02), aspect="equal", title=title)
         axes.title.set_fontsize("small")
         axes.axis("off")
@@ -80,8 +81,7 @@ def draw(directory: Path) -> str:
         fontsize="x-small",
         markerscale=3,
     )
-    with matplotlib.rc_context({"svg.hashsalt": "disk"}):
-        figure.savefig(directory / "disk.svg", metadata={"Date": None})
+    save_svg(figure, directory / "disk.svg")
     return (
         "## The mammals in the disk\n\n"
         f"Two dimensions, reconstruction, {METHODS[method].label}, seed 0: lines join what is directly a kind of "

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 
 from benchmarks.report.curves import COLOURS
 from benchmarks.report.intervals import Comparison, compare, t_interval
+from benchmarks.report.svg import save_svg
 from benchmarks.report.table import markdown_table
 from benchmarks.runs.tuning import Protocol
 from benchmarks.studies.tasks.protocol import Entry
@@ -248,5 +248,4 @@ def draw_against_base(cases: Sequence[Sequence[Entry]], path: Path) -> None:
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     figure.legend(unique.values(), unique.keys(), loc="outside upper center", ncols=2, fontsize="small")
-    with matplotlib.rc_context({"svg.hashsalt": path.stem}):
-        figure.savefig(path, metadata={"Date": None})
+    save_svg(figure, path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import geoopt
 import torch
@@ -11,7 +10,7 @@ from geoopt.layers.stereographic import Distance2StereographicHyperplanes
 from torch import Tensor, nn
 
 from benchmarks.data import load
-from benchmarks.tasks.problem import Batch, Problem
+from benchmarks.tasks.problem import Problem, shuffled
 from benchmarks.tasks.scoring import accuracy, cosine
 from benchmarks.tasks.trial import Trial
 
@@ -53,11 +52,6 @@ def few_labels(trial: Trial) -> Problem:
     model = HyperbolicClassifier(64, trial.size, data.classes)
     images, targets = data.train_images, data.train_labels
 
-    def batches(epoch: int) -> Iterator[Batch]:
-        shuffle = torch.Generator().manual_seed(1_000_003 * trial.seed + epoch)
-        for chosen in train[torch.randperm(len(train), generator=shuffle)].split(BATCH):
-            yield images[chosen], targets[chosen]
-
     scored = (data.heldout_images, data.heldout_labels)
     if trial.heldout == "validation":
         scored = images[heldout], targets[heldout]
@@ -65,7 +59,7 @@ def few_labels(trial: Trial) -> Problem:
     return Problem(
         model,
         nn.CrossEntropyLoss(),
-        batches,
+        shuffled(*measured, BATCH, trial.seed),
         math.ceil(len(train) / BATCH),
         lambda: accuracy(model, {"": scored, "train_": measured}),
         measured,

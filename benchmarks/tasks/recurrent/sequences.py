@@ -7,14 +7,13 @@ generalise from; they are scored on new sequences of the same length, and on lon
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.data import hold_out_validation, load
 from benchmarks.tasks.places import MANIFOLDS
-from benchmarks.tasks.problem import Batch, Problem
+from benchmarks.tasks.problem import Batch, Problem, shuffled
 from benchmarks.tasks.recurrent.cell import OrthogonalRNN
 from benchmarks.tasks.scoring import accuracy, cosine
 from benchmarks.tasks.trial import Trial
@@ -105,10 +104,6 @@ def _generator(trial: Trial, part: int) -> torch.Generator:
 def _problem(trial: Trial, model: nn.Module, loss: nn.Module, train: Batch, scores: object) -> Problem:
     inputs, targets = train
 
-    def batches(epoch: int) -> Iterator[Batch]:
-        shuffle = torch.Generator().manual_seed(1_000_003 * trial.seed + epoch)
-        for chosen in torch.randperm(len(inputs), generator=shuffle).split(BATCH):
-            yield inputs[chosen], targets[chosen]
-
+    batches = shuffled(inputs, targets, BATCH, trial.seed)
     measured: tuple[Tensor, Tensor] = inputs[:MEASURED], targets[:MEASURED]
     return Problem(model, loss, batches, math.ceil(len(inputs) / BATCH), scores, measured, cosine)  # type: ignore[arg-type]

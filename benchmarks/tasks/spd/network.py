@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import geoopt
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks.data.emg import SESSIONS, SIGNS, load_emg
 from benchmarks.tasks.places import MANIFOLDS
-from benchmarks.tasks.problem import Batch, Problem
+from benchmarks.tasks.problem import Problem, shuffled
 from benchmarks.tasks.scoring import accuracy, cosine
 from benchmarks.tasks.trial import Trial
 
@@ -76,11 +75,7 @@ def emg(trial: Trial) -> Problem:
     inputs, targets = covariances[train], signs[train]
     sets = {"": (covariances[held], signs[held]), "train_": (inputs, targets)}
 
-    def batches(epoch: int) -> Iterator[Batch]:
-        shuffle = torch.Generator().manual_seed(1_000_003 * trial.seed + epoch)
-        for chosen in torch.randperm(len(inputs), generator=shuffle).split(BATCH):
-            yield inputs[chosen], targets[chosen]
-
+    batches = shuffled(inputs, targets, BATCH, trial.seed)
     chosen = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(trial.seed))[:MEASURED]
     measured = inputs[chosen], targets[chosen]
     return Problem(
