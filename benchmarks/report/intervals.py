@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.stats
 
-__all__ = ["Comparison", "Interval", "compare", "t_interval"]
+__all__ = ["Comparison", "Interval", "compare", "geometric_mean", "p_value", "t_interval"]
 
 
 @dataclass(frozen=True)
@@ -99,3 +99,14 @@ def compare(differences: Sequence[float], comparisons: int = 1) -> Comparison:
         return Comparison(interval, simultaneous, 1.0 if differences[0] == 0 else 0.0)
     p = float(scipy.stats.ttest_1samp(differences, 0).pvalue)
     return Comparison(interval, simultaneous, min(1.0, comparisons * p))
+
+
+def p_value(p: float) -> str:
+    """A p-value as papers print it."""
+    return "" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """Geometric mean of what is positive and known."""
+    known = [value for value in values if value > 0]
+    return float(np.exp(np.mean(np.log(known)))) if known else math.nan

@@ -10,14 +10,30 @@ from typing import Protocol
 
 from benchmarks.runs.configuration import Run
 from benchmarks.runs.parallel import Workers, collect
-from benchmarks.runs.results import Results, Row
+from benchmarks.runs.results import C, R, Results, Row
 from benchmarks.runs.training import train
 
-__all__ = ["NothingToReport", "Study", "TrainingStudy", "trainer"]
+__all__ = ["NotYet", "NothingToReport", "Study", "TrainingStudy", "lookup", "trainer"]
 
 
 class NothingToReport(Exception):
     """There are no results yet."""
+
+
+class NotYet(Exception):
+    """A row is missing."""
+
+
+def lookup(results: Results[R]) -> Callable[[Sequence[C]], list[R]]:
+    """What finds the rows of some runs, in order, and trains nothing; raises :class:`NotYet` where one is missing."""
+
+    def find(runs: Sequence[C]) -> list[R]:
+        found = results.find(runs)
+        if len(found) < len(set(runs)):
+            raise NotYet
+        return [found[run] for run in runs]
+
+    return find
 
 
 class Study(Protocol):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from tqdm import tqdm
 
 from benchmarks.data import MissingDataset, load
 from benchmarks.methods import METHODS
-from benchmarks.runs.configuration import Run
 from benchmarks.runs.parallel import Workers, collect
 from benchmarks.runs.results import Results, Row
 from benchmarks.runs.tuning import Protocol
@@ -19,13 +17,9 @@ from benchmarks.studies.optimizers.cases import Case
 from benchmarks.studies.optimizers.grids import grid
 from benchmarks.studies.optimizers.protocol import Entry, Settings, compete, count
 from benchmarks.studies.optimizers.report import report
-from benchmarks.studies.study import NothingToReport, trainer
+from benchmarks.studies.study import NothingToReport, NotYet, lookup, trainer
 
 __all__ = ["OptimizersStudy"]
-
-
-class _NotYet(Exception):
-    """A row is missing."""
 
 
 def full_grid(method: str) -> list[tuple[float, float]]:
@@ -80,12 +74,12 @@ class OptimizersStudy:
 
     def entries(self, directory: Path) -> tuple[list[list[Entry]], list[str]]:
         """Entries of each case that is complete, and labels of the other cases."""
-        find = _finder(self._results(directory))
+        find = lookup(self._results(directory))
         complete, missing = [], []
         for case in self.cases:
             try:
                 complete.append(compete(case, find, self.protocol, self.settings))
-            except _NotYet:
+            except NotYet:
                 missing.append(case.label)
         return complete, missing
 
@@ -112,15 +106,3 @@ def _present(case: Case) -> bool:
         print(f"skipped: {case.label}: {error}", file=sys.stderr)
         return False
     return True
-
-
-def _finder(results: Results[Row]) -> Callable[[Sequence[Run]], list[Row]]:
-    """Looks rows up, and trains nothing."""
-
-    def find(runs: Sequence[Run]) -> list[Row]:
-        found = results.find(runs)
-        if len(found) < len(set(runs)):
-            raise _NotYet
-        return [found[run] for run in runs]
-
-    return find

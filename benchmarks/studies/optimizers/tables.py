@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from statistics import fmean, median
 
-import numpy as np
-
 from benchmarks.methods import METHODS
-from benchmarks.report.intervals import Comparison, compare, t_interval
+from benchmarks.report.intervals import Comparison, compare, geometric_mean, p_value, t_interval
 from benchmarks.report.table import markdown_table
 from benchmarks.runs.measurement import MEASURES
 from benchmarks.studies.optimizers.cases import CHECKED, Case
@@ -51,11 +48,6 @@ def _shown(comparison: Comparison) -> tuple[str, str, str]:
     return f"{interval.mean:.2f}", f"{interval.low:.2f} to {interval.high:.2f}", p_value(comparison.p)
 
 
-def p_value(p: float) -> str:
-    """A p-value as papers print it."""
-    return "" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
 def overview(cases: Sequence[Sequence[Entry]]) -> str:
     """Test accuracy of every method in every case, at the case's epochs."""
     methods = list(dict.fromkeys(e.contestant.method for case in cases for e in case))
@@ -94,7 +86,7 @@ def case_table(entries: Sequence[Entry], reference: Entry) -> str:
                 "" if against is None else p_value(against.p),
                 f"{fmean(100 * row.final_train_accuracy for row in entry.rows):.1f}",
                 f"{fmean(100 * row.gap for row in entry.rows):.1f}",
-                *(f"{_geometric([measured(row, name) for row in entry.rows]):.3g}" for name in MEASURES),
+                *(f"{geometric_mean([measured(row, name) for row in entry.rows]):.3g}" for name in MEASURES),
                 f"{setting.lr:g}",
                 f"{method.knob.replace('_', ' ')} {getattr(setting, method.knob):g}",
                 _edges(entry),
@@ -108,12 +100,6 @@ def case_table(entries: Sequence[Entry], reference: Entry) -> str:
         "at the edge", "validation, %", "ms a step", "diverged",
     )  # fmt: skip
     return markdown_table(header, rows)
-
-
-def _geometric(values: Sequence[float]) -> float:
-    """Geometric mean of what is positive and known."""
-    known = [value for value in values if value > 0]
-    return float(np.exp(np.mean(np.log(known)))) if known else math.nan
 
 
 def _edges(entry: Entry) -> str:
@@ -156,7 +142,7 @@ def penalties(cases: Sequence[Sequence[Entry]]) -> str:
                 continue
             entry, plain = find(case, method), find(case, "sgd")
             ratios = [
-                _geometric([positive(a, m) / positive(b, m) for a, b in zip(entry.rows, plain.rows, strict=True)])
+                geometric_mean([positive(a, m) / positive(b, m) for a, b in zip(entry.rows, plain.rows, strict=True)])
                 for m in CURVATURES
             ]
             against = "" if method == CHECKED else f"{t_interval(differences(entry, find(case, CHECKED))):.2f}"

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 
 from benchmarks.report.curves import COLOURS
-from benchmarks.report.intervals import Comparison, compare, t_interval
+from benchmarks.report.intervals import Comparison, compare, geometric_mean, p_value, t_interval
 from benchmarks.report.svg import save_svg
 from benchmarks.report.table import markdown_table
 from benchmarks.runs.tuning import Protocol
@@ -172,11 +171,7 @@ def _shown(comparison: Comparison | None) -> str:
         return "diverged"
     if math.isnan(comparison.p):
         return f"{comparison.interval.mean:.2f}"
-    return f"{comparison.simultaneous:.2f} (p {_p(comparison.p)})"
-
-
-def _p(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return f"{comparison.simultaneous:.2f} (p {p_value(comparison.p)})"
 
 
 def case_table(entries: Sequence[Entry]) -> str:
@@ -196,8 +191,8 @@ def case_table(entries: Sequence[Entry]) -> str:
                 method.label,
                 *(_mean(values(entry, s), ".2f") for s in scores),
                 "" if against is None else f"{against.interval:.2f}",
-                "" if against is None or math.isnan(against.p) else _p(against.p),
-                *(f"{_geometric([row.curvature.get(c, math.nan) for row in entry.rows]):.3g}" for c in _CURVATURE),
+                "" if against is None else p_value(against.p),
+                *(f"{geometric_mean([row.curvature.get(c, math.nan) for row in entry.rows]):.3g}" for c in _CURVATURE),
                 f"{lr:g}",
                 f"{method.knob} {knob:g}",
                 f"{max(row.violation for row in entry.rows):.0e}",
@@ -214,11 +209,6 @@ def case_table(entries: Sequence[Entry]) -> str:
 
 def _all_scores(entries: Sequence[Entry]) -> set[str]:
     return {name for entry in entries for row in entry.rows for name in row.scores}
-
-
-def _geometric(numbers: Sequence[float]) -> float:
-    known = [number for number in numbers if number > 0]
-    return float(np.exp(np.mean(np.log(known)))) if known else math.nan
 
 
 def draw_against_base(cases: Sequence[Sequence[Entry]], path: Path) -> None:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from benchmarks.runs.parallel import Workers, collect
 from benchmarks.runs.results import Results
 from benchmarks.runs.tuning import Protocol
-from benchmarks.studies.study import NothingToReport
+from benchmarks.studies.study import NothingToReport, NotYet, lookup
 from benchmarks.studies.tasks.cases import Case, Grid
 from benchmarks.studies.tasks.protocol import Entry, compete, count
 from benchmarks.studies.tasks.report import report
@@ -20,10 +20,6 @@ from benchmarks.tasks.training import attempt
 from benchmarks.tasks.trial import Outcome, Trial
 
 __all__ = ["TasksStudy"]
-
-
-class _NotYet(Exception):
-    """A row is missing."""
 
 
 @dataclass(frozen=True)
@@ -96,19 +92,12 @@ class TasksStudy:
 
     def entries(self, directory: Path) -> tuple[list[list[Entry]], list[str]]:
         """Entries of each case that is complete, and labels of the other cases."""
-        found = self._results(directory)
-
-        def find(trials: Sequence[Trial]) -> list[Outcome]:
-            rows = found.find(trials)
-            if len(rows) < len(set(trials)):
-                raise _NotYet
-            return [rows[trial] for trial in trials]
-
+        find = lookup(self._results(directory))
         complete, missing = [], []
         for case in self.cases:
             try:
                 complete.append(compete(case, self._tuned_with(case), find, self.protocol))
-            except _NotYet:
+            except NotYet:
                 missing.append(case.label)
         return complete, missing
 
