@@ -115,10 +115,11 @@ def read_nouns(path: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
     Raises
     ------
     DatasetError
-        If a line is not as the manual page says; names file and line.
+        If a line is not as the manual page says, which it names, or lines are missing.
     """
     names: dict[str, str] = {}
     parents: dict[str, list[str]] = {}
+    mentioned: set[str] = set()
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
@@ -134,10 +135,13 @@ def read_nouns(path: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
             found = [pointers[4 * i : 4 * i + 4] for i in range(count)]
             names[cells[0]] = cells[4]
             parents[cells[0]] = [offset for symbol, offset, _, _ in found if symbol in POINTERS]
+            mentioned.update(offset for _, offset, part_of_speech, _ in found if part_of_speech == "n")
         except (IndexError, ValueError) as error:
             raise DatasetError(
                 f"{path}, line {number_}: not a set of synonyms ({error}); get the file again"
             ) from error
+    if lost := mentioned - names.keys():
+        raise DatasetError(f"{path}: {len(lost)} sets of synonyms are missing that others point to; get the file again")
     return names, parents
 
 

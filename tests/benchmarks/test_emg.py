@@ -37,11 +37,12 @@ def test_that_there_are_as_many_matrices_of_each_session_sign_and_stretch() -> N
         assert all(len(labels[segments == segment].unique()) == 1 for segment in range(120))
 
 
-def test_that_matrices_are_symmetric_positive_definite_and_in_units_of_the_mean_variance() -> None:
-    covariances = load_emg()[0]
+def test_that_matrices_are_symmetric_positive_definite_and_in_units_of_the_mean_variance_of_first_sessions() -> None:
+    covariances, _, sessions, _ = load_emg()
     assert torch.equal(covariances, covariances.mT)
     assert torch.linalg.cholesky_ex(covariances).info.eq(0).all()
-    variances = np.einsum("nii->ni", covariances.numpy())
+    first = [SESSIONS[i].endswith("s1") for i in sessions]
+    variances = np.einsum("nii->ni", covariances.numpy()[first])
     assert variances.mean() == pytest.approx(1, rel=1e-12)
     assert len(covariances.flatten(1).unique(dim=0)) == 2400
 
@@ -63,7 +64,7 @@ def test_that_the_triangle_is_read_row_by_row(fresh, monkeypatch, tmp_path) -> N
     np.savez(tmp_path / "small.npz", covariances=lower, signs=ones, sessions=ones, segments=ones)
     monkeypatch.setattr(emg, "PATH", tmp_path / "small.npz")
     found, *labels = load_emg()
-    np.testing.assert_allclose(found, full / np.mean([np.trace(m) / 8 for m in full]), rtol=1e-12)
+    np.testing.assert_allclose(found, full / np.mean([np.trace(m) / 8 for m in full[:2]]), rtol=1e-12)
     assert [label.tolist() for label in labels] == [[0, 1, 2]] * 3
 
 

@@ -134,6 +134,13 @@ def test_that_a_damaged_line_is_named(directory, damaged) -> None:
         read_nouns(path)
 
 
+def test_that_a_file_that_ends_early_is_noticed(directory) -> None:
+    # after a whole line; the second set of synonyms points to the third
+    path = write(directory, "".join(NOUNS.splitlines(keepends=True)[:4]))
+    with pytest.raises(DatasetError, match=r"data\.noun: 1 sets of synonyms are missing"):
+        read_nouns(path)
+
+
 def test_that_missing_nouns_say_how_to_get_them(directory) -> None:
     with pytest.raises(MissingDataset, match=r"apt-get install wordnet-base.*data\.noun.*--data-dir") as caught:
         load_hierarchy("nouns")

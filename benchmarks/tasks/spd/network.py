@@ -8,9 +8,9 @@ import geoopt
 import torch
 from torch import Tensor, nn
 
-from benchmarks.data.emg import SESSIONS, SIGNS, load_emg
+from benchmarks.data.emg import FIRST, SIGNS, load_emg
 from benchmarks.tasks.places import MANIFOLDS
-from benchmarks.tasks.problem import Problem, shuffled
+from benchmarks.tasks.problem import Problem, device, shuffled
 from benchmarks.tasks.scoring import accuracy, cosine
 from benchmarks.tasks.trial import Trial
 
@@ -66,12 +66,13 @@ class SPDNetwork(nn.Module):
 def emg(trial: Trial) -> Problem:
     """Train on the first session of each person, and score on the second; one of six repeats for validation."""
     covariances, signs, sessions, segments = load_emg()
-    first = sessions < SESSIONS.index("mg_s2")
+    first = sessions < FIRST
     # repeats of a session: each a stretch of all five signs
     repeat = torch.div(segments, len(SIGNS), rounding_mode="floor") % 6
     held = first & (repeat == trial.seed % 6) if trial.heldout == "validation" else ~first
     train = first & ~held
-    model = SPDNetwork(CHANNELS, trial.size, len(SIGNS), MANIFOLDS[trial.manifold]())
+    model = SPDNetwork(CHANNELS, trial.size, len(SIGNS), MANIFOLDS[trial.manifold]()).to(device())
+    covariances, signs = covariances.to(device()), signs.to(device())
     inputs, targets = covariances[train], signs[train]
     sets = {"": (covariances[held], signs[held]), "train_": (inputs, targets)}
 
