@@ -66,15 +66,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     directory = options.results / study.name
     if options.quick:
         study, directory = study.quick(), options.results / f"{study.name}-quick"
+    name = " ".join([options.study, *([f"--hierarchy {options.hierarchy}"] if options.hierarchy else [])])
     if options.command == "report":
-        return _report(study, directory, options.study)
+        return _report(study, directory, name)
     if options.data_dir is not None:
         os.environ[DIRECTORY] = str(options.data_dir.absolute())
     if options.download:
         os.environ[DOWNLOAD] = "1"
     workers = Workers(options.jobs, options.scheduler, options.keep_weights)
     again = shlex.join(["python", "-m", "benchmarks", *(arguments if arguments is not None else sys.argv[1:])])
-    return _run(study, directory, workers, again) or _report(study, directory, options.study)
+    return _run(study, directory, workers, again) or _report(study, directory, name)
 
 
 def _run(study: Study, directory: Path, workers: Workers, again: str) -> int:

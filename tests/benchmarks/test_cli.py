@@ -173,3 +173,5 @@ def test_that_all_nouns_are_an_option_of_the_hyperbolic_study_only(monkeypatch, 
     assert main(["run", "hyperbolic", "--hierarchy", "nouns", "--results", str(tmp_path)]) == 1
     assert "apt-get install wordnet-base" in capsys.readouterr().err
     assert (tmp_path / "hyperbolic-nouns").is_dir()
+    assert main(["report", "hyperbolic", "--hierarchy", "nouns", "--results", str(tmp_path)]) == 1
+    assert "first `python -m benchmarks run hyperbolic --hierarchy nouns`" in capsys.readouterr().err
