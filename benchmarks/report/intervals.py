@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.stats
 
-__all__ = ["Comparison", "Interval", "compare", "geometric_mean", "p_value", "t_interval"]
+__all__ = ["Comparison", "Interval", "compare", "geometric", "geometric_mean", "p_value", "t_interval"]
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,12 @@ def compare(differences: Sequence[float], comparisons: int = 1) -> Comparison:
 def p_value(p: float) -> str:
     """A p-value as papers print it."""
     return "" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def geometric(values: Sequence[float]) -> str:
+    """Geometric mean of what is positive and known; with how many these are, if not all."""
+    known = sum(value > 0 for value in values)
+    return f"{geometric_mean(values):.3g}" + ("" if known in (0, len(values)) else f" ({known} of {len(values)})")
 
 
 def geometric_mean(values: Sequence[float]) -> float:

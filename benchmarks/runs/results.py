@@ -121,6 +121,10 @@ class Results(Generic[R]):
         found = self._contents()
         return {run: self._row(run, found[run.key]) for run in runs if run.key in found}
 
+    def seconds(self) -> list[float]:
+        """What each row took, of one core."""
+        return [content["seconds"] for content in self._contents().values()]
+
     def _row(self, run: Any, content: dict[str, Any]) -> R:
         kind: Any = self.kind
         return kind(**{**content, "run": run})

@@ -73,6 +73,11 @@ class Tuned(Generic[C]):
     scores: dict[C, float]
     kept: tuple[C, ...]
 
+    def at_edge(self, field: str) -> bool:
+        """Whether a field of the chosen setting is the least or the largest of those tried."""
+        tried = {getattr(setting, field) for setting in self.scores}
+        return len(tried) > 1 and getattr(self.setting, field) in (min(tried), max(tried))
+
 
 def tune(
     settings: Mapping[K, Sequence[C]],

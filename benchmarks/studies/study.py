@@ -13,7 +13,7 @@ from benchmarks.runs.parallel import Workers, collect
 from benchmarks.runs.results import C, R, Results, Row
 from benchmarks.runs.training import train
 
-__all__ = ["NotYet", "NothingToReport", "Study", "TrainingStudy", "lookup", "trainer"]
+__all__ = ["NotYet", "NothingToReport", "Study", "TrainingStudy", "cost", "lookup", "trainer"]
 
 
 class NothingToReport(Exception):
@@ -34,6 +34,12 @@ def lookup(results: Results[R]) -> Callable[[Sequence[C]], list[R]]:
         return [found[run] for run in runs]
 
     return find
+
+
+def cost(*results: Results[R]) -> str:
+    """A sentence on what all runs of a study took, those of tuning included."""
+    seconds = [value for one in results for value in one.seconds()]
+    return f"{len(seconds)} runs, tuning included, took {sum(seconds) / 3600:.1f} hours of one core."
 
 
 class Study(Protocol):

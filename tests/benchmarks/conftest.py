@@ -40,4 +40,4 @@ def whole(tmp_path_factory) -> tuple[str, Path, list[list[Entry]]]:
     ]
     directory = tmp_path_factory.mktemp("report")
     protocol = Protocol(final=tuple(range(SEEDS)))
-    return report("Who wins?", cases, ["the lost < one>"], protocol, directory), directory, cases
+    return report("Who wins?", cases, ["the lost < one>"], protocol, "It took long.", directory), directory, cases

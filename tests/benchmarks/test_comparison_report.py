@@ -54,7 +54,7 @@ def test_that_the_report_counts_networks_and_names_what_is_missing(whole) -> Non
 def test_that_the_summary_is_written_with_verdicts_and_accuracies(whole) -> None:
     _, directory, cases = whole
     text = (directory / "summary.md").read_text(encoding="utf-8")
-    assert text.strip() == summary(cases, ["the lost < one>"]).strip()
+    assert text.strip() == summary(cases, ["the lost < one>"], "It took long.").strip()
     assert cells(text, "claim")["C4"][1] == f"**{judge(cases)[0].outcome}**"
     assert cells(text, "test accuracy, %")["SAM"][1] == shown(percent(find(cases[0], "sam")), 1)
 
@@ -82,10 +82,10 @@ def test_that_the_table_at_equal_gradients_lists_methods_whose_first_network_div
         if entry.contestant.method == method:
             run = entry.rows[0].run
             entry.rows[0] = replace(made_row(run, diverged=True), curvature=entry.rows[0].curvature)
-    text = report("Who wins?", [entries], [], Protocol(final=tuple(range(SEEDS))), tmp_path)
+    text = report("Who wins?", [entries], [], Protocol(final=tuple(range(SEEDS))), "", tmp_path)
     assert sorted(label for label, _ in of_equal_gradients(text)) == sorted(METHODS[name].label for name in ASKED)
 
 
 def test_that_a_report_without_a_main_case_has_no_verdicts(cheap, tmp_path) -> None:
     entries = made_up(made_case(ASKED, main=False))
-    assert "# Who wins?" in report("Who wins?", [entries], ["main"], Protocol(final=tuple(range(SEEDS))), tmp_path)
+    assert "# Who wins?" in report("Who wins?", [entries], ["main"], Protocol(final=tuple(range(SEEDS))), "", tmp_path)

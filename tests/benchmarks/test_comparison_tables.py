@@ -56,7 +56,7 @@ def test_that_the_table_says_how_many_diverged_and_takes_curvature_of_the_others
     sam = made_entry(case, "sam", [0.5, 0.6, 0.7], {"trace": [1.0, 1.0, 1.0]})
     found, other = table_of(tables.case_table([sgd, sam], sam))
     assert (found["diverged"], other["diverged"]) == ("1", "")
-    assert found["Hessian trace"] == "4"
+    assert found["Hessian trace"] == "4 (2 of 3)"
     assert found["top eigenvalue"] == "nan"
     assert found["test accuracy, %"] == shown([10.0, 60.0, 70.0], 2)
 

@@ -23,7 +23,7 @@ _PLACES = {"spheres": ("riemannian_sgd", "rsam"), "Stiefel": ("riemannian_sgd_st
 _INTRODUCTION = """\
 Means ± half the 95 % interval (Student's) over seeds, paired by seed where they are differences; not corrected for
 their number, since they explain and decide no claim. All of it was thought of after the first results of the
-comparison had been seen."""
+comparison had been seen. Beside those of the comparison"""
 _DECOMPOSITION = """\
 RSAM differs from SAM by the constraint and by what the ascent is worth under it, in points of test accuracy:
 RSAM − SAM = (RiemannianSGD − SGD) + (RSAM − RiemannianSGD) − (SAM − SGD), each tuned for itself."""
@@ -36,7 +36,7 @@ the mean over those kept, and the lowest and highest of them; last, the differen
 means. The spread is what noise in the choice can move, which the intervals over seeds do not hold."""
 
 
-def report(cases: Sequence[Trials], own: Sequence[Sequence[Entry]], directory: Path) -> str:
+def report(cases: Sequence[Trials], own: Sequence[Sequence[Entry]], cost: str, directory: Path) -> str:
     """Write figures, and say all in Markdown.
 
     Parameters
@@ -45,6 +45,8 @@ def report(cases: Sequence[Trials], own: Sequence[Sequence[Entry]], directory: P
         Those of the comparison, and those of the ablations.
     own : sequence of sequences of Entry
         Cases of the ablations, tables and figures of which are shown.
+    cost : str
+        What it took beside the comparison.
     directory : Path
         Where figures go; and ``summary.md``, for the README.
 
@@ -56,10 +58,10 @@ def report(cases: Sequence[Trials], own: Sequence[Sequence[Entry]], directory: P
     parts = ["## The constraint and the ascent", _DECOMPOSITION, decomposition(cases)]
     parts += ["## Ways of ascending at the same settings", _SAME, same_settings(cases)]
     parts += ["## What the choice of settings is worth", _TUNING, tuning(cases)]
-    (directory / "summary.md").write_text(f"{decomposition(cases)}\n\n{tuning(cases)}\n", encoding="utf-8")
+    (directory / "summary.md").write_text(f"{decomposition(cases)}\n\n{tuning(cases)}\n\n{cost}\n", encoding="utf-8")
     for case in own:
         parts += of_case(case, directory)
-    return "\n\n".join(["# Where differences between RSAM and SAM come from", _INTRODUCTION, *parts])
+    return "\n\n".join(["# Where differences between RSAM and SAM come from", f"{_INTRODUCTION} {cost}", *parts])
 
 
 def _accuracies(rows: Sequence[Row]) -> list[float]:

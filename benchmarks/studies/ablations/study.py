@@ -13,7 +13,7 @@ from benchmarks.studies.ablations.report import report
 from benchmarks.studies.ablations.trials import Trials, unmeasured, wanted
 from benchmarks.studies.optimizers.protocol import Entry
 from benchmarks.studies.optimizers.study import OptimizersStudy
-from benchmarks.studies.study import NothingToReport, trainer
+from benchmarks.studies.study import NothingToReport, cost, trainer
 
 __all__ = ["AblationsStudy"]
 
@@ -55,7 +55,7 @@ class AblationsStudy:
         complete = [case for case in cases if case is not None]
         if not complete:
             raise NothingToReport(f"{found.path} has no complete case")
-        return report(complete, own, directory)
+        return report(complete, own, cost(found), directory)
 
     def quick(self) -> AblationsStudy:
         """The comparison and its cases in little, with more than the chosen settings."""

@@ -19,12 +19,12 @@ Mean ± half the 95 % interval (Student's) over the seeds. *minus SAM*: paired b
 the two-sided paired t-test, times the number of methods compared. *train* accuracy is on the labels as trained on,
 wrong ones included, and the *gap* is it minus test accuracy. Curvature is that of the training loss in evaluation mode
 on 500 training examples (the gradient norm on all), in the metric of the weights' manifolds; the distance moved is that
-in the ambient space; geometric means over the seeds, of what is positive. *at the edge*: chosen at an end of its grid.
-*validation*: what the setting was chosen by."""
+in the ambient space; geometric means over the seeds; *(8 of 10)*: the others are not positive, by chance of the
+estimate, or unknown. *at the edge*: chosen at an end of its grid. *validation*: what the setting was chosen by."""
 
 
 def report(
-    title: str, cases: Sequence[Sequence[Entry]], missing: Sequence[str], protocol: Protocol, directory: Path
+    title: str, cases: Sequence[Sequence[Entry]], missing: Sequence[str], protocol: Protocol, cost: str, directory: Path
 ) -> str:
     """Write figures, and say all in Markdown.
 
@@ -38,6 +38,8 @@ def report(
         Labels of the others.
     protocol : Protocol
         Seeds.
+    cost : str
+        What all of it took.
     directory : Path
         Where figures go; and ``summary.md``, for the README.
 
@@ -47,9 +49,9 @@ def report(
         The report.
     """
     found = judge(cases)
-    (directory / "summary.md").write_text(summary(cases, missing) + "\n", encoding="utf-8")
+    (directory / "summary.md").write_text(summary(cases, missing, cost) + "\n", encoding="utf-8")
     main = [case for case in cases if case[0].contestant.case.main]
-    parts = [f"# {title}", _introduction(cases, missing, protocol)]
+    parts = [f"# {title}", _introduction(cases, missing, protocol, cost)]
     if found:
         parts += ["## Verdicts", *_preliminary(missing), tables.verdicts(found)]
         parts += ["Intervals are simultaneous 95 % ones for each claim, p-values corrected alike."]
@@ -74,10 +76,16 @@ def judge(cases: Sequence[Sequence[Entry]]) -> list[Verdict]:
     return [verdict(main) for verdict in (c4, c5, c6)] if main else []
 
 
-def summary(cases: Sequence[Sequence[Entry]], missing: Sequence[str]) -> str:
+def summary(cases: Sequence[Sequence[Entry]], missing: Sequence[str], cost: str) -> str:
     """Verdicts and accuracies, for the README."""
     found = judge(cases)
-    return "\n\n".join([*_preliminary(missing), *([tables.verdicts(found)] if found else []), tables.overview(cases)])
+    parts = [*_preliminary(missing), *([tables.verdicts(found)] if found else []), tables.overview(cases)]
+    return "\n\n".join([*parts, f"{_seeds(cases)}. {cost}"])
+
+
+def _seeds(cases: Sequence[Sequence[Entry]]) -> str:
+    rows = [entry.rows for case in cases for entry in case]
+    return f"{sum(map(len, rows))} networks, {len(rows[0])} seeds a method and case"
 
 
 def _preliminary(missing: Sequence[str]) -> list[str]:
@@ -85,18 +93,19 @@ def _preliminary(missing: Sequence[str]) -> list[str]:
     return [f"**Preliminary**: without {'; '.join(missing)}."] if missing else []
 
 
-def _introduction(cases: Sequence[Sequence[Entry]], missing: Sequence[str], protocol: Protocol) -> str:
+def _introduction(cases: Sequence[Sequence[Entry]], missing: Sequence[str], protocol: Protocol, cost: str) -> str:
     rows = [row for case in cases for entry in case for row in entry.rows]
     settings = len(cases[0][0].tuned.scores)
     text = (
-        f"{len(rows)} networks, {len(protocol.final)} seeds a method and case. Test data choose nothing: "
+        f"{_seeds(cases)}. Test data choose nothing: "
         "they measure the last weights of each network, and draw its learning curve. "
         f"Learning rate and one knob of each method were chosen on a fifth of the training data, held out, from "
         f"{settings} settings: all with {len(protocol.first)} seed, the best {min(protocol.kept, settings)} with "
         f"{len(protocol.second)} more, the same for every method and with other seeds than the reported ones "
         "(a peer's SAM takes the setting of ours). Methods "
         "of a seed share initialisation, data order and wrong labels. torch "
-        f"{', '.join(sorted({row.torch_version for row in rows}))}, {', '.join(sorted({row.device for row in rows}))}."
+        f"{', '.join(sorted({row.torch_version for row in rows}))}, {', '.join(sorted({row.device for row in rows}))}. "
+        f"{cost}"
     )
     return text + (f" Not complete yet: {'; '.join(missing)}." if missing else "")
 

@@ -17,7 +17,7 @@ from benchmarks.studies.optimizers.cases import Case
 from benchmarks.studies.optimizers.grids import grid
 from benchmarks.studies.optimizers.protocol import Entry, Settings, compete, count
 from benchmarks.studies.optimizers.report import report
-from benchmarks.studies.study import NothingToReport, NotYet, lookup, trainer
+from benchmarks.studies.study import NothingToReport, NotYet, cost, lookup, trainer
 
 __all__ = ["OptimizersStudy"]
 
@@ -88,7 +88,7 @@ class OptimizersStudy:
         complete, missing = self.entries(directory)
         if not complete:
             raise NothingToReport(f"{self._results(directory).path} has no complete case")
-        return report(self.title, complete, missing, self.protocol, directory)
+        return report(self.title, complete, missing, self.protocol, cost(self._results(directory)), directory)
 
     def quick(self) -> OptimizersStudy:
         """Small cases, few epochs, two settings, two seeds."""

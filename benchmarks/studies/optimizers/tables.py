@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean, median
 
 from benchmarks.methods import METHODS
-from benchmarks.report.intervals import Comparison, compare, geometric_mean, p_value, t_interval
+from benchmarks.report.intervals import Comparison, compare, geometric, geometric_mean, p_value, t_interval
 from benchmarks.report.table import markdown_table
 from benchmarks.runs.measurement import MEASURES
 from benchmarks.studies.optimizers.cases import CHECKED, Case
@@ -86,7 +86,7 @@ def case_table(entries: Sequence[Entry], reference: Entry) -> str:
                 "" if against is None else p_value(against.p),
                 f"{fmean(100 * row.final_train_accuracy for row in entry.rows):.1f}",
                 f"{fmean(100 * row.gap for row in entry.rows):.1f}",
-                *(f"{geometric_mean([measured(row, name) for row in entry.rows]):.3g}" for name in MEASURES),
+                *(geometric([measured(row, name) for row in entry.rows]) for name in MEASURES),
                 f"{setting.lr:g}",
                 f"{method.knob.replace('_', ' ')} {getattr(setting, method.knob):g}",
                 _edges(entry),
@@ -105,12 +105,7 @@ def case_table(entries: Sequence[Entry], reference: Entry) -> str:
 def _edges(entry: Entry) -> str:
     """Which of learning rate and knob were chosen at an end of their grid."""
     knob = METHODS[entry.contestant.method].knob
-    found = []
-    for label, field in (("lr", "lr"), (knob.replace("_", " "), knob)):
-        tried = {getattr(setting, field) for setting in entry.tuned.scores}
-        if getattr(entry.tuned.setting, field) in (min(tried), max(tried)) and len(tried) > 1:
-            found.append(label)
-    return ", ".join(found)
+    return ", ".join(field.replace("_", " ") for field in ("lr", knob) if entry.tuned.at_edge(field))
 
 
 def correlations(cases: Sequence[Sequence[Entry]]) -> str:
