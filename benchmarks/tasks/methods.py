@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -27,14 +27,21 @@ class Method:
         Takes parameters and a trial; returns an optimizer whose ``step`` takes a closure.
     knob : str
         What :attr:`Trial.knob` is.
+    rates, knobs : str
+        What of a :class:`~benchmarks.studies.tasks.cases.Grid` it is tuned over.
     base : str
         The method without the ascent, to be compared with; empty if there is none.
+    passes : int
+        How many times the epochs of a case it trains for.
     """
 
     label: str
     build: Callable[[Iterable[nn.Parameter], Trial], torch.optim.Optimizer]
     knob: str
+    rates: str
+    knobs: str
     base: str = ""
+    passes: int = 1
 
     @property
     def gradients(self) -> int:
@@ -111,11 +118,18 @@ def _projected_adam(params: Iterable[nn.Parameter], trial: Trial) -> Any:
     return ProjectedAscent(_adam(params, trial), trial.knob)
 
 
+_SGD = Method("RiemannianSGD", lambda params, trial: _sgd(params, trial, trial.knob), "momentum", "sgd", "momentum")
+_ADAM = Method("RiemannianAdam", lambda params, trial: _adam(params, trial, trial.knob), "beta 1", "adam", "beta")
+#: The bases also at the gradient evaluations of an ascent: trained twice as long, and tuned for that.
 METHODS = {
-    "riemannian_sgd": Method("RiemannianSGD", lambda params, trial: _sgd(params, trial, trial.knob), "momentum"),
-    "rsam": Method("RSAM, SGD", _rsam, "rho", "riemannian_sgd"),
-    "projected_sam": Method("projected SAM, SGD", _projected, "rho", "riemannian_sgd"),
-    "riemannian_adam": Method("RiemannianAdam", lambda params, trial: _adam(params, trial, trial.knob), "beta 1"),
-    "rsam_adam": Method("RSAM, Adam", _rsam_adam, "rho", "riemannian_adam"),
-    "projected_sam_adam": Method("projected SAM, Adam", _projected_adam, "rho", "riemannian_adam"),
+    "riemannian_sgd": _SGD,
+    "riemannian_sgd_twice": replace(_SGD, label="RiemannianSGD, twice the epochs", passes=2),
+    "rsam": Method("RSAM, SGD", _rsam, "rho", "sgd", "rho", "riemannian_sgd"),
+    "projected_sam": Method("projected SAM, SGD", _projected, "rho", "sgd", "projected_rho", "riemannian_sgd"),
+    "riemannian_adam": _ADAM,
+    "riemannian_adam_twice": replace(_ADAM, label="RiemannianAdam, twice the epochs", passes=2),
+    "rsam_adam": Method("RSAM, Adam", _rsam_adam, "rho", "adam", "rho", "riemannian_adam"),
+    "projected_sam_adam": Method(
+        "projected SAM, Adam", _projected_adam, "rho", "adam", "projected_rho", "riemannian_adam"
+    ),
 }

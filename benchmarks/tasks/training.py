@@ -27,7 +27,7 @@ PROBES = 20
 
 
 def attempt(trial: Trial) -> Outcome:
-    """Train on one thread; the same trial gives the same outcome on the same machine, but for the time it took.
+    """Train on one thread; the same trial gives the same outcome on the same machine, but for its time and memory.
 
     Parameters
     ----------
@@ -101,7 +101,12 @@ def train(trial: Trial, problem: Problem, began: float) -> Outcome:
     model.eval()
     diverged = diverged or not all(torch.isfinite(p).all() for p in model.parameters())
     first = next(model.parameters())
-    scores = {} if diverged else problem.scores()
+    scores: dict[str, float] = {}
+    if not diverged:
+        try:
+            scores = problem.scores()
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # a matrix that became singular to rounding
+            diverged = True
     return Outcome(
         run=trial,
         diverged=diverged,

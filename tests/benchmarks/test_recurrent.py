@@ -124,15 +124,15 @@ def test_that_accuracy_is_counted_on_short_and_on_long_sequences() -> None:
     assert scores["accuracy"] == pytest.approx(1 / 8, abs=0.02)
 
 
-def test_that_the_error_of_the_adding_problem_is_the_mean_square() -> None:
+def test_that_the_error_of_the_adding_problem_is_the_logarithm_of_the_mean_square() -> None:
     torch.manual_seed(0)
     problem = TASKS["adding"](trial_of("adding"))
     with torch.no_grad():
         problem.model.output.weight.zero_()  # type: ignore[union-attr]
         problem.model.output.bias.fill_(1.0)  # type: ignore[union-attr]
     # the sum of two uniform numbers has mean 1 and variance 1/6, whose standard error over 1000 is 0.006
-    assert problem.scores()["error"] == pytest.approx(1 / 6, abs=0.03)
-    assert problem.scores()["long_error"] == pytest.approx(1 / 6, abs=0.03)
+    for name in ("log_error", "long_log_error"):
+        assert 10 ** problem.scores()[name] == pytest.approx(1 / 6, abs=0.03)
 
 
 @pytest.mark.parametrize("task", ["copying", "adding", "rows"])

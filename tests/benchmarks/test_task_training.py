@@ -119,6 +119,16 @@ def test_that_a_trial_that_diverges_ends_and_has_no_scores(error) -> None:
     assert len(outcome.train_loss) == 1
 
 
+def test_that_a_trial_whose_scores_cannot_be_computed_has_diverged() -> None:
+    def scores() -> dict[str, float]:
+        raise torch.linalg.LinAlgError("the centre is not positive definite")
+
+    outcome = train(replace(TRIAL, curvature=True), replace(problem_of(nn.MSELoss()), scores=scores), 0.0)
+    assert outcome.diverged
+    assert outcome.scores == {} and outcome.curvature == {}
+    assert len(outcome.train_loss) == 3
+
+
 def test_that_other_errors_are_raised() -> None:
     with pytest.raises(RuntimeError, match="out of memory"):
         train(TRIAL, problem_of(Broken(6, RuntimeError("out of memory"))), 0.0)

@@ -7,7 +7,22 @@ from dataclasses import dataclass, replace
 from benchmarks.tasks.methods import METHODS
 from benchmarks.tasks.trial import Trial
 
-__all__ = ["HYPERBOLIC", "NOUNS", "RECURRENT", "SPD", "Case", "Grid"]
+__all__ = ["HYPERBOLIC", "NOTES", "NOUNS", "RECURRENT", "SPD", "Case", "Grid"]
+
+_SQUARE = (
+    "; the recurrent matrix is square, where the canonical metric is half the Euclidean one: the two differ in the "
+    "units of rho and learning rate, and in the retraction"
+)
+#: What the seeds of a task vary, and what else one should know of it.
+NOTES = {
+    "mammals": "initial points, order, negative samples; not the edges held out for the test",
+    "nouns": "initial points, order, negative samples",
+    "few_labels": "which images are labelled, initial weights, order; not the test images",
+    "copying": "sequences to train and to test on, initial weights, order" + _SQUARE,
+    "adding": "sequences to train and to test on, initial weights, order" + _SQUARE,
+    "rows": "initial weights, order; not the images" + _SQUARE,
+    "emg": "initial weights, order; not the signals, which are of two people",
+}
 
 
 @dataclass(frozen=True)
@@ -35,12 +50,7 @@ class Grid:
 
     def settings(self, method: str) -> list[tuple[float, float]]:
         """Pairs of learning rate and knob that a method is tried with."""
-        base = METHODS[method].base or method
-        rates = self.sgd if base == "riemannian_sgd" else self.adam
-        if METHODS[method].base:
-            knobs = self.projected_rho if method.startswith("projected") else self.rho
-        else:
-            knobs = self.momentum if base == "riemannian_sgd" else self.beta
+        rates, knobs = getattr(self, METHODS[method].rates), getattr(self, METHODS[method].knobs)
         return [(lr, knob) for lr in rates for knob in knobs]
 
 
@@ -56,6 +66,8 @@ class Case:
         All of a trial but method, seed, learning rate and knob.
     grid : Grid
         What tuning may choose from.
+    group : str
+        The question that it is a part of: what is concluded, is concluded on the mean over the cases of a group.
     score : str
         What is tuned and compared.
     unit : float
@@ -70,6 +82,7 @@ class Case:
     label: str
     template: Trial
     grid: Grid
+    group: str
     score: str = "accuracy"
     unit: float = 100.0
     smaller: bool = False
@@ -77,7 +90,8 @@ class Case:
 
     def trial(self, method: str, lr: float, knob: float) -> Trial:
         """The final trial of seed 0 at a setting."""
-        return replace(self.template, method=method, lr=lr, knob=knob)
+        epochs = self.template.epochs * METHODS[method].passes
+        return replace(self.template, method=method, epochs=epochs, lr=lr, knob=knob)
 
 
 def _trial(task: str, **options: object) -> Trial:
@@ -106,7 +120,9 @@ def _embeddings(task: str, spaces: tuple[str, ...], sizes: tuple[int, ...], epoc
                 name = f"{task}-{space}-{size}-{'reconstruction' if fraction == 0 else round(100 * fraction)}"
                 template = _trial(task, manifold=space, size=size, epochs=epochs, fraction=fraction, momentum=0.9)
                 text = f"{task}, {_SPACES[space]}, {size} dimensions, {label}"
-                found.append(Case(name, text, template, _EMBEDDING[space], "map", tuned_with="" if by == name else by))
+                group = f"{task}, {'reconstruction' if fraction == 0 else 'edges held out'}"
+                by = "" if by == name else by
+                found.append(Case(name, text, template, _EMBEDDING[space], group, "map", tuned_with=by))
     # those that others take their settings from come first
     return sorted(found, key=lambda case: case.tuned_with != "")
 
@@ -118,6 +134,7 @@ HYPERBOLIC = (
         "digits, ten labels a class, Poincaré ball",
         _trial("few_labels", manifold="poincare", size=16, epochs=100, momentum=0.9),
         Grid((0.001, 0.003, 0.01, 0.03), (0.001, 0.003, 0.01, 0.03), (0.02, 0.05, 0.2), (0.02, 0.05, 0.2)),
+        "digits, ten labels a class",
     ),
 )
 #: At the settings of one method each: tuning over all nouns would take days.
@@ -136,8 +153,8 @@ RECURRENT = tuple(
         f"{label}, {text}",
         _trial(task, manifold=metric, size=64, epochs=epochs, momentum=0.9),
         _SEQUENCES,
-        "error" if task == "adding" else "accuracy",
-        smaller=task == "adding",
+        label,
+        *(("log_error", 1.0, True) if task == "adding" else ()),
     )
     for task, label, epochs in (
         ("copying", "copying over 30 steps", 20),
@@ -155,6 +172,7 @@ SPD = tuple(
         f"hand signs in another session, {text}",
         _trial("emg", manifold=metric, size=6, epochs=30, momentum=0.9),
         Grid((0.01, 0.03, 0.1, 0.2), (0.001, 0.003, 0.01, 0.03), (0.05, 0.2, 0.8), (0.05, 0.2, 0.8)),
+        "hand signs in another session",
     )
     for metric, text in _METRICS.items()
 )

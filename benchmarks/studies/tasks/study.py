@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -12,14 +12,16 @@ from tqdm import tqdm
 from benchmarks.runs.parallel import Workers, collect
 from benchmarks.runs.results import Results
 from benchmarks.runs.tuning import Protocol
-from benchmarks.studies.study import NothingToReport, NotYet, lookup
+from benchmarks.studies.study import NothingToReport, NotYet, cost, lookup
 from benchmarks.studies.tasks.cases import Case, Grid
 from benchmarks.studies.tasks.protocol import Entry, compete, count
 from benchmarks.studies.tasks.report import report
 from benchmarks.tasks.training import attempt
 from benchmarks.tasks.trial import Outcome, Trial
 
-__all__ = ["TasksStudy"]
+__all__ = ["PROTOCOL", "Extra", "TasksStudy"]
+
+PROTOCOL = Protocol(kept=3, second=(1001, 1002), final=tuple(range(5)))
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class TasksStudy:
     title: str
     cases: tuple[Case, ...]
     little: tuple[str, ...]
-    protocol: Protocol = field(default_factory=lambda: Protocol(kept=3, second=(1001, 1002), final=tuple(range(5))))
+    protocol: Protocol = PROTOCOL
     extra: Extra | None = None
     data: Callable[[], object] | None = None
 
@@ -106,7 +108,7 @@ class TasksStudy:
         complete, missing = self.entries(directory)
         if not complete:
             raise NothingToReport(f"{self._results(directory).path} has no complete case")
-        text = report(self.title, complete, missing, self.protocol, directory)
+        text = report(self.title, complete, missing, self.protocol, cost(self._results(directory)), directory)
         return text if self.extra is None else f"{text}\n\n{self.extra.report(directory)}"
 
     def quick(self) -> TasksStudy:

@@ -10,7 +10,7 @@ from geoopt.layers.stereographic import Distance2StereographicHyperplanes
 from torch import Tensor, nn
 
 from benchmarks.data import load
-from benchmarks.tasks.problem import Problem, shuffled
+from benchmarks.tasks.problem import Problem, device, shuffled
 from benchmarks.tasks.scoring import accuracy, cosine
 from benchmarks.tasks.trial import Trial
 
@@ -49,10 +49,10 @@ def few_labels(trial: Trial) -> Problem:
     labels = data.train_labels[order]
     of_class = torch.stack([order[labels == c][: 2 * PER_CLASS] for c in range(data.classes)])
     train, heldout = of_class[:, :PER_CLASS].flatten(), of_class[:, PER_CLASS : 2 * PER_CLASS].flatten()
-    model = HyperbolicClassifier(64, trial.size, data.classes)
-    images, targets = data.train_images, data.train_labels
+    model = HyperbolicClassifier(64, trial.size, data.classes).to(device())
+    images, targets = data.train_images.to(device()), data.train_labels.to(device())
 
-    scored = (data.heldout_images, data.heldout_labels)
+    scored = data.heldout_images.to(device()), data.heldout_labels.to(device())
     if trial.heldout == "validation":
         scored = images[heldout], targets[heldout]
     measured = images[train], targets[train]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from benchmarks.data.wordnet import Hierarchy, load_hierarchy
 from benchmarks.tasks.hyperbolic.ranking import ranking
 from benchmarks.tasks.places import MANIFOLDS
-from benchmarks.tasks.problem import Batch, Problem
+from benchmarks.tasks.problem import Batch, Problem, device
 from benchmarks.tasks.trial import Trial
 
 __all__ = ["Embedding", "Split", "ball_distance", "embedding", "mammals", "nouns", "split"]
@@ -177,13 +177,12 @@ def embedding(trial: Trial, hierarchy: Hierarchy, batch_size: int) -> Problem:
     """
     edges = split(hierarchy.edges, trial.fraction, trial.heldout, trial.seed)
     nodes = len(hierarchy.names)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = Embedding(nodes, trial.size, MANIFOLDS[trial.manifold]()).to(device)
+    model = Embedding(nodes, trial.size, MANIFOLDS[trial.manifold]()).to(device())
     negatives = _Negatives(edges.train, nodes)
 
     def with_negatives(chosen: Tensor, generator: torch.Generator) -> Batch:
-        lines = negatives(chosen, generator).to(device)
-        return lines, torch.zeros(len(lines), dtype=torch.long, device=device)
+        lines = negatives(chosen, generator).to(device())
+        return lines, torch.zeros(len(lines), dtype=torch.long, device=lines.device)
 
     def batches(epoch: int) -> Iterator[Batch]:
         generator = torch.Generator().manual_seed(1_000_003 * trial.seed + epoch)
@@ -197,7 +196,7 @@ def embedding(trial: Trial, hierarchy: Hierarchy, batch_size: int) -> Problem:
         nn.CrossEntropyLoss(),
         batches,
         math.ceil(len(edges.train) / batch_size),
-        lambda: ranking(model.distances, nodes, edges.scored.to(device), edges.known.to(device)),
+        lambda: ranking(model.distances, nodes, edges.scored.to(device()), edges.known.to(device())),
         with_negatives(measured, generator),
         _burn_in_then_fall,
     )

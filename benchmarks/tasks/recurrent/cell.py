@@ -20,7 +20,8 @@ class OrthogonalRNN(nn.Module):
     inputs, width, outputs : int
         Of a step.
     manifold : geoopt.Manifold
-        A Stiefel manifold: the metric that ``W`` moves in.
+        A Stiefel manifold: the metric that ``W`` moves in. On square matrices the canonical metric is half the
+        Euclidean one, so that the two differ in units (of rho and the learning rate) and in the retraction alone.
     last : int
         How many states are read, at the end of the sequence.
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from benchmarks.data import hold_out_validation, load
 from benchmarks.tasks.places import MANIFOLDS
-from benchmarks.tasks.problem import Batch, Problem, shuffled
+from benchmarks.tasks.problem import Batch, Problem, device, shuffled
 from benchmarks.tasks.recurrent.cell import OrthogonalRNN
 from benchmarks.tasks.scoring import accuracy, cosine
 from benchmarks.tasks.trial import Trial
@@ -39,7 +39,7 @@ def copy(count: int, delay: int, generator: torch.Generator) -> Batch:
     sequence = torch.full((count, delay + 2 * REMEMBERED), SYMBOLS)
     sequence[:, :REMEMBERED] = symbols
     sequence[:, -REMEMBERED] = SYMBOLS + 1
-    return nn.functional.one_hot(sequence, SYMBOLS + 2).float(), symbols
+    return nn.functional.one_hot(sequence, SYMBOLS + 2).float().to(device()), symbols.to(device())
 
 
 def add(count: int, steps: int, generator: torch.Generator) -> Batch:
@@ -57,7 +57,7 @@ def add(count: int, steps: int, generator: torch.Generator) -> Batch:
     first = torch.randint(half, (count, 1), generator=generator)
     second = torch.randint(half, steps, (count, 1), generator=generator)
     marks.scatter_(1, torch.cat([first, second], 1), 1.0)
-    return torch.stack([numbers, marks], 2), (numbers * marks).sum(1, keepdim=True)
+    return torch.stack([numbers, marks], 2).to(device()), (numbers * marks).sum(1, keepdim=True).to(device())
 
 
 def copying(trial: Trial) -> Problem:
@@ -66,21 +66,21 @@ def copying(trial: Trial) -> Problem:
     train = copy(TRAIN, DELAY, made)
     made = _generator(trial, 1)
     sets = {"": copy(HELDOUT, DELAY, made), "long_": copy(HELDOUT, 2 * DELAY, made)}
-    model = OrthogonalRNN(SYMBOLS + 2, trial.size, SYMBOLS, MANIFOLDS[trial.manifold](), last=REMEMBERED)
+    model = OrthogonalRNN(SYMBOLS + 2, trial.size, SYMBOLS, MANIFOLDS[trial.manifold](), last=REMEMBERED).to(device())
     return _problem(trial, model, nn.CrossEntropyLoss(), train, lambda: accuracy(model, {**sets, "train_": train}))
 
 
 def adding(trial: Trial) -> Problem:
-    """Add two of 30 numbers; scored by mean squared error over 30 and over 60."""
+    """Add two of 30 numbers; scored over 30 and over 60 by the logarithm (base 10) of the mean squared error."""
     made = _generator(trial, 0)
     train = add(TRAIN, STEPS, made)
     made = _generator(trial, 1)
     sets = {"": add(HELDOUT, STEPS, made), "long_": add(HELDOUT, 2 * STEPS, made), "train_": train}
-    model = OrthogonalRNN(2, trial.size, 1, MANIFOLDS[trial.manifold]())
+    model = OrthogonalRNN(2, trial.size, 1, MANIFOLDS[trial.manifold]()).to(device())
 
     @torch.no_grad()
     def scores() -> dict[str, float]:
-        return {f"{prefix}error": float((model(x) - y).square().mean()) for prefix, (x, y) in sets.items()}
+        return {f"{prefix}log_error": float((model(x) - y).square().mean().log10()) for prefix, (x, y) in sets.items()}
 
     return _problem(trial, model, nn.MSELoss(), train, scores)
 
@@ -90,9 +90,9 @@ def rows(trial: Trial) -> Problem:
     data = load("fashion_mnist_mini")
     if trial.heldout == "validation":
         data = hold_out_validation(data, 0.2, trial.seed)
-    train = data.train_images[:, 0], data.train_labels
-    sets = {"": (data.heldout_images[:, 0], data.heldout_labels), "train_": train}
-    model = OrthogonalRNN(28, trial.size, data.classes, MANIFOLDS[trial.manifold]())
+    train = data.train_images[:, 0].to(device()), data.train_labels.to(device())
+    sets = {"": (data.heldout_images[:, 0].to(device()), data.heldout_labels.to(device())), "train_": train}
+    model = OrthogonalRNN(28, trial.size, data.classes, MANIFOLDS[trial.manifold]()).to(device())
     return _problem(trial, model, nn.CrossEntropyLoss(), train, lambda: accuracy(model, sets))
 
 

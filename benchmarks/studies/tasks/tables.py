@@ -1,0 +1,145 @@
+"""Tables of a comparison on tasks, with paired intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import fmean, median
+
+from benchmarks.report.intervals import Comparison, compare, geometric, p_value, t_interval
+from benchmarks.report.table import markdown_table
+from benchmarks.studies.tasks.protocol import Entry
+from benchmarks.tasks.methods import METHODS
+
+__all__ = ["KINDS", "RULE", "by_case", "case_table", "conclusions", "improvement", "overview", "values"]
+
+#: Scores as tables name them.
+_NAMES = {
+    "accuracy": "accuracy, %",
+    "long_accuracy": "twice as long, %",
+    "train_accuracy": "train, %",
+    "log_error": "log₁₀ squared error",
+    "long_log_error": "log₁₀, twice as long",
+    "train_log_error": "log₁₀, train",
+    "map": "MAP, %",
+    "mean_rank": "mean rank",
+}
+_CURVATURE = {"gradient_norm": "gradient norm", "trace": "Hessian trace", "top_eigenvalue": "top eigenvalue"}
+
+#: What is compared, each over both bases: the ascent at equal epochs and at equal gradients, and its geometry.
+KINDS = (
+    (("rsam", "riemannian_sgd"), ("rsam_adam", "riemannian_adam")),
+    (("rsam", "riemannian_sgd_twice"), ("rsam_adam", "riemannian_adam_twice")),
+    (("rsam", "projected_sam"), ("rsam_adam", "projected_sam_adam")),
+)
+RULE = """\
+The rule, written before the runs: for each group of cases and each seed, the mean over the cases of how much better the
+first method scores than the second (of errors: their decrease). Student's interval over the seeds, simultaneous
+(Bonferroni) for all lines that ask the same: at equal epochs, at equal gradient evaluations, or whether the geometry of
+the ascent matters. *Better* if the interval is above 0, *worse* if below, *undecided* otherwise. A seed of which a
+network diverged is left out."""
+
+
+def values(entry: Entry, score: str = "") -> list[float]:
+    """A score of each seed, as tables show it; nan of trials that diverged."""
+    name = score or entry.case.score
+    unit = 1.0 if name == "mean_rank" else entry.case.unit
+    return [unit * row.scores.get(name, math.nan) for row in entry.rows]
+
+
+def improvement(entry: Entry, base: Entry) -> list[float]:
+    """How much better than its base a method is, seed by seed."""
+    sign = -1 if entry.case.smaller else 1
+    return [sign * (a - b) for a, b in zip(values(entry), values(base), strict=True)]
+
+
+def _known(numbers: Sequence[float]) -> list[float]:
+    return [number for number in numbers if not math.isnan(number)]
+
+
+def _mean(numbers: Sequence[float], spec: str) -> str:
+    known = _known(numbers)
+    if not known:
+        return "diverged"
+    return f"{t_interval(known):{spec}}" + ("" if len(known) == len(numbers) else f" ({len(known)} of {len(numbers)})")
+
+
+def _improvements(cases: Sequence[Sequence[Entry]], method: str, other: str) -> list[float]:
+    """How much better than another a method is, one number a seed: the mean over the cases."""
+    of_cases = [{entry.method: entry for entry in case} for case in cases]
+    return [fmean(of_seed) for of_seed in zip(*(improvement(of[method], of[other]) for of in of_cases), strict=True)]
+
+
+def conclusions(cases: Sequence[Sequence[Entry]]) -> str:
+    """What the ascent is worth, and what its geometry is, for each group of cases."""
+    groups: dict[str, list[Sequence[Entry]]] = {}
+    for case in cases:
+        groups.setdefault(case[0].case.group, []).append(case)
+    rows = []
+    for group, members in groups.items():
+        for i, (method, other) in enumerate(pair for kind in KINDS for pair in kind):
+            differences = _improvements(members, method, other)
+            known = _known(differences)
+            found = compare(known, len(groups) * len(KINDS[0])) if known else None
+            seeds = "" if len(known) == len(differences) else f" ({len(known)} of {len(differences)})"
+            compared = f"{METHODS[method].label} − {METHODS[other].label}{seeds}"
+            rows.append((group if i == 0 else "", compared, *_shown(found)))
+    return markdown_table(("cases", "compared", "better by", "interval", "p", "so it is"), rows)
+
+
+def _shown(comparison: Comparison | None) -> tuple[str, str, str, str]:
+    if comparison is None:
+        return "", "", "", "diverged"
+    interval = comparison.simultaneous
+    if math.isnan(interval.half_width):  # a single seed
+        return f"{interval.mean:.2f}", "", "", "undecided"
+    outcome = "better" if interval.low > 0 else "worse" if interval.high < 0 else "undecided"
+    return f"{interval.mean:.2f}", f"{interval.low:.2f} to {interval.high:.2f}", p_value(comparison.p), outcome
+
+
+def overview(cases: Sequence[Sequence[Entry]]) -> str:
+    """The score of every method on every case."""
+    columns = [[_mean(values(entry), ".1f" if entry.case.unit > 1 else ".2f") for entry in case] for case in cases]
+    names = [f"{case[0].case.label} ({_NAMES[case[0].case.score]})" for case in cases]
+    rows = [(name, *cells) for name, cells in zip(names, columns, strict=True)]
+    return markdown_table(("case", *(METHODS[entry.method].label for entry in cases[0])), rows)
+
+
+def by_case(cases: Sequence[Sequence[Entry]]) -> str:
+    """The same comparisons case by case, with intervals of their own."""
+    pairs = [pair for kind in KINDS for pair in kind]
+    rows = [(case[0].case.label, *(_mean(_improvements([case], *pair), ".2f") for pair in pairs)) for case in cases]
+    return markdown_table(("case", *(f"{METHODS[a].label} − {METHODS[b].label}" for a, b in pairs)), rows)
+
+
+def case_table(entries: Sequence[Entry]) -> str:
+    """Methods on a case."""
+    of = {entry.method: entry for entry in entries}
+    score = entries[0].case.score
+    scores = [score, *(name for name in _NAMES if name != score and name in _all_scores(entries))]
+    rows = []
+    for name, entry in of.items():
+        method, setting = METHODS[name], entry.tuned.setting
+        rows.append(
+            (
+                method.label,
+                *(_mean(values(entry, s), ".2f") for s in scores),
+                _mean(improvement(entry, of[method.base]), ".2f") if method.base else "",
+                *(geometric([row.curvature.get(c, math.nan) for row in entry.rows]) for c in _CURVATURE),
+                f"{setting.lr:g}",
+                f"{method.knob} {setting.knob:g}",
+                ", ".join(label for label, f in (("lr", "lr"), (method.knob, "knob")) if entry.tuned.at_edge(f)),
+                f"{max(row.violation for row in entry.rows):.0e}",
+                f"{1000 * median(row.seconds_per_step for row in entry.rows):.1f}",
+                str(sum(row.diverged for row in entry.rows) or ""),
+            )
+        )
+    header = (
+        "method", *(_NAMES[s] for s in scores), "better than base", *_CURVATURE.values(), "lr", "knob", "at the edge",
+        "off the manifold", "ms a step", "diverged",
+    )  # fmt: skip
+    return markdown_table(header, rows)
+
+
+def _all_scores(entries: Sequence[Entry]) -> set[str]:
+    return {name for entry in entries for row in entry.rows for name in row.scores}

@@ -1,0 +1,151 @@
+"""That tables of comparisons on tasks show the numbers of their rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import fmean
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from benchmarks.studies.tasks.protocol import Entry
+from benchmarks.studies.tasks.tables import by_case, case_table, conclusions, improvement, overview
+from benchmarks.tasks.methods import METHODS
+from tests.benchmarks.made_tasks import CASES, ERRORS, ONE, OTHER, entries_of, made
+
+#: What each line of conclusions compares, in order.
+PAIRS = (
+    ("rsam", "riemannian_sgd"),
+    ("rsam_adam", "riemannian_adam"),
+    ("rsam", "riemannian_sgd_twice"),
+    ("rsam_adam", "riemannian_adam_twice"),
+    ("rsam", "projected_sam"),
+    ("rsam_adam", "projected_sam_adam"),
+)
+
+
+def rows_of(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+
+
+def values(entry: Entry) -> np.ndarray:
+    return np.array([entry.case.unit * row.scores[entry.case.score] for row in entry.rows])
+
+
+def better(entries: Sequence[Entry], method: str, other: str) -> np.ndarray:
+    """How much better a method is than another, seed by seed."""
+    of = {entry.method: entry for entry in entries}
+    return (values(of[method]) - values(of[other])) * (-1 if entries[0].case.smaller else 1)
+
+
+def ends(numbers: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Student's interval, by scipy."""
+    found = scipy.stats.ttest_1samp(numbers, 0).confidence_interval(level)
+    return found.low, found.high
+
+
+def interval(numbers: np.ndarray) -> str:
+    low, high = ends(numbers)
+    return f"{numbers.mean():.2f} ± {(high - low) / 2:.2f}"
+
+
+@pytest.mark.parametrize("case", [ONE, ERRORS], ids=lambda case: case.name)
+def test_that_the_table_of_a_case_shows_scores_and_paired_differences(case) -> None:
+    entries = entries_of(case)
+    for row, entry in zip(rows_of(case_table(entries)), entries, strict=True):
+        assert row[0] == METHODS[entry.method].label
+        assert row[1] == interval(values(entry))
+        base = METHODS[entry.method].base
+        assert row[3] == (interval(better(entries, entry.method, base)) if base else "")
+        # geometric mean of 1, 4, 1; eigenvalues are negative, which leaves none
+        assert row[4:7] == ["2", f"{4 ** (1 / 3):.3g}", "nan"]
+
+
+def test_that_traces_that_are_not_positive_are_counted() -> None:
+    entries = entries_of()
+    traces = zip(entries[0].rows, (-1.0, 2.0, 8.0), strict=True)
+    rows = [replace(row, curvature={**row.curvature, "trace": trace}) for row, trace in traces]
+    assert rows_of(case_table([replace(entries[0], rows=rows), *entries[1:]]))[0][5] == "4 (2 of 3)"
+
+
+def test_that_choices_at_the_edge_of_their_grid_are_flagged() -> None:
+    for row, entry in zip(rows_of(case_table(entries_of())), entries_of(), strict=True):
+        # of two rates each is at an edge; 0.02 is in the middle, and 0.5 the middle momentum but the least beta
+        assert row[9] == ("lr, beta 1" if entry.method.startswith("riemannian_adam") else "lr")
+
+
+def test_that_conclusions_are_drawn_on_means_over_the_cases_of_a_group() -> None:
+    one, other, errors = (entries_of(case) for case in CASES)
+    rows = rows_of(conclusions([one, other, errors]))
+    assert [row[0] for row in rows] == ["both", *[""] * 5, "errors", *[""] * 5]
+    for i, row in enumerate(rows):
+        pair = PAIRS[i % 6]
+        numbers = better(errors, *pair) if i >= 6 else (better(one, *pair) + better(other, *pair)) / 2
+        assert row[1] == f"{METHODS[pair[0]].label} − {METHODS[pair[1]].label}"
+        # two groups and two bases ask the same
+        low, high = ends(numbers, 1 - 0.05 / 4)
+        assert row[2:4] == [f"{numbers.mean():.2f}", f"{low:.2f} to {high:.2f}"]
+        assert float(row[4]) == pytest.approx(min(1, 4 * scipy.stats.ttest_1samp(numbers, 0).pvalue), abs=6e-4)
+
+
+@pytest.mark.parametrize("case", [ONE, ERRORS], ids=lambda case: case.name)
+@pytest.mark.parametrize(("shift", "outcome"), [(0.3, "better"), (0.0, "undecided"), (-0.3, "worse")])
+def test_that_it_is_better_or_worse_where_the_interval_is_off_zero(case, shift, outcome) -> None:
+    entries = entries_of(case)
+    of = {entry.method: entry for entry in entries}
+    towards = -shift if case.smaller else shift
+    moved = [
+        replace(row, scores={case.score: row.scores[case.score] + towards + 1e-3 * (i - 1)})
+        for i, row in enumerate(of["riemannian_sgd"].rows)
+    ]
+    changed = [replace(of["rsam"], rows=moved) if entry.method == "rsam" else entry for entry in entries]
+    assert rows_of(conclusions([changed]))[0][-1] == outcome
+
+
+def test_that_each_case_is_compared_with_an_interval_of_its_own() -> None:
+    cases = [entries_of(case) for case in CASES]
+    for row, entries in zip(rows_of(by_case(cases)), cases, strict=True):
+        assert row == [entries[0].case.label, *(interval(better(entries, *pair)) for pair in PAIRS)]
+
+
+def test_that_trials_that_diverged_are_counted_and_left_out() -> None:
+    entries = entries_of()
+    first = entries[0]
+    broken = replace(first, rows=[made(first.rows[0].run, diverged=True), *first.rows[1:]])
+    table = rows_of(case_table([broken, *entries[1:]]))
+    assert [row[-1] for row in table] == ["1", *[""] * 7]
+    assert table[0][1] == interval(values(replace(first, rows=first.rows[1:]))) + " (2 of 3)"
+    of = {entry.method: i for i, entry in enumerate(entries)}
+    known = better(entries, "rsam", "riemannian_sgd")[1:]
+    assert table[of["rsam"]][3] == interval(known) + " (2 of 3)"
+    row = rows_of(conclusions([[broken, *entries[1:]]]))[0]
+    assert row[1].endswith("RiemannianSGD (2 of 3)")
+    assert row[2] == f"{known.mean():.2f}"
+    # a group of which one case lacks a seed lacks that seed
+    other = entries_of(OTHER)
+    mean = (known + better(other, "rsam", "riemannian_sgd")[1:]) / 2
+    assert rows_of(conclusions([[broken, *entries[1:]], other]))[0][2] == f"{mean.mean():.2f}"
+    gone = replace(first, rows=[made(row.run, diverged=True) for row in first.rows])
+    assert rows_of(overview([[gone, *entries[1:]]]))[0][1] == "diverged"
+    assert rows_of(by_case([[gone, *entries[1:]]]))[0][1] == "diverged"
+    assert rows_of(conclusions([[gone, *entries[1:]]]))[0][2:] == ["", "", "", "diverged"]
+
+
+def test_that_the_overview_has_every_method_on_every_case() -> None:
+    cases = [entries_of(case) for case in CASES]
+    for row, entries in zip(rows_of(overview(cases)), cases, strict=True):
+        assert row[0].startswith(f"{entries[0].case.label} (")
+        assert [float(cell.split()[0]) for cell in row[1:]] == [
+            pytest.approx(fmean(values(entry)), abs=0.051) for entry in entries
+        ]
+
+
+def test_that_one_seed_shows_differences_without_intervals() -> None:
+    entries = [replace(entry, rows=entry.rows[:1]) for entry in entries_of()]
+    of = {entry.method: entry for entry in entries}
+    difference = f"{improvement(of['rsam'], of['riemannian_sgd'])[0]:.2f}"
+    assert rows_of(conclusions([entries]))[0][2:] == [difference, "", "", "undecided"]
+    assert rows_of(by_case([entries]))[0][1] == difference
+    assert "nan" not in "".join(row[3] for row in rows_of(case_table(entries)))
