@@ -45,11 +45,20 @@ class Dataset:
         return tuple(self.train_images.shape[1:])
 
     def subset(self, examples: int) -> Dataset:
-        """So many training examples, the same ones each time, with the held-out ones; all for 0."""
+        """So many training examples and at most as many held-out ones, the same ones each time; all for 0."""
         if not examples:
             return self
-        chosen = torch.from_numpy(np.random.default_rng(0).permutation(len(self.train_labels))[:examples])
-        return replace(self, train_images=self.train_images[chosen], train_labels=self.train_labels[chosen])
+        generator = np.random.default_rng(0)
+        train, heldout = (
+            torch.from_numpy(generator.permutation(len(labels))[:examples])
+            for labels in (self.train_labels, self.heldout_labels)
+        )
+        return Dataset(
+            self.train_images[train],
+            self.train_labels[train],
+            self.heldout_images[heldout],
+            self.heldout_labels[heldout],
+        )
 
     def to(self, device: torch.device) -> Dataset:
         """The same on another device."""

@@ -48,7 +48,8 @@ class Run:
     augment : bool
         Shift training images by up to an eighth of their width, and mirror half of them.
     examples : int
-        How many training examples there are, drawn once for all seeds; 0 for all of the data set.
+        How many training examples there are, and test examples at most, drawn once for all seeds; 0 for all of the
+        data set.
     curves : bool
         Evaluate after each epoch, or only after the last.
     curvature : bool

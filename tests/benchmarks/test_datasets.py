@@ -129,14 +129,18 @@ def test_that_classes_that_only_the_held_out_part_has_count() -> None:
     assert Dataset(images, torch.tensor([0, 6, 2]), images, torch.tensor([0, 1, 1])).classes == 7
 
 
-def test_that_a_subset_is_the_same_each_time_and_spares_the_held_out() -> None:
+def test_that_a_subset_is_the_same_each_time_and_as_large_as_asked_for() -> None:
     images = torch.arange(20.0).reshape(20, 1, 1, 1)
     whole = Dataset(images, torch.arange(20), images[:3], torch.arange(3))
     part = whole.subset(8)
     assert torch.equal(part.train_images, whole.subset(8).train_images)
     assert len(set(part.train_labels.tolist())) == 8 and part.train_labels.tolist() != list(range(8))
     assert torch.equal(part.train_images.flatten(), part.train_labels.float())
-    assert torch.equal(part.heldout_images, whole.heldout_images)
+    # all three held-out ones, if in another order; then two of them
+    assert part.heldout_labels.sort().values.tolist() == [0, 1, 2]
+    few = whole.subset(2)
+    assert len(few.heldout_labels) == 2
+    assert torch.equal(few.heldout_images.flatten(), few.heldout_labels.float())
     assert whole.subset(0) is whole
 
 
