@@ -20,11 +20,12 @@ from benchmarks.runs.parallel import Workers
 from benchmarks.runs.results import Results, Row
 from benchmarks.runs.tuning import Protocol
 from benchmarks.studies import NothingToReport
-from benchmarks.studies.ablations import ABLATIONS, PLAIN, AblationsStudy, study
-from benchmarks.studies.ablations.report import decomposition, same_settings, tuning
-from benchmarks.studies.ablations.trials import COMPARED, WAYS, Trials, unmeasured, wanted
+from benchmarks.studies.ablations import ABLATIONS, PLAIN, AblationsStudy, moved, study
+from benchmarks.studies.ablations.report import decomposition, same_settings, tuning, without
+from benchmarks.studies.ablations.trials import COMPARED, WAYS, WITHOUT, Trials, wanted
 from benchmarks.studies.optimizers import OptimizersStudy
 from benchmarks.studies.optimizers import study as optimizers_study
+from benchmarks.studies.optimizers.grids import grid
 from benchmarks.studies.optimizers.protocol import Entry, compete
 from tests.benchmarks.entries import Recorder, made_case, made_row
 
@@ -45,13 +46,15 @@ def accuracy_of(run: Run) -> float:
     setting = (run.lr, getattr(run, METHODS[run.method].knob))
     if run.heldout == "validation":
         return 0.6 + 0.1 * (setting == BEST.get(run.method, (0.1, 0.4))) - 0.01 * run.lr
-    seed = int(unmeasured(run, run.seed).key, 16)
+    seed = int(replace(run, curves=False, curvature=False).key, 16)
     return round(float(np.random.default_rng(seed).uniform(0.7, 0.8)), 4)
 
 
 def made(run: Run) -> Row:
     """A row without training."""
-    return made_row(run, accuracy_of(run))
+    rng = np.random.default_rng(int(replace(run, curves=False).key, 16))
+    measures = ("gradient_norm", "trace", "top_eigenvalue", "sharpness", "distance") if run.curvature else ()
+    return made_row(run, accuracy_of(run), curvature={name: float(rng.uniform(1, 2)) for name in measures})
 
 
 def entries_of(case=CASE) -> list[Entry]:
@@ -59,7 +62,8 @@ def entries_of(case=CASE) -> list[Entry]:
 
 
 def trials_of(entries: list[Entry]) -> Trials:
-    return Trials(entries, {s: [made(replace(s, seed=seed)) for seed in PROTOCOL.final] for s in wanted(entries)})
+    runs = wanted(entries)
+    return Trials(entries, {s: [made(replace(runs[s], seed=seed)) for seed in PROTOCOL.final] for s in runs})
 
 
 def cells(table: str) -> list[list[str]]:
@@ -81,8 +85,7 @@ def test_that_all_ways_are_tried_at_each_setting_that_one_of_them_chose() -> Non
     runs = wanted(entries_of())
     for name in WAYS["spheres"]:
         assert {(0.1, 0.2), (0.01, 0.4), (0.1, 0.4)} <= {(r.lr, r.rho) for r in runs if r.method == name}
-    assert {r.method for r in runs} == {*WAYS["spheres"], "sam"}
-    assert len(runs) == len(set(runs))
+    assert {r.method for r in runs} == {*WAYS["spheres"], "sam", "sgd", "riemannian_sgd"}
 
 
 def test_that_every_setting_that_tuning_kept_is_tried() -> None:
@@ -93,6 +96,47 @@ def test_that_every_setting_that_tuning_kept_is_tried() -> None:
             assert len(kept) == PROTOCOL.kept
             assert entry.tuned.setting in kept
             assert set(kept) <= set(wanted(entries))
+
+
+def test_that_without_its_ascent_a_method_is_its_base_at_the_same_rate_and_decay() -> None:
+    entries = entries_of()
+    of = {entry.contestant.method: entry for entry in entries}
+    rows = cells(without([trials_of(entries)]))
+    assert [row[1] for row in rows] == [METHODS[name].label for name in ("sam", "rsam")]
+    for row, name in zip(rows, ("sam", "rsam"), strict=True):
+        lr, rho = BEST.get(name, (0.1, 0.4))
+        # the decay of the method itself, which its grid does not vary
+        setting = of[name].tuned.setting
+        bare = replace(setting, method=WITHOUT[name], rho=of["sgd"].tuned.setting.rho)
+        assert (setting.lr, setting.rho) == (lr, rho)
+        theirs = [made(replace(bare, seed=seed, curves=False)) for seed in PROTOCOL.final]
+        assert row[2] == shown(list(percents(name, (lr, rho)) - [100 * accuracy_of(other.run) for other in theirs]))
+        logs = [
+            np.log(ours.curvature["trace"] / other.curvature["trace"])
+            for ours, other in zip(of[name].rows, theirs, strict=True)
+        ]
+        assert row[4] == f"{np.exp(np.mean(logs)):.3g}"
+
+
+def test_that_methods_are_tried_with_the_decay_that_was_chosen_for_their_base() -> None:
+    entries = entries_of()
+    of = {entry.contestant.method: entry for entry in entries}
+    for row, name in zip(cells(without([trials_of(entries)])), ("sam", "rsam"), strict=True):
+        decay = of[WITHOUT[name]].tuned.setting.weight_decay
+        setting = replace(of[name].tuned.setting, weight_decay=decay)
+        assert decay == 0.4 != of[name].tuned.setting.weight_decay
+        decayed = [100 * accuracy_of(replace(setting, seed=seed)) for seed in PROTOCOL.final]
+        ours = [100 * row.final_heldout_accuracy for row in of[name].rows]
+        assert row[-1] == f"0.4: {shown(list(np.array(decayed) - ours))}"
+
+
+def test_that_the_grids_moved_hold_what_the_comparison_could_not_try() -> None:
+    for name in METHODS_HERE:
+        before, after = grid(METHODS[name]), moved(name)
+        assert len(set(after)) == len(before)
+        assert max(lr for lr, _ in after) == pytest.approx(10 * max(lr for lr, _ in before))
+        if METHODS[name].knob == "rho":
+            assert min(rho for _, rho in after) < min(rho for _, rho in before) < max(rho for _, rho in after)
 
 
 def test_that_the_decomposition_adds_up() -> None:
@@ -137,14 +181,16 @@ TINY = AblationsStudy(
     "ablations",
     "",
     OptimizersStudy("optimizers", "", "", cases=(CASE,), little=(), protocol=PROTOCOL, settings=lambda method: GRID),
-    OptimizersStudy(
-        "ablations",
-        "",
-        "",
-        cases=(made_case(METHODS_HERE, "own", main=False, template={"label_noise": 0.4}),),
-        little=(),
-        protocol=PROTOCOL,
-        settings=lambda method: GRID,
+    (
+        OptimizersStudy(
+            "ablations",
+            "",
+            "",
+            cases=(made_case(METHODS_HERE, "own", main=False, template={"label_noise": 0.4}),),
+            little=(),
+            protocol=PROTOCOL,
+            settings=lambda method: GRID,
+        ),
     ),
 )
 
@@ -193,7 +239,7 @@ def test_that_the_comparison_is_trained_first_where_it_is_looked_for_and_nothing
     assert (directory / "own-intervals.svg").is_file()
 
 
-def test_that_runs_at_other_settings_measure_accuracy_only(trained, tmp_path) -> None:
+def test_that_runs_at_other_settings_measure_no_more_than_is_shown(trained, tmp_path) -> None:
     directory = tmp_path / "ablations"
     directory.mkdir()
     TINY.run(directory, Workers())
@@ -201,6 +247,9 @@ def test_that_runs_at_other_settings_measure_accuracy_only(trained, tmp_path) ->
     assert extra
     assert not any(run.curves for run in extra)
     assert {run.seed for run in extra} == set(PROTOCOL.final)
+    # the bases at the settings of what is added to them
+    measured = [run for run in trained if run.curvature and not run.curves]
+    assert {run.method for run in measured} == {"sgd", "riemannian_sgd"}
 
 
 def test_that_a_case_that_lacks_a_run_is_left_out(trained, tmp_path) -> None:

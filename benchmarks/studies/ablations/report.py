@@ -7,15 +7,25 @@ from pathlib import Path
 from statistics import fmean
 
 from benchmarks.methods import METHODS
-from benchmarks.report.intervals import t_interval
+from benchmarks.report.intervals import geometric, t_interval
 from benchmarks.report.table import markdown_table
+from benchmarks.runs.configuration import Run
+from benchmarks.runs.measurement import MEASURES
 from benchmarks.runs.results import Row
-from benchmarks.studies.ablations.trials import COMPARED, WAYS, Trials, settings_of_ways
-from benchmarks.studies.optimizers.claims import accuracy
+from benchmarks.studies.ablations.trials import (
+    COMPARED,
+    WAYS,
+    WITHOUT,
+    Trials,
+    as_decayed,
+    as_without,
+    settings_of_ways,
+)
+from benchmarks.studies.optimizers.claims import CURVATURES, accuracy, positive
 from benchmarks.studies.optimizers.protocol import Entry
 from benchmarks.studies.optimizers.report import of_case
 
-__all__ = ["decomposition", "report", "same_settings", "tuning"]
+__all__ = ["decomposition", "report", "same_settings", "tuning", "without"]
 
 #: Constrained counterparts of SGD and SAM.
 _PLACES = {"spheres": ("riemannian_sgd", "rsam"), "Stiefel": ("riemannian_sgd_stiefel", "rsam_stiefel")}
@@ -27,6 +37,12 @@ comparison had been seen. Beside those of the comparison"""
 _DECOMPOSITION = """\
 RSAM differs from SAM by the constraint and by what the ascent is worth under it, in points of test accuracy:
 RSAM − SAM = (RiemannianSGD − SGD) + (RSAM − RiemannianSGD) − (SAM − SGD), each tuned for itself."""
+_WITHOUT = """\
+A comparison of tuned methods holds the settings that were chosen for each. Here nothing but the ascent or the penalty
+is taken away, at the same learning rate and weight decay: test accuracy with it minus without, and curvature with it
+over curvature without (geometric means over seeds). Methods without an ascent or penalty were also tuned over weight
+decay in the comparison, the others had the default; last, what these gain at the decay that was chosen for their
+base."""
 _SAME = """\
 Every way of ascending, and of carrying the gradient back, at each setting that tuning chose for one of them. Where
 these rows agree, what sets the methods apart in the comparison is the setting."""
@@ -56,9 +72,11 @@ def report(cases: Sequence[Trials], own: Sequence[Sequence[Entry]], cost: str, d
         The report.
     """
     parts = ["## The constraint and the ascent", _DECOMPOSITION, decomposition(cases)]
+    parts += ["## What ascent and penalty do at the same settings", _WITHOUT, without(cases)]
     parts += ["## Ways of ascending at the same settings", _SAME, same_settings(cases)]
     parts += ["## What the choice of settings is worth", _TUNING, tuning(cases)]
-    (directory / "summary.md").write_text(f"{decomposition(cases)}\n\n{tuning(cases)}\n\n{cost}\n", encoding="utf-8")
+    summary = [decomposition(cases), without(cases), tuning(cases)]
+    (directory / "summary.md").write_text("\n\n".join([*summary, cost]) + "\n", encoding="utf-8")
     for case in own:
         parts += of_case(case, directory)
     return "\n\n".join(["# Where differences between RSAM and SAM come from", f"{_INTRODUCTION} {cost}", *parts])
@@ -87,6 +105,34 @@ def decomposition(cases: Sequence[Trials]) -> str:
                 rows.append((_label(case), place, *(_minus(of[a], of[b]) for a, b in pairs)))
     header = ("case", "kernels on", "RiemannianSGD − SGD", "RSAM − RiemannianSGD", "SAM − SGD", "RSAM − SAM")
     return markdown_table(header, rows)
+
+
+def without(cases: Sequence[Trials]) -> str:
+    """What ascent and penalty change of accuracy and curvature, all else equal; and what weight decay does."""
+    rows = []
+    for case in cases:
+        found = case.by_method
+        for name, base in WITHOUT.items():
+            if not {name, base} <= found.keys():
+                continue
+            ours, theirs = found[name].rows, case.rows[as_without(found, name)]
+            ratios = [
+                geometric([positive(a, m) / positive(b, m) for a, b in zip(ours, theirs, strict=True)])
+                for m in CURVATURES
+            ]
+            decayed = "" if name not in COMPARED else _gain(case, as_decayed(found, name), found[name])
+            rows.append(
+                (_label(case), METHODS[name].label, _minus(_accuracies(ours), _accuracies(theirs)), *ratios, decayed)
+            )
+    header = ("case", "method", "with − without", *(f"{MEASURES[m]}, ratio" for m in CURVATURES), "base's decay")
+    return markdown_table(header, rows)
+
+
+def _gain(case: Trials, setting: Run, entry: Entry) -> str:
+    """Accuracy at another setting than the chosen one, minus that at it."""
+    if setting == entry.tuned.setting:
+        return "the same"
+    return f"{setting.weight_decay:g}: {_minus(_accuracies(case.rows[setting]), _accuracies(entry.rows))}"
 
 
 def same_settings(cases: Sequence[Trials]) -> str:

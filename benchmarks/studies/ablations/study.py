@@ -10,7 +10,7 @@ from benchmarks.runs.configuration import Run
 from benchmarks.runs.parallel import Workers, collect
 from benchmarks.runs.results import Results, Row
 from benchmarks.studies.ablations.report import report
-from benchmarks.studies.ablations.trials import Trials, unmeasured, wanted
+from benchmarks.studies.ablations.trials import Trials, wanted
 from benchmarks.studies.optimizers.protocol import Entry
 from benchmarks.studies.optimizers.study import OptimizersStudy
 from benchmarks.studies.study import NothingToReport, cost, trainer
@@ -28,21 +28,22 @@ class AblationsStudy:
         See :class:`~benchmarks.studies.study.Study`.
     compared : OptimizersStudy
         The comparison, of which the same directory of results has the rows; what is missing of them is trained first.
-    own : OptimizersStudy
+    own : tuple of OptimizersStudy
         Cases that no claim speaks of.
     """
 
     name: str
     summary: str
     compared: OptimizersStudy
-    own: OptimizersStudy
+    own: tuple[OptimizersStudy, ...]
 
     def run(self, directory: Path, workers: Workers) -> None:
         """Train what is missing of the comparison, of the cases here, and at other settings than the chosen ones."""
         there = self._compared(directory)
         there.mkdir(parents=True, exist_ok=True)
         self.compared.run(there, workers)
-        self.own.run(directory, workers)
+        for study in self.own:
+            study.run(directory, workers)
         train, results = trainer(directory, workers), self._results(directory)
         runs = [run for case in self._cases(directory) for run in self._missing(case)]
         collect(runs, train, results, workers)
@@ -50,19 +51,21 @@ class AblationsStudy:
     def report(self, directory: Path) -> str:
         """Report on the cases whose runs are all there."""
         found = self._results(directory)
-        own, _ = self.own.entries(directory)
         cases = [self._trials(case, found.find(self._missing(case))) for case in self._cases(directory)]
         complete = [case for case in cases if case is not None]
         if not complete:
             raise NothingToReport(f"{found.path} has no complete case")
-        return report(complete, own, cost(found), directory)
+        return report(complete, self._own(directory), cost(found), directory)
 
     def quick(self) -> AblationsStudy:
         """The comparison and its cases in little, with more than the chosen settings."""
-        return replace(self, compared=_quick(self.compared), own=_quick(self.own))
+        return replace(self, compared=_quick(self.compared), own=tuple(map(_quick, self.own)))
 
     def _cases(self, directory: Path) -> list[list[Entry]]:
-        return self.compared.entries(self._compared(directory))[0] + self.own.entries(directory)[0]
+        return self.compared.entries(self._compared(directory))[0] + self._own(directory)
+
+    def _own(self, directory: Path) -> list[list[Entry]]:
+        return [case for study in self.own for case in study.entries(directory)[0]]
 
     def _compared(self, directory: Path) -> Path:
         return directory.with_name(directory.name.replace(self.name, self.compared.name))
@@ -70,18 +73,18 @@ class AblationsStudy:
     def _missing(self, entries: Sequence[Entry]) -> list[Run]:
         """Runs that the comparison has not made."""
         chosen = {entry.tuned.setting for entry in entries}
-        seeds = self.compared.protocol.final
-        return [unmeasured(run, seed) for run in wanted(entries) if run not in chosen for seed in seeds]
+        runs = [run for setting, run in wanted(entries).items() if setting not in chosen]
+        return [replace(run, seed=seed) for run in runs for seed in self.compared.protocol.final]
 
     def _trials(self, entries: Sequence[Entry], found: dict[Run, Row]) -> Trials | None:
         rows = {entry.tuned.setting: entry.rows for entry in entries}
-        for run in wanted(entries):
-            if run not in rows:
-                of_run = [found.get(unmeasured(run, seed)) for seed in self.compared.protocol.final]
+        for setting, run in wanted(entries).items():
+            if setting not in rows:
+                of_run = [found.get(replace(run, seed=seed)) for seed in self.compared.protocol.final]
                 known = [row for row in of_run if row is not None]
                 if len(known) < len(of_run):
                     return None
-                rows[run] = known
+                rows[setting] = known
         return Trials(entries, rows)
 
     def _results(self, directory: Path) -> Results[Row]:

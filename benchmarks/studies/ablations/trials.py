@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from benchmarks.runs.configuration import Run
 from benchmarks.runs.results import Row
 from benchmarks.studies.optimizers.protocol import Entry
 
-__all__ = ["COMPARED", "WAYS", "Trials", "wanted"]
+__all__ = ["COMPARED", "WAYS", "WITHOUT", "Trials", "as_decayed", "as_without", "settings_of_ways", "wanted"]
 
 #: Ascents and ways back on the same manifolds, which differ in nothing else.
 WAYS = {
@@ -18,6 +18,14 @@ WAYS = {
 }
 #: Those that the verdict on RSAM compares.
 COMPARED = ("sam", "rsam", "rsam_stiefel")
+#: What is left of a method without its ascent or its penalty.
+WITHOUT = {
+    "sam": "sgd",
+    "rsam": "riemannian_sgd",
+    "rsam_stiefel": "riemannian_sgd_stiefel",
+    "gradient_norm": "sgd",
+    "hessian_trace": "sgd",
+}
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,7 @@ class Trials:
     entries : sequence of Entry
         What the comparison has of the case.
     rows : dict of Run to list of Row
-        By run of seed 0, rows of the final seeds.
+        By setting, rows of the final seeds.
     """
 
     entries: Sequence[Entry]
@@ -53,20 +61,36 @@ def settings_of_ways(entries: Sequence[Entry], place: str) -> list[tuple[float, 
     return list(dict.fromkeys((setting.lr, setting.rho) for setting in chosen))
 
 
-def wanted(entries: Sequence[Entry]) -> list[Run]:
-    """Runs of seed 0 of a case: all ways at each setting that one of them chose, and all settings tuning kept."""
+def as_without(found: Mapping[str, Entry], name: str) -> Run:
+    """What a method was trained with, but for its ascent or penalty."""
+    setting = found[name].tuned.setting
+    return found[WITHOUT[name]].contestant.run(setting.lr, setting.weight_decay)
+
+
+def as_decayed(found: Mapping[str, Entry], name: str) -> Run:
+    """What a method was trained with, but for the weight decay, which is that chosen for its base."""
+    decay = found[WITHOUT[name]].tuned.setting.weight_decay
+    return replace(found[name].tuned.setting, weight_decay=decay)
+
+
+def wanted(entries: Sequence[Entry]) -> dict[Run, Run]:
+    """What is trained of a case beside the comparison: by setting, the run of seed 0.
+
+    All ways at each setting that one of them chose, all settings that tuning kept, methods with the weight decay of
+    their base, and bases at the settings of what is added to them. Curvature is measured of the last alone.
+    """
     found = by_method(entries)
-    runs = [
+    settings = [
         found[name].contestant.run(lr, rho)
         for place, names in WAYS.items()
         for lr, rho in settings_of_ways(entries, place)
         for name in names
         if name in found
     ]
-    runs += [setting for name in COMPARED if name in found for setting in found[name].tuned.kept]
-    return list(dict.fromkeys(runs))
-
-
-def unmeasured(run: Run, seed: int) -> Run:
-    """The same training, of which the accuracy at its end only is wanted."""
-    return replace(run, seed=seed, curves=False, curvature=False)
+    settings += [setting for name in COMPARED if name in found for setting in found[name].tuned.kept]
+    pairs = [name for name, base in WITHOUT.items() if {name, base} <= found.keys()]
+    settings += [as_decayed(found, name) for name in pairs if name in COMPARED]
+    runs = {setting: replace(setting, curves=False, curvature=False) for setting in settings}
+    for name in pairs:
+        runs[as_without(found, name)] = replace(as_without(found, name), curves=False)
+    return runs
