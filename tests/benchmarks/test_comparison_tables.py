@@ -29,6 +29,7 @@ def test_that_the_table_of_a_case_shows_each_contestant_beside_sam() -> None:
         assert row["test accuracy, %"] == shown(percent(entry), 2)
         train = [100 * r.final_train_accuracy for r in entry.rows]
         assert row["train, %"] == f"{np.mean(train):.1f}"
+        assert row["train loss"] == f"{np.mean([r.final_train_loss for r in entry.rows]):.3f}"
         assert row["gap"] == f"{np.mean(train - percent(entry)):.1f}"
         if entry is sam:
             assert (row["minus SAM"], row["p"]) == ("", "")
@@ -119,7 +120,7 @@ def test_that_the_table_of_verdicts_shows_simultaneous_intervals() -> None:
         low, high = test.confidence_interval(0.975)
         assert row["interval"] == f"{low:.2f} to {high:.2f}"
         assert row["mean"] == f"{np.mean(values):.2f}"
-        assert row["p"] == tables.p_value(2 * test.pvalue)
+        assert row["p of 0"] == tables.p_value(2 * test.pvalue)
 
 
 def test_that_penalties_are_compared_with_sgd_seed_by_seed() -> None:

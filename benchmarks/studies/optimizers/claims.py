@@ -27,6 +27,7 @@ __all__ = [
     "c6",
     "differences",
     "find",
+    "gap",
     "measured",
     "positive",
     "rank_correlation",
@@ -99,6 +100,11 @@ def _per_seed(cases: Sequence[Sequence[Entry]], value: Callable[[Sequence[Entry]
 def accuracy(row: Row) -> float:
     """Test accuracy in per cent."""
     return 100 * row.final_heldout_accuracy
+
+
+def gap(row: Row) -> float:
+    """Generalisation gap."""
+    return row.gap
 
 
 def differences(entry: Entry, reference: Entry) -> list[float]:
@@ -188,9 +194,7 @@ def c4(cases: Sequence[Sequence[Entry]]) -> Verdict:
     return Verdict("C4", _outcome(sum(holds) >= 3, sum(fails) >= 3), evidence)
 
 
-def rank_correlation(
-    entries: Sequence[Entry], measure: str, target: Callable[[Row], float] = lambda row: row.gap
-) -> list[float]:
+def rank_correlation(entries: Sequence[Entry], measure: str, target: Callable[[Row], float] = gap) -> list[float]:
     """Spearman's correlation of a curvature measure with the gap over the networks of each seed."""
     of_seeds = zip(*(entry.rows for entry in entries if entry.contestant.method != CHECK), strict=True)
     found = []

@@ -18,6 +18,7 @@ from benchmarks.studies.optimizers.claims import (
     accuracy,
     differences,
     find,
+    gap,
     measured,
     positive,
     rank_correlation,
@@ -25,7 +26,16 @@ from benchmarks.studies.optimizers.claims import (
 )
 from benchmarks.studies.optimizers.protocol import Entry
 
-__all__ = ["case_table", "correlations", "label_of", "overview", "penalties", "rules", "verdicts"]
+__all__ = [
+    "case_table",
+    "correlations",
+    "correlations_by_case",
+    "label_of",
+    "overview",
+    "penalties",
+    "rules",
+    "verdicts",
+]
 
 
 def verdicts(found: Sequence[Verdict]) -> str:
@@ -35,7 +45,7 @@ def verdicts(found: Sequence[Verdict]) -> str:
         for verdict in found
         for i, (what, comparison) in enumerate(verdict.evidence)
     ]
-    return markdown_table(("claim", "verdict", "measured", "mean", "interval", "p"), rows)
+    return markdown_table(("claim", "verdict", "measured", "mean", "interval", "p of 0"), rows)
 
 
 def rules(found: Sequence[Verdict]) -> str:
@@ -84,6 +94,7 @@ def case_table(entries: Sequence[Entry], reference: Entry) -> str:
                 f"{t_interval(accuracies(entry)):.2f}",
                 "" if against is None else f"{against.interval:.2f}",
                 "" if against is None else p_value(against.p),
+                f"{fmean(row.final_train_loss for row in entry.rows):.3f}",
                 f"{fmean(100 * row.final_train_accuracy for row in entry.rows):.1f}",
                 f"{fmean(100 * row.gap for row in entry.rows):.1f}",
                 *(geometric([measured(row, name) for row in entry.rows]) for name in MEASURES),
@@ -96,8 +107,8 @@ def case_table(entries: Sequence[Entry], reference: Entry) -> str:
             )
         )
     header = (
-        "method", "epochs", "test accuracy, %", "minus SAM", "p", "train, %", "gap", *MEASURES.values(), "lr", "knob",
-        "at the edge", "validation, %", "ms a step", "diverged",
+        "method", "epochs", "test accuracy, %", "minus SAM", "p", "train loss", "train, %", "gap", *MEASURES.values(),
+        "lr", "knob", "at the edge", "validation, %", "ms a step", "diverged",
     )  # fmt: skip
     return markdown_table(header, rows)
 
@@ -108,24 +119,39 @@ def _edges(entry: Entry) -> str:
     return ", ".join(field.replace("_", " ") for field in ("lr", knob) if entry.tuned.at_edge(field))
 
 
-def correlations(cases: Sequence[Sequence[Entry]]) -> str:
-    """Rank correlations of curvature with the gap and with test accuracy: per case, in parts, and within methods."""
-    labels = [case[0].contestant.case.label for case in cases]
+def correlations_by_case(cases: Sequence[Sequence[Entry]]) -> str:
+    """Rank correlations of curvature with the gap and with test accuracy, case by case."""
+    return markdown_table(("rank correlation of", *_labels(cases)), _correlations_by_case(cases))
+
+
+def _labels(cases: Sequence[Sequence[Entry]]) -> list[str]:
+    return [case[0].contestant.case.label for case in cases]
+
+
+def _correlations_by_case(cases: Sequence[Sequence[Entry]]) -> list[tuple[str, ...]]:
     rows = []
-    for name in MEASURES:
-        per_case = [f"{t_interval(rank_correlation(case, name)):.2f}" for case in cases]
-        mean, p = within_methods(cases, name)
-        rows.append((f"{MEASURES[name]}, gap", *per_case, f"{mean:.2f} (p {p_value(p)})"))
-    for name in CURVATURES:
-        per_case = [f"{t_interval(rank_correlation(case, name, accuracy)):.2f}" for case in cases]
-        rows.append((f"{MEASURES[name]}, test accuracy", *per_case, ""))
+    for target, value in (("gap", gap), ("test accuracy", accuracy)):
+        for name in CURVATURES:
+            per_case = [f"{t_interval(rank_correlation(case, name, value)):.2f}" for case in cases]
+            rows.append((f"{MEASURES[name]}, {target}", *per_case))
+    return rows
+
+
+def correlations(cases: Sequence[Sequence[Entry]]) -> str:
+    """The same, and those of the distance moved, in parts, and within methods."""
+    rows = []
+    within = {f"{MEASURES[name]}, gap": within_methods(cases, name) for name in MEASURES}
+    distance = [f"{t_interval(rank_correlation(case, 'distance')):.2f}" for case in cases]
+    for what, *per_case in (*_correlations_by_case(cases), (f"{MEASURES['distance']}, gap", *distance)):
+        mean, p = within.get(what, (0.0, 0.0))
+        rows.append((what, *per_case, f"{mean:.2f} (p {p_value(p)})" if what in within else ""))
     for manifold in ("plain", "spheres", "stiefel"):
         for name in CURVATURES:
             parts = [[e for e in case if METHODS[e.contestant.method].manifold == manifold] for case in cases]
             per_case = [f"{t_interval(rank_correlation(part, name)):.2f}" for part in parts if len(part) > 2]
             if len(per_case) == len(cases):
                 rows.append((f"{MEASURES[name]}, gap, {manifold} only", *per_case, ""))
-    return markdown_table(("rank correlation of", *labels, "within methods"), rows)
+    return markdown_table(("rank correlation of", *_labels(cases), "within methods"), rows)
 
 
 def penalties(cases: Sequence[Sequence[Entry]]) -> str:
