@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(f"{study.name:{width}}  {study.summary}" for study in STUDIES.values()))
         return 0
     if options.study not in STUDIES:
-        nearest = difflib.get_close_matches(options.study, STUDIES, n=1, cutoff=0.4)
+        nearest = difflib.get_close_matches(options.study, STUDIES, n=1, cutoff=0.6)
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""
         parser.error(f"there is no study {options.study!r}; {hint}studies: {', '.join(STUDIES)}")
     study = STUDIES[options.study]
@@ -66,16 +66,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     directory = options.results / study.name
     if options.quick:
         study, directory = study.quick(), options.results / f"{study.name}-quick"
-    name = " ".join([options.study, *([f"--hierarchy {options.hierarchy}"] if options.hierarchy else [])])
     if options.command == "report":
-        return _report(study, directory, name)
+        return _report(study, directory, options)
     if options.data_dir is not None:
         os.environ[DIRECTORY] = str(options.data_dir.absolute())
     if options.download:
         os.environ[DOWNLOAD] = "1"
     workers = Workers(options.jobs, options.scheduler, options.keep_weights)
     again = shlex.join(["python", "-m", "benchmarks", *(arguments if arguments is not None else sys.argv[1:])])
-    return _run(study, directory, workers, again) or _report(study, directory, name)
+    return _run(study, directory, workers, again) or _report(study, directory, options)
 
 
 def _run(study: Study, directory: Path, workers: Workers, again: str) -> int:
@@ -99,18 +98,28 @@ def _run(study: Study, directory: Path, workers: Workers, again: str) -> int:
     return 0
 
 
-def _report(study: Study, directory: Path, name: str) -> int:
+def _report(study: Study, directory: Path, options: argparse.Namespace) -> int:
     try:
         text = study.report(directory)
         files = write_report(text, directory)
     except NothingToReport as error:
-        print(f"error: {error}; first `python -m benchmarks run {name}`", file=sys.stderr)
+        print(f"error: {error}{_first(options)}", file=sys.stderr)
         return 1
     except (OSError, ResultsError, DatasetError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(text, *files, sep="\n")
     return 0
+
+
+def _first(options: argparse.Namespace) -> str:
+    """What to do before a report can be had; nothing after a run that found no data, which has said so."""
+    if options.command == "run":
+        return ""
+    words = ["python", "-m", "benchmarks", "run", options.study, "--results", str(options.results)]
+    words += ["--hierarchy", options.hierarchy] if options.hierarchy else []
+    words += ["--quick"] if options.quick else []
+    return f"; first `{shlex.join(words)}`"
 
 
 def _parser() -> argparse.ArgumentParser:

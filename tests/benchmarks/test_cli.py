@@ -67,7 +67,9 @@ def test_that_interruption_says_how_to_go_on(monkeypatch, tmp_path, capsys) -> N
 def test_that_reporting_needs_results_and_trains_nothing(monkeypatch, tmp_path, capsys) -> None:
     arguments = ["quick", "--results", str(tmp_path)]
     assert main(["report", *arguments]) == 1
-    assert "has no row of this study; first `python -m benchmarks run quick`" in capsys.readouterr().err
+    errors = capsys.readouterr().err
+    assert "has no row of this study; first `python -m benchmarks run quick --results" in errors
+    assert str(tmp_path) in errors
     monkeypatch.setattr(study, "train", fakes.fake_train)
     assert main(["run", *arguments, "--jobs", "1"]) == 0
     printed = capsys.readouterr().out
@@ -174,4 +176,6 @@ def test_that_all_nouns_are_an_option_of_the_hyperbolic_study_only(monkeypatch, 
     assert "apt-get install wordnet-base" in capsys.readouterr().err
     assert (tmp_path / "hyperbolic-nouns").is_dir()
     assert main(["report", "hyperbolic", "--hierarchy", "nouns", "--results", str(tmp_path)]) == 1
-    assert "first `python -m benchmarks run hyperbolic --hierarchy nouns`" in capsys.readouterr().err
+    assert "--hierarchy nouns`" in capsys.readouterr().err
+    assert main(["report", "spd", "--quick", "--results", str(tmp_path)]) == 1
+    assert "--quick`" in capsys.readouterr().err
