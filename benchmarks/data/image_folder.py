@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 import torchvision
 from torch import Tensor
@@ -16,8 +17,9 @@ SIDE = 64
 
 
 def load_image_folder(name: str) -> Dataset:
-    """Load ``NAME/train/CLASS/*`` and ``NAME/test/CLASS/*`` (or ``val``) below the data directory.
+    """Load ``NAME/train/CLASS/*`` and ``NAME/test/CLASS/*`` (or ``val``) below the data directory, or ``NAME/CLASS/*``.
 
+    Of the latter a fifth is held out, the same images each time.
     Images are made 64 pixels high and wide, by scaling the short side and cutting out the middle, and held in memory.
 
     Parameters
@@ -42,11 +44,22 @@ def load_image_folder(name: str) -> Dataset:
         raise MissingDataset(
             f"imagefolder:{name}: there is no folder {folder.absolute()}; give its parent by --data-dir"
         )
+    if not (folder / "train").is_dir():
+        images, labels, _ = _read(folder)
+        held, rest = _fifth(len(labels))
+        return normalised(images[rest], labels[rest], images[held], labels[held])
     held_out = folder / "test" if (folder / "test").is_dir() else folder / "val"
     (train_images, train_labels, classes), (images, labels, others) = _read(folder / "train"), _read(held_out)
     if classes != others:
         raise DatasetError(f"{folder}: the classes of train, {classes}, are not those of {held_out.name}, {others}")
     return normalised(train_images, train_labels, images, labels)
+
+
+def _fifth(count: int) -> tuple[Tensor, Tensor]:
+    """A fifth of so many examples, and the others."""
+    order = torch.from_numpy(np.random.default_rng(0).permutation(count))
+    held, rest = order.tensor_split([round(count / 5)])
+    return held, rest
 
 
 def _read(folder: Path) -> tuple[Tensor, Tensor, list[str]]:

@@ -21,7 +21,7 @@ from benchmarks.data.directory import data_directory, may_download
 
 
 def load_fashion_mnist(debian: Path = DEBIAN) -> Dataset:
-    """Load all 60000 training and 10000 test images, torchvision's or those of Debian's package.
+    """Load all 60000 training and 10000 test images, those of the data directory before those of Debian's package.
 
     Parameters
     ----------
@@ -38,7 +38,8 @@ def load_fashion_mnist(debian: Path = DEBIAN) -> Dataset:
     MissingDataset
         If neither is there; says how to get them.
     """
-    if (debian / "train-images-idx3-ubyte.gz").exists():
+    given = (data_directory() / torchvision.datasets.FashionMNIST.__name__).is_dir()
+    if not given and (debian / "train-images-idx3-ubyte.gz").exists():
         arrays = [
             _read(debian / f"{part}-{what}-ubyte.gz")
             for part in ("train", "t10k")

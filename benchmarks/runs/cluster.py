@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import traceback
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
@@ -21,7 +23,8 @@ def outcomes(runs: Sequence[C], train: Callable[[C], R], jobs: int, scheduler: s
     """Each run with its row, or with what went wrong, in the order in which they end.
 
     Runs of workers that die go to others, as often as the scheduler's ``allowed-failures`` says (3 times); new workers
-    may join at any time. They need this package and its data on their path, and find a GPU by themselves.
+    may join at any time. They need this package on their path, and data where this process looks for them (see
+    :mod:`benchmarks.data.directory`), or to be allowed to download them; a GPU they find by themselves.
 
     Parameters
     ----------
@@ -37,23 +40,31 @@ def outcomes(runs: Sequence[C], train: Callable[[C], R], jobs: int, scheduler: s
     ClusterError
         Without the package ``distributed``, or if nobody answers at the address.
     """
+    from benchmarks.data.directory import DIRECTORY, DOWNLOAD  # which brings torch: others shall start at once
+
     try:
         from distributed import Client, LocalCluster, as_completed
     except ImportError as error:
         raise ClusterError("--scheduler needs Dask: `pip install distributed`") from error
+    environment = {name: os.environ[name] for name in (DIRECTORY, DOWNLOAD) if name in os.environ}
     cluster = None
+    flying: dict[Any, C] = {}
     if scheduler == "local":
         cluster = LocalCluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
     try:
         client = Client(cluster or scheduler, timeout=SECONDS)
     except (OSError, ValueError) as error:
+        if cluster is not None:
+            cluster.close()
         raise ClusterError(
             f"no Dask scheduler answers at {scheduler!r} ({error}); start one with `dask scheduler`, and workers with "
             "`dask worker ADDRESS --nthreads 1` in a directory where `import benchmarks` works"
         ) from error
     try:
         # not pure: each is a call of its own, whose value is not looked up under a hash of its arguments
-        flying: dict[Any, C] = {client.submit(train, run, pure=False): run for run in runs}
+        flying |= {client.submit(_elsewhere, train, run, environment, pure=False): run for run in runs}
+        if not client.scheduler_info()["workers"]:
+            print(f"{scheduler} has no workers yet; they are waited for", file=sys.stderr)
         suspects = []
         for future in as_completed(list(flying)):
             run = flying.pop(future)
@@ -64,13 +75,19 @@ def outcomes(runs: Sequence[C], train: Callable[[C], R], jobs: int, scheduler: s
             future.release()  # or the scheduler would keep it
         # a run may have waited on the workers that another one killed: alone, each shows what it does
         for run in suspects:
-            yield run, _outcome(client.submit(train, run, pure=False))
+            yield run, _outcome(client.submit(_elsewhere, train, run, environment, pure=False))
     finally:
         if flying and client.status == "running":  # interrupted: nobody wants their results any more
             client.cancel(list(flying), force=True)
         client.close()
         if cluster is not None:
             cluster.close()
+
+
+def _elsewhere(train: Callable[[C], R], run: C, environment: dict[str, str]) -> R:
+    """Train in a process that was not started by this one, with what the command line says of data."""
+    os.environ.update(environment)
+    return train(run)
 
 
 def _killed(future: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import statistics
 import threading
@@ -67,8 +66,9 @@ def train_model(run: Run) -> tuple[Row, nn.Module]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Nothing else is trained in this process meanwhile, and torch computes on one thread."""
-    with _ONE_AT_A_TIME:
+    """Nothing else is trained in this process meanwhile, and torch computes on one thread, the same way each time."""
+    # cuDNN would choose its algorithms by trying which is fastest today, of which some add up in any order
+    with _ONE_AT_A_TIME, torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
@@ -123,7 +123,7 @@ def _train(run: Run) -> tuple[Row, nn.Module]:
             heldout_accuracy.append(evaluate(model, data.heldout_images, data.heldout_labels)[1])
         if diverged:
             break
-    curvature = measure(model, data, start, run.seed) if run.curvature and math.isfinite(train_loss[-1]) else {}
+    curvature = measure(model, data, start, run.seed) if run.curvature and not diverged else {}
     row = Row(
         run=run,
         epochs=epoch,

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from benchmarks.runs.configuration import Run
-from benchmarks.runs.parallel import Workers, collect
+from benchmarks.runs.parallel import RunsFailed, Workers, collect
 from benchmarks.runs.results import C, R, Results, Row
 from benchmarks.runs.training import train
 
-__all__ = ["NotYet", "NothingToReport", "Study", "TrainingStudy", "cost", "lookup", "trainer"]
+__all__ = ["NotYet", "NothingToReport", "Study", "TrainingStudy", "cost", "each", "lookup", "trainer"]
+
+
+K = TypeVar("K")
 
 
 class NothingToReport(Exception):
@@ -34,6 +37,26 @@ def lookup(results: Results[R]) -> Callable[[Sequence[C]], list[R]]:
         return [found[run] for run in runs]
 
     return find
+
+
+def each(cases: Iterable[K], run: Callable[[K], object]) -> None:
+    """Run case after case; a run that fails keeps its own case from its end, and no other.
+
+    Raises
+    ------
+    RunsFailed
+        At the end, with the failures of all cases.
+    """
+    failures: list[tuple[object, str]] = []
+    for case in cases:
+        try:
+            run(case)
+        except RunsFailed as error:
+            failures += error.failures
+        except NotYet:  # it takes its settings from a case of which a run failed
+            continue
+    if failures:
+        raise RunsFailed(failures)
 
 
 def cost(*results: Results[R]) -> str:

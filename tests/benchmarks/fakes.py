@@ -68,6 +68,13 @@ def fake_measured_train(run: Run, weights: Path | None = None) -> Row:
     return replace(row_of(run, accuracy=0.5 + number / 2), curvature=curvature)
 
 
+def tells_its_data_directory(run: Run) -> Row:
+    """As the device of its row."""
+    from benchmarks.data.directory import data_directory  # which brings torch
+
+    return replace(row_of(run), device=str(data_directory()))
+
+
 def dies_once_on_seed_1(run: Run) -> Row:
     """Kills its process, the first time; ``run.dataset`` is a directory to remember it."""
     if run.seed == 1:

@@ -32,6 +32,12 @@ def test_that_rows_are_those_of_local_processes(scheduler, results) -> None:
     assert results.find(runs(5)) == {row.run: row for row in expected}
 
 
+def test_that_workers_look_for_data_where_the_command_line_says(scheduler, monkeypatch, results) -> None:
+    monkeypatch.setenv("RSAM_DATA", "/somewhere/else")  # after the workers were started
+    (row,) = collect(runs(1), fakes.tells_its_data_directory, results, Workers(scheduler=scheduler))
+    assert row.device == "/somewhere/else"
+
+
 def test_that_a_local_cluster_can_be_had(results) -> None:
     assert collect(runs(2), fakes.fake_train, results, Workers(1, "local")) == [*map(fakes.fake_train, runs(2))]
 

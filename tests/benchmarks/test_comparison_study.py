@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.methods import METHODS
 from benchmarks.runs.configuration import Run
-from benchmarks.runs.parallel import Workers, collect
+from benchmarks.runs.parallel import RunsFailed, Workers, collect
 from benchmarks.runs.results import Results, Row
 from benchmarks.runs.tuning import Protocol
 from benchmarks.studies import NothingToReport
@@ -144,3 +144,34 @@ def test_that_a_study_trains_what_is_missing_once_and_skips_cases_without_data(
     trained.clear()
     tiny.run(tmp_path, Workers())
     assert trained == []
+
+
+def test_that_a_run_that_fails_and_data_that_are_damaged_keep_back_their_own_case_only(
+    monkeypatch, cheap, tmp_path, capsys
+) -> None:
+    class Failing(Exception):
+        pass
+
+    def train(run: Run) -> Row:
+        if run.label_noise != TINY.cases[1].template.label_noise:
+            raise Failing
+        return made_by_number(run)
+
+    def gather(runs, train, results, workers, *, bar) -> list[Row]:
+        try:
+            return here(runs, train, results, workers, bar=bar)
+        except Failing as error:
+            raise RunsFailed([(runs[0], repr(error))]) from error
+
+    folder = tmp_path / "damaged" / "train"
+    folder.mkdir(parents=True)  # without classes
+    monkeypatch.setenv("RSAM_DATA", str(tmp_path))
+    monkeypatch.setattr(study, "trainer", lambda directory, workers: train)
+    monkeypatch.setattr(study, "collect", gather)
+    damaged = made_case(ASKED, "damaged", template={"dataset": "imagefolder:damaged"})
+    tiny = replace(TINY, cases=(damaged, *TINY.cases))
+    with pytest.raises(RunsFailed) as caught:
+        tiny.run(tmp_path, Workers())
+    assert len(caught.value.failures) == 1
+    assert "skipped: made up, damaged: " in capsys.readouterr().err
+    assert "Not complete yet: made up, damaged; made up, first." in tiny.report(tmp_path)

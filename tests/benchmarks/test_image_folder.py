@@ -37,6 +37,21 @@ def test_that_any_folder_of_images_is_read(directory) -> None:
         load("imagefolder:yours")
 
 
+def test_that_of_a_folder_of_classes_a_fifth_is_held_out(directory) -> None:
+    for c, name in enumerate(("cats", "dogs")):
+        for i in range(10):
+            _picture(directory / "mine" / name / f"{i}.png", 100 * c + 10 * i)
+    found = load("imagefolder:mine")
+    assert (len(found.train_labels), len(found.heldout_labels)) == (16, 4)
+    # each picture has one brightness, which is in one part
+    brightness = torch.cat([found.train_images, found.heldout_images])[:, 0, 0, 0]
+    order = brightness.argsort()
+    assert len(brightness.unique()) == 20
+    assert torch.cat([found.train_labels, found.heldout_labels])[order].tolist() == [0] * 10 + [1] * 10
+    load.cache_clear()
+    assert torch.equal(load("imagefolder:mine").heldout_images, found.heldout_images)
+
+
 def _write_pictures(folder: Path, pictures: list[np.ndarray]) -> None:
     """One class of pictures ``(3, height, width)``, numbered."""
     folder.mkdir(parents=True)

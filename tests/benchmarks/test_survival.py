@@ -96,6 +96,27 @@ def test_that_a_killed_study_ends_as_an_undisturbed_one(tmp_path, undisturbed, s
     assert report(tmp_path) == report(undisturbed)
 
 
+def test_that_a_study_whose_dask_worker_is_killed_ends_as_an_undisturbed_one(tmp_path, undisturbed) -> None:
+    psutil = pytest.importorskip("psutil")  # which Dask needs
+    process = start(tmp_path, "local")
+    try:
+        end = time.monotonic() + 120
+        while len(rows(tmp_path)) < 3:
+            assert process.poll() is None and time.monotonic() < end, "it ended, or hangs"
+            time.sleep(0.02)
+        children = psutil.Process(process.pid).children(recursive=True)
+        workers = [child for child in children if any("spawn_main" in word for word in child.cmdline())]
+        assert len(workers) == 2
+        workers[0].kill()
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors.decode()
+    finally:
+        process.kill()
+    assert rows(tmp_path) == rows(undisturbed)
+    assert len((tmp_path / "runs.jsonl").read_bytes().splitlines()) == len(rows(undisturbed))
+    assert report(tmp_path) == report(undisturbed)
+
+
 def report(directory: Path) -> str:
     """The report without times."""
     return re.sub(r"\| +[\d.]+ \| +\|$|[\d.]+ hours", "", STUDY.report(directory), flags=re.MULTILINE)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from benchmarks.data import MissingDataset, load
+from benchmarks.data import DatasetError, load
 from benchmarks.methods import METHODS
 from benchmarks.runs.parallel import Workers, collect
 from benchmarks.runs.results import Results, Row
@@ -17,7 +17,7 @@ from benchmarks.studies.optimizers.cases import Case
 from benchmarks.studies.optimizers.grids import grid
 from benchmarks.studies.optimizers.protocol import Entry, Settings, compete, count
 from benchmarks.studies.optimizers.report import report
-from benchmarks.studies.study import NothingToReport, NotYet, cost, lookup, trainer
+from benchmarks.studies.study import NothingToReport, NotYet, cost, each, lookup, trainer
 
 __all__ = ["OptimizersStudy"]
 
@@ -66,11 +66,14 @@ class OptimizersStudy:
         cases = [case for case in self.cases if _present(case)]
         total = sum(count(case, self.protocol, self.settings) for case in cases)
         with tqdm(total=total, unit="run", file=sys.stderr, smoothing=0) as bar:
-            for case in cases:
+
+            def of_case(case: Case) -> None:
                 bar.set_description(case.name)
                 compete(
                     case, lambda runs: collect(runs, train, results, workers, bar=bar), self.protocol, self.settings
                 )
+
+            each(cases, of_case)
 
     def entries(self, directory: Path) -> tuple[list[list[Entry]], list[str]]:
         """Entries of each case that is complete, and labels of the other cases."""
@@ -102,7 +105,7 @@ class OptimizersStudy:
 def _present(case: Case) -> bool:
     try:
         load(case.template.dataset)
-    except MissingDataset as error:
+    except DatasetError as error:  # missing or damaged: the others can be had
         print(f"skipped: {case.label}: {error}", file=sys.stderr)
         return False
     return True

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from benchmarks.runs.parallel import Workers, collect
 from benchmarks.runs.results import Results
 from benchmarks.runs.tuning import Protocol
-from benchmarks.studies.study import NothingToReport, NotYet, cost, lookup
+from benchmarks.studies.study import NothingToReport, NotYet, cost, each, lookup
 from benchmarks.studies.tasks.cases import Case, Grid
 from benchmarks.studies.tasks.protocol import Entry, compete, count
 from benchmarks.studies.tasks.report import report
@@ -77,18 +77,20 @@ class TasksStudy:
             self.data()
         results = self._results(directory)
         seen: set[Trial] = set()
+        find = lookup(results)
         with tqdm(total=count(self.cases, self.protocol), unit="trial", file=sys.stderr, smoothing=0) as bar:
 
             def train(trials: Sequence[Trial]) -> list[Outcome]:
                 new = [trial for trial in trials if trial not in seen]  # cases share tuning
                 seen.update(new)
                 collect(new, attempt, results, workers, bar=bar)
-                found = results.find(trials)
-                return [found[trial] for trial in trials]
+                return find(trials)
 
-            for case in self.cases:
+            def of_case(case: Case) -> None:
                 bar.set_description(case.name)
                 compete(case, self._tuned_with(case), train, self.protocol)
+
+            each(self.cases, of_case)
         if self.extra is not None:
             self.extra.run(self.entries(directory)[0], directory)
 
