@@ -121,9 +121,9 @@ class Results(Generic[R]):
         found = self._contents()
         return {run: self._row(run, found[run.key]) for run in runs if run.key in found}
 
-    def seconds(self) -> list[float]:
-        """What each row took, of one core."""
-        return [content["seconds"] for content in self._contents().values()]
+    def columns(self, *names: str) -> list[tuple[Any, ...]]:
+        """These fields of every row."""
+        return [tuple(content[name] for name in names) for content in self._contents().values()]
 
     def _row(self, run: Any, content: dict[str, Any]) -> R:
         kind: Any = self.kind

@@ -61,7 +61,7 @@ def each(cases: Iterable[K], run: Callable[[K], object]) -> None:
 
 def cost(*results: Results[R]) -> str:
     """A sentence on what all runs of a study took, those of tuning included."""
-    seconds = [value for one in results for value in one.seconds()]
+    seconds = [value for one in results for (value,) in one.columns("seconds")]
     return f"{len(seconds)} runs, tuning included, took {sum(seconds) / 3600:.1f} hours of one core."
 
 

@@ -11,7 +11,9 @@ import rsam
 __all__ = ["MANIFOLDS", "TOLERANCE", "violation", "worst_violation"]
 
 MANIFOLDS = {
-    "poincare": geoopt.PoincareBall,
+    # geodesic steps: those of PoincareBall go along straight lines, out of the ball where they are long, and what it
+    # puts back at its border stays there
+    "poincare": geoopt.PoincareBallExact,
     "lorentz": geoopt.Lorentz,
     "stiefel": geoopt.EuclideanStiefel,
     "canonical": rsam.geometry.CanonicalStiefel,

@@ -24,6 +24,7 @@ ERRORS = replace(
     group="errors",
     score="log_error",
     unit=1.0,
+    worst=0.0,
     smaller=True,
 )
 CASES = (ONE, OTHER, ERRORS)
@@ -41,7 +42,7 @@ def made(trial: Trial, diverged: bool = False) -> Outcome:
         scores={} if diverged else {"accuracy": value, "log_error": value},
         train_loss=[1.0],
         curvature={"gradient_norm": 2.0, "trace": 4.0 ** (trial.seed % 2), "top_eigenvalue": -1.0},
-        violation=0.1 * trial.seed,
+        violation=0.1 * (trial.seed % 10),
         gradients=10,
         seconds_per_step=0.002,
         seconds=1.0,

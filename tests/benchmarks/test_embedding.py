@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks.data.wordnet import Hierarchy, load_hierarchy
 from benchmarks.tasks.hyperbolic import embedding as module
 from benchmarks.tasks.hyperbolic.embedding import ball_distance, embedding, mammals, split
-from benchmarks.tasks.places import worst_violation
+from benchmarks.tasks.places import MANIFOLDS, worst_violation
 from benchmarks.tasks.problem import Problem
 from benchmarks.tasks.trial import Trial
 
@@ -188,3 +188,15 @@ def test_that_geoopt_s_distance_in_the_ball_ends_where_ours_goes_on() -> None:
     assert float(theirs.detach()) < 17
     assert torch.autograd.grad(theirs, far)[0].abs().max() == 0
     assert torch.autograd.grad(ours, far)[0].abs().max() > 1
+
+
+@pytest.mark.parametrize(("length", "of_geoopt"), [(0.01, 3.01), (1.0, 6.1), (2.0, 12.2), (4.0, 12.2)])
+def test_that_long_steps_of_geoopt_s_ball_end_at_its_border_and_ours_where_they_should(length, of_geoopt) -> None:
+    # outwards from a point at distance 3 of the origin: geoopt's retraction goes on straight in coordinates
+    radius = torch.tensor(1.5, dtype=torch.float64).tanh()
+    x = torch.stack([radius, 0 * radius])
+    step = length * (1 - radius**2) / 2 * torch.eye(2, dtype=torch.float64)[0]
+    origin = torch.zeros(2, dtype=torch.float64)
+    ours, theirs = MANIFOLDS["poincare"]().retr(x, step), geoopt.PoincareBall().retr(x, step)
+    assert ball_distance(origin, ours).item() == pytest.approx(3 + length, rel=1e-9)
+    assert ball_distance(origin, theirs).item() == pytest.approx(of_geoopt, abs=0.01)

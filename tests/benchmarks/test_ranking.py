@@ -144,3 +144,10 @@ def test_that_an_embedding_in_one_point_ranks_nothing() -> None:
     # of ten nodes, one is right, one is the node itself, and the eight others are as near
     found = ranking(lambda some: torch.zeros(len(some), 10), 10, torch.tensor([[0, 1]]), torch.tensor([[0, 1]]))
     assert found == {"mean_rank": 9.0, "map": pytest.approx(1 / 9)}
+
+
+def test_that_distances_that_are_no_numbers_are_not_ranked() -> None:
+    table, scored, known = made_up(0)
+    table[int(scored[0, 0]), 5] = np.nan
+    with pytest.raises(torch.linalg.LinAlgError, match="not a number"):
+        ranking(rows_of(table), NODES, scored, known)

@@ -13,7 +13,7 @@ from benchmarks.studies import HIERARCHIES, STUDIES, NothingToReport
 from benchmarks.studies.tasks import HYPERBOLIC, HYPERBOLIC_NOUNS, RECURRENT, SPD, TasksStudy, study
 from benchmarks.studies.tasks.cases import NOTES
 from benchmarks.studies.tasks.protocol import compete, count
-from benchmarks.studies.tasks.tables import by_case, conclusions, overview
+from benchmarks.studies.tasks.tables import RULE, by_case, conclusions, overview
 from benchmarks.tasks import TASKS
 from benchmarks.tasks.methods import METHODS
 from benchmarks.tasks.places import MANIFOLDS
@@ -156,10 +156,10 @@ def test_that_the_report_is_on_complete_cases_and_names_the_others(trained, tmp_
     assert [line for line in text.splitlines() if line.startswith("### ")] == [f"### {case.label}" for case in CASES]
     assert "Settings were chosen on: the one." in text
     entries = [entries_of(case) for case in CASES]
-    assert all(table(entries) in text for table in (overview, conclusions, by_case))
+    assert all(table in text for table in (overview(entries), conclusions(entries, 2), by_case(entries), RULE))
     assert "Seeds vary: initial weights, order; not the signals" in text
     summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
-    assert conclusions(entries) in summary and overview(entries) in summary
+    assert all(table in summary for table in (conclusions(entries, 2), overview(entries), RULE))
     assert f"{count(CASES, PROTOCOL)} runs, tuning included, took" in summary
     assert "Preliminary" not in summary
     assert (tmp_path / "by-case.svg").is_file()
@@ -170,12 +170,15 @@ def test_that_the_report_is_on_complete_cases_and_names_the_others(trained, tmp_
 
 def test_that_trials_that_leave_their_manifold_are_shouted_about(trained, monkeypatch, tmp_path) -> None:
     TINY.run(tmp_path, Workers())
-    assert (
-        "All that did not diverge stayed on their manifolds: the largest violation at the end of a trial is 0.2 of"
-        in TINY.report(tmp_path)
-    )
+    kept = "All that did not diverge stayed on their manifolds: the largest violation at the end of one is 0.2 of"
+    assert kept in TINY.report(tmp_path)
     text = (tmp_path / "trials.jsonl").read_text(encoding="utf-8")
     (tmp_path / "trials.jsonl").write_text(text.replace('"violation": 0.2', '"violation": 1.5', 1), encoding="utf-8")
+    assert "**1 left their manifolds**" in TINY.report(tmp_path)
+    # a trial of tuning too
+    line = next(line for line in text.splitlines() if '"validation"' in line and '"violation": 0.1,' in line)
+    off = text.replace(line, line.replace('"violation": 0.1', '"violation": 1.5'))
+    (tmp_path / "trials.jsonl").write_text(off, encoding="utf-8")
     assert "**1 left their manifolds**" in TINY.report(tmp_path)
 
 

@@ -13,7 +13,7 @@ import scipy.stats
 from benchmarks.studies.tasks.protocol import Entry
 from benchmarks.studies.tasks.tables import by_case, case_table, conclusions, improvement, overview
 from benchmarks.tasks.methods import METHODS
-from tests.benchmarks.made_tasks import CASES, ERRORS, ONE, OTHER, entries_of, made
+from tests.benchmarks.made_tasks import CASES, ERRORS, ONE, entries_of, made
 
 #: What each line of conclusions compares, in order.
 PAIRS = (
@@ -78,7 +78,7 @@ def test_that_choices_at_the_edge_of_their_grid_are_flagged() -> None:
 
 def test_that_conclusions_are_drawn_on_means_over_the_cases_of_a_group() -> None:
     one, other, errors = (entries_of(case) for case in CASES)
-    rows = rows_of(conclusions([one, other, errors]))
+    rows = rows_of(conclusions([one, other, errors], 2))
     assert [row[0] for row in rows] == ["both", *[""] * 5, "errors", *[""] * 5]
     for i, row in enumerate(rows):
         pair = PAIRS[i % 6]
@@ -101,36 +101,56 @@ def test_that_it_is_better_or_worse_where_the_interval_is_off_zero(case, shift, 
         for i, row in enumerate(of["riemannian_sgd"].rows)
     ]
     changed = [replace(of["rsam"], rows=moved) if entry.method == "rsam" else entry for entry in entries]
-    assert rows_of(conclusions([changed]))[0][-1] == outcome
+    assert rows_of(conclusions([changed], 1))[0][-1] == outcome
 
 
 def test_that_each_case_is_compared_with_an_interval_of_its_own() -> None:
     cases = [entries_of(case) for case in CASES]
     for row, entries in zip(rows_of(by_case(cases)), cases, strict=True):
-        assert row == [entries[0].case.label, *(interval(better(entries, *pair)) for pair in PAIRS)]
+        assert row[0] == entries[0].case.label
+        assert row[2:] == [interval(better(entries, *pair)) for pair in PAIRS]
 
 
-def test_that_trials_that_diverged_are_counted_and_left_out() -> None:
+def test_that_other_scores_are_compared_too_where_less_may_be_better() -> None:
+    names = ("accuracy", "long_accuracy", "mean_rank")
+    entries = [
+        replace(entry, rows=[replace(row, scores=dict.fromkeys(names, row.scores["accuracy"])) for row in entry.rows])
+        for entry in entries_of()
+    ]
+    rows = rows_of(by_case([entries]))
+    assert [row[1] for row in rows] == ["accuracy, %", "twice as long, %", "mean rank"]
+    numbers = better(entries, *PAIRS[0])
+    assert [row[2] for row in rows] == [interval(numbers), interval(numbers), interval(-numbers / 100)]
+
+
+def test_that_the_family_of_a_question_is_that_of_all_groups() -> None:
     entries = entries_of()
+    numbers = better(entries, *PAIRS[0])
+    low, high = ends(numbers, 1 - 0.05 / 6)
+    assert rows_of(conclusions([entries], 3))[0][3] == f"{low:.2f} to {high:.2f}"
+
+
+def test_that_trials_that_diverged_are_counted_and_score_as_if_nothing_was_learnt() -> None:
+    case = replace(ONE, worst=0.1)
+    entries = [replace(entry, case=case) for entry in entries_of()]
     first = entries[0]
     broken = replace(first, rows=[made(first.rows[0].run, diverged=True), *first.rows[1:]])
-    table = rows_of(case_table([broken, *entries[1:]]))
+    changed = [broken, *entries[1:]]
+    table = rows_of(case_table(changed))
     assert [row[-1] for row in table] == ["1", *[""] * 7]
-    assert table[0][1] == interval(values(replace(first, rows=first.rows[1:]))) + " (2 of 3)"
+    scores = np.array([10.0, *values(first)[1:]])
+    assert table[0][1] == interval(scores)
     of = {entry.method: i for i, entry in enumerate(entries)}
-    known = better(entries, "rsam", "riemannian_sgd")[1:]
-    assert table[of["rsam"]][3] == interval(known) + " (2 of 3)"
-    row = rows_of(conclusions([[broken, *entries[1:]]]))[0]
-    assert row[1].endswith("RiemannianSGD (2 of 3)")
-    assert row[2] == f"{known.mean():.2f}"
-    # a group of which one case lacks a seed lacks that seed
-    other = entries_of(OTHER)
-    mean = (known + better(other, "rsam", "riemannian_sgd")[1:]) / 2
-    assert rows_of(conclusions([[broken, *entries[1:]], other]))[0][2] == f"{mean.mean():.2f}"
-    gone = replace(first, rows=[made(row.run, diverged=True) for row in first.rows])
-    assert rows_of(overview([[gone, *entries[1:]]]))[0][1] == "diverged"
-    assert rows_of(by_case([[gone, *entries[1:]]]))[0][1] == "diverged"
-    assert rows_of(conclusions([[gone, *entries[1:]]]))[0][2:] == ["", "", "", "diverged"]
+    numbers = values(entries[of["rsam"]]) - scores
+    assert table[of["rsam"]][3] == interval(numbers)
+    assert rows_of(conclusions([changed], 1))[0][2] == f"{numbers.mean():.2f}"
+    assert rows_of(by_case([changed]))[0][2] == interval(numbers)
+    # of other scores nothing is known
+    longer = [
+        replace(e, rows=[replace(r, scores={n: 0.5 for n in (*r.scores, "long_accuracy") if r.scores}) for r in e.rows])
+        for e in changed
+    ]
+    assert rows_of(case_table(longer))[0][2].endswith("(2 of 3)")
 
 
 def test_that_the_overview_has_every_method_on_every_case() -> None:
@@ -146,6 +166,6 @@ def test_that_one_seed_shows_differences_without_intervals() -> None:
     entries = [replace(entry, rows=entry.rows[:1]) for entry in entries_of()]
     of = {entry.method: entry for entry in entries}
     difference = f"{improvement(of['rsam'], of['riemannian_sgd'])[0]:.2f}"
-    assert rows_of(conclusions([entries]))[0][2:] == [difference, "", "", "undecided"]
-    assert rows_of(by_case([entries]))[0][1] == difference
+    assert rows_of(conclusions([entries], 1))[0][2:] == [difference, "", "", "undecided"]
+    assert rows_of(by_case([entries]))[0][2] == difference
     assert "nan" not in "".join(row[3] for row in rows_of(case_table(entries)))

@@ -39,6 +39,7 @@ def test_that_a_trial_gives_the_same_outcome_again(task) -> None:
     assert len(one.train_loss) == trial.epochs
     assert one.violation < 1
     assert set(one.curvature) == {"gradient_norm", "trace", "trace_error", "top_eigenvalue"}
+    assert all(map(math.isfinite, one.curvature.values()))
     assert one.gradients % 2 == 0  # two a step
 
 

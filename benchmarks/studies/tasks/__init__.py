@@ -29,10 +29,11 @@ HYPERBOLIC_NOUNS = TasksStudy(
 )
 RECURRENT = TasksStudy(
     name="recurrent",
-    summary="orthogonal recurrent networks: copying, adding, images row by row, 5 seeds; 2 hours on 2 cores",
+    summary="orthogonal recurrent networks: copying, adding, images row by row, 10 seeds; 3 hours on 2 cores",
     title="Riemannian SAM on orthogonal recurrent networks",
     cases=cases.RECURRENT,
     little=("copying-canonical", "adding-stiefel", "rows-stiefel"),
+    protocol=replace(PROTOCOL, final=tuple(range(10))),
 )
 SPD = TasksStudy(
     name="spd",

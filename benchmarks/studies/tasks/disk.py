@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 from matplotlib.collections import LineCollection
@@ -29,8 +30,9 @@ def embed_in_disk(cases: Sequence[Sequence[Entry]], directory: Path) -> None:
     entries = next((case for case in cases if case[0].case.name == _CASE), None)
     if entries is None:
         return
-    best = max(entries, key=lambda entry: np.nanmean([row.scores.get("map", np.nan) for row in entry.rows]))
-    trial = replace(best.rows[0].run, curvature=False)
+    best = max(entries, key=lambda entry: fmean(row.scores.get("map", 0.0) for row in entry.rows))
+    row = next((row for row in best.rows if not row.diverged), best.rows[0])
+    trial = replace(row.run, curvature=False)
     if _key(directory / _FILE) == trial.key:
         return
     with alone():
@@ -84,6 +86,6 @@ def draw(directory: Path) -> str:
     save_svg(figure, directory / "disk.svg")
     return (
         "## The mammals in the disk\n\n"
-        f"Two dimensions, reconstruction, {METHODS[method].label}, seed 0: lines join what is directly a kind of "
+        f"Two dimensions, reconstruction, {METHODS[method].label}, one seed: lines join what is directly a kind of "
         "something with it.\n\n![The mammals in the disk](disk.svg)"
     )

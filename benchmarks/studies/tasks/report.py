@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from matplotlib.figure import Figure
 
 from benchmarks.report.curves import COLOURS
@@ -17,27 +16,34 @@ from benchmarks.studies.tasks.cases import NOTES
 from benchmarks.studies.tasks.protocol import Entry
 from benchmarks.studies.tasks.tables import RULE, by_case, case_table, conclusions, improvement, overview
 from benchmarks.tasks.methods import METHODS
-from benchmarks.tasks.places import TOLERANCE
 
 __all__ = ["report"]
 
 _LEGEND = """\
 Mean ± half the 95 % interval (Student's) over the seeds, not corrected for the number of such intervals. *better than
 base*: how much better the first score is than that of the same base optimizer without the ascent, paired by seed,
-whether it is to be large or small. *(4 of 5)*: the others diverged; of curvature, they are not positive or unknown.
-Curvature is that of the training loss after training, in the metric of the manifolds: geometric means over the seeds.
+whether it is to be large or small; a network that diverged has the score of one that has learnt nothing. *(4 of 5)*:
+the others are unknown, or not positive where they are curvature.
+Curvature is that of the training loss after training, on a part of the training data and in the metric of the
+manifolds: geometric means over the seeds. Where units have kinks (ReLU) it is the curvature between them.
 *at the edge*: chosen at an end of its grid. *off the manifold*: the largest violation of the equation that defines the
-manifold, over the seeds, at the end of training, as a part of what is tolerated."""
+manifold, over the seeds that did not diverge, at the end of training, as a part of what is tolerated."""
 _BY_CASE = """\
-How much better, case by case, with 95 % intervals over the seeds that are not corrected for their number: they show
-where the means over cases come from, and conclude nothing."""
+How much better, case by case and by other scores too, with 95 % intervals over the seeds that are not corrected for
+their number: they show where the means over cases come from, and conclude nothing."""
 _TUNED = """\
 A base was tuned over its momentum (or beta 1), an ascent over rho at a fixed one, so that a difference holds that
 choice too."""
 
 
 def report(
-    title: str, cases: Sequence[Sequence[Entry]], missing: Sequence[str], protocol: Protocol, cost: str, directory: Path
+    title: str,
+    cases: Sequence[Sequence[Entry]],
+    missing: Sequence[str],
+    asked: int,
+    protocol: Protocol,
+    trials: str,
+    directory: Path,
 ) -> str:
     """Write the figure, and say all in Markdown.
 
@@ -49,10 +55,12 @@ def report(
         Entries of each complete case.
     missing : sequence of str
         Labels of the others.
+    asked : int
+        Groups of all cases, complete or not.
     protocol : Protocol
         Seeds.
-    cost : str
-        What all of it took.
+    trials : str
+        What all trials took, and whether they stayed on their manifolds.
     directory : Path
         Where the figure goes; and ``summary.md``, for the README.
 
@@ -62,13 +70,13 @@ def report(
         The report.
     """
     preliminary = [f"**Preliminary**: without {'; '.join(missing)}."] if missing else []
-    trials = sum(len(entry.rows) for case in cases for entry in case)
-    seeds = f"{trials} final trials, {len(protocol.final)} seeds a method and case. {cost} {_on_manifold(cases)}"
-    summary = [*preliminary, conclusions(cases), overview(cases), seeds]
+    number = sum(len(entry.rows) for case in cases for entry in case)
+    seeds = f"{number} final trials, {len(protocol.final)} seeds a method and case. {trials}"
+    summary = [*preliminary, conclusions(cases, asked), RULE, overview(cases), seeds]
     (directory / "summary.md").write_text("\n\n".join(summary) + "\n", encoding="utf-8")
     draw_by_case(cases, directory / "by-case.svg")
     parts = [f"# {title}", *preliminary, f"{seeds} {_introduction(cases, protocol)}"]
-    parts += ["## What the ascent is worth", RULE, _TUNED, conclusions(cases)]
+    parts += ["## What the ascent is worth", RULE, _TUNED, conclusions(cases, asked)]
     parts += ["## Scores", overview(cases)]
     parts += ["## Case by case", _BY_CASE, by_case(cases), "![Score minus that of the base](by-case.svg)", _LEGEND]
     labels = {case[0].case.name: case[0].case.label for case in cases}
@@ -77,17 +85,6 @@ def report(
         shared = f" Settings were chosen on: {labels.get(case.tuned_with, case.tuned_with)}." if case.tuned_with else ""
         parts += [f"### {case.label}", f"Seeds vary: {NOTES[case.template.task]}.{shared}", case_table(entries)]
     return "\n\n".join(parts)
-
-
-def _on_manifold(cases: Sequence[Sequence[Entry]]) -> str:
-    finished = [row for case in cases for entry in case for row in entry.rows if not row.diverged]
-    off = sum(row.violation > 1 for row in finished)
-    kept = "All that did not diverge stayed on their manifolds" if not off else f"**{off} left their manifolds**"
-    return (
-        f"{kept}: the largest violation at the end of a trial is "
-        f"{max((row.violation for row in finished), default=math.nan):.2g} of what is tolerated "
-        f"({TOLERANCE[torch.float32]:g} in single precision, {TOLERANCE[torch.float64]:g} in double)."
-    )
 
 
 def _introduction(cases: Sequence[Sequence[Entry]], protocol: Protocol) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from benchmarks.runs.parallel import Workers, collect
@@ -16,6 +18,7 @@ from benchmarks.studies.study import NothingToReport, NotYet, cost, each, lookup
 from benchmarks.studies.tasks.cases import Case, Grid
 from benchmarks.studies.tasks.protocol import Entry, compete, count
 from benchmarks.studies.tasks.report import report
+from benchmarks.tasks.places import TOLERANCE
 from benchmarks.tasks.training import attempt
 from benchmarks.tasks.trial import Outcome, Trial
 
@@ -110,7 +113,15 @@ class TasksStudy:
         complete, missing = self.entries(directory)
         if not complete:
             raise NothingToReport(f"{self._results(directory).path} has no complete case")
-        text = report(self.title, complete, missing, self.protocol, cost(self._results(directory)), directory)
+        text = report(
+            self.title,
+            complete,
+            missing,
+            len({case.group for case in self.cases}),
+            self.protocol,
+            f"{cost(self._results(directory))} {on_manifold(self._results(directory))}",
+            directory,
+        )
         return text if self.extra is None else f"{text}\n\n{self.extra.report(directory)}"
 
     def quick(self) -> TasksStudy:
@@ -128,6 +139,17 @@ class TasksStudy:
 
     def _results(self, directory: Path) -> Results[Outcome]:
         return Results(directory / "trials.jsonl", Outcome)
+
+
+def on_manifold(results: Results[Outcome]) -> str:
+    """A sentence on whether all trials, those of tuning included, ended on their manifolds."""
+    found = [violation for violation, diverged in results.columns("violation", "diverged") if not diverged]
+    off = sum(violation > 1 for violation in found)
+    kept = f"**{off} left their manifolds**" if off else "All that did not diverge stayed on their manifolds"
+    return (
+        f"{kept}: the largest violation at the end of one is {max(found, default=math.nan):.2g} of what is tolerated "
+        f"({TOLERANCE[torch.float32]:g} in single precision, {TOLERANCE[torch.float64]:g} in double)."
+    )
 
 
 def _corner(grid: Grid) -> Grid:

@@ -16,14 +16,18 @@ __all__ = ["KINDS", "RULE", "by_case", "case_table", "conclusions", "improvement
 #: Scores as tables name them.
 _NAMES = {
     "accuracy": "accuracy, %",
+    "longer_accuracy": "a tenth longer, %",
     "long_accuracy": "twice as long, %",
     "train_accuracy": "train, %",
     "log_error": "log₁₀ squared error",
+    "longer_log_error": "log₁₀, a tenth longer",
     "long_log_error": "log₁₀, twice as long",
     "train_log_error": "log₁₀, train",
     "map": "MAP, %",
     "mean_rank": "mean rank",
 }
+#: Other scores that methods are compared by, case by case; small ones are better where the case's is, and mean ranks.
+_ALSO = ("longer_accuracy", "long_accuracy", "longer_log_error", "long_log_error", "mean_rank")
 _CURVATURE = {"gradient_norm": "gradient norm", "trace": "Hessian trace", "top_eigenvalue": "top eigenvalue"}
 
 #: What is compared, each over both bases: the ascent at equal epochs and at equal gradients, and its geometry.
@@ -36,21 +40,22 @@ RULE = """\
 The rule, written before the runs: for each group of cases and each seed, the mean over the cases of how much better the
 first method scores than the second (of errors: their decrease). Student's interval over the seeds, simultaneous
 (Bonferroni) for all lines that ask the same: at equal epochs, at equal gradient evaluations, or whether the geometry of
-the ascent matters. *Better* if the interval is above 0, *worse* if below, *undecided* otherwise. A seed of which a
-network diverged is left out."""
+the ascent matters. *Better* if the interval is above 0, *worse* if below, *undecided* otherwise. A network that
+diverged has the score of one that has learnt nothing."""
 
 
 def values(entry: Entry, score: str = "") -> list[float]:
-    """A score of each seed, as tables show it; nan of trials that diverged."""
+    """A score of each seed, as tables show it; of trials that diverged the worst, or nan of another than the case's."""
     name = score or entry.case.score
     unit = 1.0 if name == "mean_rank" else entry.case.unit
-    return [unit * row.scores.get(name, math.nan) for row in entry.rows]
+    worst = entry.case.worst if name == entry.case.score else math.nan
+    return [unit * row.scores.get(name, worst) for row in entry.rows]
 
 
-def improvement(entry: Entry, base: Entry) -> list[float]:
+def improvement(entry: Entry, base: Entry, score: str = "") -> list[float]:
     """How much better than its base a method is, seed by seed."""
-    sign = -1 if entry.case.smaller else 1
-    return [sign * (a - b) for a, b in zip(values(entry), values(base), strict=True)]
+    smaller = entry.case.smaller or score == "mean_rank"
+    return [(-1 if smaller else 1) * (a - b) for a, b in zip(values(entry, score), values(base, score), strict=True)]
 
 
 def _known(numbers: Sequence[float]) -> list[float]:
@@ -64,32 +69,36 @@ def _mean(numbers: Sequence[float], spec: str) -> str:
     return f"{t_interval(known):{spec}}" + ("" if len(known) == len(numbers) else f" ({len(known)} of {len(numbers)})")
 
 
-def _improvements(cases: Sequence[Sequence[Entry]], method: str, other: str) -> list[float]:
-    """How much better than another a method is, one number a seed: the mean over the cases."""
-    of_cases = [{entry.method: entry for entry in case} for case in cases]
-    return [fmean(of_seed) for of_seed in zip(*(improvement(of[method], of[other]) for of in of_cases), strict=True)]
+def conclusions(cases: Sequence[Sequence[Entry]], asked: int) -> str:
+    """What the ascent is worth, and what its geometry is, for each group of cases.
 
+    Parameters
+    ----------
+    cases : sequence of sequences of Entry
+        Entries of each case.
+    asked : int
+        How many groups there are, of which some may not be complete.
 
-def conclusions(cases: Sequence[Sequence[Entry]]) -> str:
-    """What the ascent is worth, and what its geometry is, for each group of cases."""
+    Returns
+    -------
+    str
+        A table.
+    """
     groups: dict[str, list[Sequence[Entry]]] = {}
     for case in cases:
         groups.setdefault(case[0].case.group, []).append(case)
     rows = []
     for group, members in groups.items():
         for i, (method, other) in enumerate(pair for kind in KINDS for pair in kind):
-            differences = _improvements(members, method, other)
-            known = _known(differences)
-            found = compare(known, len(groups) * len(KINDS[0])) if known else None
-            seeds = "" if len(known) == len(differences) else f" ({len(known)} of {len(differences)})"
-            compared = f"{METHODS[method].label} − {METHODS[other].label}{seeds}"
+            of_cases = [{entry.method: entry for entry in case} for case in members]
+            of_seeds = zip(*(improvement(of[method], of[other]) for of in of_cases), strict=True)
+            found = compare([fmean(of_seed) for of_seed in of_seeds], asked * len(KINDS[0]))
+            compared = f"{METHODS[method].label} − {METHODS[other].label}"
             rows.append((group if i == 0 else "", compared, *_shown(found)))
     return markdown_table(("cases", "compared", "better by", "interval", "p", "so it is"), rows)
 
 
-def _shown(comparison: Comparison | None) -> tuple[str, str, str, str]:
-    if comparison is None:
-        return "", "", "", "diverged"
+def _shown(comparison: Comparison) -> tuple[str, str, str, str]:
     interval = comparison.simultaneous
     if math.isnan(interval.half_width):  # a single seed
         return f"{interval.mean:.2f}", "", "", "undecided"
@@ -106,10 +115,15 @@ def overview(cases: Sequence[Sequence[Entry]]) -> str:
 
 
 def by_case(cases: Sequence[Sequence[Entry]]) -> str:
-    """The same comparisons case by case, with intervals of their own."""
+    """The same comparisons case by case and by other scores too, with intervals of their own."""
     pairs = [pair for kind in KINDS for pair in kind]
-    rows = [(case[0].case.label, *(_mean(_improvements([case], *pair), ".2f") for pair in pairs)) for case in cases]
-    return markdown_table(("case", *(f"{METHODS[a].label} − {METHODS[b].label}" for a, b in pairs)), rows)
+    rows = []
+    for case in cases:
+        of, known = {entry.method: entry for entry in case}, _all_scores(case)
+        for score in (case[0].case.score, *(name for name in _ALSO if name in known)):
+            cells = (_mean(improvement(of[a], of[b], score), ".2f") for a, b in pairs)
+            rows.append((case[0].case.label, _NAMES[score], *cells))
+    return markdown_table(("case", "score", *(f"{METHODS[a].label} − {METHODS[b].label}" for a, b in pairs)), rows)
 
 
 def case_table(entries: Sequence[Entry]) -> str:
@@ -129,7 +143,7 @@ def case_table(entries: Sequence[Entry]) -> str:
                 f"{setting.lr:g}",
                 f"{method.knob} {setting.knob:g}",
                 ", ".join(label for label, f in (("lr", "lr"), (method.knob, "knob")) if entry.tuned.at_edge(f)),
-                f"{max(row.violation for row in entry.rows):.0e}",
+                f"{max((row.violation for row in entry.rows if not row.diverged), default=math.nan):.0e}",
                 f"{1000 * median(row.seconds_per_step for row in entry.rows):.1f}",
                 str(sum(row.diverged for row in entry.rows) or ""),
             )

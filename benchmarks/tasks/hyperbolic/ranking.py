@@ -35,6 +35,11 @@ def ranking(distances: Callable[[Tensor], Tensor], nodes: int, scored: Tensor, k
     -------
     dict of str to float
         ``"mean_rank"``, at least 1, and ``"map"``, in [0, 1].
+
+    Raises
+    ------
+    torch.linalg.LinAlgError
+        If a distance is not a number.
     """
     starts = scored[:, 0].unique()
     ranks: list[Tensor] = []
@@ -43,6 +48,8 @@ def ranking(distances: Callable[[Tensor], Tensor], nodes: int, scored: Tensor, k
     known = known[known[:, 0].argsort(stable=True)]
     for some in starts.split(max(1, _ENTRIES // nodes)):
         distance = distances(some)
+        if distance.isnan().any():  # which would count as farther than all
+            raise torch.linalg.LinAlgError("a distance is not a number")  # type: ignore[attr-defined]
         wrong = distance.clone()
         wrong[torch.arange(len(some), device=some.device), some] = torch.inf
         of_known = _within(known, some)

@@ -61,11 +61,12 @@ def add(count: int, steps: int, generator: torch.Generator) -> Batch:
 
 
 def copying(trial: Trial) -> Problem:
-    """Remember ten symbols over 30 steps; scored over 30 and over 60."""
+    """Remember ten symbols over 30 steps; scored over 30, 33 and 60."""
     made = _generator(trial, 0)
     train = copy(TRAIN, DELAY, made)
     made = _generator(trial, 1)
-    sets = {"": copy(HELDOUT, DELAY, made), "long_": copy(HELDOUT, 2 * DELAY, made)}
+    lengths = {"": DELAY, "longer_": DELAY + DELAY // 10, "long_": 2 * DELAY}
+    sets = {prefix: copy(HELDOUT, delay, made) for prefix, delay in lengths.items()}
     model = OrthogonalRNN(SYMBOLS + 2, trial.size, SYMBOLS, MANIFOLDS[trial.manifold](), last=REMEMBERED).to(device())
     return _problem(trial, model, nn.CrossEntropyLoss(), train, lambda: accuracy(model, {**sets, "train_": train}))
 
@@ -75,7 +76,9 @@ def adding(trial: Trial) -> Problem:
     made = _generator(trial, 0)
     train = add(TRAIN, STEPS, made)
     made = _generator(trial, 1)
-    sets = {"": add(HELDOUT, STEPS, made), "long_": add(HELDOUT, 2 * STEPS, made), "train_": train}
+    lengths = {"": STEPS, "longer_": STEPS + STEPS // 10, "long_": 2 * STEPS}
+    sets = {prefix: add(HELDOUT, steps, made) for prefix, steps in lengths.items()}
+    sets["train_"] = train
     model = OrthogonalRNN(2, trial.size, 1, MANIFOLDS[trial.manifold]()).to(device())
 
     @torch.no_grad()
