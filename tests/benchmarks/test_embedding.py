@@ -95,7 +95,7 @@ def test_that_negatives_are_the_draws_that_are_not_known_from_training(heldout) 
     order = torch.randperm(len(edges.train), generator=generator)
     train, unseen = pairs(edges.train), 0
     for chosen, (lines, targets) in zip(order.split(16), batches, strict=True):
-        drawn = torch.randint(31, (len(chosen), 50), generator=generator)
+        drawn = torch.randint(31, (len(chosen), module.NEGATIVES), generator=generator)
         assert torch.equal(lines[:, :2], edges.train[chosen]) and not targets.any()
         for (u, _, *found), draw in zip(lines.tolist(), drawn.tolist(), strict=True):
             assert found == [-1 if w == u or (u, w) in train else w for w in draw]

@@ -12,7 +12,7 @@ __all__ = ["HYPERBOLIC", "HYPERBOLIC_NOUNS", "RECURRENT", "SPD", "TasksStudy"]
 
 HYPERBOLIC = TasksStudy(
     name="hyperbolic",
-    summary="mammals of WordNet and few labels in hyperbolic space, 5 seeds; 3 hours on 2 cores",
+    summary="mammals of WordNet and few labels in hyperbolic space, 5 seeds; 2 hours on 2 cores",
     title="Riemannian SAM in hyperbolic space",
     cases=cases.HYPERBOLIC,
     little=("mammals-poincare-2-reconstruction", "mammals-lorentz-5-10", "few_labels"),

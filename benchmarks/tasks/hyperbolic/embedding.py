@@ -19,7 +19,7 @@ from benchmarks.tasks.trial import Trial
 
 __all__ = ["Embedding", "Split", "ball_distance", "embedding", "mammals", "nouns", "split"]
 
-NEGATIVES = 50
+NEGATIVES = 20
 #: Part of the training during which the learning rate is a hundredth: angles are found near the origin, where there
 #: is room to turn.
 BURN_IN, BURN_IN_RATE = 0.2, 0.01
@@ -159,7 +159,7 @@ class _Negatives:
 
 
 def embedding(trial: Trial, hierarchy: Hierarchy, batch_size: int) -> Problem:
-    """A hierarchy, a point for each of its nodes, and the loss of eq. 5 with 50 negatives.
+    """A hierarchy, a point for each of its nodes, and the loss of eq. 5 with 20 negatives.
 
     Parameters
     ----------
