@@ -163,13 +163,13 @@ RECURRENT = tuple(
         f"{task}-{metric}",
         f"{label}, {text}",
         _trial(task, manifold=metric, size=64, epochs=epochs, momentum=0.9),
-        _SEQUENCES,
+        replace(_SEQUENCES, sgd=(0.001, 0.003, 0.01, 0.03)) if task == "adding" else _SEQUENCES,
         label,
         *(("log_error", 1.0, _KNOWS_NOTHING, True) if task == "adding" else ()),
     )
     for task, label, epochs in (
         ("copying", "copying over 30 steps", 20),
-        ("adding", "adding over 30 steps", 40),
+        ("adding", "adding over 20 steps", 60),
         ("rows", "Fashion-MNIST mini row by row", 20),
     )
     for metric, text in _METRICS.items()

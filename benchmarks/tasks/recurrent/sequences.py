@@ -24,7 +24,7 @@ TRAIN, HELDOUT, BATCH, MEASURED = 2000, 1000, 100, 200
 #: The copying problem: symbols, how many are to be remembered, and for how long.
 SYMBOLS, REMEMBERED, DELAY = 8, 10, 30
 #: Steps of the adding problem.
-STEPS = 30
+STEPS = 20
 
 
 def copy(count: int, delay: int, generator: torch.Generator) -> Batch:
@@ -72,7 +72,7 @@ def copying(trial: Trial) -> Problem:
 
 
 def adding(trial: Trial) -> Problem:
-    """Add two of 30 numbers; scored over 30 and over 60 by the logarithm (base 10) of the mean squared error."""
+    """Add two of 20 numbers; scored over 20, 22 and 40 by the logarithm (base 10) of the mean squared error."""
     made = _generator(trial, 0)
     train = add(TRAIN, STEPS, made)
     made = _generator(trial, 1)
