@@ -233,6 +233,7 @@ def test_that_the_comparison_is_trained_first_where_it_is_looked_for_and_nothing
     assert len(trained) == first
     # the report shows its own case whole, and both cases taken apart
     assert "## made up, own" in text
+    assert "Preliminary" not in text
     assert "## made up, made" not in text
     assert len(cells(text[text.index("| case") :].split("\n\n")[0])) == 2
     assert (directory / "summary.md").read_text(encoding="utf-8").split("\n\n")[0] in text
@@ -264,6 +265,8 @@ def test_that_a_case_that_lacks_a_run_is_left_out(trained, tmp_path) -> None:
     (directory / "runs.jsonl").write_text("".join(lines), encoding="utf-8")
     text = TINY.report(directory)
     assert "made up, own" not in text.split("## The constraint")[1].split("## made up")[0]
+    assert "**Preliminary**: without made up, own." in text
+    assert "**Preliminary**" in (directory / "summary.md").read_text(encoding="utf-8")
 
 
 def test_that_in_little_it_takes_the_results_in_little(tmp_path) -> None:

@@ -52,13 +52,17 @@ the mean over those kept, and the lowest and highest of them; last, the differen
 means. The spread is what noise in the choice can move, which the intervals over seeds do not hold."""
 
 
-def report(cases: Sequence[Trials], own: Sequence[Sequence[Entry]], cost: str, directory: Path) -> str:
+def report(
+    cases: Sequence[Trials], missing: Sequence[str], own: Sequence[Sequence[Entry]], cost: str, directory: Path
+) -> str:
     """Write figures, and say all in Markdown.
 
     Parameters
     ----------
     cases : sequence of Trials
         Those of the comparison, and those of the ablations.
+    missing : sequence of str
+        Labels of those that are not complete.
     own : sequence of sequences of Entry
         Cases of the ablations, tables and figures of which are shown.
     cost : str
@@ -75,11 +79,14 @@ def report(cases: Sequence[Trials], own: Sequence[Sequence[Entry]], cost: str, d
     parts += ["## What ascent and penalty do at the same settings", _WITHOUT, without(cases)]
     parts += ["## Ways of ascending at the same settings", _SAME, same_settings(cases)]
     parts += ["## What the choice of settings is worth", _TUNING, tuning(cases)]
-    summary = [decomposition(cases), without(cases), tuning(cases)]
+    preliminary = [f"**Preliminary**: without {'; '.join(missing)}."] if missing else []
+    summary = [*preliminary, decomposition(cases), without(cases), same_settings(cases), tuning(cases)]
     (directory / "summary.md").write_text("\n\n".join([*summary, cost]) + "\n", encoding="utf-8")
     for case in own:
         parts += of_case(case, directory)
-    return "\n\n".join(["# Where differences between RSAM and SAM come from", f"{_INTRODUCTION} {cost}", *parts])
+    return "\n\n".join(
+        ["# Where differences between RSAM and SAM come from", f"{_INTRODUCTION} {cost}", *preliminary, *parts]
+    )
 
 
 def _accuracies(rows: Sequence[Row]) -> list[float]:

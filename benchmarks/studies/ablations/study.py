@@ -51,11 +51,16 @@ class AblationsStudy:
     def report(self, directory: Path) -> str:
         """Report on the cases whose runs are all there."""
         found = self._results(directory)
-        cases = [self._trials(case, found.find(self._missing(case))) for case in self._cases(directory)]
-        complete = [case for case in cases if case is not None]
+        complete, missing = [], []
+        for case in self._cases(directory):
+            trials = self._trials(case, found.find(self._missing(case)))
+            if trials is None:
+                missing.append(case[0].contestant.case.label)
+            else:
+                complete.append(trials)
         if not complete:
             raise NothingToReport(f"{found.path} has no complete case")
-        return report(complete, self._own(directory), cost(found), directory)
+        return report(complete, missing, self._own(directory), cost(found), directory)
 
     def quick(self) -> AblationsStudy:
         """The comparison and its cases in little, with more than the chosen settings."""
