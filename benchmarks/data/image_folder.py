@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 import torchvision
 from torch import Tensor
 from torchvision.transforms import v2
 
-from benchmarks.data.dataset import Dataset, DatasetError, MissingDataset, normalised
+from benchmarks.data.dataset import Dataset, DatasetError, MissingDataset, hold_out_validation, normalised
 from benchmarks.data.directory import data_directory
 
 SIDE = 64
@@ -46,20 +45,13 @@ def load_image_folder(name: str) -> Dataset:
         )
     if not (folder / "train").is_dir():
         images, labels, _ = _read(folder)
-        held, rest = _fifth(len(labels))
-        return normalised(images[rest], labels[rest], images[held], labels[held])
+        data = hold_out_validation(Dataset(images, labels, images[:0], labels[:0]), 0.2, 0)
+        return normalised(data.train_images, data.train_labels, data.heldout_images, data.heldout_labels)
     held_out = folder / "test" if (folder / "test").is_dir() else folder / "val"
     (train_images, train_labels, classes), (images, labels, others) = _read(folder / "train"), _read(held_out)
     if classes != others:
         raise DatasetError(f"{folder}: the classes of train, {classes}, are not those of {held_out.name}, {others}")
     return normalised(train_images, train_labels, images, labels)
-
-
-def _fifth(count: int) -> tuple[Tensor, Tensor]:
-    """A fifth of so many examples, and the others."""
-    order = torch.from_numpy(np.random.default_rng(0).permutation(count))
-    held, rest = order.tensor_split([round(count / 5)])
-    return held, rest
 
 
 def _read(folder: Path) -> tuple[Tensor, Tensor, list[str]]:

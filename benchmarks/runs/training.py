@@ -77,15 +77,19 @@ def one_thread() -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
+def device() -> torch.device:
+    """A GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def prepare(run: Run) -> tuple[Dataset, nn.Module, torch.optim.Optimizer]:
     """Data, initial network and optimizer of a run, on the GPU if there is one."""
     data = with_label_noise(load(run.dataset).subset(run.examples), run.label_noise, run.seed)
     if run.heldout == "validation":
         data = hold_out_validation(data, VALIDATION_FRACTION, run.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(run.seed)
-    model = MODELS[run.model](data.shape, data.classes).to(device)
-    return data.to(device), model, METHODS[run.method].build(model, run)
+    model = MODELS[run.model](data.shape, data.classes).to(device())
+    return data.to(device()), model, METHODS[run.method].build(model, run)
 
 
 def _train(run: Run) -> tuple[Row, nn.Module]:

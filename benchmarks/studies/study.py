@@ -13,7 +13,7 @@ from benchmarks.runs.parallel import RunsFailed, Workers, collect
 from benchmarks.runs.results import C, R, Results, Row
 from benchmarks.runs.training import train
 
-__all__ = ["NotYet", "NothingToReport", "Study", "TrainingStudy", "cost", "each", "lookup", "trainer"]
+__all__ = ["NotYet", "NothingToReport", "Study", "TrainingStudy", "cost", "each", "lookup", "preliminary", "trainer"]
 
 
 K = TypeVar("K")
@@ -57,6 +57,11 @@ def each(cases: Iterable[K], run: Callable[[K], object]) -> None:
             continue
     if failures:
         raise RunsFailed(failures)
+
+
+def preliminary(missing: Sequence[str]) -> list[str]:
+    """A warning, while cases are missing that conclusions are drawn from."""
+    return [f"**Preliminary**: without {'; '.join(missing)}."] if missing else []
 
 
 def cost(*results: Results[R]) -> str:

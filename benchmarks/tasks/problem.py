@@ -8,15 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Batch", "Problem", "device", "shuffled"]
+__all__ = ["Batch", "Problem", "shuffled"]
 
 #: Inputs and targets.
 Batch = tuple[Tensor, Tensor]
-
-
-def device() -> torch.device:
-    """A GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def shuffled(inputs: Tensor, targets: Tensor, size: int, seed: int) -> Callable[[int], Iterator[Batch]]:

@@ -21,9 +21,10 @@ from benchmarks.studies.ablations.trials import (
     as_without,
     settings_of_ways,
 )
-from benchmarks.studies.optimizers.claims import CURVATURES, accuracy, positive
+from benchmarks.studies.optimizers.claims import CURVATURES, accuracy, ratios
 from benchmarks.studies.optimizers.protocol import Entry
 from benchmarks.studies.optimizers.report import of_case
+from benchmarks.studies.study import preliminary
 
 __all__ = ["decomposition", "report", "same_settings", "tuning", "without"]
 
@@ -79,13 +80,12 @@ def report(
     parts += ["## What ascent and penalty do at the same settings", _WITHOUT, without(cases)]
     parts += ["## Ways of ascending at the same settings", _SAME, same_settings(cases)]
     parts += ["## What the choice of settings is worth", _TUNING, tuning(cases)]
-    preliminary = [f"**Preliminary**: without {'; '.join(missing)}."] if missing else []
-    summary = [*preliminary, decomposition(cases), without(cases), same_settings(cases), tuning(cases)]
+    summary = [*preliminary(missing), decomposition(cases), without(cases), same_settings(cases), tuning(cases)]
     (directory / "summary.md").write_text("\n\n".join([*summary, cost]) + "\n", encoding="utf-8")
     for case in own:
         parts += of_case(case, directory)
     return "\n\n".join(
-        ["# Where differences between RSAM and SAM come from", f"{_INTRODUCTION} {cost}", *preliminary, *parts]
+        ["# Where differences between RSAM and SAM come from", f"{_INTRODUCTION} {cost}", *preliminary(missing), *parts]
     )
 
 
@@ -123,13 +123,10 @@ def without(cases: Sequence[Trials]) -> str:
             if not {name, base} <= found.keys():
                 continue
             ours, theirs = found[name].rows, case.rows[as_without(found, name)]
-            ratios = [
-                geometric([positive(a, m) / positive(b, m) for a, b in zip(ours, theirs, strict=True)])
-                for m in CURVATURES
-            ]
+            changed = [geometric(ratios(ours, theirs, m)) for m in CURVATURES]
             decayed = "" if name not in COMPARED else _gain(case, as_decayed(found, name), found[name])
             rows.append(
-                (_label(case), METHODS[name].label, _minus(_accuracies(ours), _accuracies(theirs)), *ratios, decayed)
+                (_label(case), METHODS[name].label, _minus(_accuracies(ours), _accuracies(theirs)), *changed, decayed)
             )
     header = ("case", "method", "with − without", *(f"{MEASURES[m]}, ratio" for m in CURVATURES), "base's decay")
     return markdown_table(header, rows)

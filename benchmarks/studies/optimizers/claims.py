@@ -31,6 +31,7 @@ __all__ = [
     "measured",
     "positive",
     "rank_correlation",
+    "ratios",
     "within_methods",
 ]
 
@@ -128,6 +129,11 @@ def positive(row: Row, measure: str) -> float:
     return max(floor, 1e-12) if value <= 0 else value
 
 
+def ratios(rows: Sequence[Row], others: Sequence[Row], measure: str) -> list[float]:
+    """A measure over that of other networks, seed by seed."""
+    return [positive(a, measure) / positive(b, measure) for a, b in zip(rows, others, strict=True)]
+
+
 def c6(cases: Sequence[Sequence[Entry]]) -> Verdict:
     """Does RSAM better than SAM?
 
@@ -161,8 +167,7 @@ def c5(cases: Sequence[Sequence[Entry]]) -> Verdict:
     for method, measure in PENALTIES.items():
 
         def lowered(entries: Sequence[Entry], method: str = method, measure: str = measure) -> list[float]:
-            pairs = zip(find(entries, method).rows, find(entries, "sgd").rows, strict=True)
-            return [float(np.log2(positive(a, measure) / positive(b, measure))) for a, b in pairs]
+            return [float(np.log2(r)) for r in ratios(find(entries, method).rows, find(entries, "sgd").rows, measure)]
 
         known = [value for value in _per_seed(cases, lowered) if not math.isnan(value)]
         curvature = compare(known or [math.nan], number)

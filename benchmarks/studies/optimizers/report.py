@@ -11,6 +11,7 @@ from benchmarks.studies.optimizers import figures, tables
 from benchmarks.studies.optimizers.cases import CHECKED
 from benchmarks.studies.optimizers.claims import Verdict, c4, c5, c6, find
 from benchmarks.studies.optimizers.protocol import Entry
+from benchmarks.studies.study import preliminary
 
 __all__ = ["of_case", "report", "summary"]
 
@@ -51,10 +52,10 @@ def report(
     """
     found = judge(cases)
     (directory / "summary.md").write_text(summary(cases, missing, cost) + "\n", encoding="utf-8")
-    main = [case for case in cases if case[0].contestant.case.main]
+    main = _main(cases)
     parts = [f"# {title}", _introduction(cases, missing, protocol, cost)]
     if found:
-        parts += ["## Verdicts", *_preliminary(missing), tables.verdicts(found)]
+        parts += ["## Verdicts", *preliminary(missing), tables.verdicts(found)]
         parts += [_VERDICTS, tables.rules(found), tables.correlations_by_case(main)]
     parts += ["## Test accuracy", tables.overview(cases)]
     for case in cases:
@@ -79,29 +80,28 @@ Ratios are geometric means over the seeds. SGD was tuned over weight decay too, 
 does alone, all else equal, the study `ablations` shows."""
 
 
+def _main(cases: Sequence[Sequence[Entry]]) -> list[Sequence[Entry]]:
+    """Those that the verdicts look at."""
+    return [case for case in cases if case[0].contestant.case.main]
+
+
 def judge(cases: Sequence[Sequence[Entry]]) -> list[Verdict]:
     """The verdicts of the main cases, if there are any."""
-    main = [case for case in cases if case[0].contestant.case.main]
+    main = _main(cases)
     return [verdict(main) for verdict in (c4, c5, c6)] if main else []
 
 
 def summary(cases: Sequence[Sequence[Entry]], missing: Sequence[str], cost: str) -> str:
     """Verdicts and accuracies, for the README."""
     found = judge(cases)
-    main = [case for case in cases if case[0].contestant.case.main]
-    parts = [*_preliminary(missing), *([tables.verdicts(found), tables.correlations_by_case(main)] if found else [])]
-    parts += [tables.overview(cases)]
+    judged = [tables.verdicts(found), tables.correlations_by_case(_main(cases))] if found else []
+    parts = [*preliminary(missing), *judged, tables.overview(cases)]
     return "\n\n".join([*parts, f"{_seeds(cases)}. {cost}"])
 
 
 def _seeds(cases: Sequence[Sequence[Entry]]) -> str:
     rows = [entry.rows for case in cases for entry in case]
     return f"{sum(map(len, rows))} networks, {len(rows[0])} seeds a method and case"
-
-
-def _preliminary(missing: Sequence[str]) -> list[str]:
-    """A warning, while cases are missing that the rules speak of."""
-    return [f"**Preliminary**: without {'; '.join(missing)}."] if missing else []
 
 
 def _introduction(cases: Sequence[Sequence[Entry]], missing: Sequence[str], protocol: Protocol, cost: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean, median
 
 from benchmarks.methods import METHODS
 from benchmarks.report.intervals import Comparison, compare, geometric, geometric_mean, p_value, t_interval
 from benchmarks.report.table import markdown_table
 from benchmarks.runs.measurement import MEASURES
+from benchmarks.runs.results import Row
 from benchmarks.studies.optimizers.cases import CHECKED, Case
 from benchmarks.studies.optimizers.claims import (
     CURVATURES,
@@ -20,8 +21,8 @@ from benchmarks.studies.optimizers.claims import (
     find,
     gap,
     measured,
-    positive,
     rank_correlation,
+    ratios,
     within_methods,
 )
 from benchmarks.studies.optimizers.protocol import Entry
@@ -121,36 +122,33 @@ def _edges(entry: Entry) -> str:
 
 def correlations_by_case(cases: Sequence[Sequence[Entry]]) -> str:
     """Rank correlations of curvature with the gap and with test accuracy, case by case."""
-    return markdown_table(("rank correlation of", *_labels(cases)), _correlations_by_case(cases))
+    rows = [_correlation(cases, name, "gap", gap) for name in CURVATURES]
+    rows += [_correlation(cases, name, "test accuracy", accuracy) for name in CURVATURES]
+    return markdown_table(("rank correlation of", *_labels(cases)), rows)
 
 
 def _labels(cases: Sequence[Sequence[Entry]]) -> list[str]:
     return [case[0].contestant.case.label for case in cases]
 
 
-def _correlations_by_case(cases: Sequence[Sequence[Entry]]) -> list[tuple[str, ...]]:
-    rows = []
-    for target, value in (("gap", gap), ("test accuracy", accuracy)):
-        for name in CURVATURES:
-            per_case = [f"{t_interval(rank_correlation(case, name, value)):.2f}" for case in cases]
-            rows.append((f"{MEASURES[name]}, {target}", *per_case))
-    return rows
+def _correlation(
+    cases: Sequence[Sequence[Entry]], name: str, what: str, value: Callable[[Row], float]
+) -> tuple[str, ...]:
+    """A measure and something else, case by case."""
+    return f"{MEASURES[name]}, {what}", *(f"{t_interval(rank_correlation(case, name, value)):.2f}" for case in cases)
 
 
 def correlations(cases: Sequence[Sequence[Entry]]) -> str:
     """The same, and those of the distance moved, in parts, and within methods."""
     rows = []
-    within = {f"{MEASURES[name]}, gap": within_methods(cases, name) for name in MEASURES}
-    distance = [f"{t_interval(rank_correlation(case, 'distance')):.2f}" for case in cases]
-    for what, *per_case in (*_correlations_by_case(cases), (f"{MEASURES['distance']}, gap", *distance)):
-        mean, p = within.get(what, (0.0, 0.0))
-        rows.append((what, *per_case, f"{mean:.2f} (p {p_value(p)})" if what in within else ""))
+    for name in MEASURES:
+        mean, p = within_methods(cases, name)
+        rows.append((*_correlation(cases, name, "gap", gap), f"{mean:.2f} (p {p_value(p)})"))
+    rows += [(*_correlation(cases, name, "test accuracy", accuracy), "") for name in CURVATURES]
     for manifold in ("plain", "spheres", "stiefel"):
-        for name in CURVATURES:
-            parts = [[e for e in case if METHODS[e.contestant.method].manifold == manifold] for case in cases]
-            per_case = [f"{t_interval(rank_correlation(part, name)):.2f}" for part in parts if len(part) > 2]
-            if len(per_case) == len(cases):
-                rows.append((f"{MEASURES[name]}, gap, {manifold} only", *per_case, ""))
+        parts = [[e for e in case if METHODS[e.contestant.method].manifold == manifold] for case in cases]
+        if all(len(part) > 2 for part in parts):
+            rows += [(*_correlation(parts, name, f"gap, {manifold} only", gap), "") for name in CURVATURES]
     return markdown_table(("rank correlation of", *_labels(cases), "within methods"), rows)
 
 
@@ -162,16 +160,13 @@ def penalties(cases: Sequence[Sequence[Entry]]) -> str:
             if not any(_at_epochs(e, method) for e in case):
                 continue
             entry, plain = find(case, method), find(case, "sgd")
-            ratios = [
-                geometric_mean([positive(a, m) / positive(b, m) for a, b in zip(entry.rows, plain.rows, strict=True)])
-                for m in CURVATURES
-            ]
+            lowered = [geometric_mean(ratios(entry.rows, plain.rows, m)) for m in CURVATURES]
             against = "" if method == CHECKED else f"{t_interval(differences(entry, find(case, CHECKED))):.2f}"
             rows.append(
                 (
                     entry.contestant.case.label,
                     METHODS[method].label,
-                    *(f"{ratio:.2f}" for ratio in ratios),
+                    *(f"{ratio:.2f}" for ratio in lowered),
                     f"{t_interval(differences(entry, plain)):.2f}",
                     against,
                 )

@@ -12,6 +12,7 @@ from benchmarks.report.curves import COLOURS
 from benchmarks.report.intervals import t_interval
 from benchmarks.report.svg import save_svg
 from benchmarks.runs.tuning import Protocol
+from benchmarks.studies.study import preliminary
 from benchmarks.studies.tasks.cases import NOTES
 from benchmarks.studies.tasks.protocol import Entry
 from benchmarks.studies.tasks.tables import RULE, by_case, case_table, conclusions, improvement, overview
@@ -69,13 +70,12 @@ def report(
     str
         The report.
     """
-    preliminary = [f"**Preliminary**: without {'; '.join(missing)}."] if missing else []
     number = sum(len(entry.rows) for case in cases for entry in case)
     seeds = f"{number} final trials, {len(protocol.final)} seeds a method and case. {trials}"
-    summary = [*preliminary, conclusions(cases, asked), RULE, overview(cases), seeds]
+    summary = [*preliminary(missing), conclusions(cases, asked), RULE, overview(cases), seeds]
     (directory / "summary.md").write_text("\n\n".join(summary) + "\n", encoding="utf-8")
     draw_by_case(cases, directory / "by-case.svg")
-    parts = [f"# {title}", *preliminary, f"{seeds} {_introduction(cases, protocol)}"]
+    parts = [f"# {title}", *preliminary(missing), f"{seeds} {_introduction(cases, protocol)}"]
     parts += ["## What the ascent is worth", RULE, _TUNED, conclusions(cases, asked)]
     parts += ["## Scores", overview(cases)]
     parts += ["## Case by case", _BY_CASE, by_case(cases), "![Score minus that of the base](by-case.svg)", _LEGEND]

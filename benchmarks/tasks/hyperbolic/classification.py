@@ -10,7 +10,8 @@ from geoopt.layers.stereographic import Distance2StereographicHyperplanes
 from torch import Tensor, nn
 
 from benchmarks.data import load
-from benchmarks.tasks.problem import Problem, device, shuffled
+from benchmarks.runs.training import device
+from benchmarks.tasks.problem import Problem, shuffled
 from benchmarks.tasks.scoring import accuracy, cosine
 from benchmarks.tasks.trial import Trial
 

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.data.wordnet import Hierarchy, load_hierarchy
+from benchmarks.runs.training import device
 from benchmarks.tasks.hyperbolic.ranking import ranking
 from benchmarks.tasks.places import MANIFOLDS
-from benchmarks.tasks.problem import Batch, Problem, device
+from benchmarks.tasks.problem import Batch, Problem
 from benchmarks.tasks.trial import Trial
 
 __all__ = ["Embedding", "Split", "ball_distance", "embedding", "mammals", "nouns", "split"]

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.data import hold_out_validation, load
+from benchmarks.runs.training import device
 from benchmarks.tasks.places import MANIFOLDS
-from benchmarks.tasks.problem import Batch, Problem, device, shuffled
+from benchmarks.tasks.problem import Batch, Problem, shuffled
 from benchmarks.tasks.recurrent.cell import OrthogonalRNN
 from benchmarks.tasks.scoring import accuracy, cosine
 from benchmarks.tasks.trial import Trial

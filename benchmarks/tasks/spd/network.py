@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.data.emg import FIRST, SIGNS, load_emg
+from benchmarks.runs.training import device
 from benchmarks.tasks.places import MANIFOLDS
-from benchmarks.tasks.problem import Problem, device, shuffled
+from benchmarks.tasks.problem import Problem, shuffled
 from benchmarks.tasks.scoring import accuracy, cosine
 from benchmarks.tasks.trial import Trial
 
