@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.studies import STUDIES
+from benchmarks.studies.study import NothingToReport
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -21,8 +22,13 @@ SHOWN = {
 }
 
 
-def test_that_what_was_measured_is_shown() -> None:
-    assert {path.parent.name for path in RESULTS.glob("*/*.jsonl")} == SHOWN.keys()
+def test_that_what_was_measured_is_shown(tmp_path) -> None:
+    measured = {path.parent.name for path in RESULTS.glob("*/*.jsonl")}
+    assert measured >= SHOWN.keys()
+    shutil.copytree(RESULTS, tmp_path, dirs_exist_ok=True)
+    for name in measured - SHOWN.keys():  # rows of what is still being run are kept, and say nothing yet
+        with pytest.raises(NothingToReport):
+            STUDIES[name].report(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", SHOWN)

@@ -31,7 +31,8 @@ manifolds: geometric means over the seeds. Where units have kinks (ReLU) it is t
 manifold, over the seeds that did not diverge, at the end of training, as a part of what is tolerated."""
 _BY_CASE = """\
 How much better, case by case and by other scores too, with 95 % intervals over the seeds that are not corrected for
-their number: they show where the means over cases come from, and conclude nothing."""
+their number: they show where the means over cases come from, and conclude nothing. Of
+curvature: how often it halved."""
 _TUNED = """\
 A base was tuned over its momentum (or beta 1), an ascent over rho at a fixed one, so that a difference holds that
 choice too."""
@@ -72,7 +73,7 @@ def report(
     """
     number = sum(len(entry.rows) for case in cases for entry in case)
     seeds = f"{number} final trials, {len(protocol.final)} seeds a method and case. {trials}"
-    summary = [*preliminary(missing), conclusions(cases, asked), RULE, overview(cases), seeds]
+    summary = [*preliminary(missing), conclusions(cases, asked), overview(cases), by_case(cases), seeds]
     (directory / "summary.md").write_text("\n\n".join(summary) + "\n", encoding="utf-8")
     draw_by_case(cases, directory / "by-case.svg")
     parts = [f"# {title}", *preliminary(missing), f"{seeds} {_introduction(cases, protocol)}"]

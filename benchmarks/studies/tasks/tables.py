@@ -62,10 +62,10 @@ def _known(numbers: Sequence[float]) -> list[float]:
     return [number for number in numbers if not math.isnan(number)]
 
 
-def _mean(numbers: Sequence[float], spec: str) -> str:
+def _mean(numbers: Sequence[float], spec: str, none: str = "diverged") -> str:
     known = _known(numbers)
     if not known:
-        return "diverged"
+        return none
     return f"{t_interval(known):{spec}}" + ("" if len(known) == len(numbers) else f" ({len(known)} of {len(numbers)})")
 
 
@@ -107,15 +107,18 @@ def _shown(comparison: Comparison) -> tuple[str, str, str, str]:
 
 
 def overview(cases: Sequence[Sequence[Entry]]) -> str:
-    """The score of every method on every case."""
-    columns = [[_mean(values(entry), ".1f" if entry.case.unit > 1 else ".2f") for entry in case] for case in cases]
-    names = [f"{case[0].case.label} ({_NAMES[case[0].case.score]})" for case in cases]
-    rows = [(name, *cells) for name, cells in zip(names, columns, strict=True)]
+    """The score of every method on every case, and the curvature that it ended at."""
+    rows: list[tuple[str, ...]] = []
+    for case in cases:
+        name = f"{case[0].case.label} ({_NAMES[case[0].case.score]})"
+        rows.append((name, *(_mean(values(entry), ".1f" if entry.case.unit > 1 else ".2f") for entry in case)))
+        for measure in _measured(case):
+            rows.append((_CURVATURE[measure], *(geometric(_curvature(entry, measure)) for entry in case)))
     return markdown_table(("case", *(METHODS[entry.method].label for entry in cases[0])), rows)
 
 
 def by_case(cases: Sequence[Sequence[Entry]]) -> str:
-    """The same comparisons case by case and by other scores too, with intervals of their own."""
+    """The same comparisons case by case, by other scores and curvature too, with intervals of their own."""
     pairs = [pair for kind in KINDS for pair in kind]
     rows = []
     for case in cases:
@@ -123,7 +126,26 @@ def by_case(cases: Sequence[Sequence[Entry]]) -> str:
         for score in (case[0].case.score, *(name for name in _ALSO if name in known)):
             cells = (_mean(improvement(of[a], of[b], score), ".2f") for a, b in pairs)
             rows.append((case[0].case.label, _NAMES[score], *cells))
+        for measure in _measured(case):
+            cells = (_mean(_flatter(of[a], of[b], measure), ".2f", "not positive") for a, b in pairs)
+            rows.append((case[0].case.label, f"{_CURVATURE[measure]}, log₂", *cells))
     return markdown_table(("case", "score", *(f"{METHODS[a].label} − {METHODS[b].label}" for a, b in pairs)), rows)
+
+
+def _measured(entries: Sequence[Entry]) -> list[str]:
+    """Curvature to be shown beside scores, where it was measured."""
+    known = {name for entry in entries for row in entry.rows for name in row.curvature}
+    return [name for name in ("trace", "top_eigenvalue") if name in known]
+
+
+def _curvature(entry: Entry, measure: str) -> list[float]:
+    return [row.curvature.get(measure, math.nan) for row in entry.rows]
+
+
+def _flatter(entry: Entry, base: Entry, measure: str) -> list[float]:
+    """How often a base's curvature is to be halved to be a method's, seed by seed; nan unless both are positive."""
+    pairs = zip(_curvature(entry, measure), _curvature(base, measure), strict=True)
+    return [math.log2(b / a) if a > 0 and b > 0 else math.nan for a, b in pairs]
 
 
 def case_table(entries: Sequence[Entry]) -> str:
@@ -139,7 +161,7 @@ def case_table(entries: Sequence[Entry]) -> str:
                 method.label,
                 *(_mean(values(entry, s), ".2f") for s in scores),
                 _mean(improvement(entry, of[method.base]), ".2f") if method.base else "",
-                *(geometric([row.curvature.get(c, math.nan) for row in entry.rows]) for c in _CURVATURE),
+                *(geometric(_curvature(entry, c)) for c in _CURVATURE),
                 f"{setting.lr:g}",
                 f"{method.knob} {setting.knob:g}",
                 ", ".join(label for label, f in (("lr", "lr"), (method.knob, "knob")) if entry.tuned.at_edge(f)),
