@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks.data.dataset import DatasetError
-from benchmarks.data.wordnet import DEBIAN, PATH, number, read_nouns
+from benchmarks.data.wordnet import DEBIAN, PATH, kinds_of, number, read_nouns
 
 ROOT = "mammal"
 _HEADER = """\
@@ -39,17 +39,7 @@ def cut(source: Path, target: Path) -> None:
     if not source.is_file():
         raise FileNotFoundError(f"{source}: apt-get install wordnet-base")
     names, parents = read_nouns(source)
-    kinds: dict[str, list[str]] = {}
-    for offset, above in parents.items():
-        for parent in above:
-            kinds.setdefault(parent, []).append(offset)
-    root = min(offset for offset, name in names.items() if name == ROOT)
-    found, waiting = {root}, [root]
-    while waiting:
-        new = [offset for offset in kinds.get(waiting.pop(), []) if offset not in found]
-        found.update(new)
-        waiting += new
-    mammals = number(names, parents, sorted(found))
+    mammals = number(names, parents, kinds_of(ROOT, names, parents))
     lines = [
         f"{name}\t{' '.join(map(str, above))}\n" for name, above in zip(mammals.names, mammals.parents, strict=True)
     ]

@@ -44,7 +44,7 @@ def test_that_a_trial_gives_the_same_outcome_again(task) -> None:
 
 
 def test_that_all_tasks_are_tried() -> None:
-    assert TRIALS.keys() == TASKS.keys() - {"nouns"}
+    assert TRIALS.keys() == TASKS.keys() - {"animals", "nouns"}  # which may not be on this machine
 
 
 @pytest.mark.parametrize("task", TRIALS)

@@ -150,7 +150,7 @@ def test_that_missing_nouns_say_how_to_get_them(directory) -> None:
 
 
 def test_that_an_unknown_hierarchy_lists_the_known() -> None:
-    with pytest.raises(ValueError, match="no hierarchy 'verbs'; there are mammals, nouns"):
+    with pytest.raises(ValueError, match="no hierarchy 'verbs'; there are mammals, animals, nouns"):
         load_hierarchy("verbs")
 
 
@@ -194,6 +194,13 @@ def test_that_cutting_debian_s_nouns_gives_the_bytes_in_the_repository(directory
         pytest.skip("wordnet-base is not installed")
     cut(source, directory / "cut.tsv")
     assert (directory / "cut.tsv").read_bytes() == wordnet.PATH.read_bytes()
+
+
+def test_that_animals_are_a_part_of_the_nouns(directory) -> None:
+    write(directory, NOUNS.replace(" pet ", " animal "))
+    animals = load_hierarchy("animals")
+    assert animals.names == ("animal", "hamster", "Algernon", "mammal")
+    assert animals.parents == ((), (0,), (1,), (0,))
 
 
 def test_that_a_missing_source_says_what_to_install(directory) -> None:

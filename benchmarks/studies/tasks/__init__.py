@@ -1,5 +1,6 @@
 """Comparisons on tasks that live on manifolds: hyperbolic, orthogonal, symmetric positive definite."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -10,12 +11,18 @@ from benchmarks.studies.tasks.study import PROTOCOL, Extra, TasksStudy
 
 __all__ = ["HYPERBOLIC", "HYPERBOLIC_NOUNS", "RECURRENT", "SPD", "TasksStudy"]
 
+
+def _named(found: Sequence[cases.Case], *names: str) -> tuple[cases.Case, ...]:
+    by_name = {case.name: case for case in found}
+    return tuple(by_name[name] for name in names)
+
+
 HYPERBOLIC = TasksStudy(
     name="hyperbolic",
     summary="mammals of WordNet and few labels in hyperbolic space, 5 seeds; 2 hours on 2 cores",
     title="Riemannian SAM in hyperbolic space",
     cases=cases.HYPERBOLIC,
-    little=("mammals-poincare-2-reconstruction", "mammals-lorentz-5-10", "few_labels"),
+    little=_named(cases.HYPERBOLIC, "mammals-poincare-2-reconstruction", "mammals-lorentz-5-10", "few_labels"),
     extra=Extra(disk.embed_in_disk, disk.draw),
 )
 HYPERBOLIC_NOUNS = TasksStudy(
@@ -23,7 +30,7 @@ HYPERBOLIC_NOUNS = TasksStudy(
     summary="the same of all nouns of WordNet, one seed, not tuned",
     title="Riemannian SAM on all nouns of WordNet",
     cases=cases.NOUNS,
-    little=("nouns-lorentz-10-reconstruction",),
+    little=_named(cases.ANIMALS, "animals-lorentz-10-reconstruction"),
     protocol=Protocol(final=(0,)),
     data=partial(load_hierarchy, "nouns"),
 )
@@ -32,7 +39,7 @@ RECURRENT = TasksStudy(
     summary="orthogonal recurrent networks: copying, adding, images row by row, 10 seeds; 3 hours on 2 cores",
     title="Riemannian SAM on orthogonal recurrent networks",
     cases=cases.RECURRENT,
-    little=("copying-canonical", "adding-stiefel", "rows-stiefel"),
+    little=_named(cases.RECURRENT, "copying-canonical", "adding-stiefel", "rows-stiefel"),
     protocol=replace(PROTOCOL, final=tuple(range(10))),
 )
 SPD = TasksStudy(
@@ -40,6 +47,6 @@ SPD = TasksStudy(
     summary="a network of SPD features on muscle signals of another session, 10 seeds; half an hour on 2 cores",
     title="Riemannian SAM on a network of SPD features",
     cases=cases.SPD,
-    little=("emg-stiefel", "emg-canonical"),
+    little=cases.SPD,
     protocol=replace(PROTOCOL, final=tuple(range(10))),
 )

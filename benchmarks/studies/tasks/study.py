@@ -55,8 +55,8 @@ class TasksStudy:
         Of the report.
     cases : tuple of Case
         On what; those that others take their settings from come before these.
-    little : tuple of str
-        Names of the cases for :meth:`quick`.
+    little : tuple of Case
+        For :meth:`quick`.
     protocol : Protocol
         Seeds.
     extra : Extra, optional
@@ -69,7 +69,7 @@ class TasksStudy:
     summary: str
     title: str
     cases: tuple[Case, ...]
-    little: tuple[str, ...]
+    little: tuple[Case, ...]
     protocol: Protocol = PROTOCOL
     extra: Extra | None = None
     data: Callable[[], object] | None = None
@@ -128,8 +128,7 @@ class TasksStudy:
         """Some cases, few epochs, two settings, two seeds."""
         cases = tuple(
             replace(case, grid=_corner(case.grid), template=_short(case.template), tuned_with="")
-            for case in self.cases
-            if case.name in self.little
+            for case in self.little
         )
         protocol = Protocol(first=(1000,), kept=1, second=(1001,), final=(0, 1))
         return replace(self, cases=cases, protocol=protocol)

@@ -18,7 +18,7 @@ from benchmarks.tasks.places import MANIFOLDS
 from benchmarks.tasks.problem import Batch, Problem
 from benchmarks.tasks.trial import Trial
 
-__all__ = ["Embedding", "Split", "ball_distance", "embedding", "mammals", "nouns", "split"]
+__all__ = ["Embedding", "Split", "animals", "ball_distance", "embedding", "mammals", "nouns", "split"]
 
 NEGATIVES = 20
 #: Part of the training during which the learning rate is a hundredth: angles are found near the origin, where there
@@ -210,6 +210,11 @@ def _burn_in_then_fall(progress: float) -> float:
 def mammals(trial: Trial) -> Problem:
     """The kinds of mammal."""
     return embedding(trial, load_hierarchy("mammals"), 512)
+
+
+def animals(trial: Trial) -> Problem:
+    """The kinds of animal."""
+    return embedding(trial, load_hierarchy("animals"), 512)
 
 
 def nouns(trial: Trial) -> Problem:
