@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import rsam
 from benchmarks.tasks.trial import Trial
 
-__all__ = ["METHODS", "Method", "ProjectedAscent"]
+__all__ = ["FIXED", "METHODS", "Method", "ProjectedAscent"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Method:
         The method without the ascent, to be compared with; empty if there is none.
     passes : int
         How many times the epochs of a case it trains for.
+    settings_of : str
+        The method whose learning rate it takes, with its own knob at :data:`FIXED`; empty to be tuned for itself.
     """
 
     label: str
@@ -42,11 +44,16 @@ class Method:
     knobs: str
     base: str = ""
     passes: int = 1
+    settings_of: str = ""
 
     @property
     def gradients(self) -> int:
         """Gradient evaluations of a step."""
         return 2 if self.base else 1
+
+
+#: Momentum and beta 1 of the bases under an ascent.
+FIXED = 0.9
 
 
 class ProjectedAscent:
@@ -98,7 +105,7 @@ def _sgd(params: Iterable[nn.Parameter], trial: Trial, momentum: float) -> torch
     return rsam.optim.RiemannianSGD(params, lr=trial.lr, momentum=momentum)
 
 
-def _adam(params: Iterable[nn.Parameter], trial: Trial, beta: float = 0.9) -> torch.optim.Optimizer:
+def _adam(params: Iterable[nn.Parameter], trial: Trial, beta: float = FIXED) -> torch.optim.Optimizer:
     return rsam.optim.RiemannianAdam(params, lr=trial.lr, betas=(beta, 0.999))
 
 
@@ -120,14 +127,17 @@ def _projected_adam(params: Iterable[nn.Parameter], trial: Trial) -> Any:
 
 _SGD = Method("RiemannianSGD", lambda params, trial: _sgd(params, trial, trial.knob), "momentum", "sgd", "momentum")
 _ADAM = Method("RiemannianAdam", lambda params, trial: _adam(params, trial, trial.knob), "beta 1", "adam", "beta")
-#: The bases also at the gradient evaluations of an ascent: trained twice as long, and tuned for that.
+#: The bases also at the gradient evaluations of an ascent, trained twice as long and tuned for that; and at settings
+#: that were chosen for RSAM, so that nothing differs but the ascent.
 METHODS = {
     "riemannian_sgd": _SGD,
     "riemannian_sgd_twice": replace(_SGD, label="RiemannianSGD, twice the epochs", passes=2),
+    "riemannian_sgd_alike": replace(_SGD, label="RiemannianSGD, settings of RSAM", settings_of="rsam"),
     "rsam": Method("RSAM, SGD", _rsam, "rho", "sgd", "rho", "riemannian_sgd"),
     "projected_sam": Method("projected SAM, SGD", _projected, "rho", "sgd", "projected_rho", "riemannian_sgd"),
     "riemannian_adam": _ADAM,
     "riemannian_adam_twice": replace(_ADAM, label="RiemannianAdam, twice the epochs", passes=2),
+    "riemannian_adam_alike": replace(_ADAM, label="RiemannianAdam, settings of RSAM", settings_of="rsam_adam"),
     "rsam_adam": Method("RSAM, Adam", _rsam_adam, "rho", "adam", "rho", "riemannian_adam"),
     "projected_sam_adam": Method(
         "projected SAM, Adam", _projected_adam, "rho", "adam", "projected_rho", "riemannian_adam"

@@ -15,7 +15,7 @@ from benchmarks.studies.tasks.cases import NOTES
 from benchmarks.studies.tasks.protocol import compete, count
 from benchmarks.studies.tasks.tables import RULE, by_case, conclusions, overview
 from benchmarks.tasks import TASKS
-from benchmarks.tasks.methods import METHODS
+from benchmarks.tasks.methods import FIXED, METHODS
 from benchmarks.tasks.places import MANIFOLDS
 from benchmarks.tasks.trial import Outcome, Trial
 from tests.benchmarks.made_tasks import CASES, ERRORS, ONE, OTHER, PROTOCOL, collect, entries_of, made
@@ -27,6 +27,7 @@ def test_that_every_method_has_as_many_settings() -> None:
     for found in (HYPERBOLIC, HYPERBOLIC_NOUNS, RECURRENT, SPD):
         for case in found.cases:
             sizes = {len(set(case.grid.settings(method))) for method in METHODS}
+            assert case.template.momentum == FIXED  # that of bases at the settings of an ascent
             assert sizes == ({1} if found is HYPERBOLIC_NOUNS else {12})
 
 
@@ -41,14 +42,29 @@ def test_that_tuning_sees_validation_data_and_final_trials_the_test_data_with_ot
     for trial in seen:
         assert (trial.heldout == "test") == (trial.seed in PROTOCOL.final) == trial.curvature
     for entry in entries:
-        base = METHODS[entry.method].base
-        assert (entry.tuned.setting.lr, entry.tuned.setting.knob) == (0.2, 0.02 if base else 0.5)
+        method = METHODS[entry.method]
+        chosen = 0.02 if method.base else FIXED if method.settings_of else 0.5
+        assert (entry.tuned.setting.lr, entry.tuned.setting.knob) == (0.2, chosen)
         assert [row.run.seed for row in entry.rows] == list(PROTOCOL.final)
         assert {replace(row.run, seed=0) for row in entry.rows} == {entry.tuned.setting}
         # a base that is trained twice as long takes the gradient evaluations of an ascent, and is tuned for that
         twice = 2 if entry.method.endswith("_twice") else 1
         assert {row.run.epochs for row in entry.rows} == {twice * ONE.template.epochs}
         assert {setting.epochs for setting in entry.tuned.scores} == {twice * ONE.template.epochs}
+
+
+def test_that_nothing_but_the_ascent_differs_from_a_base_that_takes_its_settings() -> None:
+    def prefers(trials: Sequence[Trial]) -> list[Outcome]:
+        """Of RSAM another learning rate than of its base."""
+        return [made(replace(t, lr=round(0.3 - t.lr, 1)) if t.method.startswith("rsam") else t) for t in trials]
+
+    found = {entry.method: entry for entry in compete(ONE, ONE, prefers, PROTOCOL)}
+    assert found["riemannian_sgd"].tuned.setting.lr == 0.2
+    for ascent, alike in (("rsam", "riemannian_sgd_alike"), ("rsam_adam", "riemannian_adam_alike")):
+        setting = found[alike].tuned.setting
+        assert setting == replace(found[ascent].tuned.setting, method=alike, knob=FIXED)
+        assert setting.lr == 0.1
+        assert {replace(row.run, seed=0) for row in found[alike].rows} == {setting}
 
 
 def test_that_errors_are_tuned_to_be_small() -> None:

@@ -21,6 +21,8 @@ PAIRS = (
     ("rsam_adam", "riemannian_adam"),
     ("rsam", "riemannian_sgd_twice"),
     ("rsam_adam", "riemannian_adam_twice"),
+    ("rsam", "riemannian_sgd_alike"),
+    ("rsam_adam", "riemannian_adam_alike"),
     ("rsam", "projected_sam"),
     ("rsam_adam", "projected_sam_adam"),
 )
@@ -73,16 +75,18 @@ def test_that_traces_that_are_not_positive_are_counted() -> None:
 def test_that_choices_at_the_edge_of_their_grid_are_flagged() -> None:
     for row, entry in zip(rows_of(case_table(entries_of())), entries_of(), strict=True):
         # of two rates each is at an edge; 0.02 is in the middle, and 0.5 the middle momentum but the least beta
-        assert row[9] == ("lr, beta 1" if entry.method.startswith("riemannian_adam") else "lr")
+        alone = "lr, beta 1" if entry.method.startswith("riemannian_adam") else "lr"
+        ascent = METHODS[entry.method].settings_of
+        assert row[9] == (f"of {METHODS[ascent].label}" if ascent else alone)
 
 
 def test_that_conclusions_are_drawn_on_means_over_the_cases_of_a_group() -> None:
     one, other, errors = (entries_of(case) for case in CASES)
     rows = rows_of(conclusions([one, other, errors], 2))
-    assert [row[0] for row in rows] == ["both", *[""] * 5, "errors", *[""] * 5]
+    assert [row[0] for row in rows] == ["both", *[""] * 7, "errors", *[""] * 7]
     for i, row in enumerate(rows):
-        pair = PAIRS[i % 6]
-        numbers = better(errors, *pair) if i >= 6 else (better(one, *pair) + better(other, *pair)) / 2
+        pair = PAIRS[i % 8]
+        numbers = better(errors, *pair) if i >= 8 else (better(one, *pair) + better(other, *pair)) / 2
         assert row[1] == f"{METHODS[pair[0]].label} − {METHODS[pair[1]].label}"
         # two groups and two bases ask the same
         low, high = ends(numbers, 1 - 0.05 / 4)
@@ -137,7 +141,7 @@ def test_that_trials_that_diverged_are_counted_and_score_as_if_nothing_was_learn
     broken = replace(first, rows=[made(first.rows[0].run, diverged=True), *first.rows[1:]])
     changed = [broken, *entries[1:]]
     table = rows_of(case_table(changed))
-    assert [row[-1] for row in table] == ["1", *[""] * 7]
+    assert [row[-1] for row in table] == ["1", *[""] * 9]
     scores = np.array([10.0, *values(first)[1:]])
     assert table[0][1] == interval(scores)
     of = {entry.method: i for i, entry in enumerate(entries)}
@@ -163,7 +167,7 @@ def test_that_the_overview_has_every_method_on_every_case() -> None:
 
 
 def test_that_curvature_is_shown_beside_scores_and_compared_by_how_often_it_halved() -> None:
-    factors = dict(zip(METHODS, (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0), strict=True))
+    factors = dict(zip(METHODS, range(1, 11), strict=True))
     entries = [
         replace(e, rows=[replace(r, curvature={**r.curvature, "trace": (i + 2) ** factors[e.method]}) for i, r in
                          enumerate(e.rows)])
@@ -172,11 +176,11 @@ def test_that_curvature_is_shown_beside_scores_and_compared_by_how_often_it_halv
     assert [row[0] for row in rows_of(overview([entries]))[1:]] == ["Hessian trace", "top eigenvalue"]
     # geometric means of 2, 3 and 4 to a power; eigenvalues are negative
     assert rows_of(overview([entries]))[1][1:] == [f"{24 ** (f / 3):.3g}" for f in factors.values()]
-    assert rows_of(overview([entries]))[2][1:] == ["nan"] * 8
+    assert rows_of(overview([entries]))[2][1:] == ["nan"] * 10
     _, trace, eigenvalue = rows_of(by_case([entries]))
     halved = [(factors[base] - factors[method]) * np.log2([2, 3, 4]) for method, base in PAIRS]
     assert trace[1:] == ["Hessian trace, log₂", *map(interval, halved)]
-    assert eigenvalue[2:] == ["not positive"] * 6
+    assert eigenvalue[2:] == ["not positive"] * 8
 
 
 def test_that_cases_without_curvature_show_none() -> None:

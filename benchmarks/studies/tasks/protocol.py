@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 
 from benchmarks.runs.tuning import Protocol, Tuned, tune
 from benchmarks.studies.tasks.cases import Case
-from benchmarks.tasks.methods import METHODS
+from benchmarks.tasks.methods import FIXED, METHODS
 from benchmarks.tasks.trial import Outcome, Trial
 
 __all__ = ["Entry", "compete", "count"]
 
+_TUNED = [name for name, method in METHODS.items() if not method.settings_of]
 Collect = Callable[[Sequence[Trial]], Sequence[Outcome]]
 
 
@@ -27,7 +28,7 @@ class Entry:
     method : str
         Who.
     tuned : Tuned
-        Its settings and their scores, of another case where settings are shared.
+        Its settings and their scores: of another case where settings are shared, of another method where it takes its.
     rows : list of Outcome
         One a final seed, in order.
     """
@@ -39,7 +40,7 @@ class Entry:
 
 
 def compete(case: Case, tuned_with: Case, collect: Collect, protocol: Protocol) -> list[Entry]:
-    """Tune every method alike, and train it with the final seeds.
+    """Tune all methods alike but those that take the settings of another, and train them with the final seeds.
 
     Parameters
     ----------
@@ -63,8 +64,11 @@ def compete(case: Case, tuned_with: Case, collect: Collect, protocol: Protocol) 
             return -math.inf  # diverged
         return -outcome.scores[case.score] if case.smaller else outcome.scores[case.score]
 
-    grids = {m: [tuned_with.trial(m, lr, knob) for lr, knob in tuned_with.grid.settings(m)] for m in METHODS}
+    grids = {m: [tuned_with.trial(m, lr, knob) for lr, knob in tuned_with.grid.settings(m)] for m in _TUNED}
     tuned = tune(grids, collect, _tuning_trial, score, protocol)
+    for m in METHODS.keys() - grids.keys():
+        other = tuned[METHODS[m].settings_of]
+        tuned[m] = replace(other, setting=tuned_with.trial(m, other.setting.lr, FIXED))
     finals = {m: case.trial(m, tuned[m].setting.lr, tuned[m].setting.knob) for m in METHODS}
     rows = iter(collect([replace(finals[m], seed=seed) for m in METHODS for seed in protocol.final]))
     return [Entry(case, m, tuned[m], [next(rows) for _ in protocol.final]) for m in METHODS]
@@ -76,5 +80,5 @@ def _tuning_trial(setting: Trial, seed: int) -> Trial:
 
 def count(cases: Sequence[Case], protocol: Protocol) -> int:
     """Trials of some cases, known before any is made."""
-    tuning = sum(protocol.budget(len(c.grid.settings(m))) for c in cases if not c.tuned_with for m in METHODS)
+    tuning = sum(protocol.budget(len(c.grid.settings(m))) for c in cases if not c.tuned_with for m in _TUNED)
     return tuning + len(cases) * len(METHODS) * len(protocol.final)

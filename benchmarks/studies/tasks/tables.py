@@ -30,18 +30,20 @@ _NAMES = {
 _ALSO = ("longer_accuracy", "long_accuracy", "longer_log_error", "long_log_error", "mean_rank")
 _CURVATURE = {"gradient_norm": "gradient norm", "trace": "Hessian trace", "top_eigenvalue": "top eigenvalue"}
 
-#: What is compared, each over both bases: the ascent at equal epochs and at equal gradients, and its geometry.
+#: What is compared, each over both bases: the ascent at equal epochs and at equal gradients, the ascent alone, and its
+#: geometry.
 KINDS = (
     (("rsam", "riemannian_sgd"), ("rsam_adam", "riemannian_adam")),
     (("rsam", "riemannian_sgd_twice"), ("rsam_adam", "riemannian_adam_twice")),
+    (("rsam", "riemannian_sgd_alike"), ("rsam_adam", "riemannian_adam_alike")),
     (("rsam", "projected_sam"), ("rsam_adam", "projected_sam_adam")),
 )
 RULE = """\
 The rule, written before the runs: for each group of cases and each seed, the mean over the cases of how much better the
 first method scores than the second (of errors: their decrease). Student's interval over the seeds, simultaneous
-(Bonferroni) for all lines that ask the same: at equal epochs, at equal gradient evaluations, or whether the geometry of
-the ascent matters. *Better* if the interval is above 0, *worse* if below, *undecided* otherwise. A network that
-diverged has the score of one that has learnt nothing."""
+(Bonferroni) for all lines that ask the same: at equal epochs, at equal gradient evaluations, what the ascent alone is
+worth at the same settings, or whether its geometry matters. *Better* if the interval is above 0, *worse* if below,
+*undecided* otherwise. A network that diverged has the score of one that has learnt nothing."""
 
 
 def values(entry: Entry, score: str = "") -> list[float]:
@@ -164,7 +166,7 @@ def case_table(entries: Sequence[Entry]) -> str:
                 *(geometric(_curvature(entry, c)) for c in _CURVATURE),
                 f"{setting.lr:g}",
                 f"{method.knob} {setting.knob:g}",
-                ", ".join(label for label, f in (("lr", "lr"), (method.knob, "knob")) if entry.tuned.at_edge(f)),
+                f"of {METHODS[method.settings_of].label}" if method.settings_of else _edges(entry),
                 f"{max((row.violation for row in entry.rows if not row.diverged), default=math.nan):.0e}",
                 f"{1000 * median(row.seconds_per_step for row in entry.rows):.1f}",
                 str(sum(row.diverged for row in entry.rows) or ""),
@@ -175,6 +177,11 @@ def case_table(entries: Sequence[Entry]) -> str:
         "off the manifold", "ms a step", "diverged",
     )  # fmt: skip
     return markdown_table(header, rows)
+
+
+def _edges(entry: Entry) -> str:
+    names = (("lr", "lr"), (METHODS[entry.method].knob, "knob"))
+    return ", ".join(label for label, field in names if entry.tuned.at_edge(field))
 
 
 def _all_scores(entries: Sequence[Entry]) -> set[str]:
