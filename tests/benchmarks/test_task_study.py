@@ -124,6 +124,12 @@ def test_that_the_embeddings_are_all_that_were_asked_for() -> None:
     assert found == {(m, d, f) for m in ("poincare", "lorentz") for d in (2, 5, 10) for f in (0.0, 0.1, 0.5)}
 
 
+def test_that_embeddings_are_tuned_without_the_test_edges_of_any_case() -> None:
+    # the tenth held out is a part of the half, so that tuning on the half sees neither
+    sources = {c.tuned_with or c.name for c in HYPERBOLIC.cases if c.score == "map" and c.template.fraction}
+    assert sources == {"mammals-poincare-5-50", "mammals-lorentz-5-50"}
+
+
 def test_that_the_hierarchies_are_studies() -> None:
     assert HIERARCHIES["mammals"] is STUDIES["hyperbolic"]
     assert {c.template.task for c in HIERARCHIES["nouns"].cases} == {"nouns"}  # type: ignore[attr-defined]

@@ -126,7 +126,8 @@ def _embeddings(task: str, spaces: tuple[str, ...], sizes: tuple[int, ...], epoc
     for space in spaces:
         for fraction, label in _HELD_OUT.items():
             for size in sizes:
-                by = f"{task}-{space}-{tuned}-{'reconstruction' if fraction == 0 else '10'}"
+                # with half held out, of which the tenth is a part: tuning has seen no test edge of either
+                by = f"{task}-{space}-{tuned}-{'reconstruction' if fraction == 0 else '50'}"
                 name = f"{task}-{space}-{size}-{'reconstruction' if fraction == 0 else round(100 * fraction)}"
                 template = _trial(task, manifold=space, size=size, epochs=epochs, fraction=fraction, momentum=0.9)
                 text = f"{task}, {_SPACES[space]}, {size} dimensions, {label}"
