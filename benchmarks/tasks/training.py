@@ -139,7 +139,7 @@ def _step(model: nn.Module, optimizer: Any, loss: nn.Module, batch: Batch) -> fl
     except (Diverged, torch.linalg.LinAlgError):  # type: ignore[attr-defined]  # matrices singular to rounding
         return None
     except RuntimeError as error:
-        if "finite" not in str(error):  # as rsam's optimizers say
+        if not any(said in str(error) for said in ("is not finite", "overflows")):  # as rsam's optimizers say
             raise
         return None
 

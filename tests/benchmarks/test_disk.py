@@ -42,6 +42,18 @@ def test_that_the_best_method_is_trained_once_more_and_drawn(monkeypatch, tmp_pa
     assert (tmp_path / "disk.svg").read_bytes() == first
 
 
+def test_that_a_damaged_embedding_is_not_drawn_and_made_again(tmp_path) -> None:
+    case = entries()
+    disk.embed_in_disk([case], tmp_path)
+    whole = (tmp_path / "disk.npz").read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["disk.npz"]
+    for damaged in (whole[: len(whole) // 2], whole[:10], b"", whole[:300] + b"\0" * 20 + whole[320:]):
+        (tmp_path / "disk.npz").write_bytes(damaged)
+        assert disk.draw(tmp_path) == ""
+    disk.embed_in_disk([case], tmp_path)
+    assert "](disk.svg)" in disk.draw(tmp_path)
+
+
 def test_that_without_an_embedding_there_is_no_picture(tmp_path) -> None:
     disk.embed_in_disk([], tmp_path)
     assert disk.draw(tmp_path) == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -183,7 +184,10 @@ def test_that_the_report_is_on_complete_cases_and_names_the_others(trained, tmp_
     assert all(table in summary for table in (conclusions(entries, 2), overview(entries), by_case(entries)))
     assert f"{count(CASES, PROTOCOL)} runs, tuning included, took" in summary
     assert "Preliminary" not in summary
-    assert (tmp_path / "by-case.svg").is_file()
+    # scores of one unit share an axis
+    drawn = (tmp_path / "by-case.svg").read_text(encoding="utf-8")
+    assert drawn.count("better than the base by (points)") == 1
+    assert drawn.count("better than the base by (powers of ten of the error)") == 1
     lines = (tmp_path / "trials.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (tmp_path / "trials.jsonl").write_text("".join(lines[:-1]), encoding="utf-8")
     assert "**Preliminary**: without errors." in TINY.report(tmp_path)
@@ -201,6 +205,21 @@ def test_that_trials_that_leave_their_manifold_are_shouted_about(trained, monkey
     off = text.replace(line, line.replace('"violation": 0.1', '"violation": 1.5'))
     (tmp_path / "trials.jsonl").write_text(off, encoding="utf-8")
     assert "**1 left their manifolds**" in TINY.report(tmp_path)
+
+
+def test_that_trials_that_diverged_are_counted_by_method_and_asked_for_their_manifolds_too(trained, tmp_path) -> None:
+    TINY.run(tmp_path, Workers())
+    assert "None diverged." in TINY.report(tmp_path)
+    lines = (tmp_path / "trials.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    lost = [i for method in ("rsam", "rsam", "riemannian_adam") for i, line in enumerate(lines)
+            if f'"method": "{method}"' in line and '"validation"' in line]  # fmt: skip
+    for number, i in enumerate((lost[0], lost[1], lost[-1])):
+        lines[i] = lines[i].replace('"diverged": false', '"diverged": true')
+        if number < 2:
+            lines[i] = re.sub(r'"violation": [^,]*', '"violation": Infinity', lines[i])
+    (tmp_path / "trials.jsonl").write_text("".join(lines), encoding="utf-8")
+    said = "3 diverged (RSAM, SGD 2; RiemannianAdam 1), 2 of them off their manifolds."
+    assert said in TINY.report(tmp_path)
 
 
 @pytest.mark.parametrize("found", [HYPERBOLIC, HYPERBOLIC_NOUNS, RECURRENT, SPD], ids=lambda s: s.name)

@@ -130,9 +130,29 @@ def test_that_a_trial_whose_scores_cannot_be_computed_has_diverged() -> None:
     assert len(outcome.train_loss) == 3
 
 
-def test_that_other_errors_are_raised() -> None:
-    with pytest.raises(RuntimeError, match="out of memory"):
-        train(TRIAL, problem_of(Broken(6, RuntimeError("out of memory"))), 0.0)
+class Steep(nn.Module):
+    """Finite losses: the gradient of the one is not, of the other its norm."""
+
+    def __init__(self, overflows: bool) -> None:
+        super().__init__()
+        self.overflows = overflows
+
+    def forward(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        nought = outputs.sum() - outputs.sum().detach()
+        # of three outputs: each number of the gradient is 6/7 of the largest there is
+        return nought * (torch.finfo(torch.float32).max / 3.5) if self.overflows else nought.sqrt()
+
+
+@pytest.mark.parametrize("overflows", [False, True])
+@pytest.mark.parametrize("method", ["rsam", "rsam_adam"])
+def test_that_a_gradient_that_rsam_refuses_is_divergence(method, overflows) -> None:
+    assert train(replace(TRIAL, method=method, knob=0.1), problem_of(Steep(overflows)), 0.0).diverged
+
+
+@pytest.mark.parametrize("said", ["out of memory", "matrix is not definite"])
+def test_that_other_errors_are_raised(said) -> None:
+    with pytest.raises(RuntimeError, match=said):
+        train(TRIAL, problem_of(Broken(6, RuntimeError(said))), 0.0)
 
 
 def test_that_the_learning_rate_follows_the_schedule(monkeypatch) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,32 +36,34 @@ def embed_in_disk(cases: Sequence[Sequence[Entry]], directory: Path) -> None:
     best = max(entries, key=lambda entry: fmean(row.scores.get("map", 0.0) for row in entry.rows))
     row = next((row for row in best.rows if not row.diverged), best.rows[0])
     trial = replace(row.run, curvature=False)
-    if _key(directory / _FILE) == trial.key:
+    if str(_load(directory / _FILE).get("key")) == trial.key:
         return
     with alone():
         problem = prepare(trial)
         before = problem.model.points.detach().cpu().numpy().copy()  # type: ignore[operator]
         train(trial, problem, 0.0)
     after = problem.model.points.detach().cpu().numpy()  # type: ignore[operator]
-    np.savez_compressed(directory / _FILE, before=before, after=after, method=trial.method, key=trial.key)
+    with (directory / _FILE).with_suffix(".part").open("wb") as file:
+        np.savez_compressed(file, before=before, after=after, method=trial.method, key=trial.key)
+    os.replace(file.name, directory / _FILE)  # whole or not at all
 
 
-def _key(path: Path) -> str:
-    """What is kept is of this trial."""
-    if not path.exists():
-        return ""
-    with np.load(path) as file:
-        return str(file["key"])
+def _load(path: Path) -> dict[str, np.ndarray]:
+    """What is kept; nothing where the file is missing or damaged, so that it is made again."""
+    try:
+        with np.load(path) as file:
+            return {name: file[name] for name in ("before", "after", "method", "key")}
+    except (OSError, EOFError, KeyError, ValueError, zlib.error, zipfile.BadZipFile):
+        return {}
 
 
 def draw(directory: Path) -> str:
-    """Draw the disk; empty where there is none."""
-    path = directory / _FILE
-    if not path.exists():
+    """Draw the disk; empty where there is none, or it is damaged: ``run`` makes it again then."""
+    kept = _load(directory / _FILE)
+    if not kept:
         return ""
     hierarchy = load_hierarchy("mammals")
-    with np.load(path) as file:
-        before, after, method = file["before"], file["after"], str(file["method"])
+    before, after, method = kept["before"], kept["after"], str(kept["method"])
     direct = [(node, parent) for node, parents in enumerate(hierarchy.parents) for parent in parents]
     figure = Figure(figsize=(7, 3.9), layout="constrained")
     titles = ("before, 700 times enlarged", "after training")

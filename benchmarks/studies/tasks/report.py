@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.report.curves import COLOURS
@@ -34,8 +36,9 @@ How much better, case by case and by other scores too, with 95 % intervals over 
 their number: they show where the means over cases come from, and conclude nothing. Of
 curvature: how often it halved."""
 _TUNED = """\
-A base was tuned over its momentum (or beta 1), an ascent over rho at 0.9, so that a difference holds that choice too;
-not where the base has the *settings of RSAM*, its learning rate and 0.9, which are not the best of the base."""
+A base was tuned over its momentum (or beta 1), an ascent over rho at 0.9, so that a difference holds that choice too:
+where a base does best at another momentum, that counts against the ascent. Not so where the base has the *settings of
+RSAM*, its learning rate and 0.9; but that learning rate was chosen together with rho, which counts for the ascent."""
 
 
 def report(
@@ -109,10 +112,27 @@ def _introduction(cases: Sequence[Sequence[Entry]], protocol: Protocol) -> str:
 
 
 def draw_by_case(cases: Sequence[Sequence[Entry]], path: Path) -> None:
-    """Draw what each ascent is worth on each case, with its interval."""
+    """Draw what each ascent is worth on each case, with its interval; a panel for each unit of scores."""
+    panels: dict[str, list[Sequence[Entry]]] = {}
+    for entries in cases:
+        unit = "points" if entries[0].case.unit > 1 else "powers of ten of the error"
+        panels.setdefault(unit, []).append(entries)
+    sizes = [len(members) + 1 for members in panels.values()]
+    figure = Figure(figsize=(7, 1.2 + 0.5 * sum(sizes)), layout="constrained")
+    grid = figure.subplots(len(panels), squeeze=False, height_ratios=sizes)[:, 0]
+    for axes, (unit, members) in zip(grid, panels.items(), strict=True):
+        _draw_panel(axes, members)
+        axes.set_xlabel(f"better than the base by ({unit})", fontsize="small")
+    labelled: dict[str, Artist] = {}
+    for axes in grid:
+        handles, labels = axes.get_legend_handles_labels()
+        labelled |= dict(zip(labels, handles, strict=True))
+    figure.legend(labelled.values(), labelled.keys(), loc="outside upper center", ncols=2, fontsize="small")
+    save_svg(figure, path)
+
+
+def _draw_panel(axes: Axes, cases: Sequence[Sequence[Entry]]) -> None:
     methods = [name for name, method in METHODS.items() if method.base]
-    figure = Figure(figsize=(7, 1.2 + 0.5 * len(cases)), layout="constrained")
-    axes = figure.subplots()
     for i, method in enumerate(methods):
         for place, entries in enumerate(cases):
             of = {entry.method: entry for entry in entries}
@@ -133,8 +153,3 @@ def draw_by_case(cases: Sequence[Sequence[Entry]], path: Path) -> None:
     axes.set_yticks(range(len(cases)), [entries[0].case.label for entries in cases], fontsize="small")
     axes.invert_yaxis()
     axes.grid(alpha=0.3, axis="x")
-    axes.set_xlabel("better than the base by")
-    handles, labels = axes.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    figure.legend(unique.values(), unique.keys(), loc="outside upper center", ncols=2, fontsize="small")
-    save_svg(figure, path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from benchmarks.studies.study import NothingToReport, NotYet, cost, each, lookup
 from benchmarks.studies.tasks.cases import Case, Grid
 from benchmarks.studies.tasks.protocol import Entry, compete, count
 from benchmarks.studies.tasks.report import report
+from benchmarks.tasks.methods import METHODS
 from benchmarks.tasks.places import TOLERANCE
 from benchmarks.tasks.training import attempt
 from benchmarks.tasks.trial import Outcome, Trial
@@ -141,14 +143,21 @@ class TasksStudy:
 
 
 def on_manifold(results: Results[Outcome]) -> str:
-    """A sentence on whether all trials, those of tuning included, ended on their manifolds."""
-    found = [violation for violation, diverged in results.columns("violation", "diverged") if not diverged]
+    """Whether all trials, those of tuning included, ended on their manifolds, and which diverged."""
+    rows = results.columns("violation", "diverged", "run")
+    found = [violation for violation, diverged, _ in rows if not diverged]
     off = sum(violation > 1 for violation in found)
     kept = f"**{off} left their manifolds**" if off else "All that did not diverge stayed on their manifolds"
-    return (
+    said = (
         f"{kept}: the largest violation at the end of one is {max(found, default=math.nan):.2g} of what is tolerated "
         f"({TOLERANCE[torch.float32]:g} in single precision, {TOLERANCE[torch.float64]:g} in double)."
     )
+    lost = [(violation > 1, run["method"]) for violation, diverged, run in rows if diverged]
+    if not lost:
+        return f"{said} None diverged."
+    by_method = Counter(METHODS[method].label for _, method in lost)
+    methods = "; ".join(f"{label} {number}" for label, number in by_method.most_common())
+    return f"{said} {len(lost)} diverged ({methods}), {sum(left for left, _ in lost)} of them off their manifolds."
 
 
 def _corner(grid: Grid) -> Grid:

@@ -39,11 +39,14 @@ KINDS = (
     (("rsam", "projected_sam"), ("rsam_adam", "projected_sam_adam")),
 )
 RULE = """\
-The rule, written before the runs: for each group of cases and each seed, the mean over the cases of how much better the
-first method scores than the second (of errors: their decrease). Student's interval over the seeds, simultaneous
-(Bonferroni) for all lines that ask the same: at equal epochs, at equal gradient evaluations, what the ascent alone is
-worth at the same settings, or whether its geometry matters. *Better* if the interval is above 0, *worse* if below,
-*undecided* otherwise. A network that diverged has the score of one that has learnt nothing."""
+For each group of cases and each seed, the mean over the cases of how much better the first method scores than the
+second (of errors: their decrease), in the unit that stands with the group: points of accuracy or of mean average
+precision (MAP), or powers of ten of an error. There are four questions: what an ascent is worth at equal epochs, at
+equal gradient evaluations, alone (the base at the same settings), and whether its geometry matters. Student's interval
+over the seeds is simultaneous (Bonferroni, 95 %), and p corrected, for all lines that ask the same question; nothing is
+corrected for there being four. *Better* if the interval is above 0, *worse* if below, *undecided* otherwise. A network
+that diverged has the score of one that has learnt nothing. The rule was written before the runs, but for the third
+question: it was added once the SPD network was done, before any final trial of the hyperbolic and recurrent ones."""
 
 
 def values(entry: Entry, score: str = "") -> list[float]:
@@ -96,7 +99,8 @@ def conclusions(cases: Sequence[Sequence[Entry]], asked: int) -> str:
             of_seeds = zip(*(improvement(of[method], of[other]) for of in of_cases), strict=True)
             found = compare([fmean(of_seed) for of_seed in of_seeds], asked * len(KINDS[0]))
             compared = f"{METHODS[method].label} − {METHODS[other].label}"
-            rows.append((group if i == 0 else "", compared, *_shown(found)))
+            scored = f"{group} ({_NAMES[members[0][0].case.score]})"
+            rows.append((scored if i == 0 else "", compared, *_shown(found)))
     return markdown_table(("cases", "compared", "better by", "interval", "p", "so it is"), rows)
 
 
