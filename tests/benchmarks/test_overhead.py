@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from benchmarks.runs.parallel import Workers
-from benchmarks.studies.overhead import OverheadStudy, steps, timing
+from benchmarks.runs.training import train_model
+from benchmarks.studies.overhead import OverheadStudy, curvature, steps, timing
 
 
 def test_that_a_step_is_compared_with_its_parts() -> None:
@@ -22,7 +25,12 @@ def test_that_parts_are_timed_in_turn_after_the_warm_up() -> None:
     assert {name: len(of) for name, of in times.items()} == {"a": 3, "b": 3}
 
 
-def test_that_every_contender_is_reported_with_its_limit(tmp_path) -> None:
+def test_that_every_contender_is_reported_with_its_limit(tmp_path, monkeypatch) -> None:
+    # what is measured, in little
+    monkeypatch.setattr(curvature, "_BATCH", 8)
+    monkeypatch.setattr(curvature, "_PROBES", 2)
+    monkeypatch.setattr(curvature, "_SPREAD_PROBES", 6)
+    monkeypatch.setattr(curvature, "train_model", lambda run: train_model(replace(run, epochs=1)))
     study = OverheadStudy("overhead", "", repeats=2, warm_up=1)
     study.run(tmp_path, Workers())
     text = study.report(tmp_path)

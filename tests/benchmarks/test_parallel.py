@@ -71,7 +71,7 @@ def test_that_interruption_keeps_what_had_finished_and_leaves_no_process(tmp_pat
         wait_until_hanging(tmp_path, count=2)
         process.send_signal(end)
         # the pipes close when the last worker that inherited them is gone
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode != 0
@@ -82,7 +82,7 @@ def tagged(directory: str) -> list[Run]:
     return [replace(run, dataset=directory) for run in runs(5)]
 
 
-def wait_until_hanging(directory: Path, count: int, seconds: float = 20) -> None:
+def wait_until_hanging(directory: Path, count: int, seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while len(list(directory.glob("worker-*"))) < count:
         assert time.monotonic() < end, "the runs that hang were not reached"

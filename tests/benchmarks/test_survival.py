@@ -18,6 +18,8 @@ from benchmarks.runs.tuning import Protocol
 from benchmarks.studies.optimizers import OptimizersStudy
 from benchmarks.studies.optimizers.cases import Case
 
+#: An undisturbed study serves all tests: one process is to run them.
+pytestmark = pytest.mark.xdist_group("survival")
 ROOT = Path(__file__).parents[2]
 METHODS = ("sgd", "sam", "gradient_norm", "hessian_trace", "rsam", "rsam_stiefel")
 STUDY = OptimizersStudy(
@@ -34,8 +36,8 @@ STUDY = OptimizersStudy(
         ),
     ),
     little=(),
-    protocol=Protocol(first=(1000,), kept=1, second=(1001,), final=(0, 1)),
-    settings=lambda method: [(0.01, 0.05), (0.03, 0.1)],
+    protocol=Protocol(first=(1000,), kept=1, second=(), final=(0, 1)),
+    settings=lambda method: [(0.01, 0.05)],
 )
 PROGRAM = """
 from pathlib import Path
@@ -97,7 +99,7 @@ def test_that_a_killed_study_ends_as_an_undisturbed_one(tmp_path, undisturbed, s
         if scheduler == "local":
             wait_for(3, process, tmp_path)
             kill_a_worker(process)
-            wait_for(8, process, tmp_path)  # it goes on
+            wait_for(7, process, tmp_path)  # it goes on
         else:
             wait_for(5, process, tmp_path)
         process.send_signal(signal.SIGKILL)
