@@ -58,6 +58,8 @@ def test_that_a_dying_worker_loses_only_what_was_running(results) -> None:
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
 def test_that_interruption_keeps_what_had_finished_and_leaves_no_process(tmp_path, results, end) -> None:
     program = (
+        # a shell's background jobs, and all that they start, ignore Ctrl-C
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
         "from pathlib import Path; from benchmarks.runs.parallel import Workers, collect; "
         "from benchmarks.runs.results import Results, Row; from tests.benchmarks.test_parallel import tagged; "
         "from tests.benchmarks import fakes; "
