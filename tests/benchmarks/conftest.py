@@ -30,7 +30,7 @@ def cheap(monkeypatch) -> None:
     monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: path.touch())
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def whole(tmp_path_factory) -> tuple[str, Path, list[list[Entry]]]:
     """The report on two main cases, the first with equal gradients, and a third, with its directory."""
     cases = [

@@ -16,7 +16,10 @@ from benchmarks.studies.optimizers.protocol import compete
 from tests.benchmarks.fakes import fake_measured_train
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
+    pytest.mark.xdist_group("browser"),  # one page serves all tests
+]
 QUIET = [
     "--headless",
     "--no-sandbox",
