@@ -37,7 +37,7 @@ STUDY = OptimizersStudy(
     ),
     little=(),
     protocol=Protocol(first=(1000,), kept=1, second=(), final=(0, 1)),
-    settings=lambda method: [(0.01, 0.05)],
+    settings=lambda method: [(0.01, 0.05), (0.03, 0.1)],
 )
 PROGRAM = """
 from pathlib import Path

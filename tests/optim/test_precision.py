@@ -10,9 +10,8 @@ from tests.optim.problems import closure_of, manifold_points, robust
 
 #: Made of others, or with the retraction of another: they are not run as long.
 ALIKE = {
-    "canonical_square", "geoopt_canonical", "stereographic", "stereographic_exact", "projected_sphere_exact",
-    "stereographic_product", "flat_stereographic", "subsphere_exact", "product", "scaled", "kernel_sphere",
-    "kernel_stiefel", "kernel_canonical", "plain",
+    "geoopt_canonical", "stereographic", "stereographic_exact", "stereographic_product", "flat_stereographic",
+    "subsphere_exact", "product", "scaled", "kernel_sphere", "kernel_stiefel", "kernel_canonical", "plain",
 }  # fmt: skip
 NAMES = list(manifold_points())
 APART = [name for name in NAMES if name not in ALIKE]

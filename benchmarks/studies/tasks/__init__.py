@@ -19,7 +19,7 @@ def _named(found: Sequence[cases.Case], *names: str) -> tuple[cases.Case, ...]:
 
 HYPERBOLIC = TasksStudy(
     name="hyperbolic",
-    summary="mammals of WordNet and few labels in hyperbolic space, 5 seeds; 2 hours on 2 cores",
+    summary="mammals of WordNet and few labels in hyperbolic space, 5 seeds; 4 hours on 2 cores",
     title="Riemannian SAM in hyperbolic space",
     cases=cases.HYPERBOLIC,
     little=_named(cases.HYPERBOLIC, "mammals-poincare-2-reconstruction", "mammals-lorentz-5-10", "few_labels"),
