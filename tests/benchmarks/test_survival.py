@@ -99,7 +99,7 @@ def test_that_a_killed_study_ends_as_an_undisturbed_one(tmp_path, undisturbed, s
         if scheduler == "local":
             wait_for(3, process, tmp_path)
             kill_a_worker(process)
-            wait_for(7, process, tmp_path)  # it goes on
+            wait_for(8, process, tmp_path)  # it goes on
         else:
             wait_for(5, process, tmp_path)
         process.send_signal(signal.SIGKILL)

@@ -211,12 +211,15 @@ def test_that_trials_that_diverged_are_counted_by_method_and_asked_for_their_man
     TINY.run(tmp_path, Workers())
     assert "None diverged." in TINY.report(tmp_path)
     lines = (tmp_path / "trials.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    lost = [i for method in ("rsam", "rsam", "riemannian_adam") for i, line in enumerate(lines)
-            if f'"method": "{method}"' in line and '"validation"' in line]  # fmt: skip
-    for number, i in enumerate((lost[0], lost[1], lost[-1])):
+
+    def of(method: str) -> list[int]:
+        return [i for i, line in enumerate(lines) if f'"method": "{method}"' in line and '"validation"' in line]
+
+    off = of("rsam")[:2]
+    for i in (*off, of("riemannian_adam")[0]):
         lines[i] = lines[i].replace('"diverged": false', '"diverged": true')
-        if number < 2:
-            lines[i] = re.sub(r'"violation": [^,]*', '"violation": Infinity', lines[i])
+    for i in off:
+        lines[i] = re.sub(r'"violation": [^,]*', '"violation": Infinity', lines[i])
     (tmp_path / "trials.jsonl").write_text("".join(lines), encoding="utf-8")
     said = "3 diverged (RSAM, SGD 2; RiemannianAdam 1), 2 of them off their manifolds."
     assert said in TINY.report(tmp_path)

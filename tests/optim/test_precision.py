@@ -13,8 +13,7 @@ ALIKE = {
     "geoopt_canonical", "stereographic", "stereographic_exact", "stereographic_product", "flat_stereographic",
     "subsphere_exact", "product", "scaled", "kernel_sphere", "kernel_stiefel", "kernel_canonical", "plain",
 }  # fmt: skip
-NAMES = list(manifold_points())
-APART = [name for name in NAMES if name not in ALIKE]
+APART = [name for name in manifold_points() if name not in ALIKE]
 
 
 # in parts, which can run beside each other

@@ -99,9 +99,12 @@ def conclusions(cases: Sequence[Sequence[Entry]], asked: int) -> str:
             of_seeds = zip(*(improvement(of[method], of[other]) for of in of_cases), strict=True)
             found = compare([fmean(of_seed) for of_seed in of_seeds], asked * len(KINDS[0]))
             compared = f"{METHODS[method].label} − {METHODS[other].label}"
-            scored = f"{group} ({_NAMES[members[0][0].case.score]})"
-            rows.append((scored if i == 0 else "", compared, *_shown(found)))
+            rows.append((_scored(group, members[0]) if i == 0 else "", compared, *_shown(found)))
     return markdown_table(("cases", "compared", "better by", "interval", "p", "so it is"), rows)
+
+
+def _scored(label: str, entries: Sequence[Entry]) -> str:
+    return f"{label} ({_NAMES[entries[0].case.score]})"
 
 
 def _shown(comparison: Comparison) -> tuple[str, str, str, str]:
@@ -116,8 +119,12 @@ def overview(cases: Sequence[Sequence[Entry]]) -> str:
     """The score of every method on every case, and the curvature that it ended at."""
     rows: list[tuple[str, ...]] = []
     for case in cases:
-        name = f"{case[0].case.label} ({_NAMES[case[0].case.score]})"
-        rows.append((name, *(_mean(values(entry), ".1f" if entry.case.unit > 1 else ".2f") for entry in case)))
+        rows.append(
+            (
+                _scored(case[0].case.label, case),
+                *(_mean(values(entry), ".1f" if entry.case.unit > 1 else ".2f") for entry in case),
+            )
+        )
         for measure in _measured(case):
             rows.append((_CURVATURE[measure], *(geometric(_curvature(entry, measure)) for entry in case)))
     return markdown_table(("case", *(METHODS[entry.method].label for entry in cases[0])), rows)
