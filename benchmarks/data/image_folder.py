@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-import torchvision
 from torch import Tensor
-from torchvision.transforms import v2
 
 from benchmarks.data.dataset import Dataset, DatasetError, MissingDataset, hold_out_validation, normalised
 from benchmarks.data.directory import data_directory
@@ -55,9 +53,12 @@ def load_image_folder(name: str) -> Dataset:
 
 
 def _read(folder: Path) -> tuple[Tensor, Tensor, list[str]]:
+    from torchvision.datasets import ImageFolder  # here, since it is slow to import and each worker would
+    from torchvision.transforms import v2
+
     transform = v2.Compose([v2.PILToTensor(), v2.Resize(SIDE), v2.CenterCrop(SIDE)])
     try:
-        content = torchvision.datasets.ImageFolder(folder, transform)
+        content = ImageFolder(folder, transform)
     except FileNotFoundError as error:
         raise DatasetError(f"{folder} is no folder of one folder of images a class ({error})") from error
     try:

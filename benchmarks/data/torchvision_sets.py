@@ -6,12 +6,10 @@ import pickle
 import struct
 import zlib
 from pathlib import Path
-from typing import Any
 from urllib.error import URLError
 
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor
 
 from benchmarks.data.cut_fashion_mnist import DIRECTORY as DEBIAN
@@ -38,7 +36,7 @@ def load_fashion_mnist(debian: Path = DEBIAN) -> Dataset:
     MissingDataset
         If neither is there; says how to get them.
     """
-    given = (data_directory() / torchvision.datasets.FashionMNIST.__name__).is_dir()
+    given = (data_directory() / "FashionMNIST").is_dir()
     if not given and (debian / "train-images-idx3-ubyte.gz").exists():
         arrays = [
             _read(debian / f"{part}-{what}-ubyte.gz")
@@ -48,7 +46,7 @@ def load_fashion_mnist(debian: Path = DEBIAN) -> Dataset:
         train_images, train_labels, test_images, test_labels = (torch.from_numpy(array.copy()) for array in arrays)
     else:
         hint = "; or `apt-get install dataset-fashion-mnist`"
-        train_images, train_labels, test_images, test_labels = _parts(torchvision.datasets.FashionMNIST, hint)
+        train_images, train_labels, test_images, test_labels = _parts("FashionMNIST", hint)
     return normalised(train_images.unsqueeze(1), train_labels, test_images.unsqueeze(1), test_labels)
 
 
@@ -68,7 +66,7 @@ def load_cifar10() -> Dataset:
     MissingDataset
         If it is not there; says how to get it.
     """
-    return _load_cifar(torchvision.datasets.CIFAR10)
+    return _load_cifar("CIFAR10")
 
 
 def load_cifar100() -> Dataset:
@@ -79,26 +77,28 @@ def load_cifar100() -> Dataset:
     MissingDataset
         If it is not there; says how to get it.
     """
-    return _load_cifar(torchvision.datasets.CIFAR100)
+    return _load_cifar("CIFAR100")
 
 
-def _load_cifar(kind: Any) -> Dataset:
-    train_images, train_labels, test_images, test_labels = _parts(kind)
+def _load_cifar(name: str) -> Dataset:
+    train_images, train_labels, test_images, test_labels = _parts(name)
     return normalised(train_images.permute(0, 3, 1, 2), train_labels, test_images.permute(0, 3, 1, 2), test_labels)
 
 
-def _parts(kind: Any, hint: str = "") -> list[Tensor]:
+def _parts(name: str, hint: str = "") -> list[Tensor]:
     """Images and labels, as torchvision holds them, to train on, and to test on."""
-    root = data_directory()
+    import torchvision  # here, since it is slow to import and each worker would
+
+    kind, root = getattr(torchvision.datasets, name), data_directory()
     try:
         parts = [kind(root, train=train, download=may_download()) for train in (True, False)]
     except (RuntimeError, URLError) as error:  # not there, or not to be downloaded
         raise MissingDataset(
-            f"{kind.__name__} is not in {root.absolute()}: give the directory that holds it in torchvision's layout by "
+            f"{name} is not in {root.absolute()}: give the directory that holds it in torchvision's layout by "
             f"--data-dir, or let torchvision fetch it there by --download{hint} ({error})"
         ) from error
     except (AssertionError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise DatasetError(
-            f"{kind.__name__} in {root.absolute()} is damaged ({error!r}); delete it there, and get it again"
+            f"{name} in {root.absolute()} is damaged ({error!r}); delete it there, and get it again"
         ) from error
     return [torch.as_tensor(np.asarray(content)) for part in parts for content in (part.data, part.targets)]

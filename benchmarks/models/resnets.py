@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, pad, relu
 
@@ -70,6 +69,8 @@ class CifarResNet(nn.Module):
 
 def resnet18(shape: Shape, classes: int) -> nn.Module:
     """torchvision's ResNet-18; on images smaller than 64 by 64 with a first convolution of 3 by 3 and no pooling."""
+    import torchvision  # here, since it is slow to import and each worker would
+
     network = torchvision.models.resnet18(num_classes=classes)
     if min(shape[1:]) < 64:
         network.conv1 = nn.Conv2d(shape[0], 64, 3, 1, 1, bias=False)
