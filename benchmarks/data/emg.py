@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.data.arrays import read_arrays
 from benchmarks.data.dataset import DatasetError
 
 __all__ = ["FIRST", "SESSIONS", "SIGNS", "load_emg"]
@@ -41,13 +40,10 @@ def load_emg() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     DatasetError
         If the file is missing or damaged; names it.
     """
-    try:
-        with np.load(PATH) as file:
-            arrays = [file[name] for name in ("covariances", "signs", "sessions", "segments")]
-        if [a.shape for a in arrays] != [(len(arrays[0]), 36), *[(len(arrays[0]),)] * 3]:
-            raise ValueError(f"arrays of shapes {[a.shape for a in arrays]}")
-    except (OSError, EOFError, KeyError, ValueError, zlib.error, zipfile.BadZipFile) as error:
-        raise DatasetError(f"{PATH} is missing or damaged ({error}); get it back with `git checkout {PATH}`") from error
+    cure = f"restore it with `git checkout -- {PATH}`"
+    arrays = list(read_arrays(PATH, ("covariances", "signs", "sessions", "segments"), cure).values())
+    if [a.shape for a in arrays] != [(len(arrays[0]), 36), *[(len(arrays[0]),)] * 3]:
+        raise DatasetError(f"{PATH} is damaged (arrays of shapes {[a.shape for a in arrays]}); {cure}")
     triangle = torch.from_numpy(arrays[0]).double()
     rows, columns = np.tril_indices(8)
     full = torch.zeros(len(triangle), 8, 8, dtype=torch.float64)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.data.arrays import read_arrays
 from benchmarks.data.dataset import Dataset, DatasetError
 
 PATH = Path(__file__).with_name("fashion_mnist_mini.npz")
@@ -54,13 +53,7 @@ def load_fashion_mnist_mini(path: Path = PATH) -> Dataset:
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     cure = f"restore it with `git checkout -- {path}`"
-    if not path.is_file():
-        raise DatasetError(f"{path} is missing; {cure}")
-    try:
-        with np.load(path) as file:
-            arrays = {name: file[name] for name in SHAPES}
-    except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, OSError) as error:
-        raise DatasetError(f"{path} is damaged ({error}); {cure}") from error
+    arrays = read_arrays(path, SHAPES, cure)
     for name, shape in SHAPES.items():
         if arrays[name].shape != shape or arrays[name].dtype != np.uint8:
             found = f"{arrays[name].dtype} {arrays[name].shape}"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +13,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
+from benchmarks.data.arrays import read_arrays
+from benchmarks.data.dataset import DatasetError
 from benchmarks.data.wordnet import load_hierarchy
 from benchmarks.report.svg import save_svg
 from benchmarks.studies.tasks.protocol import Entry
@@ -51,9 +51,8 @@ def embed_in_disk(cases: Sequence[Sequence[Entry]], directory: Path) -> None:
 def _load(path: Path) -> dict[str, np.ndarray]:
     """What is kept; nothing where the file is missing or damaged, so that it is made again."""
     try:
-        with np.load(path) as file:
-            return {name: file[name] for name in ("before", "after", "method", "key")}
-    except (OSError, EOFError, KeyError, ValueError, zlib.error, zipfile.BadZipFile):
+        return read_arrays(path, ("before", "after", "method", "key"), "run the study again")
+    except DatasetError:
         return {}
 
 

@@ -1,0 +1,45 @@
+"""Files of arrays, whole or refused."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.data.dataset import DatasetError
+
+__all__ = ["read_arrays"]
+
+
+def read_arrays(path: Path, names: Iterable[str], cure: str) -> dict[str, np.ndarray]:
+    """Read arrays of an ``.npz`` file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    names : iterable of str
+        Which arrays.
+    cure : str
+        How to get the file back, for the error.
+
+    Returns
+    -------
+    dict
+        The arrays by name.
+
+    Raises
+    ------
+    DatasetError
+        If the file is missing, damaged or without one of the arrays.
+    """
+    if not path.is_file():
+        raise DatasetError(f"{path} is missing; {cure}")
+    try:
+        with np.load(path) as file:
+            return {name: file[name] for name in names}
+    except (OSError, EOFError, KeyError, ValueError, zlib.error, zipfile.BadZipFile) as error:
+        raise DatasetError(f"{path} is damaged ({error}); {cure}") from error
