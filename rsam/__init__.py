@@ -6,9 +6,10 @@ import importlib
 from typing import Any
 
 from rsam import geometry, losses, nn, optim
+from rsam.geometry.lists import NotFinite
 from rsam.optim import RSAM
 
-__all__ = ["RSAM", "geometry", "losses", "nn", "optim"]
+__all__ = ["RSAM", "NotFinite", "geometry", "losses", "nn", "optim"]
 
 # What needs an extra is imported when it is first asked for.
 _EXTRAS = ("curvature", "testing")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+import rsam
 from benchmarks.data import Dataset, hold_out_validation, load, with_label_noise
 from benchmarks.data.augmentation import shift_and_mirror
 from benchmarks.methods import METHODS
@@ -28,10 +29,6 @@ from benchmarks.runs.results import Row
 VALIDATION_FRACTION = 0.2
 # torch's random state and number of threads are the process's: a worker with several threads trains in one at a time
 _ONE_AT_A_TIME = threading.RLock()
-
-
-class Diverged(Exception):
-    """The training loss is not finite."""
 
 
 def train(run: Run, weights: Path | None = None) -> Row:
@@ -152,11 +149,7 @@ def _steps(optimizer: torch.optim.Optimizer, closure: Callable[[], Tensor]) -> b
     """Take a step; whether it could be taken, or loss or gradient were not finite."""
     try:
         optimizer.step(closure)  # type: ignore[arg-type]  # torch's annotation wants a float
-    except Diverged:
-        return False
-    except RuntimeError as error:
-        if "finite" not in str(error):  # as rsam's optimizers and penalties say
-            raise
+    except (rsam.NotFinite, torch.linalg.LinAlgError):  # type: ignore[attr-defined]  # matrices with infinite numbers
         return False
     return True
 
@@ -177,7 +170,7 @@ def gradient_closure(
         optimizer.zero_grad()
         value = objective(loss)
         if not torch.isfinite(value):
-            raise Diverged
+            raise rsam.NotFinite("the loss")
         value.backward()
         return value
 

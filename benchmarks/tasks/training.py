@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import rsam
-from benchmarks.runs.training import Diverged, one_thread
+from benchmarks.runs.training import one_thread
 from benchmarks.tasks.methods import METHODS
 from benchmarks.tasks.places import worst_violation
 from benchmarks.tasks.problem import Batch, Problem
@@ -130,17 +130,13 @@ def _step(model: nn.Module, optimizer: Any, loss: nn.Module, batch: Batch) -> fl
         optimizer.zero_grad()
         value = loss(model(batch[0]), batch[1])
         if not torch.isfinite(value):
-            raise Diverged
+            raise rsam.NotFinite("the loss")
         value.backward()
         return value
 
     try:
         return float(optimizer.step(closure).detach())
-    except (Diverged, torch.linalg.LinAlgError):  # type: ignore[attr-defined]  # matrices singular to rounding
-        return None
-    except RuntimeError as error:
-        if not any(said in str(error) for said in ("is not finite", "overflows")):  # as rsam's optimizers say
-            raise
+    except (rsam.NotFinite, torch.linalg.LinAlgError):  # type: ignore[attr-defined]  # matrices singular to rounding
         return None
 
 

@@ -61,8 +61,10 @@ class RiemannianHessian(TangentOperator):
     ValueError
         For bad data, parameters or block sizes; when a product is asked for, also for a loss that is no scalar, has no
         graph or does not depend on a parameter.
+    NotFinite
+        If loss, gradient or product are not finite; a RuntimeError.
     RuntimeError
-        If loss or gradient are not finite, or two passes over a loader differ.
+        If two passes over a loader differ.
     UnsupportedOperation
         When a product is asked for, if a manifold has no acceleration.
     NoHigherDerivative

@@ -16,7 +16,7 @@ from rsam import geometry
 from rsam.curvature.reduction import Reduction
 from rsam.derivatives import check_graph, differentiable, explain, no_trace
 from rsam.derivatives.no_trace import seed_random_state
-from rsam.geometry.lists import all_finite
+from rsam.geometry.lists import NotFinite, all_finite
 
 __all__ = ["Data", "Risk", "accumulators"]
 
@@ -58,8 +58,8 @@ class Risk:
         For data that are used up by going through them, and for parameters that are not leaves, twice in the list, or
         none; later for empty data, a loss that is no scalar or has no graph, or a parameter that it does not
         depend on.
-    RuntimeError
-        In an evaluation, if loss or gradient are not finite.
+    NotFinite
+        In an evaluation, if loss or gradient are not finite; a RuntimeError.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class Risk:
         """Raise if a tensor, one for each parameter, is not finite; ``what`` has a place for the parameter."""
         if not all_finite(tensors):
             i = next(i for i, t in enumerate(tensors) if not torch.isfinite(t).all())
-            raise RuntimeError(f"{what.format(self.describe(i))} not finite")
+            raise NotFinite(f"{what.format(self.describe(i))} not finite")
 
     def value(self) -> float:
         """The risk at the present weights."""
@@ -224,7 +224,7 @@ class Risk:
         if torch.is_grad_enabled() and not loss.requires_grad:
             raise ValueError(f"loss_func returned a loss {_NO_GRAPH}")
         if not torch.isfinite(loss.detach()).all():
-            raise RuntimeError(f"the loss is {float(loss.detach())}, which is not finite")
+            raise NotFinite(f"the loss is {float(loss.detach())}, which is not finite")
 
     def weight_of(self, inputs: Any, targets: Any) -> float:
         """Weight of a batch in the mean: its number of examples, or what the loss itself divides by."""

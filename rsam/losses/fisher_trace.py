@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rsam import geometry
 from rsam.derivatives.likelihood import Likelihood, hessian_root
-from rsam.geometry.lists import all_finite
+from rsam.geometry.lists import NotFinite, all_finite
 from rsam.losses.differences import add, forward_difference
 from rsam.losses.evaluation import Evaluations, full_precision, step_length
 from rsam.losses.injected import inject
@@ -154,7 +154,7 @@ class FisherTrace(RandomPenalty):
                 # d|J^T u|^2 / du = 2 J r, the change of the outputs along r = J^T u raised
                 to_outputs += torch.autograd.grad(u, f, (moved - f.detach()) * (2 * length / step))[0]
         if not all_finite([total, *covectors, to_outputs]):
-            raise RuntimeError("FisherTrace or its gradient is not finite")
+            raise NotFinite("FisherTrace or its gradient is not finite")
         factor = self.weight / self.probes
         scaled = torch._foreach_mul([to_outputs, *covectors], factor)
         return inject(factor * total, scaled, [outputs, *params, *evaluate.others])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rsam import geometry
 from rsam.derivatives import check_graph, differentiable, explain, no_trace
 from rsam.derivatives.diagnosis import NoHigherDerivative
-from rsam.geometry.lists import all_finite
+from rsam.geometry.lists import NotFinite, all_finite
 from rsam.losses.differences import add
 from rsam.losses.evaluation import Evaluations, full_precision
 from rsam.losses.injected import inject
@@ -79,8 +79,8 @@ class Penalty(nn.Module):
         ------
         ValueError
             For a loss that is no scalar or has no graph, and for a parameter that it does not depend on.
-        RuntimeError
-            If something is not finite.
+        NotFinite
+            If something is not finite; a RuntimeError.
         NoHigherDerivative
             If a layer cannot be differentiated as often as needed; a RuntimeError.
         UnsupportedOperation
@@ -169,7 +169,7 @@ class Penalty(nn.Module):
                 raise
             raise NoHigherDerivative(f"{better}; method='difference' needs gradients only") from error
         if not all_finite([subject, value]):
-            raise RuntimeError(f"{type(self).__name__} is {value.item()}: the loss or a derivative of it is not finite")
+            raise NotFinite(f"{type(self).__name__} is {value.item()}: the loss or a derivative of it is not finite")
         return self.weight * (value if value.requires_grad else value + self._nothing())
 
     def _difference(self, closure: Closure) -> Tensor:
@@ -198,7 +198,7 @@ class Penalty(nn.Module):
             value, covectors, factor = self._estimate(loss, gradient, evaluate)
         if not all_finite([loss, value, *covectors]):  # one look, since a gradient that is not finite shows here
             what = "its change at moved weights" if all_finite([loss, *gradient]) else "its gradient"
-            raise RuntimeError(f"{type(self).__name__}: the loss ({loss.item()}) or {what} is not finite")
+            raise NotFinite(f"{type(self).__name__}: the loss ({loss.item()}) or {what} is not finite")
         return loss, gradient, value, covectors, factor
 
     # -- parameters ----------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from rsam import geometry
 from rsam.geometry import UnsupportedOperation
-from rsam.geometry.lists import all_finite
+from rsam.geometry.lists import NotFinite, all_finite
 from rsam.optim.checks import (
     check_base,
     check_group,
@@ -188,7 +188,9 @@ class RSAM(WrappingOptimizer):
         Raises
         ------
         RuntimeError
-            Without a closure; for a sparse gradient; for one that is not finite, naming the first such parameter.
+            Without a closure; for a sparse gradient.
+        NotFinite
+            For a gradient that is not finite, naming the first such parameter; a RuntimeError.
             The weights are as they were before the step, as after any exception in here.
         """
         if closure is None:
@@ -237,7 +239,9 @@ class RSAM(WrappingOptimizer):
         Raises
         ------
         RuntimeError
-            If called twice, for a sparse gradient, or for one that is not finite.
+            If called twice, or for a sparse gradient.
+        NotFinite
+            For a gradient that is not finite; a RuntimeError.
         """
         if self._pending is not None:
             raise RuntimeError("first_step() twice; call second_step() or restore() in between")
@@ -265,7 +269,7 @@ class RSAM(WrappingOptimizer):
     def _skips(self) -> bool:
         """Answer a gradient that is not finite by the policy: skip the step, or raise."""
         if self.nonfinite == "raise":
-            raise RuntimeError(nonfinite_message(self.param_groups))
+            raise NotFinite(nonfinite_message(self.param_groups))
         return True
 
     def _perturbs(self) -> bool:
@@ -306,7 +310,9 @@ class RSAM(WrappingOptimizer):
         Raises
         ------
         RuntimeError
-            Without a :meth:`first_step`, for a sparse gradient, or for one that is not finite.
+            Without a :meth:`first_step`, or for a sparse gradient.
+        NotFinite
+            For a gradient that is not finite; a RuntimeError.
         """
         if self._pending is None:
             raise RuntimeError("second_step() without first_step()")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import rsam
 from rsam.curvature import (
     RiemannianGaussNewton,
     RiemannianHessian,
@@ -136,7 +137,7 @@ def test_that_products_that_are_not_finite_are_refused() -> None:
     model = Cusp()
     zeros = torch.zeros(2, 3, dtype=torch.float64)
     hessian = RiemannianHessian(model, lambda out, y: (out - y).sum(), model.parameters(), (zeros, zeros))
-    with pytest.raises(RuntimeError, match=r"(product with|gradient of) w \(shape \(3,\), Euclidean\) is not finite"):
+    with pytest.raises(rsam.NotFinite, match=r"(product with|gradient of) w \(shape \(3,\), Euclidean\) is not finite"):
         trace(hessian, method="exact")
 
 
@@ -154,7 +155,7 @@ def test_that_losses_and_gradients_that_are_not_finite_are_refused(measure: Meas
     def infinite(outputs: Tensor, targets: Tensor) -> Tensor:
         return (outputs - targets).square().mean() * bad
 
-    refused(measure, network(), infinite, examples(), RuntimeError, f"the loss is {bad}, which is not finite")
+    refused(measure, network(), infinite, examples(), rsam.NotFinite, f"the loss is {bad}, which is not finite")
 
     class Cusp(nn.Module):
         """A finite value with an infinite slope in one weight."""
@@ -167,7 +168,7 @@ def test_that_losses_and_gradients_that_are_not_finite_are_refused(measure: Meas
             return self.net(inputs) + self.zero.sqrt()
 
     message = r"the gradient of zero \(shape \(1,\), Euclidean\) is not finite"
-    refused(measure, Cusp(), nn.MSELoss(), examples(), RuntimeError, message)
+    refused(measure, Cusp(), nn.MSELoss(), examples(), rsam.NotFinite, message)
 
 
 @each_measure

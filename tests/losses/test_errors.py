@@ -72,8 +72,8 @@ LOSSES = {
     "no graph": (lambda w: w.detach().sum(), ValueError, "without a graph"),
     "a number": (lambda w: w.sum().item(), ValueError, "scalar loss, got float"),
     "a vector": (lambda w: 2 * w, ValueError, r"scalar loss, got shape \(2,\)"),
-    "not finite": (lambda w: w.sum() / 0, RuntimeError, "not finite"),
-    "gradient not finite": (lambda w: (w - w).abs().sqrt().sum(), RuntimeError, "not finite"),
+    "not finite": (lambda w: w.sum() / 0, rsam.NotFinite, "not finite"),
+    "gradient not finite": (lambda w: (w - w).abs().sqrt().sum(), rsam.NotFinite, "not finite"),
 }
 
 
