@@ -10,7 +10,8 @@ from torch import Tensor
 
 from benchmarks.data.wordnet import Hierarchy, load_hierarchy
 from benchmarks.tasks.hyperbolic import embedding as module
-from benchmarks.tasks.hyperbolic.embedding import ball_distance, embedding, mammals, split
+from benchmarks.tasks.hyperbolic.distances import ball_distance, hyperboloid_distance, hyperboloid_distances
+from benchmarks.tasks.hyperbolic.embedding import embedding, mammals, split
 from benchmarks.tasks.places import MANIFOLDS, worst_violation
 from benchmarks.tasks.problem import Problem
 from benchmarks.tasks.trial import Trial
@@ -188,6 +189,25 @@ def test_that_geoopt_s_distance_in_the_ball_ends_where_ours_goes_on() -> None:
     assert float(theirs.detach()) < 17
     assert torch.autograd.grad(theirs, far)[0].abs().max() == 0
     assert torch.autograd.grad(ours, far)[0].abs().max() > 1
+
+
+@pytest.mark.parametrize("k", [1.0, 2.0])
+def test_that_geoopt_s_distance_on_the_hyperboloid_loses_the_digits_that_ours_keeps(k) -> None:
+    """Defect of geoopt 0.5.1: ``dist`` has no digits of points close together and 20 away from the origin."""
+    manifold = geoopt.Lorentz(torch.tensor(k, dtype=torch.float64))
+
+    def at(radius: float, angle: float) -> Tensor:
+        r, a = torch.tensor([radius, angle], dtype=torch.float64)
+        return k**0.5 * torch.stack([r.cosh(), r.sinh() * a.cos(), r.sinh() * a.sin()])
+
+    start, turned, further = at(20.0, 0.0), at(20.0, 1e-8), at(21.0, 0.0)
+    # sinh(d / 2) = sinh(r) sin(a / 2) of two points as far out, and the difference of two in a line; both to some
+    # roundings of coordinates, which are 2.4e8: about 5e-8
+    expected = k**0.5 * torch.tensor([2 * np.arcsinh(np.sinh(20) * np.sin(0.5e-8)), 1.0], dtype=torch.float64)
+    others = torch.stack([turned, further])
+    torch.testing.assert_close(hyperboloid_distance(start, others, manifold.k), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(hyperboloid_distances(start[None], others, manifold.k)[0], expected, rtol=1e-6, atol=0)
+    assert ((manifold.dist(start, others) - expected).abs() > 0.1 * expected).all()
 
 
 @pytest.mark.parametrize(("length", "of_geoopt"), [(0.01, 3.01), (1.0, 6.1), (2.0, 12.2), (4.0, 12.2)])

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from benchmarks.data.wordnet import Hierarchy, load_hierarchy
 from benchmarks.runs.training import device
+from benchmarks.tasks.hyperbolic.distances import ball_distance, hyperboloid_distance, hyperboloid_distances
 from benchmarks.tasks.hyperbolic.ranking import ranking
 from benchmarks.tasks.places import MANIFOLDS
 from benchmarks.tasks.problem import Batch, Problem
 from benchmarks.tasks.trial import Trial
 
-__all__ = ["Embedding", "Split", "animals", "ball_distance", "embedding", "mammals", "nouns", "split"]
+__all__ = ["Embedding", "Split", "animals", "embedding", "mammals", "nouns", "split"]
 
 NEGATIVES = 20
 #: Part of the training during which the learning rate is a hundredth: angles are found near the origin, where there
@@ -64,28 +65,14 @@ class Embedding(nn.Module):
 
     def distances(self, nodes: Tensor) -> Tensor:
         """Distances of some nodes to all, shape ``(len(nodes), all)``."""
-        if isinstance(self.points.manifold, geoopt.Lorentz):  # a product of matrices, where broadcasting takes memory
-            k = self.points.manifold.k
-            time, space = self.points[:, :1], self.points[:, 1:]
-            minus_inner = time[nodes] @ time.mT - space[nodes] @ space.mT
-            return k.sqrt() * torch.acosh((minus_inner / k).clamp(min=1))
+        if isinstance(self.points.manifold, geoopt.Lorentz):
+            return hyperboloid_distances(self.points[nodes], self.points, self.points.manifold.k)
         return self._distance(self.points[nodes].unsqueeze(1), self.points.unsqueeze(0))
 
     def _distance(self, x: Tensor, y: Tensor) -> Tensor:
         if isinstance(self.points.manifold, geoopt.Lorentz):
-            return self.points.manifold.dist(x, y)
+            return hyperboloid_distance(x, y, self.points.manifold.k)
         return ball_distance(x, y)
-
-
-def ball_distance(x: Tensor, y: Tensor) -> Tensor:
-    """Distance in the Poincaré ball of curvature -1 (Nickel and Kiela 2017, eq. 1).
-
-    geoopt's own is at most 16.8, in double precision too, and flat from there, where points of the ball that it
-    allows are up to 24 apart.
-    """
-    room = (1 - x.square().sum(-1)) * (1 - y.square().sum(-1))
-    excess = 2 * (x - y).square().sum(-1) / room
-    return torch.log1p(excess + (excess * (excess + 2)).sqrt())  # arcosh(1 + excess), also where that is small
 
 
 @dataclass(frozen=True)
