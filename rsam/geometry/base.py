@@ -101,6 +101,10 @@ class Geometry:
         """Projection of an ambient vector onto the tangent space at ``x``."""
         return self.manifold.proju(x, u)
 
+    def restore_tangent(self, x: Tensor, u: Tensor) -> Tensor:
+        """The tangent that a vector was before it was rounded: a projection, along whatever rounds least."""
+        return self.project(x, u)
+
     def project_point(self, x: Tensor) -> Tensor:
         """Nearby point on the manifold for an ambient ``x``."""
         return self.manifold.projx(x)
@@ -305,7 +309,15 @@ _ASKS = {
     ),
     "component_inner": ("component_inner",),
     "egrad2rgrad": ("raise_index",),
-    "proju": ("project", "dimension", "coordinates_shape", "from_coordinates", "to_coordinates", "random_tangent"),
+    "proju": (
+        "project",
+        "restore_tangent",
+        "dimension",
+        "coordinates_shape",
+        "from_coordinates",
+        "to_coordinates",
+        "random_tangent",
+    ),
     "projx": ("project_point",),
     "retr": ("retract", "pullback", "retract_second_order"),
     "expmap": ("exponential", "acceleration", "connection", "pullback", "retract_second_order"),

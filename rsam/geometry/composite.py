@@ -28,6 +28,9 @@ class _ForwardingGeometry(Geometry):
     def project(self, x: Tensor, u: Tensor) -> Tensor:
         return self._forward("project", x, u)
 
+    def restore_tangent(self, x: Tensor, u: Tensor) -> Tensor:
+        return self._forward("restore_tangent", x, u)
+
     def project_point(self, x: Tensor) -> Tensor:
         return self._forward("project_point", x)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from rsam.geometry.base import Geometry, UnsupportedOperation, geometry_of
 from rsam.geometry.euclidean import EuclideanGeometry
 
-__all__ = ["HALF", "Manifolds", "NotFinite", "Tensors", "all_finite", "is_plain", "manifold_of", "map_points"]
+__all__ = ["HALF", "Manifolds", "Tensors", "all_finite", "is_plain", "manifold_of", "map_points"]
 
 _EUCLIDEAN = geoopt.Euclidean()
 HALF = (torch.bfloat16, torch.float16)
@@ -21,14 +21,6 @@ _STACK_BELOW = 2048
 
 Tensors = Sequence[Tensor]
 Manifolds = Sequence[geoopt.Manifold] | None
-
-
-class NotFinite(RuntimeError):
-    """A loss, a gradient or a product with the Hessian is not finite, or the norm of a gradient overflows.
-
-    A training loop that would rather go on or end early catches this and nothing else: the weights are as they were
-    before the step or the measurement.
-    """
 
 
 def is_plain(tensor: Tensor) -> bool:

@@ -21,6 +21,46 @@ def _dot(u: Tensor, v: Tensor) -> Tensor:
     return (u * v).sum(-1, keepdim=True)
 
 
+def _tangent(x: Tensor, space: Tensor) -> Tensor:
+    """The tangent with these coordinates of space: a projection along time, which rounds least."""
+    return torch.cat((_dot(x[..., 1:], space) / x[..., :1], space), -1)
+
+
+def _from_frame(root: Tensor, x: Tensor, z: Tensor) -> Tensor:
+    """The tangent ``(0, z)`` of the origin ``(root, 0)``, carried to ``x``."""
+    space = x[..., 1:]
+    time = _dot(space, z) / root
+    return torch.cat((time, z + space * time / (root + x[..., :1])), -1)
+
+
+def _in_frame(root: Tensor, x: Tensor, u: Tensor) -> Tensor:
+    """:func:`_from_frame` undone, with digits that :func:`_on_frame` of ``J u`` would lose."""
+    return u[..., 1:] - x[..., 1:] * u[..., :1] / (root + x[..., :1])
+
+
+def _on_frame(root: Tensor, x: Tensor, c: Tensor) -> Tensor:
+    """Pairings of a covector with the frame: :func:`_from_frame` transposed."""
+    space = x[..., 1:]
+    return c[..., 1:] + space * (c[..., :1] + _dot(space, c[..., 1:]) / (root + x[..., :1])) / root
+
+
+def _boosted_to_origin(root: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Coordinates of space of ``y`` after the boost that takes ``x`` to the origin, in units of ``root``."""
+    x, y = x / root, y / root
+    (time, space), (time_y, space_y) = ((a[..., :1], a[..., 1:]) for a in (x, y))
+    near = space_y - space * (time_y - _dot(space, space_y) / (1 + time))
+    # near the origin that is well; elsewhere apart along and across the direction of x, where large terms cancel
+    close = _dot(space, space) < 1
+    size = torch.where(close, torch.ones_like(time), _dot(space, space)).sqrt()
+    direction = space / size
+    along = _dot(direction, space_y)
+    across = space_y - along * direction
+    ahead = along.clamp_min(0)
+    forward = ((ahead - size) * (ahead + size) - size**2 * _dot(across, across)) / (time * ahead + size * time_y)
+    radial = torch.where(along > 0, forward, time * along - size * time_y)
+    return torch.where(close, near, across + radial * direction)
+
+
 @register(geoopt.Lorentz)
 class LorentzGeometry(Geometry):
     r"""Points with :math:`\langle x, x\rangle_L = -k`, of curvature ``-1/k`` (Nickel and Kiela 2018).
@@ -30,50 +70,43 @@ class LorentzGeometry(Geometry):
 
     At distance ``d`` from the origin coordinates are of the size of ``t = cosh(d)``, and the Minkowski product of two
     of them rounds by ``t**2``: it leaves no digit beyond a distance of 8 in single precision, 18 in double, where a
-    squared norm may even be negative. So nothing here takes that product. Tangents are measured in the frame that is
-    carried from the origin (:meth:`from_coordinates`), which rounds by ``t``, as points themselves do, and lasts
-    twice as far.
+    squared norm may even be negative. So tangents are measured in the frame that is carried from the origin
+    (:meth:`from_coordinates`), which rounds by ``t``, as points themselves do, and lasts twice as far. What cannot is
+    :meth:`project`: orthogonal to the tangents are the long vectors, of which rounding makes some.
     """
 
     retraction_order = 2
     isometric = True
+
+    def _root(self, x: Tensor) -> Tensor:
+        return self.manifold.k.to(x.dtype).sqrt()  # geoopt's k may be of less precision than the points
+
+    def _length2(self, x: Tensor, u: Tensor) -> Tensor:
+        """Squared length of a tangent in units of ``sqrt(k)``, which an overridden inner product does not change."""
+        z = _in_frame(self._root(x), x, u) / self._root(x)
+        return _dot(z, z)
 
     def dimension(self, x: Tensor) -> int:
         return points_in(x, 1) * (x.shape[-1] - 1)
 
     # -- metric -------------------------------------------------------------------------------------------------
 
-    def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
-        # (0, z) carried from the origin (sqrt(k), 0)
-        root, space = self.manifold.k.sqrt(), x[..., 1:]
-        time = _dot(space, z) / root
-        return torch.cat((time, z + space * time / (root + x[..., :1])), -1)
-
-    def _coordinates(self, x: Tensor, u: Tensor) -> Tensor:
-        """Those of a tangent: :meth:`from_coordinates` undone, with digits that :meth:`to_coordinates` would lose."""
-        return u[..., 1:] - x[..., 1:] * u[..., :1] / (self.manifold.k.sqrt() + x[..., :1])
-
-    def to_coordinates(self, x: Tensor, c: Tensor) -> Tensor:
-        root, space = self.manifold.k.sqrt(), x[..., 1:]
-        return c[..., 1:] + space * (c[..., :1] + _dot(space, c[..., 1:]) / (root + x[..., :1])) / root
-
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        return _dot(self._coordinates(x, u), self._coordinates(x, v))
+        return _dot(_in_frame(self._root(x), x, u), _in_frame(self._root(x), x, v))
 
     def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
-        return self.from_coordinates(x, self.to_coordinates(x, g))
+        return _from_frame(self._root(x), x, _on_frame(self._root(x), x, g))
 
     def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
-        # J t but for a normal covector, which nothing tangent sees; of the size of t's norm and not of its numbers
-        z = self._coordinates(x, t)
-        return torch.cat((-_dot(x[..., 1:], z) / (self.manifold.k.sqrt() + x[..., :1]), z), -1)
+        # J t but for a normal covector, which no tangent sees; of the size of the norm of t and not of its numbers
+        z = _in_frame(self._root(x), x, t)
+        return torch.cat((-_dot(x[..., 1:], z) / (self._root(x) + x[..., :1]), z), -1)
 
     def project(self, x: Tensor, u: Tensor) -> Tensor:
-        return self.raise_index(x, _flip(u))
+        return _from_frame(self._root(x), x, _on_frame(self._root(x), x, _flip(u)))
 
-    def _tangent(self, x: Tensor, space: Tensor) -> Tensor:
-        """The tangent of which these are the coordinates of space; a projection along time, which rounds least."""
-        return torch.cat((_dot(x[..., 1:], space) / x[..., :1], space), -1)
+    def restore_tangent(self, x: Tensor, u: Tensor) -> Tensor:
+        return _tangent(x, u[..., 1:])
 
     # -- curves -------------------------------------------------------------------------------------------------
 
@@ -81,40 +114,32 @@ class LorentzGeometry(Geometry):
         return self.exponential(x, u)
 
     def exponential(self, x: Tensor, u: Tensor) -> Tensor:
-        angle2 = self.inner(x, u, u) / self.manifold.k
+        angle2 = self._length2(x, u)
         space = (cosh_sqrt(angle2) * x + sinhc_sqrt(angle2) * u)[..., 1:]
         # geoopt's projx squares a norm, which has no second derivative at the origin
         return torch.cat(((self.manifold.k + _dot(space, space)).sqrt(), space), -1)
 
-    def _seen_from(self, x: Tensor, y: Tensor) -> Tensor:
-        """Coordinates of space of ``y`` after the boost that takes ``x`` to the origin, in units of ``sqrt(k)``."""
-        x, y = x / self.manifold.k.sqrt(), y / self.manifold.k.sqrt()
-        (time, space), (time_y, space_y) = ((a[..., :1], a[..., 1:]) for a in (x, y))
-        near = space_y - space * (time_y - _dot(space, space_y) / (1 + time))
-        # near the origin that is well; elsewhere apart along and across the direction of x, where large terms cancel
-        close = _dot(space, space) < 1
-        size = torch.where(close, torch.ones_like(time), _dot(space, space)).sqrt()
-        direction = space / size
-        along = _dot(direction, space_y)
-        across = space_y - along * direction
-        ahead = along.clamp_min(0)
-        forward = ((ahead - size) * (ahead + size) - size**2 * _dot(across, across)) / (time * ahead + size * time_y)
-        radial = torch.where(along > 0, forward, time * along - size * time_y)
-        return torch.where(close, near, across + radial * direction)
-
     def logarithm(self, x: Tensor, y: Tensor) -> Tensor:
-        z = self._seen_from(x, y)
-        sine = _dot(z, z).sqrt()
-        ratio = torch.asinh(sine) / sine.clamp_min(torch.finfo(x.dtype).tiny)
-        ratio = torch.where(sine > 0, ratio, torch.ones_like(sine))
-        return self.from_coordinates(x, self.manifold.k.sqrt() * ratio * z)
+        root = self._root(x)
+        z = _boosted_to_origin(root, x, y)
+        square = _dot(z, z)
+        sine = torch.where(square > 0, square, torch.ones_like(square)).sqrt()
+        ratio = torch.where(square > 0, sine.asinh() / sine, torch.ones_like(square))
+        return _from_frame(root, x, root * ratio * z)
 
     def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
-        z = self._seen_from(x, y)
-        slope = _dot(z, self._coordinates(x, v)) / (1 + (1 + _dot(z, z)).sqrt()) / self.manifold.k.sqrt()
-        return self._tangent(y, (v + slope * (x + y))[..., 1:])
+        root = self._root(x)
+        z = _boosted_to_origin(root, x, y)
+        slope = _dot(z, _in_frame(root, x, v)) / (1 + (1 + _dot(z, z)).sqrt()) / root
+        return _tangent(y, (v + slope * (x + y))[..., 1:])
 
     # -- second order -------------------------------------------------------------------------------------------
 
+    def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
+        return _from_frame(self._root(x), x, z)
+
+    def to_coordinates(self, x: Tensor, c: Tensor) -> Tensor:
+        return _on_frame(self._root(x), x, c)
+
     def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
-        return self.inner(x, v, v) / self.manifold.k * x
+        return self._length2(x, v) * x

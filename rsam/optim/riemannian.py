@@ -11,6 +11,7 @@ from geoopt.optim.mixin import OptimMixin
 from torch import Tensor
 
 from rsam import geometry
+from rsam.geometry.lists import map_points
 from rsam.optim.names import named
 
 __all__ = ["RiemannianOptimizer"]
@@ -128,6 +129,6 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
         torch._foreach_copy_(params, geometry.project_points(params))
         for buffer in self._tangent_buffers:
             held = [p for p in params if p in self.state and buffer in self.state[p]]
-            vectors = geometry.project(held, [self.state[p][buffer] for p in held])
+            vectors = map_points("restore_tangent", held, [self.state[p][buffer] for p in held])
             for p, vector in zip(held, vectors, strict=True):
                 self.state[p][buffer] = vector

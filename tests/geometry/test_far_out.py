@@ -17,8 +17,8 @@ from torch import Tensor
 import rsam
 from rsam.geometry import geometry_of
 
-#: Some twenty operations, each of which rounds by t; vectors and steps have lengths about 1, which grow by e at most.
-ROUNDINGS = 64
+#: Some twenty operations, each of which rounds by t; vectors and steps have lengths about 1. The largest seen is 10.
+ROUNDINGS = 16
 #: Near, about where products lose their last digit (8 and 18), and well beyond.
 PLACES = [(torch.float32, d) for d in (0.0, 1e-3, 1.0, 4.0, 8.0, 12.0)] + [
     (torch.float64, d) for d in (4.0, 12.0, 18.0, 25.0)
@@ -93,7 +93,6 @@ class Scene:
 def test_that_products_of_tangents_are_those_near_the_origin(dtype, distance, k) -> None:
     scene = Scene(dtype, distance, k)
     assert ((scene.geometry.inner(scene.x, scene.u, scene.v) - scene.product).abs() <= scene.tolerance).all()
-    assert (scene.geometry.inner(scene.x, scene.u, scene.u) >= 0).all()  # of which Adam takes the root
 
 
 @each_k
@@ -130,13 +129,14 @@ def test_that_geoopt_s_squared_norms_are_positive_far_out() -> None:
     assert (geoopt.Lorentz().double().inner(scene.x, scene.u, scene.u) >= 0).all()
 
 
+@pytest.mark.parametrize("stabilize", [None, 1])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("ascends", [False, True])
-def test_that_single_precision_goes_as_far_as_it_is_sent(ascends, momentum) -> None:
+def test_that_single_precision_goes_as_far_as_it_is_sent(ascends, momentum, stabilize) -> None:
     # minus the distance from the origin: its gradient is the unit vector outwards, also after an ascent
     space = torch.tensor([0.3, -0.4])
     x = geoopt.ManifoldParameter(lifted(space, 1.0), manifold=geoopt.Lorentz())
-    options = {"lr": 0.1, "momentum": momentum}
+    options = {"lr": 0.1, "momentum": momentum, "stabilize": stabilize}
     if ascends:
         optimizer = rsam.RSAM([x], rsam.optim.RiemannianSGD, rho=0.05, **options)
     else:
@@ -148,16 +148,18 @@ def test_that_single_precision_goes_as_far_as_it_is_sent(ascends, momentum) -> N
         loss.backward()
         return loss
 
-    radius, speed = math.asinh(0.5), 0.0
+    radius, speed, steps = math.asinh(0.5), 0.0, 0
     while radius < 12:
         optimizer.step(closure)
+        steps += 1
         speed = momentum * speed + 1
         radius += 0.1 * speed
     found = x.detach()[1:]
     # the momentum rounds by t, which grows by so much a step that the last roundings outweigh all others
     assert found.norm().asinh().item() == pytest.approx(radius, abs=2 * torch.finfo(x.dtype).eps * math.cosh(radius))
-    # angles do not turn but by roundings of the direction, about one a step
-    torch.testing.assert_close(found / found.norm(), space / 0.5, rtol=0, atol=1e-4)
+    # angles do not turn but by roundings of the direction, a few a step
+    atol = 4 * steps * torch.finfo(x.dtype).eps
+    torch.testing.assert_close(found / found.norm(), space / 0.5, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("base", [rsam.optim.RiemannianAdam, rsam.optim.RiemannianSGD])

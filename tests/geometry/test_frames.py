@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rsam import geometry
 from rsam.geometry import geometry_of
+from rsam.testing import point_from_array
 from rsam.testing.places import ambient_dtype
 from tests.geometry.cases import MANIFOLDS, Make
 
@@ -101,6 +102,34 @@ def test_that_rademacher_coordinates_are_signs_and_others_refused() -> None:
     assert set(signs.tolist()) == {-1.0, 1.0} and pairs.shape == (3, 2)
     with pytest.raises(ValueError, match="'normal' or 'rademacher', got 'uniform'"):
         geometry.random_coordinates(points, distribution="uniform")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", ["inner", "egrad2rgrad", "proju"])
+def test_that_an_override_on_the_hyperboloid_changes_nothing_else(method) -> None:
+    class Doubled(geoopt.Lorentz):
+        """The hyperboloid with twice of one thing."""
+
+    setattr(Doubled, method, lambda self, *args, **kwargs: 2 * getattr(geoopt.Lorentz, method)(self, *args, **kwargs))
+    # single precision of the curvature is no reason to compute in it
+    ours, plain = geometry_of(Doubled(2.0)), geometry_of(geoopt.Lorentz(torch.tensor(2.0, dtype=torch.float64)))
+    x, c = point_from_array(plain.manifold, torch.randn(5, 3).double()), torch.randn(5, 3).double()
+    u = plain.project(x, c)
+    y = plain.exponential(x, u)
+    results = {
+        name: tuple(getattr(on, name)(*arguments) for on in (ours, plain))
+        for name, arguments in {
+            "inner": (x, u, u),
+            "raise_index": (x, c),
+            "project": (x, c),
+            "restore_tangent": (x, u),
+            "exponential": (x, u),
+            "logarithm": (x, y),
+            "carry": (x, y, u),
+        }.items()
+    }
+    changed = {"inner": {"inner"}, "egrad2rgrad": {"raise_index"}, "proju": {"project", "restore_tangent"}}[method]
+    for name, (found, expected) in results.items():
+        torch.testing.assert_close(found, (2 if name in changed else 1) * expected, rtol=1e-12, atol=1e-12)
 
 
 def test_that_an_overridden_projection_decides_the_frame() -> None:
