@@ -6,7 +6,7 @@ import importlib
 from typing import Any
 
 from rsam import geometry, losses, nn, optim
-from rsam.geometry.lists import NotFinite
+from rsam.errors import NotFinite
 from rsam.optim import RSAM
 
 __all__ = ["RSAM", "NotFinite", "geometry", "losses", "nn", "optim"]

@@ -16,7 +16,8 @@ from rsam import geometry
 from rsam.curvature.reduction import Reduction
 from rsam.derivatives import check_graph, differentiable, explain, no_trace
 from rsam.derivatives.no_trace import seed_random_state
-from rsam.geometry.lists import NotFinite, all_finite
+from rsam.errors import NotFinite
+from rsam.geometry.lists import all_finite
 
 __all__ = ["Data", "Risk", "accumulators"]
 

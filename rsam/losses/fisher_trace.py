@@ -10,7 +10,8 @@ from torch import Tensor
 
 from rsam import geometry
 from rsam.derivatives.likelihood import Likelihood, hessian_root
-from rsam.geometry.lists import NotFinite, all_finite
+from rsam.errors import NotFinite
+from rsam.geometry.lists import all_finite
 from rsam.losses.differences import add, forward_difference
 from rsam.losses.evaluation import Evaluations, full_precision, step_length
 from rsam.losses.injected import inject

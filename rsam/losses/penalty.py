@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from rsam import geometry
 from rsam.derivatives import check_graph, differentiable, explain, no_trace
 from rsam.derivatives.diagnosis import NoHigherDerivative
-from rsam.geometry.lists import NotFinite, all_finite
+from rsam.errors import NotFinite
+from rsam.geometry.lists import all_finite
 from rsam.losses.differences import add
 from rsam.losses.evaluation import Evaluations, full_precision
 from rsam.losses.injected import inject

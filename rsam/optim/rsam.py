@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from rsam import geometry
+from rsam.errors import NotFinite
 from rsam.geometry import UnsupportedOperation
-from rsam.geometry.lists import NotFinite, all_finite
+from rsam.geometry.lists import all_finite
 from rsam.optim.checks import (
     check_base,
     check_group,
@@ -80,7 +81,8 @@ class RSAM(WrappingOptimizer):
     ascent : {"retraction", "exponential"}
         The curve along which the weights are perturbed.
     nonfinite : {"raise", "skip"}
-        What to do about a gradient that is not finite, in either pass: the weights stay as they were in both cases.
+        What to do about a gradient that is not finite, in either pass: raise :exc:`rsam.NotFinite`, or skip the step.
+        The weights stay as they were in both cases.
     **base_kwargs
         Arguments of the base optimizer.
 

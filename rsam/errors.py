@@ -1,0 +1,13 @@
+"""What steps, curvature and penalties raise alike."""
+
+from __future__ import annotations
+
+__all__ = ["NotFinite"]
+
+
+class NotFinite(RuntimeError):
+    """A loss, a gradient or a product with the Hessian is not finite, or the norm of a gradient overflows.
+
+    A training loop that would rather go on or end early catches this and nothing else: the weights are as they were
+    before the step or the measurement.
+    """
