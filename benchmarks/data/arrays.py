@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import zipfile
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -41,5 +41,6 @@ def read_arrays(path: Path, names: Iterable[str], cure: str) -> dict[str, np.nda
     try:
         with np.load(path) as file:
             return {name: file[name] for name in names}
-    except (OSError, EOFError, KeyError, ValueError, zlib.error, zipfile.BadZipFile) as error:
+    # of which RuntimeError and TypeError where the damage reads as encryption, or as no archive but one array
+    except (OSError, EOFError, KeyError, ValueError, TypeError, RuntimeError, zlib.error, BadZipFile) as error:
         raise DatasetError(f"{path} is damaged ({error}); {cure}") from error

@@ -53,7 +53,7 @@ def load_image_folder(name: str) -> Dataset:
 
 
 def _read(folder: Path) -> tuple[Tensor, Tensor, list[str]]:
-    from torchvision.datasets import ImageFolder  # here, since it is slow to import and each worker would
+    from torchvision.datasets import ImageFolder  # here: slow to import, and most workers need none of it
     from torchvision.transforms import v2
 
     transform = v2.Compose([v2.PILToTensor(), v2.Resize(SIDE), v2.CenterCrop(SIDE)])

@@ -69,7 +69,7 @@ class CifarResNet(nn.Module):
 
 def resnet18(shape: Shape, classes: int) -> nn.Module:
     """torchvision's ResNet-18; on images smaller than 64 by 64 with a first convolution of 3 by 3 and no pooling."""
-    import torchvision  # here, since it is slow to import and each worker would
+    import torchvision  # here: slow to import, and most workers need none of it
 
     network = torchvision.models.resnet18(num_classes=classes)
     if min(shape[1:]) < 64:

@@ -149,7 +149,7 @@ def _steps(optimizer: torch.optim.Optimizer, closure: Callable[[], Tensor]) -> b
     """Take a step; whether it could be taken, or loss or gradient were not finite."""
     try:
         optimizer.step(closure)  # type: ignore[arg-type]  # torch's annotation wants a float
-    except (rsam.NotFinite, torch.linalg.LinAlgError):  # type: ignore[attr-defined]  # matrices with infinite numbers
+    except (rsam.NotFinite, torch.linalg.LinAlgError):  # type: ignore[attr-defined]  # matrices that are not finite or singular
         return False
     return True
 
@@ -170,7 +170,7 @@ def gradient_closure(
         optimizer.zero_grad()
         value = objective(loss)
         if not torch.isfinite(value):
-            raise rsam.NotFinite("the loss")
+            raise rsam.NotFinite("the loss is not finite")
         value.backward()
         return value
 

@@ -130,7 +130,7 @@ def _step(model: nn.Module, optimizer: Any, loss: nn.Module, batch: Batch) -> fl
         optimizer.zero_grad()
         value = loss(model(batch[0]), batch[1])
         if not torch.isfinite(value):
-            raise rsam.NotFinite("the loss")
+            raise rsam.NotFinite("the loss is not finite")
         value.backward()
         return value
 

@@ -83,7 +83,7 @@ def test_that_a_missing_or_damaged_file_is_named(fresh, monkeypatch, tmp_path, d
         load_emg()
 
 
-@pytest.mark.parametrize("damage", ["empty", "broken stream", "other shape", "other length"])
+@pytest.mark.parametrize("damage", ["empty", "broken stream", "other shape", "other length", "encrypted", "one array"])
 def test_that_rarer_damage_is_named_too(fresh, monkeypatch, tmp_path, damage) -> None:
     path = tmp_path / "mine.npz"
     with np.load(emg.PATH) as file:
@@ -96,6 +96,13 @@ def test_that_rarer_damage_is_named_too(fresh, monkeypatch, tmp_path, damage) ->
         start = 30 + int.from_bytes(content[26:28], "little") + int.from_bytes(content[28:30], "little")
         content[start] = 0xFF  # a block of a kind that deflate does not have
         path.write_bytes(content)
+    elif damage == "encrypted":
+        content = bytearray(emg.PATH.read_bytes())
+        content[content.index(b"PK\x01\x02") + 8] |= 1  # as the directory says of the first member
+        path.write_bytes(content)
+    elif damage == "one array":
+        with path.open("wb") as file:
+            np.save(file, arrays["signs"])
     elif damage == "other shape":
         np.savez(path, **{**arrays, "covariances": arrays["covariances"][:, :-1]})
     else:

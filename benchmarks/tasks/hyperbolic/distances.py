@@ -33,15 +33,15 @@ def hyperboloid_distance(x: Tensor, y: Tensor, k: Tensor) -> Tensor:
     k : Tensor
         Of the manifold.
     """
-    (radius_x, x), (radius_y, y) = _polar(x, k), _polar(y, k)
-    return _distance(radius_x, radius_y, (x - y).square().sum(-1), k)
+    (radius_x, direction_x), (radius_y, direction_y) = _polar(x, k), _polar(y, k)
+    return _distance(radius_x, radius_y, (direction_x - direction_y).square().sum(-1), k)
 
 
 def hyperboloid_distances(x: Tensor, y: Tensor, k: Tensor) -> Tensor:
-    """The same of each of ``x`` to each of ``y``, in the memory of the result."""
-    (radius_x, x), (radius_y, y) = _polar(x, k), _polar(y, k)
+    """The same of ``n`` points to each of ``m``, shape ``(n, m)``, in the memory of the result."""
+    (radius_x, direction_x), (radius_y, direction_y) = _polar(x, k), _polar(y, k)
     # the default is a product of matrices, whose difference has no digits for near directions
-    gaps = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+    gaps = torch.cdist(direction_x, direction_y, compute_mode="donot_use_mm_for_euclid_dist")
     return _distance(radius_x[:, None], radius_y, gaps.square(), k)
 
 
@@ -54,4 +54,6 @@ def _polar(x: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
 
 def _distance(radius_x: Tensor, radius_y: Tensor, gap2: Tensor, k: Tensor) -> Tensor:
     half = ((radius_x - radius_y) / 2).sinh().square() + radius_x.sinh() * radius_y.sinh() * gap2 / 4
-    return 2 * k.sqrt() * half.sqrt().asinh()
+    # the root has no derivative at 0, where points are the same
+    apart = half > 0
+    return 2 * k.sqrt() * torch.where(apart, torch.where(apart, half, torch.ones_like(half)).sqrt().asinh(), half)
