@@ -16,17 +16,28 @@ ALIKE = {
 APART = [name for name in manifold_points() if name not in ALIKE]
 
 
-# in parts, which can run beside each other
+# in parts, which can run beside each other; the longest without the ascent, of which nothing remains in the weights
 @pytest.mark.parametrize(
-    ("names", "steps"),
-    [(APART[::2], 10_000), (APART[1::2], 10_000), (sorted(ALIKE), 1000)],
-    ids=["retractions", "other retractions", "manifolds with the same"],
+    ("names", "steps", "ascends"),
+    [
+        (APART[::2], 10_000, False),
+        (APART[1::2], 10_000, False),
+        (APART[::2], 1000, True),
+        (APART[1::2], 1000, True),
+        (sorted(ALIKE), 1000, True),
+    ],
+    ids=["retractions", "other retractions", "ascents", "other ascents", "manifolds with the same"],
 )
-def test_long_runs_in_float32_stay_on_every_manifold(names, steps) -> None:
+def test_long_runs_in_float32_stay_on_every_manifold(names, steps, ascends) -> None:
     points = {name: p for name, p in manifold_points(torch.float32).items() if name in names}
     assert len(points) == len(names)
     params = list(points.values())
-    opt, loss = rsam.RSAM(params, lr=1e-3, momentum=0.9, rho=0.1 * len(params) ** 0.5), robust(params)
+    options = {"lr": 1e-3, "momentum": 0.9}
+    if ascends:
+        opt = rsam.RSAM(params, rho=0.1 * len(params) ** 0.5, **options)
+    else:
+        opt = rsam.optim.RiemannianSGD(params, **options)
+    loss = robust(params)
     generator = torch.Generator().manual_seed(0)
     noise = [torch.zeros_like(p) for p in params]
 
