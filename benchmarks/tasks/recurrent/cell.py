@@ -47,9 +47,9 @@ class OrthogonalRNN(nn.Module):
         driven = self.input(x)
         state = driven.new_zeros(len(x), self.bias.shape[0])
         states = []
-        for step in range(x.shape[1]):
-            state = driven[:, step] + state @ self.recurrent.mT
-            state = state.sign() * (state.abs() + self.bias).relu()
+        for drive in driven.unbind(1):  # indexing would fill a gradient of all steps for each
+            state = drive + state @ self.recurrent.mT
+            state = state.detach().sign() * (state.abs() + self.bias).relu()
             states.append(state)
         outputs = self.output(torch.stack(states[-self.last :], 1)).mT
         return outputs.squeeze(2) if self.last == 1 else outputs
