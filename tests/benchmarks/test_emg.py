@@ -79,7 +79,8 @@ def test_that_a_missing_or_damaged_file_is_named(fresh, monkeypatch, tmp_path, d
     elif damage == "other arrays":
         np.savez(path, covariances=np.zeros((1, 36)))
     monkeypatch.setattr(emg, "PATH", path)
-    with pytest.raises(DatasetError, match=r"mine\.npz is (missing|damaged).*git checkout -- .*mine\.npz"):
+    what = "missing; " if damage == "gone" else r"damaged \(.+\); "
+    with pytest.raises(DatasetError, match=rf"mine\.npz is {what}restore it with `git checkout -- .*mine\.npz"):
         load_emg()
 
 
