@@ -33,27 +33,27 @@ def hyperboloid_distance(x: Tensor, y: Tensor, k: Tensor) -> Tensor:
     k : Tensor
         Of the manifold.
     """
-    (radius_x, direction_x), (radius_y, direction_y) = _polar(x, k), _polar(y, k)
-    return _distance(radius_x, radius_y, (direction_x - direction_y).square().sum(-1), k)
+    (size_x, direction_x), (size_y, direction_y) = _polar(x, k), _polar(y, k)
+    return _distance(size_x, size_y, (direction_x - direction_y).square().sum(-1), k)
 
 
 def hyperboloid_distances(x: Tensor, y: Tensor, k: Tensor) -> Tensor:
     """The same of ``n`` points to each of ``m``, shape ``(n, m)``, in the memory of the result."""
-    (radius_x, direction_x), (radius_y, direction_y) = _polar(x, k), _polar(y, k)
+    (size_x, direction_x), (size_y, direction_y) = _polar(x, k), _polar(y, k)
     # the default is a product of matrices, whose difference has no digits for near directions
     gaps = torch.cdist(direction_x, direction_y, compute_mode="donot_use_mm_for_euclid_dist")
-    return _distance(radius_x[:, None], radius_y, gaps.square(), k)
+    return _distance(size_x[:, None], size_y, gaps.square(), k)
 
 
 def _polar(x: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-    """Distance from the origin, in units of ``sqrt(k)``, and direction."""
+    """Hyperbolic sine of the distance from the origin, in units of ``sqrt(k)``, and direction."""
     space = x[..., 1:] / k.sqrt()
     size = space.norm(dim=-1).clamp_min(torch.finfo(x.dtype).tiny)
-    return size.asinh(), space / size[..., None]
+    return size, space / size[..., None]
 
 
-def _distance(radius_x: Tensor, radius_y: Tensor, gap2: Tensor, k: Tensor) -> Tensor:
-    half = ((radius_x - radius_y) / 2).sinh().square() + radius_x.sinh() * radius_y.sinh() * gap2 / 4
+def _distance(size_x: Tensor, size_y: Tensor, gap2: Tensor, k: Tensor) -> Tensor:
+    half = ((size_x.asinh() - size_y.asinh()) / 2).sinh().square() + size_x * size_y * gap2 / 4
     # the root has no derivative at 0, where points are the same
     apart = half > 0
     return 2 * k.sqrt() * torch.where(apart, torch.where(apart, half, torch.ones_like(half)).sqrt().asinh(), half)
