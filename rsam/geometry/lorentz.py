@@ -44,14 +44,20 @@ def _on_frame(root: Tensor, x: Tensor, c: Tensor) -> Tensor:
     return c[..., 1:] + space * (c[..., :1] + _dot(space, c[..., 1:]) / (root + x[..., :1])) / root
 
 
+def _raised(root: Tensor, x: Tensor, c: Tensor) -> Tensor:
+    """The tangent that represents a covector; of ``J u``, the orthogonal projection of ``u``."""
+    return _from_frame(root, x, _on_frame(root, x, c))
+
+
 def _boosted_to_origin(root: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Coordinates of space of ``y`` after the boost that takes ``x`` to the origin, in units of ``root``."""
     x, y = x / root, y / root
     (time, space), (time_y, space_y) = ((a[..., :1], a[..., 1:]) for a in (x, y))
     near = space_y - space * (time_y - _dot(space, space_y) / (1 + time))
     # near the origin that is well; elsewhere apart along and across the direction of x, where large terms cancel
-    close = _dot(space, space) < 1
-    size = torch.where(close, torch.ones_like(time), _dot(space, space)).sqrt()
+    square = _dot(space, space)
+    close = square < 1
+    size = torch.where(close, torch.ones_like(square), square).sqrt()
     direction = space / size
     along = _dot(direction, space_y)
     across = space_y - along * direction
@@ -83,7 +89,8 @@ class LorentzGeometry(Geometry):
 
     def _length2(self, x: Tensor, u: Tensor) -> Tensor:
         """Squared length of a tangent in units of ``sqrt(k)``, which an overridden inner product does not change."""
-        z = _in_frame(self._root(x), x, u) / self._root(x)
+        root = self._root(x)
+        z = _in_frame(root, x, u) / root
         return _dot(z, z)
 
     def dimension(self, x: Tensor) -> int:
@@ -92,18 +99,20 @@ class LorentzGeometry(Geometry):
     # -- metric -------------------------------------------------------------------------------------------------
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        return _dot(_in_frame(self._root(x), x, u), _in_frame(self._root(x), x, v))
+        root = self._root(x)
+        return _dot(_in_frame(root, x, u), _in_frame(root, x, v))
 
     def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
-        return _from_frame(self._root(x), x, _on_frame(self._root(x), x, g))
+        return _raised(self._root(x), x, g)
 
     def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
         # J t but for a normal covector, which no tangent sees; of the size of the norm of t and not of its numbers
-        z = _in_frame(self._root(x), x, t)
-        return torch.cat((-_dot(x[..., 1:], z) / (self._root(x) + x[..., :1]), z), -1)
+        root = self._root(x)
+        z = _in_frame(root, x, t)
+        return torch.cat((-_dot(x[..., 1:], z) / (root + x[..., :1]), z), -1)
 
     def project(self, x: Tensor, u: Tensor) -> Tensor:
-        return _from_frame(self._root(x), x, _on_frame(self._root(x), x, _flip(u)))
+        return _raised(self._root(x), x, _flip(u))
 
     def restore_tangent(self, x: Tensor, u: Tensor) -> Tensor:
         return _tangent(x, u[..., 1:])

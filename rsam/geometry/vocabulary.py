@@ -135,6 +135,11 @@ def project(points: Tensors, us: Tensors, *, manifolds: Manifolds = None) -> lis
     return map_points("project", points, us, manifolds=manifolds)
 
 
+def restore_tangents(points: Tensors, us: Tensors, *, manifolds: Manifolds = None) -> list[Tensor]:
+    """Tangents that vectors (stored momenta, say) were before they were rounded. Errors as for :func:`raise_index`."""
+    return map_points("restore_tangent", points, us, manifolds=manifolds)
+
+
 def project_points(points: Tensors, *, manifolds: Manifolds = None) -> list[Tensor]:
     """Nearby points on the manifolds for ambient tensors. Errors as for :func:`raise_index`."""
     return map_points("project_point", points, manifolds=manifolds)

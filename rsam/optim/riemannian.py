@@ -11,7 +11,6 @@ from geoopt.optim.mixin import OptimMixin
 from torch import Tensor
 
 from rsam import geometry
-from rsam.geometry.lists import map_points
 from rsam.optim.names import named
 
 __all__ = ["RiemannianOptimizer"]
@@ -129,6 +128,6 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
         torch._foreach_copy_(params, geometry.project_points(params))
         for buffer in self._tangent_buffers:
             held = [p for p in params if p in self.state and buffer in self.state[p]]
-            vectors = map_points("restore_tangent", held, [self.state[p][buffer] for p in held])
+            vectors = geometry.restore_tangents(held, [self.state[p][buffer] for p in held])
             for p, vector in zip(held, vectors, strict=True):
                 self.state[p][buffer] = vector
