@@ -14,12 +14,13 @@ import rsam
 ROOT = Path(rsam.__file__).parent
 # what each part may import
 MAY_IMPORT = {
+    "errors": set(),
     "geometry": set(),
     "derivatives": set(),
-    "optim": {"geometry"},
+    "optim": {"errors", "geometry"},
     "nn": {"geometry", "optim"},
-    "curvature": {"geometry", "derivatives"},
-    "losses": {"geometry", "derivatives"},
+    "curvature": {"errors", "geometry", "derivatives"},
+    "losses": {"errors", "geometry", "derivatives"},
     "testing": {"geometry"},
 }
 
