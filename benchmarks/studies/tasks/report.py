@@ -25,20 +25,20 @@ __all__ = ["report"]
 _LEGEND = """\
 Mean ± half the 95 % interval (Student's) over the seeds, not corrected for the number of such intervals. *better than
 base*: how much better the first score is than that of the same base optimizer without the ascent, paired by seed,
-whether it is to be large or small; a network that diverged has the score of one that has learnt nothing. *(4 of 5)*:
-the others are unknown, or not positive where they are curvature.
+whether large or small scores are good; a network that diverged has the score of one that has learnt nothing.
+*(4 of 5)*: the others are unknown or, of curvature, not positive.
 Curvature is that of the training loss after training, on a part of the training data and in the metric of the
 manifolds: geometric means over the seeds. Where units have kinks (ReLU) it is the curvature between them.
-*at the edge*: chosen at an end of its grid. *off the manifold*: the largest violation of the equation that defines the
-manifold, over the seeds that did not diverge, at the end of training, as a part of what is tolerated."""
+*at the edge*: chosen at an end of its grid. *off the manifold*: by how much the equation that defines the manifold is
+violated at the end of training, as a part of the tolerance; the largest over the seeds that did not diverge."""
 _BY_CASE = """\
-How much better, case by case and by other scores too, with 95 % intervals over the seeds that are not corrected for
-their number: they show where the means over cases come from, and conclude nothing. Of
-curvature: how often it halved."""
+How much better, by case and by other scores too, with 95 % intervals over the seeds that are not corrected for their
+number: they show where the means over cases come from, and decide nothing. Curvature is compared in log₂: 1 means that
+the first method has half the curvature of the second."""
 _TUNED = """\
-A base was tuned over its momentum (or beta 1), an ascent over rho at 0.9, so that a difference holds that choice too:
-where a base does best at another momentum, that counts against the ascent. Not so where the base has the *settings of
-RSAM*, its learning rate and 0.9; but that learning rate was chosen together with rho, which counts for the ascent."""
+A base was tuned over its momentum (or beta 1), an ascent over rho at a momentum of 0.9. So where a base does best at
+another momentum, that counts against the ascent. It does not where the base has the *settings of RSAM*, its learning
+rate and 0.9; but that learning rate was chosen together with rho, which counts for the ascent."""
 
 
 def report(
@@ -103,8 +103,8 @@ def _introduction(cases: Sequence[Sequence[Entry]], protocol: Protocol) -> str:
         else "Settings were not tuned. "
     )
     return (
-        f"{chosen}Methods of a seed share initial weights, data, batches and negative samples. An ascent costs a "
-        "second gradient evaluation a step; the bases are also trained for twice the epochs, tuned anew for that. "
+        f"{chosen}At a seed all methods share initial weights, data, batches and negative samples. An ascent costs a "
+        "second gradient evaluation per step, so the bases are also trained for twice the epochs, tuned anew for that. "
         f"torch {', '.join(sorted({row.torch_version for row in rows}))}, "
         f"{', '.join(sorted({row.device for row in rows}))}; "
         f"at most {max(row.megabytes for row in rows):.0f} MB a process."

@@ -147,9 +147,9 @@ def on_manifold(results: Results[Outcome]) -> str:
     rows = results.columns("violation", "diverged", "run")
     found = [violation for violation, diverged, _ in rows if not diverged]
     off = sum(violation > 1 for violation in found)
-    kept = f"**{off} left their manifolds**" if off else "All that did not diverge stayed on their manifolds"
+    kept = f"**{off} left their manifolds**" if off else "All that did not diverge ended on their manifolds"
     said = (
-        f"{kept}: the largest violation at the end of one is {max(found, default=math.nan):.2g} of what is tolerated "
+        f"{kept}: the largest violation is {max(found, default=math.nan):.2g} of the tolerance "
         f"({TOLERANCE[torch.float32]:g} in single precision, {TOLERANCE[torch.float64]:g} in double)."
     )
     lost = [(violation > 1, run["method"]) for violation, diverged, run in rows if diverged]

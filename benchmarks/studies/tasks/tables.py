@@ -39,14 +39,15 @@ KINDS = (
     (("rsam", "projected_sam"), ("rsam_adam", "projected_sam_adam")),
 )
 RULE = """\
-For each group of cases and each seed, the mean over the cases of how much better the first method scores than the
-second (of errors: their decrease), in the unit that stands with the group: points of accuracy or of mean average
-precision (MAP), or powers of ten of an error. There are four questions: what an ascent is worth at equal epochs, at
-equal gradient evaluations, alone (the base at the same settings), and whether its geometry matters. Student's interval
-over the seeds is simultaneous (Bonferroni, 95 %), and p corrected, for all lines that ask the same question; nothing is
-corrected for there being four. *Better* if the interval is above 0, *worse* if below, *undecided* otherwise. A network
-that diverged has the score of one that has learnt nothing. The rule was written before the runs, but for the third
-question: it was added once the SPD network was done, before any final trial of the hyperbolic and recurrent ones."""
+There are four questions: what an ascent is worth at equal epochs, at equal gradient evaluations, and by itself (the
+base at the same settings), and whether its geometry matters. For each group of cases and each seed, take the mean over
+the cases of how much better the first method scores than the second (of errors: their decrease), in the unit given with
+the group: points of accuracy or of mean average precision (MAP), or powers of ten of an error. From these means comes
+Student's 95 % interval over the seeds, simultaneous (Bonferroni) over all lines that answer the same question, with p
+corrected likewise; nothing is corrected for there being four questions. It is *better* if the interval lies above 0,
+*worse* if below, and *undecided* otherwise. A network that diverged has the score of one that has learnt nothing. The
+rule was written before the runs, except for the third question, which was added when the results of the SPD network
+were known and before any final trial of the hyperbolic and recurrent ones."""
 
 
 def values(entry: Entry, score: str = "") -> list[float]:
