@@ -6,7 +6,7 @@ import os
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,15 +16,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-import rsam
 from benchmarks.data import Dataset, hold_out_validation, load, with_label_noise
 from benchmarks.data.augmentation import shift_and_mirror
 from benchmarks.methods import METHODS
-from benchmarks.methods.method import Objective, plain_loss
 from benchmarks.models import MODELS
 from benchmarks.runs.configuration import Run
 from benchmarks.runs.measurement import measure
 from benchmarks.runs.results import Row
+from benchmarks.runs.steps import gradient_closure, take_step
 
 VALIDATION_FRACTION = 0.2
 # torch's random state and number of threads are the process's: a worker with several threads trains in one at a time
@@ -112,7 +111,7 @@ def _train(run: Run) -> tuple[Row, nn.Module]:
             images = shift_and_mirror(images, augmentation) if run.augment else images
             closure = gradient_closure(model, optimizer, images, data.train_labels[batch], objective)
             before = time.perf_counter()
-            diverged = not _steps(optimizer, closure)
+            diverged = take_step(optimizer, closure) is None
             times.append(time.perf_counter() - before)
             if diverged:
                 break
@@ -143,38 +142,6 @@ def _train(run: Run) -> tuple[Row, nn.Module]:
         torch_version=torch.__version__,
     )
     return row, model
-
-
-def _steps(optimizer: torch.optim.Optimizer, closure: Callable[[], Tensor]) -> bool:
-    """Take a step; whether it could be taken, or loss or gradient were not finite."""
-    try:
-        optimizer.step(closure)  # type: ignore[arg-type]  # torch's annotation wants a float
-    except (rsam.NotFinite, torch.linalg.LinAlgError):  # type: ignore[attr-defined]  # matrices that are not finite or singular
-        return False
-    return True
-
-
-def gradient_closure(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    images: Tensor,
-    labels: Tensor,
-    objective: Objective = plain_loss,
-) -> Callable[[], Tensor]:
-    """Gradients and loss on a batch, as a closure for ``optimizer.step``: methods differ in how often they call it."""
-
-    def loss() -> Tensor:
-        return cross_entropy(model(images), labels)
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = objective(loss)
-        if not torch.isfinite(value):
-            raise rsam.NotFinite("the loss is not finite")
-        value.backward()
-        return value
-
-    return closure
 
 
 @torch.no_grad()

@@ -12,13 +12,13 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 import rsam
+from benchmarks.runs.steps import gradient_closure, take_step
 from benchmarks.runs.training import one_thread
 from benchmarks.tasks.methods import METHODS
 from benchmarks.tasks.places import worst_violation
-from benchmarks.tasks.problem import Batch, Problem
+from benchmarks.tasks.problem import Problem
 from benchmarks.tasks.trial import Outcome, Trial
 
 __all__ = ["alone", "attempt", "prepare", "train"]
@@ -88,8 +88,9 @@ def train(trial: Trial, problem: Problem, began: float) -> Outcome:
         for i, batch in enumerate(problem.batches(epoch)):
             for group in optimizer.param_groups:
                 group["lr"] = trial.lr * problem.schedule((epoch + i / problem.steps) / trial.epochs)
+            closure = gradient_closure(model, optimizer, *batch, loss=problem.loss)
             before = time.perf_counter()
-            loss = _step(model, optimizer, problem.loss, batch)
+            loss = take_step(optimizer, closure)
             times.append(time.perf_counter() - before)
             if loss is None:
                 diverged = True
@@ -121,23 +122,6 @@ def train(trial: Trial, problem: Problem, began: float) -> Outcome:
         device=torch.cuda.get_device_name() if first.is_cuda else "cpu",
         torch_version=torch.__version__,
     )
-
-
-def _step(model: nn.Module, optimizer: Any, loss: nn.Module, batch: Batch) -> float | None:
-    """Take a step; its loss, or None where loss or gradient were not finite."""
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = loss(model(batch[0]), batch[1])
-        if not torch.isfinite(value):
-            raise rsam.NotFinite("the loss is not finite")
-        value.backward()
-        return value
-
-    try:
-        return float(optimizer.step(closure).detach())
-    except (rsam.NotFinite, torch.linalg.LinAlgError):  # type: ignore[attr-defined]  # matrices singular to rounding
-        return None
 
 
 def _curvature(problem: Problem, seed: int) -> dict[str, float]:

@@ -13,7 +13,8 @@ from torch.nn.functional import cross_entropy
 
 import rsam
 from benchmarks.methods.ambient import AmbientSAM
-from benchmarks.runs.training import gradient_closure, prepare
+from benchmarks.runs.steps import gradient_closure
+from benchmarks.runs.training import prepare
 from tests.benchmarks.training_steps import EXACT, RUN, Bowl, run_of, steps
 
 

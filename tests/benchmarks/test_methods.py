@@ -11,7 +11,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from benchmarks.methods import METHODS
 from benchmarks.models import MODELS
-from benchmarks.runs.training import gradient_closure, prepare
+from benchmarks.runs.steps import gradient_closure
+from benchmarks.runs.training import prepare
 from tests.benchmarks.training_steps import EXACT, RUN, Bowl, run_of, steps
 
 

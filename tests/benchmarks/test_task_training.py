@@ -158,11 +158,11 @@ def test_that_other_errors_are_raised(said) -> None:
 def test_that_the_learning_rate_follows_the_schedule(monkeypatch) -> None:
     rates = []
 
-    def step(model, optimizer, loss, batch) -> float:
+    def step(optimizer, closure) -> float:
         rates.append(optimizer.param_groups[0]["lr"])
         return 0.0
 
-    monkeypatch.setattr(training, "_step", step)
+    monkeypatch.setattr(training, "take_step", step)
     train(TRIAL, problem_of(nn.MSELoss(), lambda progress: 1 - progress), 0.0)
     assert rates == pytest.approx([0.01 * (1 - i / 12) for i in range(12)])
 

@@ -14,7 +14,8 @@ from benchmarks.methods import METHODS
 from benchmarks.runs import training
 from benchmarks.runs.configuration import Run
 from benchmarks.runs.measurement import MEASURES
-from benchmarks.runs.training import evaluate, gradient_closure, prepare, train, train_model
+from benchmarks.runs.steps import gradient_closure
+from benchmarks.runs.training import evaluate, prepare, train, train_model
 
 # four steps
 TINY = Run("sgd", seed=0, lr=0.05, epochs=1, batch_size=500)

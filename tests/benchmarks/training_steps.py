@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from benchmarks.methods import METHODS
 from benchmarks.runs.configuration import Run
-from benchmarks.runs.training import gradient_closure, prepare
+from benchmarks.runs.steps import gradient_closure
+from benchmarks.runs.training import prepare
 
 RUN = Run("", 0, lr=0.05, dataset="digits", model="tiny_cnn", label_noise=0.0)
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from benchmarks.report.table import markdown_table
 from benchmarks.runs.configuration import Run
-from benchmarks.runs.training import gradient_closure, prepare
+from benchmarks.runs.steps import gradient_closure
+from benchmarks.runs.training import prepare
 from benchmarks.studies.overhead.timing import Times, interleaved, milliseconds
 
 __all__ = ["contenders", "report", "step_ratio"]

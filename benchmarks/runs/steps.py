@@ -1,0 +1,49 @@
+"""One step of training on a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import rsam
+from benchmarks.methods.method import Objective, plain_loss
+
+__all__ = ["gradient_closure", "take_step"]
+
+
+def gradient_closure(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    inputs: Tensor,
+    targets: Tensor,
+    objective: Objective = plain_loss,
+    loss: Callable[[Any, Tensor], Tensor] = cross_entropy,
+) -> Callable[[], Tensor]:
+    """Gradients and loss on a batch, as a closure for ``optimizer.step``: methods differ in how often they call it."""
+
+    def loss_of_batch() -> Tensor:
+        return loss(model(inputs), targets)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = objective(loss_of_batch)
+        if not torch.isfinite(value):
+            raise rsam.NotFinite("the loss is not finite")
+        value.backward()
+        return value
+
+    return closure
+
+
+def take_step(optimizer: torch.optim.Optimizer, closure: Callable[[], Tensor]) -> float | None:
+    """Take a step; the loss before it, or None if no step could be taken, since loss or gradient were not finite."""
+    try:
+        loss: Any = optimizer.step(closure)  # type: ignore[arg-type]  # torch's annotation wants a float
+    # matrices that are not finite, or singular to rounding
+    except (rsam.NotFinite, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
+        return None
+    return float(loss.detach())
