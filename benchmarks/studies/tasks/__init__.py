@@ -36,7 +36,7 @@ HYPERBOLIC_NOUNS = TasksStudy(
 )
 RECURRENT = TasksStudy(
     name="recurrent",
-    summary="orthogonal recurrent networks: copying, adding, images row by row, 10 seeds; 3 hours on 2 cores",
+    summary="orthogonal recurrent networks: copying, adding, images row by row, 10 seeds; 4 hours on 2 cores",
     title="Riemannian SAM on orthogonal recurrent networks",
     cases=cases.RECURRENT,
     little=_named(cases.RECURRENT, "copying-canonical", "adding-stiefel", "rows-stiefel"),
