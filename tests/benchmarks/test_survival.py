@@ -21,7 +21,8 @@ from benchmarks.studies.optimizers.cases import Case
 #: An undisturbed study serves all tests: one process is to run them.
 pytestmark = pytest.mark.xdist_group("survival")
 ROOT = Path(__file__).parents[2]
-METHODS = ("sgd", "sam", "gradient_norm", "rsam_stiefel")
+#: All that the claims are about, which the report judges.
+METHODS = ("sgd", "sam", "gradient_norm", "hessian_trace", "rsam", "rsam_stiefel")
 STUDY = OptimizersStudy(
     name="survival",
     summary="",
