@@ -19,15 +19,17 @@ def _eye(x: Tensor, n: int) -> Tensor:
     return torch.eye(n, dtype=x.dtype, device=x.device)
 
 
-def _polish(y: Tensor) -> Tensor:
-    """One Newton-Schulz step to the polar factor: squares the rounding error that steps would accumulate."""
-    return y @ (3 * _eye(y, y.shape[-1]) - y.mT @ y) / 2
+def _orthonormal(y: Tensor) -> Tensor:
+    """The orthonormal matrix that ``y`` is to rounding.
 
-
-def _polish_or_factor(y: Tensor) -> Tensor:
-    """The same for what a matrix exponential made of a huge step, too far off for Newton-Schulz."""
-    error = (y.mT @ y - _eye(y, y.shape[-1])).abs().max()
-    return _polish(y) if bool(error < 0.1) else _signed_qr(y)
+    One Newton-Schulz step to the polar factor, which squares the error; and what a huge step left too far off for that,
+    where rounding is no longer small beside the identity, by QR.
+    """
+    eye = _eye(y, y.shape[-1])
+    gram = y.mT @ y
+    if bool((gram - eye).abs().max() < torch.finfo(y.dtype).eps ** 0.5):
+        return y @ (3 * eye - gram) / 2
+    return _signed_qr(y)
 
 
 def _signed_qr(y: Tensor) -> Tensor:
@@ -125,7 +127,7 @@ class EuclideanStiefelGeometry(_StiefelGeometry):
         a, s = x.mT @ u, u.mT @ u
         block = torch.cat((torch.cat((a, -s), -1), torch.cat((_eye(x, p).expand_as(a), a), -1)), -2)
         frame = torch.matrix_exp(block)[..., :p] @ torch.matrix_exp(-a)
-        return _polish_or_factor(torch.cat((x, u), -1) @ frame)
+        return _orthonormal(torch.cat((x, u), -1) @ frame)
 
     def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
         return -x @ (v.mT @ v)
@@ -171,10 +173,10 @@ class CanonicalStiefelGeometry(_StiefelGeometry):
         return _rotate(x, pu, v, exact) if inverse else _rotate(pu, x, v, exact)
 
     def retract(self, x: Tensor, u: Tensor) -> Tensor:
-        return _polish(self._rotate(x, u, x, exact=False))
+        return _orthonormal(self._rotate(x, u, x, exact=False))
 
     def exponential(self, x: Tensor, u: Tensor) -> Tensor:
-        return _polish_or_factor(self._rotate(x, u, x, exact=True))
+        return _orthonormal(self._rotate(x, u, x, exact=True))
 
     def transport(self, x: Tensor, u: Tensor, y: Tensor, v: Tensor, exact: bool = False) -> Tensor:
         return self._rotate(x, u, v, exact)
