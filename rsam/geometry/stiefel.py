@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import geoopt
@@ -19,17 +20,26 @@ def _eye(x: Tensor, n: int) -> Tensor:
     return torch.eye(n, dtype=x.dtype, device=x.device)
 
 
-def _orthonormal(y: Tensor) -> Tensor:
-    """The orthonormal matrix that ``y`` is to rounding.
+def _polish(y: Tensor) -> Tensor:
+    """One Newton-Schulz step to the polar factor: squares the rounding error that steps would accumulate."""
+    return y @ (3 * _eye(y, y.shape[-1]) - y.mT @ y) / 2
 
-    One Newton-Schulz step to the polar factor, which squares the error; and what a huge step left too far off for that,
-    where rounding is no longer small beside the identity, by QR.
+
+def _polish_or_factor(y: Tensor) -> Tensor:
+    """The same for what a matrix exponential made of a huge step, too far off for Newton-Schulz."""
+    error = (y.mT @ y - _eye(y, y.shape[-1])).abs().max()
+    return _polish(y) if bool(error < torch.finfo(y.dtype).eps ** 0.5) else _signed_qr(y)
+
+
+def _shortened(u: Tensor) -> Tensor:
+    """``u``, or where it is longer than a Cayley transform can follow, a shorter one: 64 in float32, 16384 in float64.
+
+    Rounding errors of the transform grow by the square of the length; at twice the fourth root of 1 / eps one step of
+    Newton-Schulz still takes them away. A longer one would turn by nearly pi as well. A power of two leaves steps that
+    are shorter as they are, bitwise.
     """
-    eye = _eye(y, y.shape[-1])
-    gram = y.mT @ y
-    if bool((gram - eye).abs().max() < torch.finfo(y.dtype).eps ** 0.5):
-        return y @ (3 * eye - gram) / 2
-    return _signed_qr(y)
+    longest = 2.0 ** math.floor(1 - math.log2(torch.finfo(u.dtype).eps) / 4)
+    return u * (longest / (u * u).sum((-2, -1), keepdim=True).clamp(min=longest**2).sqrt())
 
 
 def _signed_qr(y: Tensor) -> Tensor:
@@ -127,7 +137,7 @@ class EuclideanStiefelGeometry(_StiefelGeometry):
         a, s = x.mT @ u, u.mT @ u
         block = torch.cat((torch.cat((a, -s), -1), torch.cat((_eye(x, p).expand_as(a), a), -1)), -2)
         frame = torch.matrix_exp(block)[..., :p] @ torch.matrix_exp(-a)
-        return _orthonormal(torch.cat((x, u), -1) @ frame)
+        return _polish_or_factor(torch.cat((x, u), -1) @ frame)
 
     def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
         return -x @ (v.mT @ v)
@@ -150,6 +160,8 @@ class CanonicalStiefelGeometry(_StiefelGeometry):
     A tangent ``u`` is ``W x`` for the skew ``W = P u x^T - x u^T P`` with ``P = I - x x^T / 2``. The geodesic is
     ``expm(t W) x``; the retraction is its Cayley transform (Wen and Yin 2013), second order. Both move ``x`` by an
     orthogonal matrix, and carry tangents by the same matrix: isometric, with the transpose as the exact way back.
+    Steps by Cayley transforms are shortened to a length of 64 in float32, 16384 in float64: beyond, they would lose
+    orthogonality to rounding.
 
     geoopt 0.5.1 builds ``W`` without ``P``: its step has derivative ``u + x x^T u`` at zero.
     """
@@ -169,14 +181,15 @@ class CanonicalStiefelGeometry(_StiefelGeometry):
 
     def _rotate(self, x: Tensor, u: Tensor, v: Tensor, exact: bool, inverse: bool = False) -> Tensor:
         """Apply the orthogonal matrix of the step ``u`` at ``x``, or its inverse, to ``v``."""
+        u = u if exact else _shortened(u)
         pu = u - x @ (x.mT @ u) / 2
         return _rotate(x, pu, v, exact) if inverse else _rotate(pu, x, v, exact)
 
     def retract(self, x: Tensor, u: Tensor) -> Tensor:
-        return _orthonormal(self._rotate(x, u, x, exact=False))
+        return _polish(self._rotate(x, u, x, exact=False))
 
     def exponential(self, x: Tensor, u: Tensor) -> Tensor:
-        return _orthonormal(self._rotate(x, u, x, exact=True))
+        return _polish_or_factor(self._rotate(x, u, x, exact=True))
 
     def transport(self, x: Tensor, u: Tensor, y: Tensor, v: Tensor, exact: bool = False) -> Tensor:
         return self._rotate(x, u, v, exact)
