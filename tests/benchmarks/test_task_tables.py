@@ -126,6 +126,13 @@ def test_that_other_scores_are_compared_too_where_less_may_be_better() -> None:
     assert [row[1] for row in rows] == ["accuracy, %", "twice as long, %", "mean rank"]
     numbers = better(entries, *PAIRS[0])
     assert [row[2] for row in rows] == [interval(numbers), interval(numbers), interval(-numbers / 100)]
+    # and shown, points of accuracy as such
+    rows = rows_of(overview([entries]))[:3]
+    assert [row[0] for row in rows[1:]] == ["twice as long, %", "mean rank"]
+    assert rows[1][1:] == rows[0][1:]
+    assert [float(cell.split()[0]) for cell in rows[2][1:]] == [
+        pytest.approx(fmean(values(entry)) / 100, abs=0.051) for entry in entries
+    ]
 
 
 def test_that_the_family_of_a_question_is_that_of_all_groups() -> None:

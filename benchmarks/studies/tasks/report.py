@@ -33,8 +33,9 @@ manifolds: geometric means over the seeds. Where units have kinks (ReLU) it is t
 violated at the end of training, as a part of the tolerance; the largest over the seeds that did not diverge."""
 _BY_CASE = """\
 How much better, by case and by other scores too, with 95 % intervals over the seeds that are not corrected for their
-number: they show where the means over cases come from, and decide nothing. Curvature is compared in log₂: 1 means that
-the first method has half the curvature of the second."""
+number: they show where the means over cases come from, and decide nothing. Above 0 the first method is the better one,
+of errors, mean ranks and curvature too. Curvature is compared in log₂: 1 means that the first method has half the
+curvature of the second."""
 _TUNED = """\
 A base was tuned over its momentum (or beta 1), an ascent over rho at a momentum of 0.9. So where a base does best at
 another momentum, that counts against the ascent. It does not where the base has the *settings of RSAM*, its learning

@@ -117,15 +117,13 @@ def _shown(comparison: Comparison) -> tuple[str, str, str, str]:
 
 
 def overview(cases: Sequence[Sequence[Entry]]) -> str:
-    """The score of every method on every case, and the curvature that it ended at."""
+    """The scores of every method on every case, and the curvature that it ended at."""
     rows: list[tuple[str, ...]] = []
     for case in cases:
-        rows.append(
-            (
-                _scored(case[0].case.label, case),
-                *(_mean(values(entry), ".1f" if entry.case.unit > 1 else ".2f") for entry in case),
-            )
-        )
+        spec = ".1f" if case[0].case.unit > 1 else ".2f"
+        rows.append((_scored(case[0].case.label, case), *(_mean(values(entry), spec) for entry in case)))
+        for score in _other_scores(case):
+            rows.append((_NAMES[score], *(_mean(values(entry, score), spec) for entry in case)))
         for measure in _measured(case):
             rows.append((_CURVATURE[measure], *(geometric(_curvature(entry, measure)) for entry in case)))
     return markdown_table(("case", *(METHODS[entry.method].label for entry in cases[0])), rows)
@@ -136,8 +134,8 @@ def by_case(cases: Sequence[Sequence[Entry]]) -> str:
     pairs = [pair for kind in KINDS for pair in kind]
     rows = []
     for case in cases:
-        of, known = {entry.method: entry for entry in case}, _all_scores(case)
-        for score in (case[0].case.score, *(name for name in _ALSO if name in known)):
+        of = {entry.method: entry for entry in case}
+        for score in (case[0].case.score, *_other_scores(case)):
             cells = (_mean(improvement(of[a], of[b], score), ".2f") for a, b in pairs)
             rows.append((case[0].case.label, _NAMES[score], *cells))
         for measure in _measured(case):
@@ -194,6 +192,11 @@ def case_table(entries: Sequence[Entry]) -> str:
 def _edges(entry: Entry) -> str:
     names = (("lr", "lr"), (METHODS[entry.method].knob, "knob"))
     return ", ".join(label for label, field in names if entry.tuned.at_edge(field))
+
+
+def _other_scores(entries: Sequence[Entry]) -> list[str]:
+    known = _all_scores(entries)
+    return [name for name in _ALSO if name in known]
 
 
 def _all_scores(entries: Sequence[Entry]) -> set[str]:
