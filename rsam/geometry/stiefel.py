@@ -32,11 +32,11 @@ def _polish_or_factor(y: Tensor) -> Tensor:
 
 
 def _shortened(u: Tensor) -> Tensor:
-    """``u``, or where it is longer than a Cayley transform can follow, a shorter one: 64 in float32, 16384 in float64.
+    """``u``, or where it is longer than 64 in float32 or 16384 in float64, the step in its direction that is so long.
 
-    Rounding errors of the transform grow by the square of the length; at twice the fourth root of 1 / eps one step of
-    Newton-Schulz still takes them away. A longer one would turn by nearly pi as well. A power of two leaves steps that
-    are shorter as they are, bitwise.
+    Rounding errors of the Cayley transform grow by the square of the length; at twice the fourth root of 1 / eps one
+    step of Newton-Schulz still takes them away. A single plane is then turned by nearly pi, and would not be turned by
+    more. A power of two leaves steps that are shorter as they are, bitwise; where the square overflows none is taken.
     """
     longest = 2.0 ** math.floor(1 - math.log2(torch.finfo(u.dtype).eps) / 4)
     return u * (longest / (u * u).sum((-2, -1), keepdim=True).clamp(min=longest**2).sqrt())

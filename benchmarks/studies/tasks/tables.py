@@ -123,7 +123,8 @@ def overview(cases: Sequence[Sequence[Entry]]) -> str:
         spec = ".1f" if case[0].case.unit > 1 else ".2f"
         rows.append((_scored(case[0].case.label, case), *(_mean(values(entry), spec) for entry in case)))
         for score in _other_scores(case):
-            rows.append((_NAMES[score], *(_mean(values(entry, score), spec) for entry in case)))
+            of_score = ".2f" if score == "mean_rank" else spec
+            rows.append((_NAMES[score], *(_mean(values(entry, score), of_score) for entry in case)))
         for measure in _measured(case):
             rows.append((_CURVATURE[measure], *(geometric(_curvature(entry, measure)) for entry in case)))
     return markdown_table(("case", *(METHODS[entry.method].label for entry in cases[0])), rows)
