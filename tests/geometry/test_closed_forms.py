@@ -154,15 +154,20 @@ def test_that_transport_of_spd_is_congruence_by_half_the_step() -> None:
     close(geometry.transport(x, u, geometry.exponential(x, u), v, exact=True), half @ v @ half.mT)
 
 
+def dense_rotation(x: Tensor, u: Tensor, exact: bool = False) -> Tensor:
+    """The orthogonal matrix of a canonical step: Cayley transform, or exponential, of the skew that takes x to u."""
+    eye = torch.eye(x.shape[0], dtype=x.dtype)
+    pu = (eye - x @ x.mT / 2) @ u
+    w = pu @ x.mT - x @ pu.mT
+    return torch.matrix_exp(w) if exact else torch.linalg.solve(eye - w / 2, eye + w / 2)
+
+
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize(("n", "p"), [(7, 2), (9, 4), (3, 3), (5, 1)])
 def test_that_the_low_rank_canonical_step_is_the_dense_one(n: int, p: int, exact: bool) -> None:
     x, u, v, _ = sample(CanonicalStiefel(), (n, p))
     geometry = geometry_of(CanonicalStiefel())
-    eye = torch.eye(n, dtype=DOUBLE)
-    pu = (eye - x @ x.mT / 2) @ u
-    w = pu @ x.mT - x @ pu.mT
-    q = torch.matrix_exp(w) if exact else torch.linalg.solve(eye - w / 2, eye + w / 2)
+    q = dense_rotation(x, u, exact)
     y = geometry.curve(x, u, exact)
     close(y, q @ x)
     close(geometry.transport(x, u, y, v, exact), q @ v)
@@ -190,10 +195,7 @@ def test_that_huge_canonical_steps_are_rotations(dtype: torch.dtype, shape: tupl
         close(geometry.inner(y, w, w), geometry.inner(x, v, v), rounding)
         close(geometry.project(y, w), w, rounding)
         if size < 60:  # not shortened in either precision
-            at, along, eye = x.double(), step.double(), torch.eye(shape[0], dtype=DOUBLE)
-            pu = along - at @ (at.mT @ along) / 2
-            turn = pu @ at.mT - at @ pu.mT
-            close(y.double(), torch.linalg.solve(eye - turn / 2, at + turn @ at / 2), rounding)
+            close(y.double(), dense_rotation(x.double(), step.double()) @ x.double(), rounding)
 
 
 def test_that_the_projection_onto_doubly_stochastic_tangents_is_orthogonal() -> None:
