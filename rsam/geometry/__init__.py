@@ -1,19 +1,11 @@
 """The tangent-space algebra of a list of parameters, and the manifolds that geoopt lacks."""
 
-from rsam.geometry import (  # noqa: F401  (importing registers them)
-    birkhoff,
-    composite,
-    euclidean,
-    lorentz,
-    siegel,
-    spd,
-    sphere,
-    stereographic,
-    stiefel,
-)
-from rsam.geometry.base import Geometry, UnsupportedOperation, geometry_of, register
+from rsam.geometry import manifolds  # noqa: F401  (importing registers them)
+from rsam.geometry.base import Geometry, UnsupportedOperation
 from rsam.geometry.lists import is_plain, manifold_of
-from rsam.geometry.manifolds import CanonicalStiefel, Kernel, KernelSphere, KernelStiefel
+from rsam.geometry.manifolds.kernel import Kernel, KernelSphere, KernelStiefel
+from rsam.geometry.manifolds.stiefel import CanonicalStiefel
+from rsam.geometry.registry import geometry_of, register
 from rsam.geometry.second_order import (
     acceleration,
     connection,

@@ -1,19 +1,17 @@
-"""What a manifold must offer: the strategy object behind the list vocabulary, and its registry."""
+"""What a manifold must offer, with generic answers where geoopt has none."""
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import geoopt
 import torch
 from torch import Tensor
 
-from rsam.geometry.frames import numerical_frame
+from rsam.geometry.linalg import independent_rows
 
-__all__ = ["Geometry", "UnsupportedOperation", "geometry_of", "register"]
+__all__ = ["Geometry", "UnsupportedOperation", "points_in"]
 
 
 class UnsupportedOperation(NotImplementedError):
@@ -69,7 +67,7 @@ class Geometry:
 
     def dimension(self, x: Tensor) -> int:
         """Dimension of the manifold that the whole tensor ``x`` is a point of, batch included."""
-        return points_in(x, self.manifold.ndim) * len(numerical_frame(self, x.detach()))
+        return points_in(x, self.manifold.ndim) * len(self._numerical_frame(x.detach()))
 
     # -- metric -------------------------------------------------------------------------------------------------
 
@@ -174,9 +172,38 @@ class Geometry:
 
         Smooth in ``x``, except where the frame has to jump. The fallback makes a frame of projected unit vectors.
         """
-        frame = numerical_frame(self, x)
+        frame = self._numerical_frame(x)
         ndim = self.manifold.ndim
         return (frame * z.movedim(-1, 0).reshape(*z.shape[-1:], *z.shape[:-1], *([1] * ndim))).sum(0)
+
+    def _numerical_frame(self, x: Tensor) -> Tensor:
+        """Orthonormal tangents ``(d, *x.shape)`` at every point of ``x``.
+
+        From projected unit vectors and their inner products, in memory of the square of a point's size. Independent
+        ones are chosen, then orthonormalised by Cholesky, which is smooth in ``x`` while the choice stays.
+        """
+        ndim = self.manifold.ndim
+        point, batch = x.shape[x.dim() - ndim :], x.shape[: x.dim() - ndim]
+        n = math.prod(point)
+        units = torch.eye(n, dtype=x.dtype, device=x.device)
+        if x.is_complex():
+            units = torch.cat((units, 1j * units))
+        units = units.reshape(-1, *([1] * len(batch)), *point).expand(-1, *x.shape)
+        points = x.expand_as(units)
+        tangents = self.project(points, units)
+        covectors = self.lower_index(points, tangents)
+
+        def flat(t: Tensor) -> Tensor:  # (*batch, units, real numbers of a point)
+            t = torch.view_as_real(t) if t.is_complex() else t
+            return t.reshape(t.shape[0], *batch, -1).movedim(0, -2)
+
+        tangents, gram = flat(tangents), flat(tangents) @ flat(covectors).mT
+        chosen = independent_rows(gram.detach())
+        root = torch.linalg.cholesky(chosen @ gram @ chosen.mT)
+        frame = torch.linalg.solve_triangular(root, chosen @ tangents, upper=False).movedim(-2, 0)
+        if x.is_complex():
+            frame = torch.view_as_complex(frame.reshape(*frame.shape[:-1], n, 2).contiguous())
+        return frame.reshape(-1, *x.shape)
 
     def to_coordinates(self, x: Tensor, c: Tensor) -> Tensor:
         r"""Transpose :math:`B_x^\top c`: pairings of a covector with the frame, ``(*batch, d)``."""
@@ -235,119 +262,6 @@ class Geometry:
                 f"{name} has no acceleration: its exponential cannot be differentiated twice at a zero tangent (a "
                 f"norm?); give it one with @rsam.geometry.register({name})"
             )
-
-
-_registry: dict[type, type[Geometry]] = {}
-_T = TypeVar("_T")
-
-
-def register(manifold_class: type[geoopt.Manifold]) -> Callable[[_T], _T]:
-    """Register a geometry, or one operation of it, for a manifold class and its subclasses without an entry.
-
-    Parameters
-    ----------
-    manifold_class : type
-        A subclass of :class:`geoopt.Manifold`.
-
-    Returns
-    -------
-    callable
-        Decorator for a :class:`Geometry` subclass, or for a function named after one of its methods and taking
-        the manifold where the method takes ``self``.
-
-    Raises
-    ------
-    TypeError
-        If the decorated function bears the name of no operation.
-
-    Examples
-    --------
-    >>> import geoopt, torch, rsam
-    >>> class Circle(geoopt.Sphere):
-    ...     pass
-    >>> @rsam.geometry.register(Circle)
-    ... def acceleration(manifold, x, v):
-    ...     return -(v * v).sum(-1, keepdim=True) * x
-    >>> x = geoopt.ManifoldTensor(torch.tensor([0.6, 0.8]), manifold=Circle())
-    >>> rsam.geometry.acceleration([x], [torch.tensor([-1.6, 1.2])])
-    [tensor([-2.4000, -3.2000])]
-    """
-
-    def decorate(entry: Any) -> Any:
-        if isinstance(entry, type) and issubclass(entry, Geometry):
-            _registry[manifold_class] = entry
-            _lookup.cache_clear()
-            return entry
-        name = getattr(entry, "__name__", repr(entry))
-        if name.startswith("_") or not callable(getattr(Geometry, name, None)):
-            operations = sorted(n for n in vars(Geometry) if not n.startswith("_") and callable(getattr(Geometry, n)))
-            raise TypeError(f"{name!r} is no operation of a geometry; name the function one of {operations}")
-
-        def method(self: Geometry, *args: Any, **kwargs: Any) -> Any:
-            return entry(self.manifold, *args, **kwargs)
-
-        parent = _lookup(manifold_class)  # type: ignore[arg-type]  # mypy doubts that classes hash
-        _registry[manifold_class] = type(f"{manifold_class.__name__}Geometry", (parent,), {name: method})
-        _lookup.cache_clear()
-        return entry
-
-    return decorate
-
-
-# What is no longer known of a manifold whose class overrides one of geoopt's methods: the operations that then ask
-# the manifold itself, as the generic geometry does.
-_ASKS = {
-    "inner": (
-        "inner",
-        "component_inner",
-        "lower_index",
-        "from_coordinates",
-        "to_coordinates",
-        "random_tangent",
-        "acceleration",
-        "connection",
-    ),
-    "component_inner": ("component_inner",),
-    "egrad2rgrad": ("raise_index",),
-    "proju": (
-        "project",
-        "restore_tangent",
-        "dimension",
-        "coordinates_shape",
-        "from_coordinates",
-        "to_coordinates",
-        "random_tangent",
-    ),
-    "projx": ("project_point",),
-    "retr": ("retract", "pullback", "retract_second_order"),
-    "expmap": ("exponential", "acceleration", "connection", "pullback", "retract_second_order"),
-    "logmap": ("logarithm",),
-    "transp": ("carry", "transport", "transport_back"),
-}
-
-
-@functools.cache
-def _lookup(manifold_class: type) -> type[Geometry]:
-    overridden: dict[str, Any] = {}
-    for cls in manifold_class.__mro__:
-        if cls in _registry:
-            known = _registry[cls]
-            return type(f"{manifold_class.__name__}Geometry", (known,), overridden) if overridden else known
-        if cls.__module__.startswith("geoopt."):
-            continue  # geoopt's own variants of a registered class only rename its methods
-        for method in vars(cls).keys() & _ASKS.keys():
-            overridden.update((operation, getattr(Geometry, operation)) for operation in _ASKS[method])
-            overridden["isometric"] = False
-            overridden["retraction_order"] = 1
-    return Geometry
-
-
-def geometry_of(manifold: geoopt.Manifold) -> Geometry:
-    """Return the registered geometry of a manifold, or the generic one that asks the manifold itself.
-
-    A class that derives from a registered one and overrides some of its methods is asked about those.
-    """
-    return _lookup(type(manifold))(manifold)  # type: ignore[arg-type]
 
 
 def _tracked(*tensors: Tensor) -> bool:

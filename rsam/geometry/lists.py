@@ -9,8 +9,9 @@ import geoopt
 import torch
 from torch import Tensor
 
-from rsam.geometry.base import Geometry, UnsupportedOperation, geometry_of
-from rsam.geometry.euclidean import EuclideanGeometry
+from rsam.geometry.base import Geometry, UnsupportedOperation
+from rsam.geometry.manifolds.euclidean import EuclideanGeometry
+from rsam.geometry.registry import geometry_of
 
 __all__ = ["HALF", "Manifolds", "Tensors", "all_finite", "is_plain", "manifold_of", "map_points"]
 

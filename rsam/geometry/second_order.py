@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rsam.geometry.base import geometry_of
 from rsam.geometry.lists import Manifolds, Tensors, manifold_of, map_points
+from rsam.geometry.registry import geometry_of
 
 __all__ = [
     "acceleration",

@@ -1,4 +1,4 @@
-"""Manifolds that geoopt lacks: a right canonical Stiefel, and convolution kernels as points."""
+"""Convolution kernels as points of a manifold of vectors or matrices."""
 
 from __future__ import annotations
 
@@ -9,85 +9,15 @@ import torch
 from geoopt.utils import size2shape
 from torch import Tensor
 
-from rsam.geometry.base import geometry_of, register
-from rsam.geometry.composite import DelegatingGeometry
-from rsam.geometry.stiefel import CanonicalStiefelGeometry
+from rsam.geometry.forwarding import DelegatingGeometry
+from rsam.geometry.geoopt_interface import FromGeometry
+from rsam.geometry.manifolds.stiefel import CanonicalStiefel
+from rsam.geometry.registry import geometry_of, register
 
-__all__ = ["CanonicalStiefel", "Kernel", "KernelSphere", "KernelStiefel"]
-
-
-class _FromGeometry(geoopt.Manifold):
-    """geoopt's interface, answered by the registered :class:`~rsam.geometry.Geometry` of the class."""
-
-    def inner(self, x: Tensor, u: Tensor, v: Tensor | None = None, *, keepdim: bool = False) -> Tensor:
-        value = geometry_of(self).inner(x, u, u if v is None else v)
-        return value if keepdim else value.flatten(-self.ndim).squeeze(-1)
-
-    def component_inner(self, x: Tensor, u: Tensor, v: Tensor | None = None) -> Tensor:
-        geometry = geometry_of(self)
-        if v is None:
-            return geometry.component_inner(x, u)
-        # polarisation: the geometry only knows squares
-        return (geometry.component_inner(x, u + v) - geometry.component_inner(x, u - v)) / 4
-
-    def proju(self, x: Tensor, u: Tensor) -> Tensor:
-        return geometry_of(self).project(x, u)
-
-    def egrad2rgrad(self, x: Tensor, u: Tensor) -> Tensor:
-        return geometry_of(self).raise_index(x, u)
-
-    def retr(self, x: Tensor, u: Tensor) -> Tensor:
-        return geometry_of(self).retract(x, u)
-
-    def expmap(self, x: Tensor, u: Tensor) -> Tensor:
-        return geometry_of(self).exponential(x, u)
-
-    def transp(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
-        return geometry_of(self).carry(x, y, v)
-
-    def transp_follow_retr(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        return self.retr_transp(x, u, v)[1]
-
-    def transp_follow_expmap(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        return self.expmap_transp(x, u, v)[1]
-
-    def retr_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        geometry = geometry_of(self)
-        y = geometry.retract(x, u)
-        return y, geometry.transport(x, u, y, v)
-
-    def expmap_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        geometry = geometry_of(self)
-        y = geometry.exponential(x, u)
-        return y, geometry.transport(x, u, y, v, exact=True)
+__all__ = ["Kernel", "KernelSphere", "KernelStiefel"]
 
 
-class CanonicalStiefel(_FromGeometry, geoopt.CanonicalStiefel):
-    r"""Drop-in :class:`geoopt.CanonicalStiefel` whose steps are right.
-
-    Points are matrices :math:`X \in \mathbb{R}^{n\times p}`, :math:`X^\top X = I`, under the canonical metric. The
-    retraction is the Cayley transform through :math:`W = PuX^\top - Xu^\top P`, :math:`P = I - XX^\top/2` (Wen and
-    Yin 2013, eq. 11 and Lemma 4), solved in ``2p`` dimensions where ``2p < n``; :meth:`expmap` is the geodesic;
-    tangents are carried along either curve by the orthogonal matrix that moves the point, an isometry, and by
-    ``transp``, which knows no curve, by a rotation near the identity.
-
-    geoopt 0.5.1's own retraction has derivative :math:`u + XX^\top u` at zero (a square matrix moves twice as far as
-    asked), and its ``proju`` is not idempotent, which makes momentum grow without bound under ``stabilize``.
-
-    Examples
-    --------
-    >>> import torch, rsam
-    >>> manifold = rsam.geometry.CanonicalStiefel()
-    >>> x, u = torch.eye(3, 1), torch.tensor([[0.0], [0.1], [0.0]])
-    >>> manifold.retr(x, u).T
-    tensor([[0.9950, 0.0998, 0.0000]])
-    """
-
-
-register(CanonicalStiefel)(CanonicalStiefelGeometry)  # or its methods, which ask the geometry, would be asked back
-
-
-class Kernel(_FromGeometry):
+class Kernel(FromGeometry):
     r"""A convolution kernel, or any weight ``(out, in, *window)``, as a point of a manifold of vectors or matrices.
 
     Parameters

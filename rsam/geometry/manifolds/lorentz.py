@@ -6,8 +6,9 @@ import geoopt
 import torch
 from torch import Tensor
 
-from rsam.geometry.base import Geometry, points_in, register
-from rsam.geometry.smooth import cosh_sqrt, sinhc_sqrt
+from rsam.geometry.base import Geometry, points_in
+from rsam.geometry.registry import register
+from rsam.geometry.trigonometry import cosh_sqrt, sinhc_sqrt
 
 __all__ = ["LorentzGeometry"]
 

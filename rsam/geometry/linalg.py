@@ -1,30 +1,39 @@
-r"""Orthonormal tangent frames: what they are made of on spheres, frames and symmetric matrices.
+r"""Linear algebra of batches of matrices: symmetric and skew parts, powers, complements.
 
-A frame at ``x`` is a linear isometry :math:`B_x` from :math:`\mathbb{R}^d` onto the tangent space. It is smooth in
-``x`` but for jumps where a sign or a choice changes, so that losses may be differentiated through tangents
-:math:`B_x z`.
+Orthonormal tangent frames are made of these: a frame at ``x`` is a linear isometry :math:`B_x` from
+:math:`\mathbb{R}^d` onto the tangent space. It is smooth in ``x`` but for jumps where a sign or a choice changes, so
+that losses may be differentiated through tangents :math:`B_x z`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from rsam.geometry.base import Geometry
-
 __all__ = [
     "complement",
     "complement_transpose",
-    "numerical_frame",
+    "independent_rows",
+    "powers",
     "skew_from_vector",
     "skew_to_vector",
+    "sym",
     "symmetric_from_vector",
     "symmetric_to_vector",
 ]
+
+
+def sym(a: Tensor) -> Tensor:
+    """Symmetric part of matrices ``(*batch, n, n)``, transposed without conjugation."""
+    return (a + a.mT) / 2
+
+
+def powers(h: Tensor, *exponents: float) -> list[Tensor]:
+    """Powers of positive definite, real symmetric or Hermitian matrices, from one eigendecomposition."""
+    values, vectors = torch.linalg.eigh(h)
+    return [(vectors * (values**e).unsqueeze(-2).to(vectors.dtype)) @ vectors.mH for e in exponents]
 
 
 def _reflector(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -98,7 +107,7 @@ def skew_to_vector(a: Tensor) -> Tensor:
     return (a - a.mT)[..., rows, columns]
 
 
-def _independent(gram: Tensor) -> Tensor:
+def independent_rows(gram: Tensor) -> Tensor:
     """Unit rows ``(*batch, d, n)`` that choose a well conditioned basis out of ``n`` vectors with these products."""
     rest = gram
     rows: list[Tensor] = []
@@ -114,33 +123,3 @@ def _independent(gram: Tensor) -> Tensor:
         column = (rest @ rows[-1].unsqueeze(-1)).squeeze(-1)
         pivot = pivots.gather(-1, place).unsqueeze(-1)
         rest = rest - column.unsqueeze(-1) * column.unsqueeze(-2) / pivot
-
-
-def numerical_frame(geometry: Geometry, x: Tensor) -> Tensor:
-    """Orthonormal tangents ``(d, *x.shape)`` at every point of ``x``, for a geometry without a closed form.
-
-    From projected unit vectors and their inner products, in memory of the square of a point's size. Independent ones
-    are chosen, then orthonormalised by Cholesky, which is smooth in ``x`` while the choice stays.
-    """
-    ndim = geometry.manifold.ndim
-    point, batch = x.shape[x.dim() - ndim :], x.shape[: x.dim() - ndim]
-    n = math.prod(point)
-    units = torch.eye(n, dtype=x.dtype, device=x.device)
-    if x.is_complex():
-        units = torch.cat((units, 1j * units))
-    units = units.reshape(-1, *([1] * len(batch)), *point).expand(-1, *x.shape)
-    points = x.expand_as(units)
-    tangents = geometry.project(points, units)
-    covectors = geometry.lower_index(points, tangents)
-
-    def flat(t: Tensor) -> Tensor:  # (*batch, units, real numbers of a point)
-        t = torch.view_as_real(t) if t.is_complex() else t
-        return t.reshape(t.shape[0], *batch, -1).movedim(0, -2)
-
-    tangents, gram = flat(tangents), flat(tangents) @ flat(covectors).mT
-    chosen = _independent(gram.detach())
-    root = torch.linalg.cholesky(chosen @ gram @ chosen.mT)
-    frame = torch.linalg.solve_triangular(root, chosen @ tangents, upper=False).movedim(-2, 0)
-    if x.is_complex():
-        frame = torch.view_as_complex(frame.reshape(*frame.shape[:-1], n, 2).contiguous())
-    return frame.reshape(-1, *x.shape)

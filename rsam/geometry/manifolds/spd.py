@@ -9,9 +9,9 @@ import torch
 from geoopt.manifolds.symmetric_positive_definite import SPDMetric
 from torch import Tensor
 
-from rsam.geometry.base import Geometry, points_in, register
-from rsam.geometry.frames import symmetric_from_vector, symmetric_to_vector
-from rsam.geometry.symmetric import powers, sym
+from rsam.geometry.base import Geometry, points_in
+from rsam.geometry.linalg import powers, sym, symmetric_from_vector, symmetric_to_vector
+from rsam.geometry.registry import register
 
 __all__ = ["SPDGeometry"]
 

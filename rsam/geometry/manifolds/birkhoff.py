@@ -8,7 +8,8 @@ import geoopt
 import torch
 from torch import Tensor
 
-from rsam.geometry.base import Geometry, points_in, register
+from rsam.geometry.base import Geometry, points_in
+from rsam.geometry.registry import register
 
 __all__ = ["BirkhoffGeometry"]
 

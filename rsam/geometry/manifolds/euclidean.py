@@ -8,7 +8,8 @@ import geoopt
 import torch
 from torch import Tensor
 
-from rsam.geometry.base import Geometry, register
+from rsam.geometry.base import Geometry
+from rsam.geometry.registry import register
 
 __all__ = ["EuclideanGeometry"]
 

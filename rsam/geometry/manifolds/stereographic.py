@@ -6,8 +6,9 @@ import geoopt
 import torch
 from torch import Tensor
 
-from rsam.geometry.base import Geometry, register
-from rsam.geometry.smooth import tanc_sqrt
+from rsam.geometry.base import Geometry
+from rsam.geometry.registry import register
+from rsam.geometry.trigonometry import tanc_sqrt
 
 __all__ = ["StereographicExactGeometry", "StereographicGeometry"]
 

@@ -9,11 +9,17 @@ import geoopt
 import torch
 from torch import Tensor
 
-from rsam.geometry.base import Geometry, points_in, register
-from rsam.geometry.frames import complement, complement_transpose, skew_from_vector, skew_to_vector
-from rsam.geometry.symmetric import sym
+from rsam.geometry.base import Geometry, points_in
+from rsam.geometry.geoopt_interface import FromGeometry
+from rsam.geometry.linalg import complement, complement_transpose, skew_from_vector, skew_to_vector, sym
+from rsam.geometry.registry import register
 
-__all__ = ["CanonicalStiefelGeometry", "EuclideanStiefelExactGeometry", "EuclideanStiefelGeometry"]
+__all__ = [
+    "CanonicalStiefel",
+    "CanonicalStiefelGeometry",
+    "EuclideanStiefelExactGeometry",
+    "EuclideanStiefelGeometry",
+]
 
 
 def _eye(x: Tensor, n: int) -> Tensor:
@@ -200,3 +206,29 @@ class CanonicalStiefelGeometry(_StiefelGeometry):
     def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
         a = x.mT @ v
         return -(v @ (v.mT @ x) + x @ (a @ a + v.mT @ v))
+
+
+class CanonicalStiefel(FromGeometry, geoopt.CanonicalStiefel):
+    r"""Drop-in :class:`geoopt.CanonicalStiefel` whose steps are right.
+
+    Points are matrices :math:`X \in \mathbb{R}^{n\times p}`, :math:`X^\top X = I`, under the canonical metric. The
+    retraction is the Cayley transform through :math:`W = PuX^\top - Xu^\top P`, :math:`P = I - XX^\top/2` (Wen and
+    Yin 2013, eq. 11 and Lemma 4), solved in ``2p`` dimensions where ``2p < n``; :meth:`expmap` is the geodesic;
+    tangents are carried along either curve by the orthogonal matrix that moves the point, an isometry, and by
+    ``transp``, which knows no curve, by a rotation near the identity.
+
+    geoopt 0.5.1's own retraction has derivative :math:`u + XX^\top u` at zero (a square matrix moves twice as far as
+    asked), and its ``proju`` is not idempotent, which makes momentum grow without bound under ``stabilize``.
+
+    Examples
+    --------
+    >>> import torch, rsam
+    >>> manifold = rsam.geometry.CanonicalStiefel()
+    >>> x, u = torch.eye(3, 1), torch.tensor([[0.0], [0.1], [0.0]])
+    >>> manifold.retr(x, u).T
+    tensor([[0.9950, 0.0998, 0.0000]])
+    """
+
+
+# or its methods, which ask the geometry, would be asked back
+register(CanonicalStiefel)(CanonicalStiefelGeometry)

@@ -8,8 +8,9 @@ import geoopt
 import torch
 from torch import Tensor
 
-from rsam.geometry.base import Geometry, points_in, register
-from rsam.geometry.smooth import cos_sqrt, sinc_sqrt
+from rsam.geometry.base import Geometry, points_in
+from rsam.geometry.registry import register
+from rsam.geometry.trigonometry import cos_sqrt, sinc_sqrt
 
 __all__ = ["SphereExactGeometry", "SphereGeometry"]
 

@@ -1,0 +1,20 @@
+"""One manifold a file; importing this package registers them all."""
+
+from rsam.geometry.manifolds import (  # noqa: F401
+    birkhoff,
+    composite,
+    euclidean,
+    kernel,
+    lorentz,
+    siegel,
+    spd,
+    sphere,
+    stereographic,
+    stiefel,
+)
+
+# pickles of before these were in files of their own look for them here
+from rsam.geometry.manifolds.kernel import KernelSphere, KernelStiefel
+from rsam.geometry.manifolds.stiefel import CanonicalStiefel
+
+__all__ = ["CanonicalStiefel", "KernelSphere", "KernelStiefel"]

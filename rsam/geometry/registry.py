@@ -1,0 +1,125 @@
+"""Which geometry a manifold class has."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import geoopt
+
+from rsam.geometry.base import Geometry
+
+__all__ = ["geometry_of", "register"]
+
+_registry: dict[type, type[Geometry]] = {}
+_T = TypeVar("_T")
+
+
+def register(manifold_class: type[geoopt.Manifold]) -> Callable[[_T], _T]:
+    """Register a geometry, or one operation of it, for a manifold class and its subclasses without an entry.
+
+    Parameters
+    ----------
+    manifold_class : type
+        A subclass of :class:`geoopt.Manifold`.
+
+    Returns
+    -------
+    callable
+        Decorator for a :class:`Geometry` subclass, or for a function named after one of its methods and taking
+        the manifold where the method takes ``self``.
+
+    Raises
+    ------
+    TypeError
+        If the decorated function bears the name of no operation.
+
+    Examples
+    --------
+    >>> import geoopt, torch, rsam
+    >>> class Circle(geoopt.Sphere):
+    ...     pass
+    >>> @rsam.geometry.register(Circle)
+    ... def acceleration(manifold, x, v):
+    ...     return -(v * v).sum(-1, keepdim=True) * x
+    >>> x = geoopt.ManifoldTensor(torch.tensor([0.6, 0.8]), manifold=Circle())
+    >>> rsam.geometry.acceleration([x], [torch.tensor([-1.6, 1.2])])
+    [tensor([-2.4000, -3.2000])]
+    """
+
+    def decorate(entry: Any) -> Any:
+        if isinstance(entry, type) and issubclass(entry, Geometry):
+            _registry[manifold_class] = entry
+            _lookup.cache_clear()
+            return entry
+        name = getattr(entry, "__name__", repr(entry))
+        if name.startswith("_") or not callable(getattr(Geometry, name, None)):
+            operations = sorted(n for n in vars(Geometry) if not n.startswith("_") and callable(getattr(Geometry, n)))
+            raise TypeError(f"{name!r} is no operation of a geometry; name the function one of {operations}")
+
+        def method(self: Geometry, *args: Any, **kwargs: Any) -> Any:
+            return entry(self.manifold, *args, **kwargs)
+
+        parent = _lookup(manifold_class)  # type: ignore[arg-type]  # mypy doubts that classes hash
+        _registry[manifold_class] = type(f"{manifold_class.__name__}Geometry", (parent,), {name: method})
+        _lookup.cache_clear()
+        return entry
+
+    return decorate
+
+
+# What is no longer known of a manifold whose class overrides one of geoopt's methods: the operations that then ask
+# the manifold itself, as the generic geometry does.
+_ASKS = {
+    "inner": (
+        "inner",
+        "component_inner",
+        "lower_index",
+        "from_coordinates",
+        "to_coordinates",
+        "random_tangent",
+        "acceleration",
+        "connection",
+    ),
+    "component_inner": ("component_inner",),
+    "egrad2rgrad": ("raise_index",),
+    "proju": (
+        "project",
+        "restore_tangent",
+        "dimension",
+        "coordinates_shape",
+        "from_coordinates",
+        "to_coordinates",
+        "random_tangent",
+    ),
+    "projx": ("project_point",),
+    "retr": ("retract", "pullback", "retract_second_order"),
+    "expmap": ("exponential", "acceleration", "connection", "pullback", "retract_second_order"),
+    "logmap": ("logarithm",),
+    "transp": ("carry", "transport", "transport_back"),
+}
+
+
+@functools.cache
+def _lookup(manifold_class: type) -> type[Geometry]:
+    overridden: dict[str, Any] = {}
+    for cls in manifold_class.__mro__:
+        if cls in _registry:
+            known = _registry[cls]
+            return type(f"{manifold_class.__name__}Geometry", (known,), overridden) if overridden else known
+        if cls.__module__.startswith("geoopt."):
+            continue  # geoopt's own variants of a registered class only rename its methods
+        for method in vars(cls).keys() & _ASKS.keys():
+            overridden.update((operation, getattr(Geometry, operation)) for operation in _ASKS[method])
+            overridden["isometric"] = False
+            overridden["retraction_order"] = 1
+    return Geometry
+
+
+def geometry_of(manifold: geoopt.Manifold) -> Geometry:
+    """Return the registered geometry of a manifold, or the generic one that asks the manifold itself.
+
+    A class that derives from a registered one and overrides some of its methods is asked about those.
+    """
+    return _lookup(type(manifold))(manifold)  # type: ignore[arg-type]
