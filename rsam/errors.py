@@ -1,8 +1,8 @@
-"""What steps, curvature and penalties raise alike."""
+"""Every exception of the package."""
 
 from __future__ import annotations
 
-__all__ = ["NotFinite"]
+__all__ = ["NotFinite", "UnsupportedOperation"]
 
 
 class NotFinite(RuntimeError):
@@ -11,3 +11,7 @@ class NotFinite(RuntimeError):
     A training loop that would rather go on or end early catches this and nothing else: the weights are as they were
     before the step or the measurement.
     """
+
+
+class UnsupportedOperation(NotImplementedError):
+    """A manifold has no such operation; the message names the manifold and, in a list, the parameter."""

@@ -15,7 +15,7 @@ ROOT = Path(rsam.__file__).parent
 # what each part may import
 MAY_IMPORT = {
     "errors": set(),
-    "geometry": set(),
+    "geometry": {"errors"},
     "derivatives": set(),
     "optim": {"errors", "geometry"},
     "nn": {"geometry", "optim"},

@@ -108,7 +108,7 @@ def _squares(risk: Risk, likelihood: Likelihood, count: int, generator: torch.Ge
                 u = _normalised(risk.loss_func, root, targets)
                 g = risk.gradient_of(outputs, retain_graph=True, grad_outputs=u.to(outputs.dtype))
                 with torch.no_grad():
-                    squares[k] += weight * float(geometry.pairing(g, geometry.raise_index(risk.params, g)))
+                    squares[k] += weight * float(geometry.pairing(g, risk.space.raise_index(risk.params, g)))
     return squares / risk.total(weights)
 
 

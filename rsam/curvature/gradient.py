@@ -55,7 +55,7 @@ def gradient_norm(
     risk = Risk(model_func, loss_func, params, data, num_data, batch_size_fn, progressbar)
     gradient = risk.gradient()
     with torch.no_grad():
-        raised = geometry.riemannian_gradient(risk.params, gradient)
+        raised = risk.space.raise_index(risk.params, gradient)
         # squares of gradients that are finite in single precision need not be
         square = geometry.pairing(*([t.to(torch.promote_types(t.dtype, torch.float64)) for t in ts]
                                     for ts in (gradient, raised)))  # fmt: skip

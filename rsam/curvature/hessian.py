@@ -113,5 +113,5 @@ class RiemannianHessian(TangentOperator):
     def _correct(self, products: list[Tensor], gradient: list[Tensor], tangent: list[Tensor]) -> list[Tensor]:
         if all(map(geometry.is_plain, self.risk.params)):
             return products
-        terms = geometry.connection(self.risk.params, gradient, tangent)
+        terms = self.risk.space.connection(self.risk.params, gradient, tangent)
         return [product + term for product, term in zip(products, terms, strict=True)]

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from curvlinops._torch_base import PyTorchLinearOperator  # its base class of all operators, not exported by name
 from torch import Tensor, nn
 
-from rsam import geometry
 from rsam.curvature.risk import Data, Risk, accumulators
 
 __all__ = ["PyTorchLinearOperator", "TangentOperator"]
@@ -67,7 +66,7 @@ class TangentOperator(PyTorchLinearOperator):
         # what a function of one's own depends on cannot be seen to change
         seen = isinstance(loss_func, nn.Module) or getattr(loss_func, "__module__", "") == F.__name__
         self._keep_graphs = one_batch and seen and self.risk.model is not None if keep_graphs is None else keep_graphs
-        shapes = [tuple(shape) for shape in geometry.coordinates_shape(params)]
+        shapes = [tuple(shape) for shape in self.risk.space.coordinates_shape(params)]
         super().__init__(shapes, shapes)
         if check_deterministic and not self._in_memory:
             self._check_deterministic()
@@ -99,13 +98,14 @@ class TangentOperator(PyTorchLinearOperator):
         """
         with torch.no_grad():
             parts = zip(self.risk.params, self.split(coordinates), strict=True)
-            return geometry.from_coordinates(self.risk.params, [z.to(p.dtype.to_real()).contiguous() for p, z in parts])
+            held = [z.to(p.dtype.to_real()).contiguous() for p, z in parts]
+            return self.risk.space.from_coordinates(self.risk.params, held)
 
     def coordinates(self, tangents: Sequence[Tensor]) -> Tensor:
         """Coordinates, of shape ``(dimension,)``, of tangents at the parameters; inverse to :meth:`tangents`."""
         with torch.no_grad():
-            covectors = geometry.lower_index(self.risk.params, list(tangents))
-            parts = geometry.to_coordinates(self.risk.params, covectors)
+            covectors = self.risk.space.lower_index(self.risk.params, list(tangents))
+            parts = self.risk.space.to_coordinates(self.risk.params, covectors)
         return torch.cat([c.flatten().to(self.dtype) for c in parts])
 
     def split(self, coordinates: Tensor | Sequence[Tensor]) -> list[Tensor]:
@@ -118,9 +118,9 @@ class TangentOperator(PyTorchLinearOperator):
 
     def _matmat(self, X: list[Tensor]) -> list[Tensor]:
         columns = zip(*(x.unbind(-1) for x in X), strict=True)
-        with torch.no_grad(), self.risk.naming():
+        with torch.no_grad():
             covectors = self._apply_all([self.tangents(column) for column in columns])
-            results = [geometry.to_coordinates(self.risk.params, c) for c in covectors]
+            results = [self.risk.space.to_coordinates(self.risk.params, c) for c in covectors]
         self.risk.check_finite([sum(parts) for parts in zip(*results, strict=True)], "the product with {} is")
         rows = zip(*results, strict=True) if results else [()] * len(X)
         return [torch.stack(row, -1).to(x.dtype) if row else x.clone() for x, row in zip(X, rows, strict=True)]

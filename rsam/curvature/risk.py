@@ -17,7 +17,7 @@ from rsam.curvature.reduction import Reduction
 from rsam.derivatives import check_graph, differentiable, explain, no_trace
 from rsam.derivatives.no_trace import seed_random_state
 from rsam.errors import NotFinite
-from rsam.geometry.lists import all_finite
+from rsam.geometry.product import all_finite
 
 __all__ = ["Data", "Risk", "accumulators"]
 
@@ -79,25 +79,15 @@ class Risk:
         self.data = _batches(data)
         self.num_data, self.batch_size_fn, self.progressbar = num_data, batch_size_fn, progressbar
         known = {id(p): name for name, p in model_func.named_parameters()} if isinstance(model_func, nn.Module) else {}
-        self.names = [known.get(id(p), f"parameter {i}") for i, p in enumerate(self.params)]
+        self.names = names = [known.get(id(p), f"parameter {i}") for i, p in enumerate(self.params)]
+        self.space = geometry.Product(self.params, names=names)
         for i, p in enumerate(self.params):
             if not p.is_leaf:
                 raise ValueError(f"params: {self.describe(i)} must be a leaf, not computed from others")
 
     def describe(self, i: int) -> str:
         """Name a parameter in a message."""
-        p = self.params[i]
-        return f"{self.names[i]} (shape {tuple(p.shape)}, {geometry.manifold_of(p).name})"
-
-    @contextmanager
-    def naming(self) -> Iterator[None]:
-        """Context in which an operation that a manifold lacks is reported with the name of the parameter."""
-        try:
-            yield
-        except geometry.UnsupportedOperation as error:
-            if error.index is None:
-                raise
-            raise geometry.UnsupportedOperation(f"{self.describe(error.index)}: {error}") from error
+        return self.space.describe(i)
 
     @property
     def model(self) -> nn.Module | None:

@@ -101,12 +101,11 @@ def sharpness(
         raise ValueError(f"micro_batch must be at least 1, and is for kind='worst', got {micro_batch}")
     risk = Risk(model_func, loss_func, params, data, batch_size_fn=batch_size_fn)
     generator = generator_of(seed, risk.params[0].device)
-    with risk.naming():
-        if kind == "average":
-            return _Ball(risk, rho, adaptive, generator).average(probes, progressbar)
-        if micro_batch is None:
-            return Estimate.exactly(*_Ball(risk, rho, adaptive, generator).worst(steps, restarts, progressbar))
-        return _of_pieces(risk, micro_batch, rho, adaptive, generator, steps, restarts, progressbar)
+    if kind == "average":
+        return _Ball(risk, rho, adaptive, generator).average(probes, progressbar)
+    if micro_batch is None:
+        return Estimate.exactly(*_Ball(risk, rho, adaptive, generator).worst(steps, restarts, progressbar))
+    return _of_pieces(risk, micro_batch, rho, adaptive, generator, steps, restarts, progressbar)
 
 
 def _of_pieces(
@@ -152,7 +151,7 @@ class _Ball:
         """Risk at ``R_x(e)`` minus that at the centre."""
         self.evaluations += 1
         with torch.no_grad():
-            points = geometry.retract_second_order(self.risk.params, self._stretch(e))
+            points = self.risk.space.retract_second_order(self.risk.params, self._stretch(e))
         with at_points(self.risk.params, points):
             return self.risk.value() - self.centre
 
@@ -162,14 +161,14 @@ class _Ball:
         self.evaluations += 1
         with torch.enable_grad():
             variables = [t.detach().requires_grad_() for t in e]
-            points = geometry.retract_second_order([p.detach() for p in params], self._stretch(variables),
-                                                   manifolds=[geometry.manifold_of(p) for p in params])  # fmt: skip
+            centre = [p.detach() for p in params]
+            points = self.risk.space.retract_second_order(centre, self._stretch(variables))
             with at_points(params, points):
                 gradient = self.risk.gradient()
             covectors = torch.autograd.grad(points, variables, gradient)
         with torch.no_grad():
-            slope = geometry.riemannian_gradient(params, list(covectors))
-            norm = float(geometry.norm(params, slope))
+            slope = self.risk.space.raise_index(params, list(covectors))
+            norm = float(self.risk.space.norm(params, slope))
             return list(torch._foreach_div(slope, norm)) if norm > 0 else slope
 
     def worst(self, steps: int, restarts: int, progressbar: bool = False) -> tuple[float, int]:
@@ -179,8 +178,8 @@ class _Ball:
             with torch.no_grad():
                 start = [torch.zeros_like(p) for p in self.risk.params]
                 if i:
-                    start = geometry.random_tangent(self.risk.params, generator=self.generator)
-                    norm = float(geometry.norm(self.risk.params, start))
+                    start = self.risk.space.random_tangent(self.risk.params, generator=self.generator)
+                    norm = float(self.risk.space.norm(self.risk.params, start))
                     start = list(torch._foreach_mul(start, self.rho / norm if norm else 0.0))
                 best = max(best, self._ascend(start, steps))
         return best, self.evaluations
@@ -191,7 +190,7 @@ class _Ball:
             # as long as the radius: on the sphere that is a power iteration, which arrives; Madry et al.'s (2018)
             # 2.5 rho / steps add up to a way too short, however many. Inside, where it overshoots, it is halved
             e = list(torch._foreach_add(e, self._slope(e), alpha=length))
-            norm = float(geometry.norm(self.risk.params, e))
+            norm = float(self.risk.space.norm(self.risk.params, e))
             if norm > self.rho:
                 e = list(torch._foreach_mul(e, self.rho / norm))
             rise = self._at(e)
@@ -204,7 +203,7 @@ class _Ball:
         samples = torch.empty(probes, dtype=torch.float64)
         for i in tqdm(range(probes), desc="sharpness", unit="pair", disable=not progressbar):
             with torch.no_grad():
-                v = geometry.random_tangent(self.risk.params, generator=self.generator)
+                v = self.risk.space.random_tangent(self.risk.params, generator=self.generator)
                 e = list(torch._foreach_mul(v, self.rho))
                 samples[i] = (self._at(e) + self._at(list(torch._foreach_neg(e)))) / 2
         return Estimate.of(samples, self.evaluations)

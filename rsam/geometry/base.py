@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import geoopt
 import torch
 from torch import Tensor
 
+from rsam.errors import UnsupportedOperation
 from rsam.geometry.linalg import independent_rows
 
-__all__ = ["Geometry", "UnsupportedOperation", "points_in"]
+__all__ = ["OPERATIONS", "Geometry", "asks", "moved", "points_in"]
 
 
-class UnsupportedOperation(NotImplementedError):
-    """A manifold has no such operation.
+_F = TypeVar("_F", bound=Callable[..., Any])
 
-    Attributes
-    ----------
-    index : int or None
-        Position of the offending parameter in the list the vocabulary was called with.
+
+def asks(*methods: str) -> Callable[[_F], _F]:
+    """Mark an operation of a geometry, and say which methods of the manifold its generic answer asks.
+
+    Where a subclass of a manifold with closed forms overrides one of these methods, the generic answer is taken again
+    (:mod:`rsam.geometry.registry`). What is marked here is all that lists of points, and geometries that answer by
+    others, know about operations.
     """
 
-    index: int | None = None
+    def mark(operation: _F) -> _F:
+        operation.asks = methods  # type: ignore[attr-defined]
+        return operation
+
+    return mark
 
 
 class Geometry:
@@ -48,10 +56,21 @@ class Geometry:
         1 for any retraction, 2 where it agrees with the geodesic to second order (Absil et al. 2008, Def. 5.5.1).
     isometric : bool
         Whether :meth:`transport` preserves the metric.
+    momentum_transport : str
+        How :meth:`retract_transport` carries tangents, in words.
     """
 
     retraction_order: int = 1
     isometric: bool = False
+    momentum_transport: str = "as transport"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # the closed form of a step with its transport must not outlive a new form of either
+        changed = {"retract", "exponential", "transport", "carry"} & vars(cls).keys()
+        if changed and "retract_transport" not in vars(cls):
+            cls.retract_transport = Geometry.retract_transport  # type: ignore[method-assign]
+            cls.momentum_transport = Geometry.momentum_transport
 
     def __init__(self, manifold: geoopt.Manifold) -> None:
         self.manifold = manifold
@@ -65,26 +84,36 @@ class Geometry:
         name = type(self.manifold).__name__
         return UnsupportedOperation(f"{name} has no {operation}; give it one with @rsam.geometry.register({name})")
 
+    @asks("proju")
     def dimension(self, x: Tensor) -> int:
         """Dimension of the manifold that the whole tensor ``x`` is a point of, batch included."""
         return points_in(x, self.manifold.ndim) * len(self._numerical_frame(x.detach()))
 
     # -- metric -------------------------------------------------------------------------------------------------
 
+    @asks("inner")
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """Inner product of two tangents at each point, kept broadcastable to ``x``."""
         # keepdim: without it geoopt's stereographic inner broadcasts n points to (n, n), and Euclidean ndim=0
         # does not sum at all
         return self.manifold.inner(x, u, v, keepdim=True)
 
+    @asks("inner", "component_inner")
     def component_inner(self, x: Tensor, u: Tensor) -> Tensor:
         """Squared norm of each smallest independent component, broadcastable to ``x`` (for Adam)."""
         return self.inner(x, u, u)
 
+    @asks("inner", "component_inner")
+    def point_inner(self, x: Tensor, u: Tensor) -> Tensor:
+        """Squared norm at each point, of which a kernel is several, broadcastable to ``x``."""
+        return self.inner(x, u, u)
+
+    @asks("egrad2rgrad")
     def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
         """Tangent that represents the covector ``g``: the Riemannian gradient of a Euclidean one."""
         return self.manifold.egrad2rgrad(x, g.clone())  # clone: some manifolds write into their argument
 
+    @asks("inner")
     def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
         """Covector that represents the tangent ``t``; the derivative of the linear form ``v -> <t, v>``."""
         create_graph = _tracked(x, t)
@@ -95,24 +124,29 @@ class Geometry:
             (covector,) = torch.autograd.grad(form, v, create_graph=create_graph)
         return covector
 
+    @asks("proju")
     def project(self, x: Tensor, u: Tensor) -> Tensor:
         """Projection of an ambient vector onto the tangent space at ``x``."""
         return self.manifold.proju(x, u)
 
+    @asks("proju")
     def restore_tangent(self, x: Tensor, u: Tensor) -> Tensor:
         """The tangent that a vector was before it was rounded: a projection, along whatever rounds least."""
         return self.project(x, u)
 
+    @asks("projx")
     def project_point(self, x: Tensor) -> Tensor:
         """Nearby point on the manifold for an ambient ``x``."""
         return self.manifold.projx(x)
 
     # -- curves -------------------------------------------------------------------------------------------------
 
+    @asks("retr")
     def retract(self, x: Tensor, u: Tensor) -> Tensor:
         """The retraction that optimizers step with."""
         return self.manifold.retr(x, u)
 
+    @asks("expmap")
     def exponential(self, x: Tensor, u: Tensor) -> Tensor:
         """The exact exponential map."""
         try:
@@ -120,6 +154,7 @@ class Geometry:
         except NotImplementedError as error:
             raise self.unsupported("exponential") from error
 
+    @asks("logmap")
     def logarithm(self, x: Tensor, y: Tensor) -> Tensor:
         """Tangent at ``x`` whose geodesic reaches ``y`` at time one."""
         try:
@@ -127,14 +162,17 @@ class Geometry:
         except NotImplementedError as error:
             raise self.unsupported("logarithm") from error
 
+    @asks()
     def curve(self, x: Tensor, u: Tensor, exact: bool = False) -> Tensor:
         """End of the curve from ``x`` along ``u``: :meth:`exponential` if ``exact``, else :meth:`retract`."""
         return self.exponential(x, u) if exact else self.retract(x, u)
 
+    @asks("retr", "expmap")
     def retract_second_order(self, x: Tensor, u: Tensor) -> Tensor:
         """End of a curve that agrees with the geodesic to second order: what differences of a Hessian run along."""
         return self.curve(x, u, exact=self.retraction_order < 2)
 
+    @asks("transp")
     def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """Transport of a tangent ``v`` from ``x`` to ``y``, where the curve between them does not matter."""
         try:
@@ -142,14 +180,31 @@ class Geometry:
         except NotImplementedError as error:
             raise self.unsupported("transport") from error
 
+    @asks("transp")
     def transport(self, x: Tensor, u: Tensor, y: Tensor, v: Tensor, exact: bool = False) -> Tensor:
         """Vector transport of ``v`` from ``x`` to ``y = curve(x, u, exact)``."""
         return self.carry(x, y, v)
 
+    @asks("transp")
     def transport_back(self, x: Tensor, u: Tensor, y: Tensor, v: Tensor, exact: bool = False) -> Tensor:
         """Vector transport of ``v`` from ``y = curve(x, u, exact)`` back to ``x``."""
         return self.carry(y, x, v)
 
+    @asks("retr", "expmap", "transp")
+    def retract_transport(
+        self, x: Tensor, u: Tensor, v: Tensor, t: float | Tensor = 1.0, isometric: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Retract along ``t u``, and carry ``v`` by the cheapest right vector transport, or an isometric one if asked.
+
+        What optimizers do with their momentum (geoopt's ``retr_transp``); ``t`` is a number, or one for each point, of
+        the shape of :meth:`component_inner`. Any linear map of the tangent spaces that is smooth and the identity for
+        a zero step is right (Absil et al. 2008, Def. 8.1.1): :attr:`momentum_transport` says which one it is.
+        """
+        step = u * t
+        y = self.retract(x, step)
+        return y, self.transport(x, step, y, v)
+
+    @asks("retr", "expmap")
     def pullback(self, x: Tensor, u: Tensor, c: Tensor, exact: bool = False) -> Tensor:
         r"""Covector ``(D curve_x(u))^T c`` at ``x``: the gradient of the lifted function at ``u``."""
         with torch.enable_grad():
@@ -160,6 +215,7 @@ class Geometry:
 
     # -- second order -------------------------------------------------------------------------------------------
 
+    @asks("proju")
     def coordinates_shape(self, x: Tensor) -> torch.Size:
         """Shape of the coordinates of tangents at ``x``: ``(*batch, d)`` for points of dimension ``d``."""
         split = x.dim() - self.manifold.ndim
@@ -167,6 +223,7 @@ class Geometry:
         dimension = self.dimension(x) // count if count else self.dimension(x.new_zeros(x.shape[split:]))
         return torch.Size((*batch, dimension))
 
+    @asks("inner", "proju")
     def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
         r"""Tangent :math:`B_x z` of coordinates in an orthonormal frame: :math:`\langle B_x z, B_x z\rangle = \|z\|^2`.
 
@@ -205,6 +262,7 @@ class Geometry:
             frame = torch.view_as_complex(frame.reshape(*frame.shape[:-1], n, 2).contiguous())
         return frame.reshape(-1, *x.shape)
 
+    @asks("inner", "proju")
     def to_coordinates(self, x: Tensor, c: Tensor) -> Tensor:
         r"""Transpose :math:`B_x^\top c`: pairings of a covector with the frame, ``(*batch, d)``."""
         with torch.enable_grad():
@@ -212,11 +270,13 @@ class Geometry:
             (coordinates,) = torch.autograd.grad(self.from_coordinates(x.detach(), z), z, c)
         return coordinates
 
+    @asks("inner", "proju")
     def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Normal tangent whose covariance is the inverse metric, so that E<v, v> is the dimension."""
         shape = self.coordinates_shape(x)
         return self.from_coordinates(x, torch.randn(shape, dtype=x.real.dtype, device=x.device, generator=generator))
 
+    @asks("inner", "expmap")
     def connection(self, x: Tensor, c: Tensor, v: Tensor) -> Tensor:
         r"""Covector :math:`\frac12 \nabla_v \langle c, a_x(v)\rangle`: what the connection adds to a Euclidean Hessian.
 
@@ -228,6 +288,7 @@ class Geometry:
             (covector,) = torch.autograd.grad(form, v)
         return covector
 
+    @asks("inner", "expmap")
     def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
         r"""Ambient acceleration :math:`\ddot\gamma(0)` of the geodesic from ``x`` with velocity ``v``.
 
@@ -264,6 +325,11 @@ class Geometry:
             )
 
 
+def moved(x: Tensor, u: Tensor, t: float | Tensor) -> Tensor:
+    """Return ``x + t u``, in one pass."""
+    return torch.addcmul(x, t, u) if isinstance(t, Tensor) else torch.add(x, u, alpha=t)
+
+
 def _tracked(*tensors: Tensor) -> bool:
     """Whether a result of these must carry a graph."""
     return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
@@ -272,3 +338,9 @@ def _tracked(*tensors: Tensor) -> bool:
 def points_in(x: Tensor, ndim: int) -> int:
     """Count the points in ``x`` when each has ``ndim`` dimensions."""
     return math.prod(x.shape[: x.dim() - ndim])
+
+
+#: The operations of a geometry by name, each with the methods of the manifold that its generic answer asks.
+OPERATIONS: dict[str, tuple[str, ...]] = {
+    name: operation.asks for name, operation in vars(Geometry).items() if hasattr(operation, "asks")
+}

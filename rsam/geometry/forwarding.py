@@ -8,99 +8,88 @@ import geoopt
 import torch
 from torch import Tensor
 
-from rsam.geometry.base import Geometry
+from rsam.geometry.base import OPERATIONS, Geometry
 
 __all__ = ["DelegatingGeometry", "ForwardingGeometry"]
 
 
 class ForwardingGeometry(Geometry):
-    """Every operation that returns a tensor of the shape of a point goes to another geometry, or to several."""
+    """Every operation that gives tensors of the shape of a point goes to another geometry, or to several."""
 
-    def _forward(self, operation: str, x: Tensor, *vectors: Tensor, **options: Any) -> Tensor:
+    def _forward(self, operation: str, x: Tensor, *vectors: Any, **options: Any) -> Any:
         raise NotImplementedError
 
-    def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
-        return self._forward("raise_index", x, g)
 
-    def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
-        return self._forward("lower_index", x, t)
+def _forwarding(operation: str) -> Any:
+    def forward(self: ForwardingGeometry, x: Tensor, *vectors: Any, **options: Any) -> Any:
+        return self._forward(operation, x, *vectors, **options)
 
-    def project(self, x: Tensor, u: Tensor) -> Tensor:
-        return self._forward("project", x, u)
+    return forward
 
-    def restore_tangent(self, x: Tensor, u: Tensor) -> Tensor:
-        return self._forward("restore_tangent", x, u)
 
-    def project_point(self, x: Tensor) -> Tensor:
-        return self._forward("project_point", x)
-
-    def retract(self, x: Tensor, u: Tensor) -> Tensor:
-        return self._forward("retract", x, u)
-
-    def exponential(self, x: Tensor, u: Tensor) -> Tensor:
-        return self._forward("exponential", x, u)
-
-    def logarithm(self, x: Tensor, y: Tensor) -> Tensor:
-        return self._forward("logarithm", x, y)
-
-    def retract_second_order(self, x: Tensor, u: Tensor) -> Tensor:
-        return self._forward("retract_second_order", x, u)
-
-    def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
-        return self._forward("carry", x, y, v)
-
-    def transport(self, x: Tensor, u: Tensor, y: Tensor, v: Tensor, exact: bool = False) -> Tensor:
-        return self._forward("transport", x, u, y, v, exact=exact)
-
-    def transport_back(self, x: Tensor, u: Tensor, y: Tensor, v: Tensor, exact: bool = False) -> Tensor:
-        return self._forward("transport_back", x, u, y, v, exact=exact)
-
-    def pullback(self, x: Tensor, u: Tensor, c: Tensor, exact: bool = False) -> Tensor:
-        return self._forward("pullback", x, u, c, exact=exact)
-
-    def connection(self, x: Tensor, c: Tensor, v: Tensor) -> Tensor:
-        return self._forward("connection", x, c, v)
-
-    def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
-        return self._forward("acceleration", x, v)
+# the others are made of these, or differ in shape: they are for subclasses to answer
+_OTHERS = (
+    "inner", "component_inner", "point_inner", "dimension", "curve",
+    "random_tangent", "coordinates_shape", "from_coordinates", "to_coordinates",
+)  # fmt: skip
+for _operation in OPERATIONS.keys() - set(_OTHERS):
+    setattr(ForwardingGeometry, _operation, _forwarding(_operation))
 
 
 class DelegatingGeometry(ForwardingGeometry):
-    """Another geometry seen through a linear change of layout, which the subclass gives (default: none)."""
+    """Another geometry seen through a linear change of layout, which the subclass gives (default: none).
+
+    Attributes
+    ----------
+    base : Geometry
+        The other geometry.
+    only_layout : bool
+        Whether nothing else is changed, so that who computes much may enter once and ask the other itself.
+    """
+
+    only_layout: bool = False
 
     def __init__(self, manifold: geoopt.Manifold, base: Geometry) -> None:
         super().__init__(manifold)
-        self._base = base
-        self.retraction_order = base.retraction_order
-        self.isometric = base.isometric
+        self.base = base
+        self.retraction_order, self.isometric = base.retraction_order, base.isometric
+        self.momentum_transport = base.momentum_transport
 
     def key(self) -> tuple[Any, ...]:
-        return (type(self.manifold), *self._base.key())
+        return (type(self.manifold), *self.base.key())
 
-    def _enter(self, x: Tensor) -> Tensor:
+    def enter(self, x: Tensor) -> Tensor:
+        """Points or vectors in the layout of the base."""
         return x
 
-    def _leave(self, y: Tensor, like: Tensor) -> Tensor:
+    def leave(self, y: Tensor, shape: torch.Size) -> Tensor:
+        """Undo :meth:`enter` for tensors of that shape."""
         return y
 
-    def _forward(self, operation: str, x: Tensor, *vectors: Tensor, **options: Any) -> Tensor:
-        result = getattr(self._base, operation)(*map(self._enter, (x, *vectors)), **options)
-        return self._leave(result, x)
+    def _forward(self, operation: str, x: Tensor, *vectors: Any, **options: Any) -> Any:
+        entered = [self.enter(v) if isinstance(v, Tensor) else v for v in (x, *vectors)]
+        result = getattr(self.base, operation)(*entered, **options)
+        if isinstance(result, tuple):
+            return tuple(self.leave(part, x.shape) for part in result)
+        return self.leave(result, x.shape)
 
     def dimension(self, x: Tensor) -> int:
-        return self._base.dimension(self._enter(x))
+        return self.base.dimension(self.enter(x))
 
     def coordinates_shape(self, x: Tensor) -> torch.Size:
-        return self._base.coordinates_shape(self._enter(x))
+        return self.base.coordinates_shape(self.enter(x))
 
     def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
-        return self._leave(self._base.from_coordinates(self._enter(x), z), x)
+        return self.leave(self.base.from_coordinates(self.enter(x), z), x.shape)
 
     def to_coordinates(self, x: Tensor, c: Tensor) -> Tensor:
-        return self._base.to_coordinates(self._enter(x), self._enter(c))
+        return self.base.to_coordinates(self.enter(x), self.enter(c))
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        return self._base.inner(*map(self._enter, (x, u, v)))
+        return self.base.inner(*map(self.enter, (x, u, v)))
 
     def component_inner(self, x: Tensor, u: Tensor) -> Tensor:
-        return self._base.component_inner(self._enter(x), self._enter(u))
+        return self.base.component_inner(self.enter(x), self.enter(u))
+
+    def point_inner(self, x: Tensor, u: Tensor) -> Tensor:
+        return self.base.point_inner(self.enter(x), self.enter(u))

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import geoopt
+from torch import Tensor
 
-from rsam.geometry.base import Geometry
+from rsam.geometry.base import OPERATIONS, Geometry
 
-__all__ = ["geometry_of", "register"]
+__all__ = ["geometry_of", "is_plain", "manifold_of", "register"]
+
+_EUCLIDEAN = geoopt.Euclidean()
 
 _registry: dict[type, type[Geometry]] = {}
 _T = TypeVar("_T")
@@ -43,9 +46,9 @@ def register(manifold_class: type[geoopt.Manifold]) -> Callable[[_T], _T]:
     >>> @rsam.geometry.register(Circle)
     ... def acceleration(manifold, x, v):
     ...     return -(v * v).sum(-1, keepdim=True) * x
-    >>> x = geoopt.ManifoldTensor(torch.tensor([0.6, 0.8]), manifold=Circle())
-    >>> rsam.geometry.acceleration([x], [torch.tensor([-1.6, 1.2])])
-    [tensor([-2.4000, -3.2000])]
+    >>> x = torch.tensor([0.6, 0.8])
+    >>> rsam.geometry.geometry_of(Circle()).acceleration(x, torch.tensor([-1.6, 1.2]))
+    tensor([-2.4000, -3.2000])
     """
 
     def decorate(entry: Any) -> Any:
@@ -54,9 +57,8 @@ def register(manifold_class: type[geoopt.Manifold]) -> Callable[[_T], _T]:
             _lookup.cache_clear()
             return entry
         name = getattr(entry, "__name__", repr(entry))
-        if name.startswith("_") or not callable(getattr(Geometry, name, None)):
-            operations = sorted(n for n in vars(Geometry) if not n.startswith("_") and callable(getattr(Geometry, n)))
-            raise TypeError(f"{name!r} is no operation of a geometry; name the function one of {operations}")
+        if name not in OPERATIONS:
+            raise TypeError(f"{name!r} is no operation of a geometry; name the function one of {sorted(OPERATIONS)}")
 
         def method(self: Geometry, *args: Any, **kwargs: Any) -> Any:
             return entry(self.manifold, *args, **kwargs)
@@ -69,38 +71,6 @@ def register(manifold_class: type[geoopt.Manifold]) -> Callable[[_T], _T]:
     return decorate
 
 
-# What is no longer known of a manifold whose class overrides one of geoopt's methods: the operations that then ask
-# the manifold itself, as the generic geometry does.
-_ASKS = {
-    "inner": (
-        "inner",
-        "component_inner",
-        "lower_index",
-        "from_coordinates",
-        "to_coordinates",
-        "random_tangent",
-        "acceleration",
-        "connection",
-    ),
-    "component_inner": ("component_inner",),
-    "egrad2rgrad": ("raise_index",),
-    "proju": (
-        "project",
-        "restore_tangent",
-        "dimension",
-        "coordinates_shape",
-        "from_coordinates",
-        "to_coordinates",
-        "random_tangent",
-    ),
-    "projx": ("project_point",),
-    "retr": ("retract", "pullback", "retract_second_order"),
-    "expmap": ("exponential", "acceleration", "connection", "pullback", "retract_second_order"),
-    "logmap": ("logarithm",),
-    "transp": ("carry", "transport", "transport_back"),
-}
-
-
 @functools.cache
 def _lookup(manifold_class: type) -> type[Geometry]:
     overridden: dict[str, Any] = {}
@@ -110,10 +80,12 @@ def _lookup(manifold_class: type) -> type[Geometry]:
             return type(f"{manifold_class.__name__}Geometry", (known,), overridden) if overridden else known
         if cls.__module__.startswith("geoopt."):
             continue  # geoopt's own variants of a registered class only rename its methods
-        for method in vars(cls).keys() & _ASKS.keys():
-            overridden.update((operation, getattr(Geometry, operation)) for operation in _ASKS[method])
-            overridden["isometric"] = False
-            overridden["retraction_order"] = 1
+        asked = [name for name, methods in OPERATIONS.items() if vars(cls).keys() & set(methods)]
+        if asked:
+            overridden.update((name, getattr(Geometry, name)) for name in asked)
+            overridden |= {"isometric": False, "retraction_order": 1}
+            if "retract_transport" in asked:
+                overridden["momentum_transport"] = Geometry.momentum_transport
     return Geometry
 
 
@@ -123,3 +95,13 @@ def geometry_of(manifold: geoopt.Manifold) -> Geometry:
     A class that derives from a registered one and overrides some of its methods is asked about those.
     """
     return _lookup(type(manifold))(manifold)  # type: ignore[arg-type]
+
+
+def manifold_of(tensor: Tensor) -> geoopt.Manifold:
+    """Return the manifold a tensor lives on; :class:`geoopt.Euclidean` for a plain one."""
+    return getattr(tensor, "manifold", _EUCLIDEAN)
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Return whether a tensor is Euclidean, so that any optimizer may step it."""
+    return isinstance(manifold_of(tensor), geoopt.Euclidean)

@@ -5,8 +5,7 @@ Plain parameters, whose curves are straight, go through ``torch._foreach``; the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -51,33 +50,32 @@ def forward_difference(
         The value, and the change as covectors at the parameters and the others.
     """
     params = evaluate.params
-    plain, curved = _split(params)
-    points = _pick(params, curved)
-    with full_precision(params), _placing(curved):
+    plain, curved, space = _split(evaluate.space)
+    with full_precision(params):
         tangents = [(step * direction[i]).detach().requires_grad_() for i in curved]
-        ends = geometry.retract_second_order(points, tangents)
+        ends = space.retract_second_order(space.params, tangents)
     straight = add(_pick(params, plain), _pick(direction, plain), step)
     value, moved = evaluate(_merge(plain, straight, curved, ends), gradient, cotangent)
     if curved:
         with full_precision(params), torch.no_grad():
             # gradient of the function lifted to the tangent space, whose Hessian at zero is the Riemannian one
             _put(moved, curved, torch.autograd.grad(ends, tangents, _pick(moved, curved)))
-    return value, tangent_parts(params, add(moved, gradient, -1))
+    return value, tangent_parts(evaluate.space, add(moved, gradient, -1))
 
 
 @torch.no_grad()
-def tangent_parts(params: list[Tensor], covectors: list[Tensor]) -> list[Tensor]:
+def tangent_parts(space: geometry.Product, covectors: list[Tensor]) -> list[Tensor]:
     """Parts of covectors that pair with tangents; covectors after those at the parameters stay.
 
     The normal parts of a difference are no derivatives: they do not vanish with the step, would be divided by it, and
     swamp whoever clips gradients by their norm.
     """
-    _, curved = _split(params)
+    _, curved, bent_space = _split(space)
     if not curved:
         return covectors
-    with full_precision(params), _placing(curved):
-        points = _pick(params, curved)
-        bent = geometry.lower_index(points, geometry.raise_index(points, _pick(covectors, curved)))
+    with full_precision(space.params):
+        points = bent_space.params
+        bent = bent_space.lower_index(points, bent_space.raise_index(points, _pick(covectors, curved)))
     parts = list(covectors)
     _put(parts, curved, bent)
     return parts
@@ -105,11 +103,11 @@ def symmetric_sum(
         The two losses, and the gradient in the parameters and the others.
     """
     params = evaluate.params
-    plain, curved = _split(params)
-    points = _pick(params, curved)
-    with full_precision(params), _placing(curved):
-        tangents = geometry.from_coordinates(points, _pick(coordinates, curved))
-        ends = [geometry.retract_second_order(points, [t * v for v in tangents]) for t in (step, -step)]
+    plain, curved, space = _split(evaluate.space)
+    points = space.params
+    with full_precision(params):
+        tangents = space.from_coordinates(points, _pick(coordinates, curved))
+        ends = [space.retract_second_order(points, [t * v for v in tangents]) for t in (step, -step)]
     losses, gradients = [], []
     for t, end in zip((step, -step), ends, strict=True):
         straight = add(_pick(params, plain), _pick(coordinates, plain), t)
@@ -124,31 +122,20 @@ def symmetric_sum(
     return (losses[0], losses[1]), total
 
 
-def _split(params: Sequence[Tensor]) -> tuple[list[int], list[int]]:
-    """Places of plain parameters, whose coordinates are their own, and of the others."""
-    places: tuple[list[int], list[int]] = ([], [])
-    for i, p in enumerate(params):
-        places[p.is_complex() or not geometry.is_plain(p)].append(i)
-    return places
+def _split(space: geometry.Product) -> tuple[list[int], list[int], geometry.Product]:
+    """Indices of plain parameters, whose coordinates are their own, and of the others, with the product of these."""
+    indices: tuple[list[int], list[int]] = ([], [])
+    for i, p in enumerate(space.params):
+        indices[p.is_complex() or not geometry.is_plain(p)].append(i)
+    return *indices, space.part(indices[1])
 
 
-@contextmanager
-def _placing(places: list[int]) -> Iterator[None]:
-    """Context in which an error about a sublist gives the place in the whole list."""
-    try:
-        yield
-    except geometry.UnsupportedOperation as error:
-        if error.index is not None:
-            error.index = places[error.index]
-        raise
+def _pick(tensors: Sequence[Tensor], indices: list[int]) -> list[Tensor]:
+    return [tensors[i] for i in indices]
 
 
-def _pick(tensors: Sequence[Tensor], places: list[int]) -> list[Tensor]:
-    return [tensors[i] for i in places]
-
-
-def _put(tensors: list[Tensor], places: list[int], values: Sequence[Tensor]) -> None:
-    for i, value in zip(places, values, strict=True):
+def _put(tensors: list[Tensor], indices: list[int], values: Sequence[Tensor]) -> None:
+    for i, value in zip(indices, values, strict=True):
         tensors[i] = value
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rsam import geometry
 from rsam.derivatives import at_points, no_trace
 from rsam.derivatives.no_trace import random_state, set_random_state
 
@@ -32,10 +33,8 @@ class Evaluations:
     differentiate : callable
         ``differentiate(tensor, leaves, cotangent, retain_graph)`` returns a gradient, None for each leaf that the
         tensor does not depend on.
-    params : list of Tensor
+    space : rsam.geometry.Product
         The parameters.
-    describe : callable
-        Words for the parameter of an index.
     """
 
     def __init__(
@@ -43,12 +42,11 @@ class Evaluations:
         closure: Callable[[], Any],
         subject_of: Callable[[Any], Tensor],
         differentiate: Callable[[Tensor, list[Tensor], Tensor | None, bool], list[Tensor | None]],
-        params: list[Tensor],
-        describe: Callable[[int], str],
+        space: geometry.Product,
     ) -> None:
         self._closure, self._subject_of, self._differentiate = closure, subject_of, differentiate
-        self._describe = describe
-        self.params = params
+        self.space = space
+        self.params = params = space.params
         self.others: list[Tensor] = []
         self._state = random_state()
         self._dtypes = {p.dtype for p in params}
@@ -77,7 +75,7 @@ class Evaluations:
         for i, p in enumerate(self.params):
             if id(p) in early:
                 raise ValueError(
-                    f"the closure depends on {self._describe(i)} through what was computed before it was called: "
+                    f"the closure depends on {self.space.describe(i)} through what was computed before it was called: "
                     "compute that within the closure, or leave the parameter out of params"
                 )
         members = {id(p) for p in self.params}
@@ -85,7 +83,7 @@ class Evaluations:
         gradient = self._gradient(subject, cotangent, retain_graph)
         for i, g in enumerate(gradient[: len(self.params)]):
             if g is None:
-                raise ValueError(f"the loss does not depend on {self._describe(i)}; leave it out of params")
+                raise ValueError(f"the loss does not depend on {self.space.describe(i)}; leave it out of params")
         reached = [g is not None for g in gradient[len(self.params) :]]
         self.others = [leaf for leaf, reach in zip(self.others, reached, strict=True) if reach]
         return [g for g in gradient if g is not None]

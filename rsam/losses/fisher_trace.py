@@ -11,7 +11,7 @@ from torch import Tensor
 from rsam import geometry
 from rsam.derivatives.likelihood import Likelihood, hessian_root
 from rsam.errors import NotFinite
-from rsam.geometry.lists import all_finite
+from rsam.geometry.product import all_finite
 from rsam.losses.differences import add, forward_difference
 from rsam.losses.evaluation import Evaluations, full_precision, step_length
 from rsam.losses.injected import inject
@@ -99,7 +99,7 @@ class FisherTrace(RandomPenalty):
         self._check_graph_of(loss)
 
     def _signs(self, outputs: Tensor) -> Tensor:
-        return self.coordinates([outputs])[0]
+        return self.coordinates(geometry.Product([outputs]))[0]
 
     def _probe(self, outputs: Tensor, signs: Tensor) -> Tensor:
         r""":math:`\Lambda^{1/2}` of signs, for the mean reduction, as a smooth function of the outputs."""
@@ -114,7 +114,7 @@ class FisherTrace(RandomPenalty):
         for _ in range(self.probes):
             u = self._probe(subject, self._signs(subject))
             w = self._gradient(subject, u)
-            total = total + geometry.pairing(w, geometry.raise_index(params, w))
+            total = total + geometry.pairing(w, self._space().raise_index(params, w))
         return total / self.probes
 
     def _difference(self, closure: Closure) -> Tensor:
@@ -140,7 +140,7 @@ class FisherTrace(RandomPenalty):
             w = evaluate.gradient_here(outputs, u.detach(), retain_graph=True)
             with full_precision(params), torch.no_grad():
                 penalised = w[: len(params)]
-                raised = geometry.raise_index(params, penalised)
+                raised = evaluate.space.raise_index(params, penalised)
                 square = geometry.pairing(penalised, raised).clamp_min(0)
             length = math.sqrt(square)
             total = total + square
@@ -148,8 +148,7 @@ class FisherTrace(RandomPenalty):
             if not 0 < length < math.inf:
                 continue
             step = step_length(params, evaluate.rounding()) if self.step is None else self.step
-            with self._locating():
-                moved, change = forward_difference(w, raised, step / length, evaluate, u.detach())
+            moved, change = forward_difference(w, raised, step / length, evaluate, u.detach())
             covectors = add(covectors, change, 2 * length / step)
             if u.requires_grad:
                 # d|J^T u|^2 / du = 2 J r, the change of the outputs along r = J^T u raised

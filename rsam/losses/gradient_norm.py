@@ -84,7 +84,7 @@ class GradientNorm(Penalty):
     def _exact(self, subject: Tensor) -> Tensor:
         params = self._live()
         gradient = self._gradient(subject)
-        square = geometry.pairing(gradient, geometry.raise_index(params, gradient))
+        square = geometry.pairing(gradient, self._space().raise_index(params, gradient))
         if self.p == 2:
             return square
         # the root has no derivative at zero, where rounding may also leave the square negative; NaN stays
@@ -95,7 +95,7 @@ class GradientNorm(Penalty):
         params = evaluate.params
         with full_precision(params), torch.no_grad():
             penalised = gradient[: len(params)]
-            raised = geometry.raise_index(params, penalised)
+            raised = evaluate.space.raise_index(params, penalised)
             norm = geometry.pairing(penalised, raised).clamp_min(0).sqrt()
         length = float(norm)
         if not 0 < length < math.inf:  # there is no direction

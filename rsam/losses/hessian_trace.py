@@ -88,14 +88,15 @@ class HessianTrace(RandomPenalty):
         self.clamp = clamp
 
     def _exact(self, subject: Tensor) -> Tensor:
-        params = self._live()
+        space = self._space()
+        params = space.params
         gradient = self._gradient(subject)
         curved = [i for i, g in enumerate(gradient) if g.requires_grad]  # the loss is linear in the others
         total = torch.zeros((), device=params[0].device)
         for _ in range(self.probes):
             # with its graph: the probe turns with the frame
-            v = geometry.from_coordinates(params, self.coordinates(params))
-            total = total + geometry.pairing(gradient, geometry.acceleration(params, v))
+            v = space.from_coordinates(params, self.coordinates(space))
+            total = total + geometry.pairing(gradient, space.acceleration(params, v))
             if curved:
                 products = self._autograd(
                     [gradient[i] for i in curved], params, [v[i] for i in curved], create_graph=True

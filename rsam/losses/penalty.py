@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import torch
@@ -14,7 +13,7 @@ from rsam import geometry
 from rsam.derivatives import check_graph, differentiable, explain, no_trace
 from rsam.derivatives.diagnosis import NoHigherDerivative
 from rsam.errors import NotFinite
-from rsam.geometry.lists import all_finite
+from rsam.geometry.product import all_finite
 from rsam.losses.differences import add
 from rsam.losses.evaluation import Evaluations, full_precision
 from rsam.losses.injected import inject
@@ -39,6 +38,7 @@ class Penalty(nn.Module):
     def __init__(self, params: Params, weight: float, method: Method, step: float | None) -> None:
         super().__init__()
         self._named = _named(params)
+        self._planned: geometry.Product | None = None
         if method not in ("exact", "difference"):
             raise ValueError(f"method must be 'exact' or 'difference', got {method!r}")
         if step is not None and not 0 < step < math.inf:
@@ -159,7 +159,7 @@ class Penalty(nn.Module):
                 closure()  # type: ignore[misc]
 
         try:
-            with full_precision(params), self._locating():
+            with full_precision(params):
                 value = self._exact(subject)
             check_graph(value, self.order)
         except geometry.UnsupportedOperation:
@@ -187,7 +187,7 @@ class Penalty(nn.Module):
         return inject(loss + self.weight * value.to(loss.device), sums, [*evaluate.params, *evaluate.others])
 
     def _evaluations(self, closure: Closure, subject_of: Callable[[Any], Any] = lambda outcome: outcome) -> Evaluations:
-        return Evaluations(closure, subject_of, self._autograd, self._live(), self._describe)
+        return Evaluations(closure, subject_of, self._autograd, self._space())
 
     def _differences(self, evaluate: Evaluations) -> tuple[Tensor, list[Tensor], Tensor, list[Tensor], float]:
         """Loss, its gradient, and the :data:`Differences`."""
@@ -195,8 +195,7 @@ class Penalty(nn.Module):
         self._check(loss)
         gradient = evaluate.gradient_here(loss)
         loss = loss.detach()  # nothing keeps the graph
-        with self._locating():
-            value, covectors, factor = self._estimate(loss, gradient, evaluate)
+        value, covectors, factor = self._estimate(loss, gradient, evaluate)
         if not all_finite([loss, value, *covectors]):  # one look, since a gradient that is not finite shows here
             what = "its change at moved weights" if all_finite([loss, *gradient]) else "its gradient"
             raise NotFinite(f"{type(self).__name__}: the loss ({loss.item()}) or {what} is not finite")
@@ -211,17 +210,21 @@ class Penalty(nn.Module):
             raise ValueError(f"{type(self).__name__}: all of the parameters are frozen (requires_grad is False)")
         return live
 
-    def _describe(self, index: int) -> str:
-        """Words for one of the live parameters."""
-        name, p = [(name, p) for name, p in self._named if p.requires_grad][index]
-        return f"parameter {name} (shape {tuple(p.shape)}, {type(geometry.manifold_of(p)).__name__})"
+    def _space(self) -> geometry.Product:
+        """The product manifold of the live parameters."""
+        live = self._live()
+        if self._planned is None or list(map(id, self._planned.params)) != list(map(id, live)):
+            names = [f"parameter {name}" for name, p in self._named if p.requires_grad]
+            self._planned = geometry.Product(live, names=names)
+        self._planned.update()
+        return self._planned
 
     def _gradient(self, outcome: Tensor, cotangent: Tensor | None = None) -> list[Tensor]:
         """Gradient in the parameters, with a graph."""
         gradient = self._autograd(outcome, self._live(), cotangent, create_graph=True)
         for i, g in enumerate(gradient):
             if g is None:
-                raise ValueError(f"the loss does not depend on {self._describe(i)}; leave it out of params")
+                raise ValueError(f"the loss does not depend on {self._space().describe(i)}; leave it out of params")
         return gradient  # type: ignore[return-value]
 
     def _autograd(
@@ -242,23 +245,10 @@ class Penalty(nn.Module):
         for g, t in zip(found, tensors, strict=True):
             if g is not None and g.layout != torch.strided:
                 index = next((i for i, p in enumerate(self._live()) if p is t), None)
-                what = (
-                    f"a tensor of shape {tuple(t.shape)} outside of params" if index is None else self._describe(index)
-                )
+                outside = f"a tensor of shape {tuple(t.shape)} outside of params"
+                what = outside if index is None else self._space().describe(index)
                 raise ValueError(f"{what} gets sparse gradients, which are not supported; use sparse=False")
         return list(found)
-
-    @contextmanager
-    def _locating(self) -> Iterator[None]:
-        """Context in which an error about a manifold names the parameter."""
-        try:
-            yield
-        except geometry.UnsupportedOperation as error:
-            if error.index is None:
-                raise
-            located = geometry.UnsupportedOperation(f"{self._describe(error.index)}: {error}")
-            located.index = error.index
-            raise located from error
 
     # -- checks --------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Literal
 
 import torch
@@ -55,10 +54,9 @@ class RandomPenalty(Penalty):
             self._generators[name].set_state(self._states.pop(name))
         return self._generators[name]
 
-    def coordinates(self, params: list[Tensor]) -> list[Tensor]:
+    def coordinates(self, space: geometry.Product) -> list[Tensor]:
         """Draw the tangent coordinates of one probe, each on its own device."""
-        draw = functools.partial(geometry.random_coordinates, distribution=self.distribution)
-        return [z for p in params for z in draw([p], generator=self.generator(p.device))]
+        return space.random_coordinates(space.params, generator=self.generator, distribution=self.distribution)
 
     def get_extra_state(self) -> dict[str, Tensor]:
         """States of the generators, by device."""
@@ -72,12 +70,11 @@ class RandomPenalty(Penalty):
         self, loss: Tensor, gradient: list[Tensor], step: float, evaluate: Evaluations
     ) -> Differences:
         r"""Mean over probes of :math:`L(R_x(tv)) - 2 L(x) + L(R_x(-tv))`, and its gradient."""
-        params = evaluate.params
         change = torch.zeros_like(loss)
         sums: list[Tensor] = []
         for _ in range(self.probes):
-            (ahead, behind), both = symmetric_sum(gradient, self.coordinates(params), step, evaluate)
+            (ahead, behind), both = symmetric_sum(gradient, self.coordinates(evaluate.space), step, evaluate)
             change = change + ((ahead - loss) + (behind - loss))  # each difference is exact, being of near numbers
             sums = add(sums, both) if sums else both
-        covectors = tangent_parts(params, add(sums, gradient, -2.0 * self.probes))
+        covectors = tangent_parts(evaluate.space, add(sums, gradient, -2.0 * self.probes))
         return change / self.probes, covectors, 1 / self.probes

@@ -131,6 +131,6 @@ def second_difference(f: Callable[[float], float], h: float = 2e-2) -> float:
 
 def along(points: list[Tensor], tangents: list[Tensor], t: float, exact: bool = True) -> list[Tensor]:
     """The points at time t of the geodesics with these velocities."""
+    space = geometry.Product(points)
     with torch.no_grad():
-        steps = [t * v for v in tangents]
-        return geometry.retract(points, steps, exact=True) if exact else geometry.retract_second_order(points, steps)
+        return (space.exponential if exact else space.retract_second_order)(points, [t * v for v in tangents])

@@ -188,15 +188,16 @@ def test_that_other_functions_are_differentiated_twice_on_constrained_kernels() 
     hessian = RiemannianHessian(model, nn.CrossEntropyLoss(), model.parameters(), batch)
     z = normal(hessian.shape[0], seed=3)
     z /= z.norm()
-    tangents, start = hessian.tangents(z), snapshot(model)
+    tangents, start, params = hessian.tangents(z), snapshot(model), list(model.parameters())
+    space = rsam.geometry.Product(params)
 
     def loss(t: float) -> float:
-        points = rsam.geometry.retract(list(model.parameters()), [t * v for v in tangents], exact=True)
+        points = space.exponential(params, [t * v for v in tangents])
         with torch.no_grad():
-            for p, x in zip(model.parameters(), points, strict=True):
+            for p, x in zip(params, points, strict=True):
                 p.copy_(x)
             value = float(nn.functional.cross_entropy(model(batch[0]), batch[1]))
-            for p, x in zip(model.parameters(), start, strict=True):
+            for p, x in zip(params, start, strict=True):
                 p.copy_(x)
         return value
 

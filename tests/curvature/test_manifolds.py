@@ -268,4 +268,5 @@ def test_that_coordinates_undo_tangents_and_measure_them() -> None:
     tangents = hessian.tangents(z)
     assert not tangents[0].requires_grad
     torch.testing.assert_close(hessian.coordinates(tangents), z)
-    assert float(geometry.norm([model.point], tangents).detach()) == pytest.approx(float(z.norm()))
+    norm = geometry.Product([model.point]).norm([model.point], tangents)
+    assert float(norm.detach()) == pytest.approx(float(z.norm()))

@@ -127,7 +127,7 @@ def test_that_hyperbolic_and_positive_definite_points_work_in_single_precision()
     for manifold in (geoopt.PoincareBall(), geoopt.Lorentz(), geoopt.SymmetricPositiveDefinite()):
         model = rsam.nn.constrain(nn.Linear(3, 3).double(), manifold)
         with torch.no_grad():
-            model.weight.copy_(rsam.geometry.project_points([model.weight * 0.3])[0])
+            model.weight.copy_(rsam.geometry.geometry_of(manifold).project_point(model.weight * 0.3))
         x, y = labelled()
         results = []
         for dtype in (torch.float32, torch.float64):

@@ -75,9 +75,9 @@ class Squashed(geoopt.Manifold):
 def test_that_a_users_manifold_has_a_frame_without_registering_one() -> None:
     x = torch.tensor([[1.0, 2.0], [0.0, 3.0]], dtype=torch.float64)
     z = torch.ones(2, 2, dtype=torch.float64)
-    (v,) = geometry.from_coordinates([x], [z], manifolds=[Squashed()])
-    torch.testing.assert_close(v, 1 / (1 + x**2).sqrt())
-    (there,) = geometry.to_coordinates([x], [x], manifolds=[Squashed()])
+    on = geometry_of(Squashed())
+    torch.testing.assert_close(on.from_coordinates(x, z), 1 / (1 + x**2).sqrt())
+    there = on.to_coordinates(x, x)
     torch.testing.assert_close(there.sort().values, (x / (1 + x**2).sqrt()).sort().values)  # in some order
 
 
@@ -90,18 +90,19 @@ def test_that_a_user_registers_a_frame_in_one_decorated_function() -> None:
         return z.flip(-1) / (1 + x**2).sqrt()
 
     x, z = torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 0.0]])
-    (v,) = geometry.from_coordinates([x], [z], manifolds=[Half()])
-    torch.testing.assert_close(v, torch.tensor([[0.0, 0.2**0.5]]))
-    (there,) = geometry.to_coordinates([x], [x], manifolds=[Half()])  # transposed by differentiation
+    on = geometry_of(Half())
+    torch.testing.assert_close(on.from_coordinates(x, z), torch.tensor([[0.0, 0.2**0.5]]))
+    there = on.to_coordinates(x, x)  # transposed by differentiation
     torch.testing.assert_close(there, torch.tensor([[2 * 0.2**0.5, 0.5**0.5]]))
 
 
 def test_that_rademacher_coordinates_are_signs_and_others_refused() -> None:
     points = [torch.zeros(1000), torch.zeros(3, dtype=torch.complex64)]
-    signs, pairs = geometry.random_coordinates(points, distribution="rademacher")
+    space = geometry.Product(points)
+    signs, pairs = space.random_coordinates(points, distribution="rademacher")
     assert set(signs.tolist()) == {-1.0, 1.0} and pairs.shape == (3, 2)
     with pytest.raises(ValueError, match="'normal' or 'rademacher', got 'uniform'"):
-        geometry.random_coordinates(points, distribution="uniform")  # type: ignore[arg-type]
+        space.random_coordinates(points, distribution="uniform")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("method", ["inner", "egrad2rgrad", "proju"])
@@ -141,9 +142,9 @@ def test_that_an_overridden_projection_decides_the_frame() -> None:
             return u * torch.tensor([1.0, 1.0, 1.0, 0.0])
 
     x = torch.tensor([0.6, 0.8, 0.0, 0.0])
-    (shape,) = geometry.coordinates_shape([x], manifolds=[Held()])
-    (v,) = geometry.from_coordinates([x], [torch.ones(shape)], manifolds=[Held()])
-    assert shape == (2,) and v[3] == 0
+    on = geometry_of(Held())
+    shape = on.coordinates_shape(x)
+    assert shape == (2,) and on.from_coordinates(x, torch.ones(shape))[3] == 0
 
 
 @pytest.mark.parametrize(
@@ -157,8 +158,7 @@ def test_that_an_overridden_projection_decides_the_frame() -> None:
     ids=lambda value: getattr(value, "name", None),
 )
 def test_that_empty_batches_have_empty_tangents(manifold: geoopt.Manifold, point: tuple[int, ...]) -> None:
-    (v,) = geometry.random_tangent([torch.zeros(0, *point)], manifolds=[manifold])
-    assert v.shape == (0, *point)
+    assert geometry_of(manifold).random_tangent(torch.zeros(0, *point)).shape == (0, *point)
 
 
 class Rough(geoopt.Sphere):
@@ -174,4 +174,4 @@ def test_that_an_exponential_that_is_not_smooth_is_found_out() -> None:
     with pytest.raises(
         geometry.UnsupportedOperation, match=r"Rough has no acceleration: .*norm.*@rsam.geometry.register"
     ):
-        geometry.acceleration([x], [v], manifolds=[Rough()])
+        geometry_of(Rough()).acceleration(x, v)

@@ -70,7 +70,7 @@ def derivative(value: Callable[[], Tensor], params: list[Tensor], tangents: list
 
     def at(t: float) -> float:
         with torch.no_grad():
-            points = rsam.geometry.retract_second_order(params, [t * v for v in tangents])
+            points = rsam.geometry.Product(params).retract_second_order(params, [t * v for v in tangents])
         with at_points(params, points):
             return value().item()
 

@@ -32,7 +32,8 @@ def make(name, params, **options):
 @pytest.mark.parametrize("name", PENALTIES)
 def test_gradient_is_that_of_the_value(name, manifold) -> None:
     problem = on(manifold)
-    tangents = rsam.geometry.random_tangent(problem.points, generator=torch.Generator().manual_seed(1))
+    space = rsam.geometry.Product(problem.points)
+    tangents = space.random_tangent(problem.points, generator=torch.Generator().manual_seed(1))
 
     def value():  # made anew each time: the same probes
         penalty = make(name, problem.points, weight=0.7)
@@ -79,13 +80,14 @@ def test_default_steps_bring_differences_near_the_exact_form(exact, difference, 
     for p in problem.points:
         p.data = p.data.to(dtype)
     problem.mixing = [m.to(dtype) for m in problem.mixing]
+    space = rsam.geometry.Product(problem.points)
     values, tangents = [], []
     for make_penalty in (exact, difference):
         penalty = make_penalty(problem.points)
         value = penalty(closure_for(penalty, problem))
         values.append(value.item())
         # raised: the normal part of a covector means nothing, and differs
-        tangents.append(rsam.geometry.raise_index(problem.points, torch.autograd.grad(value, problem.points)))
+        tangents.append(space.raise_index(problem.points, torch.autograd.grad(value, problem.points)))
     # both errors are about the square root of the rounding error, times constants of the problem
     tolerance = 100 * torch.finfo(dtype).eps ** 0.5
     assert values[1] == pytest.approx(values[0], rel=tolerance)
@@ -99,7 +101,7 @@ def test_differences_have_no_huge_normal_part(name) -> None:
     problem = on("sphere")
     penalty = PENALTIES[name](problem.points)
     gradient = torch.autograd.grad(penalty(closure_for(penalty, problem)), problem.points)
-    tangent = rsam.geometry.raise_index(problem.points, gradient)
+    tangent = rsam.geometry.Product(problem.points).raise_index(problem.points, gradient)
     for g, t in zip(gradient, tangent, strict=True):
         assert g.norm() < 10 * t.norm()
 

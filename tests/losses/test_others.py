@@ -43,7 +43,8 @@ class Network(nn.Module):
 @pytest.mark.parametrize("name", PENALTIES)
 def test_gradient_at_the_others_is_that_of_the_value(name, objective) -> None:
     model = Network()
-    tangents = rsam.geometry.random_tangent(model.others, generator=torch.Generator().manual_seed(1))
+    space = rsam.geometry.Product(model.others)
+    tangents = space.random_tangent(model.others, generator=torch.Generator().manual_seed(1))
 
     def value() -> Tensor:  # made anew each time: the same probes
         penalty = PENALTIES[name](model.weights, **OPTIONS.get(name, {}), weight=0.7)

@@ -47,7 +47,7 @@ def test_gradient_norm_at_a_zero_gradient_is_zero(method) -> None:
 
 def average_over_signs(penalty, closure, params: list[Tensor]) -> tuple[float, list[Tensor]]:
     """Mean of value and gradient over all sign probes: the expectation, for a quadratic form in the probe."""
-    shapes = rsam.geometry.coordinates_shape(params)
+    shapes = rsam.geometry.Product(params).coordinates_shape(params)
     sizes = [shape.numel() for shape in shapes]
     values, gradients = [], []
     for z in signs(sum(sizes)):

@@ -134,7 +134,7 @@ def _kinks(problem: Problem) -> list[float]:
         value = penalty(problem.loss)
         covectors = torch.autograd.grad(value, params, allow_unused=True, materialize_grads=True)
         with torch.no_grad():
-            raised = rsam.geometry.raise_index(params, covectors)
+            raised = rsam.geometry.Product(params).raise_index(params, covectors)
         values.append(float(value.detach()))
         gradients.append((list(covectors), raised))
     norms = [float(rsam.geometry.pairing(c, r)) ** 0.5 for c, r in gradients]

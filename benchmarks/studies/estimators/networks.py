@@ -61,7 +61,7 @@ def load(name: str, directory: Path, dtype: torch.dtype) -> nn.Module:
     model = model.to(dtype).eval()
     params = list(model.parameters())
     # single precision is off the manifold by what double precision resolves
-    for p, x in zip(params, rsam.geometry.project_points(params), strict=True):
+    for p, x in zip(params, rsam.geometry.Product(params).project_point(params), strict=True):
         p.data = x.detach()
     return model
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import geoopt
@@ -23,17 +24,25 @@ class ProductGeometry(ForwardingGeometry):
         self._parts = [geometry_of(part) for part in manifold.manifolds]
         self.retraction_order = min(part.retraction_order for part in self._parts)
         self.isometric = all(part.isometric for part in self._parts)
+        self.momentum_transport = "as the parts"
 
-    def _split(self, x: Tensor) -> list[Tensor]:
+    def _split(self, x: Any) -> list[Any]:
+        if not isinstance(x, Tensor):  # a number
+            return [x] * len(self._parts)
         return [self.manifold.take_submanifold_value(x, i) for i in range(len(self._parts))]
 
-    def _forward(self, operation: str, x: Tensor, *vectors: Tensor, **options: Any) -> Tensor:
+    def _forward(self, operation: str, x: Tensor, *vectors: Any, **options: Any) -> Any:
         columns = zip(*(self._split(t) for t in (x, *vectors)), strict=True)
         results = [
-            getattr(part, operation)(*column, **options).reshape(*x.shape[:-1], -1)
-            for part, column in zip(self._parts, columns, strict=True)
+            getattr(part, operation)(*column, **options) for part, column in zip(self._parts, columns, strict=True)
         ]
-        return torch.cat(results, -1)
+
+        def packed(pieces: Iterable[Tensor]) -> Tensor:
+            return torch.cat([piece.reshape(*x.shape[:-1], -1) for piece in pieces], -1)
+
+        if isinstance(results[0], tuple):
+            return tuple(packed(pieces) for pieces in zip(*results, strict=True))
+        return packed(results)
 
     def dimension(self, x: Tensor) -> int:
         return sum(part.dimension(piece) for part, piece in zip(self._parts, self._split(x), strict=True))
@@ -93,6 +102,9 @@ class ScaledGeometry(DelegatingGeometry):
 
     def component_inner(self, x: Tensor, u: Tensor) -> Tensor:
         return super().component_inner(x, u) * self._scale2
+
+    def point_inner(self, x: Tensor, u: Tensor) -> Tensor:
+        return super().point_inner(x, u) * self._scale2
 
     def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
         return super().raise_index(x, g) / self._scale2

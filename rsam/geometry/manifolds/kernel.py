@@ -166,6 +166,7 @@ class KernelGeometry(DelegatingGeometry):
     """The geometry of the flattened kernel."""
 
     manifold: Kernel
+    only_layout = True
 
     def __init__(self, manifold: Kernel) -> None:
         super().__init__(manifold, geometry_of(manifold.base))
@@ -173,11 +174,11 @@ class KernelGeometry(DelegatingGeometry):
     def key(self) -> tuple[object, ...]:
         return (*super().key(), self.manifold.ndim)
 
-    def _enter(self, x: Tensor) -> Tensor:
+    def enter(self, x: Tensor) -> Tensor:
         return self.manifold.flatten(x)
 
-    def _leave(self, y: Tensor, like: Tensor) -> Tensor:
-        return self.manifold.unflatten(y, like.shape)
+    def leave(self, y: Tensor, shape: torch.Size) -> Tensor:
+        return self.manifold.unflatten(y, shape)
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         batch = x.shape[: x.dim() - self.manifold.ndim]
@@ -187,3 +188,6 @@ class KernelGeometry(DelegatingGeometry):
     def component_inner(self, x: Tensor, u: Tensor) -> Tensor:
         value = super().component_inner(x, u)  # (*batch, out, 1) for spheres, (*batch, 1, 1) for Stiefel
         return value.reshape(*value.shape[:-1], *([1] * (self.manifold.ndim - 1)))
+
+    def point_inner(self, x: Tensor, u: Tensor) -> Tensor:
+        return self.component_inner(x, u)

@@ -84,6 +84,7 @@ class LorentzGeometry(Geometry):
 
     retraction_order = 2
     isometric = True
+    momentum_transport = "parallel"
 
     def _root(self, x: Tensor) -> Tensor:
         return self.manifold.k.to(x.dtype).sqrt()  # geoopt's k may be of less precision than the points
@@ -122,6 +123,26 @@ class LorentzGeometry(Geometry):
 
     def retract(self, x: Tensor, u: Tensor) -> Tensor:
         return self.exponential(x, u)
+
+    def retract_transport(
+        self, x: Tensor, u: Tensor, v: Tensor, t: float | Tensor = 1.0, isometric: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Follow the geodesic along ``t u``, and carry ``v`` in parallel along it: one hyperbola for both."""
+        k = self.manifold.k.to(x.dtype)
+        root = k.sqrt()
+        z = _in_frame(root, x, u)
+        along, square = _dot(z, z if v is u else _in_frame(root, x, v)), _dot(z, z)
+        angle = (square * (t * t) / k).clamp_min(torch.finfo(x.dtype).tiny).sqrt()
+        # torch's sinh is slow, and a difference of exponentials has no digits for small angles
+        grown = angle.exp()
+        cosh, half = (grown + grown.reciprocal()) / 2, (angle / 2).tanh()
+        sinhc = (cosh + 1) * half / angle
+        y = torch.addcmul(x * cosh, u, sinhc * t)
+        along = along * (sinhc * t / k)
+        # (cosh - 1) / angle^2 = sinhc tanh(angle / 2) / angle
+        w = torch.addcmul(torch.addcmul(v, along, x), u, along * t * half / angle)
+        space = y[..., 1:]
+        return torch.cat(((k + _dot(space, space)).sqrt(), space), -1), _tangent(y, w[..., 1:])
 
     def exponential(self, x: Tensor, u: Tensor) -> Tensor:
         angle2 = self._length2(x, u)

@@ -25,6 +25,7 @@ class SPDGeometry(Geometry):
 
     retraction_order = 2
     isometric = True
+    momentum_transport = "congruence"
 
     def __init__(self, manifold: geoopt.Manifold) -> None:
         super().__init__(manifold)
@@ -42,6 +43,10 @@ class SPDGeometry(Geometry):
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         return (torch.linalg.solve(x, u) * torch.linalg.solve(x, v).mT).sum((-2, -1), keepdim=True)
 
+    def component_inner(self, x: Tensor, u: Tensor) -> Tensor:
+        a = torch.linalg.solve(x, u)
+        return (a * a.mT).sum((-2, -1), keepdim=True)
+
     def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
         return sym(x @ sym(g) @ x)
 
@@ -53,6 +58,21 @@ class SPDGeometry(Geometry):
 
     def retract(self, x: Tensor, u: Tensor) -> Tensor:
         return sym(x + u + u @ torch.linalg.solve(x, u) / 2)
+
+    def retract_transport(
+        self, x: Tensor, u: Tensor, v: Tensor, t: float | Tensor = 1.0, isometric: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Carry ``v`` by the congruence ``e v e^T`` with ``e = I + u x^-1 / 2``, parallel to first order.
+
+        It commutes with all isometries, and lengthens nothing: ``e e^T <= y`` at ``x = I``.
+        """
+        step = u * t
+        half = torch.linalg.solve(x, step) / 2
+        y = sym(x + step + step @ half)
+        if isometric:
+            return y, self.carry(x, y, v)
+        inner = v + v @ half
+        return y, sym(inner + half.mT @ inner)
 
     def exponential(self, x: Tensor, u: Tensor) -> Tensor:
         root, inverse_root = powers(x, 0.5, -0.5)

@@ -8,7 +8,7 @@ import geoopt
 import torch
 from torch import Tensor
 
-from rsam.geometry.base import Geometry, points_in
+from rsam.geometry.base import Geometry, moved, points_in
 from rsam.geometry.registry import register
 from rsam.geometry.trigonometry import cos_sqrt, sinc_sqrt
 
@@ -39,13 +39,18 @@ class SphereGeometry(Geometry):
 
     retraction_order = 2
     isometric = True
+    momentum_transport = "projection"
+
+    def __init__(self, manifold: geoopt.Manifold) -> None:
+        super().__init__(manifold)
+        self._whole = manifold.projector is None
 
     @property
     def _projector(self) -> Tensor | None:
-        return self.manifold.projector
+        return None if self._whole else self.manifold.projector
 
     def _onto_subspace(self, u: Tensor) -> Tensor:
-        return u if self._projector is None else u @ self._projector.to(u).mT
+        return u if self._whole else u @ self.manifold.projector.to(u).mT
 
     def key(self) -> tuple[Any, ...]:
         return (type(self.manifold),) if self._projector is None else super().key()
@@ -56,6 +61,9 @@ class SphereGeometry(Geometry):
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         return _dot(u, v)
+
+    def component_inner(self, x: Tensor, u: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(u, dim=-1, keepdim=True) ** 2  # half as dear as a sum of squares
 
     def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
         return self.project(x, g)
@@ -73,6 +81,13 @@ class SphereGeometry(Geometry):
     def retract(self, x: Tensor, u: Tensor) -> Tensor:
         # onto the subspace again, off which rounding would drift over many steps
         return _unit(self._onto_subspace(x + u))
+
+    def retract_transport(
+        self, x: Tensor, u: Tensor, v: Tensor, t: float | Tensor = 1.0, isometric: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        y = self._onto_subspace(moved(x, u, t))
+        y /= torch.linalg.vector_norm(y, dim=-1, keepdim=True)  # in place: it is new, and there is much of it
+        return y, self.carry(x, y, v) if isometric else self.project(y, v)
 
     def exponential(self, x: Tensor, u: Tensor) -> Tensor:
         angle2 = _dot(u, u)
@@ -119,5 +134,13 @@ class SphereGeometry(Geometry):
 class SphereExactGeometry(SphereGeometry):
     """The sphere stepped along geodesics."""
 
+    momentum_transport = "projection"
+
     def retract(self, x: Tensor, u: Tensor) -> Tensor:
         return self.exponential(x, u)
+
+    def retract_transport(
+        self, x: Tensor, u: Tensor, v: Tensor, t: float | Tensor = 1.0, isometric: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        y = self.exponential(x, u * t)
+        return y, self.carry(x, y, v) if isometric else self.project(y, v)

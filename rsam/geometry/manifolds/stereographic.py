@@ -6,11 +6,15 @@ import geoopt
 import torch
 from torch import Tensor
 
-from rsam.geometry.base import Geometry
+from rsam.geometry.base import Geometry, moved
 from rsam.geometry.registry import register
 from rsam.geometry.trigonometry import tanc_sqrt
 
 __all__ = ["StereographicExactGeometry", "StereographicGeometry"]
+
+
+def _dot(u: Tensor, v: Tensor) -> Tensor:
+    return (u * v).sum(-1, keepdim=True)
 
 
 @register(geoopt.Stereographic)
@@ -21,18 +25,29 @@ class StereographicGeometry(Geometry):
     """
 
     isometric = True
+    momentum_transport = "conformal factors"
+
+    def _k(self, x: Tensor) -> Tensor:
+        return self.manifold.k.to(x.dtype)  # geoopt's k may be of another precision than the points
+
+    def _shrink(self, k: Tensor, square: Tensor) -> Tensor:
+        """``1 / lambda`` of points with squared norm ``square``."""
+        return (1 + k * square).clamp_min(1e-15) / 2
+
+    def _inverse(self, x: Tensor) -> Tensor:
+        return self._shrink(self._k(x), _dot(x, x))
 
     def _factor(self, x: Tensor) -> Tensor:
-        return self.manifold.lambda_x(x, keepdim=True)
+        return 1 / self._inverse(x)
 
     def dimension(self, x: Tensor) -> int:
         return x.numel()
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        return self._factor(x) ** 2 * (u * v).sum(-1, keepdim=True)
+        return _dot(u, v) / self._inverse(x) ** 2
 
     def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
-        return g / self._factor(x) ** 2
+        return g * self._inverse(x) ** 2
 
     def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
         return t * self._factor(x) ** 2
@@ -40,17 +55,33 @@ class StereographicGeometry(Geometry):
     def project(self, x: Tensor, u: Tensor) -> Tensor:
         return u
 
+    def _radius2(self, x: Tensor) -> Tensor:
+        """Square of the radius that geoopt clips at, and 1e30 where the space does not end."""
+        k = self._k(x)
+        eps = 4e-3 if x.dtype == torch.float32 else 1e-5
+        return torch.where(k < 0, (1 - eps) ** 2 / k.abs(), 1e30).to(x.dtype)
+
     def _clip(self, y: Tensor) -> Tensor:
-        # geoopt's clip into the ball takes a norm, which has no second derivative at the origin
-        origin = (y == 0).all(-1, keepdim=True)
-        return torch.where(origin, y, self.manifold.projx(torch.where(origin, torch.ones_like(y), y)))
+        radius2 = self._radius2(y)
+        # inside it is the root of r / r, which is exactly one with no derivative; a norm has none at the origin
+        return y * (radius2 / _dot(y, y).clamp_min(radius2)).sqrt()
 
     def retract(self, x: Tensor, u: Tensor) -> Tensor:
         return self._clip(x + u)
 
+    def retract_transport(
+        self, x: Tensor, u: Tensor, v: Tensor, t: float | Tensor = 1.0, isometric: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Multiply momentum by the ratio of the conformal factors, an isometry in any case."""
+        y = moved(x, u, t)
+        square, radius2 = _dot(y, y), self._radius2(x)
+        y = y * (radius2 / square.clamp_min(radius2)).sqrt()
+        # the squared norm of y after the clip, without a second sum
+        return y, v * (self._shrink(self._k(x), square.clamp_max(radius2)) / self._inverse(x))
+
     def exponential(self, x: Tensor, u: Tensor) -> Tensor:
         half = self._factor(x) / 2
-        angle2 = self.manifold.k * half**2 * (u * u).sum(-1, keepdim=True)
+        angle2 = self._k(x) * half**2 * _dot(u, u)
         return self._clip(self.manifold.mobius_add(x, half * tanc_sqrt(angle2) * u, project=False))
 
     def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
@@ -59,7 +90,7 @@ class StereographicGeometry(Geometry):
         The rotation is geoopt's gyration, written as the Cayley transform of a skew matrix in the difference of the
         points, which keeps its digits near the boundary.
         """
-        k, w = self.manifold.k, y - x
+        k, w = self._k(x), y - x
         xx, ww, xw = ((a * b).sum(-1, keepdim=True) for a, b in ((x, x), (w, w), (x, w)))
         yy = (y * y).sum(-1, keepdim=True)
         denominator = ((1 + k * xx) + (1 + k * yy) - k * ww) / 2
@@ -74,14 +105,14 @@ class StereographicGeometry(Geometry):
         return rotated * self._factor(x) / self._factor(y)
 
     def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
-        return z / self._factor(x)
+        return z * self._inverse(x)
 
     def to_coordinates(self, x: Tensor, c: Tensor) -> Tensor:
-        return c / self._factor(x)
+        return c * self._inverse(x)
 
     def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
         dot, square = (x * v).sum(-1, keepdim=True), (v * v).sum(-1, keepdim=True)
-        return self.manifold.k * self._factor(x) * (2 * dot * v - square * x)
+        return self._k(x) * self._factor(x) * (2 * dot * v - square * x)
 
 
 @register(geoopt.StereographicExact)
@@ -89,6 +120,13 @@ class StereographicExactGeometry(StereographicGeometry):
     """The same models stepped along geodesics."""
 
     retraction_order = 2
+    momentum_transport = "conformal factors"
 
     def retract(self, x: Tensor, u: Tensor) -> Tensor:
         return self.exponential(x, u)
+
+    def retract_transport(
+        self, x: Tensor, u: Tensor, v: Tensor, t: float | Tensor = 1.0, isometric: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        y = self.exponential(x, u * t)
+        return y, v * (self._inverse(y) / self._inverse(x))

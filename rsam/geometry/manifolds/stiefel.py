@@ -11,7 +11,17 @@ from torch import Tensor
 
 from rsam.geometry.base import Geometry, points_in
 from rsam.geometry.geoopt_interface import FromGeometry
-from rsam.geometry.linalg import complement, complement_transpose, skew_from_vector, skew_to_vector, sym
+from rsam.geometry.linalg import complement, complement_transpose, skew_from_vector, skew_to_vector
+from rsam.geometry.orthonormal import (
+    bounded,
+    cholesky_root,
+    flat,
+    orthonormalised,
+    polish,
+    project,
+    signed_qr,
+    spd_inverse,
+)
 from rsam.geometry.registry import register
 
 __all__ = [
@@ -26,15 +36,10 @@ def _eye(x: Tensor, n: int) -> Tensor:
     return torch.eye(n, dtype=x.dtype, device=x.device)
 
 
-def _polish(y: Tensor) -> Tensor:
-    """One Newton-Schulz step to the polar factor: squares the rounding error that steps would accumulate."""
-    return y @ (3 * _eye(y, y.shape[-1]) - y.mT @ y) / 2
-
-
 def _polish_or_factor(y: Tensor) -> Tensor:
-    """The same for what a matrix exponential made of a huge step, too far off for Newton-Schulz."""
-    error = (y.mT @ y - _eye(y, y.shape[-1])).abs().max()
-    return _polish(y) if bool(error < torch.finfo(y.dtype).eps ** 0.5) else _signed_qr(y)
+    """Orthonormalise what a matrix exponential made, which huge steps take too far off for Newton-Schulz."""
+    error = (y.mT @ y - _eye(y, y.shape[-1])).abs().amax() if y.numel() else y.sum()
+    return polish(flat(y)).view(y.shape) if bool(error < torch.finfo(y.dtype).eps ** 0.5) else signed_qr(y)
 
 
 def _shortened(u: Tensor) -> Tensor:
@@ -42,17 +47,44 @@ def _shortened(u: Tensor) -> Tensor:
 
     Rounding errors of the Cayley transform grow by the square of the length; at twice the fourth root of 1 / eps one
     step of Newton-Schulz still takes them away. A single plane is then turned by nearly pi, and would not be turned by
-    more. A power of two leaves steps that are shorter as they are, bitwise; where the square overflows none is taken.
+    more. Where the square overflows none is taken.
     """
-    longest = 2.0 ** math.floor(1 - math.log2(torch.finfo(u.dtype).eps) / 4)
-    return u * (longest / (u * u).sum((-2, -1), keepdim=True).clamp(min=longest**2).sqrt())
+    return bounded(u, 2.0 ** math.floor(1 - math.log2(torch.finfo(u.dtype).eps) / 4))
 
 
-def _signed_qr(y: Tensor) -> Tensor:
-    """Q factor with positive diagonal of R; not in place as in geoopt, which cannot be differentiated."""
-    q, r = torch.linalg.qr(y)
-    sign = torch.where(r.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(q.dtype)
-    return q * sign.unsqueeze(-2)
+# A tangent u = x a + n, a skew and x^T n = 0, is W x for the skew W = x a x^T + n x^T - x n^T. The Cayley transform of
+# W needs a system of p x p only: (I - W/2) z = x is solved by z = m c / 2 with m = 2 x + n and
+# c = (I - a/2 + n^T n / 4)^-1, so that y = 2 z - x = m c - x. Any other v is taken to
+# v + (y - x) alpha - (y + x) beta / 2 with alpha = x^T v and beta = n^T v, without another system.
+
+
+def _skew_part(x: Tensor, u: Tensor) -> Tensor:
+    a = torch.bmm(x.mT, u)
+    return (a - a.mT) / 2
+
+
+def _cayley(x: Tensor, u: Tensor, a: Tensor) -> Tensor:
+    """End of the Cayley curve along ``u = x a + n``, polished; of flat tensors."""
+    if x.shape[-2] == x.shape[-1]:
+        # n = 0, and (I - a/2)^-1 = (I + a/2) (I + a^T a / 4)^-1: Cholesky, faster than LU where there are many
+        gram = torch.baddbmm(_eye(a, a.shape[-1]).expand_as(a), a.mT, a, alpha=0.25)
+        inverse = spd_inverse(cholesky_root(gram))
+        return polish(torch.baddbmm(x, x, torch.baddbmm(inverse, a, inverse, alpha=0.5), beta=-1, alpha=2))
+    m = torch.baddbmm(torch.add(u, x, alpha=2), x, a, alpha=-1)
+    gram = torch.baddbmm(a, m.mT, m, beta=-0.5, alpha=0.25)  # m^T m = 4 I + n^T n
+    factors, pivots, _ = torch.linalg.lu_factor_ex(gram)
+    # from the right: MKL needs half the time that it does from the left
+    c = torch.linalg.lu_solve(factors, pivots, _eye(a, a.shape[-1]).expand_as(a), left=False)
+    return polish(torch.baddbmm(x, m, c, beta=-1))
+
+
+def _turned(x: Tensor, u: Tensor, a: Tensor, y: Tensor, v: Tensor) -> Tensor:
+    """Apply the orthogonal matrix that takes ``x`` along ``u`` to ``y`` to ``v``; of flat tensors."""
+    alpha = torch.bmm(x.mT, v)
+    if x.shape[-2] == x.shape[-1]:
+        return torch.bmm(y, alpha)
+    half = torch.baddbmm(torch.bmm(u.mT, v), a, alpha) / 2  # n^T v = u^T v + a alpha
+    return torch.baddbmm(torch.baddbmm(v, y, alpha - half), x, alpha + half, alpha=-1)
 
 
 def _rotate(a: Tensor, b: Tensor, v: Tensor, exact: bool = False) -> Tensor:
@@ -79,6 +111,7 @@ class _StiefelGeometry(Geometry):
     """What does not depend on the metric."""
 
     isometric = True
+    momentum_transport = "projection"
     # Length of x a for the skew a with one entry 1 below the diagonal: what the metrics differ in.
     _turn: float
 
@@ -91,7 +124,7 @@ class _StiefelGeometry(Geometry):
 
     def project(self, x: Tensor, u: Tensor) -> Tensor:
         # not geoopt's canonical proju, u - x u^T x, which is no projection
-        return u - x @ sym(x.mT @ u)
+        return project(flat(x), flat(u)).view(u.shape)
 
     def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
         # x a + x_perp k with a skew
@@ -135,7 +168,13 @@ class EuclideanStiefelGeometry(_StiefelGeometry):
         return t
 
     def retract(self, x: Tensor, u: Tensor) -> Tensor:
-        return _signed_qr(x + u)
+        return orthonormalised(flat(x), flat(u)).reshape(x.shape)
+
+    def retract_transport(
+        self, x: Tensor, u: Tensor, v: Tensor, t: float | Tensor = 1.0, isometric: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        y = self.retract(x, u * t)
+        return y, self.carry(x, y, v) if isometric else self.project(y, v)
 
     def exponential(self, x: Tensor, u: Tensor) -> Tensor:
         # Edelman, Arias and Smith 1998, eq. 2.42
@@ -154,6 +193,8 @@ class EuclideanStiefelExactGeometry(EuclideanStiefelGeometry):
     """The same manifold stepped along geodesics."""
 
     retraction_order = 2
+    retract_transport = EuclideanStiefelGeometry.retract_transport
+    momentum_transport = "projection"
 
     def retract(self, x: Tensor, u: Tensor) -> Tensor:
         return self.exponential(x, u)
@@ -176,32 +217,50 @@ class CanonicalStiefelGeometry(_StiefelGeometry):
     _turn = 1.0
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        a, b = x.mT @ u, x.mT @ v
-        return (u * v).sum((-2, -1), keepdim=True) - (a * b).sum((-2, -1), keepdim=True) / 2
+        whole = (u * v).sum((-2, -1), keepdim=True)
+        if x.shape[-2] == x.shape[-1]:  # x x^T = I
+            return whole / 2
+        a = x.mT @ u
+        return whole - (a * (a if v is u else x.mT @ v)).sum((-2, -1), keepdim=True) / 2
 
     def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
-        return g - x @ (g.mT @ x)
+        base, h = flat(x), flat(g)
+        return torch.baddbmm(h, base, torch.bmm(h.mT, base), alpha=-1).view(g.shape)
 
     def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
         return t - x @ (x.mT @ t) / 2
 
-    def _rotate(self, x: Tensor, u: Tensor, v: Tensor, exact: bool, inverse: bool = False) -> Tensor:
-        """Apply the orthogonal matrix of the step ``u`` at ``x``, or its inverse, to ``v``."""
-        u = u if exact else _shortened(u)
-        pu = u - x @ (x.mT @ u) / 2
-        return _rotate(x, pu, v, exact) if inverse else _rotate(pu, x, v, exact)
+    def _generator(self, x: Tensor, u: Tensor) -> Tensor:
+        """The first factor of ``W = P u x^T - x u^T P``."""
+        return u - x @ (x.mT @ u) / 2
 
     def retract(self, x: Tensor, u: Tensor) -> Tensor:
-        return _polish(self._rotate(x, u, x, exact=False))
+        base, step = flat(x), _shortened(flat(u))
+        return _cayley(base, step, _skew_part(base, step)).view(x.shape)
 
     def exponential(self, x: Tensor, u: Tensor) -> Tensor:
-        return _polish_or_factor(self._rotate(x, u, x, exact=True))
+        return _polish_or_factor(_rotate(self._generator(x, u), x, x, exact=True))
+
+    def retract_transport(
+        self, x: Tensor, u: Tensor, v: Tensor, t: float | Tensor = 1.0, isometric: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        base, step, w = flat(x), _shortened(flat(u * t)), flat(v)
+        a = _skew_part(base, step)
+        y = _cayley(base, step, a)
+        return y.view(x.shape), (_turned(base, step, a, y, w) if isometric else project(y, w)).view(v.shape)
 
     def transport(self, x: Tensor, u: Tensor, y: Tensor, v: Tensor, exact: bool = False) -> Tensor:
-        return self._rotate(x, u, v, exact)
+        if exact:
+            return _rotate(self._generator(x, u), x, v, exact=True)
+        base, step = flat(x), _shortened(flat(u))
+        return _turned(base, step, _skew_part(base, step), flat(y), flat(v)).view(v.shape)
 
     def transport_back(self, x: Tensor, u: Tensor, y: Tensor, v: Tensor, exact: bool = False) -> Tensor:
-        return self._rotate(x, u, v, exact, inverse=True)
+        if exact:
+            return _rotate(x, self._generator(x, u), v, exact=True)
+        # the rotation commutes with its own generator: from y the step along -u, carried there, leads to x
+        short = _shortened(flat(u)).view(u.shape)
+        return self.transport(y, -self.transport(x, short, y, short), x, v)
 
     def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
         a = x.mT @ v

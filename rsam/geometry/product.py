@@ -1,0 +1,324 @@
+"""The product manifold of a model: the manifolds of a list of parameters as one geometry, planned once."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import geoopt
+import torch
+from torch import Tensor
+
+from rsam.geometry.base import OPERATIONS
+from rsam.geometry.blocks import HALF, Block, make_blocks
+from rsam.geometry.registry import manifold_of
+
+__all__ = ["Product", "Tensors", "all_finite", "pairing", "scalar_sum", "stack_scalars"]
+
+Tensors = Sequence[Tensor]
+
+
+class Product:
+    r"""The product of the manifolds of a list of parameters, as one :class:`Geometry`: a model is a point on it.
+
+    Has every operation of :class:`Geometry`, in its order of arguments, on lists of tensors, one per parameter:
+    ``space.retract(points, tangents)``, ``space.raise_index(points, covectors)`` and so on. Equal small points are
+    stacked and computed at once; half-precision points are computed in float32, for which torch has the
+    factorisations; plain tensors need neither. Arguments are never written to; a result may be the argument itself
+    where nothing changes.
+
+    What does not change from call to call is planned once. The plan is checked at each call: points of another shape,
+    dtype or device, and a parameter that was put on another manifold, are planned anew; a parameter that lost its
+    manifold is refused by name.
+
+    Parameters
+    ----------
+    params : iterable of Tensor, or of (name, Tensor)
+        Points, plain or with a ``manifold`` attribute, as ``model.parameters()`` or ``model.named_parameters()`` give
+        them.
+    manifolds : sequence of geoopt.Manifold, optional
+        Where the points live, if they do not say so themselves.
+    names : sequence of str, optional
+        Words for each point in messages; by default its name, or its position in the list.
+    apart : sequence of hashable, optional
+        One label per point: points of different labels are not stacked (those of two parameter groups, for example).
+
+    Attributes
+    ----------
+    params : list of Tensor
+        The parameters.
+    manifolds : list of geoopt.Manifold
+        Where they live.
+    blocks : list of Block
+        What is computed at once.
+
+    Raises
+    ------
+    ValueError
+        For lists of unequal length.
+    UnsupportedOperation
+        For a manifold, or an operation on it, that :mod:`rsam.geometry` does not have; names manifold and parameter.
+
+    Examples
+    --------
+    >>> import geoopt, torch, rsam
+    >>> x = geoopt.ManifoldParameter(torch.tensor([1.0, 0.0]), manifold=geoopt.Sphere())
+    >>> w = torch.nn.Parameter(torch.ones(2))
+    >>> space = rsam.geometry.Product([("direction", x), ("bias", w)])
+    >>> up = torch.tensor([0.0, 1.0])
+    >>> space.exponential([x, w], [up, up])
+    [tensor([0.5403, 0.8415], grad_fn=...), tensor([1., 2.], grad_fn=...)]
+    >>> space.norm([x, w], [up, up])
+    tensor(1.4142)
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[tuple[str, Tensor]],
+        *,
+        manifolds: Sequence[geoopt.Manifold] | None = None,
+        names: Sequence[str] | None = None,
+        apart: Sequence[Hashable] | None = None,
+    ) -> None:
+        entries = list(params)
+        self.params: list[Any] = [e[1] if isinstance(e, tuple) else e for e in entries]
+        count = len(entries)
+        for what, column in (("manifolds", manifolds), ("names", names), ("labels", apart)):
+            if column is not None and len(column) != count:
+                raise ValueError(f"got {count} points but {len(column)} {what}")
+        self._names = [repr(e[0]) if isinstance(e, tuple) else f"parameter {i}" for i, e in enumerate(entries)]
+        if names is not None:
+            self._names = list(names)
+        self._apart = [0] * count if apart is None else list(apart)
+        self.manifolds = list(map(manifold_of, self.params)) if manifolds is None else list(manifolds)
+        self._bearing = [hasattr(p, "manifold") for p in self.params]  # a manifold that may be lost
+        self._signature: Any = None
+        self.blocks: list[Block] = []
+        self._plan(self.params)
+
+    def __len__(self) -> int:
+        return len(self.params)
+
+    def describe(self, i: int) -> str:
+        """Name a parameter for a message, with its shape and manifold."""
+        return f"{self._names[i]} (shape {tuple(self.params[i].shape)}, {self.manifolds[i].name})"
+
+    # -- the plan -----------------------------------------------------------------------------------------------
+
+    def _plan(self, points: Tensors) -> None:
+        self._parts: dict[tuple[int, ...], Product] = {}
+        self._signature = None  # a plan that fails is made again
+        self.blocks = make_blocks(points, self.manifolds, self._apart, self.describe)
+        self._signature = _signature(points)
+
+    def update(self, points: Tensors | None = None) -> bool:
+        """Plan anew if the plan does not fit these points (the parameters by default), and return whether it had to.
+
+        Raises
+        ------
+        ValueError
+            For another number of points, or a parameter that lost its manifold; names it.
+        """
+        points = self.params if points is None else points
+        if len(points) != len(self.params):
+            raise ValueError(f"got {len(points)} points for a product of {len(self.params)} manifolds")
+        own = [getattr(x, "manifold", None) for x in points]
+        if own != self.manifolds:
+            self._adopt_manifolds(points, own)
+        if _signature(points) != self._signature:
+            self._plan(points)
+            return True
+        return False
+
+    def _adopt_manifolds(self, points: Tensors, own: list[geoopt.Manifold | None]) -> None:
+        """Take up the manifolds that points say they live on."""
+        for i, (x, new, old) in enumerate(zip(points, own, self.manifolds, strict=True)):
+            if new is not None and new is not old:
+                self.manifolds[i] = new
+                self._bearing[i] |= x is self.params[i]
+                self._signature = None
+            elif new is None and x is self.params[i] and self._bearing[i] and not isinstance(old, geoopt.Euclidean):
+                raise ValueError(
+                    f"{self.describe(i)} lost its manifold, as .to('meta') and sharding make it; set its attribute "
+                    "manifold again"
+                )
+
+    def part(self, indices: Sequence[int]) -> Product:
+        """The product of some of the parameters only; the same one until this is planned anew."""
+        key = tuple(indices)
+        if key in self._parts:
+            return self._parts[key]
+        part = self._parts[key] = Product(
+            [self.params[i] for i in indices],
+            manifolds=[self.manifolds[i] for i in indices],
+            names=[self._names[i] for i in indices],
+            apart=[self._apart[i] for i in indices],
+        )
+        part._bearing = [self._bearing[i] for i in indices]
+        return part
+
+    def gather(self, tensors: Tensors) -> list[Tensor]:
+        """One tensor per block out of one per point: stacks, or the tensors themselves."""
+        return [block.gather(tensors) for block in self.blocks]
+
+    def scatter(self, stacks: Tensors) -> list[Tensor]:
+        """One tensor per point out of one per block; views of the stacks."""
+        results: list[Tensor] = [None] * len(self.params)  # type: ignore[list-item]
+        for block, stack in zip(self.blocks, stacks, strict=True):
+            for i, value in zip(block.indices, block.scatter(stack), strict=True):
+                results[i] = value
+        return results
+
+    def _apply(self, operation: str, points: Tensors, *arguments: Any, **options: Any) -> list[Any]:
+        """Results of an operation, one per block; what is no list goes to all of them."""
+        self.update(points)
+        columns = [self.gather(points)]
+        for argument in arguments:
+            if not isinstance(argument, Sequence):
+                columns.append([argument] * len(self.blocks))
+            elif len(argument) != len(points):
+                raise ValueError(f"{operation} got {len(points)} points but a list of {len(argument)} beside them")
+            else:
+                columns.append(self.gather(argument))
+        return [block.apply(operation, *row, **options) for block, *row in zip(self.blocks, *columns, strict=True)]
+
+    # -- what differs from a geometry's operation on one point ----------------------------------------------------
+
+    def inner(self, points: Tensors, us: Tensors, vs: Tensors) -> Tensor:
+        """Inner product of two tangents of the product manifold, a scalar."""
+        return scalar_sum([term.sum() for term in self._apply("inner", points, us, vs)])
+
+    def norm(self, points: Tensors, us: Tensors) -> Tensor:
+        """Norm of a tangent of the product manifold, a scalar."""
+        return self.inner(points, us, us).clamp_min(0).sqrt()  # rounding may leave it negative
+
+    def component_inner(self, points: Tensors, us: Tensors) -> list[Tensor]:
+        """Squared norms of the smallest independent components, of the shapes of the points."""
+        terms = self._apply("component_inner", points, us)
+        return self.scatter([term.expand(x.shape) for x, term in zip(self.gather(points), terms, strict=True)])
+
+    def dimension(self, points: Tensors) -> int:
+        """Dimension of the product manifold."""
+        return sum(self._apply("dimension", points))
+
+    def coordinates_shape(self, points: Tensors) -> list[torch.Size]:
+        """Shapes of the coordinates of tangents: ``(*batch, dimension)``, and for a plain point its own.
+
+        A complex plain point has two coordinates per number, in a last dimension.
+        """
+        shapes: list[Any] = [None] * len(points)
+        for block, shape in zip(self.blocks, self._apply("coordinates_shape", points), strict=True):
+            for i in block.indices:
+                shapes[i] = shape[1:] if block.stacked else shape
+        return shapes
+
+    def random_coordinates(
+        self,
+        points: Tensors,
+        *,
+        generator: torch.Generator | Callable[[torch.device], torch.Generator] | None = None,
+        distribution: Literal["normal", "rademacher"] = "normal",
+    ) -> list[Tensor]:
+        """Draw coordinates of isotropic random tangents: independent, with mean zero and variance one.
+
+        Parameters
+        ----------
+        points : list of Tensor
+            Points.
+        generator : torch.Generator or callable, optional
+            Source of randomness on the device of the points, or what gives it for a device.
+        distribution : {"normal", "rademacher"}
+            Standard normal, or signs with equal chances.
+
+        Raises
+        ------
+        ValueError
+            For another distribution.
+        """
+        if distribution not in ("normal", "rademacher"):
+            raise ValueError(f"distribution must be 'normal' or 'rademacher', got {distribution!r}")
+        coordinates = []
+        for x, shape in zip(points, self.coordinates_shape(points), strict=True):
+            z = torch.empty(shape, dtype=x.real.dtype, device=x.device)
+            source = generator(x.device) if callable(generator) else generator
+            if distribution == "normal":
+                coordinates.append(z.normal_(generator=source))
+            else:
+                coordinates.append(z.random_(0, 2, generator=source).mul_(2).sub_(1))  # faster than bernoulli_
+        return coordinates
+
+    if TYPE_CHECKING:  # the others are made below, from those of a geometry
+
+        def __getattr__(self, operation: str) -> Any: ...
+
+
+def _signature(points: Tensors) -> Any:
+    """What a plan depends on besides the manifolds."""
+    return [x.shape for x in points], [x.dtype for x in points], [x.device for x in points]
+
+
+def stack_scalars(terms: Tensors) -> Tensor:
+    """Stack scalars on the first one's device, in the widest dtype and at least in float32."""
+    dtypes = {t.dtype for t in terms}
+    dtype = functools.reduce(torch.promote_types, dtypes, torch.float32)
+    if dtypes != {dtype} or len({t.device for t in terms}) > 1:
+        terms = [t.to(terms[0].device, dtype) for t in terms]
+    return torch.stack(tuple(terms))
+
+
+def scalar_sum(terms: Tensors) -> Tensor:
+    """Sum scalars on the first one's device, in the widest dtype and at least in float32."""
+    return stack_scalars(terms).sum() if terms else torch.zeros(())
+
+
+def pairing(covectors: Tensors, tangents: Tensors) -> Tensor:
+    """Sum ``covector * tangent`` over everything: the derivative of a function along a tangent.
+
+    With ``tangents = space.raise_index(points, covectors)`` it is the squared Riemannian norm of the gradient.
+
+    Parameters
+    ----------
+    covectors, tangents : list of Tensor
+        Euclidean gradients, and tangent vectors, of the same shapes.
+
+    Returns
+    -------
+    Tensor
+        Scalar, on the first tensor's device; for complex tensors the real part of ``conj(covector) * tangent``.
+    """
+    terms = []
+    for c, t in zip(covectors, tangents, strict=True):
+        if c.dtype in HALF:
+            c, t = c.float(), t.float()
+        terms.append(torch.vdot(c.reshape(-1), t.reshape(-1)).real)
+    return scalar_sum(terms)
+
+
+@torch.no_grad()
+def all_finite(tensors: Tensors) -> bool:
+    """Return whether every number is finite; one synchronisation of the device unless something looks wrong."""
+    tensors = [t for t in tensors if t.numel()]
+    if not tensors:
+        return True
+    largest = torch._foreach_norm(tensors, math.inf)
+    # their sum may overflow where each number is finite
+    return math.isfinite(scalar_sum(largest)) or all(bool(torch.isfinite(t).all()) for t in tensors)
+
+
+def _on_lists(operation: str) -> Any:
+    def on_lists(self: Product, points: Tensors, *vectors: Tensors, **options: Any) -> Any:
+        results = self._apply(operation, points, *vectors, **options)
+        if operation == "retract_transport":  # the one that gives two tensors
+            ends, carried = zip(*results, strict=True) if results else ((), ())
+            return self.scatter(ends), self.scatter(carried)
+        return self.scatter(results)
+
+    on_lists.__name__ = operation
+    on_lists.__doc__ = f"Apply :meth:`Geometry.{operation}` to lists of points and vectors, one of each per parameter."
+    return on_lists
+
+
+for _operation in OPERATIONS.keys() - vars(Product).keys():
+    setattr(Product, _operation, _on_lists(_operation))
