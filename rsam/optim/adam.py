@@ -7,9 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
+from torch.optim.adamw import adamw
 
 from rsam import geometry
-from rsam.optim.riemannian import RiemannianOptimizer, State
+from rsam.geometry.blocks import Block
+from rsam.optim.riemannian import RiemannianOptimizer, State, parameter_names
 
 __all__ = ["RiemannianAdam"]
 
@@ -19,12 +22,10 @@ class RiemannianAdam(RiemannianOptimizer):
 
     The second moment is that of the metric norm of each smallest component (each number of a plain parameter, each
     point of a manifold, each factor of a product); the first moment is carried along the step. On plain parameters
-    this is :class:`torch.optim.Adam`, but that a complex number is one component, not two.
+    this is :class:`torch.optim.Adam`, or :class:`torch.optim.AdamW` with ``decoupled_weight_decay``.
 
     Unlike geoopt 0.5.1, ``p.grad`` is left alone, ``maximize`` is honoured, decoupled weight decay is honoured on
-    plain parameters and refused on manifolds, and a resumed run continues bitwise. The switches of torch's
-    implementation that geoopt takes and ignores (``foreach``, ``fused``, ``capturable``, ``differentiable``) are no
-    arguments.
+    plain parameters and refused on manifolds, and a resumed run continues bitwise.
 
     Parameters
     ----------
@@ -46,6 +47,11 @@ class RiemannianAdam(RiemannianOptimizer):
         Ascend instead.
     decoupled_weight_decay : bool
         Shrink plain parameters by ``1 - lr weight_decay`` as AdamW does.
+    foreach, fused : bool, optional
+        As for :class:`torch.optim.Adam`, by whose function plain parameters are stepped.
+    isometric : bool
+        Carry the first moment by an isometric transport, instead of the cheapest right one (the table of manifolds
+        says which that is).
 
     Raises
     ------
@@ -65,7 +71,8 @@ class RiemannianAdam(RiemannianOptimizer):
     True
     """
 
-    _tangent_buffers = ("exp_avg",)
+    _entries = ("step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+    _tangents = ("exp_avg",)
 
     def __init__(
         self,
@@ -79,6 +86,9 @@ class RiemannianAdam(RiemannianOptimizer):
         *,
         maximize: bool = False,
         decoupled_weight_decay: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        isometric: bool = False,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -88,6 +98,9 @@ class RiemannianAdam(RiemannianOptimizer):
             "amsgrad": amsgrad,
             "maximize": maximize,
             "decoupled_weight_decay": decoupled_weight_decay,
+            "foreach": foreach,
+            "fused": fused,
+            "isometric": isometric,
         }
         super().__init__(params, defaults, stabilize)
 
@@ -99,43 +112,70 @@ class RiemannianAdam(RiemannianOptimizer):
         if group["eps"] < 0:
             raise ValueError(f"eps must not be negative, got {group['eps']}")
         if group["decoupled_weight_decay"] and group["weight_decay"]:
-            for i, p in enumerate(group["params"]):
+            for p, name in zip(group["params"], parameter_names([group]), strict=True):
                 if not geometry.is_plain(p):
                     raise ValueError(
-                        f"decoupled_weight_decay would shrink parameter {i}, shape {tuple(p.shape)}, off its "
+                        f"decoupled_weight_decay would shrink {name}, shape {tuple(p.shape)}, off its "
                         f"{geometry.manifold_of(p).name} manifold; put it in a group with weight_decay=0"
                     )
 
-    def _update(
-        self, group: dict[str, Any], params: list[Tensor], states: list[State]
-    ) -> tuple[list[Tensor], list[State]]:
-        lr, eps, decay = group["lr"], group["eps"], group["weight_decay"]
+    def _template(self, name: str, block: Block, x: Tensor) -> Tensor:
+        if name == "step":
+            return torch.zeros(())  # a float32 on the CPU, as torch counts
+        tangent = name == "exp_avg"
+        x = block.leave(x if tangent else block.apply("component_inner", x, torch.zeros_like(x)))
+        x = x.to(block.dtype if tangent else block.dtype.to_real())
+        return x[0] if block.stacked else x
+
+    def _advance(
+        self, group: dict[str, Any], manifold: Block, x: Tensor, g: Tensor, state: State
+    ) -> tuple[Tensor, State]:
         beta1, beta2 = group["betas"]
-        manifolds = [geometry.manifold_of(p) for p in params]
-        points: list[Tensor] = [p.data for p in params]
-        decoupled = group["decoupled_weight_decay"]
-        gradients = self._gradients(group, params, 0.0 if decoupled else decay)
-        if decoupled and decay:
-            points = list(torch._foreach_mul(points, 1 - lr * decay))
-        tangents = geometry.riemannian_gradient(points, gradients, manifolds=manifolds)
-        squares = geometry.component_inner(points, tangents, manifolds=manifolds)
-        new_states: list[State] = []
-        steps: list[Tensor] = []
-        for r, square, state in zip(tangents, squares, states, strict=True):
-            step = int(state.get("step", 0)) + 1
-            first = beta1 * state.get("exp_avg", torch.zeros_like(r)) + (1 - beta1) * r
-            second = beta2 * state.get("exp_avg_sq", torch.zeros_like(square)) + (1 - beta2) * square
-            new: State = {"step": step, "exp_avg": first, "exp_avg_sq": second}
-            if group["amsgrad"]:
-                second = torch.maximum(state.get("max_exp_avg_sq", torch.zeros_like(second)), second)
-                new["max_exp_avg_sq"] = second
-            denominator = (second / (1 - beta2**step)).sqrt() + eps
-            steps.append(-lr * (first / (1 - beta1**step) / denominator))
-            new_states.append(new)
-        ends = geometry.retract(points, steps, manifolds=manifolds)
-        moments = [new["exp_avg"] for new in new_states]
-        for new, carried in zip(
-            new_states, geometry.transport(points, steps, ends, moments, manifolds=manifolds), strict=True
-        ):
-            new["exp_avg"] = carried
-        return ends, new_states
+        r = manifold.apply("raise_index", x, g)
+        square = manifold.apply("component_inner", x, r)
+        step = state["step"] + 1 if state else torch.ones(len(manifold.indices) if manifold.stacked else ())
+        first = torch.lerp(state["exp_avg"], r, 1 - beta1) if state else (1 - beta1) * r
+        second = torch.lerp(state["exp_avg_sq"], square, 1 - beta2) if state else (1 - beta2) * square
+        new: State = {"step": step, "exp_avg_sq": second}
+        if group["amsgrad"]:
+            second = torch.maximum(state["max_exp_avg_sq"], second) if "max_exp_avg_sq" in state else second
+            new["max_exp_avg_sq"] = second
+        correction1, correction2 = (_correction(beta, step, x) for beta in (beta1, beta2))
+        denominator = (second / correction2).sqrt() + group["eps"]
+        t = (-float(group["lr"]) / correction1) / denominator
+        y, new["exp_avg"] = manifold.apply("retract_transport", x, first, first, t, isometric=group["isometric"])
+        return y, new
+
+    def _step_plain(self, group: dict[str, Any], params: list[Tensor], gradients: list[Tensor]) -> None:
+        entries = ["exp_avg", "exp_avg_sq"] + (["max_exp_avg_sq"] if group["amsgrad"] else [])
+        for p in params:
+            state = self.state[p]
+            if not isinstance(state.get("step"), Tensor):  # none yet, or the int that geoopt counts in
+                device = p.device if group["fused"] else None
+                state["step"] = torch.tensor(float(state.get("step", 0)), dtype=torch.float32, device=device)
+            for name in entries:
+                if name not in state:
+                    state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
+        held = {name: [self.state[p][name] for p in params] for name in ("step", *entries)}
+        beta1, beta2 = group["betas"]
+        (adamw if group["decoupled_weight_decay"] else adam)(
+            params,
+            gradients,
+            held["exp_avg"],
+            held["exp_avg_sq"],
+            held.get("max_exp_avg_sq", []),
+            held["step"],
+            has_complex=any(map(torch.is_complex, params)),
+            beta1=beta1,
+            beta2=beta2,
+            **{name: group[name] for name in ("foreach", "fused", "amsgrad", "lr", "weight_decay", "eps", "maximize")},
+        )
+
+
+def _correction(beta: float, step: Tensor, x: Tensor) -> float | Tensor:
+    """``1 - beta ** step``: a number where all points have taken as many steps, else one for each, to divide by."""
+    steps = step.tolist()  # on the CPU, so that nothing waits
+    if not isinstance(steps, list) or len(set(steps)) == 1:
+        return 1 - beta ** (steps[0] if isinstance(steps, list) else steps)
+    each = torch.tensor([1 - beta**s for s in steps], dtype=x.dtype.to_real())
+    return each.to(x.device, non_blocking=True).reshape(-1, *[1] * (x.dim() - 1))

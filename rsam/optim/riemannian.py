@@ -1,33 +1,116 @@
-"""What Riemannian SGD and Adam share: gathering gradients, and a step that happens wholly or not at all."""
+"""What Riemannian SGD and Adam share: blocks with their state, and a step that happens wholly or not at all."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import geoopt
 import torch
 from geoopt.optim.mixin import OptimMixin
 from torch import Tensor
 
 from rsam import geometry
-from rsam.optim.names import named
+from rsam.geometry.blocks import Block
+from rsam.optim.stacks import StackedEntry
 
-__all__ = ["RiemannianOptimizer"]
+__all__ = ["Groups", "RiemannianOptimizer", "parameter_names", "space_of"]
 
-State = dict[str, Any]
+Groups = list[dict[str, Any]]
+State = dict[str, Tensor]
+
+
+def parameter_names(groups: Groups) -> list[str]:
+    """Name the parameters of an optimizer: by their own names if it was given any, else by their positions."""
+    names = []
+    for g, group in enumerate(groups):
+        own = group.get("param_names")
+        names += [repr(own[i]) if own else f"parameter {i} of group {g}" for i in range(len(group["params"]))]
+    return names
+
+
+def space_of(groups: Groups, known: geometry.Product | None = None, live: bool = False) -> geometry.Product:
+    """Return the product manifold of the parameters of all groups: ``known``, if it is that, brought up to date.
+
+    With ``live`` of those only that an optimizer may write to.
+    """
+    params = [p for group in groups for p in group["params"] if not live or p.requires_grad or p.grad is not None]
+    if known is not None and list(map(id, known.params)) == list(map(id, params)):
+        known.update()
+        return known
+    names, labels = parameter_names(groups), [g for g, group in enumerate(groups) for _ in group["params"]]
+    if live:
+        every = [p for group in groups for p in group["params"]]
+        kept = [i for i, p in enumerate(every) if p.requires_grad or p.grad is not None]
+        names, labels = [names[i] for i in kept], [labels[i] for i in kept]
+    return geometry.Product(params, names=names, apart=labels)
+
+
+class _Work:
+    """A block of parameters on a manifold, the index of its group, and its state."""
+
+    def __init__(self, block: Block, label: int, params: Sequence[Tensor]) -> None:
+        self.block, self.label = block, label
+        self.members = [params[i] for i in block.indices]
+        self.entries: dict[str, StackedEntry] = {}
+        # of the new points: to unbind each time anew costs as much as to write them
+        self.ends: StackedEntry | None = None
+
+    def rows_of(self, points: Tensor, part: Block) -> Sequence[Tensor]:
+        """One tensor for each of the new points of a part of the block."""
+        if not part.stacked or part.rows is not None:
+            return part.scatter(points)
+        if self.ends is None:
+            self.ends = StackedEntry("points", part.leave(points)[0].to(part.dtype), len(self.members))
+        self.ends.write(part.leave(points), None)
+        return self.ends.rows
+
+
+@dataclass
+class _Update:
+    """What a step has computed for a block, or a part of one, and not written yet."""
+
+    work: _Work
+    part: Block
+    points: Tensor
+    entries: State
+    fresh: bool
 
 
 class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
     """Base of optimizers that raise ``p.grad``, retract, and carry their buffers to the new point.
 
-    Points, vectors and states are handled as lists through :mod:`rsam.geometry`, so that steps are right wherever
-    that is, on geoopt's own manifolds too. New weights and states are computed for all parameters before any is
-    written: an exception leaves everything as it was. ``p.grad`` is never written to.
+    Equal small parameters on a manifold are one block: their points and gradients are stacked, and so is their state,
+    of which ``state[p]`` are views. Blocks are computed before any of them is written, so that an exception leaves
+    everything as it was; ``p.grad`` is never written to. Plain parameters come last, and are stepped by torch's own
+    functions.
     """
 
+    #: Entries of the state, and those of them that are tangents at the parameter.
+    _entries: Sequence[str] = ()
+    _tangents: Sequence[str] = ()
+
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any], stabilize: int | None) -> None:
+        self._plan: tuple[geometry.Product, list[Block], list[_Work], list[list[int]]] | None = None
         super().__init__(params, defaults, stabilize=stabilize)  # type: ignore[call-arg]  # geoopt's mix-in takes it
+
+    # -- what a subclass says ------------------------------------------------------------------------------------
+
+    def _advance(
+        self, group: dict[str, Any], manifold: Block, x: Tensor, g: Tensor, state: State
+    ) -> tuple[Tensor, State]:
+        """New points and new state of a block at ``x`` with gradients ``g``; ``state`` is empty before the first."""
+        raise NotImplementedError
+
+    def _template(self, name: str, block: Block, x: Tensor) -> Tensor:
+        """A tensor like the entry ``name`` in the state of one of the points ``x``."""
+        raise NotImplementedError
+
+    def _step_plain(self, group: dict[str, Any], params: list[Tensor], gradients: list[Tensor]) -> None:
+        """Step plain parameters by torch's functions."""
+        raise NotImplementedError
+
+    # -- groups --------------------------------------------------------------------------------------------------
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, after checking that each of its parameters can be stepped.
@@ -35,13 +118,16 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
         Raises
         ------
         ValueError
-            If an option cannot be honoured, or a manifold is one that :mod:`rsam.geometry` refuses.
+            If an option cannot be honoured.
+        UnsupportedOperation
+            If a manifold is one that :mod:`rsam.geometry` refuses; names the parameter.
         """
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         group.setdefault("step", 0)
         try:
             self._check_group(group)
+            space_of(self.param_groups)
         except Exception:
             self.param_groups.pop()
             raise
@@ -50,8 +136,10 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
         for name in ("lr", "weight_decay"):
             if group[name] < 0:
                 raise ValueError(f"{name} must not be negative, got {group[name]}")
-        for p in group["params"]:
-            geometry.geometry_of(geometry.manifold_of(p))
+        if group["foreach"] and group["fused"]:
+            raise ValueError("foreach and fused cannot both be True")
+
+    # -- stepping ------------------------------------------------------------------------------------------------
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step.
@@ -76,58 +164,165 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         with torch.no_grad():
-            self._step_groups()
+            self._step()
         return loss
 
-    def _step_groups(self) -> None:
-        updates = []
-        for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            if any(p.grad.is_sparse for p in params):
+    def _step(self) -> None:
+        # subclasses of tensors, such as geoopt's, would ask Python for every attribute
+        with torch._C.DisableTorchFunctionSubclass():
+            space, works, plain = self._planned()
+            gradients = [p.grad for p in space.params]
+            if [g for g in gradients if g is not None and g.is_sparse]:
                 raise RuntimeError(f"{type(self).__name__} does not support sparse gradients; use a geoopt Sparse one")
-            if params:
-                states = [self.state.get(p, {}) for p in params]
-                try:
-                    points, new_states = self._update(group, params, states)
-                except geometry.UnsupportedOperation as error:
-                    raise named(error, self.param_groups, params) from error
-                updates.append((params, points, new_states))
-        for params, points, new_states in updates:
-            torch._foreach_copy_(params, points)
-            for p, state in zip(params, new_states, strict=True):
-                self.state[p].update(state)
+            updates = [update for work in works for update in self._updates(work, gradients)]
+            if updates:  # nothing is written before all of it is computed
+                points = [space.params[i] for u in updates for i in u.part.indices]
+                torch._foreach_copy_(points, [y for u in updates for y in u.work.rows_of(u.points, u.part)])
+            for update in updates:
+                self._write(update)
+            for group, indices in zip(self.param_groups, plain, strict=True):
+                present = [i for i in indices if gradients[i] is not None]
+                if present:
+                    params, found = [space.params[i] for i in present], [gradients[i] for i in present]
+                    self._step_plain(group, params, found)
         for group in self.param_groups:
             group["step"] += 1
             if group["stabilize"] and group["step"] % group["stabilize"] == 0:
                 self.stabilize_group(group)
 
-    def _update(
-        self, group: dict[str, Any], params: list[Tensor], states: list[State]
-    ) -> tuple[list[Tensor], list[State]]:
-        """Compute new points and new state entries, writing to nothing."""
-        raise NotImplementedError
+    def _planned(self) -> tuple[geometry.Product, list[_Work], list[list[int]]]:
+        """The product of all parameters, its blocks on manifolds with their state, and each group's plain ones."""
+        space = space_of(self.param_groups, self._plan[0] if self._plan else None)
+        if self._plan is None or self._plan[1] is not space.blocks:
+            labels = [g for g, group in enumerate(self.param_groups) for _ in group["params"]]
+            works: list[_Work] = []
+            plain: list[list[int]] = [[] for _ in self.param_groups]
+            for block in space.blocks:
+                label = labels[block.indices[0]]
+                if block.plain:
+                    plain[label] += block.indices
+                else:
+                    works.append(_Work(block, label, space.params))
+            self._plan = space, space.blocks, works, plain
+        return space, self._plan[2], self._plan[3]
 
-    @staticmethod
-    def _gradients(group: dict[str, Any], params: list[Tensor], weight_decay: float) -> list[Tensor]:
-        """Euclidean gradients of what is minimised: signed, and with the gradient of the L2 penalty."""
-        grads = [p.grad for p in params if p.grad is not None]
-        if group["maximize"]:
-            grads = list(torch._foreach_neg(grads))
-        if weight_decay:
-            grads = list(torch._foreach_add(grads, params, alpha=weight_decay))
-        return grads
+    def _updates(self, work: _Work, gradients: Sequence[Tensor | None]) -> list[_Update]:
+        """Compute a block's step, in parts where not all of its parameters have a gradient and a state."""
+        block = work.block
+        present = [r for r, i in enumerate(block.indices) if gradients[i] is not None]
+        if not present:
+            return []
+        group = self.param_groups[work.label]
+        missing = self._adopt(work)
+        known = present if not missing else [r for r in present if r not in missing]
+        updates = []
+        for rows, fresh in ((known, False), ([r for r in present if r in missing] if missing else [], True)):
+            if not rows:
+                continue
+            part = block if len(rows) == len(work.members) else block.part(rows)
+            x = part.gather_members([work.members[r] for r in rows])
+            g = part.gather(gradients)  # type: ignore[arg-type]  # these have one
+            g = -g if group["maximize"] else g
+            if group["weight_decay"]:
+                g = torch.add(g, x, alpha=group["weight_decay"])
+            state = {} if fresh else {name: _read(entry, part) for name, entry in work.entries.items()}
+            points, entries = self._advance(group, part, x, g, state)
+            for name in entries.keys() - work.entries.keys():
+                work.entries[name] = StackedEntry(name, self._template(name, part, x), len(work.members))
+            updates.append(_Update(work, part, points, entries, fresh))
+        return updates
 
-    _tangent_buffers: Iterable[str] = ()
+    def _write(self, update: _Update) -> None:
+        work, part = update.work, update.part
+        for name, value in update.entries.items():
+            entry = work.entries[name]
+            value = part.leave(value)
+            entry.write(value if part.stacked else value.unsqueeze(0), part.rows)
+            if update.fresh:
+                for r in range(len(work.members)) if part.rows is None else part.rows:
+                    self.state[work.members[r]][name] = entry.rows[r]
+
+    def _adopt(self, work: _Work) -> set[int]:
+        """Take up entries of the state that were loaded or replaced; return which parameters have no tangent.
+
+        Tangents that are none, as torch's momentum, are projected.
+        """
+        get = self.state.get
+        states = [get(p) or {} for p in work.members]
+        if not work.entries:
+            for name in self._entries:
+                if any(state.get(name) is not None for state in states):
+                    x = work.block.gather_members(work.members)
+                    work.entries[name] = StackedEntry(name, self._template(name, work.block, x), len(work.members))
+        without: set[int] = set() if work.entries else set(range(len(work.members)))
+        for name, entry in work.entries.items():
+            adopted, missing = entry.adopt(states, work.block)
+            if name in self._tangents:
+                without.update(missing)
+                if adopted:
+                    self._mend(work, entry, adopted)
+        return without
+
+    def _mend(self, work: _Work, entry: StackedEntry, adopted: list[int]) -> None:
+        part = work.block.part(adopted)
+        x, vectors = part.gather_members([work.members[r] for r in adopted]), _read(entry, part)
+        tangents = part.apply("restore_tangent", x, vectors)
+        off, size = (torch.linalg.vector_norm(t) for t in (tangents - vectors, vectors))
+        # what is tangent stays as it is, bitwise: a resumed run must not differ
+        if bool(off > torch.finfo(entry.tensor.dtype).eps ** 0.5 * size):
+            tangents = part.leave(tangents)
+            entry.write(tangents if part.stacked else tangents.unsqueeze(0), part.rows)
 
     @torch.no_grad()
     def stabilize_group(self, group: dict[str, Any]) -> None:
         """Project the points of a group onto their manifolds and its buffers onto the tangent spaces."""
-        params = [p for p in group["params"] if isinstance(p, geoopt.ManifoldTensor)]
-        if not params:
-            return
-        torch._foreach_copy_(params, geometry.project_points(params))
-        for buffer in self._tangent_buffers:
-            held = [p for p in params if p in self.state and buffer in self.state[p]]
-            vectors = geometry.restore_tangents(held, [self.state[p][buffer] for p in held])
-            for p, vector in zip(held, vectors, strict=True):
-                self.state[p][buffer] = vector
+        for work in self._planned()[1]:
+            if self.param_groups[work.label] is not group:
+                continue
+            block = work.block
+            points = block.apply("project_point", block.gather_members(work.members))
+            torch._foreach_copy_(work.members, list(block.scatter(points)))
+            self._adopt(work)
+            for name in work.entries.keys() & set(self._tangents):
+                entry = work.entries[name]
+                tangents = block.apply("restore_tangent", block.gather_members(work.members), _read(entry, block))
+                tangents = block.leave(tangents)
+                entry.write(tangents if block.stacked else tangents.unsqueeze(0), None)
+
+    # -- saving and loading --------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return groups and state, with entries of their own instead of views: saving one does not write its stack."""
+        saved = super().state_dict()
+        saved["state"] = {
+            key: {name: _own(value) for name, value in entries.items()} for key, entries in saved["state"].items()
+        }
+        return saved
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load groups and state, by copy; also those of geoopt's and torch's optimizers of the same kind.
+
+        Options that they lack keep their defaults. Buffers that are not tangent, as torch's and geoopt's first
+        momentum, are projected onto the tangent spaces in the next step.
+        """
+        copied = {
+            key: {name: value.clone() if isinstance(value, Tensor) else value for name, value in entries.items()}
+            for key, entries in state_dict["state"].items()
+        }
+        super().load_state_dict({**state_dict, "state": copied})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._plan = None
+        for group in self.param_groups:
+            for name, value in {**self.defaults, "stabilize": None, "step": 0}.items():
+                group.setdefault(name, value)
+
+
+def _read(entry: StackedEntry, part: Block) -> Tensor:
+    value = entry.read(part.rows)
+    return part.enter(value if part.stacked else value[0])
+
+
+def _own(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) and value._is_view() else value

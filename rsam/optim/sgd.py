@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.sgd import sgd
 
-from rsam import geometry
+from rsam.geometry.blocks import Block
 from rsam.optim.riemannian import RiemannianOptimizer, State
 
 __all__ = ["RiemannianSGD"]
@@ -46,6 +47,11 @@ class RiemannianSGD(RiemannianOptimizer):
         Project points and buffers back every so many steps.
     maximize : bool
         Ascend instead.
+    foreach, fused : bool, optional
+        As for :class:`torch.optim.SGD`, by whose function plain parameters are stepped.
+    isometric : bool
+        Carry momentum by an isometric transport, instead of the cheapest right one (the table of manifolds says which
+        that is).
 
     Raises
     ------
@@ -65,7 +71,7 @@ class RiemannianSGD(RiemannianOptimizer):
     True
     """
 
-    _tangent_buffers = ("momentum_buffer",)
+    _entries = _tangents = ("momentum_buffer",)
 
     def __init__(
         self,
@@ -78,6 +84,9 @@ class RiemannianSGD(RiemannianOptimizer):
         stabilize: int | None = None,
         *,
         maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        isometric: bool = False,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -86,6 +95,9 @@ class RiemannianSGD(RiemannianOptimizer):
             "weight_decay": weight_decay,
             "nesterov": nesterov,
             "maximize": maximize,
+            "foreach": foreach,
+            "fused": fused,
+            "isometric": isometric,
         }
         super().__init__(params, defaults, stabilize)
 
@@ -96,21 +108,27 @@ class RiemannianSGD(RiemannianOptimizer):
         if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
             raise ValueError("nesterov needs momentum > 0 and dampening = 0")
 
-    def _update(
-        self, group: dict[str, Any], params: list[Tensor], states: list[State]
-    ) -> tuple[list[Tensor], list[State]]:
-        momentum = group["momentum"]
-        gradients = self._gradients(group, params, group["weight_decay"])
-        directions = geometry.riemannian_gradient(params, gradients)
-        buffers: list[Tensor] = []
-        if momentum:
-            for r, state in zip(directions, states, strict=True):
-                b = state.get("momentum_buffer")
-                buffers.append(r.clone() if b is None else (momentum * b).add(r, alpha=1 - group["dampening"]))
-            nesterov = torch._foreach_add(directions, buffers, alpha=momentum) if group["nesterov"] else None
-            directions = buffers if nesterov is None else list(nesterov)
-        steps = list(torch._foreach_mul(directions, -group["lr"]))
-        points = geometry.retract(params, steps)
-        if momentum:
-            buffers = geometry.transport(params, steps, points, buffers)
-        return points, [{"momentum_buffer": b} for b in buffers] or [{} for _ in params]
+    def _template(self, name: str, block: Block, x: Tensor) -> Tensor:
+        x = block.leave(x).to(block.dtype)
+        return x[0] if block.stacked else x
+
+    def _advance(
+        self, group: dict[str, Any], manifold: Block, x: Tensor, g: Tensor, state: State
+    ) -> tuple[Tensor, State]:
+        lr, momentum = float(group["lr"]), group["momentum"]
+        r = manifold.apply("raise_index", x, g)
+        if not momentum:
+            return manifold.apply("retract", x, -lr * r), {}
+        b = state.get("momentum_buffer")
+        b = r if b is None else torch.add((1 - group["dampening"]) * r if group["dampening"] else r, b, alpha=momentum)
+        d = torch.add(r, b, alpha=momentum) if group["nesterov"] else b
+        y, b = manifold.apply("retract_transport", x, d, b, -lr, isometric=group["isometric"])
+        return y, {"momentum_buffer": b}
+
+    def _step_plain(self, group: dict[str, Any], params: list[Tensor], gradients: list[Tensor]) -> None:
+        names = ("foreach", "fused", "weight_decay", "momentum", "lr", "dampening", "nesterov", "maximize")
+        buffers = [self.state[p].get("momentum_buffer") for p in params] if group["momentum"] else [None] * len(params)
+        sgd(params, gradients, buffers, **{name: group[name] for name in names})
+        if group["momentum"]:
+            for p, buffer in zip(params, buffers, strict=True):
+                self.state[p]["momentum_buffer"] = buffer

@@ -72,7 +72,7 @@ def manifold_points(dtype: torch.dtype = torch.float64, seed: int = 0) -> dict[s
     }
     points = {}
     for name, (manifold, x) in raw.items():
-        (x,) = rsam.geometry.project_points([x], manifolds=[manifold])
+        x = rsam.geometry.geometry_of(manifold).project_point(x)
         points[name] = geoopt.ManifoldParameter(x.contiguous(), manifold=manifold)
     return points
 
