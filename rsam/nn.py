@@ -1,4 +1,4 @@
-"""Put a module's weights on a manifold, and keep batch statistics out of RSAM's second pass."""
+"""Put a module's weights on a manifold, and update batch statistics once per step of RSAM."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from rsam import geometry
 from rsam.optim import RSAM
-from rsam.optim.snapshot import Snapshot
+from rsam.optim.passes import Snapshot
 
-__all__ = ["constrain", "first_pass_only"]
+__all__ = ["constrain", "update_statistics_once"]
 
 _M = TypeVar("_M", bound=nn.Module)
 Where = type[nn.Module] | tuple[type[nn.Module], ...] | str | Tensor
@@ -143,7 +143,7 @@ def _refuse(name: str, owner: nn.Module, weight: Tensor, manifold: geoopt.Manifo
 
 def _projected(name: str, weight: Tensor, manifold: geoopt.Manifold) -> geoopt.ManifoldParameter:
     with torch.no_grad():
-        (point,) = geometry.project_points([weight.detach()], manifolds=[manifold])
+        (point,) = geometry.Product([weight.detach()], manifolds=[manifold]).project_point([weight.detach()])
     if not bool(torch.isfinite(point).all()):
         raise ValueError(
             f"{name} (shape {tuple(weight.shape)}) cannot go on {manifold}: it has no nearest point there (a zero or "
@@ -194,14 +194,14 @@ def _is_on(manifold: geoopt.Manifold, x: Tensor) -> bool:
     return manifold.check_point_on_manifold(x.float() if half else x, atol=tolerance, rtol=tolerance)
 
 
-class _FirstPassOnly:
-    """Pass hook that gives buffers and random state of the first pass back after the second."""
+class _StatisticsOnce:
+    """Pass hook that undoes what a pass that is not kept did to buffers, and gives both passes one random state."""
 
     def __init__(self, modules: list[nn.Module], rng: bool) -> None:
         self._modules = modules
         self._rng = rng
         self._snapshot = Snapshot()
-        self._held = False
+        self._undo = False
         self._before: list[Tensor] | None = None
         self._after: list[Tensor] | None = None
 
@@ -209,25 +209,33 @@ class _FirstPassOnly:
         # looked up each time: a module that moves to another device gets new ones
         return [b for m in self._modules for b in m._buffers.values() if b is not None]
 
-    def before_first_pass(self) -> None:
-        self._before = _random_state() if self._rng else None
-
-    def before_second_pass(self) -> None:
-        self._snapshot.take(self._buffers())
-        self._held = True
+    def before_pass(self, kept: bool) -> None:
+        self._put_back()
         if self._rng:
-            if self._before is None:
-                raise RuntimeError("first_pass_only(rng=True) needs step(closure): first_step() cannot know the past")
-            self._after = _random_state()
-            _set_random_state(self._before)
+            if kept:
+                self._before = _random_state()
+            elif self._before is not None:
+                self._after = _random_state()
+                _set_random_state(self._before)
+            else:
+                raise RuntimeError(
+                    "update_statistics_once(rng=True) needs step(closure) with one batch for both passes: it cannot "
+                    "know the random state before first_step(), and has none to share between different batches"
+                )
+        if not kept:
+            self._snapshot.take(self._buffers())
+            self._undo = True
 
-    def after_second_pass(self) -> None:
-        if self._held:
+    def _put_back(self) -> None:
+        if self._undo:
             self._snapshot.put_back(self._buffers())
+        self._undo = False
+
+    def after_passes(self) -> None:
+        self._put_back()
         if self._after is not None:
             _set_random_state(self._after)
         self._before = self._after = None
-        self._held = False
 
 
 def _random_state() -> list[Tensor]:
@@ -240,12 +248,14 @@ def _set_random_state(states: list[Tensor]) -> None:
         torch.cuda.set_rng_state_all(states[1:])
 
 
-def first_pass_only(
+def update_statistics_once(
     optimizer: RSAM, model: nn.Module, *, buffers: Literal["batch_norm", "all"] = "batch_norm", rng: bool = False
 ) -> None:
-    """Have batch-norm running statistics updated by the first pass of each RSAM step only.
+    """Have batch-norm running statistics updated by one pass of each RSAM step only.
 
-    Without this they average over the weights and the perturbed weights.
+    Without this they average over the weights and the perturbed weights. The pass is the first, at the weights; the
+    second where the first sees a part of the batch only (``step(closure, ascent_closure)``); the only one of a step
+    without ascent, or along the momentum.
 
     Parameters
     ----------
@@ -257,7 +267,7 @@ def first_pass_only(
         Only those of batch-norm layers, or every buffer of the model.
     rng : bool
         Give the second pass the random numbers of the first, so that dropout masks are equal; needs
-        ``step(closure)``.
+        ``step(closure)``, and one batch for both passes.
 
     Raises
     ------
@@ -269,10 +279,10 @@ def first_pass_only(
     >>> import torch, rsam
     >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
     >>> opt = rsam.RSAM(model.parameters(), lr=0.1)
-    >>> rsam.nn.first_pass_only(opt, model)
+    >>> rsam.nn.update_statistics_once(opt, model)
     """
     if buffers not in ("batch_norm", "all"):
         raise ValueError(f'buffers must be "batch_norm" or "all", got {buffers!r}')
     norms = nn.modules.batchnorm._NormBase
     modules = [m for m in model.modules() if buffers == "all" or isinstance(m, norms)]
-    optimizer.register_pass_hook(_FirstPassOnly(modules, rng))
+    optimizer.register_pass_hook(_StatisticsOnce(modules, rng))

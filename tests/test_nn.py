@@ -213,7 +213,7 @@ def test_that_batch_statistics_follow_the_first_pass_only() -> None:
     """With lr 0 they must be those of plain forward passes; elsewhere they are updated twice."""
     plain, model = convnet(), convnet()
     opt = rsam.RSAM(model.parameters(), torch.optim.SGD, lr=0.0, rho=0.5)
-    rsam.nn.first_pass_only(opt, model)
+    rsam.nn.update_statistics_once(opt, model)
     steps = _train(model, opt)
     reference = rsam.RSAM(plain.parameters(), torch.optim.SGD, lr=0.0, rho=0.0)
     _train(plain, reference)
@@ -225,7 +225,7 @@ def test_that_batch_statistics_follow_the_first_pass_only() -> None:
 def test_that_statistics_survive_an_exception_and_a_conversion() -> None:
     model = convnet()
     opt = rsam.RSAM(model.parameters(), torch.optim.SGD, lr=0.0, rho=0.5)
-    rsam.nn.first_pass_only(opt, model)
+    rsam.nn.update_statistics_once(opt, model)
     _train(model, opt, steps=1)
     model.double()  # new buffers, of more digits
     model[1].running_mean.fill_(1 / 3)
@@ -253,7 +253,7 @@ def test_that_both_passes_share_dropout_masks_if_asked() -> None:
     model = nn.Sequential(nn.Dropout(0.5), nn.Linear(32, 1))
     model[0].register_forward_hook(lambda module, args, output: masks.append(output.detach().clone()))
     opt = rsam.RSAM(model.parameters(), torch.optim.SGD, lr=0.1)
-    rsam.nn.first_pass_only(opt, model, rng=True)
+    rsam.nn.update_statistics_once(opt, model, rng=True)
     x = torch.ones(4, 32)
 
     def closure():
@@ -293,7 +293,7 @@ def test_that_other_buffers_follow_if_asked() -> None:
     for buffers, expected in (("batch_norm", 2), ("all", 1)):
         model = Counter()
         opt = rsam.RSAM(model.parameters(), torch.optim.SGD, lr=0.1)
-        rsam.nn.first_pass_only(opt, model, buffers=buffers)
+        rsam.nn.update_statistics_once(opt, model, buffers=buffers)
 
         def closure(model=model, opt=opt):
             opt.zero_grad()
@@ -304,4 +304,4 @@ def test_that_other_buffers_follow_if_asked() -> None:
         opt.step(closure)
         assert int(model.calls) == expected
     with pytest.raises(ValueError, match="buffers must be"):
-        rsam.nn.first_pass_only(opt, model, buffers="none")
+        rsam.nn.update_statistics_once(opt, model, buffers="none")

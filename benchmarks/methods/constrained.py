@@ -45,7 +45,7 @@ def _rsam(model: nn.Module, run: Run, place: Place, transport: Transport) -> tor
     optimizer = rsam.RSAM(
         groups, rsam.optim.RiemannianSGD, rho=run.rho, transport=transport, lr=run.lr, momentum=run.momentum
     )
-    rsam.nn.first_pass_only(optimizer, model)
+    rsam.nn.update_statistics_once(optimizer, model)
     return optimizer
 
 

@@ -32,7 +32,7 @@ def _sam(model: nn.Module, run: Run, adaptive: bool) -> torch.optim.Optimizer:
         momentum=run.momentum,
         weight_decay=run.weight_decay,
     )
-    rsam.nn.first_pass_only(optimizer, model)
+    rsam.nn.update_statistics_once(optimizer, model)
     return optimizer
 
 

@@ -9,15 +9,15 @@ from typing import Any
 import geoopt
 import torch
 from geoopt.optim.mixin import OptimMixin
+from torch import Tensor
 
 from rsam import geometry
-from rsam.geometry.lists import all_finite
-from rsam.optim.names import Groups, name_of, parameter_name
-from rsam.optim.riemannian import RiemannianOptimizer
+from rsam.optim.riemannian import Groups, RiemannianOptimizer, parameter_names, space_of
 
 __all__ = [
     "check_base",
     "check_group",
+    "check_momentum",
     "check_options",
     "nonfinite_message",
     "refuse_sparse",
@@ -45,15 +45,19 @@ def _leaves(manifold: geoopt.Manifold) -> Iterator[geoopt.Manifold]:
         yield from _leaves(manifold.base)
 
 
-def check_options(transport: str, ascent: str, nonfinite: str) -> None:
+def check_options(transport: str, ascent: str, direction: Any, radius: str, every: int, nonfinite: str) -> None:
     """Refuse misspelt options of RSAM."""
     for name, value, allowed in (
         ("transport", transport, ("vector", "pullback", "project")),
         ("ascent", ascent, ("retraction", "exponential")),
+        ("direction", direction, ("gradient", "momentum")),
+        ("radius", radius, ("product", "parameter", "point")),
         ("nonfinite", nonfinite, ("raise", "skip")),
     ):
-        if value not in allowed:
+        if value not in allowed and not (name == "direction" and callable(value)):
             raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
+    if not isinstance(every, int) or every < 1:
+        raise ValueError(f"every must be a positive integer, got {every!r}")
 
 
 def check_base(base: torch.optim.Optimizer) -> None:
@@ -64,22 +68,33 @@ def check_base(base: torch.optim.Optimizer) -> None:
         raise ValueError(f"{type(base).__name__} evaluates the loss many times a step and cannot be the base of RSAM")
     if isinstance(base, _NEEDS_SPARSE):
         raise ValueError(f"{type(base).__name__} steps with sparse gradients only and cannot be the base of RSAM")
-    taken = {"rho", "adaptive"} & base.defaults.keys()
+    taken = {"rho", "adaptive", "steps_since_ascent"} & base.defaults.keys()
     if taken:
         raise ValueError(
             f"{type(base).__name__} has an option {taken.pop()!r} of its own and cannot be the base of RSAM"
         )
 
 
-def check_group(base: torch.optim.Optimizer, group: dict[str, Any], group_index: int) -> None:
+def check_momentum(base: torch.optim.Optimizer, group: dict[str, Any], group_index: int) -> None:
+    """Refuse to ascend along a momentum that is not there, or is none of gradients."""
+    if isinstance(base, torch.optim.RMSprop) or not (group.get("momentum") or "betas" in group):
+        raise ValueError(
+            f'direction="momentum" ascends along a running mean of gradients, which {type(base).__name__} does not '
+            f"keep in parameter group {group_index}; give it momentum, or ascend along the gradient"
+        )
+
+
+def check_group(base: torch.optim.Optimizer, groups: Groups, group_index: int) -> None:
     """Refuse parameters that the base optimizer would take off their manifold, and options out of range."""
+    group = groups[group_index]
+    names = parameter_names(groups)[sum(len(g["params"]) for g in groups[:group_index]) :]
     if not group["rho"] >= 0:  # nan too
         raise ValueError(f"rho must not be negative, got {group['rho']} in parameter group {group_index}")
     retracts = isinstance(base, OptimMixin) or getattr(base, "retracts", False)
-    for i, p in enumerate(group["params"]):
+    for p, own in zip(group["params"], names, strict=False):
         if geometry.is_plain(p):
             continue
-        name = parameter_name(group, group_index, i)
+        name = f"{own} (shape {tuple(p.shape)}, {geometry.manifold_of(p).name})"
         if not retracts:
             better = "RiemannianAdam" if "betas" in base.defaults else "RiemannianSGD"
             raise ValueError(
@@ -127,16 +142,21 @@ def refuse_sparse(groups: Groups) -> None:
     for group in groups:
         for p in group["params"]:
             if p.grad is not None and p.grad.is_sparse:
-                raise RuntimeError(f"RSAM does not support sparse gradients, which {name_of(groups, p)} has")
+                raise RuntimeError(f"RSAM does not support sparse gradients, which {_name_of(groups, p)} has")
 
 
 def nonfinite_message(groups: Groups) -> str:
     """Say which gradient is not finite, and what to do."""
     for group in groups:
         for p in group["params"]:
-            if p.grad is not None and not all_finite([p.grad]):
+            if p.grad is not None and not geometry.all_finite([p.grad]):
                 return (
-                    f"the gradient of {name_of(groups, p)} is not finite; the weights are as before the step. Lower "
+                    f"the gradient of {_name_of(groups, p)} is not finite; the weights are as before the step. Lower "
                     'the learning rate or rho, or pass nonfinite="skip"'
                 )
     return "the norm of the gradient overflows, though each number is finite; scale the loss down"
+
+
+def _name_of(groups: Groups, parameter: Tensor) -> str:
+    space = space_of(groups)
+    return space.describe(next(i for i, p in enumerate(space.params) if p is parameter))

@@ -12,6 +12,7 @@ r"""Riemannian sharpness-aware minimisation.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -19,23 +20,21 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rsam import geometry
 from rsam.errors import NotFinite
-from rsam.geometry import UnsupportedOperation
-from rsam.geometry.lists import all_finite
+from rsam.geometry import Block, Product, all_finite
+from rsam.optim.ascent import DIRECTIONS, Direction, Radius, Transport, Weights, bring_back, fill_ball
 from rsam.optim.checks import (
     check_base,
     check_group,
+    check_momentum,
     check_options,
     nonfinite_message,
     refuse_sparse,
     warn_of_wrong_steps,
 )
-from rsam.optim.hooks import PassHook
-from rsam.optim.names import named
-from rsam.optim.perturbation import Transport, ascend, bring_back, gradient_direction, scale
+from rsam.optim.passes import PassHook, SavedPoints
+from rsam.optim.riemannian import space_of
 from rsam.optim.sgd import RiemannianSGD
-from rsam.optim.snapshot import Snapshot
 from rsam.optim.wrapper import WrappingOptimizer
 
 __all__ = ["RSAM"]
@@ -48,9 +47,9 @@ Nonfinite = Literal["raise", "skip"]
 class _Pending:
     """A step between its two halves."""
 
-    params: list[Tensor] = field(default_factory=list)  # all that the base may write to
-    # perturbed parameters on manifolds, where they were, and the tangents along which they went
-    curved: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
+    space: Product  # of all that the base may write to
+    # perturbed blocks on manifolds, where they were, and the tangents along which they went
+    moved: list[tuple[Block, Tensor, Tensor]] = field(default_factory=list)
     skip: bool = False
 
 
@@ -71,7 +70,7 @@ class RSAM(WrappingOptimizer):
         attribute ``retracts``.
     rho : float
         Radius of the perturbation in the metric, not negative; per group, settable between steps as ``lr`` is. A
-        group with 0 is not perturbed, its gradient still counts in the norm.
+        group with 0 is not perturbed, and its gradient does not count in the norm.
     adaptive : bool
         Scale-invariant perturbation of ASAM; plain parameters only.
     transport : {"vector", "pullback", "project"}
@@ -80,6 +79,17 @@ class RSAM(WrappingOptimizer):
         projected by the base optimizer (Truong et al. 2023). All three agree on plain parameters.
     ascent : {"retraction", "exponential"}
         The curve along which the weights are perturbed.
+    direction : {"gradient", "momentum"} or callable
+        Which way to ascend: along the gradient; along the base optimizer's momentum, which costs no gradient, so that
+        the closure runs once, at the perturbed weights (Momentum-SAM, Becker et al. 2024); or along what a function of
+        :class:`rsam.optim.Weights` returns, a list of tangents. A function with a false attribute ``needs_gradient``
+        ascends before the closure runs, too.
+    radius : {"product", "parameter", "point"}
+        Which ball the ascent fills: one over the product of all parameters; or one for each parameter, or for each
+        point (a kernel, a row of a batch, a whole plain tensor), each of which moves by ``rho`` in its own metric.
+    every : int
+        Ascend in every so many steps (Liu et al. 2022, without reuse); those between are the base optimizer's, and
+        cost one evaluation.
     nonfinite : {"raise", "skip"}
         What to do about a gradient that is not finite, in either pass: raise :exc:`rsam.NotFinite`, or skip the step.
         The weights stay as they were in both cases.
@@ -89,15 +99,16 @@ class RSAM(WrappingOptimizer):
     Raises
     ------
     ValueError
-        For an option out of range, a base optimizer that would step a parameter off its manifold, or ``adaptive`` on
-        one.
+        For an option out of range, a base optimizer that would step a parameter off its manifold, ``adaptive`` on
+        one, or ``direction="momentum"`` over a base optimizer or group without momentum.
     UnsupportedOperation
         For a parameter on a manifold that :mod:`rsam.geometry` cannot treat; names both.
 
     See Also
     --------
     rsam.optim.LambdaRho : a schedule of ``rho``.
-    rsam.nn.first_pass_only : keeps batch-norm statistics out of the second pass.
+    rsam.optim.partial_closures : ascend along the gradient of a part of each batch.
+    rsam.nn.update_statistics_once : keeps batch-norm statistics out of one of the two passes.
 
     Examples
     --------
@@ -124,33 +135,33 @@ class RSAM(WrappingOptimizer):
         adaptive: bool = False,
         transport: Transport = "vector",
         ascent: Ascent = "retraction",
+        direction: Literal["gradient", "momentum"] | Direction = "gradient",
+        radius: Radius = "product",
+        every: int = 1,
         nonfinite: Nonfinite = "raise",
         **base_kwargs: Any,
     ) -> None:
-        check_options(transport, ascent, nonfinite)
+        check_options(transport, ascent, direction, radius, every, nonfinite)
         base = base_optimizer(params, **base_kwargs)
         check_base(base)
         self.transport = transport
         self.ascent = ascent
+        self.direction = direction
+        self.radius = radius
+        self.every = every
         self.nonfinite = nonfinite
+        self._space: Product | None = None
         self._pending: _Pending | None = None
-        self._snapshot = Snapshot()
+        self._saved = SavedPoints()
         self._hooks: list[PassHook] = []
-        self._grad_norm: Tensor | None = None
+        self._grad_norm: float | None = None
         self._losses: tuple[Any, Any] | None = None
         self._warned: set[str] = set()
-        super().__init__(base, {"rho": rho, "adaptive": adaptive})
+        super().__init__(base, {"rho": rho, "adaptive": adaptive, "steps_since_ascent": 0})
 
     @classmethod
     def from_optimizer(
-        cls,
-        optimizer: torch.optim.Optimizer,
-        *,
-        rho: float = 0.05,
-        adaptive: bool = False,
-        transport: Transport = "vector",
-        ascent: Ascent = "retraction",
-        nonfinite: Nonfinite = "raise",
+        cls, optimizer: torch.optim.Optimizer, *, rho: float = 0.05, adaptive: bool = False, **options: Any
     ) -> RSAM:
         """Wrap an optimizer that exists already, state and all, as ``base_optimizer``.
 
@@ -165,27 +176,49 @@ class RSAM(WrappingOptimizer):
         """
         check_base(optimizer)
         for group in optimizer.param_groups:
-            group.update(rho=rho, adaptive=adaptive)
-        options: dict[str, Any] = {"transport": transport, "ascent": ascent, "nonfinite": nonfinite}
+            group.update(rho=rho, adaptive=adaptive, steps_since_ascent=0)
         return cls(optimizer.param_groups, lambda params: optimizer, rho=rho, adaptive=adaptive, **options)
 
     def _check_group(self, index: int) -> None:
-        check_group(self.base_optimizer, self.param_groups[index], index)
+        check_group(self.base_optimizer, self.param_groups, index)
+        if self.direction == "momentum":
+            check_momentum(self.base_optimizer, self.param_groups[index], index)
         warn_of_wrong_steps(self.base_optimizer, self.param_groups[index], self._warned)
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    @property
+    def ascends(self) -> bool:
+        """Whether the next step perturbs the weights, and so may cost a second evaluation."""
+        groups = self.base_optimizer.param_groups
+        return not groups[0].get("steps_since_ascent", 0) and any(group.get("rho", 0) > 0 for group in groups)
+
+    @property
+    def _needs_gradient(self) -> bool:
+        return getattr(self._upwards, "needs_gradient", True)
+
+    @property
+    def _upwards(self) -> Direction:
+        return DIRECTIONS[self.direction] if isinstance(self.direction, str) else self.direction
+
+    # -- whole steps ---------------------------------------------------------------------------------------------
+
+    def step(self, closure: Callable[[], Any] | None = None, ascent_closure: Callable[[], Any] | None = None) -> Any:
         """Take one step.
 
         Parameters
         ----------
-        closure : callable
-            Zeroes the gradients, computes the loss, calls ``backward``, returns the loss; called twice. Without it,
-            after :meth:`first_step`, this is :meth:`second_step`.
+        closure : callable, optional
+            Zeroes the gradients, computes the loss, calls ``backward``, returns the loss; called twice, or once where
+            the step does not ascend or ``direction`` needs no gradient. Without it, after :meth:`first_step`, this is
+            :meth:`second_step`; where the next step does not ascend, the base optimizer's step.
+        ascent_closure : callable, optional
+            The same with the loss on a part of the batch, for the first of two evaluations (K-SAM, Ni et al. 2022).
+            Needs a larger ``rho``, as the part points only partly along the gradient of the whole.
 
         Returns
         -------
         Tensor or None
-            The loss at the weights before the step.
+            The loss at the weights before the step; that at the perturbed weights where only this is of the whole
+            batch, with an ``ascent_closure`` or with ``direction="momentum"``.
 
         Raises
         ------
@@ -195,43 +228,53 @@ class RSAM(WrappingOptimizer):
             For a gradient that is not finite, naming the first such parameter; a RuntimeError.
             The weights are as they were before the step, as after any exception in here.
         """
+        ascends = self.ascends
         if closure is None:
-            if self._pending is None:
+            if self._pending is None and ascends:
                 raise RuntimeError(
                     "RSAM.step needs a closure that zeroes gradients, computes the loss, calls backward and returns "
                     "the loss; or call first_step() and second_step() yourself"
                 )
+            if self._pending is None:
+                self.first_step()
             self.second_step()
             return None
         if self._pending is not None:
             raise RuntimeError("step(closure) after first_step(); call second_step() or restore() first")
-        for hook in self._hooks:
-            hook.before_first_pass()
-        try:
-            with torch.enable_grad():
-                loss = closure()
-        except BaseException:
-            self._end_passes()
-            raise
-        self.first_step()
-        perturbed = loss
+        partial = ascends and ascent_closure is not None and self._needs_gradient
+        loss = None
+        if self._needs_gradient or not ascends:
+            loss = self._evaluate(ascent_closure if partial else closure, kept=not partial)  # type: ignore[arg-type]
+        self._first_half(hooked=False)
         assert self._pending is not None
-        skip = self._pending.skip
-        if self._perturbs() and not skip:
-            try:
-                with torch.enable_grad():
-                    perturbed = closure()
-            except BaseException:
-                self.restore()
-                raise
+        skip, perturbed = self._pending.skip, loss
+        if ascends and not skip:
+            perturbed = self._evaluate(closure, kept=partial or not self._needs_gradient)
         self.second_step()
-        if not skip:
+        if not skip and self._needs_gradient and not partial:
             self._losses = (_number(loss), _number(perturbed))
-        return loss
+        return perturbed if partial or not self._needs_gradient else loss
+
+    def _evaluate(self, closure: Callable[[], Any], kept: bool) -> Any:
+        """Call a closure as a pass of a step; after an exception everything is as before the step."""
+        try:
+            for hook in self._hooks:
+                hook.before_pass(kept)
+            with torch.enable_grad():
+                return closure()
+        except BaseException:
+            if self._pending is None:
+                self._end_passes()
+            self.restore()
+            raise
+
+    # -- halves of a step ----------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def first_step(self, zero_grad: bool = False) -> None:
         """Ascend to the perturbed weights, from gradients of the loss at the weights.
+
+        Where the step does not ascend (:attr:`ascends`), the weights stay, and so may the gradients.
 
         Parameters
         ----------
@@ -245,28 +288,35 @@ class RSAM(WrappingOptimizer):
         NotFinite
             For a gradient that is not finite; a RuntimeError.
         """
+        self._first_half(hooked=self.ascends)
+        if zero_grad:
+            self.zero_grad()
+
+    @torch.no_grad()
+    def _first_half(self, hooked: bool) -> None:
         if self._pending is not None:
             raise RuntimeError("first_step() twice; call second_step() or restore() in between")
         self._losses = None
         self._grad_norm = None
         self._fill_options()
-        pending = _Pending()
-        for g, group in enumerate(self.param_groups):
+        groups = self.base_optimizer.param_groups
+        for g, group in enumerate(groups):
             if not group["rho"] >= 0 or group["adaptive"]:  # may have been set since the group was checked
-                check_group(self.base_optimizer, group, g)
-            pending.params += [p for p in group["params"] if p.requires_grad or p.grad is not None]
-        self._snapshot.take(pending.params)
-        refuse_sparse(self.param_groups)
-        self._pending = pending
+                check_group(self.base_optimizer, groups, g)
+            if self.direction == "momentum":
+                check_momentum(self.base_optimizer, group, g)
+        refuse_sparse(groups)
+        self._space = space_of(groups, self._space, live=True)
+        self._saved.take(self._space)
+        self._pending = _Pending(self._space)
         try:
-            self._ascend(pending)
-            for hook in self._hooks:
-                hook.before_second_pass()
+            if self.ascends:
+                self._ascend(self._pending)
+            for hook in self._hooks if hooked else ():
+                hook.before_pass(not self._needs_gradient)
         except BaseException:
             self.restore()
             raise
-        if zero_grad:
-            self.zero_grad()
 
     def _skips(self) -> bool:
         """Answer a gradient that is not finite by the policy: skip the step, or raise."""
@@ -274,31 +324,62 @@ class RSAM(WrappingOptimizer):
             raise NotFinite(nonfinite_message(self.param_groups))
         return True
 
-    def _perturbs(self) -> bool:
-        return any(group["rho"] > 0 for group in self.param_groups)
-
     def _ascend(self, pending: _Pending) -> None:
         """Move the parameters, and note in ``pending`` what the way back needs."""
-        held = [(p, p.grad, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
-        if not held or not self._perturbs():
+        weights = self._weights(pending.space)
+        if not weights.blocks:
             return
-        params, gradients = [p for p, _, _ in held], [g for _, g, _ in held]
-        directions, norm = gradient_direction(params, gradients, [group["adaptive"] for _, _, group in held])
-        self._grad_norm = norm
-        if not torch.isfinite(norm):
+        directions = self._upwards(weights)
+        factors, length = fill_ball(weights, directions, self.radius)
+        if self._needs_gradient:
+            self._grad_norm = length
+        if not math.isfinite(length):
             pending.skip = self._skips()
             return
-        moved = [(p, r, group["rho"]) for (p, _, group), r in zip(held, directions, strict=True) if group["rho"] > 0]
-        starts = [p for p, _, _ in moved]
-        ascents = scale([r for _, r, _ in moved], [rho for _, _, rho in moved], norm)
-        copies = {id(p): copy for p, copy in zip(pending.params, self._snapshot.copies, strict=True)}
-        pending.curved = [
-            (p, copies[id(p)], e) for p, e in zip(starts, ascents, strict=True) if not geometry.is_plain(p)
-        ]
-        try:
-            ascend(starts, ascents, exact=self.ascent == "exponential")
-        except UnsupportedOperation as error:
-            raise named(error, self.param_groups, [p for p, _, _ in pending.curved]) from error
+        exact = self.ascent == "exponential"
+        params: list[Tensor] = []
+        ends: list[Tensor] = []
+        plain: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}
+        for block, x, u, factor in zip(weights.blocks, weights.points, directions, factors, strict=True):
+            members = [pending.space.params[i] for i in block.indices]
+            if block.plain:
+                # those that share a number go together, without a tangent of their own
+                shared = plain.setdefault(factor if isinstance(factor, float) else id(factor), ([], []))
+                shared[0].append(members[0])
+                shared[1].append(u if isinstance(factor, float) else u * factor)
+                continue
+            e = u * factor
+            params += members
+            ends += block.scatter(block.apply("curve", x, e, exact=exact))
+            pending.moved.append((block, x, e))
+        if params:
+            torch._foreach_copy_(params, ends)
+        for factor, (moving, along) in plain.items():
+            torch._foreach_add_(moving, along, alpha=factor if isinstance(factor, float) else 1)
+
+    def _weights(self, space: Product) -> Weights:
+        """What is perturbed: the parameters with a gradient in groups with a radius."""
+        weights = Weights([], [], [], [], [])
+        state, needs_gradient = self.base_optimizer.state, self._needs_gradient
+        groups = [group for group in self.base_optimizer.param_groups for p in group["params"] if _live(p)]
+        for block, x in zip(space.blocks, self._saved.points, strict=True):
+            group = groups[block.indices[0]]
+            if not group["rho"] > 0:
+                continue
+            members = [space.params[i] for i in block.indices]
+            rows = [r for r, p in enumerate(members) if p.grad is not None or not needs_gradient]
+            if not rows:
+                continue
+            if len(rows) < len(members):
+                block, x = block.part(rows), torch.stack([x[r] for r in rows])
+                members = [members[r] for r in rows]
+            weights.blocks.append(block)
+            weights.groups.append(group)
+            weights.points.append(x)
+            weights.states.append([state.get(p, {}) for p in members])
+            if needs_gradient:
+                weights.gradients.append(block.gather_members([p.grad for p in members]))
+        return weights
 
     @torch.no_grad()
     def second_step(self, zero_grad: bool = False) -> None:
@@ -320,69 +401,83 @@ class RSAM(WrappingOptimizer):
             raise RuntimeError("second_step() without first_step()")
         pending = self._pending
         try:
-            refuse_sparse(self.param_groups)
-            self._bring_back(pending)
+            refuse_sparse(self.base_optimizer.param_groups)
+            found = self._bring_back(pending)
         finally:
             self.restore()
-        finite = all_finite([p.grad for group in self.param_groups for p in group["params"] if p.grad is not None])
-        if not pending.skip and (finite or not self._skips()):
+        if not pending.skip and (all_finite(found) or not self._skips()):
             try:
                 self.base_optimizer.step()
                 self._opt_called = True  # what torch's schedulers look for, in loops that never call step
             except BaseException:
-                self._snapshot.put_back(pending.params)
+                self._saved.put_back(pending.space)
                 raise
+            for group in self.base_optimizer.param_groups:
+                group["steps_since_ascent"] = (group["steps_since_ascent"] + 1) % self.every
         if zero_grad:
             self.zero_grad()
 
-    def _bring_back(self, pending: _Pending) -> None:
-        """Replace gradients at the perturbed points by covectors at the weights."""
+    def _bring_back(self, pending: _Pending) -> list[Tensor]:
+        """Replace gradients at the perturbed points by covectors at the weights; return all, stacked where they are."""
+        params = pending.space.params
         # plain ones first: one of them may be the curvature of a manifold
-        plain = [
-            (p, copy) for p, copy in zip(pending.params, self._snapshot.copies, strict=True) if geometry.is_plain(p)
-        ]
-        if plain:
-            torch._foreach_copy_([p for p, _ in plain], [copy for _, copy in plain])
-        curved = [(p, p.grad, origin, e) for p, origin, e in pending.curved if p.grad is not None]
-        if not curved:
-            return
-        params, gradients = [c[0] for c in curved], [c[1] for c in curved]
-        origins, ascents = [c[2] for c in curved], [c[3] for c in curved]
-        manifolds = [geometry.manifold_of(p) for p in params]
-        exact = self.ascent == "exponential"
-        try:
-            covectors = bring_back(params, gradients, origins, ascents, manifolds, self.transport, exact)
-        except UnsupportedOperation as error:
-            raise named(error, self.param_groups, params) from error
-        torch._foreach_copy_(gradients, covectors)
+        self._saved.put_back(pending.space, plain=True)
+        found: list[Tensor] = []
+        brought: set[int] = set()
+        gradients: list[Tensor] = []
+        covectors: list[Tensor] = []
+        for block, x, e in pending.moved:
+            rows = [r for r, i in enumerate(block.indices) if params[i].grad is not None]
+            if not rows:
+                continue
+            if len(rows) < len(block.indices):
+                block, x, e = block.part(rows), torch.stack([x[r] for r in rows]), torch.stack([e[r] for r in rows])
+            members = [params[i] for i in block.indices]
+            g = block.gather_members([p.grad for p in members])
+            c = bring_back(block, x, e, block.gather(params), g, self.transport, self.ascent == "exponential")
+            found.append(c)
+            brought.update(block.indices)
+            if c is not g:
+                gradients += [p.grad for p in members]
+                covectors += block.scatter(c)
+        if gradients:
+            torch._foreach_copy_(gradients, covectors)
+        return found + [p.grad for i, p in enumerate(params) if i not in brought and p.grad is not None]
 
     @torch.no_grad()
     def restore(self) -> None:
         """Put the weights back where they were before :meth:`first_step` (by copy); nothing to do otherwise."""
         if self._pending is None:
             return
-        self._snapshot.put_back(self._pending.params)
+        self._saved.put_back(self._pending.space)
         self._pending = None
         self._end_passes()
 
     def _end_passes(self) -> None:
         for hook in self._hooks:
-            hook.after_second_pass()
+            hook.after_passes()
 
     @property
     def sharpness(self) -> float | None:
-        """Perturbed loss minus loss of the last ``step(closure)``; None before one, or if the closure returned none."""
+        """Perturbed loss minus loss of the last ``step(closure)``.
+
+        None before one, if the closure returned none, and where the two are not of the same data or only one is known
+        (with an ``ascent_closure``, with ``direction="momentum"``).
+        """
         if self._losses is None or any(loss is None for loss in self._losses):
             return None
         return float(self._losses[1]) - float(self._losses[0])
 
     @property
     def grad_norm(self) -> float | None:
-        """Riemannian norm of the gradient in the last first pass; None before one, or with every ``rho`` 0."""
-        return None if self._grad_norm is None else float(self._grad_norm)
+        """Riemannian norm of the gradient that the last step ascended along; None where it did not.
+
+        Of the parameters in groups with a radius.
+        """
+        return self._grad_norm
 
     def register_pass_hook(self, hook: PassHook) -> None:
-        """Have a hook told where the two passes of each step begin and end."""
+        """Have a hook called before each pass of a step, and after the last."""
         self._hooks.append(hook)
 
 
@@ -391,3 +486,8 @@ def _number(loss: Any) -> Any:
     if isinstance(loss, Tensor):
         return loss.detach().clone() if loss.numel() == 1 else None
     return loss if isinstance(loss, float | int) else None
+
+
+def _live(p: Tensor) -> bool:
+    """Whether the base optimizer may write to a parameter."""
+    return p.requires_grad or p.grad is not None
