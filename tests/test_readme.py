@@ -40,13 +40,14 @@ def test_every_manifold_of_geoopt_is_in_the_table() -> None:
 
 @pytest.mark.parametrize("name", [n for n, row in TABLE.items() if not row[1].startswith("of its")])
 def test_the_table_says_what_the_code_does(name) -> None:
-    _, _, order, isometric, exponential, acceleration, _ = TABLE[name]
+    _, _, order, isometric, momentum, exponential, acceleration, _ = TABLE[name]
     manifold = getattr(geoopt, name, None) or getattr(rsam.geometry, name)
     geometry = rsam.geometry.geometry_of(manifold())
     assert str(geometry.retraction_order) == order.split(";")[0]
     assert {True: "yes", False: "no"}[geometry.isometric] == isometric
     vector = torch.tensor([1.0, 0.0])
     x = POINTS.get(name, vector if geometry.manifold.ndim <= 1 else torch.eye(2))
+    assert geometry.momentum_transport == momentum
     assert _has("exponential", geometry, x) == exponential
     assert _has("acceleration", geometry, x) == acceleration
     assert _has("retract", geometry, x) == _has("raise_index", geometry, x) == "yes"

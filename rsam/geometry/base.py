@@ -70,7 +70,8 @@ class Geometry:
         changed = {"retract", "exponential", "transport", "carry"} & vars(cls).keys()
         if changed and "retract_transport" not in vars(cls):
             cls.retract_transport = Geometry.retract_transport  # type: ignore[method-assign]
-            cls.momentum_transport = Geometry.momentum_transport
+            if "momentum_transport" not in vars(cls):
+                cls.momentum_transport = Geometry.momentum_transport
 
     def __init__(self, manifold: geoopt.Manifold) -> None:
         self.manifold = manifold

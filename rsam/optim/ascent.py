@@ -88,29 +88,56 @@ class Weights:
         rows = zip(self.blocks, self.groups, self.points, us, vs, strict=True)
         return scalar_sum([_inner(*row).sum() for row in rows])
 
+    def norm(self, us: list[Tensor]) -> Tensor:
+        """Norm of a tangent in the product metric, a scalar."""
+        plain = self._plain()
+        covectors = self._covectors(us)
+        squares = []
+        for i, (block, group, x, u) in enumerate(zip(self.blocks, self.groups, self.points, us, strict=True)):
+            if i in plain:
+                continue
+            if covectors is None:
+                squares.append(_inner(block, group, x, u, u).sum())
+            else:  # cheaper than the metric
+                squares.append(torch.vdot(covectors[i].reshape(-1), u.reshape(-1)).real)
+        norms = [stack_scalars(_norms([us[i] for i in plain]))] if plain else []
+        if squares:
+            norms.append(stack_scalars(squares).clamp_min(0).sqrt())  # rounding may leave a vanishing one negative
+        parts = [torch.linalg.vector_norm(n) for n in norms]
+        return parts[0] if len(parts) == 1 else torch.linalg.vector_norm(stack_scalars(parts))
+
     def norms(self, us: list[Tensor], radius: Radius) -> list[Tensor]:
-        """Norms of tangents, block by block: of all of it, of each parameter, or of each point, broadcastable."""
-        plain = [
-            i for i, (b, g) in enumerate(zip(self.blocks, self.groups, strict=True)) if b.plain and not g["adaptive"]
-        ]
-        wide = [us[i].float() if us[i].dtype in HALF else us[i] for i in plain]
-        norms = dict(zip(plain, torch._foreach_norm(wide) if wide else (), strict=True))
-        covectors = self._raised[0] if self._raised is not None and self._raised[1] is us else None
+        """Norms of tangents, block by block, of each parameter or of each point; broadcastable to the points."""
+        plain = self._plain()
+        norms = dict(zip(plain, _norms([us[i] for i in plain]), strict=True))
         for i, (block, group, x, u) in enumerate(zip(self.blocks, self.groups, self.points, us, strict=True)):
             if i in norms:
                 continue
-            if radius == "point" and not block.plain:
+            if block.plain:
+                squares = _inner(block, group, x, u, u).sum()
+            elif radius == "point":
                 squares = block.apply("point_inner", x, u)
-            elif covectors is not None:  # cheaper than the metric
-                squares = (covectors[i].conj() * u).real if u.is_complex() else covectors[i] * u
             else:
-                squares = _inner(block, group, x, u, u)
-            if radius == "parameter" and block.stacked:
-                squares = squares.flatten(1).sum(1).reshape(-1, *[1] * (x.dim() - 1))
-            elif radius == "product" or block.plain or (not block.stacked and radius == "parameter"):
-                squares = squares.sum()
-            norms[i] = squares.clamp_min(0).sqrt()  # rounding may leave a vanishing one negative
+                squares = block.apply("inner", x, u, u)
+                squares = (
+                    squares.flatten(1).sum(1).reshape(-1, *[1] * (x.dim() - 1)) if block.stacked else squares.sum()
+                )
+            norms[i] = squares.clamp_min(0).sqrt()
         return [norms[i] for i in range(len(us))]
+
+    def _plain(self) -> list[int]:
+        """The blocks whose metric is that of the numbers themselves."""
+        kinds = enumerate(zip(self.blocks, self.groups, strict=True))
+        return [i for i, (block, group) in kinds if block.plain and not group["adaptive"]]
+
+    def _covectors(self, us: list[Tensor]) -> Sequence[Tensor] | None:
+        """What tangents were raised from, if that is known."""
+        return self._raised[0] if self._raised is not None and self._raised[1] is us else None
+
+
+def _norms(tensors: list[Tensor]) -> Sequence[Tensor]:
+    wide = [t.float() if t.dtype in HALF else t for t in tensors]
+    return torch._foreach_norm(wide) if wide else ()
 
 
 def _inner(block: Block, group: dict[str, Any], x: Tensor, u: Tensor, v: Tensor) -> Tensor:
@@ -148,12 +175,11 @@ def fill_ball(weights: Weights, directions: list[Tensor], radius: Radius) -> tup
     with ``"point"`` each point (the ball of a Finsler norm, the largest of the parts' norms). What is not longer than
     rounding does not move, nor does anything from a stationary point.
     """
-    norms = weights.norms(directions, radius)
-    parts = [torch.linalg.vector_norm(n) if n.dim() else n for n in norms]
-    length = float(torch.linalg.vector_norm(stack_scalars(parts)))  # the one synchronisation of this half
+    length = float(weights.norm(directions))  # the one synchronisation of this half
     rhos = [group["rho"] for group in weights.groups]
     if radius == "product":
         return [rho / length if length > 0 else 0.0 for rho in rhos], length
+    norms = weights.norms(directions, radius)
     largest = stack_scalars([n.max() if n.dim() else n for n in norms if n.numel()]).max()
     factors: list[float | Tensor] = []
     for x, n, rho in zip(weights.points, norms, rhos, strict=True):

@@ -53,17 +53,6 @@ class _Work:
         self.block, self.label = block, label
         self.members = [params[i] for i in block.indices]
         self.entries: dict[str, StackedEntry] = {}
-        # of the new points: to unbind each time anew costs as much as to write them
-        self.ends: StackedEntry | None = None
-
-    def rows_of(self, points: Tensor, part: Block) -> Sequence[Tensor]:
-        """One tensor for each of the new points of a part of the block."""
-        if not part.stacked or part.rows is not None:
-            return part.scatter(points)
-        if self.ends is None:
-            self.ends = StackedEntry("points", part.leave(points)[0].to(part.dtype), len(self.members))
-        self.ends.write(part.leave(points), None)
-        return self.ends.rows
 
 
 @dataclass
@@ -92,6 +81,7 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any], stabilize: int | None) -> None:
         self._plan: tuple[geometry.Product, list[Block], list[_Work], list[list[int]]] | None = None
+        self._buffers: dict[Any, StackedEntry] = {}
         super().__init__(params, defaults, stabilize=stabilize)  # type: ignore[call-arg]  # geoopt's mix-in takes it
 
     # -- what a subclass says ------------------------------------------------------------------------------------
@@ -175,11 +165,10 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
             if [g for g in gradients if g is not None and g.is_sparse]:
                 raise RuntimeError(f"{type(self).__name__} does not support sparse gradients; use a geoopt Sparse one")
             updates = [update for work in works for update in self._updates(work, gradients)]
-            if updates:  # nothing is written before all of it is computed
-                points = [space.params[i] for u in updates for i in u.part.indices]
-                torch._foreach_copy_(points, [y for u in updates for y in u.work.rows_of(u.points, u.part)])
-            for update in updates:
-                self._write(update)
+            # nothing is written before all of it is computed; what is written is freed
+            updates.reverse()
+            while updates:
+                self._write(updates.pop(), space.params)
             for group, indices in zip(self.param_groups, plain, strict=True):
                 present = [i for i in indices if gradients[i] is not None]
                 if present:
@@ -204,6 +193,7 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
                 else:
                     works.append(_Work(block, label, space.params))
             self._plan = space, space.blocks, works, plain
+            self._buffers = {}
         return space, self._plan[2], self._plan[3]
 
     def _updates(self, work: _Work, gradients: Sequence[Tensor | None]) -> list[_Update]:
@@ -232,8 +222,17 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
             updates.append(_Update(work, part, points, entries, fresh))
         return updates
 
-    def _write(self, update: _Update) -> None:
+    def _write(self, update: _Update, params: Sequence[Tensor]) -> None:
         work, part = update.work, update.part
+        points: Sequence[Tensor] = (part.leave(update.points),)
+        if part.stacked:
+            # to unbind a stack costs as much as to write it, so one of each kind is kept
+            key = (len(part.indices), part.point, part.dtype, update.points.device)
+            if key not in self._buffers:
+                self._buffers[key] = StackedEntry("points", points[0][0].to(part.dtype), len(part.indices))
+            self._buffers[key].write(points[0], None)
+            points = self._buffers[key].rows
+        torch._foreach_copy_([params[i] for i in part.indices], list(points))
         for name, value in update.entries.items():
             entry = work.entries[name]
             value = part.leave(value)

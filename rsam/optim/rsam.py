@@ -51,6 +51,7 @@ class _Pending:
     # perturbed blocks on manifolds, where they were, and the tangents along which they went
     moved: list[tuple[Block, Tensor, Tensor]] = field(default_factory=list)
     skip: bool = False
+    plain_is_back: bool = False
 
 
 class RSAM(WrappingOptimizer):
@@ -306,8 +307,10 @@ class RSAM(WrappingOptimizer):
             if self.direction == "momentum":
                 check_momentum(self.base_optimizer, group, g)
         refuse_sparse(groups)
-        self._space = space_of(groups, self._space, live=True)
-        self._saved.take(self._space)
+        # subclasses of tensors, such as geoopt's, would ask Python for every attribute
+        with torch._C.DisableTorchFunctionSubclass():
+            self._space = space_of(groups, self._space, live=True)
+            self._saved.take(self._space)
         self._pending = _Pending(self._space)
         try:
             if self.ascends:
@@ -326,7 +329,8 @@ class RSAM(WrappingOptimizer):
 
     def _ascend(self, pending: _Pending) -> None:
         """Move the parameters, and note in ``pending`` what the way back needs."""
-        weights = self._weights(pending.space)
+        with torch._C.DisableTorchFunctionSubclass():
+            weights = self._weights(pending.space)
         if not weights.blocks:
             return
         directions = self._upwards(weights)
@@ -336,12 +340,11 @@ class RSAM(WrappingOptimizer):
         if not math.isfinite(length):
             pending.skip = self._skips()
             return
-        exact = self.ascent == "exponential"
-        params: list[Tensor] = []
-        ends: list[Tensor] = []
+        weights.gradients.clear()  # no more needed, and as much as the weights
         plain: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}
-        for block, x, u, factor in zip(weights.blocks, weights.points, directions, factors, strict=True):
-            members = [pending.space.params[i] for i in block.indices]
+        for i, (block, factor) in enumerate(zip(weights.blocks, factors, strict=True)):
+            members = [pending.space.params[k] for k in block.indices]
+            u, directions[i] = directions[i], weights.points[i]
             if block.plain:
                 # those that share a number go together, without a tangent of their own
                 shared = plain.setdefault(factor if isinstance(factor, float) else id(factor), ([], []))
@@ -349,11 +352,9 @@ class RSAM(WrappingOptimizer):
                 shared[1].append(u if isinstance(factor, float) else u * factor)
                 continue
             e = u * factor
-            params += members
-            ends += block.scatter(block.apply("curve", x, e, exact=exact))
-            pending.moved.append((block, x, e))
-        if params:
-            torch._foreach_copy_(params, ends)
+            ends = block.apply("curve", weights.points[i], e, exact=self.ascent == "exponential")
+            torch._foreach_copy_(members, list(block.scatter(ends)))
+            pending.moved.append((block, weights.points[i], e))
         for factor, (moving, along) in plain.items():
             torch._foreach_add_(moving, along, alpha=factor if isinstance(factor, float) else 1)
 
@@ -402,7 +403,8 @@ class RSAM(WrappingOptimizer):
         pending = self._pending
         try:
             refuse_sparse(self.base_optimizer.param_groups)
-            found = self._bring_back(pending)
+            with torch._C.DisableTorchFunctionSubclass():
+                found = self._bring_back(pending)
         finally:
             self.restore()
         if not pending.skip and (all_finite(found) or not self._skips()):
@@ -418,30 +420,28 @@ class RSAM(WrappingOptimizer):
             self.zero_grad()
 
     def _bring_back(self, pending: _Pending) -> list[Tensor]:
-        """Replace gradients at the perturbed points by covectors at the weights; return all, stacked where they are."""
+        """Replace gradients at the perturbed points by covectors at the weights; return what shows if all is finite."""
         params = pending.space.params
         # plain ones first: one of them may be the curvature of a manifold
         self._saved.put_back(pending.space, plain=True)
+        pending.plain_is_back = True
         found: list[Tensor] = []
         brought: set[int] = set()
-        gradients: list[Tensor] = []
-        covectors: list[Tensor] = []
-        for block, x, e in pending.moved:
+        while pending.moved:
+            block, x, e = pending.moved.pop()
             rows = [r for r, i in enumerate(block.indices) if params[i].grad is not None]
             if not rows:
                 continue
             if len(rows) < len(block.indices):
                 block, x, e = block.part(rows), torch.stack([x[r] for r in rows]), torch.stack([e[r] for r in rows])
             members = [params[i] for i in block.indices]
-            g = block.gather_members([p.grad for p in members])
+            gradients = [p.grad for p in members]
+            g = block.gather_members(gradients)
             c = bring_back(block, x, e, block.gather(params), g, self.transport, self.ascent == "exponential")
-            found.append(c)
+            found.append(torch.linalg.vector_norm(c, math.inf))
             brought.update(block.indices)
             if c is not g:
-                gradients += [p.grad for p in members]
-                covectors += block.scatter(c)
-        if gradients:
-            torch._foreach_copy_(gradients, covectors)
+                torch._foreach_copy_(gradients, list(block.scatter(c)))
         return found + [p.grad for i, p in enumerate(params) if i not in brought and p.grad is not None]
 
     @torch.no_grad()
@@ -449,7 +449,7 @@ class RSAM(WrappingOptimizer):
         """Put the weights back where they were before :meth:`first_step` (by copy); nothing to do otherwise."""
         if self._pending is None:
             return
-        self._saved.put_back(self._pending.space)
+        self._saved.put_back(self._pending.space, plain=False if self._pending.plain_is_back else None)
         self._pending = None
         self._end_passes()
 

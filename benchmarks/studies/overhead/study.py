@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 
 from benchmarks.runs.parallel import Workers
-from benchmarks.studies.overhead import curvature, penalties, steps
+from benchmarks.studies.overhead import curvature, memory, optimizers, penalties, savings, steps
 from benchmarks.studies.study import NothingToReport
 
 __all__ = ["OVERHEAD", "OverheadStudy"]
 
-_TABLE = "table.md"
+_TABLE = "README.md"
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,17 @@ class OverheadStudy:
         few = max(2, self.repeats // 30)
         try:
             sections = [
+                optimizers.report(max(2, self.repeats // 6), min(self.warm_up, 5)),
                 steps.report(self.repeats, self.warm_up),
+                savings.report(max(2, self.repeats // 6), min(self.warm_up, 5)),
+                memory.report(),
                 curvature.report(few, min(self.warm_up, 2)),
                 penalties.report(max(2, self.repeats // 3), min(self.warm_up, 5)),
             ]
         finally:
             torch.set_num_threads(threads)
-        text = "# What steps, curvature and penalties cost\n\nOne thread.\n\n" + "\n\n".join(sections)
+        machine = f"One thread, torch {torch.__version__}."
+        text = "\n\n".join([f"# What steps, curvature and penalties cost\n\n{machine}", *sections])
         (directory / _TABLE).write_text(text + "\n", encoding="utf-8")
 
     def report(self, directory: Path) -> str:
@@ -64,5 +68,5 @@ class OverheadStudy:
 
 
 OVERHEAD = OverheadStudy(
-    name="overhead", summary="what steps, curvature and penalties cost, beside other libraries; four minutes"
+    name="overhead", summary="what steps, curvature and penalties cost, beside other libraries; six minutes"
 )

@@ -20,6 +20,7 @@ class EuclideanGeometry(Geometry):
 
     retraction_order = 2
     isometric = True
+    momentum_transport = "itself"
 
     def key(self) -> tuple[Any, ...]:
         return (type(self.manifold), self.manifold.ndim)

@@ -1,0 +1,85 @@
+"""How much memory a step of a SAM-like optimizer takes beside weights and gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+import geoopt
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+from torch.profiler import ProfilerActivity, profile
+
+import rsam
+from benchmarks.report.table import markdown_table
+
+__all__ = ["peak", "report"]
+
+_COUNT, _SIZE = 100, 10_000
+_MIB = 2**20
+
+
+def _plain() -> list[Tensor]:
+    return [torch.nn.Parameter(torch.randn(_SIZE)) for _ in range(_COUNT)]
+
+
+def _spheres() -> list[Tensor]:
+    sphere = geoopt.Sphere()
+    points = (normalize(torch.randn(_SIZE), dim=-1) for _ in range(_COUNT))
+    return [geoopt.ManifoldParameter(x, manifold=sphere) for x in points]
+
+
+def peak(run: Callable[[], object]) -> int:
+    """Bytes that are allocated at most, beside those that were before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        run()
+    now = most = 0
+    for event in profiler.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            most = max(most, now)
+    return most
+
+
+def _contenders() -> dict[str, tuple[list[Tensor], Callable[[list[Tensor]], Any], bool]]:
+    options: dict[str, Any] = {"lr": 1e-4, "momentum": 0.9}
+    found: dict[str, tuple[list[Tensor], Callable[[list[Tensor]], Any], bool]] = {
+        "geoopt RiemannianSGD, spheres": (_spheres(), lambda ps: geoopt.optim.RiemannianSGD(ps, **options), False),
+        "RiemannianSGD, spheres": (_spheres(), lambda ps: rsam.optim.RiemannianSGD(ps, **options), False),
+        "RSAM, spheres": (_spheres(), lambda ps: rsam.RSAM(ps, **options), True),
+        "torch SGD, plain": (_plain(), lambda ps: torch.optim.SGD(ps, **options), False),
+        "RSAM over torch SGD, plain": (_plain(), lambda ps: rsam.RSAM(ps, torch.optim.SGD, **options), True),
+    }
+    if find_spec("pytorch_optimizer"):
+        from pytorch_optimizer import SAM
+
+        found["pytorch_optimizer.SAM, plain"] = (_plain(), lambda ps: SAM(ps, torch.optim.SGD, **options), True)
+    return found
+
+
+def report() -> str:
+    """Measure; a table."""
+    rows = []
+    for label, (params, make, sharp) in _contenders().items():
+        optimizer = make(params)
+        for p in params:
+            p.grad = 1e-3 * torch.randn_like(p)
+        gradients = [p.grad for p in params]
+
+        def closure(params: list[Tensor] = params, gradients: list[Any] = gradients) -> None:
+            for p, g in zip(params, gradients, strict=True):
+                p.grad = g
+
+        def two_steps(optimizer: Any = optimizer, closure: Any = closure if sharp else None) -> None:
+            for _ in range(2):
+                optimizer.step(closure)
+
+        most, weights = peak(two_steps), sum(p.numel() * p.element_size() for p in params)
+        rows.append((label, f"{most / _MIB:.1f}", f"{most / weights:.2f}"))
+    return (
+        f"### Memory\n\n{_COUNT} parameters of {_SIZE}, float32, momentum 0.9: what two steps allocate at most beside "
+        "weights and gradients, momentum and copies of weights included.\n\n"
+        f"{markdown_table(('optimizer', 'MiB', 'sizes of the weights'), rows)}"
+    )

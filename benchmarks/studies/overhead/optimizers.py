@@ -1,0 +1,157 @@
+"""What a step of a Riemannian optimizer costs beside geoopt's and torch's, with gradients that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import geoopt
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import rsam
+from benchmarks.report.table import markdown_table
+from benchmarks.studies.overhead.timing import Times, interleaved, median_ratio, milliseconds
+
+__all__ = ["CASES", "Case", "operations", "report"]
+
+#: Learning rates so small that each step does the same as the last.
+_SGD: dict[str, Any] = {"lr": 1e-4, "momentum": 0.9}
+_ADAM: dict[str, Any] = {"lr": 1e-5}
+
+
+@dataclass(frozen=True)
+class Case:
+    """Parameters to step, and how fast that must be.
+
+    Attributes
+    ----------
+    label : str
+        For the table.
+    make : callable
+        Makes the parameters.
+    factor : float
+        How many times as fast as the peer a step must be.
+    peer : str
+        Whom the factor is against, ``"geoopt"`` or ``"torch"``.
+    """
+
+    label: str
+    make: Callable[[], list[Tensor]]
+    factor: float
+    peer: str = "geoopt"
+
+
+def _points(manifold: geoopt.Manifold, count: int, make: Callable[[], Tensor]) -> list[Tensor]:
+    return [geoopt.ManifoldParameter(make(), manifold=manifold) for _ in range(count)]
+
+
+def _frames(n: int, p: int) -> Callable[[], Tensor]:
+    return lambda: torch.linalg.qr(torch.randn(n, p))[0]
+
+
+def _positive(n: int) -> Callable[[], Tensor]:
+    def make() -> Tensor:
+        a = torch.randn(n, n)
+        return torch.eye(n) + a @ a.mT / n
+
+    return make
+
+
+def _hyperboloid(n: int, d: int) -> Tensor:
+    space = 0.3 * torch.randn(n, d)
+    return torch.cat(((1 + space.square().sum(-1, keepdim=True)).sqrt(), space), -1)
+
+
+CASES = (
+    Case("200 spheres of 256", lambda: _points(geoopt.Sphere(), 200, lambda: normalize(torch.randn(256), dim=-1)), 15),
+    Case("200 Euclidean Stiefel 8×4", lambda: _points(geoopt.EuclideanStiefel(), 200, _frames(8, 4)), 15),
+    Case("100 Poincaré 64×16", lambda: _points(geoopt.PoincareBall(), 100, lambda: 0.1 * torch.randn(64, 16)), 6),
+    Case("50 SPD 8×8", lambda: _points(geoopt.SymmetricPositiveDefinite(), 50, _positive(8)), 6),
+    Case("50 Euclidean Stiefel 64×64", lambda: _points(geoopt.EuclideanStiefel(), 50, _frames(64, 64)), 1),
+    Case("50 canonical Stiefel 64×64", lambda: _points(geoopt.CanonicalStiefel(), 50, _frames(64, 64)), 1),
+    Case("one Euclidean Stiefel 512×512", lambda: _points(geoopt.EuclideanStiefel(), 1, _frames(512, 512)), 1),
+    Case("20 spheres 64×576", lambda: _points(geoopt.Sphere(), 20, lambda: normalize(torch.randn(64, 576), dim=-1)), 1),
+    Case("one Poincaré 20000×10", lambda: _points(geoopt.PoincareBall(), 1, lambda: 0.1 * torch.randn(20000, 10)), 1),
+    Case("one Lorentz 20000×11", lambda: _points(geoopt.Lorentz(), 1, lambda: _hyperboloid(20000, 10)), 1),
+    Case("200 plain of 256", lambda: [torch.nn.Parameter(torch.randn(256)) for _ in range(200)], 1 / 1.15, "torch"),
+)
+
+
+def _stepper(case: Case, make: Callable[..., Any], options: dict[str, Any]) -> Callable[[], object]:
+    """Step with the same gradients again and again."""
+    torch.manual_seed(0)
+    params = case.make()
+    for p in params:
+        p.grad = 1e-3 * torch.randn_like(p)
+    return make(params, **options).step
+
+
+def _contenders(case: Case) -> dict[str, Callable[[], object]]:
+    parts = {
+        "geoopt SGD": _stepper(case, geoopt.optim.RiemannianSGD, _SGD),
+        "rsam SGD": _stepper(case, rsam.optim.RiemannianSGD, _SGD),
+        "geoopt Adam": _stepper(case, geoopt.optim.RiemannianAdam, _ADAM),
+        "rsam Adam": _stepper(case, rsam.optim.RiemannianAdam, _ADAM),
+    }
+    if case.peer == "torch":
+        parts["torch SGD"] = _stepper(case, torch.optim.SGD, _SGD)
+        parts["torch Adam"] = _stepper(case, torch.optim.Adam, _ADAM)
+    return parts
+
+
+class _Counter(TorchDispatchMode):
+    """Counts torch operations, but not the profiler's marks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not str(func).startswith("profiler.")
+        return func(*args, **(kwargs or {}))
+
+
+def operations(step: Callable[[], object]) -> int:
+    """Torch operations that the third call of a step dispatches: its launches on a GPU."""
+    step()
+    step()
+    with _Counter() as counter:
+        step()
+    return counter.count
+
+
+def _row(case: Case, parts: dict[str, Callable[[], object]], times: Times) -> tuple[list[str], bool]:
+    cells = [case.label]
+    kept = True
+    for kind in ("SGD", "Adam"):
+        faster = median_ratio(times, f"{case.peer} {kind}", f"rsam {kind}")
+        kept = kept and faster >= case.factor
+        cells += [
+            f"{milliseconds(times, f'{case.peer} {kind}'):.2f}",
+            f"{milliseconds(times, f'rsam {kind}'):.2f}",
+            f"{faster:.2f}" + ("" if faster >= case.factor else " (short)"),
+            str(operations(parts[f"rsam {kind}"])),
+        ]
+    return [*cells, f"{case.factor:.2g}"], kept
+
+
+def report(repeats: int, warm_up: int) -> str:
+    """Time and compare; a table and a verdict."""
+    rows, short = [], []
+    for case in CASES:
+        parts = _contenders(case)
+        cells, kept = _row(case, parts, interleaved(parts, repeats, warm_up, case.label))
+        rows.append(cells)
+        short += [] if kept else [case.label]
+    header = ("parameters", "SGD, ms: peer", "ours", "factor", "ops", "Adam: peer", "ours", "factor", "ops", "asked")
+    verdict = f"Short of the factor that is asked: {', '.join(short)}." if short else "No case is short of its factor."
+    return (
+        f"### Optimizers\n\nSteps with gradients that are there, float32, momentum 0.9; medians of {repeats} "
+        f"interleaved repeats. The peer is geoopt {geoopt.__version__}, of plain parameters torch {torch.__version__}; "
+        "factor is how many times as fast ours is, formed within each repeat; ops is how many torch operations ours "
+        f"dispatches.\n\n{markdown_table(header, rows)}\n\n{verdict}"
+    )

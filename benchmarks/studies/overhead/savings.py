@@ -1,0 +1,88 @@
+"""What a step of RSAM costs with ascents from a part of the batch and in every second step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from torch.nn.functional import cross_entropy
+
+import rsam
+from benchmarks.report.table import markdown_table
+from benchmarks.runs.configuration import Run
+from benchmarks.runs.steps import gradient_closure
+from benchmarks.runs.training import prepare
+from benchmarks.studies.overhead.timing import Times, interleaved, median_ratio, milliseconds
+
+__all__ = ["LIMITS", "report"]
+
+#: Steps of RiemannianSGD that a step of RSAM may take, by batch size.
+LIMITS = {64: 1.3, 256: 1.2}
+_FRACTION = 0.25
+_EVERY = 2
+# so small a learning rate that each step does the same as the last
+_RUN = Run("rsam", seed=0, lr=1e-5, rho=0.05)
+
+
+def _steps(batch: int) -> dict[str, Callable[[], object]]:
+    """Two steps each, of networks of their own, on a batch."""
+
+    def prepared(method: str) -> tuple[Any, Any, tuple[Any, Any]]:
+        data, model, optimizer = prepare(replace(_RUN, method=method))
+        return model, optimizer, (data.train_images[:batch], data.train_labels[:batch])
+
+    model, base, images_labels = prepared("riemannian_sgd")
+    base_closure = gradient_closure(model, base, *images_labels)
+    whole_model, whole, _ = prepared("rsam")
+    whole_closure = gradient_closure(whole_model, whole, *images_labels)
+    part_model, part, _ = prepared("rsam")
+    part.every = _EVERY
+    closures = rsam.optim.partial_closures(
+        part, lambda x, y: cross_entropy(part_model(x), y), images_labels, fraction=_FRACTION
+    )
+
+    def twice(step: Callable[[], object]) -> Callable[[], object]:
+        return lambda: (step(), step())
+
+    return {
+        "gradient": base_closure,
+        "gradient of the part": closures[1],
+        "RiemannianSGD": twice(lambda: base.step(base_closure)),
+        "RSAM": twice(lambda: whole.step(whole_closure)),
+        "RSAM, quarter, every 2": twice(lambda: part.step(*closures)),
+    }
+
+
+def _row(batch: int, times: Times) -> tuple[list[str], float]:
+    saving = median_ratio(times, "RSAM, quarter, every 2", "RiemannianSGD")
+    bare = 1 + median_ratio(times, "gradient of the part", "gradient") / _EVERY
+    cells = [
+        str(batch),
+        *(f"{milliseconds(times, name) / 2:.2f}" for name in ("RiemannianSGD", "RSAM", "RSAM, quarter, every 2")),
+        f"{median_ratio(times, 'RSAM', 'RiemannianSGD'):.2f}",
+        f"{saving:.3f}",
+        f"{bare:.3f}",
+        f"{LIMITS[batch]}",
+    ]
+    return cells, saving
+
+
+def report(repeats: int, warm_up: int) -> str:
+    """Time and compare; a table and a verdict."""
+    rows, short = [], []
+    for batch, limit in LIMITS.items():
+        cells, saving = _row(batch, interleaved(_steps(batch), repeats, warm_up, f"savings, batch {batch}"))
+        rows.append(cells)
+        short += [] if saving <= limit else [str(batch)]
+    header = (
+        "batch", "RiemannianSGD, ms", "RSAM, ms", "quarter, every 2, ms", "RSAM", "quarter, every 2", "bare gradients",
+        "asked",
+    )  # fmt: skip
+    verdict = f"Short at batch {', '.join(short)}." if short else "Neither is above what is asked."
+    return (
+        f"### Savings\n\nRSAM with kernels on spheres that ascends along the gradient of a quarter of the batch in "
+        f"every second step, small_cnn; medians of {repeats} interleaved repeats of two steps. The last columns are in "
+        "steps of RiemannianSGD; bare gradients are what cannot be spared.\n\n"
+        f"{markdown_table(header, rows)}\n\n{verdict}"
+    )
