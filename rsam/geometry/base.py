@@ -104,6 +104,11 @@ class Geometry:
         """Squared norm of each smallest independent component, broadcastable to ``x`` (for Adam)."""
         return self.inner(x, u, u)
 
+    @asks("inner")
+    def squared_norm(self, x: Tensor, u: Tensor) -> Tensor:
+        """Squared norm of a tangent over the whole tensor, a scalar."""
+        return self.inner(x, u, u).sum()
+
     @asks("inner", "component_inner")
     def point_inner(self, x: Tensor, u: Tensor) -> Tensor:
         """Squared norm at each point, of which a kernel is several, broadcastable to ``x``."""

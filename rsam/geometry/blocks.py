@@ -107,13 +107,17 @@ class Block:
         return stack.unbind() if self.stacked else (stack,)
 
     def apply(self, operation: str, *arguments: Any, **options: Any) -> Any:
-        """Call an operation of the geometry; an error names the first of the parameters."""
+        """Call an operation of the geometry; an error names the parameter, or the first of them."""
         try:
             return getattr(self.geometry, operation)(*arguments, **options)
         except NotImplementedError as error:
             # geoopt's abstract methods raise without a word
             named = error if isinstance(error, UnsupportedOperation) else self.geometry.unsupported(operation)
             raise UnsupportedOperation(f"{self.names[0]}: {named}") from error
+        except Exception as error:
+            rest = f" and {len(self.names) - 1} like it" if len(self.names) > 1 else ""
+            error.add_note(f"in the {operation} of {self.names[0]}{rest}")
+            raise
 
 
 def make_blocks(

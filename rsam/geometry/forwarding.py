@@ -29,7 +29,7 @@ def _forwarding(operation: str) -> Any:
 
 # the others are made of these, or differ in shape: they are for subclasses to answer
 _OTHERS = (
-    "inner", "component_inner", "point_inner", "dimension", "curve",
+    "inner", "component_inner", "point_inner", "squared_norm", "dimension", "curve",
     "random_tangent", "coordinates_shape", "from_coordinates", "to_coordinates",
 )  # fmt: skip
 for _operation in OPERATIONS.keys() - set(_OTHERS):

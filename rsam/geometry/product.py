@@ -53,6 +53,8 @@ class Product:
         Where they live.
     blocks : list of Block
         What is computed at once.
+    labels : list of hashable
+        What keeps points apart.
 
     Raises
     ------
@@ -91,7 +93,7 @@ class Product:
         self._names = [repr(e[0]) if isinstance(e, tuple) else f"parameter {i}" for i, e in enumerate(entries)]
         if names is not None:
             self._names = list(names)
-        self._apart = [0] * count if apart is None else list(apart)
+        self.labels = [0] * count if apart is None else list(apart)
         self.manifolds = list(map(manifold_of, self.params)) if manifolds is None else list(manifolds)
         self._bearing = [hasattr(p, "manifold") for p in self.params]  # a manifold that may be lost
         self._signature: Any = None
@@ -110,7 +112,7 @@ class Product:
     def _plan(self, points: Tensors) -> None:
         self._parts: dict[tuple[int, ...], Product] = {}
         self._signature = None  # a plan that fails is made again
-        self.blocks = make_blocks(points, self.manifolds, self._apart, self.describe)
+        self.blocks = make_blocks(points, self.manifolds, self.labels, self.describe)
         self._signature = _signature(points)
 
     def update(self, points: Tensors | None = None) -> bool:
@@ -154,7 +156,7 @@ class Product:
             [self.params[i] for i in indices],
             manifolds=[self.manifolds[i] for i in indices],
             names=[self._names[i] for i in indices],
-            apart=[self._apart[i] for i in indices],
+            apart=[self.labels[i] for i in indices],
         )
         part._bearing = [self._bearing[i] for i in indices]
         return part
@@ -192,7 +194,11 @@ class Product:
 
     def norm(self, points: Tensors, us: Tensors) -> Tensor:
         """Norm of a tangent of the product manifold, a scalar."""
-        return self.inner(points, us, us).clamp_min(0).sqrt()  # rounding may leave it negative
+        return self.squared_norm(points, us).clamp_min(0).sqrt()  # rounding may leave it negative
+
+    def squared_norm(self, points: Tensors, us: Tensors) -> Tensor:
+        """Squared norm of a tangent of the product manifold, a scalar."""
+        return scalar_sum(self._apply("squared_norm", points, us))
 
     def component_inner(self, points: Tensors, us: Tensors) -> list[Tensor]:
         """Squared norms of the smallest independent components, of the shapes of the points."""

@@ -133,9 +133,10 @@ class RiemannianAdam(RiemannianOptimizer):
         beta1, beta2 = group["betas"]
         r = manifold.apply("raise_index", x, g)
         square = manifold.apply("component_inner", x, r)
-        step = state["step"] + 1 if state else torch.ones(len(manifold.indices) if manifold.stacked else ())
-        first = torch.lerp(state["exp_avg"], r, 1 - beta1) if state else (1 - beta1) * r
-        second = torch.lerp(state["exp_avg_sq"], square, 1 - beta2) if state else (1 - beta2) * square
+        step = state["step"] + 1 if "step" in state else torch.ones(len(manifold.indices) if manifold.stacked else ())
+        first = torch.lerp(state["exp_avg"], r, 1 - beta1) if "exp_avg" in state else (1 - beta1) * r
+        second = state.get("exp_avg_sq")
+        second = (1 - beta2) * square if second is None else torch.lerp(second, square, 1 - beta2)
         new: State = {"step": step, "exp_avg_sq": second}
         if group["amsgrad"]:
             second = torch.maximum(state["max_exp_avg_sq"], second) if "max_exp_avg_sq" in state else second

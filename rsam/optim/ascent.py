@@ -1,11 +1,13 @@
 r"""Which way RSAM ascends, how far, and how the gradient comes back.
 
 A direction is a function from :class:`Weights` to tangents at them; a radius says which ball of tangents the ascent
-fills. RSAM puts the two together with a curve, the retraction or the geodesic.
+fills; :class:`Perturbation` puts the two together with a curve, and brings gradients and weights back.
 """
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,24 +15,26 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rsam.geometry import Block, scalar_sum
+from rsam.geometry import Block, Product, scalar_sum
 from rsam.geometry.blocks import HALF
 from rsam.geometry.product import stack_scalars
 
-__all__ = ["DIRECTIONS", "Direction", "Radius", "Transport", "Weights", "along_momentum", "bring_back", "fill_ball"]
+__all__ = ["DIRECTIONS", "Direction", "Perturbation", "Radius", "Transport", "Weights"]
 
 Radius = Literal["product", "parameter", "point"]
 Transport = Literal["vector", "pullback", "project"]
 
 #: Entries of a base optimizer's state that are a running mean of gradients.
 MOMENTA = ("momentum_buffer", "exp_avg")
-# Norms below this many roundings of the largest one are noise: what a projection leaves of a normal gradient.
-_NOISE = 64
 
 
 @dataclass
 class Weights:
     """The weights that a step ascends from and what is known there, one tensor per block of parameters.
+
+    Equal small parameters on a manifold are one block, stacked in a first dimension; any other parameter is a block of
+    its own. Kernels come in the layout of their manifold, as ``(out, in * window)`` on spheres. Nothing here may be
+    written to: gradients and momenta of a parameter alone are those of the optimizer.
 
     Attributes
     ----------
@@ -65,7 +69,7 @@ class Weights:
             elif group["adaptive"]:
                 c = x.abs() ** 2 * c
             tangents.append(c)
-        self._raised = covectors, tangents
+        self._raised = list(covectors), list(tangents)  # the caller may change the list that it gets
         return tangents
 
     def momentum(self) -> list[Tensor]:
@@ -79,6 +83,8 @@ class Weights:
             template = next(m for m in held if m is not None)
             rows = [torch.zeros_like(template) if m is None else m for m in held]
             m = block.gather_members(rows)
+            if not block.plain:  # geoopt's and torch's are no tangents at first
+                m = block.apply("restore_tangent", x, m)
             m = x.abs() ** 2 * m if block.plain and group["adaptive"] else m
             momenta.append(-m if group.get("maximize") else m)
         return momenta
@@ -91,15 +97,12 @@ class Weights:
     def norm(self, us: list[Tensor]) -> Tensor:
         """Norm of a tangent in the product metric, a scalar."""
         plain = self._plain()
-        covectors = self._covectors(us)
         squares = []
-        for i, (block, group, x, u) in enumerate(zip(self.blocks, self.groups, self.points, us, strict=True)):
-            if i in plain:
-                continue
-            if covectors is None:
+        for block, group, x, u in zip(self.blocks, self.groups, self.points, us, strict=True):
+            if not block.plain:
+                squares.append(block.apply("squared_norm", x, u))
+            elif group["adaptive"]:
                 squares.append(_inner(block, group, x, u, u).sum())
-            else:  # cheaper than the metric
-                squares.append(torch.vdot(covectors[i].reshape(-1), u.reshape(-1)).real)
         norms = [stack_scalars(_norms([us[i] for i in plain]))] if plain else []
         if squares:
             norms.append(stack_scalars(squares).clamp_min(0).sqrt())  # rounding may leave a vanishing one negative
@@ -107,21 +110,33 @@ class Weights:
         return parts[0] if len(parts) == 1 else torch.linalg.vector_norm(stack_scalars(parts))
 
     def norms(self, us: list[Tensor], radius: Radius) -> list[Tensor]:
-        """Norms of tangents, block by block, of each parameter or of each point; broadcastable to the points."""
+        """Norms of tangents, block by block, of each parameter or of each point; broadcastable to the points.
+
+        Zero for what a projection left of a gradient that is normal to the manifold, to rounding.
+        """
         plain = self._plain()
         norms = dict(zip(plain, _norms([us[i] for i in plain]), strict=True))
+        covectors = self._covectors(us)
         for i, (block, group, x, u) in enumerate(zip(self.blocks, self.groups, self.points, us, strict=True)):
             if i in norms:
                 continue
             if block.plain:
-                squares = _inner(block, group, x, u, u).sum()
-            elif radius == "point":
+                norms[i] = _inner(block, group, x, u, u).sum().clamp_min(0).sqrt()
+                continue
+            if radius == "point":
                 squares = block.apply("point_inner", x, u)
             else:
-                squares = block.apply("inner", x, u, u)
-                squares = (
-                    squares.flatten(1).sum(1).reshape(-1, *[1] * (x.dim() - 1)) if block.stacked else squares.sum()
-                )
+                squares = _per_parameter(block, block.apply("inner", x, u, u))
+            if covectors is not None:
+                sizes = [t.abs().square() for t in (covectors[i], u)]
+                if radius == "parameter":
+                    c2, u2 = (_per_parameter(block, size) for size in sizes)
+                else:
+                    dims = [d for d, n in enumerate(squares.shape) if n == 1]
+                    c2, u2 = (size.sum(dims, keepdim=True) if dims else size for size in sizes)
+                # of a tangent, and to rounding of no other vector, <u, u> is the product of sizes times a cosine
+                noise = _noise(block.dtype, 2.0**-4) * (c2 * u2).sqrt()
+                squares = torch.where(squares > noise, squares, torch.zeros_like(squares))
             norms[i] = squares.clamp_min(0).sqrt()
         return [norms[i] for i in range(len(us))]
 
@@ -132,7 +147,19 @@ class Weights:
 
     def _covectors(self, us: list[Tensor]) -> Sequence[Tensor] | None:
         """What tangents were raised from, if that is known."""
-        return self._raised[0] if self._raised is not None and self._raised[1] is us else None
+        if self._raised is None or len(us) != len(self._raised[1]) or not all(map(operator.is_, us, self._raised[1])):
+            return None
+        return self._raised[0]
+
+
+def _per_parameter(block: Block, squares: Tensor) -> Tensor:
+    """Sum numbers of points over each parameter of a block, broadcastable to it."""
+    return squares.flatten(1).sum(1).reshape(-1, *[1] * len(block.inner)) if block.stacked else squares.sum()
+
+
+def _noise(dtype: torch.dtype, most: float) -> float:
+    """Relative size below which a number is taken for rounding; 64 roundings, in half precision fewer."""
+    return min(64 * float(torch.finfo(dtype).eps), most)
 
 
 def _norms(tensors: list[Tensor]) -> Sequence[Tensor]:
@@ -168,7 +195,137 @@ along_momentum.needs_gradient = False  # type: ignore[attr-defined]
 DIRECTIONS: dict[str, Direction] = {"gradient": along_gradient, "momentum": along_momentum}
 
 
-def fill_ball(weights: Weights, directions: list[Tensor], radius: Radius) -> tuple[list[float | Tensor], float]:
+class Perturbation:
+    """The perturbation of a step: where the parameters were, and the tangents along which they went.
+
+    The copies are stacks where a block is stacked, which the step computes with anyway; the others are made in memory
+    that is kept from step to step.
+
+    Attributes
+    ----------
+    space : Product or None
+        The parameters that may be moved or stepped; None between steps.
+    points : list of Tensor
+        Where they were, one tensor per block.
+    """
+
+    def __init__(self) -> None:
+        self.space: Product | None = None
+        self.points: list[Tensor] = []
+        self._copies: list[Tensor] = []
+        self._moved: list[tuple[Block, Tensor, Tensor]] = []  # blocks on manifolds, their points and tangents
+        self._plain_is_back = False
+
+    def save(self, space: Product) -> None:
+        """Copy the present values of the parameters."""
+        alone = [space.params[b.indices[0]] for b in space.blocks if not b.stacked]
+        if [(c.shape, c.dtype, c.device) for c in self._copies] != [(p.shape, p.dtype, p.device) for p in alone]:
+            self._copies = [torch.empty_like(p, requires_grad=False) for p in alone]
+        if alone:
+            torch._foreach_copy_(self._copies, alone)
+        copies = iter(self._copies)
+        self.points = [b.gather(space.params) if b.stacked else b.enter(next(copies)) for b in space.blocks]
+        self.space, self._moved, self._plain_is_back = space, [], False
+
+    def put_back(self, plain: bool | None = None) -> None:
+        """Copy the values back: all, or those of plain parameters, or of the others."""
+        assert self.space is not None
+        chosen = [(b, x) for b, x in zip(self.space.blocks, self.points, strict=True) if plain in (None, b.plain)]
+        params = [self.space.params[i] for b, _ in chosen for i in b.indices]
+        if params:
+            torch._foreach_copy_(params, [row for b, x in chosen for row in b.scatter(x)])
+
+    def restore(self) -> None:
+        """Put everything back, and end."""
+        self.put_back(plain=False if self._plain_is_back else None)
+        self.space, self._moved = None, []
+
+    def weights(self, groups: Sequence[dict[str, Any]], state: Any, needs_gradient: bool) -> Weights:
+        """What is perturbed: parameters in groups with a radius, and with a gradient if it takes one.
+
+        ``groups`` has one group per parameter.
+        """
+        assert self.space is not None
+        weights = Weights([], [], [], [], [])
+        for block, x in zip(self.space.blocks, self.points, strict=True):
+            group = groups[block.indices[0]]
+            if not group["rho"] > 0:
+                continue
+            members = [self.space.params[i] for i in block.indices]
+            rows = [r for r, p in enumerate(members) if p.grad is not None or not needs_gradient]
+            if not rows:
+                continue
+            if len(rows) < len(members):
+                block, x = block.part(rows), torch.stack([x[r] for r in rows])
+                members = [members[r] for r in rows]
+            weights.blocks.append(block)
+            weights.groups.append(group)
+            weights.points.append(x)
+            weights.states.append([state.get(p, {}) for p in members])
+            if needs_gradient:
+                weights.gradients.append(block.gather_members([p.grad for p in members]))
+        return weights
+
+    def ascend(self, weights: Weights, direction: Direction, radius: Radius, exact: bool) -> float:
+        """Move the weights, and return the norm of the direction; nothing moves if it is not finite."""
+        assert self.space is not None
+        tangents = direction(weights)
+        if not isinstance(tangents, Sequence) or [u.shape for u in tangents] != [x.shape for x in weights.points]:
+            raise ValueError(
+                "a direction of ascent must return one tangent per block, of the shapes of weights.points; "
+                f"{getattr(direction, '__name__', direction)} does not"
+            )
+        tangents = list(tangents)
+        factors, length = _fill_ball(weights, tangents, radius)
+        if not math.isfinite(length):
+            return length
+        weights.gradients.clear()  # no more needed, and as much as the weights
+        weights._raised = None
+        plain: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}
+        for i, (block, x, factor) in enumerate(zip(weights.blocks, weights.points, factors, strict=True)):
+            members = [self.space.params[k] for k in block.indices]
+            u, tangents[i] = tangents[i], x
+            if block.plain:
+                # those that share a number go together, without a tangent of their own
+                shared = plain.setdefault(factor if isinstance(factor, float) else id(factor), ([], []))
+                shared[0].append(members[0])
+                shared[1].append(u if isinstance(factor, float) else u * factor)
+                continue
+            e = u * factor
+            ends = block.apply("exponential" if exact else "retract", x, e)
+            torch._foreach_copy_(members, list(block.scatter(ends)))
+            self._moved.append((block, x, e))
+        for factor, (moving, along) in plain.items():
+            torch._foreach_add_(moving, along, alpha=factor if isinstance(factor, float) else 1)
+        return length
+
+    def bring_back(self, transport: Transport, exact: bool) -> list[Tensor]:
+        """Replace gradients at the perturbed points by covectors at the weights; return what shows if all is finite."""
+        assert self.space is not None
+        params = self.space.params
+        # plain ones first: one of them may be the curvature of a manifold
+        self.put_back(plain=True)
+        self._plain_is_back = True
+        found: list[Tensor] = []
+        brought: set[int] = set()
+        while self._moved:
+            block, x, e = self._moved.pop()
+            rows = [r for r, i in enumerate(block.indices) if params[i].grad is not None]
+            if not rows:
+                continue
+            if len(rows) < len(block.indices):
+                block, x, e = block.part(rows), torch.stack([x[r] for r in rows]), torch.stack([e[r] for r in rows])
+            gradients = [params[i].grad for i in block.indices]
+            g = block.gather_members(gradients)
+            c = _brought_back(block, x, e, block.gather(params), g, transport, exact)
+            found.append(torch.linalg.vector_norm(c, math.inf))
+            brought.update(block.indices)
+            if c is not g:
+                torch._foreach_copy_(gradients, list(block.scatter(c)))
+        return found + [p.grad for i, p in enumerate(params) if i not in brought and p.grad is not None]
+
+
+def _fill_ball(weights: Weights, directions: list[Tensor], radius: Radius) -> tuple[list[float | Tensor], float]:
     """Return what to multiply tangents by, for the radius ``rho`` of each group, and the norm of them all.
 
     ``"product"`` is one ball over the product of all parameters; with ``"parameter"`` each parameter moves by ``rho``,
@@ -183,13 +340,15 @@ def fill_ball(weights: Weights, directions: list[Tensor], radius: Radius) -> tup
     largest = stack_scalars([n.max() if n.dim() else n for n in norms if n.numel()]).max()
     factors: list[float | Tensor] = []
     for x, n, rho in zip(weights.points, norms, rhos, strict=True):
-        noise = _NOISE * torch.finfo(x.dtype).eps * largest.to(n.device)
+        noise = _noise(x.dtype, 1e-3) * largest.to(n.device)
         factors.append(torch.where(n > noise, rho / n, torch.zeros_like(n)).to(x.device))
     return factors, length
 
 
-def bring_back(block: Block, x: Tensor, e: Tensor, y: Tensor, g: Tensor, transport: Transport, exact: bool) -> Tensor:
-    """Covector at ``x`` for the Euclidean gradient ``g`` at ``y``, the end of the ascent ``e``."""
+def _brought_back(
+    block: Block, x: Tensor, e: Tensor, y: Tensor, g: Tensor, transport: Transport, exact: bool
+) -> Tensor:
+    """Return the covector at ``x`` for the Euclidean gradient ``g`` at ``y``, the end of the ascent ``e``."""
     if transport == "project":
         return g
     if transport == "pullback":

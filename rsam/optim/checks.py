@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import geoopt
 import torch
@@ -55,7 +55,8 @@ def check_options(transport: str, ascent: str, direction: Any, radius: str, ever
         ("nonfinite", nonfinite, ("raise", "skip")),
     ):
         if value not in allowed and not (name == "direction" and callable(value)):
-            raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
+            function = ", or a function" if name == "direction" else ""
+            raise ValueError(f"{name} must be one of {allowed}{function}, got {value!r}")
     if not isinstance(every, int) or every < 1:
         raise ValueError(f"every must be a positive integer, got {every!r}")
 
@@ -137,12 +138,9 @@ def warn_of_wrong_steps(base: torch.optim.Optimizer, group: dict[str, Any], warn
             )
 
 
-def refuse_sparse(groups: Groups) -> None:
-    """Refuse sparse gradients, which no retraction here treats."""
-    for group in groups:
-        for p in group["params"]:
-            if p.grad is not None and p.grad.is_sparse:
-                raise RuntimeError(f"RSAM does not support sparse gradients, which {_name_of(groups, p)} has")
+def refuse_sparse(groups: Groups, parameter: Tensor) -> NoReturn:
+    """Refuse a sparse gradient, which no retraction here treats."""
+    raise RuntimeError(f"RSAM does not support sparse gradients, which {_name_of(groups, parameter)} has")
 
 
 def nonfinite_message(groups: Groups) -> str:

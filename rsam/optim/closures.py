@@ -24,8 +24,8 @@ def partial_closures(
         Whose gradients the closures zero.
     loss : callable
         Takes the entries of a batch and returns the loss, a mean over the examples.
-    batch : sequence
-        Tensors whose first dimension is the example, such as ``(inputs, labels)``; what is no tensor goes to both.
+    batch : tuple or list
+        Tensors or lists with one entry per example, such as ``(inputs, labels)``; anything else goes to both closures.
     fraction : float
         How much of the batch the ascent sees, in (0, 1].
 
@@ -37,7 +37,7 @@ def partial_closures(
     Raises
     ------
     ValueError
-        For a fraction out of range.
+        For a fraction out of range, and for a batch that is no tuple or list with a tensor.
 
     References
     ----------
@@ -57,6 +57,11 @@ def partial_closures(
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction must be in (0, 1], got {fraction}")
 
+    lengths = [len(entry) for entry in batch if isinstance(entry, Tensor) and entry.dim()] if _listed(batch) else []
+    if not lengths:
+        raise ValueError(f"batch must be a tuple or list with a tensor, such as (inputs, labels), got {type(batch)}")
+    kept = max(1, round(fraction * lengths[0]))
+
     def closure_of(entries: Sequence[Any]) -> Callable[[], Tensor]:
         def closure() -> Tensor:
             optimizer.zero_grad()
@@ -67,6 +72,11 @@ def partial_closures(
         return closure
 
     def cut(entry: Any) -> Any:
-        return entry[: max(1, round(fraction * len(entry)))] if isinstance(entry, Tensor) and entry.dim() else entry
+        per_example = (isinstance(entry, Tensor) and entry.dim()) or _listed(entry)
+        return entry[:kept] if per_example and len(entry) == lengths[0] else entry
 
     return closure_of(batch), closure_of([cut(entry) for entry in batch])
+
+
+def _listed(batch: Any) -> bool:
+    return isinstance(batch, tuple | list)

@@ -7,9 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from rsam.geometry import Product
-
-__all__ = ["PassHook", "SavedPoints", "Snapshot"]
+__all__ = ["PassHook", "Snapshot"]
 
 
 class PassHook(Protocol):
@@ -54,30 +52,3 @@ class Snapshot:
         """Copy the values into the tensors that they are of."""
         if tensors:
             torch._foreach_copy_(tensors, self.copies)
-
-
-class SavedPoints:
-    """Where parameters were, block by block: stacks, which a step computes with anyway, and copies of the others.
-
-    Attributes
-    ----------
-    points : list of Tensor
-        The points at the last :meth:`take`, one tensor per block.
-    """
-
-    def __init__(self) -> None:
-        self.points: list[Tensor] = []
-        self._alone = Snapshot()
-
-    def take(self, space: Product) -> None:
-        """Copy the present values of the parameters."""
-        self._alone.take([space.params[b.indices[0]] for b in space.blocks if not b.stacked])
-        copies = iter(self._alone.copies)
-        self.points = [b.gather(space.params) if b.stacked else b.enter(next(copies)) for b in space.blocks]
-
-    def put_back(self, space: Product, plain: bool | None = None) -> None:
-        """Copy the values back, of all parameters or of the plain ones or of the others."""
-        chosen = [(b, x) for b, x in zip(space.blocks, self.points, strict=True) if plain in (None, b.plain)]
-        params = [space.params[i] for b, _ in chosen for i in b.indices]
-        if params:
-            torch._foreach_copy_(params, [row for b, x in chosen for row in b.scatter(x)])

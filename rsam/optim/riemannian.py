@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +14,12 @@ from torch import Tensor
 
 from rsam import geometry
 from rsam.geometry.blocks import Block
-from rsam.optim.stacks import StackedEntry
 
 __all__ = ["Groups", "RiemannianOptimizer", "parameter_names", "space_of"]
 
 Groups = list[dict[str, Any]]
 State = dict[str, Tensor]
+Rows = tuple[int, ...] | None  # of a block; None for all of it
 
 
 def parameter_names(groups: Groups) -> list[str]:
@@ -32,18 +34,98 @@ def parameter_names(groups: Groups) -> list[str]:
 def space_of(groups: Groups, known: geometry.Product | None = None, live: bool = False) -> geometry.Product:
     """Return the product manifold of the parameters of all groups: ``known``, if it is that, brought up to date.
 
-    With ``live`` of those only that an optimizer may write to.
+    With ``live`` of those only that an optimizer may write to. Parameters of different groups are kept apart.
     """
     params = [p for group in groups for p in group["params"] if not live or p.requires_grad or p.grad is not None]
-    if known is not None and list(map(id, known.params)) == list(map(id, params)):
+    labels = [
+        g
+        for g, group in enumerate(groups)
+        for p in group["params"]
+        if not live or p.requires_grad or p.grad is not None
+    ]
+    if known is not None and known.labels == labels and list(map(id, known.params)) == list(map(id, params)):
         known.update()
         return known
-    names, labels = parameter_names(groups), [g for g, group in enumerate(groups) for _ in group["params"]]
-    if live:
-        every = [p for group in groups for p in group["params"]]
-        kept = [i for i, p in enumerate(every) if p.requires_grad or p.grad is not None]
-        names, labels = [names[i] for i in kept], [labels[i] for i in kept]
-    return geometry.Product(params, names=names, apart=labels)
+    names = parameter_names(groups)
+    every = [p for group in groups for p in group["params"]]
+    kept = [i for i, p in enumerate(every) if not live or p.requires_grad or p.grad is not None]
+    return geometry.Product(params, names=[names[i] for i in kept], apart=labels)
+
+
+class StackedEntry:
+    """One entry of the state of a block's parameters, a momentum say, stacked in the order of the block.
+
+    ``state[p][name]`` are views of the stack. An entry that was loaded or replaced is recognised by its identity, and
+    copied into the stack.
+
+    Parameters
+    ----------
+    name : str
+        Key of the entry.
+    template : Tensor
+        Has the shape of the entry of one parameter, dtype and device.
+    count : int
+        Number of parameters.
+    """
+
+    def __init__(self, name: str, template: Tensor, count: int) -> None:
+        self.name = name
+        self.tensor = template.new_zeros((count, *template.shape))
+        self.rows = self.tensor.unbind()
+
+    def adopt(self, states: Sequence[dict[str, Any]], block: Block) -> tuple[list[int], list[int]]:
+        """Copy entries that are not the stack's own into it; return which ones, and which parameters have none.
+
+        Raises
+        ------
+        ValueError
+            For an entry of another shape; names the parameter.
+        """
+        name = self.name
+        adopted: list[int] = []
+        missing: list[int] = []
+        entries = [state.get(name) for state in states]
+        if all(map(operator.is_, entries, self.rows)):
+            return adopted, missing
+        for r, (row, state, entry) in enumerate(zip(self.rows, states, entries, strict=True)):
+            if entry is row:
+                continue
+            if entry is None:
+                missing.append(r)
+                continue
+            entry = torch.as_tensor(entry)
+            if entry.shape != row.shape and entry.shape == block.point:
+                entry = _of_components(block.enter(entry), row.shape)
+            if entry.shape != row.shape:
+                raise ValueError(
+                    f"{name} in the state of {block.names[r]} has shape {tuple(entry.shape)} instead of "
+                    f"{tuple(row.shape)}; remove it from the optimizer's state to start anew"
+                )
+            row.copy_(entry)
+            state[name] = row
+            adopted.append(r)
+        return adopted, missing
+
+    def read(self, rows: Rows) -> Tensor:
+        """Return the stack, or some of its rows as one."""
+        return self.tensor if rows is None else torch.stack([self.rows[r] for r in rows])
+
+    def write(self, value: Tensor, rows: Rows) -> None:
+        """Replace the stack, or some of its rows, in place."""
+        if rows is None:
+            self.tensor.copy_(value)
+        else:
+            torch._foreach_copy_([self.rows[r] for r in rows], value.unbind())
+
+
+def _of_components(square: Tensor, shape: torch.Size) -> Tensor:
+    """One second moment per component, of which others keep a copy in each place, or one of each number of its own."""
+    square = square.real + square.imag if square.is_complex() else square
+    dims = [d for d, n in enumerate(shape) if n == 1 and square.dim() == len(shape)]
+    if not dims:
+        return square
+    least, most = square.amin(dims, keepdim=True), square.amax(dims, keepdim=True)
+    return torch.where(least == most, most, square.sum(dims, keepdim=True))
 
 
 class _Work:
@@ -53,6 +135,7 @@ class _Work:
         self.block, self.label = block, label
         self.members = [params[i] for i in block.indices]
         self.entries: dict[str, StackedEntry] = {}
+        self.incomplete: set[str] = set()  # entries that some parameters have not
 
 
 @dataclass
@@ -63,7 +146,6 @@ class _Update:
     part: Block
     points: Tensor
     entries: State
-    fresh: bool
 
 
 class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
@@ -115,6 +197,7 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         group.setdefault("step", 0)
+        self._plan = None
         try:
             self._check_group(group)
             space_of(self.param_groups)
@@ -169,11 +252,11 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
             updates.reverse()
             while updates:
                 self._write(updates.pop(), space.params)
-            for group, indices in zip(self.param_groups, plain, strict=True):
+            for label, indices in enumerate(plain):
                 present = [i for i in indices if gradients[i] is not None]
                 if present:
                     params, found = [space.params[i] for i in present], [gradients[i] for i in present]
-                    self._step_plain(group, params, found)
+                    self._step_plain(self.param_groups[label], params, found)
         for group in self.param_groups:
             group["step"] += 1
             if group["stabilize"] and group["step"] % group["stabilize"] == 0:
@@ -218,8 +301,9 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
             state = {} if fresh else {name: _read(entry, part) for name, entry in work.entries.items()}
             points, entries = self._advance(group, part, x, g, state)
             for name in entries.keys() - work.entries.keys():
+                work.incomplete.add(name)
                 work.entries[name] = StackedEntry(name, self._template(name, part, x), len(work.members))
-            updates.append(_Update(work, part, points, entries, fresh))
+            updates.append(_Update(work, part, points, entries))
         return updates
 
     def _write(self, update: _Update, params: Sequence[Tensor]) -> None:
@@ -237,7 +321,7 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
             entry = work.entries[name]
             value = part.leave(value)
             entry.write(value if part.stacked else value.unsqueeze(0), part.rows)
-            if update.fresh:
+            if name in work.incomplete:
                 for r in range(len(work.members)) if part.rows is None else part.rows:
                     self.state[work.members[r]][name] = entry.rows[r]
 
@@ -254,8 +338,11 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
                     x = work.block.gather_members(work.members)
                     work.entries[name] = StackedEntry(name, self._template(name, work.block, x), len(work.members))
         without: set[int] = set() if work.entries else set(range(len(work.members)))
+        work.incomplete = set()
         for name, entry in work.entries.items():
             adopted, missing = entry.adopt(states, work.block)
+            if missing:
+                work.incomplete.add(name)
             if name in self._tangents:
                 without.update(missing)
                 if adopted:
@@ -266,11 +353,11 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
         part = work.block.part(adopted)
         x, vectors = part.gather_members([work.members[r] for r in adopted]), _read(entry, part)
         tangents = part.apply("restore_tangent", x, vectors)
-        off, size = (torch.linalg.vector_norm(t) for t in (tangents - vectors, vectors))
-        # what is tangent stays as it is, bitwise: a resumed run must not differ
-        if bool(off > torch.finfo(entry.tensor.dtype).eps ** 0.5 * size):
-            tangents = part.leave(tangents)
-            entry.write(tangents if part.stacked else tangents.unsqueeze(0), part.rows)
+        dims = tuple(range(-part.geometry.manifold.ndim, 0))
+        off, size = (t.abs().square().sum(dims, keepdim=True) for t in (tangents - vectors, vectors))
+        # points whose vector is tangent keep it as it is, bitwise: a resumed run must not differ
+        mended = part.leave(torch.where(off > torch.finfo(entry.tensor.dtype).eps * size, tangents, vectors))
+        entry.write(mended if part.stacked else mended.unsqueeze(0), part.rows)
 
     @torch.no_grad()
     def stabilize_group(self, group: dict[str, Any]) -> None:
@@ -303,18 +390,31 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
 
         Options that they lack keep their defaults. Buffers that are not tangent, as torch's and geoopt's first
         momentum, are projected onto the tangent spaces in the next step.
+
+        Raises
+        ------
+        ValueError
+            If an option cannot be honoured; nothing is loaded then.
         """
+        for own, loaded in zip(self.param_groups, state_dict["param_groups"], strict=False):
+            self._check_group({**own, **loaded, "params": own["params"]})
         copied = {
             key: {name: value.clone() if isinstance(value, Tensor) else value for name, value in entries.items()}
             for key, entries in state_dict["state"].items()
         }
         super().load_state_dict({**state_dict, "state": copied})
 
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        # a pickle would write the whole stack for each of its rows
+        copied = {p: {name: _own(value) for name, value in held.items()} for p, held in self.state.items()}
+        return {**state, "state": defaultdict(dict, copied), "_stabilize": self._stabilize}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._plan = None
+        self._plan, self._buffers = None, {}
         for group in self.param_groups:
-            for name, value in {**self.defaults, "stabilize": None, "step": 0}.items():
+            for name, value in {**self.defaults, "stabilize": self._stabilize, "step": 0}.items():
                 group.setdefault(name, value)
 
 

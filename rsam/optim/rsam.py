@@ -14,15 +14,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from rsam.errors import NotFinite
-from rsam.geometry import Block, Product, all_finite
-from rsam.optim.ascent import DIRECTIONS, Direction, Radius, Transport, Weights, bring_back, fill_ball
+from rsam.geometry import Product, all_finite
+from rsam.optim.ascent import DIRECTIONS, Direction, Perturbation, Radius, Transport
 from rsam.optim.checks import (
     check_base,
     check_group,
@@ -32,7 +31,7 @@ from rsam.optim.checks import (
     refuse_sparse,
     warn_of_wrong_steps,
 )
-from rsam.optim.passes import PassHook, SavedPoints
+from rsam.optim.passes import PassHook
 from rsam.optim.riemannian import space_of
 from rsam.optim.sgd import RiemannianSGD
 from rsam.optim.wrapper import WrappingOptimizer
@@ -41,17 +40,6 @@ __all__ = ["RSAM"]
 
 Ascent = Literal["retraction", "exponential"]
 Nonfinite = Literal["raise", "skip"]
-
-
-@dataclass
-class _Pending:
-    """A step between its two halves."""
-
-    space: Product  # of all that the base may write to
-    # perturbed blocks on manifolds, where they were, and the tangents along which they went
-    moved: list[tuple[Block, Tensor, Tensor]] = field(default_factory=list)
-    skip: bool = False
-    plain_is_back: bool = False
 
 
 class RSAM(WrappingOptimizer):
@@ -152,8 +140,8 @@ class RSAM(WrappingOptimizer):
         self.every = every
         self.nonfinite = nonfinite
         self._space: Product | None = None
-        self._pending: _Pending | None = None
-        self._saved = SavedPoints()
+        self._perturbation = Perturbation()
+        self._skip = False
         self._hooks: list[PassHook] = []
         self._grad_norm: float | None = None
         self._losses: tuple[Any, Any] | None = None
@@ -182,7 +170,7 @@ class RSAM(WrappingOptimizer):
 
     def _check_group(self, index: int) -> None:
         check_group(self.base_optimizer, self.param_groups, index)
-        if self.direction == "momentum":
+        if self.direction == "momentum" and self.param_groups[index]["rho"] > 0:
             check_momentum(self.base_optimizer, self.param_groups[index], index)
         warn_of_wrong_steps(self.base_optimizer, self.param_groups[index], self._warned)
 
@@ -213,13 +201,14 @@ class RSAM(WrappingOptimizer):
             :meth:`second_step`; where the next step does not ascend, the base optimizer's step.
         ascent_closure : callable, optional
             The same with the loss on a part of the batch, for the first of two evaluations (K-SAM, Ni et al. 2022).
-            Needs a larger ``rho``, as the part points only partly along the gradient of the whole.
+            Needs a larger ``rho``, as the part points only partly along the gradient of the whole. Not called where the
+            step takes one pass.
 
         Returns
         -------
         Tensor or None
             The loss at the weights before the step; that at the perturbed weights where only this is of the whole
-            batch, with an ``ascent_closure`` or with ``direction="momentum"``.
+            batch, with an ``ascent_closure`` or with ``direction="momentum"``, and None if that was not evaluated.
 
         Raises
         ------
@@ -231,30 +220,31 @@ class RSAM(WrappingOptimizer):
         """
         ascends = self.ascends
         if closure is None:
-            if self._pending is None and ascends:
+            if not self._perturbed and ascends:
                 raise RuntimeError(
                     "RSAM.step needs a closure that zeroes gradients, computes the loss, calls backward and returns "
                     "the loss; or call first_step() and second_step() yourself"
                 )
-            if self._pending is None:
+            if not self._perturbed:
                 self.first_step()
             self.second_step()
             return None
-        if self._pending is not None:
+        if self._perturbed:
             raise RuntimeError("step(closure) after first_step(); call second_step() or restore() first")
         partial = ascends and ascent_closure is not None and self._needs_gradient
         loss = None
         if self._needs_gradient or not ascends:
             loss = self._evaluate(ascent_closure if partial else closure, kept=not partial)  # type: ignore[arg-type]
         self._first_half(hooked=False)
-        assert self._pending is not None
-        skip, perturbed = self._pending.skip, loss
-        if ascends and not skip:
+        perturbed = loss
+        if ascends and not self._skip:
             perturbed = self._evaluate(closure, kept=partial or not self._needs_gradient)
         self.second_step()
-        if not skip and self._needs_gradient and not partial:
+        if not self._skip and self._needs_gradient and not partial:
             self._losses = (_number(loss), _number(perturbed))
-        return perturbed if partial or not self._needs_gradient else loss
+        if partial or not self._needs_gradient:
+            return None if self._skip else perturbed
+        return loss
 
     def _evaluate(self, closure: Callable[[], Any], kept: bool) -> Any:
         """Call a closure as a pass of a step; after an exception everything is as before the step."""
@@ -264,9 +254,7 @@ class RSAM(WrappingOptimizer):
             with torch.enable_grad():
                 return closure()
         except BaseException:
-            if self._pending is None:
-                self._end_passes()
-            self.restore()
+            self._abandon()
             raise
 
     # -- halves of a step ----------------------------------------------------------------------------------------
@@ -295,31 +283,54 @@ class RSAM(WrappingOptimizer):
 
     @torch.no_grad()
     def _first_half(self, hooked: bool) -> None:
-        if self._pending is not None:
+        if self._perturbed:
             raise RuntimeError("first_step() twice; call second_step() or restore() in between")
-        self._losses = None
-        self._grad_norm = None
-        self._fill_options()
-        groups = self.base_optimizer.param_groups
-        for g, group in enumerate(groups):
-            if not group["rho"] >= 0 or group["adaptive"]:  # may have been set since the group was checked
-                check_group(self.base_optimizer, groups, g)
-            if self.direction == "momentum":
-                check_momentum(self.base_optimizer, group, g)
-        refuse_sparse(groups)
-        # subclasses of tensors, such as geoopt's, would ask Python for every attribute
-        with torch._C.DisableTorchFunctionSubclass():
-            self._space = space_of(groups, self._space, live=True)
-            self._saved.take(self._space)
-        self._pending = _Pending(self._space)
         try:
+            self._check_and_save()
             if self.ascends:
-                self._ascend(self._pending)
+                self._ascend()
             for hook in self._hooks if hooked else ():
                 hook.before_pass(not self._needs_gradient)
         except BaseException:
-            self.restore()
+            self._abandon()
             raise
+
+    def _abandon(self) -> None:
+        """Leave everything as it was before the step."""
+        if not self._perturbed:
+            self._end_passes()
+        self.restore()
+
+    def _check_and_save(self) -> None:
+        self._losses = self._grad_norm = None
+        self._skip = False
+        groups = self.base_optimizer.param_groups
+        if any("rho" not in group for group in groups):  # that came by way of the base
+            self._fill_options()
+        for g, group in enumerate(groups):
+            if not group["rho"] >= 0 or group["adaptive"]:  # may have been set since the group was checked
+                check_group(self.base_optimizer, groups, g)
+            if self.direction == "momentum" and group["rho"] > 0:
+                check_momentum(self.base_optimizer, group, g)
+        self._refuse_sparse()
+        # subclasses of tensors, such as geoopt's, would ask Python for every attribute
+        with torch._C.DisableTorchFunctionSubclass():
+            self._space = space_of(groups, self._space, live=True)
+            self._perturbation.save(self._space)
+
+    def _ascend(self) -> None:
+        groups = self.base_optimizer.param_groups
+        each = [group for group in groups for p in group["params"] if p.requires_grad or p.grad is not None]
+        with torch._C.DisableTorchFunctionSubclass():
+            weights = self._perturbation.weights(each, self.base_optimizer.state, self._needs_gradient)
+        if not weights.blocks:
+            return
+        length = self._perturbation.ascend(weights, self._upwards, self.radius, self.ascent == "exponential")
+        if self._needs_gradient:
+            self._grad_norm = length
+        elif not math.isfinite(length):
+            raise NotFinite("the direction of ascent is not finite; look at the momentum of the base optimizer")
+        self._skip = not math.isfinite(length) and self._skips()
 
     def _skips(self) -> bool:
         """Answer a gradient that is not finite by the policy: skip the step, or raise."""
@@ -327,60 +338,11 @@ class RSAM(WrappingOptimizer):
             raise NotFinite(nonfinite_message(self.param_groups))
         return True
 
-    def _ascend(self, pending: _Pending) -> None:
-        """Move the parameters, and note in ``pending`` what the way back needs."""
-        with torch._C.DisableTorchFunctionSubclass():
-            weights = self._weights(pending.space)
-        if not weights.blocks:
-            return
-        directions = self._upwards(weights)
-        factors, length = fill_ball(weights, directions, self.radius)
-        if self._needs_gradient:
-            self._grad_norm = length
-        if not math.isfinite(length):
-            pending.skip = self._skips()
-            return
-        weights.gradients.clear()  # no more needed, and as much as the weights
-        plain: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}
-        for i, (block, factor) in enumerate(zip(weights.blocks, factors, strict=True)):
-            members = [pending.space.params[k] for k in block.indices]
-            u, directions[i] = directions[i], weights.points[i]
-            if block.plain:
-                # those that share a number go together, without a tangent of their own
-                shared = plain.setdefault(factor if isinstance(factor, float) else id(factor), ([], []))
-                shared[0].append(members[0])
-                shared[1].append(u if isinstance(factor, float) else u * factor)
-                continue
-            e = u * factor
-            ends = block.apply("curve", weights.points[i], e, exact=self.ascent == "exponential")
-            torch._foreach_copy_(members, list(block.scatter(ends)))
-            pending.moved.append((block, weights.points[i], e))
-        for factor, (moving, along) in plain.items():
-            torch._foreach_add_(moving, along, alpha=factor if isinstance(factor, float) else 1)
-
-    def _weights(self, space: Product) -> Weights:
-        """What is perturbed: the parameters with a gradient in groups with a radius."""
-        weights = Weights([], [], [], [], [])
-        state, needs_gradient = self.base_optimizer.state, self._needs_gradient
-        groups = [group for group in self.base_optimizer.param_groups for p in group["params"] if _live(p)]
-        for block, x in zip(space.blocks, self._saved.points, strict=True):
-            group = groups[block.indices[0]]
-            if not group["rho"] > 0:
-                continue
-            members = [space.params[i] for i in block.indices]
-            rows = [r for r, p in enumerate(members) if p.grad is not None or not needs_gradient]
-            if not rows:
-                continue
-            if len(rows) < len(members):
-                block, x = block.part(rows), torch.stack([x[r] for r in rows])
-                members = [members[r] for r in rows]
-            weights.blocks.append(block)
-            weights.groups.append(group)
-            weights.points.append(x)
-            weights.states.append([state.get(p, {}) for p in members])
-            if needs_gradient:
-                weights.gradients.append(block.gather_members([p.grad for p in members]))
-        return weights
+    def _refuse_sparse(self) -> None:
+        for group in self.base_optimizer.param_groups:
+            for p in group["params"]:
+                if p.grad is not None and p.grad.is_sparse:
+                    refuse_sparse(self.base_optimizer.param_groups, p)
 
     @torch.no_grad()
     def second_step(self, zero_grad: bool = False) -> None:
@@ -398,60 +360,40 @@ class RSAM(WrappingOptimizer):
         NotFinite
             For a gradient that is not finite; a RuntimeError.
         """
-        if self._pending is None:
+        if not self._perturbed:
             raise RuntimeError("second_step() without first_step()")
-        pending = self._pending
+        space = self._perturbation.space
         try:
-            refuse_sparse(self.base_optimizer.param_groups)
+            self._refuse_sparse()
             with torch._C.DisableTorchFunctionSubclass():
-                found = self._bring_back(pending)
+                found = self._perturbation.bring_back(self.transport, self.ascent == "exponential")
         finally:
             self.restore()
-        if not pending.skip and (all_finite(found) or not self._skips()):
+        if not self._skip and (all_finite(found) or not self._skips()):
             try:
                 self.base_optimizer.step()
                 self._opt_called = True  # what torch's schedulers look for, in loops that never call step
             except BaseException:
-                self._saved.put_back(pending.space)
+                self._perturbation.space = space
+                self._perturbation.put_back()
+                self._perturbation.space = None
                 raise
             for group in self.base_optimizer.param_groups:
                 group["steps_since_ascent"] = (group["steps_since_ascent"] + 1) % self.every
         if zero_grad:
             self.zero_grad()
 
-    def _bring_back(self, pending: _Pending) -> list[Tensor]:
-        """Replace gradients at the perturbed points by covectors at the weights; return what shows if all is finite."""
-        params = pending.space.params
-        # plain ones first: one of them may be the curvature of a manifold
-        self._saved.put_back(pending.space, plain=True)
-        pending.plain_is_back = True
-        found: list[Tensor] = []
-        brought: set[int] = set()
-        while pending.moved:
-            block, x, e = pending.moved.pop()
-            rows = [r for r, i in enumerate(block.indices) if params[i].grad is not None]
-            if not rows:
-                continue
-            if len(rows) < len(block.indices):
-                block, x, e = block.part(rows), torch.stack([x[r] for r in rows]), torch.stack([e[r] for r in rows])
-            members = [params[i] for i in block.indices]
-            gradients = [p.grad for p in members]
-            g = block.gather_members(gradients)
-            c = bring_back(block, x, e, block.gather(params), g, self.transport, self.ascent == "exponential")
-            found.append(torch.linalg.vector_norm(c, math.inf))
-            brought.update(block.indices)
-            if c is not g:
-                torch._foreach_copy_(gradients, list(block.scatter(c)))
-        return found + [p.grad for i, p in enumerate(params) if i not in brought and p.grad is not None]
-
     @torch.no_grad()
     def restore(self) -> None:
         """Put the weights back where they were before :meth:`first_step` (by copy); nothing to do otherwise."""
-        if self._pending is None:
-            return
-        self._saved.put_back(self._pending.space, plain=False if self._pending.plain_is_back else None)
-        self._pending = None
-        self._end_passes()
+        if self._perturbed:
+            self._perturbation.restore()
+            self._end_passes()
+
+    @property
+    def _perturbed(self) -> bool:
+        """Whether a step is between its two halves."""
+        return self._perturbation.space is not None
 
     def _end_passes(self) -> None:
         for hook in self._hooks:
@@ -461,8 +403,8 @@ class RSAM(WrappingOptimizer):
     def sharpness(self) -> float | None:
         """Perturbed loss minus loss of the last ``step(closure)``.
 
-        None before one, if the closure returned none, and where the two are not of the same data or only one is known
-        (with an ``ascent_closure``, with ``direction="momentum"``).
+        0 where the step did not ascend; None before one, if the closure returned none, and where the two losses are not
+        of the same data or only one is known (with an ``ascent_closure``, with ``direction="momentum"``).
         """
         if self._losses is None or any(loss is None for loss in self._losses):
             return None
@@ -470,9 +412,9 @@ class RSAM(WrappingOptimizer):
 
     @property
     def grad_norm(self) -> float | None:
-        """Riemannian norm of the gradient that the last step ascended along; None where it did not.
+        """Riemannian norm of what the last step ascended along, the gradient or what ``direction`` made of it.
 
-        Of the parameters in groups with a radius.
+        Of the parameters in groups with a radius; None where the step did not ascend along a gradient.
         """
         return self._grad_norm
 
@@ -486,8 +428,3 @@ def _number(loss: Any) -> Any:
     if isinstance(loss, Tensor):
         return loss.detach().clone() if loss.numel() == 1 else None
     return loss if isinstance(loss, float | int) else None
-
-
-def _live(p: Tensor) -> bool:
-    """Whether the base optimizer may write to a parameter."""
-    return p.requires_grad or p.grad is not None

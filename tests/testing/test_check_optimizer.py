@@ -99,12 +99,11 @@ class ReturnsTheSecondLoss(rsam.RSAM):
 
 class RestoresBySubtraction(rsam.RSAM):
     def restore(self) -> None:
-        if self._pending is not None:
-            self._snapshot.copies = [p - (p - copy) for p, copy in zip(*self._kept(), strict=True)]
+        perturbation = self._perturbation
+        if perturbation.space is not None:
+            there = perturbation.space.gather(perturbation.space.params)
+            perturbation.points = [y - (y - x) for y, x in zip(there, perturbation.points, strict=True)]
         super().restore()
-
-    def _kept(self) -> tuple[list[Tensor], list[Tensor]]:
-        return self._pending.params, self._snapshot.copies
 
 
 class AscendsTwiceAsFar(rsam.RSAM):

@@ -62,6 +62,9 @@ class SphereGeometry(Geometry):
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         return _dot(u, v)
 
+    def squared_norm(self, x: Tensor, u: Tensor) -> Tensor:
+        return torch.vdot(u.reshape(-1), u.reshape(-1))
+
     def component_inner(self, x: Tensor, u: Tensor) -> Tensor:
         return torch.linalg.vector_norm(u, dim=-1, keepdim=True) ** 2  # half as dear as a sum of squares
 

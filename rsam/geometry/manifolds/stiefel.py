@@ -161,6 +161,9 @@ class EuclideanStiefelGeometry(_StiefelGeometry):
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         return (u * v).sum((-2, -1), keepdim=True)
 
+    def squared_norm(self, x: Tensor, u: Tensor) -> Tensor:
+        return torch.vdot(u.reshape(-1), u.reshape(-1))
+
     def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
         return self.project(x, g)
 
