@@ -1,0 +1,371 @@
+"""That the ascent goes which way it is told: along the momentum, or along what a user's function says."""
+
+from __future__ import annotations
+
+import geoopt
+import numpy as np
+import pytest
+import torch
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+import rsam
+from tests.optim import reference
+from tests.optim.problems import closure_of, manifold_points, network, robust
+
+RHO = 0.3
+
+
+def _copies(params) -> list[torch.Tensor]:
+    return [p.detach().clone() for p in params]
+
+
+def _equal(params, others) -> bool:
+    return all(torch.equal(p, o) for p, o in zip(params, others, strict=True))
+
+
+# -- along the momentum ----------------------------------------------------------------------------------------------
+
+
+def _sgd(m, v, g, t):
+    m = 0.9 * m + g
+    return m, v, 0.1 * m
+
+
+def _adam(m, v, g, t):
+    m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2
+    return m, v, 0.01 * (m / (1 - 0.9**t)) / ((v / (1 - 0.99**t)).sqrt() + 1e-8)
+
+
+def _momentum_sam(model, loss, update, steps: int, maximize: bool) -> list[float]:
+    """Becker et al. 2024, Algorithm 1, with the running mean of gradients uphill of the loss; returns its losses."""
+    w, losses = parameters_to_vector(model.parameters()).detach().clone(), []
+    m, v = torch.zeros_like(w), torch.zeros_like(w)
+    for t in range(1, steps + 1):
+        e = RHO * m / m.norm() if m.norm() > 0 else 0 * m
+        vector_to_parameters(w + e, model.parameters())
+        value = loss()
+        g = parameters_to_vector(torch.autograd.grad(value, list(model.parameters())))
+        m, v, step = update(m, v, g, t)
+        w = w + step if maximize else w - step
+        losses.append(value.item())
+    vector_to_parameters(w, model.parameters())
+    return losses
+
+
+@pytest.mark.parametrize("maximize", [False, True])
+@pytest.mark.parametrize(
+    ("base", "options", "update", "steps"),
+    [
+        (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}, _sgd, 100),
+        (rsam.optim.RiemannianSGD, {"lr": 0.1, "momentum": 0.9}, _sgd, 100),
+        (torch.optim.Adam, {"lr": 0.01, "betas": (0.9, 0.99)}, _adam, 30),
+    ],
+)
+def test_that_ascents_along_the_momentum_are_momentum_sam(base, options, update, steps, maximize) -> None:
+    steps = steps // 5 if maximize else steps  # uphill the loss has no bound, and rounding grows with it
+    model, loss = network()
+    expected = _momentum_sam(model, loss, update, steps, maximize)
+    weights = _copies(model.parameters())
+
+    model, loss = network()
+    opt = rsam.RSAM(model.parameters(), base, rho=RHO, direction="momentum", maximize=maximize, **options)
+    losses = [opt.step(closure_of(opt, loss)).item() for _ in range(steps)]
+    # float64 rounding, 1e-16, summed over the steps and enlarged by a network that bends little
+    np.testing.assert_allclose(losses, expected, rtol=1e-10)
+    for p, w in zip(model.parameters(), weights, strict=True):
+        torch.testing.assert_close(p.detach(), w, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("transport", ["vector", "project"])
+def test_that_ascents_along_the_momentum_follow_spheres_and_share_one_norm(transport) -> None:
+    """In closed form: retraction by normalisation, momentum projected, gradients turned back by a dense rotation."""
+    rng, sphere = np.random.default_rng(0), reference.Sphere()
+    ws = [w / np.linalg.norm(w) for w in rng.standard_normal((2, 4))]
+    a, lr, beta = rng.standard_normal((2, 4)), 0.1, 0.9
+    params = [geoopt.ManifoldParameter(torch.tensor(w), manifold=geoopt.Sphere()) for w in ws]
+    opt = rsam.RSAM(params, lr=lr, momentum=beta, rho=RHO, direction="momentum", transport=transport)
+
+    def loss() -> torch.Tensor:
+        return sum((torch.tensor(c) @ p + (p**4).sum()) for c, p in zip(a, params, strict=True))
+
+    ms = [np.zeros(4), np.zeros(4)]
+    for _ in range(20):
+        opt.step(closure_of(opt, loss))
+        norm = np.sqrt(sum(m @ m for m in ms))
+        for i, (w, m) in enumerate(zip(ws, ms, strict=True)):
+            e = RHO * m / norm if norm > 0 else m
+            y = sphere.retract(w, e)
+            g = a[i] + 4 * y**3
+            if transport == "vector" and norm > 0:
+                g = sphere.back(w, e, y, sphere.project(y, g), exact=False)
+            m = beta * m + sphere.project(w, g)
+            ws[i] = sphere.retract(w, -lr * m)
+            ms[i] = sphere.project(ws[i], m)
+    for p, w in zip(params, ws, strict=True):
+        # rounding of 20 steps; the arc cosine of the reference loses some digits of small angles
+        np.testing.assert_allclose(p.detach().numpy(), w, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("base", [rsam.optim.RiemannianSGD, rsam.optim.RiemannianAdam])
+def test_that_there_is_nowhere_to_ascend_before_the_first_momentum(base) -> None:
+    results = []
+    options = {"lr": 0.01, "momentum": 0.9} if base is rsam.optim.RiemannianSGD else {"lr": 0.01}
+    for wrapped in (True, False):
+        params = list(manifold_points().values())
+        opt = rsam.RSAM(params, base, rho=RHO, direction="momentum", **options) if wrapped else base(params, **options)
+        seen = []
+        opt.step(closure_of(opt, lambda params=params, seen=seen: seen.append(_copies(params)) or robust(params)()))
+        assert len(seen) == 1
+        results.append(_copies(params))
+    for name, a, b in zip(manifold_points(), *results, strict=True):
+        # the way back from a displacement of zero may round
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-13, msg=name)
+
+
+def test_that_the_closure_runs_once_at_the_perturbed_weights_whose_loss_is_returned() -> None:
+    model, loss = network()
+    opt = rsam.RSAM(model.parameters(), torch.optim.SGD, lr=0.1, momentum=0.9, rho=RHO, direction="momentum")
+    seen = []
+
+    def closure() -> torch.Tensor:
+        seen.append(parameters_to_vector(model.parameters()).detach().clone())
+        return closure_of(opt, loss)()
+
+    opt.step(closure)
+    w, at_w = parameters_to_vector(model.parameters()).detach().clone(), loss().item()
+    m = parameters_to_vector([opt.state[p]["momentum_buffer"] for p in model.parameters()])
+    returned = opt.step(closure)
+    assert len(seen) == 2
+    torch.testing.assert_close(seen[1], w + RHO * m / m.norm())
+    after = _copies(model.parameters())
+    vector_to_parameters(seen[1], model.parameters())
+    assert returned.item() == pytest.approx(loss().item(), rel=1e-14)
+    assert returned.item() != pytest.approx(at_w, rel=1e-3)
+    assert opt.sharpness is None
+    assert opt.grad_norm is None  # no gradient was taken at the weights
+    assert not _equal(after, model.parameters())
+
+
+@pytest.mark.parametrize("base", [rsam.optim.RiemannianSGD, rsam.optim.RiemannianAdam])
+def test_that_halves_along_the_momentum_need_no_gradient_at_the_weights(base) -> None:
+    results = []
+    options = {"lr": 0.01, "momentum": 0.9} if base is rsam.optim.RiemannianSGD else {"lr": 0.01}
+    for halves in (False, True):
+        params = list(manifold_points().values())
+        opt, loss = rsam.RSAM(params, base, direction="momentum", **options), robust(params)
+        for _ in range(4):
+            if halves:
+                assert all(p.grad is None for p in params)
+                opt.first_step()
+                loss().backward()
+                opt.second_step(zero_grad=True)
+            else:
+                opt.step(closure_of(opt, loss))
+        results.append(_copies(params))
+    assert _equal(*results)
+    assert not _equal(results[0], manifold_points().values())
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_that_an_exception_in_the_only_pass_leaves_the_weights_bitwise(error) -> None:
+    params = list(manifold_points().values())
+    opt, loss = rsam.RSAM(params, lr=0.01, momentum=0.9, direction="momentum"), robust(params)
+    opt.step(closure_of(opt, loss))
+    before, perturbed = _copies(params), []
+
+    def closure() -> None:
+        perturbed.append(not _equal(params, before))
+        raise error("stop")
+
+    with pytest.raises(error, match="stop"):
+        opt.step(closure)
+    assert perturbed == [True]
+    assert _equal(params, before)
+
+
+@pytest.mark.parametrize(
+    ("base", "options"),
+    [
+        (torch.optim.SGD, {"lr": 0.1}),
+        (rsam.optim.RiemannianSGD, {"lr": 0.1}),
+        (torch.optim.RMSprop, {"momentum": 0.9}),  # whose momentum is of rescaled gradients
+        (torch.optim.Adagrad, {}),
+    ],
+)
+def test_that_a_base_without_momentum_is_refused_by_name(base, options) -> None:
+    params = [torch.nn.Parameter(torch.ones(2))]
+    with pytest.raises(ValueError, match=rf'direction="momentum".*{base.__name__}.*parameter group 0'):
+        rsam.RSAM(params, base, direction="momentum", **options)
+    with pytest.raises(ValueError, match=base.__name__):
+        rsam.RSAM.from_optimizer(base(params, **options), direction="momentum")
+
+
+def test_that_a_group_without_momentum_is_refused_whenever_it_comes() -> None:
+    a, b = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+    options = {"lr": 0.1, "momentum": 0.9, "direction": "momentum"}
+    with pytest.raises(ValueError, match="SGD does not keep in parameter group 1"):
+        rsam.RSAM([{"params": [a]}, {"params": [b], "momentum": 0.0}], torch.optim.SGD, **options)
+    opt = rsam.RSAM([a], torch.optim.SGD, **options)
+    with pytest.raises(ValueError, match="parameter group 1"):
+        opt.add_param_group({"params": [b], "momentum": 0.0})
+    assert len(opt.param_groups) == len(opt.base_optimizer.param_groups) == 1
+    opt.add_param_group({"params": [b]})
+    opt.param_groups[1]["momentum"] = 0.0
+    with pytest.raises(ValueError, match="parameter group 1"):
+        opt.step(closure_of(opt, lambda: (a * b).sum()))
+    assert _equal([a, b], [torch.ones(2)] * 2)
+
+
+def test_that_a_loaded_momentum_off_the_tangent_space_is_projected_before_the_ascent() -> None:
+    """Momentum of torch's SGD knows of no manifold."""
+    w = torch.tensor([0.6, 0.8, 0.0], dtype=torch.float64)
+    plain = torch.nn.Parameter(w.clone())
+    sgd = torch.optim.SGD([plain], lr=0.1, momentum=0.9)
+    plain.grad = torch.tensor([3.0, 4.0, 1.0], dtype=torch.float64)
+    sgd.step()
+    x = geoopt.ManifoldParameter(w.clone(), manifold=geoopt.Sphere())
+    opt = rsam.RSAM([x], lr=0.1, momentum=0.9, rho=RHO, direction="momentum", ascent="exponential")
+    opt.load_state_dict(sgd.state_dict())
+    opt.first_step()
+    # the tangent part of the momentum is (0, 0, 1)
+    torch.testing.assert_close(x.detach(), np.cos(RHO) * w + np.sin(RHO) * torch.tensor([0.0, 0.0, 1.0]).double())
+
+
+# -- along what a function says --------------------------------------------------------------------------------------
+
+
+def friendly(weights: rsam.optim.Weights) -> list[torch.Tensor]:
+    """Friendly SAM (Li et al. 2024): the gradient without its part along the running mean."""
+    r, m = weights.raise_index(weights.gradients), weights.momentum()
+    share = weights.inner(r, m) / weights.inner(m, m).clamp_min(1e-30)
+    return [a - share * b for a, b in zip(r, m, strict=True)]
+
+
+def test_that_friendly_sam_takes_ten_lines() -> None:
+    model, loss = network()
+    opt = rsam.RSAM(model.parameters(), torch.optim.SGD, lr=0.1, momentum=0.9, rho=RHO, direction=friendly)
+    params = list(model.parameters())
+    w, m = parameters_to_vector(params).detach().clone(), 0.0
+    for t in range(20):
+        opt.step(closure_of(opt, loss))
+        ours = parameters_to_vector(params).detach().clone()
+        vector_to_parameters(w, params)
+        g = parameters_to_vector(torch.autograd.grad(loss(), params))
+        d = g if t == 0 else g - (g @ m) / (m @ m) * m
+        vector_to_parameters(w + RHO * d / d.norm(), params)
+        m = 0.9 * m + parameters_to_vector(torch.autograd.grad(loss(), params))
+        w = w - 0.1 * m
+        torch.testing.assert_close(ours, w, rtol=1e-10, atol=1e-10)  # rounding, as above
+        vector_to_parameters(ours, params)
+
+
+def test_that_what_is_left_is_orthogonal_in_the_metric_of_manifolds() -> None:
+    """By geoopt's metrics, over all parameters together: two spheres, which are one block, and five other kinds."""
+    chosen = ("sphere", "stiefel", "ball", "lorentz", "spd", "plain")
+    params = [manifold_points()[name] for name in chosen]
+    params.append(geoopt.ManifoldParameter(params[0].detach().roll(1, 0), manifold=params[0].manifold))
+    told = []
+
+    def listening(weights: rsam.optim.Weights) -> list[torch.Tensor]:
+        tangents = friendly(weights)
+        told.clear()
+        for block, m, t in zip(weights.blocks, weights.momentum(), tangents, strict=True):
+            told.extend(zip(block.indices, block.scatter(m), block.scatter(t), strict=True))
+        return tangents
+
+    opt, loss = rsam.RSAM(params, lr=0.01, momentum=0.9, rho=RHO, direction=listening), robust(params)
+    for _ in range(3):
+        opt.step(closure_of(opt, loss))
+    closure_of(opt, loss)()
+    points = _copies(params)
+    opt.first_step()
+    assert sorted(i for i, *_ in told) == list(range(len(params)))
+
+    def inner(us: list[torch.Tensor], vs: list[torch.Tensor]) -> float:
+        terms = [
+            params[i].manifold.inner(points[i], u, v, keepdim=True) for (i, *_), u, v in zip(told, us, vs, strict=True)
+        ]
+        return sum(term.sum().item() for term in terms)
+
+    ms, ts = [m for _, m, _ in told], [t for *_, t in told]
+    lengths = (inner(ms, ms) * inner(ts, ts)) ** 0.5
+    assert lengths > 0
+    assert abs(inner(ms, ts)) <= 1e-12 * lengths  # rounding
+    # and no block by itself is: the product is one space
+    assert abs(params[0].manifold.inner(points[0], told[0][1], told[0][2]).sum().item()) > 1e-6 * lengths
+
+
+def test_that_a_function_which_needs_no_gradient_ascends_before_the_only_pass() -> None:
+    def outwards(weights: rsam.optim.Weights) -> list[torch.Tensor]:
+        assert weights.gradients == []
+        return [x.clone() for x in weights.points]
+
+    outwards.needs_gradient = False
+    w = torch.nn.Parameter(torch.tensor([3.0, 4.0], dtype=torch.float64))
+    opt = rsam.RSAM([w], torch.optim.SGD, lr=0.1, rho=1.0, direction=outwards)
+    calls = []
+    value = opt.step(closure_of(opt, lambda: calls.append(None) or (w**2).sum()))
+    assert len(calls) == 1
+    assert value.item() == pytest.approx(36.0)  # at 6/5 of the weights
+    torch.testing.assert_close(w.detach(), torch.tensor([3.0, 4.0]).double() * (1 - 0.1 * 2 * 1.2))
+    assert opt.sharpness is None
+
+
+@pytest.mark.parametrize("radius", ["product", "parameter", "point"])
+def test_that_a_function_may_change_the_list_that_it_got(radius) -> None:
+    """The length of what it returns counts, not that of what it was given."""
+
+    def louder(weights: rsam.optim.Weights) -> list[torch.Tensor]:
+        tangents = weights.raise_index(weights.gradients)
+        for i in range(len(tangents)):
+            tangents[i] = 3 * tangents[i]
+        return tangents
+
+    w = torch.tensor([0.6, 0.8, 0.0], dtype=torch.float64)
+    x = geoopt.ManifoldParameter(w.clone(), manifold=geoopt.Sphere())
+    opt = rsam.RSAM([x], lr=0.1, rho=RHO, ascent="exponential", direction=louder, radius=radius)
+    x[2].backward()
+    opt.first_step()
+    torch.testing.assert_close(x.detach(), np.cos(RHO) * w + np.sin(RHO) * torch.tensor([0.0, 0.0, 1.0]).double())
+
+
+def test_that_an_exception_in_the_direction_leaves_the_weights_bitwise() -> None:
+    def broken(weights: rsam.optim.Weights) -> list[torch.Tensor]:
+        raise ZeroDivisionError("no way up")
+
+    params = list(manifold_points().values())
+    opt, loss = rsam.RSAM(params, lr=0.01, direction=broken), robust(params)
+    before = _copies(params)
+    with pytest.raises(ZeroDivisionError, match="no way up"):
+        opt.step(closure_of(opt, loss))
+    assert _equal(params, before)
+    opt.direction = "gradient"
+    opt.step(closure_of(opt, loss))  # and the optimizer works on
+    assert not _equal(params, before)
+
+
+def test_that_a_misspelt_direction_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"direction must be one of .*'momentum'.*got 'friendly'"):
+        rsam.RSAM([torch.nn.Parameter(torch.ones(2))], torch.optim.SGD, lr=0.1, direction="friendly")
+
+
+def test_that_a_function_may_return_the_gradients_themselves_or_what_it_keeps() -> None:
+    """Neither is written to: a direction may be a running mean of its own."""
+    w = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+    opt = rsam.RSAM([w], torch.optim.SGD, lr=0.1, rho=0.5, direction=lambda weights: weights.gradients)
+    w.grad = torch.tensor([3.0, 4.0])
+    opt.first_step()
+    torch.testing.assert_close(w.detach(), torch.tensor([3.3, 4.4]))
+    assert torch.equal(w.grad, torch.tensor([3.0, 4.0]))
+
+    x = geoopt.ManifoldParameter(torch.tensor([0.6, 0.8, 0.0]), manifold=geoopt.Sphere())
+    kept = [torch.tensor([0.0, 0.0, 2.0])]
+    opt = rsam.RSAM([x], lr=0.1, rho=RHO, ascent="exponential", direction=lambda weights: kept)
+    x.grad = torch.ones(3)
+    for _ in range(2):
+        opt.first_step()
+        torch.testing.assert_close(
+            x.detach(), torch.tensor([0.6 * np.cos(RHO), 0.8 * np.cos(RHO), np.sin(RHO)], dtype=torch.float32)
+        )
+        opt.restore()
+    assert torch.equal(kept[0], torch.tensor([0.0, 0.0, 2.0]))
