@@ -16,7 +16,7 @@ from rsam.geometry.base import Geometry
 from rsam.geometry.forwarding import DelegatingGeometry
 from rsam.geometry.registry import geometry_of
 
-__all__ = ["HALF", "Block", "make_blocks"]
+__all__ = ["HALF", "Block", "StalePlan", "make_blocks"]
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -28,6 +28,10 @@ def _limits(device: torch.device) -> tuple[int, int]:
     million elements.
     """
     return (2**14, 2**17) if device.type == "cpu" else (2**20, 2**26)
+
+
+class StalePlan(RuntimeError):
+    """Points have another shape, dtype or device than those that a block was planned for."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class Block:
         Whether they are stacked in a first dimension; if not, there is one.
     dtype : torch.dtype
         Of the points; a block computes in float32 where that is half precision.
+    device : torch.device
+        Where they are.
     point, inner : torch.Size
         Shape of one point, and that in the layout of the computation.
     names : tuple of str
@@ -61,11 +67,17 @@ class Block:
     indices: tuple[int, ...]
     stacked: bool
     dtype: torch.dtype
+    device: torch.device
     point: torch.Size
     inner: torch.Size
     names: tuple[str, ...]
     plain: bool
     rows: tuple[int, ...] | None = None
+
+    def fits(self, points: Tensor) -> bool:
+        """Whether gathered points, not yet entered, are as they were planned."""
+        shape = points.shape[1:] if self.stacked else points.shape
+        return shape == self.point and points.dtype == self.dtype and points.device == self.device
 
     def part(self, rows: Sequence[int]) -> Block:
         """The block of some of these points."""
@@ -84,6 +96,22 @@ class Block:
     def gather_members(self, members: Sequence[Tensor]) -> Tensor:
         """The same of a list of the members alone."""
         return self.enter(torch.stack(tuple(members)) if self.stacked else members[0])
+
+    def gather_points(self, members: Sequence[Tensor]) -> Tensor:
+        """The same of the points themselves.
+
+        Raises
+        ------
+        StalePlan
+            If they are not as they were planned.
+        """
+        try:
+            points = torch.stack(tuple(members)) if self.stacked else members[0]
+        except RuntimeError as error:  # of unequal shapes, or on several devices
+            raise StalePlan(f"{self.names[0]} and its like differ by now") from error
+        if not self.fits(points):
+            raise StalePlan(f"{self.names[0]} is not as it was planned")
+        return self.enter(points)
 
     def enter(self, tensor: Tensor) -> Tensor:
         """Bring points or vectors, but not their coordinates, to the precision and layout of the computation."""
@@ -161,4 +189,5 @@ def _block(points: Sequence[Tensor], geometry: Geometry, members: list[int], des
     if layout is not None:
         geometry, inner = layout.base, layout.enter(torch.empty(x.shape, device="meta")).shape
     names = tuple(map(describe, members))
-    return Block(geometry, layout, tuple(members), len(members) > 1, x.dtype, x.shape, inner, names, plain)
+    stacked = len(members) > 1
+    return Block(geometry, layout, tuple(members), stacked, x.dtype, x.device, x.shape, inner, names, plain)

@@ -115,8 +115,16 @@ class Product:
         self.blocks = make_blocks(points, self.manifolds, self.labels, self.describe)
         self._signature = _signature(points)
 
-    def update(self, points: Tensors | None = None) -> bool:
+    def update(self, points: Tensors | None = None, stacks_are_checked: bool = False) -> bool:
         """Plan anew if the plan does not fit these points (the parameters by default), and return whether it had to.
+
+        Parameters
+        ----------
+        points : list of Tensor, optional
+            What the plan is for.
+        stacks_are_checked : bool
+            Leave shape, dtype and device of stacked points to who stacks them (:meth:`Block.fits`), and those of plain
+            points to who treats them: a fraction of the time where there are hundreds.
 
         Raises
         ------
@@ -129,7 +137,11 @@ class Product:
         own = [getattr(x, "manifold", None) for x in points]
         if own != self.manifolds:
             self._adopt_manifolds(points, own)
-        if _signature(points) != self._signature:
+        if self._signature is not None and stacks_are_checked:
+            fits = all(b.fits(points[b.indices[0]]) for b in self.blocks if not b.stacked and not b.plain)
+        else:
+            fits = _signature(points) == self._signature
+        if not fits:
             self._plan(points)
             return True
         return False

@@ -224,7 +224,10 @@ class Perturbation:
         if alone:
             torch._foreach_copy_(self._copies, alone)
         copies = iter(self._copies)
-        self.points = [b.gather(space.params) if b.stacked else b.enter(next(copies)) for b in space.blocks]
+        self.points = [
+            b.gather_points([space.params[i] for i in b.indices]) if b.stacked else b.enter(next(copies))
+            for b in space.blocks
+        ]
         self.space, self._moved, self._plain_is_back = space, [], False
 
     def put_back(self, plain: bool | None = None) -> None:

@@ -6,6 +6,7 @@ import operator
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -13,12 +14,13 @@ from geoopt.optim.mixin import OptimMixin
 from torch import Tensor
 
 from rsam import geometry
-from rsam.geometry.blocks import Block
+from rsam.geometry.blocks import Block, StalePlan
 
 __all__ = ["Groups", "RiemannianOptimizer", "parameter_names", "space_of"]
 
 Groups = list[dict[str, Any]]
 State = dict[str, Tensor]
+_SPARSE = "Riemannian optimizers do not support sparse gradients; use one of geoopt's that is called Sparse"
 Rows = tuple[int, ...] | None  # of a block; None for all of it
 
 
@@ -36,20 +38,16 @@ def space_of(groups: Groups, known: geometry.Product | None = None, live: bool =
 
     With ``live`` of those only that an optimizer may write to. Parameters of different groups are kept apart.
     """
-    params = [p for group in groups for p in group["params"] if not live or p.requires_grad or p.grad is not None]
-    labels = [
-        g
-        for g, group in enumerate(groups)
-        for p in group["params"]
-        if not live or p.requires_grad or p.grad is not None
-    ]
-    if known is not None and known.labels == labels and list(map(id, known.params)) == list(map(id, params)):
-        known.update()
+    params = [p for group in groups for p in group["params"]]
+    labels = [g for g, group in enumerate(groups) for _ in group["params"]]
+    if live and not all(p.requires_grad or p.grad is not None for p in params):
+        pairs = [(p, g) for p, g in zip(params, labels, strict=True) if p.requires_grad or p.grad is not None]
+        params, labels = [p for p, _ in pairs], [g for _, g in pairs]
+    if known is not None and known.labels == labels and all(map(operator.is_, known.params, params)):
+        known.update(stacks_are_checked=True)
         return known
-    names = parameter_names(groups)
-    every = [p for group in groups for p in group["params"]]
-    kept = [i for i, p in enumerate(every) if not live or p.requires_grad or p.grad is not None]
-    return geometry.Product(params, names=[names[i] for i in kept], apart=labels)
+    names = dict(zip((id(p) for group in groups for p in group["params"]), parameter_names(groups), strict=True))
+    return geometry.Product(params, names=[names[id(p)] for p in params], apart=labels)
 
 
 class StackedEntry:
@@ -136,6 +134,7 @@ class _Work:
         self.members = [params[i] for i in block.indices]
         self.entries: dict[str, StackedEntry] = {}
         self.incomplete: set[str] = set()  # entries that some parameters have not
+        self.states: list[dict[str, Any]] = []
 
 
 @dataclass
@@ -164,6 +163,7 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any], stabilize: int | None) -> None:
         self._plan: tuple[geometry.Product, list[Block], list[_Work], list[list[int]]] | None = None
         self._buffers: dict[Any, StackedEntry] = {}
+        self._states: list[dict[str, Any]] = []
         super().__init__(params, defaults, stabilize=stabilize)  # type: ignore[call-arg]  # geoopt's mix-in takes it
 
     # -- what a subclass says ------------------------------------------------------------------------------------
@@ -245,9 +245,14 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
         with torch._C.DisableTorchFunctionSubclass():
             space, works, plain = self._planned()
             gradients = [p.grad for p in space.params]
-            if [g for g in gradients if g is not None and g.is_sparse]:
-                raise RuntimeError(f"{type(self).__name__} does not support sparse gradients; use a geoopt Sparse one")
-            updates = [update for work in works for update in self._updates(work, gradients)]
+            try:
+                updates = [update for work in works for update in self._updates(work, gradients)]
+            except StalePlan:  # nothing is written yet
+                space.update()
+                space, works, plain = self._planned()
+                updates = [update for work in works for update in self._updates(work, gradients)]
+            if any(gradients[i] is not None and gradients[i].is_sparse for indices in plain for i in indices):
+                raise RuntimeError(_SPARSE)
             # nothing is written before all of it is computed; what is written is freed
             updates.reverse()
             while updates:
@@ -277,24 +282,37 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
                     works.append(_Work(block, label, space.params))
             self._plan = space, space.blocks, works, plain
             self._buffers = {}
+            self._states = []
+        # a dictionary that was replaced is told by its identity
+        states = self.state.values()
+        if len(states) != len(self._states) or not all(map(operator.is_, states, self._states)):
+            self._states = list(states)
+            for work in self._plan[2]:
+                work.states = []
         return space, self._plan[2], self._plan[3]
 
     def _updates(self, work: _Work, gradients: Sequence[Tensor | None]) -> list[_Update]:
         """Compute a block's step, in parts where not all of its parameters have a gradient and a state."""
         block = work.block
-        present = [r for r, i in enumerate(block.indices) if gradients[i] is not None]
-        if not present:
+        found = [gradients[i] for i in block.indices]
+        absent = {r for r, g in enumerate(found) if g is None} if any(map(operator.is_, found, repeat(None))) else ()
+        if len(absent) == len(found):
             return []
         group = self.param_groups[work.label]
         missing = self._adopt(work)
-        known = present if not missing else [r for r in present if r not in missing]
         updates = []
-        for rows, fresh in ((known, False), ([r for r in present if r in missing] if missing else [], True)):
-            if not rows:
-                continue
-            part = block if len(rows) == len(work.members) else block.part(rows)
-            x = part.gather_members([work.members[r] for r in rows])
-            g = part.gather(gradients)  # type: ignore[arg-type]  # these have one
+        for fresh in (False, True):
+            if not absent and len(missing) == (len(found) if fresh else 0):
+                part = block
+            else:
+                rows = [r for r in range(len(found)) if r not in absent and (r in missing) is fresh]
+                if not rows:
+                    continue
+                part = block.part(rows) if len(rows) < len(found) else block
+            x = part.gather_points(work.members if part is block else [work.members[r] for r in part.rows or ()])
+            g = part.gather_members(found) if part is block else part.gather(gradients)  # type: ignore[arg-type]
+            if g.is_sparse:
+                raise RuntimeError(_SPARSE)
             g = -g if group["maximize"] else g
             if group["weight_decay"]:
                 g = torch.add(g, x, alpha=group["weight_decay"])
@@ -320,6 +338,11 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
         for name, value in update.entries.items():
             entry = work.entries[name]
             value = part.leave(value)
+            if not work.block.stacked and value.dtype == entry.tensor.dtype:
+                # large, and of one parameter: taken as it is, without a copy
+                entry.tensor, entry.rows = value.unsqueeze(0), (value,)
+                self.state[work.members[0]][name] = value
+                continue
             entry.write(value if part.stacked else value.unsqueeze(0), part.rows)
             if name in work.incomplete:
                 for r in range(len(work.members)) if part.rows is None else part.rows:
@@ -330,8 +353,9 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
 
         Tangents that are none, as torch's momentum, are projected.
         """
-        get = self.state.get
-        states = [get(p) or {} for p in work.members]
+        states = work.states
+        if not states:
+            states = work.states = [self.state.get(p) or {} for p in work.members]
         if not work.entries:
             for name in self._entries:
                 if any(state.get(name) is not None for state in states):
@@ -412,7 +436,7 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._plan, self._buffers = None, {}
+        self._plan, self._buffers, self._states = None, {}, []
         for group in self.param_groups:
             for name, value in {**self.defaults, "stabilize": self._stabilize, "step": 0}.items():
                 group.setdefault(name, value)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from rsam.errors import NotFinite
 from rsam.geometry import Product, all_finite
+from rsam.geometry.blocks import StalePlan
 from rsam.optim.ascent import DIRECTIONS, Direction, Perturbation, Radius, Transport
 from rsam.optim.checks import (
     check_base,
@@ -316,7 +317,11 @@ class RSAM(WrappingOptimizer):
         # subclasses of tensors, such as geoopt's, would ask Python for every attribute
         with torch._C.DisableTorchFunctionSubclass():
             self._space = space_of(groups, self._space, live=True)
-            self._perturbation.save(self._space)
+            try:
+                self._perturbation.save(self._space)
+            except StalePlan:
+                self._space.update()
+                self._perturbation.save(self._space)
 
     def _ascend(self) -> None:
         groups = self.base_optimizer.param_groups
