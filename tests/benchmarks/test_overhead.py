@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks.runs.parallel import Workers
 from benchmarks.runs.training import train_model
-from benchmarks.studies.overhead import OverheadStudy, curvature, steps, timing
+from benchmarks.studies.overhead import OverheadStudy, curvature, memory, optimizers, savings, steps, timing
+
+ROOT = Path(__file__).parents[2]
+MEASURED = ROOT / "benchmarks" / "results" / "overhead" / "README.md"
 
 
 def test_that_a_step_is_compared_with_its_parts() -> None:
@@ -27,6 +33,10 @@ def test_that_parts_are_timed_in_turn_after_the_warm_up() -> None:
 
 def test_that_every_contender_is_reported_with_its_limit(tmp_path, monkeypatch) -> None:
     # what is measured, in little
+    cases = {case.label: case for case in optimizers.CASES}
+    small = [cases["50 SPD 8×8"], cases["200 plain of 256"]]
+    monkeypatch.setattr(optimizers, "CASES", small)
+    monkeypatch.setattr(memory, "_COUNT", 2)
     monkeypatch.setattr(curvature, "_BATCH", 8)
     monkeypatch.setattr(curvature, "_PROBES", 2)
     monkeypatch.setattr(curvature, "_SPREAD_PROBES", 6)
@@ -45,6 +55,51 @@ def test_that_every_contender_is_reported_with_its_limit(tmp_path, monkeypatch) 
         "Fisher trace, exact",
     ):
         assert f"| {name}" in text, name
-    for limit in ("at most 1.15.", "at most 2.3 gradient evaluations.", "at least 2.5 times", "at most half."):
+    for case in small:
+        assert f"| {case.label} " in text
+    for batch in savings.LIMITS:
+        assert f"| {batch} " in text
+    for limit in (
+        "at most 1.05.",
+        "at most 1.03.",
+        "hort of ",  # no case is, or those that are
+        "at most 2.3 gradient evaluations.",
+        "at least 2.5 times",
+        "at most half.",
+    ):
         assert limit in text, limit
     assert text.count("plain ones.") == 2
+
+
+def test_that_operations_are_counted_once_each_and_the_profilers_not() -> None:
+    x = torch.ones(3)
+
+    def step() -> None:
+        with torch.autograd.profiler.record_function("a mark"):
+            (x + x).mul_(2)
+
+    assert optimizers.operations(step) == 2
+
+
+def test_that_the_peak_is_what_is_held_at_once() -> None:
+    def run() -> None:
+        torch.empty(1000)  # freed at once
+        first = torch.empty(2000)
+        second = torch.empty(3000)
+        del first, second
+
+    assert memory.peak(run) == 4 * 5000
+
+
+def test_that_the_readme_shows_the_measured_cost_of_a_step() -> None:
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in MEASURED.read_text().splitlines()]
+    ratios = {row[0]: float(row[-1]) for row in rows if row[0] in ("RSAM, spheres", "RSAM, plain weights", PEER)}
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    shown = re.search(
+        r"A step costs ([\d.]+) times .* spheres, ([\d.]+) times on plain weights, and ([\d.]+) times", readme
+    )
+    assert shown is not None
+    assert [f"{ratios[name]:.2f}" for name in ("RSAM, spheres", "RSAM, plain weights", PEER)] == list(shown.groups())
+
+
+PEER = "pytorch_optimizer.SAM, plain weights"
