@@ -320,9 +320,12 @@ def all_finite(tensors: Tensors) -> bool:
     tensors = [t for t in tensors if t.numel()]
     if not tensors:
         return True
-    largest = torch._foreach_norm(tensors, math.inf)
-    # their sum may overflow where each number is finite
-    return math.isfinite(scalar_sum(largest)) or all(bool(torch.isfinite(t).all()) for t in tensors)
+    # cheapest to look at; they may overflow where each number is finite
+    return math.isfinite(scalar_sum(torch._foreach_norm(tensors))) or all(map(_is_finite, tensors))
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return bool(torch.isfinite(tensor).all())
 
 
 def _on_lists(operation: str) -> Any:

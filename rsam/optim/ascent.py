@@ -48,6 +48,22 @@ class Weights:
         Euclidean gradients of the loss at the weights; empty for a direction that needs none.
     states : list of list of dict
         The base optimizer's state of each parameter, block by block.
+
+    Examples
+    --------
+    A direction that ascends along the gradient of the first parameter only:
+
+    >>> import torch, rsam
+    >>> def first(weights):
+    ...     up = weights.raise_index(weights.gradients)
+    ...     return [up[0], *(0 * u for u in up[1:])]
+    >>> w, b = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+    >>> opt = rsam.RSAM([w, b], torch.optim.SGD, lr=0.1, rho=1.0, direction=first)
+    >>> (3 * w[0] + b.sum()).backward()
+    >>> opt.first_step()
+    >>> w.tolist(), b.tolist()
+    ([2.0, 1.0], [1.0, 1.0])
+    >>> opt.restore()
     """
 
     blocks: list[Block]
@@ -321,8 +337,9 @@ class Perturbation:
             gradients = [params[i].grad for i in block.indices]
             g = block.gather_members(gradients)
             c = _brought_back(block, x, e, block.gather(params), g, transport, exact)
-            found.append(torch.linalg.vector_norm(c, math.inf))
-            brought.update(block.indices)
+            if block.stacked:  # one look for all of them
+                found.append(torch.linalg.vector_norm(c, math.inf))
+                brought.update(block.indices)
             if c is not g:
                 torch._foreach_copy_(gradients, list(block.scatter(c)))
         return found + [p.grad for i, p in enumerate(params) if i not in brought and p.grad is not None]

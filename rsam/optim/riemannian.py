@@ -15,13 +15,13 @@ from torch import Tensor
 
 from rsam import geometry
 from rsam.geometry.blocks import Block, StalePlan
+from rsam.optim.stacks import StackedEntry
 
 __all__ = ["Groups", "RiemannianOptimizer", "parameter_names", "space_of"]
 
 Groups = list[dict[str, Any]]
 State = dict[str, Tensor]
 _SPARSE = "Riemannian optimizers do not support sparse gradients; use one of geoopt's that is called Sparse"
-Rows = tuple[int, ...] | None  # of a block; None for all of it
 
 
 def parameter_names(groups: Groups) -> list[str]:
@@ -48,82 +48,6 @@ def space_of(groups: Groups, known: geometry.Product | None = None, live: bool =
         return known
     names = dict(zip((id(p) for group in groups for p in group["params"]), parameter_names(groups), strict=True))
     return geometry.Product(params, names=[names[id(p)] for p in params], apart=labels)
-
-
-class StackedEntry:
-    """One entry of the state of a block's parameters, a momentum say, stacked in the order of the block.
-
-    ``state[p][name]`` are views of the stack. An entry that was loaded or replaced is recognised by its identity, and
-    copied into the stack.
-
-    Parameters
-    ----------
-    name : str
-        Key of the entry.
-    template : Tensor
-        Has the shape of the entry of one parameter, dtype and device.
-    count : int
-        Number of parameters.
-    """
-
-    def __init__(self, name: str, template: Tensor, count: int) -> None:
-        self.name = name
-        self.tensor = template.new_zeros((count, *template.shape))
-        self.rows = self.tensor.unbind()
-
-    def adopt(self, states: Sequence[dict[str, Any]], block: Block) -> tuple[list[int], list[int]]:
-        """Copy entries that are not the stack's own into it; return which ones, and which parameters have none.
-
-        Raises
-        ------
-        ValueError
-            For an entry of another shape; names the parameter.
-        """
-        name = self.name
-        adopted: list[int] = []
-        missing: list[int] = []
-        entries = [state.get(name) for state in states]
-        if all(map(operator.is_, entries, self.rows)):
-            return adopted, missing
-        for r, (row, state, entry) in enumerate(zip(self.rows, states, entries, strict=True)):
-            if entry is row:
-                continue
-            if entry is None:
-                missing.append(r)
-                continue
-            entry = torch.as_tensor(entry)
-            if entry.shape != row.shape and entry.shape == block.point:
-                entry = _of_components(block.enter(entry), row.shape)
-            if entry.shape != row.shape:
-                raise ValueError(
-                    f"{name} in the state of {block.names[r]} has shape {tuple(entry.shape)} instead of "
-                    f"{tuple(row.shape)}; remove it from the optimizer's state to start anew"
-                )
-            row.copy_(entry)
-            state[name] = row
-            adopted.append(r)
-        return adopted, missing
-
-    def read(self, rows: Rows) -> Tensor:
-        """Return the stack, or some of its rows as one."""
-        return self.tensor if rows is None else torch.stack([self.rows[r] for r in rows])
-
-    def write(self, value: Tensor, rows: Rows) -> None:
-        """Replace the stack, or some of its rows, in place."""
-        if rows is None:
-            self.tensor.copy_(value)
-        else:
-            torch._foreach_copy_([self.rows[r] for r in rows], value.unbind())
-
-
-def _of_components(square: Tensor, shape: torch.Size) -> Tensor:
-    """One second moment per component, of which others keep a copy in each place, or one of each number of its own."""
-    square = square.real + square.imag if square.is_complex() else square
-    dims = [d for d, n in enumerate(shape) if n == 1 and square.dim() == len(shape)]
-    if not dims:
-        return square
-    least, most = square.amin(dims, keepdim=True), square.amax(dims, keepdim=True)
-    return torch.where(least == most, most, square.sum(dims, keepdim=True))
 
 
 class _Work:
