@@ -22,10 +22,10 @@ HALF = (torch.bfloat16, torch.float16)
 
 
 def _limits(device: torch.device) -> tuple[int, int]:
-    """Elements of a parameter up to which stacking pays, and of a stack: it saves calls and costs two copies.
+    """Elements of a parameter up to which stacking pays, since it saves calls and costs two copies, and of a stack.
 
-    Measured on a CPU, where larger stacks leave the cache. Elsewhere a call costs about as much time as a copy of a
-    million elements.
+    Measured on a CPU, whose cache larger stacks do not fit. For other devices an estimate: a call takes about as long
+    as a copy of a million elements.
     """
     return (2**14, 2**17) if device.type == "cpu" else (2**20, 2**26)
 
@@ -94,11 +94,15 @@ class Block:
         return self.gather_members([tensors[i] for i in self.indices])
 
     def gather_members(self, members: Sequence[Tensor]) -> Tensor:
-        """The same of a list of the members alone."""
-        return self.enter(torch.stack(tuple(members)) if self.stacked else members[0])
+        """Stack a list that has one tensor per member."""
+        return self.enter(self.stack(members))
+
+    def stack(self, members: Sequence[Tensor]) -> Tensor:
+        """Stack a list that has one tensor per member, in the layout that they have."""
+        return torch.stack(tuple(members)) if self.stacked else members[0]
 
     def gather_points(self, members: Sequence[Tensor]) -> Tensor:
-        """The same of the points themselves.
+        """Stack the points themselves, one tensor per member.
 
         Raises
         ------
@@ -106,7 +110,7 @@ class Block:
             If they are not as they were planned.
         """
         try:
-            points = torch.stack(tuple(members)) if self.stacked else members[0]
+            points = self.stack(members)
         except RuntimeError as error:  # of unequal shapes, or on several devices
             raise StalePlan(f"{self.names[0]} and its like differ by now") from error
         if not self.fits(points):
@@ -114,23 +118,27 @@ class Block:
         return self.enter(points)
 
     def enter(self, tensor: Tensor) -> Tensor:
-        """Bring points or vectors, but not their coordinates, to the precision and layout of the computation."""
-        if tensor.dtype in HALF and not self.plain:
-            tensor = tensor.float()
-        if self.layout is not None and tensor.shape[-len(self.point) :] == self.point:
-            tensor = self.layout.enter(tensor)
-        return tensor
+        """Bring points or vectors to the precision and layout of the computation."""
+        tensor = self.widen(tensor)
+        return tensor if self.layout is None else self.layout.enter(tensor)
+
+    def widen(self, tensor: Tensor) -> Tensor:
+        """Bring numbers to the precision of the computation."""
+        return tensor.float() if tensor.dtype in HALF and not self.plain else tensor
 
     def leave(self, stack: Tensor) -> Tensor:
         """Undo the change of layout of :meth:`enter`."""
-        if self.layout is not None and stack.shape[-len(self.inner) :] == self.inner:
-            stack = self.layout.leave(stack, torch.Size((*stack.shape[: -len(self.inner)], *self.point)))
-        return stack
+        if self.layout is None:
+            return stack
+        return self.layout.leave(stack, torch.Size((*stack.shape[: -len(self.inner)], *self.point)))
 
     def scatter(self, stack: Tensor) -> Sequence[Tensor]:
         """Undo :meth:`gather`: one tensor per point, views of the stack."""
-        stack = self.leave(stack)
-        if self.dtype in HALF and stack.dtype not in HALF:
+        return self.unstack(self.leave(stack))
+
+    def unstack(self, stack: Tensor) -> Sequence[Tensor]:
+        """Undo :meth:`stack`, in the precision of the points: one tensor per point, views of the stack."""
+        if self.dtype in HALF and not self.plain:
             stack = stack.to(self.dtype)
         return stack.unbind() if self.stacked else (stack,)
 
@@ -174,7 +182,10 @@ def make_blocks(
         key: Hashable = i
         # plain points gain nothing: torch has functions for lists of them
         if 0 < x.numel() <= alone and not isinstance(manifold, geoopt.Euclidean):
-            kind = (label, geometries[id(manifold)].key(), x.shape, x.dtype, x.device)
+            # what a user's own class keeps is unknown: only the same object is the same manifold
+            own = not type(manifold).__module__.startswith(("geoopt.", "rsam."))
+            key = (geometries[id(manifold)].key(), id(manifold) if own else None)
+            kind = (label, key, x.shape, x.dtype, x.device)
             key = (kind, counts[kind] // max(1, together // x.numel()))
             counts[kind] += 1
         groups.setdefault(key, []).append(i)

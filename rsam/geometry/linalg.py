@@ -19,6 +19,7 @@ __all__ = [
     "powers",
     "skew_from_vector",
     "skew_to_vector",
+    "solve",
     "sym",
     "symmetric_from_vector",
     "symmetric_to_vector",
@@ -27,7 +28,12 @@ __all__ = [
 
 def sym(a: Tensor) -> Tensor:
     """Symmetric part of matrices ``(*batch, n, n)``, transposed without conjugation."""
-    return (a + a.mT) / 2
+    return (a + a.mT) * 0.5  # older torch rounds a complex64 that is divided by 2
+
+
+def solve(a: Tensor, b: Tensor) -> Tensor:
+    """Solve linear systems; on the CPU a singular one raises, elsewhere to look for one would wait for the device."""
+    return torch.linalg.solve(a, b) if a.device.type == "cpu" else torch.linalg.solve_ex(a, b)[0]
 
 
 def powers(h: Tensor, *exponents: float) -> list[Tensor]:

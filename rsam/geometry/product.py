@@ -26,8 +26,8 @@ class Product:
     Has every operation of :class:`Geometry`, in its order of arguments, on lists of tensors, one per parameter:
     ``space.retract(points, tangents)``, ``space.raise_index(points, covectors)`` and so on. Equal small points are
     stacked and computed at once; half-precision points are computed in float32, for which torch has the
-    factorisations; plain tensors need neither. Arguments are never written to; a result may be the argument itself
-    where nothing changes.
+    factorisations; plain tensors need neither, but for norms. Arguments are never written to; a result may be the
+    argument itself where nothing changes.
 
     What does not change from call to call is planned once. The plan is checked at each call: points of another shape,
     dtype or device, and a parameter that was put on another manifold, are planned anew; a parameter that lost its
@@ -160,7 +160,7 @@ class Product:
                 )
 
     def part(self, indices: Sequence[int]) -> Product:
-        """The product of some of the parameters only; the same one until this is planned anew."""
+        """Return the product of some of the parameters only; the same one until this is planned anew."""
         key = tuple(indices)
         if key in self._parts:
             return self._parts[key]
@@ -174,14 +174,14 @@ class Product:
         return part
 
     def gather(self, tensors: Tensors) -> list[Tensor]:
-        """One tensor per block out of one per point: stacks, or the tensors themselves."""
+        """Make one tensor per block out of one per point: stacks, or the tensors themselves."""
         return [block.gather(tensors) for block in self.blocks]
 
-    def scatter(self, stacks: Tensors) -> list[Tensor]:
-        """One tensor per point out of one per block; views of the stacks."""
+    def scatter(self, stacks: Tensors, scatter: Callable[[Block, Tensor], Tensors] = Block.scatter) -> list[Tensor]:
+        """Make one tensor per point out of one per block; views of the stacks."""
         results: list[Tensor] = [None] * len(self.params)  # type: ignore[list-item]
         for block, stack in zip(self.blocks, stacks, strict=True):
-            for i, value in zip(block.indices, block.scatter(stack), strict=True):
+            for i, value in zip(block.indices, scatter(block, stack), strict=True):
                 results[i] = value
         return results
 
@@ -189,40 +189,49 @@ class Product:
         """Results of an operation, one per block; what is no list goes to all of them."""
         self.update(points)
         columns = [self.gather(points)]
+        # coordinates have no layout
+        gather = Block.stack if operation == "from_coordinates" else Block.gather_members
         for argument in arguments:
             if not isinstance(argument, Sequence):
                 columns.append([argument] * len(self.blocks))
             elif len(argument) != len(points):
                 raise ValueError(f"{operation} got {len(points)} points but a list of {len(argument)} beside them")
             else:
-                columns.append(self.gather(argument))
+                columns.append([gather(b, [argument[i] for i in b.indices]) for b in self.blocks])
         return [block.apply(operation, *row, **options) for block, *row in zip(self.blocks, *columns, strict=True)]
 
     # -- what differs from a geometry's operation on one point ----------------------------------------------------
 
     def inner(self, points: Tensors, us: Tensors, vs: Tensors) -> Tensor:
-        """Inner product of two tangents of the product manifold, a scalar."""
-        return scalar_sum([term.sum() for term in self._apply("inner", points, us, vs)])
+        """Return the inner product of two tangents of the product manifold, a scalar."""
+        return scalar_sum([term.sum() for term in self._apply("inner", points, _wide(us), _wide(vs))])
 
     def norm(self, points: Tensors, us: Tensors) -> Tensor:
-        """Norm of a tangent of the product manifold, a scalar."""
+        """Return the norm of a tangent of the product manifold, a scalar."""
         return self.squared_norm(points, us).clamp_min(0).sqrt()  # rounding may leave it negative
 
     def squared_norm(self, points: Tensors, us: Tensors) -> Tensor:
-        """Squared norm of a tangent of the product manifold, a scalar."""
-        return scalar_sum(self._apply("squared_norm", points, us))
+        """Return the squared norm of a tangent of the product manifold, a scalar."""
+        return scalar_sum(self._apply("squared_norm", points, _wide(us)))
 
     def component_inner(self, points: Tensors, us: Tensors) -> list[Tensor]:
-        """Squared norms of the smallest independent components, of the shapes of the points."""
-        terms = self._apply("component_inner", points, us)
+        """Return squared norms of the smallest independent components, of the shapes of the points."""
+        return self._expanded("component_inner", points, us)
+
+    def point_inner(self, points: Tensors, us: Tensors) -> list[Tensor]:
+        """Return squared norms at each point, of the shapes of the points."""
+        return self._expanded("point_inner", points, us)
+
+    def _expanded(self, operation: str, points: Tensors, us: Tensors) -> list[Tensor]:
+        terms = self._apply(operation, points, us)
         return self.scatter([term.expand(x.shape) for x, term in zip(self.gather(points), terms, strict=True)])
 
     def dimension(self, points: Tensors) -> int:
-        """Dimension of the product manifold."""
+        """Return the dimension of the product manifold."""
         return sum(self._apply("dimension", points))
 
     def coordinates_shape(self, points: Tensors) -> list[torch.Size]:
-        """Shapes of the coordinates of tangents: ``(*batch, dimension)``, and for a plain point its own.
+        """Return the shapes of the coordinates of tangents: ``(*batch, dimension)``, and for a plain point its own.
 
         A complex plain point has two coordinates per number, in a last dimension.
         """
@@ -321,7 +330,12 @@ def all_finite(tensors: Tensors) -> bool:
     if not tensors:
         return True
     # cheapest to look at; they may overflow where each number is finite
-    return math.isfinite(scalar_sum(torch._foreach_norm(tensors))) or all(map(_is_finite, tensors))
+    return math.isfinite(scalar_sum(torch._foreach_norm(_wide(tensors)))) or all(map(_is_finite, tensors))
+
+
+def _wide(tensors: Tensors) -> list[Tensor]:
+    """Tensors in which squares of half-precision numbers neither overflow nor vanish."""
+    return [t.float() if t.dtype in HALF else t for t in tensors]
 
 
 def _is_finite(tensor: Tensor) -> bool:
@@ -334,7 +348,7 @@ def _on_lists(operation: str) -> Any:
         if operation == "retract_transport":  # the one that gives two tensors
             ends, carried = zip(*results, strict=True) if results else ((), ())
             return self.scatter(ends), self.scatter(carried)
-        return self.scatter(results)
+        return self.scatter(results, Block.unstack if operation == "to_coordinates" else Block.scatter)
 
     on_lists.__name__ = operation
     on_lists.__doc__ = f"Apply :meth:`Geometry.{operation}` to lists of points and vectors, one of each per parameter."

@@ -122,9 +122,10 @@ class RiemannianAdam(RiemannianOptimizer):
     def _template(self, name: str, block: Block, x: Tensor) -> Tensor:
         if name == "step":
             return torch.zeros(())  # a float32 on the CPU, as torch counts
-        tangent = name == "exp_avg"
-        x = block.leave(x if tangent else block.apply("component_inner", x, torch.zeros_like(x)))
-        x = x.to(block.dtype if tangent else block.dtype.to_real())
+        if name == "exp_avg":
+            x = block.leave(x).to(block.dtype)
+        else:
+            x = block.apply("component_inner", x, torch.zeros_like(x)).to(block.dtype.to_real())
         return x[0] if block.stacked else x
 
     def _advance(

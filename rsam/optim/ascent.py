@@ -7,7 +7,6 @@ fills; :class:`Perturbation` puts the two together with a curve, and brings grad
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -48,6 +47,8 @@ class Weights:
         Euclidean gradients of the loss at the weights; empty for a direction that needs none.
     states : list of list of dict
         The base optimizer's state of each parameter, block by block.
+    radius : {"product", "parameter", "point"}
+        Which ball the ascent fills.
 
     Examples
     --------
@@ -71,25 +72,31 @@ class Weights:
     points: list[Tensor]
     gradients: list[Tensor]
     states: list[list[dict[str, Any]]]
-    _raised: tuple[Sequence[Tensor], list[Tensor]] | None = None
+    radius: Radius = "product"
 
     def raise_index(self, covectors: Sequence[Tensor]) -> list[Tensor]:
-        """Tangents that represent covectors: Riemannian gradients of Euclidean ones.
+        """Raise covectors to the tangents that represent them: Euclidean gradients to Riemannian ones.
 
-        The metric of plain parameters in a group with ``adaptive=True`` is that of ASAM, :math:`1/|p|^2`.
+        The metric of plain parameters in a group with ``adaptive=True`` is that of ASAM, :math:`1/|p|^2`. Where each
+        point has a radius of its own, what a projection left of a normal covector, to rounding, is zero.
         """
         tangents = []
         for block, group, x, c in zip(self.blocks, self.groups, self.points, covectors, strict=True):
-            if not block.plain:
-                c = block.apply("raise_index", x, c)
-            elif group["adaptive"]:
-                c = x.abs() ** 2 * c
-            tangents.append(c)
-        self._raised = list(covectors), list(tangents)  # the caller may change the list that it gets
+            if block.plain:
+                tangents.append((_wide(x).abs() ** 2 * _wide(c)).to(c.dtype) if group["adaptive"] else c)
+                continue
+            u = block.apply("raise_index", x, c)
+            if self.radius != "product":
+                squares = block.apply("point_inner", x, u)
+                dims = [d for d, n in enumerate(squares.shape) if n == 1]
+                c2, u2 = (t.abs().square().sum(dims, keepdim=True) if dims else t.abs().square() for t in (c, u))
+                # of a tangent, and to rounding of no other vector, <u, u> is the product of sizes times a cosine
+                u = torch.where(squares > _noise(block.dtype, 2.0**-4) * (c2 * u2).sqrt(), u, torch.zeros_like(u))
+            tangents.append(u)
         return tangents
 
     def momentum(self) -> list[Tensor]:
-        """The base optimizer's momentum as its last step left it here, as tangents uphill; zero where there is none."""
+        """Return the base optimizer's momentum as its last step left it, uphill; zero where there is none."""
         momenta = []
         for block, group, states, x in zip(self.blocks, self.groups, self.states, self.points, strict=True):
             held = [next((s[name] for name in MOMENTA if s.get(name) is not None), None) for s in states]
@@ -101,17 +108,18 @@ class Weights:
             m = block.gather_members(rows)
             if not block.plain:  # geoopt's and torch's are no tangents at first
                 m = block.apply("restore_tangent", x, m)
-            m = x.abs() ** 2 * m if block.plain and group["adaptive"] else m
+            if block.plain and group["adaptive"]:
+                m = (_wide(x).abs() ** 2 * _wide(m)).to(m.dtype)
             momenta.append(-m if group.get("maximize") else m)
         return momenta
 
     def inner(self, us: Sequence[Tensor], vs: Sequence[Tensor]) -> Tensor:
-        """Inner product of tangents in the product metric, a scalar."""
+        """Return the inner product of tangents in the product metric, a scalar."""
         rows = zip(self.blocks, self.groups, self.points, us, vs, strict=True)
         return scalar_sum([_inner(*row).sum() for row in rows])
 
     def norm(self, us: list[Tensor]) -> Tensor:
-        """Norm of a tangent in the product metric, a scalar."""
+        """Return the norm of a tangent in the product metric, a scalar."""
         plain = self._plain()
         squares = []
         for block, group, x, u in zip(self.blocks, self.groups, self.points, us, strict=True):
@@ -125,34 +133,21 @@ class Weights:
         parts = [torch.linalg.vector_norm(n) for n in norms]
         return parts[0] if len(parts) == 1 else torch.linalg.vector_norm(stack_scalars(parts))
 
-    def norms(self, us: list[Tensor], radius: Radius) -> list[Tensor]:
-        """Norms of tangents, block by block, of each parameter or of each point; broadcastable to the points.
-
-        Zero for what a projection left of a gradient that is normal to the manifold, to rounding.
-        """
+    def norms(self, us: list[Tensor]) -> list[Tensor]:
+        """Return norms of tangents, block by block, of each parameter or point as the radius has it, broadcastable."""
         plain = self._plain()
         norms = dict(zip(plain, _norms([us[i] for i in plain]), strict=True))
-        covectors = self._covectors(us)
         for i, (block, group, x, u) in enumerate(zip(self.blocks, self.groups, self.points, us, strict=True)):
             if i in norms:
                 continue
             if block.plain:
-                norms[i] = _inner(block, group, x, u, u).sum().clamp_min(0).sqrt()
-                continue
-            if radius == "point":
+                squares = _inner(block, group, x, u, u).sum()
+            elif self.radius == "point":
                 squares = block.apply("point_inner", x, u)
             else:
-                squares = _per_parameter(block, block.apply("inner", x, u, u))
-            if covectors is not None:
-                sizes = [t.abs().square() for t in (covectors[i], u)]
-                if radius == "parameter":
-                    c2, u2 = (_per_parameter(block, size) for size in sizes)
-                else:
-                    dims = [d for d, n in enumerate(squares.shape) if n == 1]
-                    c2, u2 = (size.sum(dims, keepdim=True) if dims else size for size in sizes)
-                # of a tangent, and to rounding of no other vector, <u, u> is the product of sizes times a cosine
-                noise = _noise(block.dtype, 2.0**-4) * (c2 * u2).sqrt()
-                squares = torch.where(squares > noise, squares, torch.zeros_like(squares))
+                squares = block.apply("inner", x, u, u)
+                squares = squares.flatten(1).sum(1) if block.stacked else squares.sum()
+                squares = squares.reshape(-1, *[1] * len(block.inner)) if block.stacked else squares
             norms[i] = squares.clamp_min(0).sqrt()
         return [norms[i] for i in range(len(us))]
 
@@ -161,34 +156,28 @@ class Weights:
         kinds = enumerate(zip(self.blocks, self.groups, strict=True))
         return [i for i, (block, group) in kinds if block.plain and not group["adaptive"]]
 
-    def _covectors(self, us: list[Tensor]) -> Sequence[Tensor] | None:
-        """What tangents were raised from, if that is known."""
-        if self._raised is None or len(us) != len(self._raised[1]) or not all(map(operator.is_, us, self._raised[1])):
-            return None
-        return self._raised[0]
-
-
-def _per_parameter(block: Block, squares: Tensor) -> Tensor:
-    """Sum numbers of points over each parameter of a block, broadcastable to it."""
-    return squares.flatten(1).sum(1).reshape(-1, *[1] * len(block.inner)) if block.stacked else squares.sum()
-
 
 def _noise(dtype: torch.dtype, most: float) -> float:
     """Relative size below which a number is taken for rounding; 64 roundings, in half precision fewer."""
     return min(64 * float(torch.finfo(dtype).eps), most)
 
 
+def _wide(t: Tensor) -> Tensor:
+    """A tensor in which squares of half-precision numbers neither overflow nor vanish."""
+    return t.float() if t.dtype in HALF else t
+
+
 def _norms(tensors: list[Tensor]) -> Sequence[Tensor]:
-    wide = [t.float() if t.dtype in HALF else t for t in tensors]
-    return torch._foreach_norm(wide) if wide else ()
+    return torch._foreach_norm([_wide(t) for t in tensors]) if tensors else ()
 
 
 def _inner(block: Block, group: dict[str, Any], x: Tensor, u: Tensor, v: Tensor) -> Tensor:
     if not block.plain:
         return block.apply("inner", x, u, v)
+    u, v = _wide(u), _wide(v)
     product = (u.conj() * v).real if u.is_complex() else u * v
     if group["adaptive"]:
-        square = x.abs() ** 2
+        square = _wide(x).abs() ** 2
         product = torch.where(square > 0, product / square, torch.zeros_like(product))
     return product
 
@@ -221,12 +210,15 @@ class Perturbation:
     ----------
     space : Product or None
         The parameters that may be moved or stepped; None between steps.
+    pending : bool
+        Whether the parameters may be elsewhere.
     points : list of Tensor
         Where they were, one tensor per block.
     """
 
     def __init__(self) -> None:
         self.space: Product | None = None
+        self.pending = False
         self.points: list[Tensor] = []
         self._copies: list[Tensor] = []
         self._moved: list[tuple[Block, Tensor, Tensor]] = []  # blocks on manifolds, their points and tangents
@@ -244,7 +236,7 @@ class Perturbation:
             b.gather_points([space.params[i] for i in b.indices]) if b.stacked else b.enter(next(copies))
             for b in space.blocks
         ]
-        self.space, self._moved, self._plain_is_back = space, [], False
+        self.space, self._moved, self._plain_is_back, self.pending = space, [], False, True
 
     def put_back(self, plain: bool | None = None) -> None:
         """Copy the values back: all, or those of plain parameters, or of the others."""
@@ -255,17 +247,21 @@ class Perturbation:
             torch._foreach_copy_(params, [row for b, x in chosen for row in b.scatter(x)])
 
     def restore(self) -> None:
-        """Put everything back, and end."""
+        """Put everything back; the copies stay until :meth:`forget`."""
         self.put_back(plain=False if self._plain_is_back else None)
-        self.space, self._moved = None, []
+        self._moved, self.pending = [], False
 
-    def weights(self, groups: Sequence[dict[str, Any]], state: Any, needs_gradient: bool) -> Weights:
+    def forget(self) -> None:
+        """Let go of the copies."""
+        self.space, self.points = None, []
+
+    def weights(self, groups: Sequence[dict[str, Any]], state: Any, needs_gradient: bool, radius: Radius) -> Weights:
         """What is perturbed: parameters in groups with a radius, and with a gradient if it takes one.
 
         ``groups`` has one group per parameter.
         """
         assert self.space is not None
-        weights = Weights([], [], [], [], [])
+        weights = Weights([], [], [], [], [], radius)
         for block, x in zip(self.space.blocks, self.points, strict=True):
             group = groups[block.indices[0]]
             if not group["rho"] > 0:
@@ -285,7 +281,7 @@ class Perturbation:
                 weights.gradients.append(block.gather_members([p.grad for p in members]))
         return weights
 
-    def ascend(self, weights: Weights, direction: Direction, radius: Radius, exact: bool) -> float:
+    def ascend(self, weights: Weights, direction: Direction, exact: bool) -> float:
         """Move the weights, and return the norm of the direction; nothing moves if it is not finite."""
         assert self.space is not None
         tangents = direction(weights)
@@ -295,11 +291,10 @@ class Perturbation:
                 f"{getattr(direction, '__name__', direction)} does not"
             )
         tangents = list(tangents)
-        factors, length = _fill_ball(weights, tangents, radius)
+        factors, length = _fill_ball(weights, tangents)
         if not math.isfinite(length):
             return length
         weights.gradients.clear()  # no more needed, and as much as the weights
-        weights._raised = None
         plain: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}
         for i, (block, x, factor) in enumerate(zip(weights.blocks, weights.points, factors, strict=True)):
             members = [self.space.params[k] for k in block.indices]
@@ -345,7 +340,7 @@ class Perturbation:
         return found + [p.grad for i, p in enumerate(params) if i not in brought and p.grad is not None]
 
 
-def _fill_ball(weights: Weights, directions: list[Tensor], radius: Radius) -> tuple[list[float | Tensor], float]:
+def _fill_ball(weights: Weights, directions: list[Tensor]) -> tuple[list[float | Tensor], float]:
     """Return what to multiply tangents by, for the radius ``rho`` of each group, and the norm of them all.
 
     ``"product"`` is one ball over the product of all parameters; with ``"parameter"`` each parameter moves by ``rho``,
@@ -354,10 +349,11 @@ def _fill_ball(weights: Weights, directions: list[Tensor], radius: Radius) -> tu
     """
     length = float(weights.norm(directions))  # the one synchronisation of this half
     rhos = [group["rho"] for group in weights.groups]
-    if radius == "product":
+    if weights.radius == "product":
         return [rho / length if length > 0 else 0.0 for rho in rhos], length
-    norms = weights.norms(directions, radius)
-    largest = stack_scalars([n.max() if n.dim() else n for n in norms if n.numel()]).max()
+    norms = weights.norms(directions)
+    each = [n.max() if n.dim() else n for n in norms if n.numel()]
+    largest = stack_scalars(each).max() if each else torch.zeros(())
     factors: list[float | Tensor] = []
     for x, n, rho in zip(weights.points, norms, rhos, strict=True):
         noise = _noise(x.dtype, 1e-3) * largest.to(n.device)

@@ -25,9 +25,10 @@ def partial_closures(
     loss : callable
         Takes the entries of a batch and returns the loss, a mean over the examples.
     batch : tuple or list
-        Tensors or lists with one entry per example, such as ``(inputs, labels)``; anything else goes to both closures.
+        Tensors or lists with one entry per example, such as ``(inputs, labels)``. What has another length than the
+        first tensor goes to both closures as it is.
     fraction : float
-        How much of the batch the ascent sees, in (0, 1].
+        How much of the batch the ascent sees, in (0, 1]; with 1 the step is that of ``step(closure)``.
 
     Returns
     -------
@@ -75,7 +76,8 @@ def partial_closures(
         per_example = (isinstance(entry, Tensor) and entry.dim()) or _listed(entry)
         return entry[:kept] if per_example and len(entry) == lengths[0] else entry
 
-    return closure_of(batch), closure_of([cut(entry) for entry in batch])
+    whole = closure_of(batch)
+    return whole, whole if kept >= lengths[0] else closure_of([cut(entry) for entry in batch])
 
 
 def _listed(batch: Any) -> bool:

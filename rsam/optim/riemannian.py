@@ -135,6 +135,12 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
                 raise ValueError(f"{name} must not be negative, got {group[name]}")
         if group["foreach"] and group["fused"]:
             raise ValueError("foreach and fused cannot both be True")
+        if group["foreach"] and isinstance(group["lr"], Tensor):
+            raise ValueError("foreach=True needs a number as lr, as in torch")
+        for p, name in zip(group["params"], parameter_names([group]), strict=True) if group["isometric"] else ():
+            if not geometry.geometry_of(geometry.manifold_of(p)).isometric:
+                raise ValueError(f"isometric=True: no isometric transport is known where {name} lives, on "
+                                 f"{geometry.manifold_of(p).name}")  # fmt: skip
 
     # -- stepping ------------------------------------------------------------------------------------------------
 
@@ -240,8 +246,10 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
             g = -g if group["maximize"] else g
             if group["weight_decay"]:
                 g = torch.add(g, x, alpha=group["weight_decay"])
-            state = {} if fresh else {name: _read(entry, part) for name, entry in work.entries.items()}
+            state = {} if fresh else {name: self._read(entry, part) for name, entry in work.entries.items()}
             points, entries = self._advance(group, part, x, g, state)
+            if not block.stacked:  # what is kept without a copy must be nobody else's
+                entries = {name: value.clone() if _shares(value, g, x) else value for name, value in entries.items()}
             for name in entries.keys() - work.entries.keys():
                 work.incomplete.add(name)
                 work.entries[name] = StackedEntry(name, self._template(name, part, x), len(work.members))
@@ -251,7 +259,9 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
     def _write(self, update: _Update, params: Sequence[Tensor]) -> None:
         work, part = update.work, update.part
         points: Sequence[Tensor] = (part.leave(update.points),)
-        if part.stacked:
+        if part.stacked and part.rows is not None:
+            points = points[0].unbind()
+        elif part.stacked:
             # to unbind a stack costs as much as to write it, so one of each kind is kept
             key = (len(part.indices), part.point, part.dtype, update.points.device)
             if key not in self._buffers:
@@ -261,7 +271,7 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
         torch._foreach_copy_([params[i] for i in part.indices], list(points))
         for name, value in update.entries.items():
             entry = work.entries[name]
-            value = part.leave(value)
+            value = part.leave(value) if name in self._tangents else value
             if not work.block.stacked and value.dtype == entry.tensor.dtype:
                 # large, and of one parameter: taken as it is, without a copy
                 entry.tensor, entry.rows = value.unsqueeze(0), (value,)
@@ -272,6 +282,11 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
                 for r in range(len(work.members)) if part.rows is None else part.rows:
                     self.state[work.members[r]][name] = entry.rows[r]
 
+    def _read(self, entry: StackedEntry, part: Block) -> Tensor:
+        value = entry.read(part.rows)
+        value = value if part.stacked else value[0]
+        return part.enter(value) if entry.name in self._tangents else part.widen(value)
+
     def _adopt(self, work: _Work) -> set[int]:
         """Take up entries of the state that were loaded or replaced; return which parameters have no tangent.
 
@@ -279,7 +294,8 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
         """
         states = work.states
         if not states:
-            states = work.states = [self.state.get(p) or {} for p in work.members]
+            found = [self.state.get(p) for p in work.members]
+            states = work.states = [{} if state is None else state for state in found]
         if not work.entries:
             for name in self._entries:
                 if any(state.get(name) is not None for state in states):
@@ -299,7 +315,7 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
 
     def _mend(self, work: _Work, entry: StackedEntry, adopted: list[int]) -> None:
         part = work.block.part(adopted)
-        x, vectors = part.gather_members([work.members[r] for r in adopted]), _read(entry, part)
+        x, vectors = part.gather_members([work.members[r] for r in adopted]), self._read(entry, part)
         tangents = part.apply("restore_tangent", x, vectors)
         dims = tuple(range(-part.geometry.manifold.ndim, 0))
         off, size = (t.abs().square().sum(dims, keepdim=True) for t in (tangents - vectors, vectors))
@@ -319,7 +335,7 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
             self._adopt(work)
             for name in work.entries.keys() & set(self._tangents):
                 entry = work.entries[name]
-                tangents = block.apply("restore_tangent", block.gather_members(work.members), _read(entry, block))
+                tangents = block.apply("restore_tangent", block.gather_members(work.members), self._read(entry, block))
                 tangents = block.leave(tangents)
                 entry.write(tangents if block.stacked else tangents.unsqueeze(0), None)
 
@@ -366,9 +382,9 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
                 group.setdefault(name, value)
 
 
-def _read(entry: StackedEntry, part: Block) -> Tensor:
-    value = entry.read(part.rows)
-    return part.enter(value if part.stacked else value[0])
+def _shares(value: Tensor, *others: Tensor) -> bool:
+    """Whether a tensor lies in the memory of another."""
+    return value.untyped_storage().data_ptr() in [other.untyped_storage().data_ptr() for other in others]
 
 
 def _own(value: Any) -> Any:

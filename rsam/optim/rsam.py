@@ -82,7 +82,7 @@ class RSAM(WrappingOptimizer):
         cost one evaluation.
     nonfinite : {"raise", "skip"}
         What to do about a gradient that is not finite, in either pass: raise :exc:`rsam.NotFinite`, or skip the step.
-        The weights stay as they were in both cases.
+        The weights stay as they were in both cases. A momentum that is not finite is raised in any case.
     **base_kwargs
         Arguments of the base optimizer.
 
@@ -232,7 +232,7 @@ class RSAM(WrappingOptimizer):
             return None
         if self._perturbed:
             raise RuntimeError("step(closure) after first_step(); call second_step() or restore() first")
-        partial = ascends and ascent_closure is not None and self._needs_gradient
+        partial = ascends and ascent_closure not in (None, closure) and self._needs_gradient
         loss = None
         if self._needs_gradient or not ascends:
             loss = self._evaluate(ascent_closure if partial else closure, kept=not partial)  # type: ignore[arg-type]
@@ -264,7 +264,8 @@ class RSAM(WrappingOptimizer):
     def first_step(self, zero_grad: bool = False) -> None:
         """Ascend to the perturbed weights, from gradients of the loss at the weights.
 
-        Where the step does not ascend (:attr:`ascends`), the weights stay, and so may the gradients.
+        Where the step does not ascend (:attr:`ascends`), the weights stay, and so may the gradients. With
+        ``direction="momentum"`` it comes before the only ``backward`` and needs no gradients.
 
         Parameters
         ----------
@@ -327,10 +328,11 @@ class RSAM(WrappingOptimizer):
         groups = self.base_optimizer.param_groups
         each = [group for group in groups for p in group["params"] if p.requires_grad or p.grad is not None]
         with torch._C.DisableTorchFunctionSubclass():
-            weights = self._perturbation.weights(each, self.base_optimizer.state, self._needs_gradient)
+            state = self.base_optimizer.state
+            weights = self._perturbation.weights(each, state, self._needs_gradient, self.radius)
         if not weights.blocks:
             return
-        length = self._perturbation.ascend(weights, self._upwards, self.radius, self.ascent == "exponential")
+        length = self._perturbation.ascend(weights, self._upwards, self.ascent == "exponential")
         if self._needs_gradient:
             self._grad_norm = length
         elif not math.isfinite(length):
@@ -367,7 +369,6 @@ class RSAM(WrappingOptimizer):
         """
         if not self._perturbed:
             raise RuntimeError("second_step() without first_step()")
-        space = self._perturbation.space
         try:
             self._refuse_sparse()
             with torch._C.DisableTorchFunctionSubclass():
@@ -379,12 +380,11 @@ class RSAM(WrappingOptimizer):
                 self.base_optimizer.step()
                 self._opt_called = True  # what torch's schedulers look for, in loops that never call step
             except BaseException:
-                self._perturbation.space = space
                 self._perturbation.put_back()
-                self._perturbation.space = None
                 raise
             for group in self.base_optimizer.param_groups:
                 group["steps_since_ascent"] = (group["steps_since_ascent"] + 1) % self.every
+        self._perturbation.forget()
         if zero_grad:
             self.zero_grad()
 
@@ -398,7 +398,13 @@ class RSAM(WrappingOptimizer):
     @property
     def _perturbed(self) -> bool:
         """Whether a step is between its two halves."""
-        return self._perturbation.space is not None
+        return self._perturbation.pending
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        if not self._perturbed:  # copies of the last step are of no use to a copy
+            state |= {"_perturbation": Perturbation(), "_space": None}
+        return state
 
     def _end_passes(self) -> None:
         for hook in self._hooks:

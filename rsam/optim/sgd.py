@@ -117,9 +117,12 @@ class RiemannianSGD(RiemannianOptimizer):
     ) -> tuple[Tensor, State]:
         lr, momentum = float(group["lr"]), group["momentum"]
         r = manifold.apply("raise_index", x, g)
-        if not momentum:
-            return manifold.apply("retract", x, -lr * r), {}
         b = state.get("momentum_buffer")
+        if not momentum and b is None:
+            return manifold.apply("retract", x, -lr * r), {}
+        if not momentum:  # switched off: torch keeps it for later, when it must still be a tangent
+            y, b = manifold.apply("retract_transport", x, r, b, -lr, isometric=group["isometric"])
+            return y, {"momentum_buffer": b}
         b = r if b is None else torch.add((1 - group["dampening"]) * r if group["dampening"] else r, b, alpha=momentum)
         d = torch.add(r, b, alpha=momentum) if group["nesterov"] else b
         y, b = manifold.apply("retract_transport", x, d, b, -lr, isometric=group["isometric"])

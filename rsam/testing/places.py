@@ -80,7 +80,7 @@ def _anchor(a: Tensor, ndim: int) -> Tensor:
 
 
 def _sym(a: Tensor) -> Tensor:
-    return (a + a.mT) / 2
+    return (a + a.mT) * 0.5
 
 
 def _compress(size: Tensor, largest: float) -> Tensor:

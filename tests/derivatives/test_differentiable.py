@@ -46,7 +46,7 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "hardsigmoid": (nn.Hardsigmoid, (5, 4)),
     "attention": (lambda: Attention(need_weights=False), (2, 3, 4)),
     "attention_with_weights": (Attention, (2, 3, 4)),
-    "scaled_dot_product": (lambda: Fused(4, 4), (2, 3, 4)),
+    "scaled_dot_product": (lambda: Fused(4, 4), (2, 1, 3, 4)),
     "transformer": (lambda: nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True), (2, 3, 4)),
     "lstm": (lambda: nn.LSTM(4, 3, batch_first=True), (2, 5, 4)),
     "gru": (lambda: nn.GRU(4, 3, batch_first=True), (2, 5, 4)),

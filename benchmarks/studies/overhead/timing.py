@@ -14,7 +14,13 @@ __all__ = ["interleaved", "median_ratio", "milliseconds"]
 Times = dict[str, list[float]]
 
 
-def interleaved(parts: Mapping[str, Callable[[], object]], repeats: int, warm_up: int, what: str) -> Times:
+def interleaved(
+    parts: Mapping[str, Callable[[], object]],
+    repeats: int,
+    warm_up: int,
+    what: str,
+    before: Mapping[str, Callable[[], object]] | None = None,
+) -> Times:
     """Seconds that each part took in each repeat.
 
     Parameters
@@ -27,10 +33,14 @@ def interleaved(parts: Mapping[str, Callable[[], object]], repeats: int, warm_up
         How often before that, without looking.
     what : str
         For the progress bar.
+    before : mapping of str to callable, optional
+        What to do before each part, untimed.
     """
     times: Times = {name: [] for name in parts}
     for i in trange(warm_up + repeats, desc=what, unit="repeat", file=sys.stderr):
         for name, part in parts.items():
+            if before is not None:
+                before[name]()
             start = time.perf_counter()
             part()
             if i >= warm_up:

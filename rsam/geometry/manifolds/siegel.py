@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rsam.geometry.base import Geometry, points_in
-from rsam.geometry.linalg import powers, sym, symmetric_from_vector, symmetric_to_vector
+from rsam.geometry.linalg import powers, solve, sym, symmetric_from_vector, symmetric_to_vector
 from rsam.geometry.registry import register
 
 __all__ = ["BoundedDomainGeometry", "UpperHalfGeometry"]
@@ -38,9 +38,7 @@ class _SiegelGeometry(Geometry):
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         h = self._hermitian(x)
-        return self.scale * (torch.linalg.solve(h, u) * torch.linalg.solve(h, v).conj().mT).real.sum(
-            (-2, -1), keepdim=True
-        )
+        return self.scale * (solve(h, u) * solve(h, v).conj().mT).real.sum((-2, -1), keepdim=True)
 
     def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
         h = self._hermitian(x)
@@ -48,7 +46,7 @@ class _SiegelGeometry(Geometry):
 
     def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
         h = self._hermitian(x)
-        return self.scale * sym(torch.linalg.solve(h, torch.linalg.solve(h, t).mT).mT)
+        return self.scale * sym(solve(h, solve(h, t).mT).mT)
 
     def project(self, x: Tensor, u: Tensor) -> Tensor:
         return sym(u)
@@ -88,7 +86,7 @@ class UpperHalfGeometry(_SiegelGeometry):
         return z.imag.to(z.dtype)
 
     def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
-        return -1j * sym(v @ torch.linalg.solve(self._hermitian(x), v))
+        return -1j * sym(v @ solve(self._hermitian(x), v))
 
 
 @register(geoopt.BoundedDomain)
@@ -105,4 +103,4 @@ class BoundedDomainGeometry(_SiegelGeometry):
         return torch.eye(z.shape[-1], dtype=z.dtype, device=z.device) - z @ z.conj()
 
     def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
-        return -2 * sym(v @ x.conj() @ torch.linalg.solve(self._hermitian(x), v))
+        return -2 * sym(v @ x.conj() @ solve(self._hermitian(x), v))

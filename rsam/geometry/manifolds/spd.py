@@ -10,7 +10,7 @@ from geoopt.manifolds.symmetric_positive_definite import SPDMetric
 from torch import Tensor
 
 from rsam.geometry.base import Geometry, points_in
-from rsam.geometry.linalg import powers, sym, symmetric_from_vector, symmetric_to_vector
+from rsam.geometry.linalg import powers, solve, sym, symmetric_from_vector, symmetric_to_vector
 from rsam.geometry.registry import register
 
 __all__ = ["SPDGeometry"]
@@ -41,23 +41,23 @@ class SPDGeometry(Geometry):
         return points_in(x, 2) * (n * (n + 1) // 2)
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        return (torch.linalg.solve(x, u) * torch.linalg.solve(x, v).mT).sum((-2, -1), keepdim=True)
+        return (solve(x, u) * solve(x, v).mT).sum((-2, -1), keepdim=True)
 
     def component_inner(self, x: Tensor, u: Tensor) -> Tensor:
-        a = torch.linalg.solve(x, u)
+        a = solve(x, u)
         return (a * a.mT).sum((-2, -1), keepdim=True)
 
     def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
         return sym(x @ sym(g) @ x)
 
     def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
-        return sym(torch.linalg.solve(x, torch.linalg.solve(x, t).mT))
+        return sym(solve(x, solve(x, t).mT))
 
     def project(self, x: Tensor, u: Tensor) -> Tensor:
         return sym(u)
 
     def retract(self, x: Tensor, u: Tensor) -> Tensor:
-        return sym(x + u + u @ torch.linalg.solve(x, u) / 2)
+        return sym(x + u + u @ solve(x, u) / 2)
 
     def retract_transport(
         self, x: Tensor, u: Tensor, v: Tensor, t: float | Tensor = 1.0, isometric: bool = False
@@ -67,7 +67,7 @@ class SPDGeometry(Geometry):
         It commutes with all isometries, and lengthens nothing: ``e e^T <= y`` at ``x = I``.
         """
         step = u * t
-        half = torch.linalg.solve(x, step) / 2
+        half = solve(x, step) / 2
         y = sym(x + step + step @ half)
         if isometric:
             return y, self.carry(x, y, v)
@@ -95,4 +95,4 @@ class SPDGeometry(Geometry):
         return symmetric_to_vector(root.mT @ sym(c) @ root)
 
     def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
-        return sym(v @ torch.linalg.solve(x, v))
+        return sym(v @ solve(x, v))

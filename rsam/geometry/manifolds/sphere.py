@@ -89,7 +89,8 @@ class SphereGeometry(Geometry):
         self, x: Tensor, u: Tensor, v: Tensor, t: float | Tensor = 1.0, isometric: bool = False
     ) -> tuple[Tensor, Tensor]:
         y = self._onto_subspace(moved(x, u, t))
-        y /= torch.linalg.vector_norm(y, dim=-1, keepdim=True)  # in place: it is new, and there is much of it
+        length = torch.linalg.vector_norm(y, dim=-1, keepdim=True)
+        y = y / length if torch.is_grad_enabled() else y.div_(length)  # in place: it is new, and there is much of it
         return y, self.carry(x, y, v) if isometric else self.project(y, v)
 
     def exponential(self, x: Tensor, u: Tensor) -> Tensor:

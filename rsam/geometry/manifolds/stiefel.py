@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rsam.geometry.base import Geometry, points_in
 from rsam.geometry.geoopt_interface import FromGeometry
-from rsam.geometry.linalg import complement, complement_transpose, skew_from_vector, skew_to_vector
+from rsam.geometry.linalg import complement, complement_transpose, skew_from_vector, skew_to_vector, solve
 from rsam.geometry.orthonormal import (
     bounded,
     cholesky_root,
@@ -95,12 +95,12 @@ def _rotate(a: Tensor, b: Tensor, v: Tensor, exact: bool = False) -> Tensor:
     n, p = a.shape[-2:]
     if 2 * p >= n:
         w = a @ b.mT - b @ a.mT
-        return torch.matrix_exp(w) @ v if exact else torch.linalg.solve(_eye(w, n) - w / 2, v + w @ v / 2)
+        return torch.matrix_exp(w) @ v if exact else solve(_eye(w, n) - w / 2, v + w @ v / 2)
     # left right^T has rank 2p: the same functions of the small matrix right^T left (Sherman-Morrison-Woodbury)
     left, right = torch.cat((a, b), -1), torch.cat((b, -a), -1)
     small, rhs = right.mT @ left, right.mT @ v
     if not exact:
-        return v + left @ torch.linalg.solve(_eye(small, 2 * p) - small / 2, rhs)
+        return v + left @ solve(_eye(small, 2 * p) - small / 2, rhs)
     # expm(W) v = v + left phi(small) rhs, with phi(m) = (e^m - 1)/m read off an augmented exponential
     zeros = small.new_zeros(*small.shape[:-2], rhs.shape[-1], 2 * p + rhs.shape[-1])
     augmented = torch.cat((torch.cat((small, rhs), -1), zeros), -2)
@@ -148,7 +148,7 @@ class _StiefelGeometry(Geometry):
         s, d = x + y, 2 * (y - x)
         # s^T s is singular only where y is at a right angle and more from x; the shift keeps the rotation finite
         gram = s.mT @ s + torch.finfo(x.dtype).eps * _eye(x, x.shape[-1])
-        a = torch.linalg.solve(gram, s.mT).mT
+        a = solve(gram, s.mT).mT
         return _rotate(d - a @ (s.mT @ d) / 2, a, v)
 
 
