@@ -8,7 +8,7 @@ import geoopt
 import pytest
 import torch
 
-from rsam.geometry import Product, UnsupportedOperation, geometry_of
+from rsam.geometry import KernelSphere, KernelStiefel, Product, UnsupportedOperation, geometry_of
 from rsam.testing import point_from_array, tangent_from_array
 from rsam.testing.places import ambient_dtype
 from tests.geometry.cases import MANIFOLDS, Make
@@ -397,3 +397,28 @@ def test_that_a_plan_that_failed_is_made_again() -> None:
             space.raise_index([x], [x])
     x.manifold = geoopt.SymmetricPositiveDefinite()
     torch.testing.assert_close(space.raise_index([x], [torch.eye(2)]), [4 * torch.eye(2)])
+
+
+def test_that_coordinates_of_stacked_kernels_are_those_of_each() -> None:
+    manifold = KernelStiefel(ndim=2)
+    points = [manifold.random(3, 3).double().detach().as_subclass(torch.Tensor) for _ in range(3)]
+    space = Product(points, manifolds=[manifold] * 3)
+    covectors = [torch.arange(9.0, dtype=torch.float64).reshape(3, 3) + i for i in range(3)]
+    for x, c, z in zip(points, covectors, space.to_coordinates(points, covectors), strict=True):
+        torch.testing.assert_close(z, geometry_of(manifold).to_coordinates(x, c))
+    coordinates = [torch.ones(3, dtype=torch.float64) * (i + 1) for i in range(3)]
+    for x, z, v in zip(points, coordinates, space.from_coordinates(points, coordinates), strict=True):
+        torch.testing.assert_close(v, geometry_of(manifold).from_coordinates(x, z))
+
+
+def test_that_norms_of_points_of_kernels_have_the_shape_of_the_kernels() -> None:
+    manifold = KernelSphere()
+    x = manifold.random(8, 3, 3, 3)
+    (squares,) = Product([x]).point_inner([x], [2 * torch.ones_like(x)])
+    torch.testing.assert_close(squares, torch.full((8, 3, 3, 3), 4.0 * 27))
+
+
+def test_that_norms_of_plain_tensors_in_half_precision_neither_vanish_nor_overflow() -> None:
+    for size in (1e-4, 1e3):
+        u = torch.full((1000,), size, dtype=torch.float16)
+        assert float(Product([u]).norm([u], [u])) == pytest.approx(float(u.double().norm()), rel=1e-3)
