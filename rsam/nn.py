@@ -63,13 +63,13 @@ def constrain(module: _M, manifold: geoopt.Manifold, where: Where = "weight") ->
     True
     >>> linear = rsam.nn.constrain(torch.nn.Linear(4, 4), geoopt.EuclideanStiefel())
     """
-    places = _places(module, where)
-    if not places:
+    chosen = _chosen(module, where)
+    if not chosen:
         names = [name for name, _ in module.named_parameters()]
         shown = f"a tensor of shape {tuple(where.shape)}" if isinstance(where, Tensor) else repr(where)
         raise ValueError(f"where={shown} matches no parameter of {type(module).__name__}, which has {names}")
     replacements: dict[int, geoopt.ManifoldParameter] = {}
-    for name, owner, attribute in places:
+    for name, owner, attribute in chosen:
         weight = owner._parameters[attribute]
         assert weight is not None
         if id(weight) not in replacements:
@@ -86,7 +86,7 @@ def constrain(module: _M, manifold: geoopt.Manifold, where: Where = "weight") ->
     return module
 
 
-def _places(module: nn.Module, where: Where) -> list[tuple[str, nn.Module, str]]:
+def _chosen(module: nn.Module, where: Where) -> list[tuple[str, nn.Module, str]]:
     """Full name, owner and attribute of every parameter that ``where`` means."""
     found = []
     for prefix, owner in module.named_modules():

@@ -73,12 +73,12 @@ def complement_transpose(x: Tensor, c: Tensor) -> Tensor:
     return c[..., p:, :] - x[..., p:, :] @ torch.linalg.solve(m, w.mT @ c)
 
 
-def _places(n: int, offset: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Rows and columns of the lower triangle, and for every entry of a matrix its place in them."""
+def _triangle(n: int, offset: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows and columns of the lower triangle, and for every entry of a matrix its index in them."""
     rows, columns = torch.tril_indices(n, n, -offset, device=device)
-    places = torch.zeros(n, n, dtype=torch.long, device=device)
-    places[rows, columns] = places[columns, rows] = torch.arange(len(rows), device=device)
-    return torch.stack((rows, columns)), places
+    indices = torch.zeros(n, n, dtype=torch.long, device=device)
+    indices[rows, columns] = indices[columns, rows] = torch.arange(len(rows), device=device)
+    return torch.stack((rows, columns)), indices
 
 
 def _symmetric_scale(n: int, like: Tensor) -> Tensor:
@@ -88,13 +88,13 @@ def _symmetric_scale(n: int, like: Tensor) -> Tensor:
 
 def symmetric_from_vector(z: Tensor, n: int) -> Tensor:
     """Symmetric ``(*batch, n, n)`` with Frobenius norm that of ``z``, ``(*batch, n (n + 1) / 2)``."""
-    return z[..., _places(n, 0, z.device)[1]] * _symmetric_scale(n, z)
+    return z[..., _triangle(n, 0, z.device)[1]] * _symmetric_scale(n, z)
 
 
 def symmetric_to_vector(a: Tensor) -> Tensor:
     """Transpose of :func:`symmetric_from_vector`, for any square ``a``."""
     n = a.shape[-1]
-    (rows, columns), _ = _places(n, 0, a.device)
+    (rows, columns), _ = _triangle(n, 0, a.device)
     scaled = a * _symmetric_scale(n, a)
     return (scaled.tril() + scaled.triu(1).mT)[..., rows, columns]
 
@@ -103,13 +103,13 @@ def skew_from_vector(z: Tensor, p: int) -> Tensor:
     """Skew-symmetric ``(*batch, p, p)`` whose lower triangle is ``z``, of Frobenius norm ``sqrt(2)`` times its norm."""
     if p == 1:
         return z.new_zeros(*z.shape[:-1], 1, 1)
-    full = z[..., _places(p, 1, z.device)[1]]
+    full = z[..., _triangle(p, 1, z.device)[1]]
     return full.tril(-1) - full.triu(1)
 
 
 def skew_to_vector(a: Tensor) -> Tensor:
     """Transpose of :func:`skew_from_vector`, for any square ``a``."""
-    (rows, columns), _ = _places(a.shape[-1], 1, a.device)
+    (rows, columns), _ = _triangle(a.shape[-1], 1, a.device)
     return (a - a.mT)[..., rows, columns]
 
 

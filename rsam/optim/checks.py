@@ -1,4 +1,4 @@
-"""What RSAM refuses, and what it warns of, in a base optimizer and its parameters."""
+"""Validate a base optimizer and its parameters."""
 
 from __future__ import annotations
 

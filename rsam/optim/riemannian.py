@@ -213,7 +213,7 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
             self._plan = space, space.blocks, works, plain
             self._buffers = {}
             self._states = []
-        # a dictionary that was replaced is told by its identity
+        # another dictionary in the place of a known one shows by its identity
         states = self.state.values()
         if len(states) != len(self._states) or not all(map(operator.is_, states, self._states)):
             self._states = list(states)

@@ -11,7 +11,7 @@ __all__ = ["WrappingOptimizer"]
 
 
 class WrappingOptimizer(torch.optim.Optimizer):
-    """One list of groups and one state for two optimizers: what either is told, the other knows.
+    """Share one list of groups and one state between two optimizers, so that a change through either reaches both.
 
     Schedulers, clipping, loading and new groups may go through the wrapper or through its base.
 
@@ -60,14 +60,14 @@ class WrappingOptimizer(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to both optimizers. Raises as the class does, and adds nothing then."""
-        places = [i for i, group in enumerate(self.param_groups) if group is param_group]
-        if not places:
+        indices = [i for i, group in enumerate(self.param_groups) if group is param_group]
+        if not indices:
             self.base_optimizer.add_param_group(param_group)
         self._fill_options()
         try:
-            self._check_group(places[0] if places else len(self.param_groups) - 1)
+            self._check_group(indices[0] if indices else len(self.param_groups) - 1)
         except Exception:
-            if not places:
+            if not indices:
                 self.param_groups.pop()
             raise
 

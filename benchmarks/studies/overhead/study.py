@@ -51,7 +51,8 @@ class OverheadStudy:
             ]
         finally:
             torch.set_num_threads(threads)
-        machine = f"One thread, torch {torch.__version__}."
+        gpu = f"a {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "no GPU"
+        machine = f"One thread of a CPU, torch {torch.__version__}; {gpu} was at hand."
         text = "\n\n".join([f"# What steps, curvature and penalties cost\n\n{machine}", *sections])
         (directory / _TABLE).write_text(text + "\n", encoding="utf-8")
 

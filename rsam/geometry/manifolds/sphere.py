@@ -66,7 +66,7 @@ class SphereGeometry(Geometry):
         return torch.vdot(u.reshape(-1), u.reshape(-1))
 
     def component_inner(self, x: Tensor, u: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(u, dim=-1, keepdim=True) ** 2  # half as dear as a sum of squares
+        return torch.linalg.vector_norm(u, dim=-1, keepdim=True) ** 2  # half the time of a sum of squares
 
     def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
         return self.project(x, g)

@@ -21,7 +21,8 @@ def _dot(u: Tensor, v: Tensor) -> Tensor:
 class StereographicGeometry(Geometry):
     r"""Conformal metric :math:`\lambda_x^2 \langle u, v\rangle`, :math:`\lambda_x = 2 / (1 + \kappa\|x\|^2)`.
 
-    Addition as retraction, parallel transport along the geodesic (Bachmann et al. 2020, Skopek et al. 2020).
+    Addition as retraction, parallel transport along the geodesic (Bachmann et al. 2020, Skopek et al. 2020). Momentum
+    keeps its direction in the coordinates, and is scaled by the ratio of the conformal factors.
     """
 
     isometric = True

@@ -210,6 +210,7 @@ class CanonicalStiefelGeometry(_StiefelGeometry):
     A tangent ``u`` is ``W x`` for the skew ``W = P u x^T - x u^T P`` with ``P = I - x x^T / 2``. The geodesic is
     ``expm(t W) x``; the retraction is its Cayley transform (Wen and Yin 2013), second order. Both move ``x`` by an
     orthogonal matrix, and carry tangents by the same matrix: isometric, with the transpose as the exact way back.
+    Momentum is projected, which takes less time and keeps it tangent.
     Steps by Cayley transforms are shortened to a length of 64 in float32, 16384 in float64: beyond, they would lose
     orthogonality to rounding.
 
@@ -275,7 +276,7 @@ class CanonicalStiefel(FromGeometry, geoopt.CanonicalStiefel):
 
     Points are matrices :math:`X \in \mathbb{R}^{n\times p}`, :math:`X^\top X = I`, under the canonical metric. The
     retraction is the Cayley transform through :math:`W = PuX^\top - Xu^\top P`, :math:`P = I - XX^\top/2` (Wen and
-    Yin 2013, eq. 11 and Lemma 4), solved in ``2p`` dimensions where ``2p < n``; :meth:`expmap` is the geodesic;
+    Yin 2013, eq. 11 and Lemma 4), a system of ``p`` by ``p``; :meth:`expmap` is the geodesic;
     tangents are carried along either curve by the orthogonal matrix that moves the point, an isometry, and by
     ``transp``, which knows no curve, by a rotation near the identity.
 
