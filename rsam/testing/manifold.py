@@ -35,6 +35,9 @@ class NativeGeometry(Geometry):
     def component_inner(self, x: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
         return self.manifold.component_inner(x, u)
 
+    def point_inner(self, x: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        return super().inner(x, u, u)  # of which geoopt has none
+
     def raise_index(self, x: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
         return self.manifold.egrad2rgrad(x, g)
 
@@ -49,6 +52,7 @@ def properties_of(geometry: Geometry) -> list[Property]:
         p.the_projection_is_idempotent,
         p.the_projection_fixes_tangents,
         p.the_metric_is_symmetric_and_positive,
+        p.the_squared_norm_is_an_inner_product,
         p.the_riemannian_gradient_is_tangent,
         p.the_riemannian_gradient_represents_the_euclidean_one,
         p.raising_undoes_lowering,
@@ -61,6 +65,12 @@ def properties_of(geometry: Geometry) -> list[Property]:
         p.transport_along_nothing_is_the_identity,
         p.a_transported_tangent_is_tangent,
         p.transport_is_linear,
+        p.momentum_is_carried_to_the_end_of_the_retraction,
+        p.momentum_along_nothing_stays,
+        p.momentum_that_was_carried_is_tangent,
+        p.momentum_is_carried_linearly,
+        p.momentum_that_is_the_step_is_carried_as_any_other,
+        p.step_sizes_scale_the_step,
         p.the_pullback_is_the_adjoint_of_the_derivative,
         p.steps_have_finite_derivatives_at_zero,
         p.the_acceleration_is_that_of_the_geodesic,
@@ -73,7 +83,11 @@ def properties_of(geometry: Geometry) -> list[Property]:
         p.a_list_equals_its_members,
     ]
     if geometry.isometric:
-        listed += [p.transport_is_isometric, p.transport_back_undoes_transport]
+        listed += [
+            p.transport_is_isometric,
+            p.transport_back_undoes_transport,
+            p.momentum_is_carried_isometrically_if_asked,
+        ]
     return listed
 
 

@@ -154,6 +154,23 @@ def test_that_transport_of_spd_is_congruence_by_half_the_step() -> None:
     close(geometry.transport(x, u, geometry.exponential(x, u), v, exact=True), half @ v @ half.mT)
 
 
+def test_that_momentum_of_spd_is_carried_by_the_congruence_of_half_the_step() -> None:
+    x, u, v, _ = sample(geoopt.SymmetricPositiveDefinite(), (3, 3))
+    e = torch.eye(3, dtype=DOUBLE) + u @ x.inverse()
+    geometry = geometry_of(geoopt.SymmetricPositiveDefinite())
+    y, carried = geometry.retract_transport(x, u, v, 2.0)
+    close(carried, e @ v @ e.mT)
+    assert float(geometry.inner(y, carried, carried)) <= float(geometry.inner(x, v, v))
+
+
+def test_that_momentum_in_the_ball_keeps_its_length_where_a_step_is_clipped() -> None:
+    geometry = geometry_of(BALL)
+    x, u, v = torch.tensor([[0.5, 0.3], [3.0, 4.0], [0.2, -0.1]], dtype=DOUBLE)
+    y, carried = geometry.retract_transport(x, u, v, 2.0)
+    close(y, geometry.retract(x, 2 * u))
+    close(geometry.inner(y, carried, carried), geometry.inner(x, v, v))
+
+
 def dense_rotation(x: Tensor, u: Tensor, exact: bool = False) -> Tensor:
     """The orthogonal matrix of a canonical step: Cayley transform, or exponential, of the skew that takes x to u."""
     eye = torch.eye(x.shape[0], dtype=x.dtype)

@@ -157,6 +157,21 @@ def _mutant(**methods: object) -> type[RightSphere]:
     return type("Mutant", (RightSphere,), methods)
 
 
+Step = Callable[[RightSphere, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def _step_mutant(step: Step) -> type[RightSphere]:
+    """Whose step with its transport, of any size and isometric or not, is this one."""
+    return _mutant(retract_transport=lambda self, x, u, v, t=1.0, isometric=False: step(self, x, t * u, v))
+
+
+def _mistakes_the_step(
+    self: RightSphere, x: Tensor, u: Tensor, v: Tensor, t: float | Tensor = 1.0, isometric: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Carry the scaled step, where it should carry the step."""
+    return Geometry.retract_transport(self, x, u, t * u if v is u else v, t)
+
+
 def _first_axis(x: Tensor) -> Tensor:
     return torch.eye(x.shape[-1], dtype=x.dtype)[0]
 
@@ -187,6 +202,20 @@ MUTANTS = {
     P.transport_is_linear: _mutant(carry=lambda self, x, y, v: RightSphere.carry(self, x, y, v) * v.norm()),
     P.transport_is_isometric: _mutant(carry=lambda self, x, y, v: self.project(y, v)),
     P.transport_back_undoes_transport: _mutant(transport_back=lambda self, x, u, y, v, exact=False: self.project(x, v)),
+    P.momentum_is_carried_to_the_end_of_the_retraction: _step_mutant(lambda g, x, u, v: (g.exponential(x, u), v)),
+    P.momentum_along_nothing_stays: _step_mutant(lambda g, x, u, v: (g.retract(x, u), -v)),
+    P.momentum_that_was_carried_is_tangent: _step_mutant(lambda g, x, u, v: (g.retract(x, u), v)),
+    P.momentum_is_carried_linearly: _step_mutant(lambda g, x, u, v: (g.retract(x, u), v * v.norm())),
+    P.momentum_that_is_the_step_is_carried_as_any_other: _mutant(retract_transport=_mistakes_the_step),
+    P.step_sizes_scale_the_step: _mutant(
+        retract_transport=lambda self, x, u, v, t=1.0, isometric=False: Geometry.retract_transport(
+            self, x, u, v, abs(t)
+        )
+    ),
+    P.momentum_is_carried_isometrically_if_asked: _step_mutant(
+        lambda g, x, u, v: (g.retract(x, u), g.project(g.retract(x, u), v))
+    ),
+    P.the_squared_norm_is_an_inner_product: _mutant(squared_norm=lambda self, x, u: (u * u).sum() / 2),
     P.the_pullback_is_the_adjoint_of_the_derivative: _mutant(pullback=lambda self, x, u, c, exact=False: c),
     P.steps_have_finite_derivatives_at_zero: _mutant(exponential=lambda self, x, u: self.manifold.expmap(x, u)),
     P.the_acceleration_is_that_of_the_geodesic: _mutant(acceleration=lambda self, x, v: torch.zeros_like(v)),

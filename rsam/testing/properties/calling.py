@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -26,10 +27,16 @@ def _carry(g: Geometry, x: Tensor, u: Tensor, a: Tensor, back: bool = False) -> 
     return g.transport_back(x, u, y, g.project(y, a)) if back else g.transport(x, u, y, g.project(x, a))
 
 
+def _step(g: Geometry, x: Tensor, u: Tensor, a: Tensor, isometric: bool = False) -> Tensor:
+    return torch.stack(g.retract_transport(x, u, g.project(x, a), isometric=isometric), -1)  # behind the batch
+
+
 # Each takes a point, a tangent and an ambient array.
 _OPERATIONS: dict[str, Operation] = {
     "inner": lambda g, x, u, a: g.inner(x, u, u),
     "component_inner": lambda g, x, u, a: g.component_inner(x, u).expand(x.shape),
+    "point_inner": lambda g, x, u, a: g.point_inner(x, u).expand(x.shape),
+    "squared_norm": lambda g, x, u, a: g.squared_norm(x, u),
     "raise_index": lambda g, x, u, a: g.raise_index(x, a),
     "lower_index": lambda g, x, u, a: g.lower_index(x, u),
     "project": lambda g, x, u, a: g.project(x, a),
@@ -39,6 +46,8 @@ _OPERATIONS: dict[str, Operation] = {
     "logarithm": lambda g, x, u, a: g.logarithm(x, g.exponential(x, u)),
     "transport": lambda g, x, u, a: _carry(g, x, u, a),
     "transport_back": lambda g, x, u, a: _carry(g, x, u, a, back=True),
+    "retract_transport": lambda g, x, u, a: _step(g, x, u, a),
+    "retract_transport, isometric": lambda g, x, u, a: _step(g, x, u, a, isometric=True),
     # raised, since covectors are determined on tangents only
     "pullback": lambda g, x, u, a: g.raise_index(x, g.pullback(x, u, a)),
     "acceleration": lambda g, x, u, a: g.acceleration(x, u),
@@ -68,6 +77,8 @@ def a_batch_equals_its_members(geometry: Geometry, x: Tensor, u: Tensor, y: Tens
             batch = operation(geometry, torch.stack([x, y]), torch.stack([u, w]), torch.stack([a, a]))
         except NotImplementedError:
             continue
+        if name == "squared_norm":  # of the whole tensor
+            single = single.sum(0)
         scale = max(map(largest, (x, u, y, w, a)))
         assert_close(batch, single, f"{name} of a batch against its members", scale=scale)
 
@@ -81,16 +92,19 @@ def a_list_equals_its_members(geometry: Geometry, x: Tensor, u: Tensor, y: Tenso
     points, tangents, covectors = [x, y, x], [u, w, u], [a, a, a]
     ends = [geometry.retract(p, t) for p, t in zip(points, tangents, strict=True)]
     carried = [geometry.transport(p, t, e, t) for p, t, e in zip(points, tangents, ends, strict=True)]
+    sizes = [1 / (1 + geometry.component_inner(p, t)) for p, t in zip(points, tangents, strict=True)]
     calls: dict[str, tuple[list[Tensor], ...]] = {
         "raise_index": (covectors,),
         "lower_index": (tangents,),
         "project": (covectors,),
         "project_point": (),
         "component_inner": (tangents,),
+        "point_inner": (tangents,),
         "retract": (tangents,),
         "logarithm": (ends,),
         "transport": (tangents, ends, tangents),
         "transport_back": (tangents, ends, carried),
+        "retract_transport": (tangents, tangents, sizes),
         "pullback": (tangents, covectors),
         "acceleration": (tangents,),
         "connection": (covectors, tangents),
@@ -103,7 +117,9 @@ def a_list_equals_its_members(geometry: Geometry, x: Tensor, u: Tensor, y: Tenso
             alone = [getattr(geometry, name)(p, *(c[i] for c in columns)) for i, p in enumerate(points)]
         except NotImplementedError:
             continue
-        if name == "component_inner":  # which a product expands
+        if name == "retract_transport":  # the one that gives two tensors
+            together, alone = [*itertools.chain(*together)], [*itertools.chain(*zip(*alone, strict=True))]
+        elif name in ("component_inner", "point_inner"):  # which a product expands
             alone = [term.expand(p.shape) for term, p in zip(alone, points, strict=True)]
         for one, other in zip(together, alone, strict=True):
             scale = max(map(largest, (x, u, y, w, a)))
@@ -111,3 +127,4 @@ def a_list_equals_its_members(geometry: Geometry, x: Tensor, u: Tensor, y: Tenso
     total = space.inner(points, tangents, tangents)
     parts = [geometry.inner(p, t, t).sum() for p, t in zip(points, tangents, strict=True)]
     assert_close(total, torch.stack(parts).sum().real, "inner of a list against its members")
+    assert_close(space.squared_norm(points, tangents), total, "squared_norm of a list against its inner")

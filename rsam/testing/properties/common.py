@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from rsam.geometry import Geometry
-from rsam.testing.comparison import tolerance
+from rsam.testing.comparison import assert_close, tolerance
 from rsam.testing.places import metric_norm
 
-__all__ = ["assert_on_manifold", "assert_tangent", "largest", "product", "stretched"]
+__all__ = ["assert_isometric", "assert_on_manifold", "assert_tangent", "largest", "product", "stretched"]
 
 
 def largest(a: Tensor) -> float:
@@ -49,6 +49,18 @@ def assert_on_manifold(geometry: Geometry, x: Tensor, what: str) -> None:
     ok, reason = geometry.manifold.check_point_on_manifold(x, atol=error, rtol=error, explain=True)
     if not ok:
         raise AssertionError(f"{what} is not on the manifold: {reason}; it is {x.tolist()}")
+
+
+def assert_isometric(geometry: Geometry, x: Tensor, u: Tensor, v: Tensor, y: Tensor, tu: Tensor, tv: Tensor) -> None:
+    """Raise unless the tangents ``tu`` and ``tv`` at ``y`` have the inner products of ``u`` and ``v`` at ``x``."""
+    for what, before, after in (
+        ("<T(v), T(v)> against <v, v>", (v, v), (tv, tv)),
+        ("<T(u), T(v)> against <u, v>", (u, v), (tu, tv)),
+    ):
+        scale = float(product(geometry, x, u, u).abs() + product(geometry, x, v, v).abs())
+        scale += largest(after[0]) * largest(after[1]) + largest(before[0]) * largest(before[1])
+        scale += float(torch.finfo(x.dtype).eps) * largest(x) ** 2  # what is left of carried zeros
+        assert_close(product(geometry, y, *after), product(geometry, x, *before), what, scale=scale)
 
 
 def assert_tangent(geometry: Geometry, x: Tensor, u: Tensor, what: str) -> None:

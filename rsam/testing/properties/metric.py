@@ -18,6 +18,7 @@ __all__ = [
     "the_projection_is_tangent",
     "the_riemannian_gradient_is_tangent",
     "the_riemannian_gradient_represents_the_euclidean_one",
+    "the_squared_norm_is_an_inner_product",
 ]
 
 
@@ -45,6 +46,13 @@ def the_metric_is_symmetric_and_positive(geometry: Geometry, x: Tensor, u: Tenso
         raise AssertionError(f"<u, u> is {float(uu):.3g}, expected a positive number")
     if float(uv) ** 2 > float(uu * vv) * (1 + error) + error * squares**2:
         raise AssertionError(f"<u, v> is {float(uv):.6g}, more than the product of the lengths allows")
+
+
+def the_squared_norm_is_an_inner_product(geometry: Geometry, x: Tensor, u: Tensor) -> None:
+    """Raise unless ``<u, u>`` is the squared norm of the whole tensor, and the sum of those at its points."""
+    whole, squares = product(geometry, x, u, u), largest(u) ** 2
+    assert_close(geometry.squared_norm(x, u), whole, "the squared norm against <u, u>", scale=squares)
+    assert_close(geometry.point_inner(x, u).sum(), whole, "those of the points against <u, u>", scale=squares)
 
 
 def the_projection_is_tangent(geometry: Geometry, x: Tensor, a: Tensor) -> None:
