@@ -101,6 +101,10 @@ class Block:
         """Stack a list that has one tensor per member, in the layout that they have."""
         return torch.stack(tuple(members)) if self.stacked else members[0]
 
+    def gather_coordinates(self, members: Sequence[Tensor]) -> Tensor:
+        """Stack coordinates of tangents, one tensor per member, which no layout changes."""
+        return self.widen(self.stack(members))
+
     def gather_points(self, members: Sequence[Tensor]) -> Tensor:
         """Stack the points themselves, one tensor per member.
 
@@ -143,8 +147,11 @@ class Block:
         return stack.unbind() if self.stacked else (stack,)
 
     def apply(self, operation: str, *arguments: Any, **options: Any) -> Any:
-        """Call an operation of the geometry; an error names the parameter, or the first of them."""
+        """Call an operation of the geometry, without autocast; an error names the parameter, or the first of them."""
         try:
+            if torch.is_autocast_enabled(self.device.type):
+                with torch.autocast(self.device.type, enabled=False):
+                    return getattr(self.geometry, operation)(*arguments, **options)
             return getattr(self.geometry, operation)(*arguments, **options)
         except NotImplementedError as error:
             # geoopt's abstract methods raise without a word

@@ -189,8 +189,7 @@ class Product:
         """Results of an operation, one per block; what is no list goes to all of them."""
         self.update(points)
         columns = [self.gather(points)]
-        # coordinates have no layout
-        gather = Block.stack if operation == "from_coordinates" else Block.gather_members
+        gather = Block.gather_coordinates if operation == "from_coordinates" else Block.gather_members
         for argument in arguments:
             if not isinstance(argument, Sequence):
                 columns.append([argument] * len(self.blocks))

@@ -98,6 +98,8 @@ class Weights:
     def momentum(self) -> list[Tensor]:
         """Return the base optimizer's momentum as its last step left it, uphill; zero where there is none."""
         momenta = []
+        if any(not (group.get("momentum") or "betas" in group) for group in self.groups):
+            raise ValueError("a direction asks for a momentum that the base optimizer does not keep; give it one")
         for block, group, states, x in zip(self.blocks, self.groups, self.states, self.points, strict=True):
             held = [next((s[name] for name in MOMENTA if s.get(name) is not None), None) for s in states]
             if all(m is None for m in held):
@@ -267,7 +269,8 @@ class Perturbation:
             if not group["rho"] > 0:
                 continue
             members = [self.space.params[i] for i in block.indices]
-            rows = [r for r, p in enumerate(members) if p.grad is not None or not needs_gradient]
+            # without a gradient a frozen one does not count, whatever its state
+            rows = [r for r, p in enumerate(members) if (p.grad is not None if needs_gradient else p.requires_grad)]
             if not rows:
                 continue
             if len(rows) < len(members):

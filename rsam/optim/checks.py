@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from typing import Any, NoReturn
@@ -24,6 +25,7 @@ __all__ = [
     "warn_of_wrong_steps",
 ]
 
+_OF_ALL_GROUPS = {"transport", "ascent", "direction", "radius", "every", "nonfinite"}
 _NEEDS_CLOSURE = (torch.optim.LBFGS, geoopt.optim.RiemannianLineSearch)
 _NEEDS_SPARSE = (torch.optim.SparseAdam, geoopt.optim.SparseRiemannianAdam, geoopt.optim.SparseRiemannianSGD)
 
@@ -88,6 +90,11 @@ def check_momentum(base: torch.optim.Optimizer, group: dict[str, Any], group_ind
 def check_group(base: torch.optim.Optimizer, groups: Groups, group_index: int) -> None:
     """Refuse parameters that the base optimizer would take off their manifold, and options out of range."""
     group = groups[group_index]
+    misplaced = (_OF_ALL_GROUPS & group.keys()) - base.defaults.keys()
+    if misplaced:
+        raise ValueError(
+            f"{sorted(misplaced)} in parameter group {group_index} cannot differ by group; pass them to RSAM itself"
+        )
     names = parameter_names(groups)[sum(len(g["params"]) for g in groups[:group_index]) :]
     if not group["rho"] >= 0:  # nan too
         raise ValueError(f"rho must not be negative, got {group['rho']} in parameter group {group_index}")
@@ -143,7 +150,7 @@ def refuse_sparse(groups: Groups, parameter: Tensor) -> NoReturn:
     raise RuntimeError(f"RSAM does not support sparse gradients, which {_name_of(groups, parameter)} has")
 
 
-def nonfinite_message(groups: Groups) -> str:
+def nonfinite_message(groups: Groups, length: float = math.inf) -> str:
     """Say which gradient is not finite, and what to do."""
     for group in groups:
         for p in group["params"]:
@@ -152,6 +159,11 @@ def nonfinite_message(groups: Groups) -> str:
                     f"the gradient of {_name_of(groups, p)} is not finite; the weights are as before the step. Lower "
                     'the learning rate or rho, or pass nonfinite="skip"'
                 )
+    if math.isnan(length):
+        return (
+            "what is ascended along is no number, though each number of the gradients is finite: a direction of your own "
+            "divides by zero, or a point has left its manifold"
+        )
     return "the norm of the gradient overflows, though each number is finite; scale the loss down"
 
 

@@ -337,12 +337,12 @@ class RSAM(WrappingOptimizer):
             self._grad_norm = length
         elif not math.isfinite(length):
             raise NotFinite("the direction of ascent is not finite; look at the momentum of the base optimizer")
-        self._skip = not math.isfinite(length) and self._skips()
+        self._skip = not math.isfinite(length) and self._skips(length)
 
-    def _skips(self) -> bool:
+    def _skips(self, length: float = math.inf) -> bool:
         """Answer a gradient that is not finite by the policy: skip the step, or raise."""
         if self.nonfinite == "raise":
-            raise NotFinite(nonfinite_message(self.param_groups))
+            raise NotFinite(nonfinite_message(self.param_groups, length))
         return True
 
     def _refuse_sparse(self) -> None:

@@ -152,3 +152,60 @@ def test_that_copies_of_rsam_do_not_hold_the_weights_twice() -> None:
     opt.step(closure_of(opt, lambda: sum(p.square().sum() for p in params)))
     weights = sum(p.numel() * p.element_size() for p in params)
     assert len(pickle.dumps(opt)) < 1.2 * weights
+
+
+def test_that_frozen_parameters_are_not_perturbed_along_their_momentum() -> None:
+    w, v = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+    opt = rsam.RSAM([w, v], torch.optim.SGD, lr=0.1, momentum=0.9, rho=1.0, direction="momentum")
+    opt.step(closure_of(opt, lambda: w.sum() + v.sum()))
+    v.requires_grad_(False)
+    opt.zero_grad()
+    before = [p.detach().clone() for p in (w, v)]
+    opt.first_step()
+    assert torch.linalg.vector_norm(w.detach() - before[0]) == pytest.approx(1, rel=1e-6)
+    assert torch.equal(v, before[1])
+
+
+@pytest.mark.parametrize("name", ["stiefel", "canonical"])
+def test_that_autocast_around_a_step_does_not_reach_it(name) -> None:
+    ends = []
+    for enabled in (False, True):
+        x = manifold_points(torch.float32)[name]
+        opt = rsam.RSAM([x], lr=0.1, momentum=0.9)
+        target = torch.ones_like(x).cumsum(-1)
+        for _ in range(3):
+            with torch.autocast("cpu", enabled=enabled):  # elementwise losses are computed in single precision
+                opt.step(closure_of(opt, lambda x=x, target=target: (x * target).sum()))
+        ends.append(x.detach())
+    assert torch.equal(*ends)
+
+
+def test_that_options_of_all_groups_are_refused_in_one() -> None:
+    group = {"params": [torch.nn.Parameter(torch.ones(2))], "every": 4, "radius": "point"}
+    with pytest.raises(ValueError, match=r"\['every', 'radius'\] in parameter group 0 cannot differ by group"):
+        rsam.RSAM([group], torch.optim.SGD, lr=0.1)
+
+
+def test_that_a_direction_of_ones_own_needs_a_momentum_that_is_kept() -> None:
+    w = torch.nn.Parameter(torch.ones(2))
+    opt = rsam.RSAM([w], torch.optim.SGD, lr=0.1, direction=lambda weights: weights.momentum())
+    with pytest.raises(ValueError, match="momentum that the base optimizer does not keep"):
+        opt.step(closure_of(opt, w.sum))
+    assert torch.equal(w.detach(), torch.ones(2))
+
+
+def test_that_a_direction_that_is_no_number_is_told_from_an_overflow() -> None:
+    w = torch.nn.Parameter(torch.ones(2))
+    opt = rsam.RSAM([w], torch.optim.SGD, lr=0.1, direction=lambda weights: [0 / (0 * g) for g in weights.gradients])
+    with pytest.raises(rsam.NotFinite, match="a direction of your own divides by zero"):
+        opt.step(closure_of(opt, w.sum))
+
+
+def test_that_adam_goes_on_after_a_conversion_to_double() -> None:
+    params = [manifold_points(torch.float32)["sphere"], torch.nn.Parameter(torch.ones(3))]
+    opt = rsam.optim.RiemannianAdam(params, lr=0.1)
+    drive([opt], params, range(2))
+    for p in params:
+        p.data, p.grad = p.data.double(), None
+    drive([opt], params, range(2, 4))
+    assert all(opt.state[p]["exp_avg"].dtype == torch.float64 and opt.state[p]["step"] == 4 for p in params)
