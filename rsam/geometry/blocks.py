@@ -58,6 +58,8 @@ class Block:
         Words for each of them in messages.
     plain : bool
         Whether the points are Euclidean.
+    enters : bool
+        Whether the computation has another precision or layout than the points.
     rows : tuple of int, optional
         Where these points are in the stack of a larger block, if this is a part of one.
     """
@@ -72,6 +74,7 @@ class Block:
     inner: torch.Size
     names: tuple[str, ...]
     plain: bool
+    enters: bool
     rows: tuple[int, ...] | None = None
 
     def fits(self, points: Tensor) -> bool:
@@ -95,7 +98,8 @@ class Block:
 
     def gather_members(self, members: Sequence[Tensor]) -> Tensor:
         """Stack a list that has one tensor per member."""
-        return self.enter(self.stack(members))
+        stack = self.stack(members)
+        return self.enter(stack) if self.enters else stack
 
     def stack(self, members: Sequence[Tensor]) -> Tensor:
         """Stack a list that has one tensor per member, in the layout that they have."""
@@ -119,7 +123,7 @@ class Block:
             raise StalePlan(f"{self.names[0]} and its like differ by now") from error
         if not self.fits(points):
             raise StalePlan(f"{self.names[0]} is not as it was planned")
-        return self.enter(points)
+        return self.enter(points) if self.enters else points
 
     def enter(self, tensor: Tensor) -> Tensor:
         """Bring points or vectors to the precision and layout of the computation."""
@@ -208,4 +212,5 @@ def _block(points: Sequence[Tensor], geometry: Geometry, members: list[int], des
         geometry, inner = layout.base, layout.enter(torch.empty(x.shape, device="meta")).shape
     names = tuple(map(describe, members))
     stacked = len(members) > 1
-    return Block(geometry, layout, tuple(members), stacked, x.dtype, x.device, x.shape, inner, names, plain)
+    enters = layout is not None or (x.dtype in HALF and not plain)
+    return Block(geometry, layout, tuple(members), stacked, x.dtype, x.device, x.shape, inner, names, plain, enters)

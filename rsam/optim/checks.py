@@ -161,8 +161,8 @@ def nonfinite_message(groups: Groups, length: float = math.inf) -> str:
                 )
     if math.isnan(length):
         return (
-            "what is ascended along is no number, though each number of the gradients is finite: a direction of your own "
-            "divides by zero, or a point has left its manifold"
+            "what is ascended along is no number, though each number of the gradients is finite: a direction of your "
+            "own divides by zero, or a point has left its manifold"
         )
     return "the norm of the gradient overflows, though each number is finite; scale the loss down"
 

@@ -249,7 +249,8 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
             state = {} if fresh else {name: self._read(entry, part) for name, entry in work.entries.items()}
             points, entries = self._advance(group, part, x, g, state)
             if not block.stacked:  # what is kept without a copy must be nobody else's
-                entries = {name: value.clone() if _shares(value, g, x) else value for name, value in entries.items()}
+                own = (x.data_ptr(), g.data_ptr())
+                entries = {name: v.clone() if v.data_ptr() in own else v for name, v in entries.items()}
             for name in entries.keys() - work.entries.keys():
                 work.incomplete.add(name)
                 work.entries[name] = StackedEntry(name, self._template(name, part, x), len(work.members))
@@ -258,17 +259,19 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
 
     def _write(self, update: _Update, params: Sequence[Tensor]) -> None:
         work, part = update.work, update.part
-        points: Sequence[Tensor] = (part.leave(update.points),)
-        if part.stacked and part.rows is not None:
-            points = points[0].unbind()
-        elif part.stacked:
-            # to unbind a stack costs as much as to write it, so one of each kind is kept
-            key = (len(part.indices), part.point, part.dtype, update.points.device)
-            if key not in self._buffers:
-                self._buffers[key] = StackedEntry("points", points[0][0].to(part.dtype), len(part.indices))
-            self._buffers[key].write(points[0], None)
-            points = self._buffers[key].rows
-        torch._foreach_copy_([params[i] for i in part.indices], list(points))
+        points = part.leave(update.points)
+        if not part.stacked:
+            params[part.indices[0]].copy_(points)
+        else:
+            rows: Sequence[Tensor] = ()
+            if part.rows is None:
+                # to unbind a stack costs as much as to write it, so one of each kind is kept
+                key = (len(part.indices), part.point, part.dtype, points.device)
+                if key not in self._buffers:
+                    self._buffers[key] = StackedEntry("points", points[0].to(part.dtype), len(part.indices))
+                self._buffers[key].write(points, None)
+                rows = self._buffers[key].rows
+            torch._foreach_copy_([params[i] for i in part.indices], list(rows or points.unbind()))
         for name, value in update.entries.items():
             entry = work.entries[name]
             value = part.leave(value) if name in self._tangents else value
@@ -380,11 +383,6 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
         for group in self.param_groups:
             for name, value in {**self.defaults, "stabilize": self._stabilize, "step": 0}.items():
                 group.setdefault(name, value)
-
-
-def _shares(value: Tensor, *others: Tensor) -> bool:
-    """Whether a tensor lies in the memory of another."""
-    return value.untyped_storage().data_ptr() in [other.untyped_storage().data_ptr() for other in others]
 
 
 def _own(value: Any) -> Any:
