@@ -16,7 +16,7 @@ from rsam.geometry.base import Geometry
 from rsam.geometry.forwarding import DelegatingGeometry
 from rsam.geometry.registry import geometry_of
 
-__all__ = ["HALF", "Block", "StalePlan", "make_blocks"]
+__all__ = ["HALF", "Block", "StalePlan", "make_blocks", "widened"]
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -28,6 +28,11 @@ def _limits(device: torch.device) -> tuple[int, int]:
     as a copy of a million elements.
     """
     return (2**14, 2**17) if device.type == "cpu" else (2**20, 2**26)
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """A tensor in which squares of half-precision numbers neither overflow nor vanish."""
+    return tensor.float() if tensor.dtype in HALF else tensor
 
 
 class StalePlan(RuntimeError):
@@ -132,7 +137,7 @@ class Block:
 
     def widen(self, tensor: Tensor) -> Tensor:
         """Bring numbers to the precision of the computation."""
-        return tensor.float() if tensor.dtype in HALF and not self.plain else tensor
+        return tensor if self.plain else widened(tensor)
 
     def leave(self, stack: Tensor) -> Tensor:
         """Undo the change of layout of :meth:`enter`."""

@@ -15,6 +15,7 @@ from torch import Tensor
 __all__ = [
     "complement",
     "complement_transpose",
+    "dot",
     "independent_rows",
     "powers",
     "skew_from_vector",
@@ -24,6 +25,11 @@ __all__ = [
     "symmetric_from_vector",
     "symmetric_to_vector",
 ]
+
+
+def dot(u: Tensor, v: Tensor) -> Tensor:
+    """Products of real vectors ``(*batch, n)``, as ``(*batch, 1)``."""
+    return (u * v).sum(-1, keepdim=True)
 
 
 def sym(a: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rsam.geometry.base import OPERATIONS
-from rsam.geometry.blocks import HALF, Block, make_blocks
+from rsam.geometry.blocks import HALF, Block, make_blocks, widened
 from rsam.geometry.registry import manifold_of
 
 __all__ = ["Product", "Tensors", "all_finite", "pairing", "scalar_sum", "stack_scalars"]
@@ -334,7 +334,7 @@ def all_finite(tensors: Tensors) -> bool:
 
 def _wide(tensors: Tensors) -> list[Tensor]:
     """Tensors in which squares of half-precision numbers neither overflow nor vanish."""
-    return [t.float() if t.dtype in HALF else t for t in tensors]
+    return list(map(widened, tensors))
 
 
 def _is_finite(tensor: Tensor) -> bool:

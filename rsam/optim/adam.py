@@ -158,9 +158,7 @@ class RiemannianAdam(RiemannianOptimizer):
             for name in entries:
                 if name not in state:
                     state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
-                elif (
-                    state[name].dtype != p.dtype
-                ):  # converted since: torch's function would fail after blocks are written
+                elif state[name].dtype != p.dtype:  # converted since; torch's function would fail, with blocks written
                     state[name] = state[name].to(p.dtype)
         held = {name: [self.state[p][name] for p in params] for name in ("step", *entries)}
         beta1, beta2 = group["betas"]

@@ -15,16 +15,21 @@ import torch
 from torch import Tensor
 
 from rsam.geometry import Block, Product, scalar_sum
-from rsam.geometry.blocks import HALF
+from rsam.geometry.blocks import widened
 from rsam.geometry.product import stack_scalars
 
-__all__ = ["DIRECTIONS", "Direction", "Perturbation", "Radius", "Transport", "Weights"]
+__all__ = ["DIRECTIONS", "Direction", "Perturbation", "Radius", "Transport", "Weights", "keeps_momentum"]
 
 Radius = Literal["product", "parameter", "point"]
 Transport = Literal["vector", "pullback", "project"]
 
 #: Entries of a base optimizer's state that are a running mean of gradients.
 MOMENTA = ("momentum_buffer", "exp_avg")
+
+
+def keeps_momentum(group: dict[str, Any]) -> bool:
+    """Whether a base optimizer has a momentum by the options of a parameter group."""
+    return bool(group.get("momentum") or "betas" in group)
 
 
 @dataclass
@@ -83,7 +88,7 @@ class Weights:
         tangents = []
         for block, group, x, c in zip(self.blocks, self.groups, self.points, covectors, strict=True):
             if block.plain:
-                tangents.append((_wide(x).abs() ** 2 * _wide(c)).to(c.dtype) if group["adaptive"] else c)
+                tangents.append((widened(x).abs() ** 2 * widened(c)).to(c.dtype) if group["adaptive"] else c)
                 continue
             u = block.apply("raise_index", x, c)
             if self.radius != "product":
@@ -98,7 +103,7 @@ class Weights:
     def momentum(self) -> list[Tensor]:
         """Return the base optimizer's momentum as its last step left it, uphill; zero where there is none."""
         momenta = []
-        if any(not (group.get("momentum") or "betas" in group) for group in self.groups):
+        if not all(map(keeps_momentum, self.groups)):
             raise ValueError("a direction asks for a momentum that the base optimizer does not keep; give it one")
         for block, group, states, x in zip(self.blocks, self.groups, self.states, self.points, strict=True):
             held = [next((s[name] for name in MOMENTA if s.get(name) is not None), None) for s in states]
@@ -111,7 +116,7 @@ class Weights:
             if not block.plain:  # geoopt's and torch's are no tangents at first
                 m = block.apply("restore_tangent", x, m)
             if block.plain and group["adaptive"]:
-                m = (_wide(x).abs() ** 2 * _wide(m)).to(m.dtype)
+                m = (widened(x).abs() ** 2 * widened(m)).to(m.dtype)
             momenta.append(-m if group.get("maximize") else m)
         return momenta
 
@@ -164,22 +169,17 @@ def _noise(dtype: torch.dtype, most: float) -> float:
     return min(64 * float(torch.finfo(dtype).eps), most)
 
 
-def _wide(t: Tensor) -> Tensor:
-    """A tensor in which squares of half-precision numbers neither overflow nor vanish."""
-    return t.float() if t.dtype in HALF else t
-
-
 def _norms(tensors: list[Tensor]) -> Sequence[Tensor]:
-    return torch._foreach_norm([_wide(t) for t in tensors]) if tensors else ()
+    return torch._foreach_norm([widened(t) for t in tensors]) if tensors else ()
 
 
 def _inner(block: Block, group: dict[str, Any], x: Tensor, u: Tensor, v: Tensor) -> Tensor:
     if not block.plain:
         return block.apply("inner", x, u, v)
-    u, v = _wide(u), _wide(v)
+    u, v = widened(u), widened(v)
     product = (u.conj() * v).real if u.is_complex() else u * v
     if group["adaptive"]:
-        square = _wide(x).abs() ** 2
+        square = widened(x).abs() ** 2
         product = torch.where(square > 0, product / square, torch.zeros_like(product))
     return product
 

@@ -13,6 +13,7 @@ from geoopt.optim.mixin import OptimMixin
 from torch import Tensor
 
 from rsam import geometry
+from rsam.optim.ascent import keeps_momentum
 from rsam.optim.riemannian import Groups, RiemannianOptimizer, parameter_names, space_of
 
 __all__ = [
@@ -80,7 +81,7 @@ def check_base(base: torch.optim.Optimizer) -> None:
 
 def check_momentum(base: torch.optim.Optimizer, group: dict[str, Any], group_index: int) -> None:
     """Refuse to ascend along a momentum that is not there, or is none of gradients."""
-    if isinstance(base, torch.optim.RMSprop) or not (group.get("momentum") or "betas" in group):
+    if isinstance(base, torch.optim.RMSprop) or not keeps_momentum(group):
         raise ValueError(
             f'direction="momentum" ascends along a running mean of gradients, which {type(base).__name__} does not '
             f"keep in parameter group {group_index}; give it momentum, or ascend along the gradient"

@@ -280,7 +280,7 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
                 entry.tensor, entry.rows = value.unsqueeze(0), (value,)
                 self.state[work.members[0]][name] = value
                 continue
-            entry.write(value if part.stacked else value.unsqueeze(0), part.rows)
+            _put(entry, part, value)
             if name in work.incomplete:
                 for r in range(len(work.members)) if part.rows is None else part.rows:
                     self.state[work.members[r]][name] = entry.rows[r]
@@ -324,7 +324,7 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
         off, size = (t.abs().square().sum(dims, keepdim=True) for t in (tangents - vectors, vectors))
         # points whose vector is tangent keep it as it is, bitwise: a resumed run must not differ
         mended = part.leave(torch.where(off > torch.finfo(entry.tensor.dtype).eps * size, tangents, vectors))
-        entry.write(mended if part.stacked else mended.unsqueeze(0), part.rows)
+        _put(entry, part, mended)
 
     @torch.no_grad()
     def stabilize_group(self, group: dict[str, Any]) -> None:
@@ -339,8 +339,7 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
             for name in work.entries.keys() & set(self._tangents):
                 entry = work.entries[name]
                 tangents = block.apply("restore_tangent", block.gather_members(work.members), self._read(entry, block))
-                tangents = block.leave(tangents)
-                entry.write(tangents if block.stacked else tangents.unsqueeze(0), None)
+                _put(entry, block, block.leave(tangents))
 
     # -- saving and loading --------------------------------------------------------------------------------------
 
@@ -383,6 +382,10 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
         for group in self.param_groups:
             for name, value in {**self.defaults, "stabilize": self._stabilize, "step": 0}.items():
                 group.setdefault(name, value)
+
+
+def _put(entry: StackedEntry, part: Block, value: Tensor) -> None:
+    entry.write(value if part.stacked else value.unsqueeze(0), part.rows)
 
 
 def _own(value: Any) -> Any:

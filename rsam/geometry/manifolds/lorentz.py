@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from rsam.geometry.base import Geometry, points_in
+from rsam.geometry.linalg import dot
 from rsam.geometry.registry import register
 from rsam.geometry.trigonometry import cosh_sqrt, sinhc_sqrt
 
@@ -18,19 +19,15 @@ def _flip(u: Tensor) -> Tensor:
     return torch.cat((-u[..., :1], u[..., 1:]), -1)
 
 
-def _dot(u: Tensor, v: Tensor) -> Tensor:
-    return (u * v).sum(-1, keepdim=True)
-
-
 def _tangent(x: Tensor, space: Tensor) -> Tensor:
     """The tangent with these coordinates of space: a projection along time, which rounds least."""
-    return torch.cat((_dot(x[..., 1:], space) / x[..., :1], space), -1)
+    return torch.cat((dot(x[..., 1:], space) / x[..., :1], space), -1)
 
 
 def _from_frame(root: Tensor, x: Tensor, z: Tensor) -> Tensor:
     """The tangent ``(0, z)`` of the origin ``(root, 0)``, carried to ``x``."""
     space = x[..., 1:]
-    time = _dot(space, z) / root
+    time = dot(space, z) / root
     return torch.cat((time, z + space * time / (root + x[..., :1])), -1)
 
 
@@ -42,7 +39,7 @@ def _in_frame(root: Tensor, x: Tensor, u: Tensor) -> Tensor:
 def _on_frame(root: Tensor, x: Tensor, c: Tensor) -> Tensor:
     """Pairings of a covector with the frame: :func:`_from_frame` transposed."""
     space = x[..., 1:]
-    return c[..., 1:] + space * (c[..., :1] + _dot(space, c[..., 1:]) / (root + x[..., :1])) / root
+    return c[..., 1:] + space * (c[..., :1] + dot(space, c[..., 1:]) / (root + x[..., :1])) / root
 
 
 def _raised(root: Tensor, x: Tensor, c: Tensor) -> Tensor:
@@ -54,16 +51,16 @@ def _boosted_to_origin(root: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Coordinates of space of ``y`` after the boost that takes ``x`` to the origin, in units of ``root``."""
     x, y = x / root, y / root
     (time, space), (time_y, space_y) = ((a[..., :1], a[..., 1:]) for a in (x, y))
-    near = space_y - space * (time_y - _dot(space, space_y) / (1 + time))
+    near = space_y - space * (time_y - dot(space, space_y) / (1 + time))
     # near the origin that is well; elsewhere apart along and across the direction of x, where large terms cancel
-    square = _dot(space, space)
+    square = dot(space, space)
     close = square < 1
     size = torch.where(close, torch.ones_like(square), square).sqrt()
     direction = space / size
-    along = _dot(direction, space_y)
+    along = dot(direction, space_y)
     across = space_y - along * direction
     ahead = along.clamp_min(0)
-    forward = ((ahead - size) * (ahead + size) - size**2 * _dot(across, across)) / (time * ahead + size * time_y)
+    forward = ((ahead - size) * (ahead + size) - size**2 * dot(across, across)) / (time * ahead + size * time_y)
     radial = torch.where(along > 0, forward, time * along - size * time_y)
     return torch.where(close, near, across + radial * direction)
 
@@ -93,7 +90,7 @@ class LorentzGeometry(Geometry):
         """Squared length of a tangent in units of ``sqrt(k)``, which an overridden inner product does not change."""
         root = self._root(x)
         z = _in_frame(root, x, u) / root
-        return _dot(z, z)
+        return dot(z, z)
 
     def dimension(self, x: Tensor) -> int:
         return points_in(x, 1) * (x.shape[-1] - 1)
@@ -102,7 +99,7 @@ class LorentzGeometry(Geometry):
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         root = self._root(x)
-        return _dot(_in_frame(root, x, u), _in_frame(root, x, v))
+        return dot(_in_frame(root, x, u), _in_frame(root, x, v))
 
     def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
         return _raised(self._root(x), x, g)
@@ -111,7 +108,7 @@ class LorentzGeometry(Geometry):
         # J t but for a normal covector, which no tangent sees; of the size of the norm of t and not of its numbers
         root = self._root(x)
         z = _in_frame(root, x, t)
-        return torch.cat((-_dot(x[..., 1:], z) / (root + x[..., :1]), z), -1)
+        return torch.cat((-dot(x[..., 1:], z) / (root + x[..., :1]), z), -1)
 
     def project(self, x: Tensor, u: Tensor) -> Tensor:
         return _raised(self._root(x), x, _flip(u))
@@ -131,7 +128,7 @@ class LorentzGeometry(Geometry):
         k = self.manifold.k.to(x.dtype)
         root = k.sqrt()
         z = _in_frame(root, x, u)
-        along, square = _dot(z, z if v is u else _in_frame(root, x, v)), _dot(z, z)
+        along, square = dot(z, z if v is u else _in_frame(root, x, v)), dot(z, z)
         angle = (square * (t * t) / k).clamp_min(torch.finfo(x.dtype).tiny).sqrt()
         # torch's sinh is slow, and a difference of exponentials has no digits for small angles
         grown = angle.exp()
@@ -142,18 +139,18 @@ class LorentzGeometry(Geometry):
         # (cosh - 1) / angle^2 = sinhc tanh(angle / 2) / angle
         w = torch.addcmul(torch.addcmul(v, along, x), u, along * t * half / angle)
         space = y[..., 1:]
-        return torch.cat(((k + _dot(space, space)).sqrt(), space), -1), _tangent(y, w[..., 1:])
+        return torch.cat(((k + dot(space, space)).sqrt(), space), -1), _tangent(y, w[..., 1:])
 
     def exponential(self, x: Tensor, u: Tensor) -> Tensor:
         angle2 = self._length2(x, u)
         space = (cosh_sqrt(angle2) * x + sinhc_sqrt(angle2) * u)[..., 1:]
         # geoopt's projx squares a norm, which has no second derivative at the origin
-        return torch.cat(((self.manifold.k + _dot(space, space)).sqrt(), space), -1)
+        return torch.cat(((self.manifold.k + dot(space, space)).sqrt(), space), -1)
 
     def logarithm(self, x: Tensor, y: Tensor) -> Tensor:
         root = self._root(x)
         z = _boosted_to_origin(root, x, y)
-        square = _dot(z, z)
+        square = dot(z, z)
         sine = torch.where(square > 0, square, torch.ones_like(square)).sqrt()
         ratio = torch.where(square > 0, sine.asinh() / sine, torch.ones_like(square))
         return _from_frame(root, x, root * ratio * z)
@@ -161,7 +158,7 @@ class LorentzGeometry(Geometry):
     def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         root = self._root(x)
         z = _boosted_to_origin(root, x, y)
-        slope = _dot(z, _in_frame(root, x, v)) / (1 + (1 + _dot(z, z)).sqrt()) / root
+        slope = dot(z, _in_frame(root, x, v)) / (1 + (1 + dot(z, z)).sqrt()) / root
         return _tangent(y, (v + slope * (x + y))[..., 1:])
 
     # -- second order -------------------------------------------------------------------------------------------

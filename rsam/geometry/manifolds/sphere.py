@@ -9,14 +9,11 @@ import torch
 from torch import Tensor
 
 from rsam.geometry.base import Geometry, moved, points_in
+from rsam.geometry.linalg import dot
 from rsam.geometry.registry import register
 from rsam.geometry.trigonometry import cos_sqrt, sinc_sqrt
 
 __all__ = ["SphereExactGeometry", "SphereGeometry"]
-
-
-def _dot(u: Tensor, v: Tensor) -> Tensor:
-    return (u * v).sum(-1, keepdim=True)
 
 
 def _unit(x: Tensor) -> Tensor:
@@ -60,7 +57,7 @@ class SphereGeometry(Geometry):
         return points_in(x, 1) * (rank - 1)
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        return _dot(u, v)
+        return dot(u, v)
 
     def squared_norm(self, x: Tensor, u: Tensor) -> Tensor:
         return torch.vdot(u.reshape(-1), u.reshape(-1))
@@ -76,7 +73,7 @@ class SphereGeometry(Geometry):
 
     def project(self, x: Tensor, u: Tensor) -> Tensor:
         u = self._onto_subspace(u)
-        return torch.addcmul(u, _dot(x, u), x, value=-1)
+        return torch.addcmul(u, dot(x, u), x, value=-1)
 
     def project_point(self, x: Tensor) -> Tensor:
         return _unit(self._onto_subspace(x))
@@ -94,7 +91,7 @@ class SphereGeometry(Geometry):
         return y, self.carry(x, y, v) if isometric else self.project(y, v)
 
     def exponential(self, x: Tensor, u: Tensor) -> Tensor:
-        angle2 = _dot(u, u)
+        angle2 = dot(u, u)
         # normalised, or rounding would let the norm drift over many steps
         return _unit(self._onto_subspace(cos_sqrt(angle2) * x + sinc_sqrt(angle2) * u))
 
@@ -102,13 +99,13 @@ class SphereGeometry(Geometry):
         # by the tangent of the angle: geoopt's clamped cosine loses close points (dist(x, x) is 4.5e-4 in float64)
         u = self.project(x, y)
         sine = torch.linalg.vector_norm(u, dim=-1, keepdim=True)
-        angle = torch.atan2(sine, _dot(x, y))
+        angle = torch.atan2(sine, dot(x, y))
         return torch.where(sine > 0, angle / sine.clamp_min(torch.finfo(x.dtype).tiny), torch.ones_like(sine)) * u
 
     def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         # the clamp only matters for antipodes, between which no direction is preferred
         tiny = torch.finfo(x.dtype).eps
-        return torch.addcmul(v, _dot(y, v) / (1 + _dot(x, y)).clamp_min(tiny), x + y, value=-1)
+        return torch.addcmul(v, dot(y, v) / (1 + dot(x, y)).clamp_min(tiny), x + y, value=-1)
 
     def _subspace(self, x: Tensor) -> Tensor | None:
         """Orthonormal basis ``(n, r)`` of the subspace, if there is one."""
@@ -121,17 +118,17 @@ class SphereGeometry(Geometry):
         basis = self._subspace(x)
         x = x if basis is None else x @ basis
         w, m = _reflector(x)
-        v = torch.cat((torch.zeros_like(x[..., :1]), z), -1) - w * (_dot(x[..., 1:], z) / m)
+        v = torch.cat((torch.zeros_like(x[..., :1]), z), -1) - w * (dot(x[..., 1:], z) / m)
         return v if basis is None else v @ basis.mT
 
     def to_coordinates(self, x: Tensor, c: Tensor) -> Tensor:
         basis = self._subspace(x)
         x, c = (x, c) if basis is None else (x @ basis, c @ basis)
         w, m = _reflector(x)
-        return c[..., 1:] - x[..., 1:] * (_dot(w, c) / m)
+        return c[..., 1:] - x[..., 1:] * (dot(w, c) / m)
 
     def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
-        return -_dot(v, v) * x
+        return -dot(v, v) * x
 
 
 @register(geoopt.SphereExact)

@@ -7,14 +7,11 @@ import torch
 from torch import Tensor
 
 from rsam.geometry.base import Geometry, moved
+from rsam.geometry.linalg import dot
 from rsam.geometry.registry import register
 from rsam.geometry.trigonometry import tanc_sqrt
 
 __all__ = ["StereographicExactGeometry", "StereographicGeometry"]
-
-
-def _dot(u: Tensor, v: Tensor) -> Tensor:
-    return (u * v).sum(-1, keepdim=True)
 
 
 @register(geoopt.Stereographic)
@@ -36,7 +33,7 @@ class StereographicGeometry(Geometry):
         return (1 + k * square).clamp_min(1e-15) / 2
 
     def _inverse(self, x: Tensor) -> Tensor:
-        return self._shrink(self._k(x), _dot(x, x))
+        return self._shrink(self._k(x), dot(x, x))
 
     def _factor(self, x: Tensor) -> Tensor:
         return 1 / self._inverse(x)
@@ -45,7 +42,7 @@ class StereographicGeometry(Geometry):
         return x.numel()
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        return _dot(u, v) / self._inverse(x) ** 2
+        return dot(u, v) / self._inverse(x) ** 2
 
     def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
         return g * self._inverse(x) ** 2
@@ -65,7 +62,7 @@ class StereographicGeometry(Geometry):
     def _clip(self, y: Tensor) -> Tensor:
         radius2 = self._radius2(y)
         # inside it is the root of r / r, which is exactly one with no derivative; a norm has none at the origin
-        return y * (radius2 / _dot(y, y).clamp_min(radius2)).sqrt()
+        return y * (radius2 / dot(y, y).clamp_min(radius2)).sqrt()
 
     def retract(self, x: Tensor, u: Tensor) -> Tensor:
         return self._clip(x + u)
@@ -75,14 +72,14 @@ class StereographicGeometry(Geometry):
     ) -> tuple[Tensor, Tensor]:
         """Multiply momentum by the ratio of the conformal factors, an isometry in any case."""
         y = moved(x, u, t)
-        square, radius2 = _dot(y, y), self._radius2(x)
+        square, radius2 = dot(y, y), self._radius2(x)
         y = y * (radius2 / square.clamp_min(radius2)).sqrt()
         # the squared norm of y after the clip, without a second sum
         return y, v * (self._shrink(self._k(x), square.clamp_max(radius2)) / self._inverse(x))
 
     def exponential(self, x: Tensor, u: Tensor) -> Tensor:
         half = self._factor(x) / 2
-        angle2 = self._k(x) * half**2 * _dot(u, u)
+        angle2 = self._k(x) * half**2 * dot(u, u)
         return self._clip(self.manifold.mobius_add(x, half * tanc_sqrt(angle2) * u, project=False))
 
     def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
@@ -112,8 +109,7 @@ class StereographicGeometry(Geometry):
         return c * self._inverse(x)
 
     def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
-        dot, square = (x * v).sum(-1, keepdim=True), (v * v).sum(-1, keepdim=True)
-        return self._k(x) * self._factor(x) * (2 * dot * v - square * x)
+        return self._k(x) * self._factor(x) * (2 * dot(x, v) * v - dot(v, v) * x)
 
 
 @register(geoopt.StereographicExact)
