@@ -208,6 +208,8 @@ class Geometry:
         """
         step = u * t
         y = self.retract(x, step)
+        if self.momentum_transport == "projection" and not isometric:
+            return y, self.project(y, v)
         return y, self.transport(x, step, y, v)
 
     @asks("retr", "expmap")

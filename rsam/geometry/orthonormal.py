@@ -11,7 +11,17 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["bounded", "cholesky_root", "flat", "orthonormalised", "polish", "project", "signed_qr", "spd_inverse"]
+__all__ = [
+    "bounded",
+    "cholesky_root",
+    "flat",
+    "orthonormalised",
+    "polish",
+    "project",
+    "signed_qr",
+    "spd_inverse",
+    "times_inverse",
+]
 
 # Columns from which on the cost of an operation is that of its arithmetic.
 _LARGE = 192

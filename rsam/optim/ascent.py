@@ -258,14 +258,11 @@ class Perturbation:
         self.space, self.points = None, []
 
     def weights(self, groups: Sequence[dict[str, Any]], state: Any, needs_gradient: bool, radius: Radius) -> Weights:
-        """What is perturbed: parameters in groups with a radius, and with a gradient if it takes one.
-
-        ``groups`` has one group per parameter.
-        """
+        """What is perturbed: parameters in groups with a radius, and with a gradient if it takes one."""
         assert self.space is not None
         weights = Weights([], [], [], [], [], radius)
         for block, x in zip(self.space.blocks, self.points, strict=True):
-            group = groups[block.indices[0]]
+            group = groups[self.space.labels[block.indices[0]]]
             if not group["rho"] > 0:
                 continue
             members = [self.space.params[i] for i in block.indices]

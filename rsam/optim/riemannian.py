@@ -201,11 +201,10 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
         """The product of all parameters, its blocks on manifolds with their state, and each group's plain ones."""
         space = space_of(self.param_groups, self._plan[0] if self._plan else None)
         if self._plan is None or self._plan[1] is not space.blocks:
-            labels = [g for g, group in enumerate(self.param_groups) for _ in group["params"]]
             works: list[_Work] = []
             plain: list[list[int]] = [[] for _ in self.param_groups]
             for block in space.blocks:
-                label = labels[block.indices[0]]
+                label = space.labels[block.indices[0]]
                 if block.plain:
                     plain[label] += block.indices
                 else:

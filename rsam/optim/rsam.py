@@ -326,10 +326,9 @@ class RSAM(WrappingOptimizer):
 
     def _ascend(self) -> None:
         groups = self.base_optimizer.param_groups
-        each = [group for group in groups for p in group["params"] if p.requires_grad or p.grad is not None]
         with torch._C.DisableTorchFunctionSubclass():
             state = self.base_optimizer.state
-            weights = self._perturbation.weights(each, state, self._needs_gradient, self.radius)
+            weights = self._perturbation.weights(groups, state, self._needs_gradient, self.radius)
         if not weights.blocks:
             return
         length = self._perturbation.ascend(weights, self._upwards, self.ascent == "exponential")

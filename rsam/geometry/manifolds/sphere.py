@@ -103,9 +103,11 @@ class SphereGeometry(Geometry):
         return torch.where(sine > 0, angle / sine.clamp_min(torch.finfo(x.dtype).tiny), torch.ones_like(sine)) * u
 
     def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
+        # the reflection in s = x + y, up to its sign: v is orthogonal to x, and so <s, v> is <y, v>
+        s = x + y
         # the clamp only matters for antipodes, between which no direction is preferred
-        tiny = torch.finfo(x.dtype).eps
-        return torch.addcmul(v, dot(y, v) / (1 + dot(x, y)).clamp_min(tiny), x + y, value=-1)
+        size2 = torch.linalg.vector_norm(s, dim=-1, keepdim=True).square().clamp_min(torch.finfo(x.dtype).eps)
+        return torch.addcmul(v, dot(y, v) / size2, s, value=-2)
 
     def _subspace(self, x: Tensor) -> Tensor | None:
         """Orthonormal basis ``(n, r)`` of the subspace, if there is one."""
@@ -139,9 +141,3 @@ class SphereExactGeometry(SphereGeometry):
 
     def retract(self, x: Tensor, u: Tensor) -> Tensor:
         return self.exponential(x, u)
-
-    def retract_transport(
-        self, x: Tensor, u: Tensor, v: Tensor, t: float | Tensor = 1.0, isometric: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        y = self.exponential(x, u * t)
-        return y, self.carry(x, y, v) if isometric else self.project(y, v)

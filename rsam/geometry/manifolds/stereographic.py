@@ -89,13 +89,11 @@ class StereographicGeometry(Geometry):
         points, which keeps its digits near the boundary.
         """
         k, w = self._k(x), y - x
-        xx, ww, xw = ((a * b).sum(-1, keepdim=True) for a, b in ((x, x), (w, w), (x, w)))
-        yy = (y * y).sum(-1, keepdim=True)
+        xx, yy, ww, xw = dot(x, x), dot(y, y), dot(w, w), dot(x, w)
         denominator = ((1 + k * xx) + (1 + k * yy) - k * ww) / 2
 
         def skew(u: Tensor) -> Tensor:
-            xu, wu = (x * u).sum(-1, keepdim=True), (w * u).sum(-1, keepdim=True)
-            return k * (w * xu - x * wu) / denominator
+            return k * (w * dot(x, u) - x * dot(w, u)) / denominator
 
         tangent2 = k**2 * (xx * ww - xw**2) / denominator**2
         once = skew(v)

@@ -156,6 +156,7 @@ class _StiefelGeometry(Geometry):
 class EuclideanStiefelGeometry(_StiefelGeometry):
     """Metric of the embedding, retraction by QR (Absil et al. 2008, Ex. 4.1.3)."""
 
+    momentum_transport = "projection"
     _turn = 2**0.5
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
@@ -172,12 +173,6 @@ class EuclideanStiefelGeometry(_StiefelGeometry):
 
     def retract(self, x: Tensor, u: Tensor) -> Tensor:
         return orthonormalised(flat(x), flat(u)).reshape(x.shape)
-
-    def retract_transport(
-        self, x: Tensor, u: Tensor, v: Tensor, t: float | Tensor = 1.0, isometric: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        y = self.retract(x, u * t)
-        return y, self.carry(x, y, v) if isometric else self.project(y, v)
 
     def exponential(self, x: Tensor, u: Tensor) -> Tensor:
         # Edelman, Arias and Smith 1998, eq. 2.42
@@ -196,7 +191,6 @@ class EuclideanStiefelExactGeometry(EuclideanStiefelGeometry):
     """The same manifold stepped along geodesics."""
 
     retraction_order = 2
-    retract_transport = EuclideanStiefelGeometry.retract_transport
     momentum_transport = "projection"
 
     def retract(self, x: Tensor, u: Tensor) -> Tensor:
