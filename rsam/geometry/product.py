@@ -93,7 +93,7 @@ class Product:
         self._names = [repr(e[0]) if isinstance(e, tuple) else f"parameter {i}" for i, e in enumerate(entries)]
         if names is not None:
             self._names = list(names)
-        self.labels = [0] * count if apart is None else list(apart)
+        self.labels: list[Any] = [0] * count if apart is None else list(apart)
         self.manifolds = list(map(manifold_of, self.params)) if manifolds is None else list(manifolds)
         self._bearing = [hasattr(p, "manifold") for p in self.params]  # a manifold that may be lost
         self._signature: Any = None
