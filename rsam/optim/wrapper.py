@@ -25,11 +25,13 @@ class WrappingOptimizer(torch.optim.Optimizer):
 
     def __init__(self, base: torch.optim.Optimizer, options: dict[str, Any]) -> None:
         self.base_optimizer = base
-        self._options = options
+        self._options = list(options)
+        self._made = False
         # torch's bookkeeping, which calls add_param_group with each group of the base
         super().__init__(base.param_groups, {**base.defaults, **options})
+        self._made = True
 
-    # torch's constructor and loader assign these two; the base has them already
+    # torch's constructor assigns these two, which the base has already
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -38,7 +40,11 @@ class WrappingOptimizer(torch.optim.Optimizer):
 
     @param_groups.setter
     def param_groups(self, groups: list[dict[str, Any]]) -> None:
-        pass
+        if self._made:
+            self.base_optimizer.param_groups = groups
+            self._fill_options()
+            for index in range(len(groups)):
+                self._check_group(index)
 
     @property
     def state(self) -> Any:
@@ -47,7 +53,17 @@ class WrappingOptimizer(torch.optim.Optimizer):
 
     @state.setter
     def state(self, state: Any) -> None:
-        pass
+        if self._made:
+            self.base_optimizer.state = state
+
+    def __getattr__(self, name: str) -> Any:
+        """Find what the base has and the wrapper has not, such as ``train`` and ``eval`` or ``stabilize``."""
+        if name.startswith("_") or name == "base_optimizer":
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self.base_optimizer, name)
+
+    def __repr__(self) -> str:
+        return super().__repr__().replace(" (", f" over {type(self.base_optimizer).__name__} (", 1)
 
     def _check_group(self, index: int) -> None:
         """Raise for a group that cannot be treated."""
@@ -55,14 +71,15 @@ class WrappingOptimizer(torch.optim.Optimizer):
     def _fill_options(self) -> None:
         """Give the default options to groups that came by way of the base."""
         for group in self.param_groups:
-            for option, value in self._options.items():
-                group.setdefault(option, value)
+            for option in self._options:
+                group.setdefault(option, self.defaults[option])
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to both optimizers. Raises as the class does, and adds nothing then."""
         indices = [i for i, group in enumerate(self.param_groups) if group is param_group]
         if not indices:
-            self.base_optimizer.add_param_group(param_group)
+            known = {k: v for k, v in self.defaults.items() if k in self.base_optimizer.defaults}
+            self.base_optimizer.add_param_group({**known, **param_group})
         self._fill_options()
         try:
             self._check_group(indices[0] if indices else len(self.param_groups) - 1)
@@ -71,14 +88,30 @@ class WrappingOptimizer(torch.optim.Optimizer):
                 self.param_groups.pop()
             raise
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the base returns, whose groups hold the options of both; hooks of both run."""
+        for before in self._optimizer_state_dict_pre_hooks.values():
+            before(self)
+        saved = self.base_optimizer.state_dict()
+        for after in self._optimizer_state_dict_post_hooks.values():
+            changed = after(self, saved)
+            saved = saved if changed is None else changed
+        return saved
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load groups and state of both optimizers; also from a ``state_dict`` of the base optimizer alone."""
+        state_dict = state_dict.copy()
+        for before in self._optimizer_load_state_dict_pre_hooks.values():
+            changed = before(self, state_dict)
+            state_dict = state_dict if changed is None else changed
         options = [{k: group[k] for k in self._options} for group in self.param_groups]
         self.base_optimizer.load_state_dict(state_dict)
         for group, own in zip(self.param_groups, options, strict=True):
             for option, value in own.items():
                 group.setdefault(option, value)
         self._mend_counters()
+        for after in self._optimizer_load_state_dict_post_hooks.values():
+            after(self)
 
     def _mend_counters(self) -> None:
         """geoopt 0.5.1's RiemannianAdam counts steps in int, and gets float32 tensors back from torch's Adam."""
