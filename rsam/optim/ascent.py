@@ -247,6 +247,7 @@ class Perturbation:
         params = [self.space.params[i] for b, _ in chosen for i in b.indices]
         if params:
             torch._foreach_copy_(params, [row for b, x in chosen for row in b.scatter(x)])
+            torch.clear_autocast_cache()
 
     def restore(self) -> None:
         """Put everything back; the copies stay until :meth:`forget`."""
@@ -311,6 +312,7 @@ class Perturbation:
             self._moved.append((block, x, e))
         for factor, (moving, along) in plain.items():
             torch._foreach_add_(moving, along, alpha=factor if isinstance(factor, float) else 1)
+        torch.clear_autocast_cache()  # an autocast around the step would go on with the weights of before
         return length
 
     def bring_back(self, transport: Transport, exact: bool) -> list[Tensor]:
@@ -335,8 +337,10 @@ class Perturbation:
             if block.stacked:  # one look for all of them
                 found.append(torch.linalg.vector_norm(c, math.inf))
                 brought.update(block.indices)
-            if c is not g:
-                torch._foreach_copy_(gradients, list(block.scatter(c)))
+            if c is not g:  # and not written to: gradients may be shared, or views of what a framework keeps
+                leaving = block.leave(c).to(gradients[0].dtype)
+                for i, row in zip(block.indices, leaving.unbind() if block.stacked else (leaving,), strict=True):
+                    params[i].grad = row
         return found + [p.grad for i, p in enumerate(params) if i not in brought and p.grad is not None]
 
 
