@@ -1,13 +1,28 @@
-"""What surrounds the passes of a step: saved values, and hooks."""
+"""The two halves of a step, what surrounds its passes, and what is undone if one fails."""
 
 from __future__ import annotations
 
-from typing import Protocol
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-__all__ = ["PassHook", "Snapshot"]
+from rsam.errors import NotFinite
+from rsam.geometry import Product, all_finite
+from rsam.geometry.blocks import StalePlan
+from rsam.optim.ascent import DIRECTIONS, Direction, Perturbation
+from rsam.optim.checks import check_group, check_momentum, nonfinite_message, refuse_sparse
+from rsam.optim.old_gradients import OldGradients
+from rsam.optim.riemannian import space_of
+
+if TYPE_CHECKING:
+    from rsam.optim.rsam import RSAM
+
+__all__ = ["PassHook", "Passes", "Snapshot"]
+
+_Watch = TypeVar("_Watch", OldGradients, "OldGradients | None")
 
 
 class PassHook(Protocol):
@@ -52,3 +67,216 @@ class Snapshot:
         """Copy the values into the tensors that they are of."""
         if tensors:
             torch._foreach_copy_(tensors, self.copies)
+
+
+class Passes:
+    """What happens in a step of an optimizer, and what is known of its last one.
+
+    All that changes in a step is kept here: who copies the optimizer's attributes into a wrapper, as Lightning does,
+    shares it.
+
+    Parameters
+    ----------
+    optimizer : RSAM
+        Whose weights are perturbed.
+    """
+
+    def __init__(self, optimizer: RSAM) -> None:
+        self.optimizer = optimizer
+        self.hooks: list[PassHook] = []
+        self.grad_norm: float | None = None
+        self.losses: tuple[Any, Any] | None = None
+        self.skip = False
+        self._space: Product | None = None
+        self._perturbation = Perturbation()
+        self._old: OldGradients | None = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether a step is between its two halves."""
+        return self._perturbation.pending
+
+    @property
+    def _direction(self) -> Direction:
+        direction = self.optimizer.direction
+        return DIRECTIONS[direction] if isinstance(direction, str) else direction
+
+    @property
+    def needs_gradient(self) -> bool:
+        """Whether the ascent wants a gradient at the weights, and so a first pass."""
+        return getattr(self._direction, "needs_gradient", True)
+
+    # -- evaluations ---------------------------------------------------------------------------------------------
+
+    def evaluate(self, closure: Callable[[], Any], kept: bool, watched: bool = False) -> Any:
+        """Call a closure as a pass of a step; after an exception everything is as before the step.
+
+        If it is ``watched`` it must start from gradients of its own.
+        """
+        try:
+            for hook in self.hooks:
+                hook.before_pass(kept)
+            old = self._watch(OldGradients(self._ascended()) if watched else None)
+            with torch.enable_grad():
+                loss = closure()
+            if old is not None:
+                old.refuse_left_or_added()
+                if callable(self.optimizer.direction):  # which may not look at all gradients, and so not see NaN
+                    old.refuse_nan()
+            return loss
+        except BaseException:
+            self._abandon()
+            raise
+
+    def finish(self, closure: Callable[[], Any]) -> Any:
+        """Call a closure as the second pass of a step that :meth:`first_half` began; it may leave the gradients."""
+        try:
+            if self._old is not None:
+                self._old.refuse_added()
+            old = self._watch(OldGradients(self._ascended()))
+            with torch.enable_grad():
+                loss = closure()
+            old.close()
+            return loss
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _watch(self, old: _Watch) -> _Watch:
+        if self._old is not None:
+            self._old.close()
+        self._old = old
+        return old
+
+    def _ascended(self) -> list[Tensor]:
+        groups = self.optimizer.base_optimizer.param_groups
+        return [p for group in groups if group.get("rho", 0) > 0 for p in group["params"]]
+
+    # -- the first half ------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def first_half(self, hooked: bool, clear: bool = False) -> None:
+        """Save the weights, and ascend if the step does; then ``clear`` the gradients that this was from."""
+        if self.pending:
+            raise RuntimeError(
+                "first_step() twice; call second_step() or restore() in between. A wrapper whose step() does nothing "
+                "while gradients are accumulated, as accelerate's, leaves a step half done: call both halves for the "
+                "last of the accumulated batches only"
+            )
+        try:
+            self._check_and_save()
+            if self.optimizer.ascends:
+                self._ascend()
+                self._watch(None if clear else OldGradients(self._ascended(), hidden=False))
+                for p in self._space.params if clear and self._space is not None else ():
+                    p.grad = None
+            for hook in self.hooks if hooked else ():
+                hook.before_pass(not self.needs_gradient)
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _check_and_save(self) -> None:
+        optimizer = self.optimizer
+        self.losses = self.grad_norm = None
+        self.skip = False
+        groups = optimizer.base_optimizer.param_groups
+        if any("rho" not in group for group in groups):  # that came by way of the base
+            optimizer._fill_options()
+        for g, group in enumerate(groups):
+            rho = group["rho"]
+            # may have been set since the group was checked
+            if not isinstance(rho, float | int) or not rho >= 0 or group["adaptive"]:
+                check_group(optimizer.base_optimizer, groups, g)
+            if optimizer.direction == "momentum" and rho > 0:
+                check_momentum(optimizer.base_optimizer, group, g)
+        self._refuse_sparse()
+        # subclasses of tensors, such as geoopt's, would ask Python for every attribute
+        with torch._C.DisableTorchFunctionSubclass():
+            self._space = space_of(groups, self._space, live=True)
+            try:
+                self._perturbation.save(self._space)
+            except StalePlan:
+                self._space.update()
+                self._perturbation.save(self._space)
+
+    def _ascend(self) -> None:
+        optimizer = self.optimizer
+        groups, state = optimizer.base_optimizer.param_groups, optimizer.base_optimizer.state
+        with torch._C.DisableTorchFunctionSubclass():
+            weights = self._perturbation.weights(groups, state, self.needs_gradient, optimizer.radius)
+        if not weights.blocks:
+            return
+        length = self._perturbation.ascend(weights, self._direction, optimizer.ascent == "exponential")
+        if self.needs_gradient:
+            self.grad_norm = length
+        elif not math.isfinite(length):
+            raise NotFinite("the direction of ascent is not finite; look at the momentum of the base optimizer")
+        self.skip = not math.isfinite(length) and self._skips(length)
+
+    # -- the second half -----------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def second_half(self) -> None:
+        """Bring gradients and weights back, and step the base optimizer."""
+        optimizer, base = self.optimizer, self.optimizer.base_optimizer
+        try:
+            if self._old is not None:
+                self._old.refuse_added()
+            self._refuse_sparse()
+            with torch._C.DisableTorchFunctionSubclass():
+                found = self._perturbation.bring_back(optimizer.transport, optimizer.ascent == "exponential")
+            skip = self.skip or (not all_finite(found) and self._skips())
+        finally:
+            self.restore()
+            self._watch(None)
+        if not skip:
+            try:
+                base.step()
+            except BaseException:
+                self._perturbation.put_back()
+                raise
+            for group in base.param_groups:
+                group["steps_since_ascent"] = (group["steps_since_ascent"] + 1) % optimizer.every
+        self.skip = skip
+        self._perturbation.forget()
+
+    def _skips(self, length: float = math.inf) -> bool:
+        """Answer a gradient that is not finite by the policy: skip the step, or raise."""
+        if self._old is not None:
+            self._old.refuse_nan()
+        if self.optimizer.nonfinite == "raise":
+            raise NotFinite(nonfinite_message(self.optimizer.param_groups, length))
+        return True
+
+    def _refuse_sparse(self) -> None:
+        for group in self.optimizer.base_optimizer.param_groups:
+            for p in group["params"]:
+                if p.grad is not None and p.grad.is_sparse:
+                    refuse_sparse(self.optimizer.base_optimizer.param_groups, p)
+
+    # -- undoing -------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put the weights back where they were before the first half (by copy); nothing to do otherwise."""
+        if self.pending:
+            self._perturbation.restore()
+            self._end()
+
+    def _abandon(self) -> None:
+        """Leave everything as it was before the step."""
+        self._watch(None)
+        if not self.pending:
+            self._end()
+        self.restore()
+
+    def _end(self) -> None:
+        for hook in self.hooks:
+            hook.after_passes()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__ | {"_old": None}
+        if not self.pending:  # copies of the last step are of no use to a copy
+            state |= {"_perturbation": Perturbation(), "_space": None}
+        return state

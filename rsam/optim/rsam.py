@@ -12,28 +12,15 @@ r"""Riemannian sharpness-aware minimisation.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from rsam.errors import NotFinite
-from rsam.geometry import Product, all_finite
-from rsam.geometry.blocks import StalePlan
-from rsam.optim.ascent import DIRECTIONS, Direction, Perturbation, Radius, Transport
-from rsam.optim.checks import (
-    check_base,
-    check_group,
-    check_momentum,
-    check_options,
-    nonfinite_message,
-    refuse_sparse,
-    warn_of_wrong_steps,
-)
-from rsam.optim.passes import PassHook
-from rsam.optim.riemannian import space_of
+from rsam.optim.ascent import Direction, Radius, Transport
+from rsam.optim.checks import check_base, check_group, check_momentum, check_options, warn_of_wrong_steps
+from rsam.optim.passes import Passes, PassHook
 from rsam.optim.sgd import RiemannianSGD
 from rsam.optim.wrapper import WrappingOptimizer
 
@@ -140,12 +127,7 @@ class RSAM(WrappingOptimizer):
         self.radius = radius
         self.every = every
         self.nonfinite = nonfinite
-        self._space: Product | None = None
-        self._perturbation = Perturbation()
-        self._skip = False
-        self._hooks: list[PassHook] = []
-        self._grad_norm: float | None = None
-        self._losses: tuple[Any, Any] | None = None
+        self._passes = Passes(self)
         self._warned: set[str] = set()
         super().__init__(base, {"rho": rho, "adaptive": adaptive, "steps_since_ascent": 0})
 
@@ -181,14 +163,6 @@ class RSAM(WrappingOptimizer):
         groups = self.base_optimizer.param_groups
         return not groups[0].get("steps_since_ascent", 0) and any(group.get("rho", 0) > 0 for group in groups)
 
-    @property
-    def _needs_gradient(self) -> bool:
-        return getattr(self._upwards, "needs_gradient", True)
-
-    @property
-    def _upwards(self) -> Direction:
-        return DIRECTIONS[self.direction] if isinstance(self.direction, str) else self.direction
-
     # -- whole steps ---------------------------------------------------------------------------------------------
 
     def step(self, closure: Callable[[], Any] | None = None, ascent_closure: Callable[[], Any] | None = None) -> Any:
@@ -219,44 +193,57 @@ class RSAM(WrappingOptimizer):
             For a gradient that is not finite, naming the first such parameter; a RuntimeError.
             The weights are as they were before the step, as after any exception in here.
         """
-        ascends = self.ascends
+        passes = self._passes
         if closure is None:
-            if not self._perturbed and ascends:
+            self._step_without_closure()
+            return None
+        if passes.pending:  # the wrapped step of Lightning, which brings a closure that does nothing
+            loss = passes.finish(closure)
+            passes.second_half()
+            return loss
+        if not self.ascends:
+            loss = passes.evaluate(closure, kept=True)
+            passes.first_half(hooked=False)
+            passes.second_half()
+            self._note_losses(loss, loss)
+            return loss
+        if not passes.needs_gradient:
+            passes.first_half(hooked=False)
+            loss = passes.evaluate(closure, kept=True, watched=True)
+            passes.second_half()
+            return None if passes.skip else loss
+        ascent_closure = ascent_closure or closure
+        partial = ascent_closure is not closure
+        first = passes.evaluate(ascent_closure, kept=not partial, watched=True)
+        passes.first_half(hooked=False, clear=True)
+        second = None if passes.skip else passes.evaluate(closure, kept=partial)
+        passes.second_half()
+        if partial:
+            return None if passes.skip else second
+        self._note_losses(first, second)
+        return first
+
+    def _note_losses(self, first: Any, second: Any) -> None:
+        if not self._passes.skip:
+            self._passes.losses = _number(first), _number(second)
+
+    def _step_without_closure(self) -> None:
+        passes = self._passes
+        if not passes.pending:
+            if self.ascends and not self._makes_state:
                 raise RuntimeError(
                     "RSAM.step needs a closure that zeroes gradients, computes the loss, calls backward and returns "
                     "the loss; or call first_step() and second_step() yourself"
                 )
-            if not self._perturbed:
-                self.first_step()
-            self.second_step()
-            return None
-        if self._perturbed:
-            raise RuntimeError("step(closure) after first_step(); call second_step() or restore() first")
-        partial = ascends and ascent_closure not in (None, closure) and self._needs_gradient
-        loss = None
-        if self._needs_gradient or not ascends:
-            loss = self._evaluate(ascent_closure if partial else closure, kept=not partial)  # type: ignore[arg-type]
-        self._first_half(hooked=False)
-        perturbed = loss
-        if ascends and not self._skip:
-            perturbed = self._evaluate(closure, kept=partial or not self._needs_gradient)
-        self.second_step()
-        if not self._skip and self._needs_gradient and not partial:
-            self._losses = (_number(loss), _number(perturbed))
-        if partial or not self._needs_gradient:
-            return None if self._skip else perturbed
-        return loss
+            if self.ascends:
+                return self.base_optimizer.step()
+            passes.first_half(hooked=False)
+        passes.second_half()
 
-    def _evaluate(self, closure: Callable[[], Any], kept: bool) -> Any:
-        """Call a closure as a pass of a step; after an exception everything is as before the step."""
-        try:
-            for hook in self._hooks:
-                hook.before_pass(kept)
-            with torch.enable_grad():
-                return closure()
-        except BaseException:
-            self._abandon()
-            raise
+    @property
+    def _makes_state(self) -> bool:
+        """Whether a step moves nothing and is for the state only, as torch.distributed.checkpoint takes it."""
+        return not self.state and all(group.get("lr") == 0 for group in self.param_groups)
 
     # -- halves of a step ----------------------------------------------------------------------------------------
 
@@ -270,7 +257,7 @@ class RSAM(WrappingOptimizer):
         Parameters
         ----------
         zero_grad : bool
-            Clear the gradients afterwards.
+            Clear the gradients afterwards, so that those of the second pass are not added to them.
 
         Raises
         ------
@@ -279,80 +266,16 @@ class RSAM(WrappingOptimizer):
         NotFinite
             For a gradient that is not finite; a RuntimeError.
         """
-        self._first_half(hooked=self.ascends)
+        self._passes.first_half(hooked=self.ascends)
         if zero_grad:
             self.zero_grad()
 
-    @torch.no_grad()
-    def _first_half(self, hooked: bool) -> None:
-        if self._perturbed:
-            raise RuntimeError("first_step() twice; call second_step() or restore() in between")
-        try:
-            self._check_and_save()
-            if self.ascends:
-                self._ascend()
-            for hook in self._hooks if hooked else ():
-                hook.before_pass(not self._needs_gradient)
-        except BaseException:
-            self._abandon()
-            raise
-
-    def _abandon(self) -> None:
-        """Leave everything as it was before the step."""
-        if not self._perturbed:
-            self._end_passes()
-        self.restore()
-
-    def _check_and_save(self) -> None:
-        self._losses = self._grad_norm = None
-        self._skip = False
-        groups = self.base_optimizer.param_groups
-        if any("rho" not in group for group in groups):  # that came by way of the base
-            self._fill_options()
-        for g, group in enumerate(groups):
-            if not group["rho"] >= 0 or group["adaptive"]:  # may have been set since the group was checked
-                check_group(self.base_optimizer, groups, g)
-            if self.direction == "momentum" and group["rho"] > 0:
-                check_momentum(self.base_optimizer, group, g)
-        self._refuse_sparse()
-        # subclasses of tensors, such as geoopt's, would ask Python for every attribute
-        with torch._C.DisableTorchFunctionSubclass():
-            self._space = space_of(groups, self._space, live=True)
-            try:
-                self._perturbation.save(self._space)
-            except StalePlan:
-                self._space.update()
-                self._perturbation.save(self._space)
-
-    def _ascend(self) -> None:
-        groups = self.base_optimizer.param_groups
-        with torch._C.DisableTorchFunctionSubclass():
-            state = self.base_optimizer.state
-            weights = self._perturbation.weights(groups, state, self._needs_gradient, self.radius)
-        if not weights.blocks:
-            return
-        length = self._perturbation.ascend(weights, self._upwards, self.ascent == "exponential")
-        if self._needs_gradient:
-            self._grad_norm = length
-        elif not math.isfinite(length):
-            raise NotFinite("the direction of ascent is not finite; look at the momentum of the base optimizer")
-        self._skip = not math.isfinite(length) and self._skips(length)
-
-    def _skips(self, length: float = math.inf) -> bool:
-        """Answer a gradient that is not finite by the policy: skip the step, or raise."""
-        if self.nonfinite == "raise":
-            raise NotFinite(nonfinite_message(self.param_groups, length))
-        return True
-
-    def _refuse_sparse(self) -> None:
-        for group in self.base_optimizer.param_groups:
-            for p in group["params"]:
-                if p.grad is not None and p.grad.is_sparse:
-                    refuse_sparse(self.base_optimizer.param_groups, p)
-
+    @torch.optim.Optimizer.profile_hook_step
     @torch.no_grad()
     def second_step(self, zero_grad: bool = False) -> None:
         """Return to the weights and step from there, with gradients of the loss at the perturbed weights.
+
+        Hooks of torch's optimizers run around this half; in whole steps, around :meth:`step`.
 
         Parameters
         ----------
@@ -362,52 +285,22 @@ class RSAM(WrappingOptimizer):
         Raises
         ------
         RuntimeError
-            Without a :meth:`first_step`, or for a sparse gradient.
+            Without a :meth:`first_step`, for gradients of both passes in one sum, or for a sparse gradient.
         NotFinite
             For a gradient that is not finite; a RuntimeError.
         """
-        if not self._perturbed:
+        if not self._passes.pending:
             raise RuntimeError("second_step() without first_step()")
-        try:
-            self._refuse_sparse()
-            with torch._C.DisableTorchFunctionSubclass():
-                found = self._perturbation.bring_back(self.transport, self.ascent == "exponential")
-        finally:
-            self.restore()
-        if not self._skip and (all_finite(found) or not self._skips()):
-            try:
-                self.base_optimizer.step()
-                self._opt_called = True  # what torch's schedulers look for, in loops that never call step
-            except BaseException:
-                self._perturbation.put_back()
-                raise
-            for group in self.base_optimizer.param_groups:
-                group["steps_since_ascent"] = (group["steps_since_ascent"] + 1) % self.every
-        self._perturbation.forget()
+        self._passes.second_half()
+        self._opt_called = True  # what torch's schedulers look for, in loops that never call step
         if zero_grad:
             self.zero_grad()
 
-    @torch.no_grad()
     def restore(self) -> None:
         """Put the weights back where they were before :meth:`first_step` (by copy); nothing to do otherwise."""
-        if self._perturbed:
-            self._perturbation.restore()
-            self._end_passes()
+        self._passes.restore()
 
-    @property
-    def _perturbed(self) -> bool:
-        """Whether a step is between its two halves."""
-        return self._perturbation.pending
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        if not self._perturbed:  # copies of the last step are of no use to a copy
-            state |= {"_perturbation": Perturbation(), "_space": None}
-        return state
-
-    def _end_passes(self) -> None:
-        for hook in self._hooks:
-            hook.after_passes()
+    # -- what is known of the last step --------------------------------------------------------------------------
 
     @property
     def sharpness(self) -> float | None:
@@ -416,9 +309,10 @@ class RSAM(WrappingOptimizer):
         0 where the step did not ascend; None before one, if the closure returned none, and where the two losses are not
         of the same data or only one is known (with an ``ascent_closure``, with ``direction="momentum"``).
         """
-        if self._losses is None or any(loss is None for loss in self._losses):
+        losses = self._passes.losses
+        if losses is None or any(loss is None for loss in losses):
             return None
-        return float(self._losses[1]) - float(self._losses[0])
+        return float(losses[1]) - float(losses[0])
 
     @property
     def grad_norm(self) -> float | None:
@@ -426,11 +320,11 @@ class RSAM(WrappingOptimizer):
 
         Of the parameters in groups with a radius; None where the step did not ascend along a gradient.
         """
-        return self._grad_norm
+        return self._passes.grad_norm
 
     def register_pass_hook(self, hook: PassHook) -> None:
         """Have a hook called before each pass of a step, and after the last."""
-        self._hooks.append(hook)
+        self._passes.hooks.append(hook)
 
 
 def _number(loss: Any) -> Any:

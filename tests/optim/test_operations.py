@@ -54,9 +54,15 @@ def operations(step: Callable[[], Any]) -> list[str]:
 
 
 def rsam_step(params: list[Tensor], **options: Any) -> Callable[[], Any]:
-    """A whole step of RSAM, whose closure dispatches nothing."""
+    """A whole step of RSAM, whose closure dispatches nothing and always has new gradients."""
     opt = rsam.RSAM(params, lr=0.01, momentum=0.9, **options)
-    return lambda: opt.step(lambda: None)
+    gradients = [p.grad for p in params]
+
+    def closure() -> None:
+        for p, g in zip(params, gradients, strict=True):
+            p.grad = g
+
+    return lambda: opt.step(closure)
 
 
 STEPS = {

@@ -99,7 +99,7 @@ class ReturnsTheSecondLoss(rsam.RSAM):
 
 class RestoresBySubtraction(rsam.RSAM):
     def restore(self) -> None:
-        perturbation = self._perturbation
+        perturbation = self._passes._perturbation
         if perturbation.space is not None:
             there = perturbation.space.gather(perturbation.space.params)
             perturbation.points = [y - (y - x) for y, x in zip(there, perturbation.points, strict=True)]
