@@ -1,20 +1,122 @@
-"""Schedules of the perturbation radius."""
+"""Schedules of the perturbation radius: torch's own, for ``rho``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-__all__ = ["LambdaRho"]
+__all__ = ["LambdaRho", "ProportionalRho", "rho_scheduler"]
+
+Scheduler = TypeVar("Scheduler", bound=LRScheduler)
+# What schedulers keep in the groups beside the learning rate.
+_PREFIXES = ("", "initial_", "max_", "min_")
+_SHOWN = "_rho_is_shown_as_lr"
 
 
-class LambdaRho:
+@contextmanager
+def _rho_as_lr(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Show a scheduler each group's ``rho`` in the place of its learning rate, once however often it is asked."""
+    if getattr(optimizer, _SHOWN, False):
+        yield
+        return
+    aside = [{p: group.pop(p + "lr") for p in _PREFIXES if p + "lr" in group} for group in optimizer.param_groups]
+    _rename(optimizer, "rho", "lr")
+    setattr(optimizer, _SHOWN, True)
+    try:
+        yield
+    finally:
+        delattr(optimizer, _SHOWN)
+        _rename(optimizer, "lr", "rho")
+        for group, kept in zip(optimizer.param_groups, aside, strict=True):
+            group.update({prefix + "lr": value for prefix, value in kept.items()})
+
+
+def _rename(optimizer: torch.optim.Optimizer, old: str, new: str) -> None:
+    for group in optimizer.param_groups:
+        for prefix in _PREFIXES:
+            if prefix + old in group:
+                group[prefix + new] = group.pop(prefix + old)
+
+
+class _ForRho:
+    """Mix-in of a scheduler class that drives ``rho``."""
+
+    optimizer: torch.optim.Optimizer
+
+    def __init__(self, optimizer: torch.optim.Optimizer, *args: Any, **options: Any) -> None:
+        for i, group in enumerate(optimizer.param_groups):
+            if "rho" not in group:
+                raise ValueError(f"optimizer has no rho in parameter group {i}; pass an rsam.RSAM")
+            if options.get("last_epoch", -1) != -1 and "initial_rho" not in group:
+                raise KeyError(f"parameter group {i} has no 'initial_rho' to resume from; load the optimizer first")
+        with _rho_as_lr(optimizer):
+            super().__init__(optimizer, *args, **options)  # type: ignore[call-arg]
+        self._for_rho = True
+
+    def step(self, *args: Any, **options: Any) -> None:
+        with _rho_as_lr(self.optimizer):
+            super().step(*args, **options)  # type: ignore[misc]
+
+    def _initial_step(self) -> None:
+        if hasattr(self, "_for_rho") and not getattr(self.optimizer, _SHOWN, False):
+            raise ValueError(
+                "a scheduler of schedulers of rho must drive rho, too: "
+                "rsam.optim.rho_scheduler(SequentialLR, optimizer, schedulers=..., milestones=...)"
+            )
+        super()._initial_step()  # type: ignore[misc]
+
+
+def rho_scheduler(
+    scheduler: type[Scheduler], optimizer: torch.optim.Optimizer, *args: Any, **options: Any
+) -> Scheduler:
+    """Make a scheduler of torch that drives ``rho`` instead of the learning rate.
+
+    It is an instance of the class, so that loops, Lightning and other schedulers treat it as one; ``get_last_lr``
+    returns the radii.
+
+    Parameters
+    ----------
+    scheduler : type
+        Any class of :mod:`torch.optim.lr_scheduler`. One that is made of others, as ``SequentialLR``, drives ``rho``
+        if it and all of them are made by this function.
+    optimizer : rsam.RSAM
+        Its ``param_groups`` are set.
+    *args, **options
+        Arguments of the class.
+
+    Returns
+    -------
+    LRScheduler
+        The scheduler; groups hold ``initial_rho`` from now on.
+
+    Raises
+    ------
+    ValueError
+        If a parameter group has no ``rho``.
+    KeyError
+        If ``last_epoch`` is given but a group holds no ``initial_rho``.
+
+    Examples
+    --------
+    >>> import torch, rsam
+    >>> opt = rsam.RSAM([torch.nn.Parameter(torch.ones(2))], torch.optim.SGD, rho=0.1, lr=0.1)
+    >>> scheduler = rsam.optim.rho_scheduler(torch.optim.lr_scheduler.CosineAnnealingLR, opt, T_max=2)
+    >>> opt._opt_called = True  # in a loop, a step comes first
+    >>> scheduler.step()
+    >>> round(opt.param_groups[0]["rho"], 3), opt.param_groups[0]["lr"]
+    (0.05, 0.1)
+    """
+    return type(scheduler.__name__, (_ForRho, scheduler), {})(optimizer, *args, **options)
+
+
+class LambdaRho(_ForRho, LambdaLR):
     """Set each group's ``rho`` to its initial value times a function of the epoch.
 
-    The counterpart of :class:`torch.optim.lr_scheduler.LambdaLR`: same arguments, same ``step``, ``state_dict`` and
-    ``load_state_dict``.
+    The counterpart of :class:`torch.optim.lr_scheduler.LambdaLR`.
 
     Parameters
     ----------
@@ -37,6 +139,7 @@ class LambdaRho:
     >>> import torch, rsam
     >>> opt = rsam.RSAM([torch.nn.Parameter(torch.ones(2))], torch.optim.SGD, rho=0.1, lr=0.1)
     >>> scheduler = rsam.optim.LambdaRho(opt, lambda epoch: 0.5**epoch)
+    >>> opt._opt_called = True  # in a loop, a step comes first
     >>> scheduler.step()
     >>> opt.param_groups[0]["rho"]
     0.05
@@ -48,40 +151,79 @@ class LambdaRho:
         rho_lambda: Callable[[int], float] | Sequence[Callable[[int], float]],
         last_epoch: int = -1,
     ) -> None:
-        groups = optimizer.param_groups
-        self.rho_lambdas = [rho_lambda] * len(groups) if callable(rho_lambda) else list(rho_lambda)
-        if len(self.rho_lambdas) != len(groups):
-            raise ValueError(f"rho_lambda has {len(self.rho_lambdas)} functions for {len(groups)} parameter groups")
-        for i, group in enumerate(groups):
-            if "rho" not in group:
-                raise ValueError(f"optimizer has no rho in parameter group {i}; pass an rsam.RSAM")
-            if last_epoch == -1:
-                group.setdefault("initial_rho", group["rho"])
-            elif "initial_rho" not in group:
-                raise KeyError(f"parameter group {i} has no 'initial_rho' to resume from; load the optimizer first")
-        self.optimizer = optimizer
-        self.last_epoch = last_epoch
-        self.step()
+        count = len(optimizer.param_groups)
+        functions = [rho_lambda] * count if callable(rho_lambda) else list(rho_lambda)
+        if len(functions) != count:
+            raise ValueError(f"rho_lambda has {len(functions)} functions for {count} parameter groups")
+        super().__init__(optimizer, functions, last_epoch=last_epoch)
+
+    def step(self, *args: Any, **options: Any) -> None:
+        """Go to the next epoch."""
+        if len(self.optimizer.param_groups) != len(self.lr_lambdas):
+            raise ValueError(
+                f"the optimizer has {len(self.optimizer.param_groups)} parameter groups by now, rho_lambda "
+                f"{len(self.lr_lambdas)} functions; make a new {type(self).__name__} after add_param_group"
+            )
+        super().step(*args, **options)
+
+    @property
+    def rho_lambdas(self) -> list[Callable[[int], float]]:
+        """The functions, one per group."""
+        return self.lr_lambdas
 
     def get_last_rho(self) -> list[float]:
         """Return the present ``rho`` of each group."""
         return [group["rho"] for group in self.optimizer.param_groups]
 
-    def step(self) -> None:
-        """Go to the next epoch."""
-        self.last_epoch += 1
-        if len(self.optimizer.param_groups) != len(self.rho_lambdas):
-            raise ValueError(
-                f"the optimizer has {len(self.optimizer.param_groups)} parameter groups by now, rho_lambda "
-                f"{len(self.rho_lambdas)} functions; make a new LambdaRho after add_param_group"
-            )
-        for group, factor in zip(self.optimizer.param_groups, self.rho_lambdas, strict=True):
-            group["rho"] = group["initial_rho"] * factor(self.last_epoch)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the epoch; functions are not saved, and ``rho`` is in the optimizer's own state."""
-        return {"last_epoch": self.last_epoch}
-
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the epoch of a saved schedule."""
-        self.last_epoch = state_dict["last_epoch"]
+        """Take up the epoch of a saved schedule; functions are not saved, unless they are objects with attributes."""
+        super().load_state_dict({"lr_lambdas": [None] * len(self.lr_lambdas), **state_dict})
+
+
+class ProportionalRho(LambdaRho):
+    """Keep each group's ``rho`` in proportion to its learning rate, as both were when this was made.
+
+    Call its ``step`` after that of the learning rate's scheduler (Zhuang et al. 2022, Section 5.1).
+
+    Parameters
+    ----------
+    optimizer : rsam.RSAM
+        Its ``param_groups`` are set.
+
+    Raises
+    ------
+    ValueError
+        If a group has no ``rho``, or its learning rate starts at zero.
+
+    Examples
+    --------
+    >>> import torch, rsam
+    >>> opt = rsam.RSAM([torch.nn.Parameter(torch.ones(2))], torch.optim.SGD, rho=0.1, lr=0.4)
+    >>> proportional = rsam.optim.ProportionalRho(opt)
+    >>> opt._opt_called = True  # in a loop, a step comes first
+    >>> opt.param_groups[0]["lr"] = 0.2
+    >>> proportional.step()
+    >>> opt.param_groups[0]["rho"]
+    0.05
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._first = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+        if not all(self._first):
+            raise ValueError("rho cannot be in proportion to a learning rate that starts at zero")
+        self._factors = self._ratios(optimizer)
+
+        def factor(index: int) -> Callable[[int], float]:
+            return lambda epoch: self._factors[index]
+
+        super().__init__(optimizer, [factor(i) for i in range(len(self._first))])
+
+    def step(self, *args: Any, **options: Any) -> None:
+        """Follow the learning rates."""
+        if not getattr(self.optimizer, _SHOWN, False):
+            self._factors = self._ratios(self.optimizer)
+        super().step(*args, **options)
+
+    def _ratios(self, optimizer: torch.optim.Optimizer) -> list[float]:
+        rates = (float(group["lr"]) for group in optimizer.param_groups)
+        return [rate / first for rate, first in zip(rates, self._first, strict=False)]

@@ -1,0 +1,124 @@
+"""That torch's schedulers drive ``rho`` as they drive ``lr``, by the same scheduler on a twin's ``lr``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.optim import lr_scheduler as of_lr
+
+import rsam
+from rsam.optim import LambdaRho, ProportionalRho, rho_scheduler
+
+pytestmark = pytest.mark.filterwarnings("ignore:Detected call of")
+
+
+def _pair(rho: float = 0.4) -> tuple[rsam.RSAM, torch.optim.Optimizer]:
+    w = torch.nn.Parameter(torch.ones(2))
+    groups = [{"params": [w], "rho": rho}, {"params": [torch.nn.Parameter(torch.ones(1))], "rho": rho / 4}]
+    opt = rsam.RSAM(groups, torch.optim.SGD, lr=7.0)
+    rates = [{"params": g["params"], "lr": g["rho"]} for g in groups]
+    return opt, torch.optim.SGD(rates)
+
+
+SCHEDULES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
+    "cosine": (of_lr.CosineAnnealingLR, {"T_max": 5, "eta_min": 0.01}),
+    "restarts": (of_lr.CosineAnnealingWarmRestarts, {"T_0": 2}),
+    "warm-up": (of_lr.LinearLR, {"start_factor": 0.1, "total_iters": 4}),
+    "steps": (of_lr.MultiStepLR, {"milestones": [2, 4]}),
+    "exponential": (of_lr.ExponentialLR, {"gamma": 0.9}),
+    "one cycle": (of_lr.OneCycleLR, {"max_lr": [1.0, 2.0], "total_steps": 9, "cycle_momentum": False}),
+    "cyclic": (of_lr.CyclicLR, {"base_lr": 0.1, "max_lr": 1.0, "step_size_up": 2, "cycle_momentum": False}),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_that_any_scheduler_of_torch_drives_rho(name: str) -> None:
+    schedule, options = SCHEDULES[name]
+    opt, twin = _pair()
+    ours, theirs = rho_scheduler(schedule, opt, **options), schedule(twin, **options)
+    assert isinstance(ours, schedule)
+    for _ in range(7):
+        assert [g["rho"] for g in opt.param_groups] == [g["lr"] for g in twin.param_groups] == ours.get_last_lr()
+        assert [g["lr"] for g in opt.param_groups] == [7.0, 7.0]
+        ours.step()
+        theirs.step()
+
+
+def _sequence(optimizer: torch.optim.Optimizer, make: Callable[..., Any]) -> Any:
+    parts = [
+        make(of_lr.LinearLR, optimizer, start_factor=0.1, total_iters=3),
+        make(of_lr.CosineAnnealingLR, optimizer, T_max=4),
+    ]
+    return make(of_lr.SequentialLR, optimizer, schedulers=parts, milestones=[3])
+
+
+def test_that_a_sequence_of_schedulers_drives_rho_and_resumes() -> None:
+    opt, twin = _pair()
+    ours, theirs = _sequence(opt, rho_scheduler), _sequence(twin, lambda cls, *a, **k: cls(*a, **k))
+    for step in range(7):
+        assert [g["rho"] for g in opt.param_groups] == [g["lr"] for g in twin.param_groups]
+        if step == 4:  # resumed from a checkpoint
+            saved, state = ours.state_dict(), opt.state_dict()
+            opt, _ = _pair()
+            ours = _sequence(opt, rho_scheduler)
+            opt.load_state_dict(state)
+            ours.load_state_dict(saved)
+        ours.step()
+        theirs.step()
+
+
+def test_that_a_sequence_that_does_not_drive_rho_itself_is_refused() -> None:
+    opt, _ = _pair()
+    of_lr.ConstantLR(opt, factor=1.0)
+    with pytest.raises(ValueError, match="must drive rho, too"):
+        of_lr.SequentialLR(opt, [LambdaRho(opt, lambda e: 1.0), LambdaRho(opt, lambda e: 0.5)], milestones=[2])
+
+
+def test_that_schedules_of_both_go_side_by_side() -> None:
+    opt, twin = _pair()
+    rates, radii = of_lr.ExponentialLR(opt, 0.5), rho_scheduler(of_lr.ExponentialLR, opt, 0.9)
+    reference = of_lr.ExponentialLR(twin, 0.9)
+    for k in range(4):
+        assert [g["lr"] for g in opt.param_groups] == pytest.approx([7.0 * 0.5**k] * 2)
+        assert [g["rho"] for g in opt.param_groups] == [g["lr"] for g in twin.param_groups]
+        for scheduler in (rates, radii, reference):
+            scheduler.step()
+
+
+def test_that_rho_stays_in_proportion_to_the_learning_rate() -> None:
+    """GSAM's schedule: rho_t = rho_0 lr_t / lr_0, warm-up included."""
+    opt, _ = _pair()
+    rates = of_lr.LinearLR(opt, start_factor=0.25, total_iters=3)
+    radii = ProportionalRho(opt)
+    for _ in range(5):
+        for group, first in zip(opt.param_groups, (0.4, 0.1), strict=True):
+            assert group["rho"] / first == pytest.approx(group["lr"] / 7.0)
+        rates.step()
+        radii.step()
+    with pytest.raises(ValueError, match="starts at zero"):
+        ProportionalRho(rsam.RSAM([torch.nn.Parameter(torch.ones(1))], torch.optim.SGD, lr=0.0))
+
+
+def test_that_an_exception_in_a_scheduler_leaves_rates_and_radii_where_they_belong() -> None:
+    opt, _ = _pair()
+
+    def failing(epoch: int) -> float:
+        if epoch == 1:
+            raise KeyboardInterrupt
+        return 0.5
+
+    schedule = LambdaRho(opt, failing)
+    with pytest.raises(KeyboardInterrupt):
+        schedule.step()
+    assert [(g["lr"], g["rho"]) for g in opt.param_groups] == [(7.0, 0.2), (7.0, 0.05)]
+
+
+def test_that_states_of_schedules_before_they_were_torch_s_load() -> None:
+    opt, _ = _pair()
+    schedule = LambdaRho(opt, lambda epoch: 1 / (1 + epoch))
+    schedule.load_state_dict({"last_epoch": 3})
+    schedule.step()
+    assert [g["rho"] for g in opt.param_groups] == pytest.approx([0.08, 0.02])
