@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
 
 from rsam import geometry, losses, nn, optim
 from rsam.errors import NotFinite
 from rsam.optim import RSAM
 
-__all__ = ["RSAM", "NotFinite", "geometry", "losses", "nn", "optim"]
+if TYPE_CHECKING:
+    from rsam import curvature as curvature
+    from rsam import testing as testing
+
+__all__ = ["RSAM", "NotFinite", "__version__", "geometry", "losses", "nn", "optim"]
+
+__version__ = importlib.metadata.version("rsam")
 
 # What needs an extra is imported when it is first asked for.
-_EXTRAS = ("curvature", "testing")
+_EXTRAS = ("curvature", "integrations", "testing")
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
 import torch
@@ -18,7 +19,7 @@ from rsam.geometry import Block, Product, scalar_sum
 from rsam.geometry.blocks import widened
 from rsam.geometry.product import stack_scalars
 
-__all__ = ["DIRECTIONS", "Direction", "Perturbation", "Radius", "Transport", "Weights", "keeps_momentum"]
+__all__ = ["DIRECTIONS", "Direction", "Perturbation", "Radius", "Transport", "Weights", "has_radius", "keeps_momentum"]
 
 Radius = Literal["product", "parameter", "point"]
 Transport = Literal["vector", "pullback", "project"]
@@ -30,6 +31,12 @@ MOMENTA = ("momentum_buffer", "exp_avg")
 def keeps_momentum(group: dict[str, Any]) -> bool:
     """Whether a base optimizer has a momentum by the options of a parameter group."""
     return bool(group.get("momentum") or "betas" in group)
+
+
+def has_radius(group: dict[str, Any]) -> bool:
+    """Whether the parameters of a group are perturbed; not by what is no number, which is refused elsewhere."""
+    rho = group.get("rho", 0)
+    return isinstance(rho, Real) and float(rho) > 0
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
+from numbers import Real
 from typing import Any, NoReturn
 
 import geoopt
@@ -18,6 +19,7 @@ from rsam.optim.riemannian import Groups, RiemannianOptimizer, parameter_names, 
 
 __all__ = [
     "check_base",
+    "check_class",
     "check_group",
     "check_momentum",
     "check_options",
@@ -28,6 +30,8 @@ __all__ = [
 
 _OF_ALL_GROUPS = {"transport", "ascent", "direction", "radius", "every", "nonfinite"}
 _NEEDS_CLOSURE = (torch.optim.LBFGS, geoopt.optim.RiemannianLineSearch)
+# Of torch-optimizer and pytorch_optimizer, by name: they estimate the Hessian by backward(create_graph=True).
+_NEEDS_GRAPH = ("AdaHessian", "Adahessian", "SophiaH")
 _NEEDS_SPARSE = (torch.optim.SparseAdam, geoopt.optim.SparseRiemannianAdam, geoopt.optim.SparseRiemannianSGD)
 
 # Where geoopt 0.5.1's own retraction or Riemannian gradient is wrong, and so the step of its optimizers.
@@ -64,6 +68,16 @@ def check_options(transport: str, ascent: str, direction: Any, radius: str, ever
         raise ValueError(f"every must be a positive integer, got {every!r}")
 
 
+def check_class(base_optimizer: Any) -> None:
+    """Refuse an optimizer in the place of its class."""
+    if isinstance(base_optimizer, torch.optim.Optimizer):
+        name = type(base_optimizer).__name__
+        raise TypeError(
+            f"base_optimizer must be a class, such as {name}, got one that is made; pass the class and its arguments, "
+            "or wrap the optimizer with RSAM.from_optimizer(optimizer, rho=...)"
+        )
+
+
 def check_base(base: torch.optim.Optimizer) -> None:
     """Refuse a base optimizer that cannot take a single step from given gradients."""
     if not isinstance(base, torch.optim.Optimizer):
@@ -72,6 +86,11 @@ def check_base(base: torch.optim.Optimizer) -> None:
         raise ValueError(f"{type(base).__name__} evaluates the loss many times a step and cannot be the base of RSAM")
     if isinstance(base, _NEEDS_SPARSE):
         raise ValueError(f"{type(base).__name__} steps with sparse gradients only and cannot be the base of RSAM")
+    if type(base).__name__ in _NEEDS_GRAPH:
+        raise ValueError(
+            f"{type(base).__name__} differentiates the gradient, which RSAM has brought back from other weights, and "
+            "cannot be the base of RSAM"
+        )
     taken = {"rho", "adaptive", "steps_since_ascent"} & base.defaults.keys()
     if taken:
         raise ValueError(
@@ -97,8 +116,11 @@ def check_group(base: torch.optim.Optimizer, groups: Groups, group_index: int) -
             f"{sorted(misplaced)} in parameter group {group_index} cannot differ by group; pass them to RSAM itself"
         )
     names = parameter_names(groups)[sum(len(g["params"]) for g in groups[:group_index]) :]
-    if not group["rho"] >= 0:  # nan too
-        raise ValueError(f"rho must not be negative, got {group['rho']} in parameter group {group_index}")
+    rho = group["rho"]
+    if not isinstance(rho, Real):
+        raise ValueError(f"rho must be a number, got {rho!r} in parameter group {group_index}")
+    if not float(rho) >= 0:  # nan too
+        raise ValueError(f"rho must not be negative, got {rho} in parameter group {group_index}")
     retracts = isinstance(base, OptimMixin) or getattr(base, "retracts", False)
     for p, own in zip(group["params"], names, strict=False):
         if geometry.is_plain(p):

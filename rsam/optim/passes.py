@@ -12,7 +12,7 @@ from torch import Tensor
 from rsam.errors import NotFinite
 from rsam.geometry import Product, all_finite
 from rsam.geometry.blocks import StalePlan
-from rsam.optim.ascent import DIRECTIONS, Direction, Perturbation
+from rsam.optim.ascent import DIRECTIONS, Direction, Perturbation, has_radius
 from rsam.optim.checks import check_group, check_momentum, nonfinite_message, refuse_sparse
 from rsam.optim.old_gradients import OldGradients
 from rsam.optim.riemannian import space_of
@@ -150,7 +150,7 @@ class Passes:
 
     def _ascended(self) -> list[Tensor]:
         groups = self.optimizer.base_optimizer.param_groups
-        return [p for group in groups if group.get("rho", 0) > 0 for p in group["params"]]
+        return [p for group in groups if has_radius(group) for p in group["params"]]
 
     # -- the first half ------------------------------------------------------------------------------------------
 

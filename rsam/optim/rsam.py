@@ -13,13 +13,13 @@ r"""Riemannian sharpness-aware minimisation.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, overload
 
 import torch
 from torch import Tensor
 
-from rsam.optim.ascent import Direction, Radius, Transport
-from rsam.optim.checks import check_base, check_group, check_momentum, check_options, warn_of_wrong_steps
+from rsam.optim.ascent import Direction, Radius, Transport, has_radius
+from rsam.optim.checks import check_base, check_class, check_group, check_momentum, check_options, warn_of_wrong_steps
 from rsam.optim.passes import Passes, PassHook
 from rsam.optim.sgd import RiemannianSGD
 from rsam.optim.wrapper import WrappingOptimizer
@@ -27,6 +27,7 @@ from rsam.optim.wrapper import WrappingOptimizer
 __all__ = ["RSAM"]
 
 Ascent = Literal["retraction", "exponential"]
+Loss = TypeVar("Loss")
 Nonfinite = Literal["raise", "skip"]
 
 
@@ -83,7 +84,7 @@ class RSAM(WrappingOptimizer):
 
     See Also
     --------
-    rsam.optim.LambdaRho : a schedule of ``rho``.
+    rsam.optim.rho_scheduler : any scheduler of torch, for ``rho``.
     rsam.optim.partial_closures : ascend along the gradient of a part of each batch.
     rsam.nn.update_statistics_once : keeps batch-norm statistics out of one of the two passes.
 
@@ -118,6 +119,7 @@ class RSAM(WrappingOptimizer):
         nonfinite: Nonfinite = "raise",
         **base_kwargs: Any,
     ) -> None:
+        check_class(base_optimizer)
         check_options(transport, ascent, direction, radius, every, nonfinite)
         base = base_optimizer(params, **base_kwargs)
         check_base(base)
@@ -161,9 +163,15 @@ class RSAM(WrappingOptimizer):
     def ascends(self) -> bool:
         """Whether the next step perturbs the weights, and so may cost a second evaluation."""
         groups = self.base_optimizer.param_groups
-        return not groups[0].get("steps_since_ascent", 0) and any(group.get("rho", 0) > 0 for group in groups)
+        return not groups[0].get("steps_since_ascent", 0) and any(map(has_radius, groups))
 
     # -- whole steps ---------------------------------------------------------------------------------------------
+
+    @overload  # type: ignore[override]
+    def step(self, closure: None = None, ascent_closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], Loss], ascent_closure: Callable[[], Any] | None = None) -> Loss | None: ...
 
     def step(self, closure: Callable[[], Any] | None = None, ascent_closure: Callable[[], Any] | None = None) -> Any:
         """Take one step.
