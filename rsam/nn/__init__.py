@@ -1,0 +1,6 @@
+"""Modules whose weights live on manifolds, and batch statistics in the two passes of RSAM."""
+
+from rsam.nn.constraints import _BackOntoManifolds, constrain  # noqa: F401  (pickles look for the hook here)
+from rsam.nn.statistics import update_statistics_once
+
+__all__ = ["constrain", "update_statistics_once"]

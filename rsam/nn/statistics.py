@@ -1,0 +1,107 @@
+"""Update batch statistics once per step of RSAM."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from rsam.optim import RSAM
+from rsam.optim.passes import Snapshot
+
+__all__ = ["update_statistics_once"]
+
+
+class _StatisticsOnce:
+    """Pass hook that undoes what a pass that is not kept did to buffers, and gives both passes one random state."""
+
+    def __init__(self, modules: list[nn.Module], rng: bool) -> None:
+        self._modules = modules
+        self._rng = rng
+        self._snapshot = Snapshot()
+        self._undo = False
+        self._before: list[Tensor] | None = None
+        self._after: list[Tensor] | None = None
+
+    def _buffers(self) -> list[Tensor]:
+        # looked up each time: a module that moves to another device gets new ones
+        return [b for m in self._modules for b in m._buffers.values() if b is not None]
+
+    def before_pass(self, kept: bool) -> None:
+        self._put_back()
+        if self._rng:
+            if kept:
+                self._before = _random_state()
+            elif self._before is not None:
+                self._after = _random_state()
+                _set_random_state(self._before)
+            else:
+                raise RuntimeError(
+                    "update_statistics_once(rng=True) needs step(closure) with one batch for both passes: it cannot "
+                    "know the random state before first_step(), and has none to share between different batches"
+                )
+        if not kept:
+            self._snapshot.take(self._buffers())
+            self._undo = True
+
+    def _put_back(self) -> None:
+        if self._undo:
+            self._snapshot.put_back(self._buffers())
+        self._undo = False
+
+    def after_passes(self) -> None:
+        self._put_back()
+        if self._after is not None:
+            _set_random_state(self._after)
+        self._before = self._after = None
+
+
+def _random_state() -> list[Tensor]:
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+
+
+def _set_random_state(states: list[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    if len(states) > 1:
+        torch.cuda.set_rng_state_all(states[1:])
+
+
+def update_statistics_once(
+    optimizer: RSAM, model: nn.Module, *, buffers: Literal["batch_norm", "all"] = "batch_norm", rng: bool = False
+) -> None:
+    """Have batch-norm running statistics updated by one pass of each RSAM step only.
+
+    Without this they average over the weights and the perturbed weights. The pass is the first, at the weights; the
+    second where the first sees a part of the batch only (``step(closure, ascent_closure)``); the only one of a step
+    without ascent, or along the momentum.
+
+    Parameters
+    ----------
+    optimizer : rsam.RSAM
+        Whose passes are meant.
+    model : torch.nn.Module
+        Whose buffers are meant.
+    buffers : {"batch_norm", "all"}
+        Only those of batch-norm layers, or every buffer of the model.
+    rng : bool
+        Give the second pass the random numbers of the first, so that dropout masks are equal; needs
+        ``step(closure)``, and one batch for both passes.
+
+    Raises
+    ------
+    ValueError
+        If ``buffers`` is neither.
+
+    Examples
+    --------
+    >>> import torch, rsam
+    >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    >>> opt = rsam.RSAM(model.parameters(), lr=0.1)
+    >>> rsam.nn.update_statistics_once(opt, model)
+    """
+    if buffers not in ("batch_norm", "all"):
+        raise ValueError(f'buffers must be "batch_norm" or "all", got {buffers!r}')
+    norms = nn.modules.batchnorm._NormBase
+    modules = [m for m in model.modules() if buffers == "all" or isinstance(m, norms)]
+    optimizer.register_pass_hook(_StatisticsOnce(modules, rng))
