@@ -1,6 +1,10 @@
 """Modules whose weights live on manifolds, and batch statistics in the two passes of RSAM."""
 
-from rsam.nn.constraints import _BackOntoManifolds, constrain  # noqa: F401  (pickles look for the hook here)
+from rsam.nn.constraints import (
+    _BackOntoManifolds,  # noqa: F401  (pickles look for the hook here)
+    constrain,
+    unconstrain,
+)
 from rsam.nn.statistics import update_statistics_once
 
-__all__ = ["constrain", "update_statistics_once"]
+__all__ = ["constrain", "unconstrain", "update_statistics_once"]

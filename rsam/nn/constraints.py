@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import warnings
-from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 import geoopt
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from rsam import geometry
+from rsam.nn.selection import Slot, Where, choose, computed_names, scales_features
 
-__all__ = ["constrain"]
+__all__ = ["constrain", "unconstrain"]
 
 _M = TypeVar("_M", bound=nn.Module)
-Where = type[nn.Module] | tuple[type[nn.Module], ...] | str | Tensor
 
-# Modules whose weights are one independent factor a feature.
-_SCALES = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.PReLU)
 # Beyond this a loaded weight is off its manifold; geoopt's own tolerance.
 _TOLERANCE = 1e-5
 
 
-def constrain(module: _M, manifold: geoopt.Manifold, where: Where = "weight") -> _M:
+def constrain(module: _M, manifold: geoopt.Manifold, where: Where = "weight", exclude: Where = ()) -> _M:
     """Put weights of a module on a manifold, in place.
 
     Each chosen parameter becomes a :class:`geoopt.ManifoldParameter` at the projection of its present value. The
     module's class, forward and ``state_dict`` keys stay; so do deep copies, ``.to()`` and ``load_state_dict``, which
     projects weights that it finds off the manifold. Create the optimizer afterwards.
+
+    On the ``meta`` device there is nothing to project yet: ``load_state_dict`` puts the weights on the manifold, with
+    ``assign=True`` or after ``to_empty``. Where ``to_empty`` is followed by an initialisation instead, constrain the
+    module again, since ``to_empty`` makes new parameters; the first forward pass refuses to run until then.
+
+    Apply :mod:`torch.nn.utils.parametrize`, weight norm, spectral norm and pruning to other weights only. On a
+    constrained weight torch refuses some of them with a message of its own and lets others pass; then
+    ``load_state_dict`` raises.
 
     Parameters
     ----------
@@ -37,10 +43,13 @@ def constrain(module: _M, manifold: geoopt.Manifold, where: Where = "weight") ->
     manifold : geoopt.Manifold
         Where the weights shall live. A :class:`rsam.geometry.Kernel` takes weights ``(out, in, *window)`` of any number
         of dimensions.
-    where : type, tuple of types, str, or torch.nn.Parameter
-        Module types, whose parameter ``weight`` is meant; a pattern (:mod:`fnmatch`) for names as
-        ``module.named_parameters()`` gives them, such as ``"weight"`` or ``"features.*.weight"``; or one of the
-        parameters itself.
+    where : str, type, torch.nn.Parameter, callable, or list of these
+        A name or a pattern (:mod:`fnmatch`) for names as ``module.named_parameters()`` gives them, such as
+        ``"weight"`` or ``"features.*.weight"``; a type of modules, whose parameter ``weight`` is meant; one of the
+        parameters itself; a function of name and parameter that returns whether it is meant; or several of these.
+        A pattern passes over the weights of norm layers.
+    exclude : as ``where``
+        What is left out after all; of a type of modules every parameter.
 
     Returns
     -------
@@ -50,7 +59,12 @@ def constrain(module: _M, manifold: geoopt.Manifold, where: Where = "weight") ->
     Raises
     ------
     ValueError
-        If nothing matches, or a weight cannot live on the manifold; says which and why, and changes nothing.
+        If nothing matches, a name or pattern in either list matches nothing, or a weight cannot live on the manifold;
+        says which and why, and changes nothing.
+
+    See Also
+    --------
+    unconstrain : undoes it.
 
     Examples
     --------
@@ -60,49 +74,79 @@ def constrain(module: _M, manifold: geoopt.Manifold, where: Where = "weight") ->
     >>> torch.allclose(model[0].weight.flatten(1).norm(dim=1), torch.ones(8))
     True
     >>> linear = rsam.nn.constrain(torch.nn.Linear(4, 4), geoopt.EuclideanStiefel())
+    >>> layers = torch.nn.ModuleDict({name: torch.nn.Linear(4, 4) for name in ("query", "key", "head")})
+    >>> layers = rsam.nn.constrain(layers, geoopt.Sphere(), "*.weight", exclude="head.*")
+    >>> [name for name, p in layers.named_parameters() if isinstance(p, geoopt.ManifoldParameter)]
+    ['query.weight', 'key.weight']
     """
-    chosen = _chosen(module, where)
-    if not chosen:
-        names = [name for name, _ in module.named_parameters()]
-        shown = f"a tensor of shape {tuple(where.shape)}" if isinstance(where, Tensor) else repr(where)
-        raise ValueError(f"where={shown} matches no parameter of {type(module).__name__}, which has {names}")
-    replacements: dict[int, geoopt.ManifoldParameter] = {}
-    for name, owner, attribute in chosen:
-        weight = owner._parameters[attribute]
-        assert weight is not None
-        if id(weight) not in replacements:
-            _refuse(name, owner, weight, manifold)
-            replacements[id(weight)] = _projected(name, weight, _fitting(manifold, weight))
-    # a tied weight stays tied: everywhere the module holds it
+    points: dict[int, tuple[Tensor, geoopt.Manifold]] = {}
+    for slot in choose(module, where, exclude):
+        weight = _usable(slot, manifold)
+        if id(weight) not in points:
+            fitting = _fitting(manifold, weight)
+            points[id(weight)] = (_projected(slot.name, weight, fitting), fitting)
+    # a tied weight is the same object wherever the module holds it, and each holder looks after it
     for prefix, owner in module.named_modules():
-        for attribute, weight in list(owner._parameters.items()):
-            if id(weight) in replacements:
-                point = replacements[id(weight)]
-                setattr(owner, attribute, point)
+        for attribute, held in owner._parameters.items():
+            if held is not None and id(held) in points:
                 name = f"{prefix}.{attribute}" if prefix else attribute
-                _BackOntoManifolds.of(owner).constraints[attribute] = (name, point.manifold)
+                _BackOntoManifolds.of(owner).constraints[attribute] = (name, points[id(held)][1])
+                if held.is_meta and not any(isinstance(h, _NoneLost) for h in owner._forward_pre_hooks.values()):
+                    owner.register_forward_pre_hook(_NoneLost())
+    for weight in list(module.parameters()):
+        if id(weight) in points:
+            weight.data, fitting = points[id(weight)]
+            weight.grad = None  # it was that of another value
+            # the object stays, so that ties and whoever holds it stay too; torch materialises lazy parameters so
+            weight.__class__ = geoopt.ManifoldParameter
+            weight.manifold = fitting  # type: ignore[attr-defined]
     return module
 
 
-def _chosen(module: nn.Module, where: Where) -> list[tuple[str, nn.Module, str]]:
-    """Full name, owner and attribute of every parameter that ``where`` means."""
-    found = []
-    for prefix, owner in module.named_modules():
-        for attribute, weight in owner._parameters.items():
-            name = f"{prefix}.{attribute}" if prefix else attribute
-            if isinstance(where, str):
-                chosen = fnmatchcase(name, where)
-            elif isinstance(where, Tensor):
-                chosen = weight is where
-            else:
-                chosen = isinstance(owner, where) and attribute == "weight"
-            if chosen and weight is not None:
-                found.append((name, owner, attribute))
-        by_type = not isinstance(where, str | Tensor)
-        if by_type and isinstance(owner, where) and "weight" not in owner._parameters:  # type: ignore[arg-type]
-            reason = "is parametrized already" if hasattr(owner, "parametrizations") else "is computed, or not there"
-            raise ValueError(f"{prefix or type(owner).__name__}: its 'weight' is no parameter ({reason})")
-    return found
+def unconstrain(module: _M) -> _M:
+    """Make the weights that :func:`constrain` put on manifolds plain parameters again, in place.
+
+    They keep their values. Parameters that a layer of geoopt made itself stay where they are. Create the optimizer
+    afterwards.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        A layer or a whole model.
+
+    Returns
+    -------
+    torch.nn.Module
+        ``module``.
+
+    Examples
+    --------
+    >>> import geoopt, torch, rsam
+    >>> linear = rsam.nn.constrain(torch.nn.Linear(4, 4), geoopt.Sphere())
+    >>> type(rsam.nn.unconstrain(linear).weight)
+    <class 'torch.nn.parameter.Parameter'>
+    """
+    for owner in module.modules():
+        for key, hook in list(owner._load_state_dict_post_hooks.items()):
+            if isinstance(hook, _BackOntoManifolds):
+                for attribute in hook.constraints:
+                    _make_plain(owner, attribute)
+                del owner._load_state_dict_post_hooks[key]
+        for key, hook in list(owner._forward_pre_hooks.items()):
+            if isinstance(hook, _NoneLost):
+                del owner._forward_pre_hooks[key]
+    return module
+
+
+def _make_plain(owner: nn.Module, attribute: str) -> None:
+    # where it was parametrized or pruned since, what it is computed from is on the manifold
+    held = [owner._parameters.get(attribute), owner._parameters.get(f"{attribute}_orig")]
+    if is_parametrized(owner, attribute):
+        held += owner.parametrizations[attribute].parameters(recurse=False)  # type: ignore[index, union-attr]
+    for weight in held:
+        if isinstance(weight, geoopt.ManifoldParameter):
+            del weight.manifold
+            weight.__class__ = nn.Parameter
 
 
 def _fitting(manifold: geoopt.Manifold, weight: Tensor) -> geoopt.Manifold:
@@ -112,44 +156,56 @@ def _fitting(manifold: geoopt.Manifold, weight: Tensor) -> geoopt.Manifold:
     return manifold
 
 
-def _refuse(name: str, owner: nn.Module, weight: Tensor, manifold: geoopt.Manifold) -> None:
-    reason = None
+def _usable(slot: Slot, manifold: geoopt.Manifold) -> Tensor:
+    """The weight of a slot, if it can live on the manifold."""
+    reason = _objection(slot, manifold)
+    if reason is None:
+        assert slot.weight is not None
+        return slot.weight
+    shaped = slot.weight is not None and not isinstance(slot.weight, nn.parameter.UninitializedParameter)
+    shape = f" (shape {tuple(slot.weight.shape)})" if shaped else ""  # type: ignore[union-attr]
+    raise ValueError(f"{slot.name}{shape} cannot go on {manifold}: {reason}")
+
+
+def _objection(slot: Slot, manifold: geoopt.Manifold) -> str | None:
+    _, owner, attribute, weight = slot
+    layer = type(owner).__name__
+    if weight is None:
+        return f"{layer} computes it, parametrized already (or normalised, or pruned); remove that first, or exclude it"
+    if isinstance(owner, ParametrizationList) or any(attribute.startswith(f"{n}_") for n in computed_names(owner)):
+        return f"{layer} computes its weight from this; remove that first"
     if isinstance(weight, nn.parameter.UninitializedParameter):
-        reason = "it has no shape yet; run the lazy module once first"
-    elif hasattr(owner, "parametrizations") or any(
-        type(hook).__name__ in ("WeightNorm", "SpectralNorm") for hook in owner._forward_pre_hooks.values()
-    ):
-        reason = f"{type(owner).__name__} computes its weight from other parameters; remove that first"
-    elif isinstance(weight, geoopt.ManifoldTensor):
-        reason = f"it lives on {weight.manifold} already"
-    elif not (weight.is_floating_point() or weight.is_complex()):
-        reason = f"its dtype is {weight.dtype}"
-    elif isinstance(owner, _SCALES):
-        reason = f"it scales the features of a {type(owner).__name__}, whose numbers are no vector or matrix"
-    elif isinstance(owner, nn.Embedding | nn.EmbeddingBag) and (owner.max_norm is not None or owner.sparse):
-        reason = "max_norm would rescale it in each forward, and sparse gradients are not supported"
-    elif isinstance(owner, nn.modules.conv._ConvTransposeNd) and isinstance(manifold, geometry.Kernel):
-        reason = "a transposed convolution holds its filters in the second dimension, not in the first"
-    else:
-        ok, explanation = _fitting(manifold, weight).check_point(weight, explain=True)
-        if not ok:
-            reason = str(explanation)
-    if reason is not None:
-        shape = "unknown" if isinstance(weight, nn.parameter.UninitializedParameter) else tuple(weight.shape)
-        raise ValueError(f"{name} (shape {shape}) cannot go on {manifold}: {reason}")
+        return "it has no shape yet; run the lazy module once first"
+    if isinstance(weight, geoopt.ManifoldTensor):
+        return f"it lives on {weight.manifold} already"
+    if type(weight) is not nn.Parameter:
+        return f"it is a {type(weight).__name__}, which has a meaning of its own; constrain it before it becomes one"
+    if not (weight.is_floating_point() or weight.is_complex()):
+        return f"its dtype is {weight.dtype}"
+    if scales_features(owner, weight):
+        return f"it scales the features of a {layer}, whose numbers are no vector or matrix"
+    if isinstance(owner, nn.Embedding | nn.EmbeddingBag) and (owner.max_norm is not None or owner.sparse):
+        return "max_norm would rescale it in each forward, and sparse gradients are not supported"
+    if isinstance(owner, nn.modules.conv._ConvTransposeNd) and isinstance(manifold, geometry.Kernel):
+        return "a transposed convolution holds its filters in the second dimension, not in the first"
+    ok, explanation = _fitting(manifold, weight).check_point(weight, explain=True)
+    return None if ok else str(explanation)
 
 
-def _projected(name: str, weight: Tensor, manifold: geoopt.Manifold) -> geoopt.ManifoldParameter:
-    with torch.no_grad():
-        (point,) = geometry.Product([weight.detach()], manifolds=[manifold]).project_point([weight.detach()])
+@torch.no_grad()
+def _projected(name: str, weight: Tensor, manifold: geoopt.Manifold) -> Tensor:
+    """The nearest point of the manifold, laid out in memory as the weight is."""
+    weight = weight.detach()
+    if weight.is_meta:
+        return weight
+    (point,) = geometry.Product([weight], manifolds=[manifold]).project_point([weight])
     if not bool(torch.isfinite(point).all()):
         raise ValueError(
             f"{name} (shape {tuple(weight.shape)}) cannot go on {manifold}: it has no nearest point there (a zero or "
             "non-finite row?)"
         )
-    # contiguous, as the weight was: torch's factorisations return transposed memory
-    point = point.contiguous() if weight.is_contiguous() else point
-    return geoopt.ManifoldParameter(point, manifold=manifold, requires_grad=weight.requires_grad)
+    # torch's factorisations return transposed memory, and flattened kernels are no longer channels_last
+    return torch.empty_like(weight).copy_(point)
 
 
 class _BackOntoManifolds:
@@ -163,10 +219,14 @@ class _BackOntoManifolds:
 
     def __call__(self, owner: nn.Module, incompatible_keys: Any) -> None:
         for attribute, (name, manifold) in self.constraints.items():
-            weight = owner._parameters[attribute]
-            assert weight is not None
-            point = weight
-            if not _is_on(manifold, weight.detach()):
+            weight = owner._parameters.get(attribute)
+            if weight is None:
+                raise RuntimeError(
+                    f"{name!r} was put on {manifold} by rsam.nn.constrain, and is no parameter any more: it was "
+                    "parametrized, normalised or pruned since. Undo that, or call rsam.nn.unconstrain"
+                )
+            point: Tensor = weight
+            if not weight.is_meta and not _is_on(manifold, weight.detach()):
                 warnings.warn(f"loaded {name!r} was not on {manifold} and was projected onto it", stacklevel=2)
                 point = _projected(name, weight, manifold)
             if not isinstance(weight, geoopt.ManifoldParameter):  # assigned, and shared with the state dict
@@ -184,6 +244,21 @@ class _BackOntoManifolds:
         hook = cls()
         owner.register_load_state_dict_post_hook(hook)
         return hook
+
+
+class _NoneLost:
+    """Hook before the forward pass of a module that was constrained on ``meta``: ``to_empty`` drops the constraint."""
+
+    def __call__(self, owner: nn.Module, args: Any) -> None:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return  # sharded modules compute with plain parameters of their own
+        for attribute, (name, manifold) in _BackOntoManifolds.of(owner).constraints.items():
+            weight = owner._parameters.get(attribute)
+            if type(weight) is nn.Parameter and not weight.is_meta:
+                raise RuntimeError(
+                    f"{name!r} lost {manifold} when it left the meta device; load a state dict, or call "
+                    "rsam.nn.constrain again once it has values"
+                )
 
 
 def _is_on(manifold: geoopt.Manifold, x: Tensor) -> bool:

@@ -10,6 +10,7 @@ import geoopt
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrize, prune
 
 import rsam
 from rsam.geometry import KernelSphere, KernelStiefel
@@ -38,6 +39,9 @@ def assert_on_manifold(p: geoopt.ManifoldParameter) -> None:
         ((nn.Conv2d, nn.Linear), {"0.weight", "3.weight", "5.weight"}),
         ("3.weight", {"3.weight"}),
         ("[05].weight", {"0.weight", "5.weight"}),
+        ("*.weight", {"0.weight", "3.weight", "5.weight"}),  # not that of the norm layer
+        (["0.weight", nn.Linear], {"0.weight", "5.weight"}),
+        (lambda name, p: p.dim() > 2 and not name.startswith("0"), {"3.weight"}),
     ],
 )
 def test_that_it_constrains_what_is_chosen(where, names) -> None:
@@ -52,6 +56,26 @@ def test_that_it_constrains_what_is_chosen(where, names) -> None:
             assert p.manifold.ndim == p.dim()
         else:
             assert torch.equal(p, before[name])
+
+
+@pytest.mark.parametrize("exclude", ["3.*", nn.Linear, lambda name, p: len(p) == 8])
+def test_that_what_is_excluded_stays_plain(exclude) -> None:
+    model = rsam.nn.constrain(convnet(), KernelSphere(), "*.weight", exclude=[exclude, "5.bias"])
+    left = {"0.weight", "3.weight", "5.weight"} - ({"5.weight"} if exclude is nn.Linear else {"3.weight"})
+    assert on_manifold(model).keys() == left
+
+
+def test_that_patterns_pass_over_norm_layers_of_other_libraries() -> None:
+    class LlamaRMSNorm(nn.Module):  # as in transformers: no subclass of torch's
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(4))
+
+    model = nn.Sequential(nn.Linear(4, 4), LlamaRMSNorm(), nn.PReLU(4))
+    rsam.nn.constrain(model, geoopt.Sphere(), "*.weight")
+    assert on_manifold(model).keys() == {"0.weight"}
+    with pytest.raises(ValueError, match=r"1\.weight .* scales the features of a LlamaRMSNorm"):
+        rsam.nn.constrain(model, geoopt.Sphere(), "1.weight")
 
 
 def test_that_a_single_layer_takes_one_line() -> None:
@@ -157,6 +181,10 @@ def _weight_norm() -> nn.Module:
         return nn.utils.weight_norm(nn.Linear(3, 3))
 
 
+def _pruned() -> nn.Module:
+    return prune.random_unstructured(nn.Linear(3, 3), "weight", 0.5)
+
+
 def _zero_row() -> nn.Module:
     linear = nn.Linear(3, 3)
     nn.init.zeros_(linear.weight[1])
@@ -167,13 +195,26 @@ def _zero_row() -> nn.Module:
     ("module", "manifold", "where", "reason"),
     [
         (nn.Linear(3, 3), geoopt.Sphere(), nn.Conv2d, "matches no parameter of Linear"),
-        (nn.Linear(3, 3), geoopt.Sphere(), "weights", r"matches no parameter.*\['weight', 'bias'\]"),
+        (nn.Linear(3, 3), geoopt.Sphere(), nn.Conv2d, "its layers with weights are Linear"),
+        (nn.Linear(3, 3), geoopt.Sphere(), "weights", r"'weights' matches no parameter.* its 2 names are 'weight'"),
+        (nn.Linear(3, 3), geoopt.Sphere(), ["weight", "wieght"], "'wieght' matches no parameter"),
+        (nn.Sequential(nn.LayerNorm(3)), geoopt.Sphere(), "*.weight", "have to be named exactly"),
+        (
+            nn.Sequential(nn.Linear(3, 3)),
+            geoopt.Sphere(),
+            nn.Module,
+            "the module .Sequential. has no parameter 'weight'",
+        ),
         (nn.Linear(3, 2), geoopt.EuclideanStiefel(), "weight", r"shape\[-1\] <= shape\[-2\]"),
         (nn.Linear(1, 3), geoopt.Sphere(), "weight", "isolated points"),
         (nn.Linear(3, 3), KernelSphere(), "bias", "requires more than"),
         (_zero_row(), geoopt.Sphere(), "weight", "no nearest point"),
         (_spectral(), geoopt.Sphere(), nn.Linear, "parametrized already"),
+        (nn.Sequential(_spectral()), geoopt.Sphere(), "*.weight", r"0\.weight cannot .* parametrized already"),
+        (_spectral(), geoopt.Sphere(), "parametrizations.weight.original", "computes its weight"),
         (_weight_norm(), geoopt.Sphere(), "weight_v", "computes its weight"),
+        (_weight_norm(), geoopt.Sphere(), nn.Linear, "normalised"),
+        (_pruned(), geoopt.Sphere(), "weight", "pruned"),
         (nn.LazyLinear(3), geoopt.Sphere(), "weight", "no shape yet"),
         (nn.BatchNorm2d(4), geoopt.Sphere(), "weight", "scales the features"),
         (nn.InstanceNorm2d(4, affine=True), geoopt.Sphere(), "weight", "scales the features"),
@@ -191,3 +232,99 @@ def test_that_what_cannot_be_is_refused_with_the_reason(module, manifold, where,
     after = dict(module.named_parameters())
     assert before.keys() == after.keys()
     assert all(after[n] is p for n, p in before.items())
+
+
+def test_that_an_exclusion_that_excludes_nothing_or_all_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"exclude='head\.\*' matches no parameter of Sequential"):
+        rsam.nn.constrain(convnet(), KernelSphere(), nn.Conv2d, exclude="head.*")
+    with pytest.raises(ValueError, match=r"leaves none of the 2 parameters"):
+        rsam.nn.constrain(convnet(), KernelSphere(), nn.Conv2d, exclude=nn.Conv2d)
+
+
+def test_that_an_error_shows_a_few_names_of_many() -> None:
+    model = nn.ModuleDict({f"block{i}": nn.Linear(3, 3) for i in range(50)})
+    with pytest.raises(ValueError, match=r"'block7\.weight'") as caught:
+        rsam.nn.constrain(model, geoopt.Sphere(), "block7.weigth")
+    assert str(caught.value).count("block") <= 4
+
+
+def test_that_the_parameter_stays_the_same_object() -> None:
+    """So that ties, flat weights and optimizers that hold it go on; a copy of its old values is not written to."""
+    linear = nn.Linear(3, 3)
+    weight, values = linear.weight, linear.state_dict()["weight"]
+    before = values.clone()
+    linear(torch.ones(3)).sum().backward()
+    rsam.nn.constrain(linear, geoopt.Sphere())
+    assert linear.weight is weight and isinstance(weight, geoopt.ManifoldParameter)
+    assert torch.equal(values, before)
+    assert weight.grad is None  # it was that at the old values
+
+
+@pytest.mark.parametrize("manifold", [KernelSphere(), KernelStiefel()])
+def test_that_kernels_keep_their_memory_format(manifold) -> None:
+    conv = nn.Conv2d(4, 6, 3).to(memory_format=torch.channels_last)
+    strides = conv.weight.stride()
+    rsam.nn.constrain(conv, manifold)
+    assert conv.weight.stride() == strides
+    assert_on_manifold(conv.weight)
+
+
+def test_that_constraints_are_undone() -> None:
+    model = rsam.nn.constrain(convnet(), KernelSphere(), nn.Conv2d)
+    model.own = geoopt.ManifoldParameter(torch.tensor([1.0, 0.0]), manifold=geoopt.Sphere())
+    twin = copy.deepcopy(model)
+    values = {n: p.detach().clone() for n, p in model.named_parameters()}
+    assert rsam.nn.unconstrain(model) is model
+    assert on_manifold(model).keys() == {"own"}
+    assert all(torch.equal(p, values[n]) for n, p in model.named_parameters())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.load_state_dict(convnet().state_dict(), strict=False)  # stays as it is
+    assert torch.equal(model[0].weight, convnet()[0].weight)
+    assert on_manifold(twin).keys() == {"0.weight", "3.weight", "own"}
+    rsam.nn.constrain(model, KernelStiefel(), nn.Conv2d)
+
+
+def _on_meta() -> nn.Sequential:
+    with torch.device("meta"):
+        return rsam.nn.constrain(nn.Sequential(nn.Linear(3, 4)), geoopt.Sphere(), "0.weight")
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_that_weights_on_meta_are_projected_when_they_get_values(assign) -> None:
+    model, plain = _on_meta(), nn.Sequential(nn.Linear(3, 4))
+    model = model if assign else model.to_empty(device="cpu")
+    with pytest.warns(UserWarning, match="projected"):
+        model.load_state_dict(plain.state_dict(), assign=assign)
+    assert_on_manifold(model[0].weight)
+    rows = plain[0].weight.detach()
+    torch.testing.assert_close(model[0].weight.detach(), rows / rows.norm(dim=1, keepdim=True))
+    model(torch.ones(3))
+
+
+def test_that_a_constraint_lost_on_the_way_from_meta_is_noticed() -> None:
+    model = _on_meta().to_empty(device="cpu")
+    model[0].reset_parameters()
+    with pytest.raises(RuntimeError, match=r"'0\.weight' lost .*Sphere.* call rsam\.nn\.constrain again"):
+        model(torch.ones(3))
+    rsam.nn.constrain(model, geoopt.Sphere(), "0.weight")
+    model(torch.ones(3))
+    rsam.nn.unconstrain(_on_meta().to_empty(device="cpu"))(torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        nn.utils.parametrizations.spectral_norm,
+        nn.utils.spectral_norm,
+        lambda layer: prune.random_unstructured(layer, "weight", 0.5),
+        lambda layer: parametrize.register_parametrization(layer, "weight", nn.Identity()),
+    ],
+)
+def test_that_a_weight_that_is_parametrized_afterwards_is_named_on_loading(change) -> None:
+    model = rsam.nn.constrain(nn.Sequential(nn.Linear(3, 3)), geoopt.Sphere(), "0.weight")
+    change(model[0])
+    with pytest.raises(RuntimeError, match=r"'0\.weight' was put on .* no parameter any more"):
+        model.load_state_dict(model.state_dict())
+    rsam.nn.unconstrain(model).load_state_dict(model.state_dict())
+    assert not on_manifold(model)
