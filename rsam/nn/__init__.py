@@ -5,6 +5,7 @@ from rsam.nn.constraints import (
     constrain,
     unconstrain,
 )
+from rsam.nn.groups import parameter_groups
 from rsam.nn.statistics import update_statistics_once
 
-__all__ = ["constrain", "unconstrain", "update_statistics_once"]
+__all__ = ["constrain", "parameter_groups", "unconstrain", "update_statistics_once"]
