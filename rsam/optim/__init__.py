@@ -1,5 +1,6 @@
-"""RSAM, schedules of its radius, and the Riemannian optimizers that it wraps by default."""
+"""RSAM, schedules of its radius, Riemannian optimizers that it wraps by default, and averages of weights."""
 
+from rsam.optim import averaging
 from rsam.optim.adam import RiemannianAdam
 from rsam.optim.ascent import Weights
 from rsam.optim.closures import partial_closures
@@ -16,6 +17,7 @@ __all__ = [
     "RiemannianAdam",
     "RiemannianSGD",
     "Weights",
+    "averaging",
     "partial_closures",
     "rho_scheduler",
 ]

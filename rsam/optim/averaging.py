@@ -1,0 +1,232 @@
+"""Averages of weights that stay on their manifolds."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import geoopt
+import torch
+from torch import Tensor, nn
+from torch.optim import swa_utils
+
+from rsam import geometry
+
+__all__ = ["get_ema_multi_avg_fn", "get_swa_multi_avg_fn", "project_parameters"]
+
+_M = TypeVar("_M", bound=nn.Module)
+Average = Callable[[list[Tensor], list[Tensor], Tensor | int], None]
+#: What part of the way to the current weights an average goes: of a tangent or difference, and the number averaged.
+_Share = Callable[[Tensor, Tensor | int], Tensor]
+
+
+def get_swa_multi_avg_fn(model: nn.Module) -> Average:
+    r"""Make the ``multi_avg_fn`` of an equally weighted mean that stays on the manifolds of a model.
+
+    For :class:`torch.optim.swa_utils.AveragedModel`, which otherwise takes arithmetic means: those of points of a
+    sphere or a Stiefel manifold lie inside, by up to their whole length, and still say that they are on it.
+
+    The mean moves along the geodesic to each new point,
+    :math:`\bar x \leftarrow \exp_{\bar x}(\log_{\bar x}(x)/(n+1))`. This is the inductive mean (Sturm 2003): the
+    Fréchet mean of points of one geodesic; of other points near each other close to it, though it depends on their
+    order. Where the manifold, or a part of a product, has no logarithm (Stiefel, Birkhoff, Siegel), each step goes
+    along the straight line and is projected: the extrinsic mean. Plain weights and buffers are averaged by torch's own
+    functions, bitwise.
+
+    Batch-norm statistics of the averaged weights are yours to renew by :func:`torch.optim.swa_utils.update_bn`, as in
+    torch.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model that is averaged, which knows the manifolds; ``AveragedModel`` passes on bare tensors.
+
+    Returns
+    -------
+    callable
+        What ``AveragedModel`` takes for ``multi_avg_fn``. It raises ValueError when it is given the weights of another
+        model.
+
+    Raises
+    ------
+    ValueError
+        If the curvature or scale of a manifold is learned, so that points of several manifolds would be averaged.
+
+    Examples
+    --------
+    >>> import geoopt, torch, rsam
+    >>> from torch.optim.swa_utils import AveragedModel
+    >>> layer = rsam.nn.constrain(torch.nn.Linear(3, 5), geoopt.Sphere())
+    >>> average = AveragedModel(layer, multi_avg_fn=rsam.optim.averaging.get_swa_multi_avg_fn(layer))
+    >>> optimizer = rsam.RSAM(layer.parameters(), lr=0.5)
+    >>> for _ in range(10):
+    ...     optimizer.zero_grad()
+    ...     layer(torch.randn(8, 3)).square().mean().backward()
+    ...     optimizer.first_step(zero_grad=True)
+    ...     layer(torch.randn(8, 3)).square().mean().backward()
+    ...     optimizer.second_step()
+    ...     average.update_parameters(layer)
+    >>> torch.allclose(average.module.weight.norm(dim=1), torch.ones(5))
+    True
+    """
+    return _average(model, _average_plain, lambda way, count: way / (count + 1))
+
+
+def get_ema_multi_avg_fn(model: nn.Module, decay: float = 0.999) -> Average:
+    r"""Make the ``multi_avg_fn`` of an exponential moving average that stays on the manifolds of a model.
+
+    As :func:`get_swa_multi_avg_fn`, with the step :math:`\exp_{\bar x}((1 - d)\log_{\bar x}(x))` for a decay ``d``.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model that is averaged.
+    decay : float
+        Weight of the average so far, from 0 to 1.
+
+    Returns
+    -------
+    callable
+        What ``AveragedModel`` takes for ``multi_avg_fn``.
+
+    Raises
+    ------
+    ValueError
+        If the decay is not in [0, 1], or the curvature or scale of a manifold is learned.
+
+    Examples
+    --------
+    >>> import geoopt, torch, rsam
+    >>> layer = rsam.nn.constrain(torch.nn.Linear(3, 5), geoopt.Sphere())
+    >>> average = torch.optim.swa_utils.AveragedModel(
+    ...     layer, multi_avg_fn=rsam.optim.averaging.get_ema_multi_avg_fn(layer, decay=0.99)
+    ... )
+    """
+    return _average(model, swa_utils.get_ema_multi_avg_fn(decay), lambda way, _: way * (1 - decay))
+
+
+@torch.no_grad()
+def project_parameters(model: _M) -> _M:
+    """Put every parameter of a model that says it lives on a manifold back onto it, in place.
+
+    For averages that others make: the callbacks of Lightning and timm, federated averaging, model soups. Weights that
+    are on their manifold already change by rounding at most.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The averaged model.
+
+    Returns
+    -------
+    torch.nn.Module
+        ``model``.
+
+    Raises
+    ------
+    ValueError
+        If a parameter has no nearest point on its manifold (a zero row, a number that is not finite); names it, and
+        changes nothing.
+
+    Examples
+    --------
+    >>> import geoopt, torch, rsam
+    >>> layer = rsam.nn.constrain(torch.nn.Linear(3, 5), geoopt.Sphere())
+    >>> with torch.no_grad():
+    ...     _ = layer.weight.mul_(0.9)  # as an arithmetic mean would
+    >>> torch.allclose(rsam.optim.averaging.project_parameters(layer).weight.norm(dim=1), torch.ones(5))
+    True
+    """
+    named = [(n, p) for n, p in model.named_parameters() if not geometry.is_plain(p) and not p.is_meta]
+    space = geometry.Product(named)
+    points = space.project_point([p.detach() for _, p in named])
+    if not geometry.all_finite(points):
+        wrong = next(i for i, point in enumerate(points) if not geometry.all_finite([point]))
+        raise ValueError(f"{space.describe(wrong)} has no nearest point on its manifold: a zero or non-finite row?")
+    for (_, p), point in zip(named, points, strict=True):
+        p.copy_(point)
+    return model
+
+
+def _average_plain(averages: list[Tensor], currents: list[Tensor], count: Tensor | int) -> None:
+    if averages[0].is_floating_point() or averages[0].is_complex():
+        swa_utils.get_swa_multi_avg_fn()(averages, currents, count)
+        return
+    for x, y in zip(averages, currents, strict=True):  # the above raises for the counters of batch norm in torch 2.14
+        x.copy_(swa_utils.get_swa_avg_fn()(x, y, count))
+
+
+def _average(model: nn.Module, average_plain: Average, share: _Share) -> Average:
+    _refuse_learned_manifolds(model)
+    known: dict[Any, tuple[list[geoopt.Manifold], geometry.Product]] = {}  # by device and dtype
+
+    @torch.no_grad()
+    def average(averages: list[Tensor], currents: list[Tensor], count: Tensor | int) -> None:
+        held = _held(model, averages)
+        curved = [i for i, (_, p) in enumerate(held) if not geometry.is_plain(p)]
+        plain = [i for i, (_, p) in enumerate(held) if geometry.is_plain(p)]
+        points, manifolds = [averages[i] for i in curved], [geometry.manifold_of(held[i][1]) for i in curved]
+        key = averages[0].device, averages[0].dtype
+        if key not in known or known[key][0] != manifolds:
+            own, names = _on_device(manifolds, key[0]), [repr(held[i][0]) for i in curved]
+            known[key] = manifolds, geometry.Product(points, manifolds=own, names=names)
+        means = _means(known[key][1], points, [currents[i] for i in curved], lambda way: share(way, count))
+        if plain:
+            average_plain([averages[i] for i in plain], [currents[i] for i in plain], count)
+        for x, mean in zip(points, means, strict=True):
+            x.copy_(mean)
+
+    return average
+
+
+def _means(
+    space: geometry.Product, averages: list[Tensor], currents: list[Tensor], share: Callable[[Tensor], Tensor]
+) -> list[Tensor]:
+    """Points between averages and current points; half precision is rounded once, at the end."""
+    space.update(averages)
+    stacks = []
+    for block, x, y in zip(space.blocks, space.gather(averages), space.gather(currents), strict=True):
+        try:
+            stacks.append(block.apply("exponential", x, share(block.apply("logarithm", x, y))))
+        except geometry.UnsupportedOperation:
+            stacks.append(block.apply("project_point", x + share(y - x)))
+    return space.scatter(stacks)
+
+
+def _held(model: nn.Module, averages: list[Tensor]) -> list[tuple[str, Tensor]]:
+    """What the model holds in place of the averages: ``AveragedModel`` passes those of one dtype and device in order.
+
+    Buffers, if averaged, come after all parameters. The average may be on another device than the model.
+    """
+    first = averages[0]
+    shapes = [t.shape for t in averages]
+    for anywhere in (False, True):
+
+        def alike(pair: tuple[str, Tensor], anywhere: bool = anywhere) -> bool:
+            return pair[1].dtype == first.dtype and (anywhere or pair[1].device == first.device)
+
+        parameters: list[tuple[str, Tensor]] = list(filter(alike, model.named_parameters()))
+        for held in (parameters, parameters + list(filter(alike, model.named_buffers()))):
+            if [t.shape for _, t in held] == shapes:
+                return held
+    raise ValueError(
+        f"got {len(averages)} averaged tensors of {first.dtype} that are not those of the {type(model).__name__} this "
+        "averaging function was made for; make it for the model that AveragedModel is made for"
+    )
+
+
+def _on_device(manifolds: list[geoopt.Manifold], device: torch.device) -> list[geoopt.Manifold]:
+    """Manifolds whose constants are on the device; copies if they are not, one for each that several points share."""
+    if all(t.device == device for m in manifolds for t in (*m.parameters(), *m.buffers())):
+        return manifolds
+    return list(nn.ModuleList(copy.deepcopy(manifolds)).to(device))
+
+
+def _refuse_learned_manifolds(model: nn.Module) -> None:
+    for name, p in model.named_parameters():
+        if any(constant.requires_grad for constant in geometry.manifold_of(p).parameters()):
+            raise ValueError(
+                f"{name!r} lives on a manifold whose curvature or scale is learned, so that its points are of several "
+                "manifolds and have no mean; average by torch's function, then call project_parameters on the average"
+            )
