@@ -103,6 +103,8 @@ def get_ema_multi_avg_fn(model: nn.Module, decay: float = 0.999) -> Average:
     ...     layer, multi_avg_fn=rsam.optim.averaging.get_ema_multi_avg_fn(layer, decay=0.99)
     ... )
     """
+    if not 0 <= decay <= 1:
+        raise ValueError(f"decay must be from 0 to 1, got {decay}")
     return _average(model, swa_utils.get_ema_multi_avg_fn(decay), lambda way, _: way * (1 - decay))
 
 

@@ -199,7 +199,7 @@ def test_that_what_has_no_mean_is_refused() -> None:
     learned.points = geoopt.ManifoldParameter(torch.zeros(2, 2), manifold=learned.ball)
     with pytest.raises(ValueError, match="'points' lives on a manifold whose curvature or scale is learned"):
         averaging.get_swa_multi_avg_fn(learned)
-    with pytest.raises(ValueError, match="decay"):
+    with pytest.raises(ValueError, match=r"decay must be from 0 to 1, got 1\.5"):
         averaging.get_ema_multi_avg_fn(nn.Linear(2, 2), decay=1.5)
 
 
