@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import Any, TypeVar
 
@@ -227,8 +228,11 @@ class _BackOntoManifolds:
                 )
             point: Tensor = weight
             if not weight.is_meta and not _is_on(manifold, weight.detach()):
-                warnings.warn(f"loaded {name!r} was not on {manifold} and was projected onto it", stacklevel=2)
-                point = _projected(name, weight, manifold)
+                projected = _projected(name, weight, manifold)
+                # geoopt tests squares, which cancel where points are far out; what a projection leaves there is on it
+                if not torch.allclose(projected, weight, rtol=_tolerance(weight), atol=_tolerance(weight)):
+                    warnings.warn(f"loaded {name!r} was not on {manifold} and was projected onto it", stacklevel=2)
+                    point = projected
             if not isinstance(weight, geoopt.ManifoldParameter):  # assigned, and shared with the state dict
                 setattr(owner, attribute, geoopt.ManifoldParameter(point, manifold, weight.requires_grad))
             elif point is not weight:
@@ -261,7 +265,14 @@ class _NoneLost:
                 )
 
 
+def _tolerance(x: Tensor) -> float:
+    return max(_TOLERANCE, 8 * torch.finfo(x.dtype).eps)
+
+
 def _is_on(manifold: geoopt.Manifold, x: Tensor) -> bool:
-    tolerance = max(_TOLERANCE, 8 * torch.finfo(x.dtype).eps)
-    half = x.dtype in (torch.bfloat16, torch.float16)
-    return manifold.check_point_on_manifold(x.float() if half else x, atol=tolerance, rtol=tolerance)
+    tolerance = _tolerance(x)
+    x = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+    constants = (*manifold.parameters(), *manifold.buffers())
+    if any(constant.dtype != x.real.dtype for constant in constants):  # which geoopt refuses to compare with points
+        manifold = copy.deepcopy(manifold).to(x.real.dtype)
+    return manifold.check_point_on_manifold(x, atol=tolerance, rtol=tolerance)

@@ -139,6 +139,31 @@ def test_that_weights_from_elsewhere_are_projected_on_loading(assign) -> None:
     torch.testing.assert_close(model[0].weight.detach().flatten(1), rows / rows.norm(dim=1, keepdim=True))
 
 
+def test_that_points_far_out_are_loaded_bitwise() -> None:
+    """geoopt's test of a hyperboloid subtracts squares: at a distance of 1000 nothing passes it in float32."""
+    torch.manual_seed(0)
+    linear = nn.Linear(4, 3)
+    with torch.no_grad():
+        linear.weight.mul_(1000)
+    rsam.nn.constrain(linear, geoopt.Lorentz())
+    state = {n: p.clone() for n, p in linear.state_dict().items()}
+    assert not linear.weight.manifold.check_point_on_manifold(linear.weight.detach())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        linear.load_state_dict(state)
+    assert torch.equal(linear.weight, state["weight"])
+    with pytest.warns(UserWarning, match="projected"):
+        linear.load_state_dict({**state, "weight": 1.1 * state["weight"] + 1})
+
+
+def test_that_a_model_in_another_precision_than_its_manifold_is_loaded() -> None:
+    """``.double()`` converts the points and not the manifold, and geoopt compares points of its own precision only."""
+    linear = rsam.nn.constrain(nn.Linear(4, 3), geoopt.Lorentz(k=2.0)).double()
+    state = {n: p.clone() for n, p in linear.state_dict().items()}
+    linear.load_state_dict(state)
+    assert torch.equal(linear.weight, state["weight"])
+
+
 @pytest.mark.xfail(strict=True, reason="geoopt 0.5.1: load_state_dict accepts a tensor off the manifold")
 def test_geoopt_refuses_a_point_off_the_manifold() -> None:
     module = nn.Module()
