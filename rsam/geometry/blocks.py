@@ -15,6 +15,7 @@ from rsam.errors import UnsupportedOperation
 from rsam.geometry.base import Geometry
 from rsam.geometry.forwarding import DelegatingGeometry
 from rsam.geometry.registry import geometry_of
+from rsam.geometry.sharded import Shards, local, refuse_cut_points, shards_of
 
 __all__ = ["HALF", "Block", "StalePlan", "make_blocks", "widened"]
 
@@ -67,6 +68,8 @@ class Block:
         Whether the computation has another precision or layout than the points.
     rows : tuple of int, optional
         Where these points are in the stack of a larger block, if this is a part of one.
+    shards : Shards, optional
+        The processes that have the other points of these parameters, if they are sharded.
     """
 
     geometry: Geometry
@@ -81,6 +84,7 @@ class Block:
     plain: bool
     enters: bool
     rows: tuple[int, ...] | None = None
+    shards: Shards | None = None
 
     def fits(self, points: Tensor) -> bool:
         """Whether gathered points, not yet entered, are as they were planned."""
@@ -184,11 +188,14 @@ def make_blocks(
     ------
     UnsupportedOperation
         For a manifold that no geometry treats; names the parameter.
+    ValueError
+        For a parameter that is sharded through its points; names it.
     """
     groups: dict[Hashable, list[int]] = {}
     geometries: dict[int, Geometry] = {}
     counts: Counter[Hashable] = Counter()
-    for i, (x, manifold, label) in enumerate(zip(points, manifolds, labels, strict=True)):
+    shards = list(map(shards_of, points))
+    for i, (x, manifold, label) in enumerate(zip(map(local, points), manifolds, labels, strict=True)):
         if id(manifold) not in geometries:
             try:
                 geometries[id(manifold)] = geometry_of(manifold)
@@ -201,21 +208,35 @@ def make_blocks(
             # what a user's own class keeps is unknown: only the same object is the same manifold
             own = not type(manifold).__module__.startswith(("geoopt.", "rsam."))
             key = (geometries[id(manifold)].key(), id(manifold) if own else None)
-            kind = (label, key, x.shape, x.dtype, x.device)
+            kind = (label, key, x.shape, x.dtype, x.device, shards[i])
             key = (kind, counts[kind] // max(1, together // x.numel()))
             counts[kind] += 1
         groups.setdefault(key, []).append(i)
-    return [_block(points, geometries[id(manifolds[members[0]])], members, describe) for members in groups.values()]
+    return [
+        _block(points, geometries[id(manifolds[members[0]])], members, describe, shards[members[0]])
+        for members in groups.values()
+    ]
 
 
-def _block(points: Sequence[Tensor], geometry: Geometry, members: list[int], describe: Callable[[int], str]) -> Block:
-    x = points[members[0]]
+def _block(
+    points: Sequence[Tensor],
+    geometry: Geometry,
+    members: list[int],
+    describe: Callable[[int], str],
+    shards: Shards | None,
+) -> Block:
+    x = local(points[members[0]])
     plain = isinstance(geometry.manifold, geoopt.Euclidean)
     layout = geometry if isinstance(geometry, DelegatingGeometry) and geometry.only_layout else None
     inner = x.shape
     if layout is not None:
         geometry, inner = layout.base, layout.enter(torch.empty(x.shape, device="meta")).shape
     names = tuple(map(describe, members))
+    if shards is not None and not plain:
+        for i, name in zip(members, names, strict=True):
+            refuse_cut_points(points[i], len(inner) - geometry.manifold.ndim, name)
     stacked = len(members) > 1
     enters = layout is not None or (x.dtype in HALF and not plain)
-    return Block(geometry, layout, tuple(members), stacked, x.dtype, x.device, x.shape, inner, names, plain, enters)
+    return Block(
+        geometry, layout, tuple(members), stacked, x.dtype, x.device, x.shape, inner, names, plain, enters, None, shards
+    )

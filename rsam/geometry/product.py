@@ -14,6 +14,7 @@ from torch import Tensor
 from rsam.geometry.base import OPERATIONS
 from rsam.geometry.blocks import HALF, Block, make_blocks, widened
 from rsam.geometry.registry import manifold_of
+from rsam.geometry.sharded import Shards, agree, local, local_gradient, shards_of
 
 __all__ = ["Product", "Tensors", "all_finite", "pairing", "scalar_sum", "stack_scalars"]
 
@@ -107,13 +108,28 @@ class Product:
         """Name a parameter for a message, with its shape and manifold."""
         return f"{self._names[i]} (shape {tuple(self.params[i].shape)}, {self.manifolds[i].name})"
 
+    @property
+    def points(self) -> list[Tensor]:
+        """The values of the parameters; this process's part of those that are sharded over several."""
+        return list(map(local, self.params)) if self._sharded else self.params
+
+    @property
+    def shards(self) -> list[Shards]:
+        """The meshes over which parameters are sharded, each once."""
+        return list(dict.fromkeys(block.shards for block in self.blocks if block.shards is not None))
+
+    def gradients(self) -> list[Tensor | None]:
+        """Return ``grad`` of each parameter, in parts as :attr:`points`."""
+        return list(map(local_gradient, self.params)) if self._sharded else [p.grad for p in self.params]
+
     # -- the plan -----------------------------------------------------------------------------------------------
 
     def _plan(self, points: Tensors) -> None:
         self._parts: dict[tuple[int, ...], Product] = {}
         self._signature = None  # a plan that fails is made again
+        self._sharded = any(shards_of(p) is not None for p in points)
         self.blocks = make_blocks(points, self.manifolds, self.labels, self.describe)
-        self._signature = _signature(points)
+        self._signature = _signature(list(map(local, points)))
 
     def update(self, points: Tensors | None = None, stacks_are_checked: bool = False) -> bool:
         """Plan anew if the plan does not fit these points (the parameters by default), and return whether it had to.
@@ -137,10 +153,11 @@ class Product:
         own = [getattr(x, "manifold", None) for x in points]
         if own != self.manifolds:
             self._adopt_manifolds(points, own)
+        parts = list(map(local, points)) if self._sharded else points
         if self._signature is not None and stacks_are_checked:
-            fits = all(b.fits(points[b.indices[0]]) for b in self.blocks if not b.stacked and not b.plain)
+            fits = all(b.fits(parts[b.indices[0]]) for b in self.blocks if not b.stacked and not b.plain)
         else:
-            fits = _signature(points) == self._signature
+            fits = _signature(parts) == self._signature
         if not fits:
             self._plan(points)
             return True
@@ -323,13 +340,20 @@ def pairing(covectors: Tensors, tangents: Tensors) -> Tensor:
 
 
 @torch.no_grad()
-def all_finite(tensors: Tensors) -> bool:
-    """Return whether every number is finite; one synchronisation of the device unless something looks wrong."""
-    tensors = [t for t in tensors if t.numel()]
-    if not tensors:
+def all_finite(tensors: Tensors, shards: Iterable[Shards | None] = ()) -> bool:
+    """Return whether every number is finite; one synchronisation of the device unless something looks wrong.
+
+    With ``shards`` in all of these processes, each of which has to ask.
+    """
+    tensors = [t for t in map(local, tensors) if t.numel()]
+    meshes = [one for one in dict.fromkeys(shards) if one is not None]
+    if not tensors and not meshes:
         return True
     # cheapest to look at; they may overflow where each number is finite
-    return math.isfinite(scalar_sum(torch._foreach_norm(_wide(tensors)))) or all(map(_is_finite, tensors))
+    size = scalar_sum(torch._foreach_norm(_wide(tensors)) if tensors else ())
+    for mesh in meshes:
+        size = mesh.reduce(size.double(), "SUM")
+    return math.isfinite(size) or agree(all(map(_is_finite, tensors)), meshes)
 
 
 def _wide(tensors: Tensors) -> list[Tensor]:

@@ -1,0 +1,126 @@
+"""Parameters that are sharded over a device mesh: each process computes with its own points and sums norms over all."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Shards", "agree", "like", "local", "local_gradient", "refuse_cut_points", "shards_of", "sum_over_shards"]
+
+
+def _is_sharded(tensor: Any) -> bool:
+    # torch.distributed.tensor takes long to import, and who has such a tensor has imported it
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)
+
+
+@dataclass(frozen=True)
+class Shards:
+    """The processes over which a parameter is split, each of which has a part of it.
+
+    Attributes
+    ----------
+    mesh : torch.distributed.device_mesh.DeviceMesh
+        The processes.
+    dims : tuple of int
+        Dimensions of the mesh along which the parameter is split; along the others each process has the same.
+    """
+
+    mesh: Any
+    dims: tuple[int, ...]
+
+    def reduce(self, tensor: Tensor, operation: str) -> Tensor:
+        """Reduce a tensor over the processes: ``"SUM"`` or ``"MAX"``, the same everywhere."""
+        operator = getattr(torch.distributed.ReduceOp, operation)
+        kind = self.mesh.device_type  # parts that are kept on the CPU need not have means to speak of their own
+        total = tensor.clone() if tensor.device.type == kind else tensor.to(kind)
+        for dim in self.dims:
+            torch.distributed.all_reduce(total, operator, group=self.mesh.get_group(dim))
+        return total.to(tensor.device)
+
+
+def shards_of(tensor: Any) -> Shards | None:
+    """Return the processes over which a tensor is split; None for one that each process has whole."""
+    if not _is_sharded(tensor):
+        return None
+    dims = tuple(d for d, placement in enumerate(tensor.placements) if not placement.is_replicate())
+    return Shards(tensor.device_mesh, dims) if dims else None
+
+
+def local(tensor: Any) -> Tensor:
+    """Return this process's part of a tensor, sharing its memory; the tensor itself if it is not sharded."""
+    return tensor._local_tensor if _is_sharded(tensor) else tensor
+
+
+def local_gradient(parameter: Any) -> Tensor | None:
+    """Return the gradient of this process's part of a parameter."""
+    gradient = parameter.grad
+    if gradient is None or not _is_sharded(gradient):
+        return gradient
+    if gradient.placements != parameter.placements:  # such as a sum that is still to be taken, in tensor parallelism
+        gradient = gradient.redistribute(placements=parameter.placements)
+    return gradient._local_tensor
+
+
+def like(parameter: Any, part: Tensor) -> Tensor:
+    """Make a tensor that is sharded as a parameter is, of this process's part; the part itself if it is not sharded.
+
+    The part may have other dimensions than the parameter's after those that are split, or be a scalar.
+    """
+    if not _is_sharded(parameter):
+        return part
+    split = {placement.dim for placement in parameter.placements if not placement.is_replicate()}
+    if part.dim() <= max(split, default=-1):
+        return part
+    shape = torch.Size(parameter.shape[d] if d in split else n for d, n in enumerate(part.shape))
+    stride = torch.empty(shape, device="meta").stride()
+    return type(parameter).from_local(
+        part.detach(), parameter.device_mesh, parameter.placements, run_check=False, shape=shape, stride=stride
+    )
+
+
+def refuse_cut_points(parameter: Any, batch_dims: int, description: str) -> None:
+    """Refuse a parameter that is split in another dimension than one of its batch of points.
+
+    Raises
+    ------
+    ValueError
+        Naming the parameter and the remedy.
+    """
+    if not _is_sharded(parameter):
+        return
+    for placement in parameter.placements:
+        if not placement.is_replicate() and placement.dim >= batch_dims:
+            raise ValueError(
+                f"{description} is sharded in dimension {placement.dim}, which cuts through its points; leave it whole "
+                "with fully_shard(..., ignored_params={...}) and average its gradient with "
+                "rsam.optim.average_gradients([...])"
+            )
+
+
+def sum_over_shards(terms: Sequence[Tensor], shards: Sequence[Shards | None]) -> list[Tensor]:
+    """Sum each of several tensors over the processes that its parameter is split over; one all-reduce per mesh.
+
+    Every process has to call it with as many numbers of each mesh, in the same order.
+    """
+    results = list(terms)
+    for one in dict.fromkeys(s for s in shards if s is not None):
+        chosen = [i for i, s in enumerate(shards) if s == one]
+        total = one.reduce(torch.cat([terms[i].reshape(-1) for i in chosen]), "SUM")
+        parts = total.split([terms[i].numel() for i in chosen])
+        for i, part in zip(chosen, parts, strict=True):
+            results[i] = part.reshape(terms[i].shape)
+    return results
+
+
+def agree(flag: bool, shards: Sequence[Shards | None]) -> bool:
+    """Return whether a flag is true in all processes of these meshes; nothing is sent where nothing is sharded."""
+    for one in dict.fromkeys(s for s in shards if s is not None):
+        device = one.mesh.device_type
+        flag = not one.reduce(torch.tensor(float(not flag), device=device), "MAX")
+    return flag
