@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rsam import geometry
 from rsam.geometry.blocks import Block, StalePlan
+from rsam.geometry.sharded import local
 from rsam.optim.stacks import StackedEntry
 
 __all__ = ["Groups", "RiemannianOptimizer", "parameter_names", "space_of"]
@@ -56,9 +57,19 @@ class _Work:
     def __init__(self, block: Block, label: int, params: Sequence[Tensor]) -> None:
         self.block, self.label = block, label
         self.members = [params[i] for i in block.indices]
+        self.sharded = block.shards is not None
         self.entries: dict[str, StackedEntry] = {}
         self.incomplete: set[str] = set()  # entries that some parameters have not
         self.states: list[dict[str, Any]] = []
+
+    @property
+    def points(self) -> list[Tensor]:
+        """The values of the parameters; this process's part of those that are sharded over several."""
+        return list(map(local, self.members)) if self.sharded else self.members
+
+    def entry(self, name: str, template: Tensor) -> StackedEntry:
+        """Make an entry of the state."""
+        return StackedEntry(name, template, self.members)
 
 
 @dataclass
@@ -174,24 +185,26 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
         # subclasses of tensors, such as geoopt's, would ask Python for every attribute
         with torch._C.DisableTorchFunctionSubclass():
             space, works, plain = self._planned()
-            gradients = [p.grad for p in space.params]
+            gradients = space.gradients()
             try:
                 updates = [update for work in works for update in self._updates(work, gradients)]
             except StalePlan:  # nothing is written yet
                 space.update()
                 space, works, plain = self._planned()
                 updates = [update for work in works for update in self._updates(work, gradients)]
-            if any(gradients[i] is not None and gradients[i].is_sparse for indices in plain for i in indices):
+            found = [gradients[i] for indices in plain for i in indices]
+            if any(g is not None and g.is_sparse for g in found):
                 raise RuntimeError(_SPARSE)
             # nothing is written before all of it is computed; what is written is freed
             updates.reverse()
+            values = space.points
             while updates:
-                self._write(updates.pop(), space.params)
+                self._write(updates.pop(), values)
             for label, indices in enumerate(plain):
                 present = [i for i in indices if gradients[i] is not None]
                 if present:
-                    params, found = [space.params[i] for i in present], [gradients[i] for i in present]
-                    self._step_plain(self.param_groups[label], params, found)
+                    params = [space.params[i] for i in present]
+                    self._step_plain(self.param_groups[label], params, [p.grad for p in params])
         for group in self.param_groups:
             group["step"] += 1
             if group["stabilize"] and group["step"] % group["stabilize"] == 0:
@@ -238,7 +251,8 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
                 if not rows:
                     continue
                 part = block.part(rows) if len(rows) < len(found) else block
-            x = part.gather_points(work.members if part is block else [work.members[r] for r in part.rows or ()])
+            values = work.points
+            x = part.gather_points(values if part is block else [values[r] for r in part.rows or ()])
             g = part.gather_members(found) if part is block else part.gather(gradients)  # type: ignore[arg-type]
             if g.is_sparse:
                 raise RuntimeError(_SPARSE)
@@ -252,37 +266,38 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
                 entries = {name: v.clone() if v.data_ptr() in own else v for name, v in entries.items()}
             for name in entries.keys() - work.entries.keys():
                 work.incomplete.add(name)
-                work.entries[name] = StackedEntry(name, self._template(name, part, x), len(work.members))
+                work.entries[name] = work.entry(name, self._template(name, part, x))
             updates.append(_Update(work, part, points, entries))
         return updates
 
-    def _write(self, update: _Update, params: Sequence[Tensor]) -> None:
+    def _write(self, update: _Update, values: Sequence[Tensor]) -> None:
         work, part = update.work, update.part
         points = part.leave(update.points)
         if not part.stacked:
-            params[part.indices[0]].copy_(points)
+            values[part.indices[0]].copy_(points)
         else:
             rows: Sequence[Tensor] = ()
             if part.rows is None:
                 # to unbind a stack costs as much as to write it, so one of each kind is kept
                 key = (len(part.indices), part.point, part.dtype, points.device)
                 if key not in self._buffers:
-                    self._buffers[key] = StackedEntry("points", points[0].to(part.dtype), len(part.indices))
+                    members = [values[i] for i in part.indices]
+                    self._buffers[key] = StackedEntry("points", points[0].to(part.dtype), members)
                 self._buffers[key].write(points, None)
                 rows = self._buffers[key].rows
-            torch._foreach_copy_([params[i] for i in part.indices], list(rows or points.unbind()))
+            torch._foreach_copy_([values[i] for i in part.indices], list(rows or points.unbind()))
         for name, value in update.entries.items():
             entry = work.entries[name]
             value = part.leave(value) if name in self._tangents else value
             if not work.block.stacked and value.dtype == entry.tensor.dtype:
                 # large, and of one parameter: taken as it is, without a copy
-                entry.tensor, entry.rows = value.unsqueeze(0), (value,)
-                self.state[work.members[0]][name] = value
+                entry.take(value)
+                self.state[work.members[0]][name] = entry.held[0]
                 continue
             _put(entry, part, value)
             if name in work.incomplete:
                 for r in range(len(work.members)) if part.rows is None else part.rows:
-                    self.state[work.members[r]][name] = entry.rows[r]
+                    self.state[work.members[r]][name] = entry.held[r]
 
     def _read(self, entry: StackedEntry, part: Block) -> Tensor:
         value = entry.read(part.rows)
@@ -301,8 +316,8 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
         if not work.entries:
             for name in self._entries:
                 if any(state.get(name) is not None for state in states):
-                    x = work.block.gather_members(work.members)
-                    work.entries[name] = StackedEntry(name, self._template(name, work.block, x), len(work.members))
+                    x = work.block.gather_members(work.points)
+                    work.entries[name] = work.entry(name, self._template(name, work.block, x))
         without: set[int] = set() if work.entries else set(range(len(work.members)))
         work.incomplete = set()
         for name, entry in work.entries.items():
@@ -317,7 +332,7 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
 
     def _mend(self, work: _Work, entry: StackedEntry, adopted: list[int]) -> None:
         part = work.block.part(adopted)
-        x, vectors = part.gather_members([work.members[r] for r in adopted]), self._read(entry, part)
+        x, vectors = part.gather_members([work.points[r] for r in adopted]), self._read(entry, part)
         tangents = part.apply("restore_tangent", x, vectors)
         dims = tuple(range(-part.geometry.manifold.ndim, 0))
         off, size = (t.abs().square().sum(dims, keepdim=True) for t in (tangents - vectors, vectors))
@@ -332,12 +347,12 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
             if self.param_groups[work.label] is not group:
                 continue
             block = work.block
-            points = block.apply("project_point", block.gather_members(work.members))
-            torch._foreach_copy_(work.members, list(block.scatter(points)))
+            points = block.apply("project_point", block.gather_members(work.points))
+            torch._foreach_copy_(work.points, list(block.scatter(points)))
             self._adopt(work)
             for name in work.entries.keys() & set(self._tangents):
                 entry = work.entries[name]
-                tangents = block.apply("restore_tangent", block.gather_members(work.members), self._read(entry, block))
+                tangents = block.apply("restore_tangent", block.gather_members(work.points), self._read(entry, block))
                 _put(entry, block, block.leave(tangents))
 
     # -- saving and loading --------------------------------------------------------------------------------------
@@ -388,4 +403,4 @@ def _put(entry: StackedEntry, part: Block, value: Tensor) -> None:
 
 
 def _own(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) and value._is_view() else value
+    return value.clone() if isinstance(value, Tensor) and local(value)._is_view() else value

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rsam.geometry import Block
+from rsam.geometry.sharded import like, local
 
 __all__ = ["StackedEntry"]
 
@@ -28,14 +29,29 @@ class StackedEntry:
         Key of the entry.
     template : Tensor
         Has the shape of the entry of one parameter, dtype and device.
-    count : int
-        Number of parameters.
+    params : sequence of Tensor
+        The parameters.
+
+    Attributes
+    ----------
+    tensor : Tensor
+        The stack.
+    rows : sequence of Tensor
+        Views of it, one per parameter.
+    held : sequence of Tensor
+        What ``state[p][name]`` are: the rows, sharded as the parameters are.
     """
 
-    def __init__(self, name: str, template: Tensor, count: int) -> None:
+    def __init__(self, name: str, template: Tensor, params: Sequence[Tensor]) -> None:
         self.name = name
-        self.tensor = template.new_zeros((count, *template.shape))
-        self.rows = self.tensor.unbind()
+        self._params = params
+        self.tensor = template.new_zeros((len(params), *template.shape))
+        self.rows: Sequence[Tensor] = self.tensor.unbind()
+        self.held = [like(p, row) for p, row in zip(params, self.rows, strict=True)]
+
+    def take(self, value: Tensor) -> None:
+        """Take a tensor as the only row, without a copy."""
+        self.tensor, self.rows, self.held = value.unsqueeze(0), (value,), [like(self._params[0], value)]
 
     def adopt(self, states: Sequence[dict[str, Any]], block: Block) -> tuple[list[int], list[int]]:
         """Copy entries that are not the stack's own into it; return which ones, and which parameters have none.
@@ -49,15 +65,15 @@ class StackedEntry:
         adopted: list[int] = []
         missing: list[int] = []
         entries = [state.get(name) for state in states]
-        if all(map(operator.is_, entries, self.rows)):
+        if all(map(operator.is_, entries, self.held)):
             return adopted, missing
         for r, (row, state, entry) in enumerate(zip(self.rows, states, entries, strict=True)):
-            if entry is row:
+            if entry is self.held[r]:
                 continue
             if entry is None:
                 missing.append(r)
                 continue
-            entry = torch.as_tensor(entry)
+            entry = local(torch.as_tensor(entry))
             if entry.shape != row.shape and entry.shape == block.point:
                 entry = _of_components(block.enter(entry), row.shape)
             if entry.shape != row.shape:
@@ -66,7 +82,7 @@ class StackedEntry:
                     f"{tuple(row.shape)}; remove it from the optimizer's state to start anew"
                 )
             row.copy_(entry)
-            state[name] = row
+            state[name] = self.held[r]
             adopted.append(r)
         return adopted, missing
 
