@@ -18,6 +18,7 @@ from torch import Tensor
 from rsam.geometry import Block, Product, scalar_sum
 from rsam.geometry.blocks import widened
 from rsam.geometry.product import stack_scalars
+from rsam.geometry.sharded import Shards, like, local, sum_over_shards
 
 __all__ = ["DIRECTIONS", "Direction", "Perturbation", "Radius", "Transport", "Weights", "has_radius", "keeps_momentum"]
 
@@ -117,6 +118,7 @@ class Weights:
             if all(m is None for m in held):
                 momenta.append(torch.zeros_like(x))
                 continue
+            held = [None if m is None else local(m) for m in held]
             template = next(m for m in held if m is not None)
             rows = [torch.zeros_like(template) if m is None else m for m in held]
             m = block.gather_members(rows)
@@ -130,13 +132,25 @@ class Weights:
     def inner(self, us: Sequence[Tensor], vs: Sequence[Tensor]) -> Tensor:
         """Return the inner product of tangents in the product metric, a scalar."""
         rows = zip(self.blocks, self.groups, self.points, us, vs, strict=True)
-        return scalar_sum([_inner(*row).sum() for row in rows])
+        terms = [_inner(*row).sum() for row in rows]
+        meshes = self._meshes()
+        return scalar_sum(sum_over_shards([scalar_sum([terms[i] for i in own]) for own in meshes.values()], [*meshes]))
 
     def norm(self, us: list[Tensor]) -> Tensor:
         """Return the norm of a tangent in the product metric, a scalar."""
-        plain = self._plain()
+        meshes = self._meshes()
+        norms = [self._norm(us, own) for own in meshes.values()]
+        if any(meshes):  # in float64 no square of a float32 overflows or vanishes
+            squares = sum_over_shards([n.double().square() for n in norms], [*meshes])
+            norms = [square.sqrt().to(n.dtype) for square, n in zip(squares, norms, strict=True)]
+        return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(stack_scalars(norms))
+
+    def _norm(self, us: list[Tensor], own: list[int]) -> Tensor:
+        """The norm of what this process has of some blocks."""
+        plain = [i for i in own if self._is_plain(i)]
         squares = []
-        for block, group, x, u in zip(self.blocks, self.groups, self.points, us, strict=True):
+        for i in own:
+            block, group, x, u = self.blocks[i], self.groups[i], self.points[i], us[i]
             if not block.plain:
                 squares.append(block.apply("squared_norm", x, u))
             elif group["adaptive"]:
@@ -149,7 +163,7 @@ class Weights:
 
     def norms(self, us: list[Tensor]) -> list[Tensor]:
         """Return norms of tangents, block by block, of each parameter or point as the radius has it, broadcastable."""
-        plain = self._plain()
+        plain = [i for i in range(len(us)) if self._is_plain(i)]
         norms = dict(zip(plain, _norms([us[i] for i in plain]), strict=True))
         for i, (block, group, x, u) in enumerate(zip(self.blocks, self.groups, self.points, us, strict=True)):
             if i in norms:
@@ -163,12 +177,32 @@ class Weights:
                 squares = squares.flatten(1).sum(1) if block.stacked else squares.sum()
                 squares = squares.reshape(-1, *[1] * len(block.inner)) if block.stacked else squares
             norms[i] = squares.clamp_min(0).sqrt()
+        self._complete(norms)
         return [norms[i] for i in range(len(us))]
 
-    def _plain(self) -> list[int]:
-        """The blocks whose metric is that of the numbers themselves."""
-        kinds = enumerate(zip(self.blocks, self.groups, strict=True))
-        return [i for i, (block, group) in kinds if block.plain and not group["adaptive"]]
+    def _complete(self, norms: dict[int, Tensor]) -> None:
+        """Make norms of whole parameters, of which this process has a part, those over all processes."""
+        split = sorted(  # by parameter, as other processes may have other blocks
+            (index, i, row)
+            for i, block in enumerate(self.blocks)
+            if block.shards and (block.plain or self.radius == "parameter")
+            for row, index in enumerate(block.indices)
+        )
+        terms = [norms[i].reshape(-1)[row].double().square() for _, i, row in split]
+        totals = sum_over_shards(terms, [self.blocks[i].shards for _, i, _ in split])
+        for (_, i, row), square in zip(split, totals, strict=True):
+            norms[i].reshape(-1)[row].copy_(square.sqrt())
+
+    def _meshes(self) -> dict[Shards | None, list[int]]:
+        """The blocks by the processes that have parts of them; None for those that each process has whole."""
+        meshes: dict[Shards | None, list[int]] = {}
+        for i, block in enumerate(self.blocks):
+            meshes.setdefault(block.shards, []).append(i)
+        return meshes
+
+    def _is_plain(self, i: int) -> bool:
+        """Whether the metric of a block is that of the numbers themselves."""
+        return self.blocks[i].plain and not self.groups[i]["adaptive"]
 
 
 def _noise(dtype: torch.dtype, most: float) -> float:
@@ -235,14 +269,15 @@ class Perturbation:
 
     def save(self, space: Product) -> None:
         """Copy the present values of the parameters."""
-        alone = [space.params[b.indices[0]] for b in space.blocks if not b.stacked]
+        points = space.points
+        alone = [points[b.indices[0]] for b in space.blocks if not b.stacked]
         if [(c.shape, c.dtype, c.device) for c in self._copies] != [(p.shape, p.dtype, p.device) for p in alone]:
             self._copies = [torch.empty_like(p, requires_grad=False) for p in alone]
         if alone:
             torch._foreach_copy_(self._copies, alone)
         copies = iter(self._copies)
         self.points = [
-            b.gather_points([space.params[i] for i in b.indices]) if b.stacked else b.enter(next(copies))
+            b.gather_points([points[i] for i in b.indices]) if b.stacked else b.enter(next(copies))
             for b in space.blocks
         ]
         self.space, self._moved, self._plain_is_back, self.pending = space, [], False, True
@@ -251,9 +286,10 @@ class Perturbation:
         """Copy the values back: all, or those of plain parameters, or of the others."""
         assert self.space is not None
         chosen = [(b, x) for b, x in zip(self.space.blocks, self.points, strict=True) if plain in (None, b.plain)]
-        params = [self.space.params[i] for b, _ in chosen for i in b.indices]
-        if params:
-            torch._foreach_copy_(params, [row for b, x in chosen for row in b.scatter(x)])
+        points = self.space.points
+        moved = [points[i] for b, _ in chosen for i in b.indices]
+        if moved:
+            torch._foreach_copy_(moved, [row for b, x in chosen for row in b.scatter(x)])
             torch.clear_autocast_cache()
 
     def restore(self) -> None:
@@ -269,6 +305,7 @@ class Perturbation:
         """What is perturbed: parameters in groups with a radius, and with a gradient if it takes one."""
         assert self.space is not None
         weights = Weights([], [], [], [], [], radius)
+        gradients = self.space.gradients() if needs_gradient else []
         for block, x in zip(self.space.blocks, self.points, strict=True):
             group = groups[self.space.labels[block.indices[0]]]
             if not group["rho"] > 0:
@@ -286,7 +323,7 @@ class Perturbation:
             weights.points.append(x)
             weights.states.append([state.get(p, {}) for p in members])
             if needs_gradient:
-                weights.gradients.append(block.gather_members([p.grad for p in members]))
+                weights.gradients.append(block.gather(gradients))  # type: ignore[arg-type]
         return weights
 
     def ascend(self, weights: Weights, direction: Direction, exact: bool) -> float:
@@ -303,9 +340,10 @@ class Perturbation:
         if not math.isfinite(length):
             return length
         weights.gradients.clear()  # no more needed, and as much as the weights
+        params = self.space.points
         plain: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}
         for i, (block, x, factor) in enumerate(zip(weights.blocks, weights.points, factors, strict=True)):
-            members = [self.space.params[k] for k in block.indices]
+            members = [params[k] for k in block.indices]
             u, tangents[i] = tangents[i], x
             if block.plain:
                 # those that share a number go together, without a tangent of their own
@@ -325,7 +363,7 @@ class Perturbation:
     def bring_back(self, transport: Transport, exact: bool) -> list[Tensor]:
         """Replace gradients at the perturbed points by covectors at the weights; return what shows if all is finite."""
         assert self.space is not None
-        params = self.space.params
+        params, points, gradients = self.space.params, self.space.points, self.space.gradients()
         # plain ones first: one of them may be the curvature of a manifold
         self.put_back(plain=True)
         self._plain_is_back = True
@@ -333,22 +371,24 @@ class Perturbation:
         brought: set[int] = set()
         while self._moved:
             block, x, e = self._moved.pop()
-            rows = [r for r, i in enumerate(block.indices) if params[i].grad is not None]
+            rows = [r for r, i in enumerate(block.indices) if gradients[i] is not None]
             if not rows:
                 continue
             if len(rows) < len(block.indices):
                 block, x, e = block.part(rows), torch.stack([x[r] for r in rows]), torch.stack([e[r] for r in rows])
-            gradients = [params[i].grad for i in block.indices]
-            g = block.gather_members(gradients)
-            c = _brought_back(block, x, e, block.gather(params), g, transport, exact)
+            g = block.gather(gradients)  # type: ignore[arg-type]
+            c = _brought_back(block, x, e, block.gather(points), g, transport, exact)
             if block.stacked:  # one look for all of them
                 found.append(torch.linalg.vector_norm(c, math.inf))
                 brought.update(block.indices)
             if c is not g:  # and not written to: gradients may be shared, or views of what a framework keeps
-                leaving = block.leave(c).to(gradients[0].dtype)
+                first = gradients[block.indices[0]]
+                assert first is not None
+                leaving = block.leave(c).to(first.dtype)
                 for i, row in zip(block.indices, leaving.unbind() if block.stacked else (leaving,), strict=True):
-                    params[i].grad = row
-        return found + [p.grad for i, p in enumerate(params) if i not in brought and p.grad is not None]
+                    params[i].grad = like(params[i], row)
+                    gradients[i] = row
+        return found + [g for i, g in enumerate(gradients) if i not in brought and g is not None]
 
 
 def _fill_ball(weights: Weights, directions: list[Tensor]) -> tuple[list[float | Tensor], float]:
@@ -365,6 +405,8 @@ def _fill_ball(weights: Weights, directions: list[Tensor]) -> tuple[list[float |
     norms = weights.norms(directions)
     each = [n.max() if n.dim() else n for n in norms if n.numel()]
     largest = stack_scalars(each).max() if each else torch.zeros(())
+    for shards in filter(None, weights._meshes()):
+        largest = shards.reduce(largest.double(), "MAX")
     factors: list[float | Tensor] = []
     for x, n, rho in zip(weights.points, norms, rhos, strict=True):
         noise = _noise(x.dtype, 1e-3) * largest.to(n.device)

@@ -173,7 +173,7 @@ def refuse_sparse(groups: Groups, parameter: Tensor) -> NoReturn:
     raise RuntimeError(f"RSAM does not support sparse gradients, which {_name_of(groups, parameter)} has")
 
 
-def nonfinite_message(groups: Groups, length: float = math.inf) -> str:
+def nonfinite_message(groups: Groups, length: float = math.inf, several_processes: bool = False) -> str:
     """Say which gradient is not finite, and what to do."""
     for group in groups:
         for p in group["params"]:
@@ -182,6 +182,10 @@ def nonfinite_message(groups: Groups, length: float = math.inf) -> str:
                     f"the gradient of {_name_of(groups, p)} is not finite; the weights are as before the step. Lower "
                     'the learning rate or rho, or pass nonfinite="skip"'
                 )
+    if several_processes:
+        return (
+            "a gradient is not finite in another process, or their norm overflows; the weights are as before the step"
+        )
     if math.isnan(length):
         return (
             "what is ascended along is no number, though each number of the gradients is finite: a direction of your "

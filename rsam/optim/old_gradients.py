@@ -9,6 +9,8 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
+from rsam.geometry.sharded import local
+
 __all__ = ["OldGradients"]
 
 _IN_CLOSURE = (
@@ -50,7 +52,7 @@ class OldGradients:
             if hidden:
                 self._hidden, gradient = gradient, torch.full_like(gradient, torch.nan)
                 self._param.grad = gradient
-            self._mark, self._version = gradient, gradient._version
+            self._mark, self._version = gradient, _version(gradient)
             self._handle = self._param.register_post_accumulate_grad_hook(self._accumulated)
 
     def _accumulated(self, param: Tensor) -> None:
@@ -61,7 +63,7 @@ class OldGradients:
         """How often the gradient was written to; None if it is another one by now."""
         if self._param is None or self._param.grad is not self._mark:
             return None
-        return self._mark._version - self._version
+        return _version(self._mark) - self._version
 
     def close(self) -> None:
         """Stop watching, and show the gradient again if nobody has written in its place."""
@@ -100,10 +102,10 @@ class OldGradients:
         RuntimeError
             If the pass added to the gradient.
         """
-        if self._hidden is None or not self._writes() or not bool(self._mark.isnan().all()):
+        if self._hidden is None or not self._writes() or not bool(local(self._mark).isnan().all()):
             return
         # zeroing and adding are two writes, and so are adding and clipping, which makes NaN of all gradients, too
-        others = (p.grad for p in self._params if p.grad is not None and p is not self._param)
+        others = (local(p.grad) for p in self._params if p.grad is not None and p is not self._param)
         if self._writes() == 1 or any(bool(g.isfinite().any()) for g in others):
             self._refuse()
 
@@ -111,6 +113,11 @@ class OldGradients:
         if self._param is not None and self._hidden is not None:
             self._param.grad = self._hidden
         raise RuntimeError(_IN_HALVES if self._hidden is None else _IN_CLOSURE)
+
+
+def _version(gradient: Tensor) -> int:
+    part = local(gradient)  # of a sharded one, which is zeroed through the whole and added to in parts
+    return gradient._version + (0 if part is gradient else part._version)
 
 
 def _may_stand(p: Tensor) -> bool:

@@ -206,6 +206,11 @@ class Passes:
         with torch._C.DisableTorchFunctionSubclass():
             weights = self._perturbation.weights(groups, state, self.needs_gradient, optimizer.radius)
         if not weights.blocks:
+            if self.needs_gradient and self._space and self._space.shards:
+                raise RuntimeError(
+                    "no parameter has a gradient to ascend along, as where a sharded model holds gradients back; call "
+                    "model.set_requires_gradient_sync(True) before both passes"
+                )
             return
         length = self._perturbation.ascend(weights, self._direction, optimizer.ascent == "exponential")
         if self.needs_gradient:
@@ -220,13 +225,15 @@ class Passes:
     def second_half(self) -> None:
         """Bring gradients and weights back, and step the base optimizer."""
         optimizer, base = self.optimizer, self.optimizer.base_optimizer
+        space = self._perturbation.space
+        assert space is not None
         try:
             if self._old is not None:
                 self._old.refuse_added()
             self._refuse_sparse()
             with torch._C.DisableTorchFunctionSubclass():
                 found = self._perturbation.bring_back(optimizer.transport, optimizer.ascent == "exponential")
-            skip = self.skip or (not all_finite(found) and self._skips())
+            skip = self.skip or (not all_finite(found, space.shards) and self._skips())
         finally:
             self.restore()
             self._watch(None)
@@ -246,7 +253,8 @@ class Passes:
         if self._old is not None:
             self._old.refuse_nan()
         if self.optimizer.nonfinite == "raise":
-            raise NotFinite(nonfinite_message(self.optimizer.param_groups, length))
+            several = bool(self._space and self._space.shards)
+            raise NotFinite(nonfinite_message(self.optimizer.param_groups, length, several))
         return True
 
     def _refuse_sparse(self) -> None:
