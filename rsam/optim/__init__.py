@@ -4,6 +4,7 @@ from rsam.optim import averaging
 from rsam.optim.adam import RiemannianAdam
 from rsam.optim.ascent import Weights
 from rsam.optim.closures import partial_closures
+from rsam.optim.distributed import average_gradients, check_replicas, keep_manifolds
 from rsam.optim.passes import PassHook
 from rsam.optim.rsam import RSAM
 from rsam.optim.schedules import LambdaRho, ProportionalRho, rho_scheduler
@@ -17,7 +18,10 @@ __all__ = [
     "RiemannianAdam",
     "RiemannianSGD",
     "Weights",
+    "average_gradients",
     "averaging",
+    "check_replicas",
+    "keep_manifolds",
     "partial_closures",
     "rho_scheduler",
 ]

@@ -326,8 +326,13 @@ class Perturbation:
                 weights.gradients.append(block.gather(gradients))  # type: ignore[arg-type]
         return weights
 
-    def ascend(self, weights: Weights, direction: Direction, exact: bool) -> float:
-        """Move the weights, and return the norm of the direction; nothing moves if it is not finite."""
+    def ascend(
+        self, weights: Weights, direction: Direction, exact: bool, spread: Callable[[Tensor], Tensor] | None = None
+    ) -> float:
+        """Move the weights, and return the norm of the direction; nothing moves if it is not finite.
+
+        ``spread`` makes a norm that is not finite in another process not finite here.
+        """
         assert self.space is not None
         tangents = direction(weights)
         if not isinstance(tangents, Sequence) or [u.shape for u in tangents] != [x.shape for x in weights.points]:
@@ -336,7 +341,7 @@ class Perturbation:
                 f"{getattr(direction, '__name__', direction)} does not"
             )
         tangents = list(tangents)
-        factors, length = _fill_ball(weights, tangents)
+        factors, length = _fill_ball(weights, tangents, spread)
         if not math.isfinite(length):
             return length
         weights.gradients.clear()  # no more needed, and as much as the weights
@@ -391,14 +396,17 @@ class Perturbation:
         return found + [g for i, g in enumerate(gradients) if i not in brought and g is not None]
 
 
-def _fill_ball(weights: Weights, directions: list[Tensor]) -> tuple[list[float | Tensor], float]:
+def _fill_ball(
+    weights: Weights, directions: list[Tensor], spread: Callable[[Tensor], Tensor] | None
+) -> tuple[list[float | Tensor], float]:
     """Return what to multiply tangents by, for the radius ``rho`` of each group, and the norm of them all.
 
     ``"product"`` is one ball over the product of all parameters; with ``"parameter"`` each parameter moves by ``rho``,
     with ``"point"`` each point (the ball of a Finsler norm, the largest of the parts' norms). What is not longer than
     rounding does not move, nor does anything from a stationary point.
     """
-    length = float(weights.norm(directions))  # the one synchronisation of this half
+    norm = weights.norm(directions)
+    length = float(norm if spread is None else spread(norm))  # the one synchronisation of this half
     rhos = [group["rho"] for group in weights.groups]
     if weights.radius == "product":
         return [rho / length if length > 0 else 0.0 for rho in rhos], length

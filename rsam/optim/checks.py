@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rsam import geometry
 from rsam.optim.ascent import keeps_momentum
+from rsam.optim.distributed import stepping_optimizer
 from rsam.optim.riemannian import Groups, RiemannianOptimizer, parameter_names, space_of
 
 __all__ = [
@@ -28,7 +29,7 @@ __all__ = [
     "warn_of_wrong_steps",
 ]
 
-_OF_ALL_GROUPS = {"transport", "ascent", "direction", "radius", "every", "nonfinite"}
+_OF_ALL_GROUPS = {"transport", "ascent", "direction", "radius", "every", "nonfinite", "local_ascent"}
 _NEEDS_CLOSURE = (torch.optim.LBFGS, geoopt.optim.RiemannianLineSearch)
 # Of torch-optimizer and pytorch_optimizer, by name: they estimate the Hessian by backward(create_graph=True).
 _NEEDS_GRAPH = ("AdaHessian", "Adahessian", "SophiaH")
@@ -121,7 +122,8 @@ def check_group(base: torch.optim.Optimizer, groups: Groups, group_index: int) -
         raise ValueError(f"rho must be a number, got {rho!r} in parameter group {group_index}")
     if not float(rho) >= 0:  # nan too
         raise ValueError(f"rho must not be negative, got {rho} in parameter group {group_index}")
-    retracts = isinstance(base, OptimMixin) or getattr(base, "retracts", False)
+    stepping = stepping_optimizer(base)
+    retracts = isinstance(stepping, OptimMixin) or getattr(stepping, "retracts", False)
     for p, own in zip(group["params"], names, strict=False):
         if geometry.is_plain(p):
             continue
@@ -145,7 +147,7 @@ def check_group(base: torch.optim.Optimizer, groups: Groups, group_index: int) -
 
 def warn_of_wrong_steps(base: torch.optim.Optimizer, group: dict[str, Any], warned: set[str]) -> None:
     """Warn once of each reason why geoopt's own optimizers step wrongly; ours go round them."""
-    if isinstance(base, RiemannianOptimizer):
+    if isinstance(stepping_optimizer(base), RiemannianOptimizer):
         return
     manifolds = [m for p in group["params"] for m in _leaves(geometry.manifold_of(p))]
     found = [

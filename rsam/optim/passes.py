@@ -205,14 +205,18 @@ class Passes:
         groups, state = optimizer.base_optimizer.param_groups, optimizer.base_optimizer.state
         with torch._C.DisableTorchFunctionSubclass():
             weights = self._perturbation.weights(groups, state, self.needs_gradient, optimizer.radius)
+        replicas = optimizer.local_ascent
         if not weights.blocks:
             if self.needs_gradient and self._space and self._space.shards:
                 raise RuntimeError(
                     "no parameter has a gradient to ascend along, as where a sharded model holds gradients back; call "
                     "model.set_requires_gradient_sync(True) before both passes"
                 )
+            if replicas is not None:  # the others wait
+                replicas.spread(torch.zeros((), device=groups[0]["params"][0].device))
             return
-        length = self._perturbation.ascend(weights, self._direction, optimizer.ascent == "exponential")
+        spread = None if replicas is None else replicas.spread
+        length = self._perturbation.ascend(weights, self._direction, optimizer.ascent == "exponential", spread)
         if self.needs_gradient:
             self.grad_norm = length
         elif not math.isfinite(length):
@@ -233,6 +237,9 @@ class Passes:
             self._refuse_sparse()
             with torch._C.DisableTorchFunctionSubclass():
                 found = self._perturbation.bring_back(optimizer.transport, optimizer.ascent == "exponential")
+            if optimizer.local_ascent is not None and not self.skip:
+                optimizer.local_ascent.average(space.params)
+                found = [g for g in space.gradients() if g is not None]
             skip = self.skip or (not all_finite(found, space.shards) and self._skips())
         finally:
             self.restore()
@@ -253,7 +260,7 @@ class Passes:
         if self._old is not None:
             self._old.refuse_nan()
         if self.optimizer.nonfinite == "raise":
-            several = bool(self._space and self._space.shards)
+            several = self.optimizer.local_ascent is not None or bool(self._space and self._space.shards)
             raise NotFinite(nonfinite_message(self.optimizer.param_groups, length, several))
         return True
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from rsam.optim.ascent import Direction, Radius, Transport, has_radius
 from rsam.optim.checks import check_base, check_class, check_group, check_momentum, check_options, warn_of_wrong_steps
+from rsam.optim.distributed import Replicas, refuse_part_of_a_model, refuse_sharded
 from rsam.optim.passes import Passes, PassHook
 from rsam.optim.sgd import RiemannianSGD
 from rsam.optim.wrapper import WrappingOptimizer
@@ -71,6 +72,9 @@ class RSAM(WrappingOptimizer):
     nonfinite : {"raise", "skip"}
         What to do about a gradient that is not finite, in either pass: raise :exc:`rsam.NotFinite`, or skip the step.
         The weights stay as they were in both cases. A momentum that is not finite is raised in any case.
+    local_ascent : torch.nn.parallel.DistributedDataParallel, optional
+        The wrapped model, if each process is to ascend along the gradient of its own part of the batch (m-sharpness,
+        Foret et al. 2021). The model averages no gradients any more; the step averages those that were brought back.
     **base_kwargs
         Arguments of the base optimizer.
 
@@ -117,10 +121,12 @@ class RSAM(WrappingOptimizer):
         radius: Radius = "product",
         every: int = 1,
         nonfinite: Nonfinite = "raise",
+        local_ascent: torch.nn.Module | None = None,
         **base_kwargs: Any,
     ) -> None:
         check_class(base_optimizer)
         check_options(transport, ascent, direction, radius, every, nonfinite)
+        refuse_part_of_a_model()
         base = base_optimizer(params, **base_kwargs)
         check_base(base)
         self.transport = transport
@@ -129,6 +135,7 @@ class RSAM(WrappingOptimizer):
         self.radius = radius
         self.every = every
         self.nonfinite = nonfinite
+        self.local_ascent = None if local_ascent is None else Replicas(local_ascent)
         self._passes = Passes(self)
         self._warned: set[str] = set()
         super().__init__(base, {"rho": rho, "adaptive": adaptive, "steps_since_ascent": 0})
@@ -157,6 +164,7 @@ class RSAM(WrappingOptimizer):
         check_group(self.base_optimizer, self.param_groups, index)
         if self.direction == "momentum" and self.param_groups[index]["rho"] > 0:
             check_momentum(self.base_optimizer, self.param_groups[index], index)
+        refuse_sharded(self, self.param_groups, index)
         warn_of_wrong_steps(self.base_optimizer, self.param_groups[index], self._warned)
 
     @property

@@ -1,0 +1,296 @@
+"""Training in several processes: an ascent of each one's own, manifolds kept through sharding, replicas compared."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from geoopt.optim.mixin import OptimMixin
+from torch import Tensor, nn
+
+from rsam import geometry
+from rsam.geometry.sharded import shards_of
+from rsam.optim.riemannian import Groups, RiemannianOptimizer, parameter_names
+
+if TYPE_CHECKING:
+    from rsam.optim.rsam import RSAM
+
+__all__ = [
+    "Replicas",
+    "average_gradients",
+    "check_replicas",
+    "keep_manifolds",
+    "refuse_part_of_a_model",
+    "refuse_sharded",
+    "stepping_optimizer",
+]
+
+_ZERO = "torch.distributed.optim.zero_redundancy_optimizer"
+#: Elements that are sent at once: 32 MB of float32, about as much as DistributedDataParallel sends.
+_BUCKET = 2**23
+
+
+class Replicas:
+    """The processes that train copies of a model, each ascending alone, and average the gradients at the weights.
+
+    Parameters
+    ----------
+    model : torch.nn.parallel.DistributedDataParallel, optional
+        What averages no gradients from now on. Without it the processes are those of the default group.
+
+    Raises
+    ------
+    TypeError
+        For another model.
+    """
+
+    def __init__(self, model: nn.Module | None = None) -> None:
+        self.group: Any = None
+        if model is None:
+            return
+        if not isinstance(model, nn.parallel.DistributedDataParallel):
+            raise TypeError(
+                f"local_ascent takes the model that is wrapped in DistributedDataParallel, got {type(model).__name__}"
+            )
+        self.group = model.process_group
+        # what its no_sync does, for good: gradients at perturbed weights are not to be averaged
+        model.require_backward_grad_sync = False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Replicas:
+        return self  # a group of processes has no copy
+
+    def __reduce__(self) -> Any:
+        return Replicas, ()
+
+    def spread(self, norm: Tensor) -> Tensor:
+        """Make a norm that is not finite in one process not finite in any, so that all of them skip or raise."""
+        flag = norm.detach() * 0
+        dist.all_reduce(flag, group=self.group)
+        return norm + flag
+
+    @torch.no_grad()
+    def average(self, params: Iterable[Tensor]) -> None:
+        """Replace gradients by their means; where some processes have none, it counts as zero."""
+        params = [p for p in params if p.requires_grad]
+        if not params:
+            return
+        counts = torch.tensor([float(p.grad is not None) for p in params], device=params[0].device)
+        dist.all_reduce(counts, group=self.group)
+        # read only if something is missing here: otherwise no gradient is missing everywhere
+        missing = {p for p in params if p.grad is None}
+        nowhere = {p for p, n in zip(params, counts.tolist(), strict=True) if n == 0} if missing else set()
+        size = dist.get_world_size(self.group)
+        sent = []
+        for bucket in _buckets(params):
+            flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in bucket])
+            flat /= size  # before the sum, which must not overflow
+            sent.append((bucket, flat, dist.all_reduce(flat, group=self.group, async_op=True)))
+        for bucket, flat, work in sent:
+            work.wait()
+            for p, mean in zip(bucket, flat.split([p.numel() for p in bucket]), strict=True):
+                p.grad = None if p in nowhere else mean.view(p.shape)
+
+
+def _buckets(params: list[Tensor]) -> Iterator[list[Tensor]]:
+    kinds: dict[Any, list[Tensor]] = {}
+    for p in params:
+        kinds.setdefault((p.dtype, p.device), []).append(p)
+    for members in kinds.values():
+        bucket: list[Tensor] = []
+        for p in members:
+            if bucket and sum(q.numel() for q in bucket) + p.numel() > _BUCKET:
+                yield bucket
+                bucket = []
+            bucket.append(p)
+        yield bucket
+
+
+def average_gradients(params: Iterable[Tensor], group: Any = None) -> list[Any]:
+    """Average gradients over processes in each backward pass, for parameters that nothing else averages.
+
+    Such are the ``ignored_params`` of ``fully_shard``: every process has them whole, and its own gradient.
+
+    Parameters
+    ----------
+    params : iterable of Tensor
+        Parameters that have equal values in all processes and take part in each backward pass.
+    group : torch.distributed.ProcessGroup, optional
+        The processes; the default group if not given.
+
+    Returns
+    -------
+    list
+        Handles with a method ``remove``, one per parameter.
+
+    Examples
+    --------
+    >>> import torch, rsam
+    >>> torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    >>> p = torch.nn.Parameter(torch.ones(2))
+    >>> handles = rsam.optim.average_gradients([p])
+    >>> p.sum().backward()
+    >>> p.grad  # the mean over one process
+    tensor([1., 1.])
+    >>> torch.distributed.destroy_process_group()
+    """
+    size = dist.get_world_size(group)
+
+    def average(p: Tensor) -> None:
+        # what was there before is a mean already, and stays what it is
+        assert p.grad is not None
+        p.grad /= size
+        dist.all_reduce(p.grad, group=group)
+
+    return [p.register_post_accumulate_grad_hook(average) for p in params]
+
+
+@contextmanager
+def keep_manifolds(model: nn.Module) -> Iterator[None]:
+    """Put the parameters of a model back on their manifolds after what is done within, such as sharding.
+
+    The manifold of a parameter is an attribute, which is lost where a parameter is replaced: by ``fully_shard``, by
+    ``.to("meta")``, and by conversions with ``torch.__future__.set_swap_module_params_on_conversion``.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Whose parameters keep their names.
+
+    Raises
+    ------
+    ValueError
+        At the end, for a parameter that is no more there, or is sharded through its points; names it.
+
+    Examples
+    --------
+    >>> import geoopt, torch, rsam
+    >>> model = rsam.nn.constrain(torch.nn.Linear(2, 3), geoopt.Sphere())
+    >>> with rsam.optim.keep_manifolds(model):
+    ...     _ = model.to("meta")
+    >>> model.weight.manifold.name
+    'Sphere'
+    """
+    parameters = model.named_parameters(remove_duplicate=False)
+    manifolds = {name: geometry.manifold_of(p) for name, p in parameters if not geometry.is_plain(p)}
+    yield
+    now = dict(model.named_parameters(remove_duplicate=False))
+    gone = sorted(manifolds.keys() - now.keys())
+    if gone:
+        raise ValueError(f"{gone[0]!r} has another name by now, so that its manifold cannot be put back")
+    for name, manifold in manifolds.items():
+        now[name].manifold = manifold  # type: ignore[attr-defined]
+    geometry.Product((name, now[name]) for name in manifolds)  # refuses what is sharded through its points
+
+
+def check_replicas(optimizer: torch.optim.Optimizer, group: Any = None) -> None:
+    """Refuse parameters that differ between processes which should train copies of one model.
+
+    Every process has to call it. Copies drift apart where gradients are not averaged, as with ``no_sync`` around the
+    first of the two passes of :class:`rsam.RSAM`.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        Whose parameters are compared, by sums of their numbers and of their squares.
+    group : torch.distributed.ProcessGroup, optional
+        The processes; the default group if not given.
+
+    Raises
+    ------
+    RuntimeError
+        Naming the first parameter that differs.
+
+    Examples
+    --------
+    >>> import torch, rsam
+    >>> torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    >>> rsam.optim.check_replicas(torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.1))
+    >>> torch.distributed.destroy_process_group()
+    """
+    names = parameter_names(optimizer.param_groups)
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    whole = [(name, p) for name, p in zip(names, params, strict=True) if shards_of(p) is None]
+    if not whole:
+        return
+    device = whole[0][1].device
+    sums = [f(p.detach()).double() for _, p in whole for f in (lambda p: p.real.sum(), torch.linalg.vector_norm)]
+    least = torch.stack([s.to(device) for s in sums])
+    most = least.clone()
+    dist.all_reduce(least, dist.ReduceOp.MIN, group=group)
+    dist.all_reduce(most, dist.ReduceOp.MAX, group=group)
+    for (name, p), same in zip(whole, (least == most).view(-1, 2).all(1).tolist(), strict=True):
+        if not same:
+            raise RuntimeError(
+                f"{name} (shape {tuple(p.shape)}) differs between processes: their gradients are not averaged before "
+                "the step. Let DistributedDataParallel average both passes, or ascend in each process alone with "
+                "RSAM(..., local_ascent=model)"
+            )
+
+
+# -- what RSAM refuses ---------------------------------------------------------------------------------------------
+
+
+def stepping_optimizer(base: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Return what takes the steps of an optimizer: of ZeroRedundancyOptimizer the one that it made."""
+    module = sys.modules.get(_ZERO)
+    return base.optim if module is not None and isinstance(base, module.ZeroRedundancyOptimizer) else base
+
+
+def refuse_part_of_a_model() -> None:
+    """Refuse to be made by ZeroRedundancyOptimizer, whose optimizer sees the parameters of one process only.
+
+    Raises
+    ------
+    ValueError
+        Saying what to wrap instead.
+    """
+    if _ZERO not in sys.modules:
+        return
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__") == _ZERO:
+            raise ValueError(
+                "ZeroRedundancyOptimizer gives RSAM the parameters of one process only, and a norm over those; wrap "
+                "the base optimizer: RSAM(params, partial(ZeroRedundancyOptimizer, optimizer_class=...), ...)"
+            )
+        frame = frame.f_back
+
+
+def refuse_sharded(optimizer: RSAM, groups: Groups, group_index: int) -> None:
+    """Refuse what needs a whole parameter or its state where a process has only a part.
+
+    Raises
+    ------
+    ValueError
+        Naming the parameter or the option.
+    """
+    base, group = optimizer.base_optimizer, groups[group_index]
+    stepping = stepping_optimizer(base)
+    if optimizer.direction == "momentum" and group["rho"] > 0 and stepping is not base:
+        raise ValueError(
+            'direction="momentum" needs the momentum of all parameters, of which ZeroRedundancyOptimizer keeps only '
+            "a part in each process; ascend along the gradient"
+        )
+    first = sum(len(g["params"]) for g in groups[:group_index])
+    names = parameter_names(groups)[first:]
+    for p, name in zip(group["params"], names, strict=False):
+        if shards_of(p) is None:
+            continue
+        if optimizer.local_ascent is not None:
+            raise ValueError(
+                f"{name} is sharded, so that no process has a gradient of its own; local_ascent needs "
+                "DistributedDataParallel"
+            )
+        if (
+            not geometry.is_plain(p)
+            and isinstance(stepping, OptimMixin)
+            and not isinstance(stepping, RiemannianOptimizer)
+        ):
+            raise ValueError(
+                f"geoopt's {type(stepping).__name__} takes {name}, which is sharded, for a plain parameter; use "
+                "rsam.optim.RiemannianSGD or rsam.optim.RiemannianAdam as base_optimizer"
+            )
