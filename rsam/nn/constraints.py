@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from rsam import geometry
+from rsam.geometry.sharded import local, shards_of
 from rsam.nn.selection import Slot, Where, choose, computed_names, scales_features
 
 __all__ = ["constrain", "unconstrain"]
@@ -226,13 +227,13 @@ class _BackOntoManifolds:
                     f"{name!r} was put on {manifold} by rsam.nn.constrain, and is no parameter any more: it was "
                     "parametrized, normalised or pruned since. Undo that, or call rsam.nn.unconstrain"
                 )
-            point: Tensor = weight
-            if not weight.is_meta and not _is_on(manifold, weight.detach()):
-                projected = _projected(name, weight, manifold)
-                # geoopt tests squares, which cancel where points are far out; what a projection leaves there is on it
-                if not torch.allclose(projected, weight, rtol=_tolerance(weight), atol=_tolerance(weight)):
-                    warnings.warn(f"loaded {name!r} was not on {manifold} and was projected onto it", stacklevel=2)
-                    point = projected
+            if shards_of(weight) is not None:  # each process looks at its own points
+                geometry.Product([(name, weight)], manifolds=[manifold])  # refuses one that is cut through its points
+                weight.manifold = manifold  # type: ignore[attr-defined]
+                part = local(weight.detach())
+                part.copy_(_back_on(name, part, manifold))
+                continue
+            point = _back_on(name, weight, manifold)
             if not isinstance(weight, geoopt.ManifoldParameter):  # assigned, and shared with the state dict
                 setattr(owner, attribute, geoopt.ManifoldParameter(point, manifold, weight.requires_grad))
             elif point is not weight:
@@ -263,6 +264,18 @@ class _NoneLost:
                     f"{name!r} lost {manifold} when it left the meta device; load a state dict, or call "
                     "rsam.nn.constrain again once it has values"
                 )
+
+
+def _back_on(name: str, weight: Tensor, manifold: geoopt.Manifold) -> Tensor:
+    """The weight itself if it is on the manifold, else its projection, with a warning."""
+    if weight.is_meta or _is_on(manifold, weight.detach()):
+        return weight
+    projected = _projected(name, weight, manifold)
+    # geoopt tests squares, which cancel where points are far out; what a projection leaves there is on it
+    if torch.allclose(projected, weight, rtol=_tolerance(weight), atol=_tolerance(weight)):
+        return weight
+    warnings.warn(f"loaded {name!r} was not on {manifold} and was projected onto it", stacklevel=3)
+    return projected
 
 
 def _tolerance(x: Tensor) -> float:
