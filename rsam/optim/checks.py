@@ -14,9 +14,9 @@ from geoopt.optim.mixin import OptimMixin
 from torch import Tensor
 
 from rsam import geometry
-from rsam.optim.ascent import keeps_momentum
 from rsam.optim.distributed import stepping_optimizer
 from rsam.optim.riemannian import Groups, RiemannianOptimizer, parameter_names, space_of
+from rsam.optim.weights import keeps_momentum
 
 __all__ = [
     "check_base",

@@ -12,10 +12,11 @@ from torch import Tensor
 from rsam.errors import NotFinite
 from rsam.geometry import Product, all_finite
 from rsam.geometry.blocks import StalePlan
-from rsam.optim.ascent import DIRECTIONS, Direction, Perturbation, has_radius
+from rsam.optim.ascent import DIRECTIONS, Direction, Perturbation
 from rsam.optim.checks import check_group, check_momentum, nonfinite_message, refuse_sparse
 from rsam.optim.old_gradients import OldGradients
 from rsam.optim.riemannian import space_of
+from rsam.optim.weights import has_radius
 
 if TYPE_CHECKING:
     from rsam.optim.rsam import RSAM
