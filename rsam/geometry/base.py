@@ -237,6 +237,8 @@ class Geometry:
 
         Smooth in ``x``, except where the frame has to jump. The fallback makes a frame of projected unit vectors.
         """
+        if not x.numel():
+            return x * z.sum()  # no points, and a graph to z as if there were some
         frame = self._numerical_frame(x)
         ndim = self.manifold.ndim
         return (frame * z.movedim(-1, 0).reshape(*z.shape[-1:], *z.shape[:-1], *([1] * ndim))).sum(0)
@@ -260,7 +262,7 @@ class Geometry:
 
         def flat(t: Tensor) -> Tensor:  # (*batch, units, real numbers of a point)
             t = torch.view_as_real(t) if t.is_complex() else t
-            return t.reshape(t.shape[0], *batch, -1).movedim(0, -2)
+            return t.flatten(1 + len(batch)).movedim(0, -2)
 
         tangents, gram = flat(tangents), flat(tangents) @ flat(covectors).mT
         chosen = independent_rows(gram.detach())
@@ -268,7 +270,7 @@ class Geometry:
         frame = torch.linalg.solve_triangular(root, chosen @ tangents, upper=False).movedim(-2, 0)
         if x.is_complex():
             frame = torch.view_as_complex(frame.reshape(*frame.shape[:-1], n, 2).contiguous())
-        return frame.reshape(-1, *x.shape)
+        return frame.reshape(len(frame), *x.shape)
 
     @asks("inner", "proju")
     def to_coordinates(self, x: Tensor, c: Tensor) -> Tensor:

@@ -72,6 +72,8 @@ class BirkhoffGeometry(Geometry):
 
         Sinkhorn's sweeps, which slow down near the boundary, then Newton's method on the logarithms of the factors.
         """
+        if not x.numel():
+            return x
         x = x.abs().clamp_min(1e-12)
         with torch.no_grad():
             y = x

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,6 +14,12 @@ from rsam.geometry.forwarding import DelegatingGeometry, ForwardingGeometry
 from rsam.geometry.registry import geometry_of, register
 
 __all__ = ["ProductGeometry", "ScaledGeometry"]
+
+
+def _flat(piece: Tensor, x: Tensor) -> Tensor:
+    """The piece of each point of ``x`` in one dimension; of no points as well, whose -1 torch cannot infer."""
+    batch = x.shape[:-1]
+    return piece.reshape(*batch, math.prod(piece.shape[len(batch) :]))
 
 
 @register(geoopt.ProductManifold)
@@ -38,7 +45,7 @@ class ProductGeometry(ForwardingGeometry):
         ]
 
         def packed(pieces: Iterable[Tensor]) -> Tensor:
-            return torch.cat([piece.reshape(*x.shape[:-1], -1) for piece in pieces], -1)
+            return torch.cat([_flat(piece, x) for piece in pieces], -1)
 
         if isinstance(results[0], tuple):
             return tuple(packed(pieces) for pieces in zip(*results, strict=True))
@@ -52,7 +59,7 @@ class ProductGeometry(ForwardingGeometry):
 
     def _dimensions(self, x: Tensor) -> list[int]:
         """Dimension of each part of one point."""
-        one = x.detach().reshape(-1, x.shape[-1])[0]
+        one = x.detach().reshape(-1, x.shape[-1])[0] if x.numel() else x.new_zeros(x.shape[-1])
         return [part.dimension(piece) for part, piece in zip(self._parts, self._split(one), strict=True)]
 
     def _split_coordinates(self, x: Tensor, z: Tensor) -> list[Tensor]:
@@ -63,20 +70,20 @@ class ProductGeometry(ForwardingGeometry):
 
     def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
         columns = zip(self._parts, self._split(x), self._split_coordinates(x, z), strict=True)
-        return torch.cat([part.from_coordinates(y, w).reshape(*x.shape[:-1], -1) for part, y, w in columns], -1)
+        return torch.cat([_flat(part.from_coordinates(y, w), x) for part, y, w in columns], -1)
 
     def to_coordinates(self, x: Tensor, c: Tensor) -> Tensor:
         columns = zip(self._parts, self._split(x), self._split(c), strict=True)
-        return torch.cat([part.to_coordinates(y, d).reshape(*x.shape[:-1], -1) for part, y, d in columns], -1)
+        return torch.cat([_flat(part.to_coordinates(y, d), x) for part, y, d in columns], -1)
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         columns = zip(self._parts, self._split(x), self._split(u), self._split(v), strict=True)
-        terms = [part.inner(*column).reshape(*x.shape[:-1], -1).sum(-1, keepdim=True) for part, *column in columns]
+        terms = [_flat(part.inner(*column), x).sum(-1, keepdim=True) for part, *column in columns]
         return torch.cat(terms, -1).sum(-1, keepdim=True)
 
     def component_inner(self, x: Tensor, u: Tensor) -> Tensor:
         pieces = zip(self._parts, self._split(x), self._split(u), strict=True)
-        return torch.cat([p.component_inner(y, v).expand(y.shape).reshape(*x.shape[:-1], -1) for p, y, v in pieces], -1)
+        return torch.cat([_flat(p.component_inner(y, v).expand(y.shape), x) for p, y, v in pieces], -1)
 
 
 @register(geoopt.Scaled)

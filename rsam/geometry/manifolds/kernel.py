@@ -60,9 +60,9 @@ class Kernel(FromGeometry):
         return geometry_of(self).project_point(x)
 
     def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
-        squares = self.base.dist(self.flatten(x), self.flatten(y)) ** 2
+        squares = self.base.dist(self.flatten(x), self.flatten(y), keepdim=True) ** 2
         batch = x.shape[: x.dim() - self.ndim]
-        distance = squares.reshape(*batch, -1).sum(-1).sqrt()
+        distance = squares.flatten(len(batch)).sum(-1).sqrt()
         return distance.reshape(*batch, *([1] * self.ndim)) if keepdim else distance
 
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
@@ -189,7 +189,7 @@ class KernelGeometry(DelegatingGeometry):
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         batch = x.shape[: x.dim() - self.manifold.ndim]
-        value = super().inner(x, u, v).reshape(*batch, -1).sum(-1)
+        value = super().inner(x, u, v).flatten(len(batch)).sum(-1)
         return value.reshape(*batch, *([1] * self.manifold.ndim))
 
     def component_inner(self, x: Tensor, u: Tensor) -> Tensor:

@@ -1,0 +1,69 @@
+"""A batch of no points: nothing to do, in the shapes of a batch of some."""
+
+from __future__ import annotations
+
+import inspect
+
+import geoopt
+import pytest
+import torch
+
+import rsam
+from rsam.geometry import Geometry, UnsupportedOperation, geometry_of
+from rsam.geometry.base import OPERATIONS
+from rsam.testing import point_from_array
+from rsam.testing.places import ambient_dtype
+from tests.geometry.cases import MANIFOLDS, Make
+
+IDS = [name for name, _, _ in MANIFOLDS]
+
+
+def _points(manifold: geoopt.Manifold, shape: tuple[int, ...]) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    ambient = torch.randn((2, *shape), dtype=ambient_dtype(manifold, torch.float64), generator=generator)
+    return point_from_array(manifold, ambient / 4)
+
+
+def _shapes(geometry: Geometry, operation: str, x: torch.Tensor) -> list[torch.Size] | None:
+    """Shapes of the results of an operation with zeros for vectors, broadcast to the points where they broadcast."""
+    parameters = inspect.signature(getattr(Geometry, operation)).parameters.values()
+    required = [p.name for p in parameters if p.default is p.empty][2:]
+    vectors = [x if name == "y" else torch.zeros_like(x) for name in required]
+    if operation == "from_coordinates":
+        vectors = [torch.zeros(geometry.coordinates_shape(x), dtype=x.real.dtype)]
+    try:
+        result = getattr(geometry, operation)(x, *vectors)
+    except UnsupportedOperation:
+        return None
+    results = result if isinstance(result, tuple) and not isinstance(result, torch.Size) else (result,)
+    return [r.shape if isinstance(r, torch.Tensor) else r for r in results]
+
+
+@pytest.mark.parametrize(("name", "make", "shape"), MANIFOLDS, ids=IDS)
+def test_that_no_points_have_results_of_no_points(name: str, make: Make, shape: tuple[int, ...]) -> None:
+    manifold = make().double()
+    geometry = geometry_of(manifold)
+    two = _points(manifold, shape)
+    for operation in OPERATIONS.keys() - {"dimension"}:
+        expected = _shapes(geometry, operation, two)
+        if expected is not None:
+            without = [torch.Size((0, *size[1:])) if size else size for size in expected]
+            assert _shapes(geometry, operation, two[:0]) == without, operation
+    assert geometry.dimension(two[:0]) == 0
+
+
+@pytest.mark.parametrize("base", [rsam.optim.RiemannianSGD, rsam.optim.RiemannianAdam])
+def test_that_optimizers_step_parameters_without_points(base) -> None:
+    for name, make, shape in MANIFOLDS:
+        manifold = make()
+        x = geoopt.ManifoldParameter(_points(manifold, shape)[:0], manifold=manifold)
+        for options in ({}, {"ascent": "exponential"}, {"radius": "point", "transport": "pullback"}):
+            if options.get("ascent") and name.split()[0] in ("Birkhoff", "UpperHalf", "BoundedDomain"):
+                continue  # no exponential
+            optimizer = rsam.RSAM([x, torch.nn.Parameter(torch.ones(2))], base, lr=0.1, **options)
+            for _ in range(2):
+                for p in optimizer.param_groups[0]["params"]:
+                    p.grad = torch.ones_like(p)
+                optimizer.first_step()
+                optimizer.second_step()
+            assert x.shape == (0, *shape), name
