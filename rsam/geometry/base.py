@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 import geoopt
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rsam.errors import UnsupportedOperation
+from rsam.geometry.equality import key_of
 from rsam.geometry.linalg import independent_rows
 
 __all__ = ["OPERATIONS", "Geometry", "asks", "moved", "points_in"]
@@ -76,9 +77,9 @@ class Geometry:
     def __init__(self, manifold: geoopt.Manifold) -> None:
         self.manifold = manifold
 
-    def key(self) -> tuple[Any, ...]:
-        """Equal keys: the same manifold, so that points may be stacked. geoopt compares by identity."""
-        return (type(self.manifold), id(self.manifold))
+    def key(self) -> Hashable:
+        """Equal keys: equal manifolds, so that points may be stacked. By default the class and its constants."""
+        return key_of(self.manifold)
 
     def unsupported(self, operation: str) -> UnsupportedOperation:
         """Return the error that names this manifold and a missing operation."""

@@ -193,6 +193,7 @@ def make_blocks(
     """
     groups: dict[Hashable, list[int]] = {}
     geometries: dict[int, Geometry] = {}
+    keys: dict[int, Hashable] = {}
     counts: Counter[Hashable] = Counter()
     shards = list(map(shards_of, points))
     for i, (x, manifold, label) in enumerate(zip(map(local, points), manifolds, labels, strict=True)):
@@ -205,10 +206,9 @@ def make_blocks(
         key: Hashable = i
         # plain points gain nothing: torch has functions for lists of them
         if 0 < x.numel() <= alone and not isinstance(manifold, geoopt.Euclidean):
-            # what a user's own class keeps is unknown: only the same object is the same manifold
-            own = not type(manifold).__module__.startswith(("geoopt.", "rsam."))
-            key = (geometries[id(manifold)].key(), id(manifold) if own else None)
-            kind = (label, key, x.shape, x.dtype, x.device, shards[i])
+            if id(manifold) not in keys:
+                keys[id(manifold)] = geometries[id(manifold)].key()
+            kind = (label, keys[id(manifold)], x.shape, x.dtype, x.device, shards[i])
             key = (kind, counts[kind] // max(1, together // x.numel()))
             counts[kind] += 1
         groups.setdefault(key, []).append(i)

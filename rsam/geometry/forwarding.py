@@ -55,9 +55,6 @@ class DelegatingGeometry(ForwardingGeometry):
         self.retraction_order, self.isometric = base.retraction_order, base.isometric
         self.momentum_transport = base.momentum_transport
 
-    def key(self) -> tuple[Any, ...]:
-        return (type(self.manifold), *self.base.key())
-
     def enter(self, x: Tensor) -> Tensor:
         """Points or vectors in the layout of the base."""
         return x

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rsam.geometry.base import OPERATIONS
 from rsam.geometry.blocks import HALF, Block, make_blocks, widened
+from rsam.geometry.equality import Constants
 from rsam.geometry.registry import manifold_of
 from rsam.geometry.sharded import Shards, agree, local, local_gradient, shards_of
 
@@ -25,13 +26,15 @@ class Product:
     r"""The product of the manifolds of a list of parameters, as one :class:`Geometry`: a model is a point on it.
 
     Has every operation of :class:`Geometry`, in its order of arguments, on lists of tensors, one per parameter:
-    ``space.retract(points, tangents)``, ``space.raise_index(points, covectors)`` and so on. Equal small points are
-    stacked and computed at once; half-precision points are computed in float32, for which torch has the
+    ``space.retract(points, tangents)``, ``space.raise_index(points, covectors)`` and so on. Small points of equal shape
+    on equal manifolds (the same class and constants; a trained curvature is equal to itself only) are stacked and
+    computed at once; half-precision points are computed in float32, for which torch has the
     factorisations; plain tensors need neither, but for norms. Arguments are never written to; a result may be the
     argument itself where nothing changes.
 
     What does not change from call to call is planned once. The plan is checked at each call: points of another shape,
-    dtype or device, and a parameter that was put on another manifold, are planned anew; a parameter that lost its
+    dtype or device, a parameter that was put on another manifold, and equal manifolds of which one was given another
+    constant (by any way but ``.data``, which torch does not track), are planned anew; a parameter that lost its
     manifold is refused by name.
 
     Parameters
@@ -129,6 +132,9 @@ class Product:
         self._signature = None  # a plan that fails is made again
         self._sharded = any(shards_of(p) is not None for p in points)
         self.blocks = make_blocks(points, self.manifolds, self.labels, self.describe)
+        # equal ones are computed with the first of them: only as long as they are equal
+        together = [{id(m): m for m in (self.manifolds[i] for i in b.indices)} for b in self.blocks]
+        self._constants = Constants(m for members in together if len(members) > 1 for m in members.values())
         self._signature = _signature(list(map(local, points)))
 
     def update(self, points: Tensors | None = None, stacks_are_checked: bool = False) -> bool:
@@ -153,6 +159,8 @@ class Product:
         own = [getattr(x, "manifold", None) for x in points]
         if own != self.manifolds:
             self._adopt_manifolds(points, own)
+        if self._signature is not None and self._constants.changed():
+            self._signature = None
         parts = list(map(local, points)) if self._sharded else points
         if self._signature is not None and stacks_are_checked:
             fits = all(b.fits(parts[b.indices[0]]) for b in self.blocks if not b.stacked and not b.plain)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import geoopt
 import torch
 from torch import Tensor
@@ -45,9 +43,6 @@ class BirkhoffGeometry(Geometry):
     geoopt's ``proju`` multiplies by ``x`` before it projects, so that it moves tangents, and its Riemannian
     gradient lacks the factor ``n`` of the metric. Its ``expmap`` is the retraction; no exponential is known.
     """
-
-    def key(self) -> tuple[Any, ...]:
-        return (type(self.manifold),)
 
     def dimension(self, x: Tensor) -> int:
         return points_in(x, 2) * (x.shape[-1] - 1) ** 2

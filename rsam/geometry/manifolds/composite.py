@@ -97,9 +97,6 @@ class ScaledGeometry(DelegatingGeometry):
     def __init__(self, manifold: geoopt.Manifold) -> None:
         super().__init__(manifold, geometry_of(manifold.base))
 
-    def key(self) -> tuple[Any, ...]:
-        return (type(self.manifold), id(self.manifold))
-
     @property
     def _scale2(self) -> Tensor:
         return self.manifold.scale**2

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import geoopt
 import torch
 from torch import Tensor
@@ -21,9 +19,6 @@ class EuclideanGeometry(Geometry):
     retraction_order = 2
     isometric = True
     momentum_transport = "itself"
-
-    def key(self) -> tuple[Any, ...]:
-        return (type(self.manifold), self.manifold.ndim)
 
     def dimension(self, x: Tensor) -> int:
         return x.numel() * (2 if x.is_complex() else 1)

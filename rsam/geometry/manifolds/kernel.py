@@ -178,9 +178,6 @@ class KernelGeometry(DelegatingGeometry):
     def __init__(self, manifold: Kernel) -> None:
         super().__init__(manifold, geometry_of(manifold.base))
 
-    def key(self) -> tuple[object, ...]:
-        return (*super().key(), self.manifold.ndim)
-
     def enter(self, x: Tensor) -> Tensor:
         return self.manifold.flatten(x)
 

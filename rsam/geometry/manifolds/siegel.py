@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import geoopt
 import torch
 from torch import Tensor
@@ -28,9 +26,6 @@ class _SiegelGeometry(Geometry):
 
     def _hermitian(self, z: Tensor) -> Tensor:
         raise NotImplementedError
-
-    def key(self) -> tuple[Any, ...]:
-        return (type(self.manifold),)
 
     def dimension(self, x: Tensor) -> int:
         n = x.shape[-1]

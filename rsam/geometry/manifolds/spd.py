@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import geoopt
 import torch
 from geoopt.manifolds.symmetric_positive_definite import SPDMetric
@@ -32,9 +30,6 @@ class SPDGeometry(Geometry):
         if manifold.default_metric is not SPDMetric.AIM:
             # geoopt would silently use the affine-invariant inner and expmap
             raise self.unsupported(f"inner product for default_metric={manifold.default_metric.value!r} (only 'AIM')")
-
-    def key(self) -> tuple[Any, ...]:
-        return (type(self.manifold),)
 
     def dimension(self, x: Tensor) -> int:
         n = x.shape[-1]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import geoopt
 import torch
 from torch import Tensor
@@ -48,9 +46,6 @@ class SphereGeometry(Geometry):
 
     def _onto_subspace(self, u: Tensor) -> Tensor:
         return u if self._whole else u @ self.manifold.projector.to(u).mT
-
-    def key(self) -> tuple[Any, ...]:
-        return (type(self.manifold),) if self._projector is None else super().key()
 
     def dimension(self, x: Tensor) -> int:
         rank = x.shape[-1] if self._projector is None else round(float(self._projector.trace()))

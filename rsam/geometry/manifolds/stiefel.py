@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import geoopt
 import torch
@@ -114,9 +113,6 @@ class _StiefelGeometry(Geometry):
     momentum_transport = "projection"
     # Length of x a for the skew a with one entry 1 below the diagonal: what the metrics differ in.
     _turn: float
-
-    def key(self) -> tuple[Any, ...]:
-        return (type(self.manifold),)
 
     def dimension(self, x: Tensor) -> int:
         n, p = x.shape[-2:]

@@ -1,0 +1,92 @@
+"""When two manifolds are equal: objects of one class with the same constants."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator
+from enum import Enum
+from types import MethodType
+from typing import Any
+
+import geoopt
+import torch
+from torch import Tensor
+
+__all__ = ["Constants", "key_of"]
+
+_OF_EVERY_MODULE = vars(torch.nn.Module()).keys()
+
+
+def key_of(manifold: geoopt.Manifold) -> Hashable:
+    """Return what is equal for equal manifolds, which geoopt compares by identity.
+
+    Constants such as a curvature are compared by their numbers, which are read here, once. One that is trained is
+    only equal to itself, and so is a manifold of a class outside geoopt and rsam, of which nobody knows what it keeps.
+    """
+    parts: list[Hashable] = []
+    for name, module in manifold.named_modules():
+        attributes = [(k, _frozen(v)) for k, v in vars(module).items() if k not in _OF_EVERY_MODULE]
+        parts.append((name, type(module), None if _is_known(type(module)) else id(module), tuple(attributes)))
+    parts += [(name, _number(tensor)) for name, tensor in [*manifold.named_parameters(), *manifold.named_buffers()]]
+    return tuple(parts)
+
+
+def _is_known(entry: Any) -> bool:
+    return entry.__module__.startswith(("geoopt.", "rsam.", "torch."))
+
+
+def _frozen(value: Any) -> Hashable:
+    """A plain attribute in a form that compares by value; anything that may change or does not say so, by identity."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_frozen, value))
+    if isinstance(value, slice):
+        return (value.start, value.stop, value.step)
+    if isinstance(value, Tensor):
+        return id(value)
+    if isinstance(value, MethodType) and _is_known(value):  # as geoopt's Scaled makes them
+        return value.__qualname__
+    if type(value).__module__.startswith("geoopt.") and not isinstance(value, Enum):  # the metrics of Siegel spaces
+        return (type(value), _frozen(sorted(vars(value).items())))
+    try:
+        hash(value)
+    except TypeError:
+        return id(value)
+    return value
+
+
+def _number(tensor: Tensor) -> Hashable:
+    if tensor.requires_grad or tensor.is_meta:
+        return id(tensor)
+    numbers = tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return (tensor.shape, tensor.dtype, tensor.device, numbers)
+
+
+class Constants:
+    """The constants of some manifolds as they are now.
+
+    Parameters
+    ----------
+    manifolds : iterable of geoopt.Manifold
+        Whose constants are meant.
+    """
+
+    def __init__(self, manifolds: Iterable[geoopt.Manifold]) -> None:
+        self._seen = [
+            (held, name, tensor, tensor._version, tensor.data_ptr(), tensor.requires_grad)
+            for manifold in manifolds
+            for held, name, tensor in _held(manifold)
+        ]
+
+    def changed(self) -> bool:
+        """Whether one was replaced or written to, without reading it; a write through ``.data`` does not show."""
+        for held, name, tensor, version, address, trained in self._seen:
+            if held.get(name) is not tensor or tensor._version != version:
+                return True
+            if tensor.requires_grad is not trained or tensor.data_ptr() != address:
+                return True
+        return False
+
+
+def _held(manifold: geoopt.Manifold) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
+    for module in manifold.modules():
+        for held in (module._parameters, module._buffers):
+            yield from ((held, name, tensor) for name, tensor in held.items() if tensor is not None)
