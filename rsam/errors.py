@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["NotFinite", "UnsupportedOperation"]
+__all__ = ["NotFinite", "SingularPoint", "UnsupportedOperation"]
 
 
 class NotFinite(RuntimeError):
@@ -10,6 +10,13 @@ class NotFinite(RuntimeError):
 
     A training loop that would rather go on or end early catches this and nothing else: the weights are as they were
     before the step or the measurement.
+    """
+
+
+class SingularPoint(NotFinite):
+    """An operation of a manifold has no finite answer at a finite point: on the boundary, or for a step that overflows.
+
+    The message names the parameter; an optimizer has written nothing.
     """
 
 

@@ -59,11 +59,18 @@ class Geometry:
         Whether :meth:`transport` preserves the metric.
     momentum_transport : str
         How :meth:`retract_transport` carries tangents, in words.
+    numbers : frozenset of str
+        What the coordinates of points may be, of "real" and "complex".
+    may_fail : bool
+        Whether a curve from a finite point along a finite tangent may end at numbers that are not finite, at a
+        boundary, say. Lists of points then look at the ends, for which a device is waited for.
     """
 
     retraction_order: int = 1
     isometric: bool = False
     momentum_transport: str = "as transport"
+    numbers: frozenset[str] = frozenset({"real"})
+    may_fail: bool = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -10,14 +10,19 @@ from typing import Any
 import geoopt
 import torch
 from torch import Tensor
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
-from rsam.errors import UnsupportedOperation
+from rsam.errors import SingularPoint, UnsupportedOperation
 from rsam.geometry.base import Geometry
 from rsam.geometry.forwarding import DelegatingGeometry
 from rsam.geometry.registry import geometry_of
 from rsam.geometry.sharded import Shards, local, refuse_cut_points, shards_of
 
 __all__ = ["HALF", "Block", "StalePlan", "make_blocks", "widened"]
+
+# What is written to parameters, and what decides how far.
+_CURVES = ("retract", "exponential", "curve", "retract_transport")
+_NORMS = ("inner", "component_inner", "point_inner", "squared_norm")
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -164,16 +169,49 @@ class Block:
         try:
             if torch.is_autocast_enabled(self.device.type):
                 with torch.autocast(self.device.type, enabled=False):
-                    return getattr(self.geometry, operation)(*arguments, **options)
-            return getattr(self.geometry, operation)(*arguments, **options)
+                    result = getattr(self.geometry, operation)(*arguments, **options)
+            else:
+                result = getattr(self.geometry, operation)(*arguments, **options)
         except NotImplementedError as error:
             # geoopt's abstract methods raise without a word
             named = error if isinstance(error, UnsupportedOperation) else self.geometry.unsupported(operation)
             raise UnsupportedOperation(f"{self.names[0]}: {named}") from error
         except Exception as error:
+            if isinstance(error, LinAlgError) and _all_finite(arguments):
+                self._refuse_singular(operation, arguments, options)
             rest = f" and {len(self.names) - 1} like it" if len(self.names) > 1 else ""
             error.add_note(f"in the {operation} of {self.names[0]}{rest}")
             raise
+        if self.geometry.may_fail and _is_lost(operation, result) and _all_finite(arguments):
+            self._refuse_singular(operation, arguments, options)
+        return result
+
+    def _refuse_singular(self, operation: str, arguments: Sequence[Any], options: dict[str, Any]) -> None:
+        """Raise the error that names the first point without a finite answer; the arguments themselves are finite."""
+        row = 0
+        for row in range(len(self.names) if self.stacked else 0):
+            members = [a[row] if isinstance(a, Tensor) else a for a in arguments]
+            try:
+                if _is_lost(operation, getattr(self.geometry, operation)(*members, **options)):
+                    break
+            except LinAlgError:
+                break
+        raise SingularPoint(
+            f"{self.names[row]}: its {operation} is not finite though point and vectors are. The point lies on the "
+            "boundary of the manifold (an eigenvalue or an entry of 0), or the step is too long; start from the "
+            "inside, or lower the learning rate"
+        )
+
+
+def _is_lost(operation: str, result: Any) -> bool:
+    """Whether an end is not finite, or a norm, which may overflow, is no number."""
+    if operation in _CURVES:
+        return not _all_finite(result[:1] if isinstance(result, tuple) else [result])
+    return operation in _NORMS and bool(result.isnan().any())
+
+
+def _all_finite(arguments: Sequence[Any]) -> bool:
+    return all(bool(a.isfinite().all()) for a in arguments if isinstance(a, Tensor))
 
 
 def make_blocks(

@@ -54,6 +54,8 @@ class DelegatingGeometry(ForwardingGeometry):
         self.base = base
         self.retraction_order, self.isometric = base.retraction_order, base.isometric
         self.momentum_transport = base.momentum_transport
+        self.numbers = base.numbers
+        self.may_fail = base.may_fail
 
     def enter(self, x: Tensor) -> Tensor:
         """Points or vectors in the layout of the base."""

@@ -83,7 +83,7 @@ def _lookup(manifold_class: type) -> type[Geometry]:
         asked = [name for name, methods in OPERATIONS.items() if vars(cls).keys() & set(methods)]
         if asked:
             overridden.update((name, getattr(Geometry, name)) for name in asked)
-            overridden |= {"isometric": False, "retraction_order": 1}
+            overridden |= {"isometric": False, "retraction_order": 1, "may_fail": True}
             if "retract_transport" in asked:
                 overridden["momentum_transport"] = Geometry.momentum_transport
     return Geometry

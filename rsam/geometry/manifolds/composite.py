@@ -32,6 +32,8 @@ class ProductGeometry(ForwardingGeometry):
         self.retraction_order = min(part.retraction_order for part in self._parts)
         self.isometric = all(part.isometric for part in self._parts)
         self.momentum_transport = "as the parts"
+        self.may_fail = any(part.may_fail for part in self._parts)
+        self.numbers = frozenset.intersection(*(part.numbers for part in self._parts))
 
     def _split(self, x: Any) -> list[Any]:
         if not isinstance(x, Tensor):  # a number

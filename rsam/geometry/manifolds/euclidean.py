@@ -19,6 +19,8 @@ class EuclideanGeometry(Geometry):
     retraction_order = 2
     isometric = True
     momentum_transport = "itself"
+    numbers = frozenset({"real", "complex"})
+    may_fail = False
 
     def dimension(self, x: Tensor) -> int:
         return x.numel() * (2 if x.is_complex() else 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import geoopt
 import torch
 from torch import Tensor
@@ -47,6 +49,25 @@ def _raised(root: Tensor, x: Tensor, c: Tensor) -> Tensor:
     return _from_frame(root, x, _on_frame(root, x, c))
 
 
+def _farthest(x: Tensor) -> float:
+    """Size of coordinates beyond which tangents are made of rounding: 2**23 or 2**52, distances of 16 and 36."""
+    return 1 / torch.finfo(x.dtype).eps
+
+
+def _longest(x: Tensor) -> float:
+    """Length of steps in units of ``sqrt(k)``: beyond the farthest point, and not so far that squares overflow."""
+    return math.log(_farthest(x)) + 2
+
+
+def _end(k: Tensor, space: Tensor) -> tuple[Tensor, Tensor]:
+    """The point with these coordinates of space, or the farthest in its direction, and what they were multiplied by."""
+    most = _farthest(space) ** 2
+    inside = (most / dot(space, space).clamp_min(most)).sqrt()  # exactly one, but for the farthest
+    space = space * inside
+    # geoopt's projx squares a norm, which has no second derivative at the origin
+    return torch.cat(((k + dot(space, space)).sqrt(), space), -1), inside
+
+
 def _boosted_to_origin(root: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Coordinates of space of ``y`` after the boost that takes ``x`` to the origin, in units of ``root``."""
     x, y = x / root, y / root
@@ -77,11 +98,15 @@ class LorentzGeometry(Geometry):
     squared norm may even be negative. So tangents are measured in the frame that is carried from the origin
     (:meth:`from_coordinates`), which rounds by ``t``, as points themselves do, and lasts twice as far. What cannot is
     :meth:`project`: orthogonal to the tangents are the long vectors, of which rounding makes some.
+
+    Curves end there, at distances of 16 and 36 for ``k = 1``, as they do at geoopt's edge of the Poincare ball. Without
+    an end a step of a length of 88 overflows in single precision.
     """
 
     retraction_order = 2
     isometric = True
     momentum_transport = "parallel"
+    may_fail = False
 
     def _root(self, x: Tensor) -> Tensor:
         return self.manifold.k.to(x.dtype).sqrt()  # geoopt's k may be of less precision than the points
@@ -130,6 +155,8 @@ class LorentzGeometry(Geometry):
         z = _in_frame(root, x, u)
         along, square = dot(z, z if v is u else _in_frame(root, x, v)), dot(z, z)
         angle = (square * (t * t) / k).clamp_min(torch.finfo(x.dtype).tiny).sqrt()
+        short = (_longest(x) / angle).clamp_max(1)
+        angle, t = angle * short, short * t
         # torch's sinh is slow, and a difference of exponentials has no digits for small angles
         grown = angle.exp()
         cosh, half = (grown + grown.reciprocal()) / 2, (angle / 2).tanh()
@@ -138,14 +165,15 @@ class LorentzGeometry(Geometry):
         along = along * (sinhc * t / k)
         # (cosh - 1) / angle^2 = sinhc tanh(angle / 2) / angle
         w = torch.addcmul(torch.addcmul(v, along, x), u, along * t * half / angle)
-        space = y[..., 1:]
-        return torch.cat(((k + dot(space, space)).sqrt(), space), -1), _tangent(y, w[..., 1:])
+        y, inside = _end(k, y[..., 1:])
+        return y, _tangent(y, w[..., 1:] * inside)
 
     def exponential(self, x: Tensor, u: Tensor) -> Tensor:
-        angle2 = self._length2(x, u)
+        angle2, most = self._length2(x, u), _longest(x) ** 2
+        short2 = most / angle2.clamp_min(most)
+        angle2, u = angle2 * short2, u * short2.sqrt()
         space = (cosh_sqrt(angle2) * x + sinhc_sqrt(angle2) * u)[..., 1:]
-        # geoopt's projx squares a norm, which has no second derivative at the origin
-        return torch.cat(((self.manifold.k + dot(space, space)).sqrt(), space), -1)
+        return _end(self.manifold.k.to(x.dtype), space)[0]
 
     def logarithm(self, x: Tensor, y: Tensor) -> Tensor:
         root = self._root(x)

@@ -35,6 +35,7 @@ class SphereGeometry(Geometry):
     retraction_order = 2
     isometric = True
     momentum_transport = "projection"
+    may_fail = False
 
     def __init__(self, manifold: geoopt.Manifold) -> None:
         super().__init__(manifold)

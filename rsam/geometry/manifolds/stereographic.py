@@ -24,6 +24,7 @@ class StereographicGeometry(Geometry):
 
     isometric = True
     momentum_transport = "conformal factors"
+    may_fail = False
 
     def _k(self, x: Tensor) -> Tensor:
         return self.manifold.k.to(x.dtype)  # geoopt's k may be of another precision than the points

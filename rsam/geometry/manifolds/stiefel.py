@@ -111,6 +111,7 @@ class _StiefelGeometry(Geometry):
 
     isometric = True
     momentum_transport = "projection"
+    may_fail = False
     # Length of x a for the skew a with one entry 1 below the diagonal: what the metrics differ in.
     _turn: float
 
