@@ -6,6 +6,7 @@ from rsam.geometry.base import Geometry
 from rsam.geometry.blocks import Block
 from rsam.geometry.manifolds.kernel import Kernel, KernelSphere, KernelStiefel
 from rsam.geometry.manifolds.stiefel import CanonicalStiefel
+from rsam.geometry.membership import off_manifold, warn_off_manifold
 from rsam.geometry.product import Product, all_finite, pairing, scalar_sum
 from rsam.geometry.registry import geometry_of, is_plain, manifold_of, register
 
@@ -22,7 +23,9 @@ __all__ = [
     "geometry_of",
     "is_plain",
     "manifold_of",
+    "off_manifold",
     "pairing",
     "register",
     "scalar_sum",
+    "warn_off_manifold",
 ]

@@ -88,6 +88,10 @@ class Geometry:
         """Equal keys: equal manifolds, so that points may be stacked. By default the class and its constants."""
         return key_of(self.manifold)
 
+    def contains(self, x: Tensor, tolerance: float) -> bool:
+        """Whether a look that costs less than a projection shows that all points are on the manifold."""
+        return False
+
     def unsupported(self, operation: str) -> UnsupportedOperation:
         """Return the error that names this manifold and a missing operation."""
         name = type(self.manifold).__name__

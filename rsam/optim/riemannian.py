@@ -18,7 +18,7 @@ from rsam.geometry.blocks import Block, StalePlan
 from rsam.geometry.sharded import local
 from rsam.optim.stacks import StackedEntry
 
-__all__ = ["Groups", "RiemannianOptimizer", "parameter_names", "space_of"]
+__all__ = ["Groups", "RiemannianOptimizer", "check_parameters", "parameter_names", "space_of"]
 
 Groups = list[dict[str, Any]]
 State = dict[str, Tensor]
@@ -49,6 +49,22 @@ def space_of(groups: Groups, known: geometry.Product | None = None, live: bool =
         return known
     names = dict(zip((id(p) for group in groups for p in group["params"]), parameter_names(groups), strict=True))
     return geometry.Product(params, names=[names[id(p)] for p in params], apart=labels)
+
+
+def check_parameters(groups: Groups, index: int) -> None:
+    """Refuse the parameters of a group that no geometry treats, and warn of those that are off their manifolds.
+
+    Raises
+    ------
+    TypeError, ValueError, UnsupportedOperation
+        As :class:`rsam.geometry.Product` does.
+    NotFinite
+        For a point on a manifold that is not finite.
+    """
+    first = sum(len(group["params"]) for group in groups[:index])
+    params = groups[index]["params"]
+    names = parameter_names(groups)[first : first + len(params)]
+    geometry.warn_off_manifold(geometry.Product(params, names=names), stacklevel=8)
 
 
 class _Work:
@@ -125,7 +141,11 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
         Raises
         ------
         ValueError
-            If an option cannot be honoured.
+            If an option cannot be honoured, or a parameter has complex numbers on a manifold of real ones.
+        TypeError
+            If a parameter is on a manifold of another library than geoopt.
+        NotFinite
+            If a point on a manifold is not finite.
         UnsupportedOperation
             If a manifold is one that :mod:`rsam.geometry` refuses; names the parameter.
         """
@@ -134,8 +154,8 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
         group.setdefault("step", 0)
         self._plan = None
         try:
+            check_parameters(self.param_groups, len(self.param_groups) - 1)
             self._check_group(group)
-            space_of(self.param_groups)
         except Exception:
             self.param_groups.pop()
             raise

@@ -119,6 +119,9 @@ class _StiefelGeometry(Geometry):
         n, p = x.shape[-2:]
         return points_in(x, 2) * (n * p - p * (p + 1) // 2)
 
+    def contains(self, x: Tensor, tolerance: float) -> bool:
+        return bool((x.mT @ x - _eye(x, x.shape[-1])).abs().max() <= tolerance)
+
     def project(self, x: Tensor, u: Tensor) -> Tensor:
         # not geoopt's canonical proju, u - x u^T x, which is no projection
         return project(flat(x), flat(u)).view(u.shape)
