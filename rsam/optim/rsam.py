@@ -22,6 +22,7 @@ from rsam.optim.ascent import Direction, Transport
 from rsam.optim.checks import check_base, check_class, check_group, check_momentum, check_options, warn_of_wrong_steps
 from rsam.optim.distributed import Replicas, refuse_part_of_a_model, refuse_sharded
 from rsam.optim.passes import Passes, PassHook
+from rsam.optim.riemannian import RiemannianOptimizer, check_parameters
 from rsam.optim.sgd import RiemannianSGD
 from rsam.optim.weights import Radius, has_radius
 from rsam.optim.wrapper import WrappingOptimizer
@@ -162,6 +163,8 @@ class RSAM(WrappingOptimizer):
         return cls(optimizer.param_groups, lambda params: optimizer, rho=rho, adaptive=adaptive, **options)
 
     def _check_group(self, index: int) -> None:
+        if not isinstance(self.base_optimizer, RiemannianOptimizer):  # which has checked them
+            check_parameters(self.base_optimizer.param_groups, index)
         check_group(self.base_optimizer, self.param_groups, index)
         if self.direction == "momentum" and self.param_groups[index]["rho"] > 0:
             check_momentum(self.base_optimizer, self.param_groups[index], index)
