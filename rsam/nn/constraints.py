@@ -200,7 +200,7 @@ def _projected(name: str, weight: Tensor, manifold: geoopt.Manifold) -> Tensor:
     weight = weight.detach()
     if weight.is_meta:
         return weight
-    (point,) = geometry.Product([weight], manifolds=[manifold]).project_point([weight])
+    (point,) = geometry.Product([weight], manifolds=[manifold], names=[repr(name)]).project_point([weight])
     if not bool(torch.isfinite(point).all()):
         raise ValueError(
             f"{name} (shape {tuple(weight.shape)}) cannot go on {manifold}: it has no nearest point there (a zero or "
