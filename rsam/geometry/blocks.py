@@ -226,8 +226,11 @@ def make_blocks(
     ------
     UnsupportedOperation
         For a manifold that no geometry treats; names the parameter.
+    TypeError
+        For what is no manifold of geoopt's; names the parameter.
     ValueError
-        For a parameter that is sharded through its points; names it.
+        For complex points on a manifold of real ones, or the other way round, and for a parameter that is sharded
+        through its points; names it.
     """
     groups: dict[Hashable, list[int]] = {}
     geometries: dict[int, Geometry] = {}
@@ -238,8 +241,9 @@ def make_blocks(
         if id(manifold) not in geometries:
             try:
                 geometries[id(manifold)] = geometry_of(manifold)
-            except UnsupportedOperation as error:
-                raise UnsupportedOperation(f"{describe(i)}: {error}") from error
+            except (UnsupportedOperation, TypeError) as error:
+                raise type(error)(f"{describe(i)}: {error}") from error
+        _check_numbers(x, geometries[id(manifold)], i, describe)
         alone, together = _limits(x.device)
         key: Hashable = i
         # plain points gain nothing: torch has functions for lists of them
@@ -254,6 +258,16 @@ def make_blocks(
         _block(points, geometries[id(manifolds[members[0]])], members, describe, shards[members[0]])
         for members in groups.values()
     ]
+
+
+def _check_numbers(x: Tensor, geometry: Geometry, i: int, describe: Callable[[int], str]) -> None:
+    found = "complex" if x.is_complex() else "real"
+    if found not in geometry.numbers:
+        others = " or ".join(sorted(geometry.numbers)) or "no"
+        raise ValueError(
+            f"{describe(i)}: its numbers are {found}, but points there have {others} ones; a manifold of your own "
+            f"that takes {found} ones says so by the attribute numbers of a registered rsam.geometry.Geometry"
+        )
 
 
 def _block(

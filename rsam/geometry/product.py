@@ -14,7 +14,7 @@ from torch import Tensor
 from rsam.geometry.base import OPERATIONS
 from rsam.geometry.blocks import HALF, Block, make_blocks, widened
 from rsam.geometry.equality import Constants
-from rsam.geometry.registry import manifold_of
+from rsam.geometry.registry import attached_to
 from rsam.geometry.sharded import Shards, agree, local, local_gradient, shards_of
 
 __all__ = ["Product", "Tensors", "all_finite", "pairing", "scalar_sum", "stack_scalars"]
@@ -63,7 +63,9 @@ class Product:
     Raises
     ------
     ValueError
-        For lists of unequal length.
+        For lists of unequal length; for complex points on a manifold of real ones, or the other way round.
+    TypeError
+        For a manifold of another library's than geoopt; names its class, its package and the parameter.
     UnsupportedOperation
         For a manifold, or an operation on it, that :mod:`rsam.geometry` does not have; names manifold and parameter.
 
@@ -98,7 +100,7 @@ class Product:
         if names is not None:
             self._names = list(names)
         self.labels: list[Any] = [0] * count if apart is None else list(apart)
-        self.manifolds = list(map(manifold_of, self.params)) if manifolds is None else list(manifolds)
+        self.manifolds = list(map(attached_to, self.params)) if manifolds is None else list(manifolds)
         self._bearing = [hasattr(p, "manifold") for p in self.params]  # a manifold that may be lost
         self._signature: Any = None
         self.blocks: list[Block] = []
@@ -109,7 +111,9 @@ class Product:
 
     def describe(self, i: int) -> str:
         """Name a parameter for a message, with its shape and manifold."""
-        return f"{self._names[i]} (shape {tuple(self.params[i].shape)}, {self.manifolds[i].name})"
+        manifold = self.manifolds[i]
+        name = getattr(manifold, "name", type(manifold).__name__)
+        return f"{self._names[i]} (shape {tuple(self.params[i].shape)}, {name})"
 
     @property
     def points(self) -> list[Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rsam.geometry.base import OPERATIONS, Geometry
 
-__all__ = ["geometry_of", "is_plain", "manifold_of", "register"]
+__all__ = ["attached_to", "geometry_of", "is_plain", "manifold_of", "register"]
 
 _EUCLIDEAN = geoopt.Euclidean()
 
@@ -93,13 +93,45 @@ def geometry_of(manifold: geoopt.Manifold) -> Geometry:
     """Return the registered geometry of a manifold, or the generic one that asks the manifold itself.
 
     A class that derives from a registered one and overrides some of its methods is asked about those.
+
+    Raises
+    ------
+    TypeError
+        For what is no :class:`geoopt.Manifold`; names its class and package.
+    UnsupportedOperation
+        For a variant of a manifold that is refused as a whole.
     """
-    return _lookup(type(manifold))(manifold)  # type: ignore[arg-type]
+    return _lookup(type(_checked(manifold)))(manifold)  # type: ignore[arg-type]
 
 
 def manifold_of(tensor: Tensor) -> geoopt.Manifold:
-    """Return the manifold a tensor lives on; :class:`geoopt.Euclidean` for a plain one."""
-    return getattr(tensor, "manifold", _EUCLIDEAN)
+    """Return the manifold a tensor lives on; :class:`geoopt.Euclidean` for a plain one.
+
+    Raises
+    ------
+    TypeError
+        If its attribute ``manifold`` is no :class:`geoopt.Manifold`; names its class and package.
+    """
+    return _checked(attached_to(tensor))
+
+
+def attached_to(tensor: Tensor) -> Any:
+    """Return what a tensor says that it lives on, whatever it is; :class:`geoopt.Euclidean` for a plain one."""
+    manifold = getattr(tensor, "manifold", None)
+    return _EUCLIDEAN if manifold is None else manifold
+
+
+def _checked(manifold: Any) -> Any:
+    if isinstance(manifold, geoopt.Manifold):
+        return manifold
+    package, name = type(manifold).__module__.partition(".")[0], type(manifold).__qualname__
+    if isinstance(manifold, type) and issubclass(manifold, geoopt.Manifold):
+        raise TypeError(f"the class {manifold.__name__} is no geoopt.Manifold, but an object of it is: call it")
+    if package == "hypll":
+        remedy = "give the optimizer rsam.integrations.hypll.parameters(model)"
+    else:
+        remedy = "put the parameter on a manifold of geoopt's, or write a geoopt.Manifold that asks this one"
+    raise TypeError(f"{name} of the package {package!r} is no geoopt.Manifold; {remedy}")
 
 
 def is_plain(tensor: Tensor) -> bool:

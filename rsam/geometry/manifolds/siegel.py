@@ -22,6 +22,7 @@ class _SiegelGeometry(Geometry):
     """
 
     isometric = True
+    numbers = frozenset({"complex"})
     scale = 1.0
 
     def _hermitian(self, z: Tensor) -> Tensor:
