@@ -99,27 +99,26 @@ class ScaledGeometry(DelegatingGeometry):
     def __init__(self, manifold: geoopt.Manifold) -> None:
         super().__init__(manifold, geometry_of(manifold.base))
 
-    @property
-    def _scale2(self) -> Tensor:
-        return self.manifold.scale**2
+    def _scale(self, x: Tensor) -> Tensor:
+        return self.manifold.scale.to(x.dtype.to_real())  # geoopt's may be of another precision than the points
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        return super().inner(x, u, v) * self._scale2
+        return super().inner(x, u, v) * self._scale(x) ** 2
 
     def component_inner(self, x: Tensor, u: Tensor) -> Tensor:
-        return super().component_inner(x, u) * self._scale2
+        return super().component_inner(x, u) * self._scale(x) ** 2
 
     def point_inner(self, x: Tensor, u: Tensor) -> Tensor:
-        return super().point_inner(x, u) * self._scale2
+        return super().point_inner(x, u) * self._scale(x) ** 2
 
     def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
-        return super().raise_index(x, g) / self._scale2
+        return super().raise_index(x, g) / self._scale(x) ** 2
 
     def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
-        return super().lower_index(x, t) * self._scale2
+        return super().lower_index(x, t) * self._scale(x) ** 2
 
     def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
-        return super().from_coordinates(x, z) / self.manifold.scale
+        return super().from_coordinates(x, z) / self._scale(x)
 
     def to_coordinates(self, x: Tensor, c: Tensor) -> Tensor:
-        return super().to_coordinates(x, c) / self.manifold.scale
+        return super().to_coordinates(x, c) / self._scale(x)

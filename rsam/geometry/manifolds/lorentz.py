@@ -141,6 +141,10 @@ class LorentzGeometry(Geometry):
     def restore_tangent(self, x: Tensor, u: Tensor) -> Tensor:
         return _tangent(x, u[..., 1:])
 
+    def project_point(self, x: Tensor) -> Tensor:
+        space = x[..., 1:]
+        return torch.cat(((self.manifold.k.to(x.dtype) + dot(space, space)).sqrt(), space), -1)
+
     # -- curves -------------------------------------------------------------------------------------------------
 
     def retract(self, x: Tensor, u: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import geoopt
 import torch
+from geoopt.manifolds.stereographic.math import logmap, mobius_add
 from torch import Tensor
 
 from rsam.geometry.base import Geometry, moved
@@ -65,6 +66,9 @@ class StereographicGeometry(Geometry):
         # inside it is the root of r / r, which is exactly one with no derivative; a norm has none at the origin
         return y * (radius2 / dot(y, y).clamp_min(radius2)).sqrt()
 
+    def project_point(self, x: Tensor) -> Tensor:
+        return self._clip(x)
+
     def retract(self, x: Tensor, u: Tensor) -> Tensor:
         return self._clip(x + u)
 
@@ -81,7 +85,10 @@ class StereographicGeometry(Geometry):
     def exponential(self, x: Tensor, u: Tensor) -> Tensor:
         half = self._factor(x) / 2
         angle2 = self._k(x) * half**2 * dot(u, u)
-        return self._clip(self.manifold.mobius_add(x, half * tanc_sqrt(angle2) * u, project=False))
+        return self._clip(mobius_add(x, half * tanc_sqrt(angle2) * u, k=self._k(x)))
+
+    def logarithm(self, x: Tensor, y: Tensor) -> Tensor:
+        return logmap(x, y, k=self._k(x))
 
     def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """Parallel transport along the geodesic: a rotation of the plane of ``x`` and ``y``, and the conformal factors.
