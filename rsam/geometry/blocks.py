@@ -111,9 +111,12 @@ class Block:
         return self.gather_members([tensors[i] for i in self.indices])
 
     def gather_members(self, members: Sequence[Tensor]) -> Tensor:
-        """Stack a list that has one tensor per member."""
+        """Stack a list that has one tensor per member, in the precision of the computation whatever their own is."""
         stack = self.stack(members)
-        return self.enter(stack) if self.enters else stack
+        stack = self.enter(stack) if self.enters else stack
+        if self.plain or stack.dtype == (own := torch.float32 if self.dtype in HALF else self.dtype):
+            return stack
+        return stack.to(own)
 
     def stack(self, members: Sequence[Tensor]) -> Tensor:
         """Stack a list that has one tensor per member, in the layout that they have."""

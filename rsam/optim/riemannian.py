@@ -224,7 +224,9 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
                 present = [i for i in indices if gradients[i] is not None]
                 if present:
                     params = [space.params[i] for i in present]
-                    self._step_plain(self.param_groups[label], params, [p.grad for p in params])
+                    # torch's Adam takes no others than of the dtype of the parameter, which grad_dtype allows
+                    found = [p.grad.to(p.dtype) for p in params]
+                    self._step_plain(self.param_groups[label], params, found)
         for group in self.param_groups:
             group["step"] += 1
             if group["stabilize"] and group["step"] % group["stabilize"] == 0:
