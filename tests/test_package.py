@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "curvature": {"errors", "geometry", "derivatives"},
     "losses": {"errors", "geometry", "derivatives"},
     "testing": {"geometry"},
+    "integrations": {"geometry", "optim"},
 }
 
 

@@ -31,7 +31,7 @@ def key_of(manifold: geoopt.Manifold) -> Hashable:
 
 
 def _is_known(entry: Any) -> bool:
-    return entry.__module__.startswith(("geoopt.", "rsam.", "torch."))
+    return entry.__module__.startswith(("geoopt.", "rsam.", "torch.", "hypll."))
 
 
 def _frozen(value: Any) -> Hashable:
