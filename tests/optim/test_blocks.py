@@ -514,10 +514,14 @@ def test_that_a_block_which_fails_leaves_all_others_bitwise(cls, options, failin
     assert [group["step"] for group in opt.param_groups] == [2, 2]
 
 
-@pytest.mark.parametrize("failing", [_stuck, _singular])
-def test_that_a_block_which_fails_is_named(failing) -> None:
+@pytest.mark.parametrize(
+    ("failing", "name"),
+    # the block, by its first parameter; the one whose point is singular
+    [(_stuck, "parameter 1 of group 1"), (_singular, "parameter 2 of group 1")],
+)
+def test_that_a_block_which_fails_is_named(failing, name) -> None:
     error = _fail(SGD, {"lr": 0.1}, failing)[0]
-    assert "parameter 1 of group 1" in " ".join([str(error), *getattr(error, "__notes__", [])])
+    assert name in " ".join([str(error), *getattr(error, "__notes__", [])])
 
 
 # -- half precision --------------------------------------------------------------------------------------------------
