@@ -16,55 +16,13 @@ from torch import Tensor
 from rsam import geometry
 from rsam.geometry.blocks import Block, StalePlan
 from rsam.geometry.sharded import local
+from rsam.optim.groups import Groups, check_parameters, parameter_names, space_of
 from rsam.optim.stacks import StackedEntry
 
 __all__ = ["Groups", "RiemannianOptimizer", "check_parameters", "parameter_names", "space_of"]
 
-Groups = list[dict[str, Any]]
 State = dict[str, Tensor]
 _SPARSE = "Riemannian optimizers do not support sparse gradients; use one of geoopt's that is called Sparse"
-
-
-def parameter_names(groups: Groups) -> list[str]:
-    """Name the parameters of an optimizer: by their own names if it was given any, else by their positions."""
-    names = []
-    for g, group in enumerate(groups):
-        own = group.get("param_names")
-        names += [repr(own[i]) if own else f"parameter {i} of group {g}" for i in range(len(group["params"]))]
-    return names
-
-
-def space_of(groups: Groups, known: geometry.Product | None = None, live: bool = False) -> geometry.Product:
-    """Return the product manifold of the parameters of all groups: ``known``, if it is that, brought up to date.
-
-    With ``live`` of those only that an optimizer may write to. Parameters of different groups are kept apart.
-    """
-    params = [p for group in groups for p in group["params"]]
-    labels = [g for g, group in enumerate(groups) for _ in group["params"]]
-    if live and not all(p.requires_grad or p.grad is not None for p in params):
-        pairs = [(p, g) for p, g in zip(params, labels, strict=True) if p.requires_grad or p.grad is not None]
-        params, labels = [p for p, _ in pairs], [g for _, g in pairs]
-    if known is not None and known.labels == labels and all(map(operator.is_, known.params, params)):
-        known.update(stacks_are_checked=True)
-        return known
-    names = dict(zip((id(p) for group in groups for p in group["params"]), parameter_names(groups), strict=True))
-    return geometry.Product(params, names=[names[id(p)] for p in params], apart=labels)
-
-
-def check_parameters(groups: Groups, index: int) -> None:
-    """Refuse the parameters of a group that no geometry treats, and warn of those that are off their manifolds.
-
-    Raises
-    ------
-    TypeError, ValueError, UnsupportedOperation
-        As :class:`rsam.geometry.Product` does.
-    NotFinite
-        For a point on a manifold that is not finite.
-    """
-    first = sum(len(group["params"]) for group in groups[:index])
-    params = groups[index]["params"]
-    names = parameter_names(groups)[first : first + len(params)]
-    geometry.warn_off_manifold(geometry.Product(params, names=names), stacklevel=8)
 
 
 class _Work:
