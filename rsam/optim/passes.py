@@ -134,10 +134,11 @@ class Passes:
         try:
             if self._old is not None:
                 self._old.refuse_added()
-            old = self._watch(OldGradients(self._ascended()))
+            # not hidden: Lightning runs hooks in the closure that clip gradients which are there already
+            old = self._watch(OldGradients(self._ascended(), hidden=False))
             with torch.enable_grad():
                 loss = closure()
-            old.close()
+            old.refuse_added()
             return loss
         except BaseException:
             self._abandon()

@@ -183,8 +183,8 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
                 if present:
                     params = [space.params[i] for i in present]
                     # torch's Adam takes no others than of the dtype of the parameter, which grad_dtype allows
-                    found = [p.grad.to(p.dtype) for p in params]
-                    self._step_plain(self.param_groups[label], params, found)
+                    cast = [p.grad.to(p.dtype) for p in params]
+                    self._step_plain(self.param_groups[label], params, cast)
         for group in self.param_groups:
             group["step"] += 1
             if group["stabilize"] and group["step"] % group["stabilize"] == 0:

@@ -325,8 +325,8 @@ class Wrapped:
         return self._optimizer.step(closure)
 
 
-@pytest.mark.parametrize("zero_grad", [False, True])
-def test_that_first_step_and_then_the_step_of_a_wrapper_are_the_halves(zero_grad: bool) -> None:
+@pytest.mark.parametrize("closure", ["nothing", "clips", "evaluates"])
+def test_that_first_step_and_then_the_step_of_a_wrapper_are_the_halves(closure: str) -> None:
     w, opt = _optimizer()
     wrapped = Wrapped(opt)
     for _ in range(2):
@@ -335,8 +335,10 @@ def test_that_first_step_and_then_the_step_of_a_wrapper_are_the_halves(zero_grad
         _loss(w, 0).backward()
         wrapped.first_step(zero_grad=True)
         _loss(w, 0).backward()
-        if zero_grad:
+        if closure == "evaluates":
             wrapped.step(lambda: (opt.zero_grad(), _loss(w, 0).backward()))
+        elif closure == "clips":  # as a hook of Lightning before the step
+            wrapped.step(lambda: torch.nn.utils.clip_grad_norm_([w], 1e9))
         else:
             wrapped.step()
         torch.testing.assert_close(w.detach(), _sam(start, 0), rtol=1e-14, atol=0)
@@ -347,7 +349,7 @@ def test_that_after_first_step_a_closure_that_adds_to_the_second_gradient_is_ref
     _loss(w, 0).backward()
     opt.first_step(zero_grad=True)
     _loss(w, 0).backward()
-    with pytest.raises(RuntimeError, match="adds to them"):
+    with pytest.raises(RuntimeError, match="added to those of the first"):
         opt.step(lambda: _loss(w, 0).backward())
     assert torch.equal(w.detach(), START)
 
