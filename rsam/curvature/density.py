@@ -13,7 +13,7 @@ from tqdm import trange
 
 from rsam.curvature.eigenvalues import top_eigenvalues
 from rsam.curvature.estimate import generator_of
-from rsam.curvature.operator import PyTorchLinearOperator
+from rsam.curvature.operator import PyTorchLinearOperator, one_call
 from rsam.derivatives import no_trace
 from rsam.derivatives.no_trace import seed_random_state
 
@@ -132,6 +132,20 @@ def spectral_density(
         raise ValueError(f"steps must be from 2 to less than the operator's size {operator.shape[0]}, got {steps}")
     if repeats < 1:
         raise ValueError(f"repeats must be at least 1, got {repeats}")
+    with one_call(operator):
+        return _quadrature(operator, steps, repeats, points, kappa, margin, seed, progressbar)
+
+
+def _quadrature(
+    operator: PyTorchLinearOperator,
+    steps: int,
+    repeats: int,
+    points: int,
+    kappa: float,
+    margin: float,
+    seed: int | torch.Generator,
+    progressbar: bool,
+) -> SpectralDensity:
     # a hundredth is enough for the ends, which have a margin
     ends = [top_eigenvalues(operator, which=which, rtol=1e-2, seed=seed).values[0] for which in ("smallest", "largest")]
     boundaries = float(ends[0]), float(ends[1])

@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rsam.curvature.estimate import generator_of
-from rsam.curvature.operator import PyTorchLinearOperator
+from rsam.curvature.operator import PyTorchLinearOperator, one_call
 
 __all__ = ["Eigenpairs", "top_eigenvalues"]
 
@@ -101,14 +101,14 @@ def top_eigenvalues(
     if code is None:
         raise ValueError(f"which must be 'largest', 'smallest' or 'magnitude', got {which!r}")
     lanczos = min(size, max(2 * k + 1, 20))  # eigsh's own choice of basis
-    with tqdm(desc="eigenvalues", unit="product", disable=not progressbar) as bar:
+    with tqdm(desc="eigenvalues", unit="product", disable=not progressbar) as bar, one_call(operator):
         if lanczos == size:  # no dearer, and exact
             values, vectors, products = _dense(operator)
         else:
             values, vectors, products = _sparse(operator, k, code, rtol, max_products, seed, bar)
-    order = {"LA": -values, "SA": values, "LM": -values.abs()}[code].argsort()[:k]
-    values, vectors = values[order], vectors[:, order]
-    residuals = torch.linalg.vector_norm(operator @ vectors - vectors * values, dim=0)
+        order = {"LA": -values, "SA": values, "LM": -values.abs()}[code].argsort()[:k]
+        values, vectors = values[order], vectors[:, order]
+        residuals = torch.linalg.vector_norm(operator @ vectors - vectors * values, dim=0)
     return Eigenpairs(values, vectors, residuals, products + k)
 
 

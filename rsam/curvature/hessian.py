@@ -53,8 +53,9 @@ class RiemannianHessian(TangentOperator):
     batch_size_fn : callable, optional
         Takes the inputs of a batch and returns how many examples they are; by default the length of the targets.
     keep_graphs : bool, optional
-        Keep the gradients' graphs from product to product, which makes a product half as dear and holds the memory of
-        a forward and a backward pass for every batch. By default for a single batch and a module only.
+        Whether :func:`trace` and the other estimators evaluate the model once for all products of a call, which makes
+        a product half as dear and holds the memory of a forward and a backward pass for every batch; by default for
+        a single batch only. For products of your own there is :meth:`keeping_graphs`.
 
     Raises
     ------

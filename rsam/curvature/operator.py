@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from curvlinops._torch_base import PyTorchLinearOperator  # its base class of all operators, not exported by name
-from torch import Tensor, nn
+from torch import Tensor
 
 from rsam.curvature.risk import Data, Risk, accumulators
 
-__all__ = ["PyTorchLinearOperator", "TangentOperator"]
+__all__ = ["PyTorchLinearOperator", "TangentOperator", "one_call"]
 
 
 class TangentOperator(PyTorchLinearOperator):
@@ -23,8 +23,8 @@ class TangentOperator(PyTorchLinearOperator):
     and spectrum are those of :math:`A` in the metric, and no direction leaves the tangent space. Plain parameters are
     their own coordinates.
 
-    The operator is that of the weights at the time of each product. The graphs of a single batch are kept from
-    product to product, and are built anew when weights, buffers or modes have changed.
+    Each product evaluates model and loss anew, so that it is that of the present weights, data and modes. Estimators
+    evaluate them once for all products of a call, as :meth:`keeping_graphs` does for products of your own.
 
     See :class:`RiemannianHessian` for the parameters.
 
@@ -59,16 +59,14 @@ class TangentOperator(PyTorchLinearOperator):
         self.risk = Risk(model_func, loss_func, params, data, num_data, batch_size_fn, progressbar)
         params = self.risk.params
         self.blocks = _blocks(block_sizes, len(params))
-        self._graphs: list[tuple[Any, float]] | None = None
-        self._built_for: tuple[list[Any], list[Tensor]] | None = None
-        self._in_memory = isinstance(self.risk.data, Sequence)
         one_batch = isinstance(self.risk.data, Sequence) and len(self.risk.data) == 1
-        # what a function of one's own depends on cannot be seen to change
-        seen = isinstance(loss_func, nn.Module) or getattr(loss_func, "__module__", "") == F.__name__
-        self._keep_graphs = one_batch and seen and self.risk.model is not None if keep_graphs is None else keep_graphs
+        self._kept_in_calls = one_batch if keep_graphs is None else keep_graphs
+        self._keepers = 0  # contexts that are open
+        self._graphs: list[tuple[Any, float]] | None = None
+        self._kept_at: list[tuple[int, int]] = []
         shapes = [tuple(shape) for shape in self.risk.space.coordinates_shape(params)]
         super().__init__(shapes, shapes)
-        if check_deterministic and not self._in_memory:
+        if check_deterministic and not isinstance(self.risk.data, Sequence):
             self._check_deterministic()
 
     @property
@@ -170,32 +168,54 @@ class TangentOperator(PyTorchLinearOperator):
 
     # -- graphs -------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def keeping_graphs(self) -> Iterator[None]:
+        """Context in which model and loss are evaluated once, for all products.
+
+        It holds the memory of a forward and a backward pass for every batch. Weights, data, modes and whatever else
+        model and loss depend on must stay as they are in the context.
+
+        Raises
+        ------
+        RuntimeError
+            In a product, if a parameter was written to since the first one.
+
+        Examples
+        --------
+        >>> import torch, rsam
+        >>> model = torch.nn.Linear(2, 1, bias=False)
+        >>> x, y = torch.eye(2), torch.zeros(2, 1)
+        >>> hessian = rsam.curvature.RiemannianHessian(model, torch.nn.MSELoss(), model.parameters(), (x, y))
+        >>> with hessian.keeping_graphs():
+        ...     products = [hessian @ v for v in x]  # of one evaluation of the model
+        >>> products
+        [tensor([1., 0.]), tensor([0., 1.])]
+        """
+        self._keepers += 1
+        try:
+            yield
+        finally:
+            self._keepers -= 1
+            if not self._keepers:
+                self._graphs = None
+
     def _each_graph(self) -> Iterable[tuple[Any, float]]:
-        if not self._keep_graphs:
+        if not self._keepers:
             return self._build()
-        marks, tensors = self._state()
-        if self._graphs is None or self._built_for is None or not _equal((marks, tensors), self._built_for):
-            self._graphs = None  # freed before the new ones are built
-            # by value, since changes through .data leave no other mark
-            self._built_for = marks, [t.clone() for t in tensors]
+        if self._graphs is None:
             self._graphs = list(self._build())
+            self._kept_at = self._marks()
+        for i, (now, then) in enumerate(zip(self._marks(), self._kept_at, strict=True)):
+            if now != then:
+                raise RuntimeError(
+                    f"{self.risk.describe(i)} was written to while graphs were kept: change weights outside of "
+                    "keeping_graphs()"
+                )
         return self._graphs
 
-    def _state(self) -> tuple[list[Any], list[Tensor]]:
-        """All that the graphs depend on.
-
-        With the parameters' version counts: once written to in place they cannot be differentiated, whatever they are.
-        """
-        modules = [m for m in (self.risk.model_func, self.risk.loss_func) if isinstance(m, nn.Module)]
-        parts = [part for m in modules for part in m.modules()]
-        params = [*self.risk.params, *(p for m in modules for p in m.parameters())]
-        held = {id(t): t for t in (*params, *(b for m in modules for b in m.buffers()))}
-        data = [t for batch in self.risk.data for t in batch if isinstance(t, Tensor)] if self._in_memory else []
-        marks: list[Any] = [t._version for t in (*params, *data)]
-        marks += [(id(part), type(part)) for part in parts]
-        # slopes, probabilities, modes; not whole numbers, with which modules count their calls
-        marks += [(k, v) for part in parts for k, v in vars(part).items() if isinstance(v, bool | float | str)]
-        return marks, [t.detach() for t in held.values()]
+    def _marks(self) -> list[tuple[int, int]]:
+        """What an optimizer's step changes, whatever the values."""
+        return [(p.data_ptr(), p._version) for p in self.risk.params]
 
     def _check_deterministic(self) -> None:
         first, second = self.risk.gradient(), self.risk.gradient()
@@ -216,8 +236,20 @@ def _blocks(block_sizes: Sequence[int] | None, count: int) -> list[list[int]]:
     return [list(range(start, start + size)) for start, size in zip(starts, sizes, strict=True)]
 
 
-def _equal(one: tuple[list[Any], list[Tensor]], other: tuple[list[Any], list[Tensor]]) -> bool:
-    if one[0] != other[0] or len(one[1]) != len(other[1]):
-        return False
-    pairs = zip(one[1], other[1], strict=True)
-    return all((a.shape, a.dtype, a.device) == (b.shape, b.dtype, b.device) and torch.equal(a, b) for a, b in pairs)
+@contextmanager
+def one_call(operator: PyTorchLinearOperator) -> Iterator[None]:
+    """Context of one call of an estimator: keep the graphs of all operators that a given one is composed of."""
+    with ExitStack() as stack:
+        for part in _parts(operator):
+            if part._kept_in_calls:
+                stack.enter_context(part.keeping_graphs())
+        yield
+
+
+def _parts(operator: PyTorchLinearOperator) -> Iterator[TangentOperator]:
+    if isinstance(operator, TangentOperator):
+        yield operator
+        return
+    for part in vars(operator).values():  # sums, products and multiples of operators are operators of curvlinops
+        if isinstance(part, PyTorchLinearOperator):
+            yield from _parts(part)

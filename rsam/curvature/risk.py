@@ -75,7 +75,6 @@ class Risk:
     ) -> None:
         self.model_func, self.loss_func = model_func, loss_func
         self.params = _parameters(params)
-        self.reduction = Reduction.of(loss_func)
         self.data = _batches(data)
         self.num_data, self.batch_size_fn, self.progressbar = num_data, batch_size_fn, progressbar
         known = {id(p): name for name, p in model_func.named_parameters()} if isinstance(model_func, nn.Module) else {}
@@ -93,6 +92,11 @@ class Risk:
     def model(self) -> nn.Module | None:
         """The model, if it is a module."""
         return self.model_func if isinstance(self.model_func, nn.Module) else None
+
+    @property
+    def reduction(self) -> Reduction:
+        """How the loss combines examples, as it is now."""
+        return Reduction.of(self.loss_func)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -261,7 +265,7 @@ def _parameters(params: Iterable[Tensor]) -> list[Tensor]:
 
 def _batches(data: Data) -> Iterable[tuple[Any, Any]]:
     if isinstance(data, tuple | list) and len(data) == 2 and isinstance(data[1], Tensor):
-        return [(data[0], data[1])]
+        return [data]
     if isinstance(data, Iterator):  # iter(data) is data would start a loader, which draws a random number
         raise ValueError("data can be gone through only once; pass a list or a loader instead of an iterator")
     return data

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rsam.curvature.estimate import CHUNK, Estimate, generator_of, sample
-from rsam.curvature.operator import PyTorchLinearOperator
+from rsam.curvature.operator import PyTorchLinearOperator, one_call
 
 __all__ = ["layer_traces", "trace"]
 
@@ -193,17 +193,19 @@ def _samples(
         parts = (z * (operator @ z)).double().split(operator._in_shape_flat)
         return torch.stack([part.sum(0) for part in parts], 1).cpu()
 
-    return sample(draw, probes, rtol, "trace", "probe", progressbar)
+    with one_call(operator):
+        return sample(draw, probes, rtol, "trace", "probe", progressbar)
 
 
 def _diagonal(operator: PyTorchLinearOperator, progressbar: bool) -> Tensor:
     size = _size(operator)
     diagonal = torch.empty(size, dtype=operator.dtype, device=operator.device)
-    for start in tqdm(range(0, size, CHUNK), desc="trace", disable=not progressbar):
-        count = min(CHUNK, size - start)
-        columns = torch.zeros(size, count, dtype=operator.dtype, device=operator.device)
-        columns[start : start + count].fill_diagonal_(1)
-        diagonal[start : start + count] = (operator @ columns)[start : start + count].diagonal()
+    with one_call(operator):
+        for start in tqdm(range(0, size, CHUNK), desc="trace", disable=not progressbar):
+            count = min(CHUNK, size - start)
+            columns = torch.zeros(size, count, dtype=operator.dtype, device=operator.device)
+            columns[start : start + count].fill_diagonal_(1)
+            diagonal[start : start + count] = (operator @ columns)[start : start + count].diagonal()
     return diagonal.double()
 
 
@@ -218,7 +220,7 @@ def _xtrace(
             f"{probes}; method='exact' takes {size} products"
         )
     m = probes // 2
-    with tqdm(total=probes, desc="trace", unit="product", disable=not progressbar) as bar:
+    with tqdm(total=probes, desc="trace", unit="product", disable=not progressbar) as bar, one_call(operator):
         w = _probe_source(operator, distribution, seed)(m)
         y = operator @ w
         bar.update(m)
