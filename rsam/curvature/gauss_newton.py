@@ -48,11 +48,14 @@ class RiemannianGaussNewton(TangentOperator):
             if not isinstance(outputs, Tensor):
                 raise ValueError(f"model_func must return a tensor, not {type(outputs).__name__}")
             dual = torch.zeros_like(outputs, requires_grad=True)
-            pulled = self.risk.gradient_of(outputs, create_graph=True, grad_outputs=dual)
             held = outputs.detach().requires_grad_()
             loss = self.risk.loss_of(held, targets, order=2)
-            (slope,) = torch.autograd.grad(loss, held, create_graph=True)
-            check_graph(slope.sum(), order=2)
+            if loss.requires_grad:
+                pulled = self.risk.gradient_of(outputs, create_graph=True, grad_outputs=dual)
+                (slope,) = torch.autograd.grad(loss, held, create_graph=True)
+                check_graph(slope.sum(), order=2)
+            else:
+                pulled, slope = self.risk.gradient_of(loss), torch.zeros_like(held)
             yield Graph(outputs, dual, pulled, held, slope), weight
 
     def _product(self, graph: Graph, tangent: list[Tensor]) -> list[Tensor]:
@@ -60,13 +63,16 @@ class RiemannianGaussNewton(TangentOperator):
         if not graph.slope.requires_grad:  # a loss linear in the outputs
             return products
         for block in self.blocks:
-            pulled, vectors = [graph.pulled[i] for i in block], [tangent[i] for i in block]
+            moving = [i for i in block if graph.pulled[i].requires_grad]  # the outputs do not depend on the others
+            if not moving:
+                continue
+            pulled, vectors = [graph.pulled[i] for i in moving], [tangent[i] for i in moving]
             (pushed,) = torch.autograd.grad(pulled, graph.dual, vectors, retain_graph=True)
             (weighted,) = torch.autograd.grad(
                 graph.slope, graph.held, pushed, retain_graph=True, allow_unused=True, materialize_grads=True
             )
-            params = [self.risk.params[i] for i in block]
+            params = [self.risk.params[i] for i in moving]
             parts = torch.autograd.grad(graph.outputs, params, weighted, retain_graph=True)
-            for i, part in zip(block, parts, strict=True):
+            for i, part in zip(moving, parts, strict=True):
                 products[i] = part
         return products

@@ -39,7 +39,8 @@ class RiemannianHessian(TangentOperator):
     loss_func : callable
         Maps outputs and targets to a scalar; its ``reduction`` says how batches combine, ``"mean"`` if it has none.
     params : iterable of Tensor
-        The parameters to differentiate in, plain or on manifolds.
+        The parameters to differentiate in, plain or on manifolds. A batch may miss some, as those of an expert or
+        of another task: their derivatives are zero in it.
     data : tuple or iterable
         One batch ``(inputs, targets)``, or a list or loader of them. Unequal batches are weighted right.
     progressbar : bool
@@ -60,8 +61,8 @@ class RiemannianHessian(TangentOperator):
     Raises
     ------
     ValueError
-        For bad data, parameters or block sizes; when a product is asked for, also for a loss that is no scalar, has no
-        graph or does not depend on a parameter.
+        For bad data, parameters or block sizes; when a product is asked for, also for a loss that is no scalar or has
+        no graph, and for a parameter that no batch depends on.
     NotFinite
         If loss, gradient or product are not finite; a RuntimeError.
     RuntimeError

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from rsam import geometry
+from rsam.curvature.reach import Reach
 from rsam.curvature.reduction import Reduction
 from rsam.derivatives import check_graph, differentiable, explain, no_trace
 from rsam.derivatives.no_trace import seed_random_state
@@ -23,8 +24,6 @@ __all__ = ["Data", "Risk", "accumulators"]
 
 #: One batch ``(inputs, targets)``, or what yields such batches and can be gone through again.
 Data = tuple[Any, Any] | Iterable[tuple[Any, Any]]
-
-_NO_GRAPH = "without a graph; compute it from the parameters, outside no_grad and detach"
 
 
 class Risk:
@@ -57,8 +56,7 @@ class Risk:
     ------
     ValueError
         For data that are used up by going through them, and for parameters that are not leaves, twice in the list, or
-        none; later for empty data, a loss that is no scalar or has no graph, or a parameter that it does not
-        depend on.
+        none; later for empty data, a loss that is no scalar, and a parameter that no batch depends on.
     NotFinite
         In an evaluation, if loss or gradient are not finite; a RuntimeError.
     """
@@ -77,6 +75,8 @@ class Risk:
         self.params = _parameters(params)
         self.data = _batches(data)
         self.num_data, self.batch_size_fn, self.progressbar = num_data, batch_size_fn, progressbar
+        self._reach = Reach(len(self.params))
+        self._is_piece = False
         known = {id(p): name for name, p in model_func.named_parameters()} if isinstance(model_func, nn.Module) else {}
         self.names = names = [known.get(id(p), f"parameter {i}") for i, p in enumerate(self.params)]
         self.space = geometry.Product(self.params, names=names)
@@ -92,6 +92,19 @@ class Risk:
     def model(self) -> nn.Module | None:
         """The model, if it is a module."""
         return self.model_func if isinstance(self.model_func, nn.Module) else None
+
+    def piece(self, batch: tuple[Any, Any]) -> Risk:
+        """Return the risk of a part of the data, which may miss parameters that other parts depend on.
+
+        Once all parts have been differentiated, :meth:`check_reach` tells whether one did depend on each.
+        """
+        piece = Risk(self.model_func, self.loss_func, self.params, batch, batch_size_fn=self.batch_size_fn)
+        piece._reach, piece._is_piece = self._reach, True
+        return piece
+
+    def check_reach(self) -> None:
+        """Raise ValueError for a parameter that no batch differentiated so far depends on."""
+        self._reach.check(self.describe)
 
     @property
     def reduction(self) -> Reduction:
@@ -121,6 +134,8 @@ class Risk:
         To be gone through within :meth:`evaluating`. The weights are not normalised: :meth:`total` of them divides.
         """
         device = self.params[0].device
+        if not self._is_piece:
+            self._reach = Reach(len(self.params))
         empty = True
         for batch in tqdm(self.data, desc="risk", unit="batch") if self.progressbar else self.data:
             empty = False
@@ -135,6 +150,8 @@ class Risk:
             yield outputs, targets, weight
         if empty:
             raise ValueError("data is empty: it yields no batch")
+        if not self._is_piece:
+            self.check_reach()
 
     def losses(self, order: int = 1) -> Iterator[tuple[Tensor, float]]:
         """Yield loss and weight of each batch, as :meth:`outputs` does."""
@@ -153,20 +170,23 @@ class Risk:
         for loss, weight in self.losses(order):
             yield self.gradient_of(loss, create_graph=order > 1), weight
 
-    def gradient_of(self, loss: Tensor, create_graph: bool = False, **options: Any) -> list[Tensor]:
-        """Euclidean gradients of a scalar or, with ``grad_outputs``, of outputs."""
-        if not loss.requires_grad:
-            raise ValueError(f"model_func returned an output {_NO_GRAPH}")
-        gradients = torch.autograd.grad(loss, self.params, create_graph=create_graph, allow_unused=True, **options)
-        for i, g in enumerate(gradients):
-            if g is None:
-                raise ValueError(f"params: the loss does not depend on {self.describe(i)}; leave it out")
+    def gradient_of(self, value: Tensor, create_graph: bool = False, **options: Any) -> list[Tensor]:
+        """Euclidean gradients of a loss or, with ``grad_outputs``, of outputs; zero in what it does not depend on."""
+        found: Sequence[Tensor | None] = [None] * len(self.params)
+        if value.requires_grad:
+            found = torch.autograd.grad(value, self.params, create_graph=create_graph, allow_unused=True, **options)
+            self._reach.note(found)
+        else:
+            of_outputs = "grad_outputs" in options
+            what = "model_func returned an output" if of_outputs else "loss_func returned a loss"
+            self._reach.note_without_graph(what)
+        gradients = [torch.zeros_like(p) if g is None else g for g, p in zip(found, self.params, strict=True)]
         self.check_finite(gradients, "the gradient of {} is")
         if create_graph:  # torch passes over what has no second derivative, and takes it for constant
             check_graph(
                 torch.stack([g.real.sum().to(gradients[0].device, torch.float32) for g in gradients]).sum(), order=2
             )
-        return list(gradients)
+        return gradients
 
     def check_finite(self, tensors: Sequence[Tensor], what: str) -> None:
         """Raise if a tensor, one for each parameter, is not finite; ``what`` has a place for the parameter."""
@@ -216,8 +236,6 @@ class Risk:
                 f"loss_func must return a scalar, not a tensor of shape {tuple(loss.shape)}; use reduction='mean' or "
                 "'sum'"
             )
-        if torch.is_grad_enabled() and not loss.requires_grad:
-            raise ValueError(f"loss_func returned a loss {_NO_GRAPH}")
         if not torch.isfinite(loss.detach()).all():
             raise NotFinite(f"the loss is {float(loss.detach())}, which is not finite")
 
@@ -263,7 +281,7 @@ def _parameters(params: Iterable[Tensor]) -> list[Tensor]:
     return live
 
 
-def _batches(data: Data) -> Iterable[tuple[Any, Any]]:
+def _batches(data: Data) -> Iterable[Any]:
     if isinstance(data, tuple | list) and len(data) == 2 and isinstance(data[1], Tensor):
         return [data]
     if isinstance(data, Iterator):  # iter(data) is data would start a loader, which draws a random number

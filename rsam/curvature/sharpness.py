@@ -120,13 +120,13 @@ def _of_pieces(
                 weight = risk.weight_of(*piece)
                 if weight == 0:
                     continue
-                one = Risk(risk.model_func, risk.loss_func, risk.params, piece, batch_size_fn=risk.batch_size_fn)
-                value, count = _Ball(one, rho, adaptive, generator).worst(steps, restarts)
+                value, count = _Ball(risk.piece(piece), rho, adaptive, generator).worst(steps, restarts)
                 values.append(value)
                 weights.append(weight)
                 evaluations += count
     if not values:
         raise ValueError("data is empty: it yields no batch")
+    risk.check_reach()
     plain = Estimate.of(torch.tensor(values, dtype=torch.float64), evaluations)
     mean = sum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights)
     return Estimate(mean, plain.standard_error, plain.samples, evaluations)

@@ -14,7 +14,7 @@ from rsam import geometry
 from rsam.derivatives import at_points, no_trace
 from rsam.derivatives.no_trace import random_state, set_random_state
 
-__all__ = ["Evaluations", "full_precision", "step_length", "step_per_weight"]
+__all__ = ["Evaluations", "full_precision", "reached", "step_length", "step_per_weight"]
 
 
 class Evaluations:
@@ -34,7 +34,7 @@ class Evaluations:
         ``differentiate(tensor, leaves, cotangent, retain_graph)`` returns a gradient, None for each leaf that the
         tensor does not depend on.
     space : rsam.geometry.Product
-        The parameters.
+        The parameters; those that the function does not depend on are left out by :meth:`gradient_here`.
     """
 
     def __init__(
@@ -46,10 +46,10 @@ class Evaluations:
     ) -> None:
         self._closure, self._subject_of, self._differentiate = closure, subject_of, differentiate
         self.space = space
-        self.params = params = space.params
+        self.params = space.params
         self.others: list[Tensor] = []
         self._state = random_state()
-        self._dtypes = {p.dtype for p in params}
+        self._dtypes: set[torch.dtype] = set()
         # autograd numbers its nodes as they are made
         self._since = _node_number()
         self._shares = False
@@ -68,7 +68,7 @@ class Evaluations:
         Raises
         ------
         ValueError
-            For a parameter that the function does not depend on, or that it would not follow when it is moved.
+            For a parameter that the function would not follow when it is moved, and if it depends on none at all.
         """
         found, early, self._shares, dtypes = _leaves(subject, self._since)
         self._dtypes |= dtypes
@@ -81,12 +81,11 @@ class Evaluations:
         members = {id(p) for p in self.params}
         self.others = [leaf for leaf in found if id(leaf) not in members]
         gradient = self._gradient(subject, cotangent, retain_graph)
-        for i, g in enumerate(gradient[: len(self.params)]):
-            if g is None:
-                raise ValueError(f"the loss does not depend on {self.space.describe(i)}; leave it out of params")
-        reached = [g is not None for g in gradient[len(self.params) :]]
-        self.others = [leaf for leaf, reach in zip(self.others, reached, strict=True) if reach]
-        return [g for g in gradient if g is not None]
+        own, further = gradient[: len(self.params)], gradient[len(self.params) :]
+        self.space, in_params = reached(self.space, own)
+        self.params = self.space.params
+        self.others = [leaf for leaf, g in zip(self.others, further, strict=True) if g is not None]
+        return in_params + [g for g in further if g is not None]
 
     def __call__(
         self, points: Sequence[Tensor], gradient: list[Tensor], cotangent: Tensor | None = None
@@ -107,7 +106,26 @@ class Evaluations:
 
     def rounding(self) -> float:
         """The coarsest rounding error of the evaluation here."""
-        return max(torch.finfo(dtype).eps for dtype in self._dtypes)
+        return max(torch.finfo(dtype).eps for dtype in {*self._dtypes, *(p.dtype for p in self.params)})
+
+
+def reached(space: geometry.Product, gradient: Sequence[Tensor | None]) -> tuple[geometry.Product, list[Tensor]]:
+    """Leave out parameters without a gradient, such as those of an expert or of a head that the batch does not use.
+
+    They are to get no gradient of the penalty either, as they get none of the loss: an optimizer would not take a zero
+    for nothing.
+
+    Raises
+    ------
+    ValueError
+        If there is no gradient at all.
+    """
+    indices = [i for i, g in enumerate(gradient) if g is not None]
+    if not indices:
+        others = ", nor on any other of params" if len(gradient) > 1 else ""
+        raise ValueError(f"the loss does not depend on {space.describe(0)}{others}")
+    found = [g for g in gradient if g is not None]
+    return (space if len(found) == len(gradient) else space.part(indices)), found
 
 
 def full_precision(params: Sequence[Tensor]) -> ExitStack:

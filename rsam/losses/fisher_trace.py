@@ -109,12 +109,11 @@ class FisherTrace(RandomPenalty):
         return (hessian_root(outputs, signs, self.likelihood) / math.sqrt(count)).to(outputs.dtype)
 
     def _exact(self, subject: Tensor) -> Tensor:
-        params = self._live()
-        total = torch.zeros((), device=params[0].device)
+        total = torch.zeros((), device=self._live()[0].device)
         for _ in range(self.probes):
             u = self._probe(subject, self._signs(subject))
-            w = self._gradient(subject, u)
-            total = total + geometry.pairing(w, self._space().raise_index(params, w))
+            space, w = self._gradient(subject, u)
+            total = total + geometry.pairing(w, space.raise_index(space.params, w))
         return total / self.probes
 
     def _difference(self, closure: Closure) -> Tensor:
@@ -130,14 +129,14 @@ class FisherTrace(RandomPenalty):
     def _of_outputs(self, outputs: Any, evaluate: Evaluations) -> Tensor:
         """Weighted value, whose gradient goes to all leaves with ``u`` fixed and, through ``u``, to the outputs."""
         self._check(outputs)
-        params = evaluate.params
-        total = torch.zeros((), device=params[0].device)
+        total = torch.zeros((), device=evaluate.params[0].device)
         covectors: list[Tensor] = []
         to_outputs = torch.zeros_like(outputs)
         for _ in range(self.probes):
             f = outputs.detach().requires_grad_()
             u = self._probe(f, self._signs(f))
             w = evaluate.gradient_here(outputs, u.detach(), retain_graph=True)
+            params = evaluate.params
             with full_precision(params), torch.no_grad():
                 penalised = w[: len(params)]
                 raised = evaluate.space.raise_index(params, penalised)
@@ -157,4 +156,4 @@ class FisherTrace(RandomPenalty):
             raise NotFinite("FisherTrace or its gradient is not finite")
         factor = self.weight / self.probes
         scaled = torch._foreach_mul([to_outputs, *covectors], factor)
-        return inject(factor * total, scaled, [outputs, *params, *evaluate.others])
+        return inject(factor * total, scaled, [outputs, *evaluate.params, *evaluate.others])

@@ -32,8 +32,9 @@ class GradientNorm(Penalty):
     ----------
     params : iterable of Tensor, or of (name, Tensor)
         The parameters whose gradient is meant, as ``model.parameters()`` or ``model.named_parameters()`` gives them.
-        Frozen ones are left out. Others that the loss depends on, as biases that are left out on purpose, are not
-        moved, but get their gradient of the penalty too.
+        Frozen ones are left out, and those that the loss at hand does not depend on, such as another expert. Others
+        that the loss depends on, as biases that are left out on purpose, are not moved, but get their gradient of the
+        penalty too.
     p : {1, 2}
         The power. With 1, at a zero gradient, value and gradient are zero.
     weight : float
@@ -82,9 +83,8 @@ class GradientNorm(Penalty):
         self.p = p
 
     def _exact(self, subject: Tensor) -> Tensor:
-        params = self._live()
-        gradient = self._gradient(subject)
-        square = geometry.pairing(gradient, self._space().raise_index(params, gradient))
+        space, gradient = self._gradient(subject)
+        square = geometry.pairing(gradient, space.raise_index(space.params, gradient))
         if self.p == 2:
             return square
         # the root has no derivative at zero, where rounding may also leave the square negative; NaN stays

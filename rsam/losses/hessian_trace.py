@@ -88,9 +88,8 @@ class HessianTrace(RandomPenalty):
         self.clamp = clamp
 
     def _exact(self, subject: Tensor) -> Tensor:
-        space = self._space()
+        space, gradient = self._gradient(subject)
         params = space.params
-        gradient = self._gradient(subject)
         curved = [i for i, g in enumerate(gradient) if g.requires_grad]  # the loss is linear in the others
         total = torch.zeros((), device=params[0].device)
         for _ in range(self.probes):

@@ -15,7 +15,7 @@ from rsam.derivatives.diagnosis import NoHigherDerivative
 from rsam.errors import NotFinite
 from rsam.geometry.product import all_finite
 from rsam.losses.differences import add
-from rsam.losses.evaluation import Evaluations, full_precision
+from rsam.losses.evaluation import Evaluations, full_precision, reached
 from rsam.losses.injected import inject
 
 __all__ = ["Closure", "Differences", "Method", "Params", "Penalty"]
@@ -79,7 +79,8 @@ class Penalty(nn.Module):
         Raises
         ------
         ValueError
-            For a loss that is no scalar or has no graph, and for a parameter that it does not depend on.
+            For a loss that is no scalar, has no graph, or depends on none of the parameters. One that it does not
+            depend on beside others, as an expert that the batch does not use, is left out.
         NotFinite
             If something is not finite; a RuntimeError.
         NoHigherDerivative
@@ -219,13 +220,10 @@ class Penalty(nn.Module):
         self._planned.update()
         return self._planned
 
-    def _gradient(self, outcome: Tensor, cotangent: Tensor | None = None) -> list[Tensor]:
-        """Gradient in the parameters, with a graph."""
-        gradient = self._autograd(outcome, self._live(), cotangent, create_graph=True)
-        for i, g in enumerate(gradient):
-            if g is None:
-                raise ValueError(f"the loss does not depend on {self._space().describe(i)}; leave it out of params")
-        return gradient  # type: ignore[return-value]
+    def _gradient(self, outcome: Tensor, cotangent: Tensor | None = None) -> tuple[geometry.Product, list[Tensor]]:
+        """The live parameters that an outcome depends on, and its gradient in them, with a graph."""
+        space = self._space()
+        return reached(space, self._autograd(outcome, space.params, cotangent, create_graph=True))
 
     def _autograd(
         self,

@@ -102,6 +102,67 @@ def test_that_a_batch_whose_targets_are_all_ignored_counts_nothing() -> None:
         gradient_norm(model, loss_func, model.parameters(), pieces[:1])
 
 
+# -- experts, tasks and heads -----------------------------------------------------------------------------------------
+
+
+class Routed(nn.Module):
+    """Two layers after a common one, of which each example takes one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.common, self.experts = nn.Linear(4, 4).double(), nn.ModuleList([network(1), network(2)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = x + self.common(x).tanh()
+        one, other = (expert(hidden) for expert in self.experts)
+        return torch.where(x[:, :1] > 0, one, other)
+
+
+class Switched(Routed):
+    """The same, for batches of examples that all take the same one: the other is not called."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.experts[int(x[0, 0] <= 0)](x + self.common(x).tanh())
+
+
+def by_expert(batch: Batch) -> list[Batch]:
+    first = batch[0][:, 0] > 0
+    return [tuple(part[chosen] for part in batch) for chosen in (first, ~first)]
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["with all", "with one expert only"])
+def test_that_a_batch_may_miss_parameters(frozen: bool) -> None:
+    routed, switched = Routed(), Switched()
+    switched.load_state_dict(routed.state_dict())
+    for model in (routed, switched):
+        if frozen:  # a batch of the other expert has no graph at all
+            model.requires_grad_(False)
+            model.experts[1].requires_grad_(True)
+    pieces = by_expert(labelled())
+    assert [len(y) for _, y in pieces] == [3, 9]
+    loss_func = nn.CrossEntropyLoss()
+    expected = measures(routed, loss_func, labelled())
+    for name, value in measures(switched, loss_func, pieces).items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-9, atol=1e-11, msg=lambda m, n=name: f"{n}: {m}")
+    blocks = [1] * sum(p.requires_grad for p in routed.parameters())
+    for kind in (RiemannianHessian, RiemannianGaussNewton):
+        ours, whole = (
+            dense(kind(m, loss_func, m.parameters(), d, block_sizes=blocks))
+            for m, d in ((switched, pieces), (routed, labelled()))
+        )
+        torch.testing.assert_close(ours, whole, rtol=1e-9, atol=1e-11)
+    for sample in (lambda m: fisher_trace(m, loss_func, m.parameters(), pieces, 5),
+                   lambda m: sharpness(m, loss_func, m.parameters(), pieces, micro_batch=3)):  # fmt: skip
+        torch.testing.assert_close(sample(switched).samples, sample(routed).samples, rtol=1e-9, atol=1e-11)
+
+
+def test_that_a_parameter_that_no_piece_depends_on_is_named() -> None:
+    model = Switched()
+    model.register_parameter("unused", nn.Parameter(torch.ones(2, dtype=torch.float64)))
+    with pytest.raises(ValueError, match=r"does not depend on unused \(shape \(2,\), Euclidean\); leave it out"):
+        sharpness(model, nn.CrossEntropyLoss(), model.parameters(), by_expert(labelled()), micro_batch=3)
+
+
 def test_that_targets_tell_the_number_of_examples_where_inputs_have_it_elsewhere() -> None:
     class Transposed(nn.Module):
         """Takes examples in the second dimension, as recurrent layers do."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import rsam
 from rsam.losses import FisherTrace, GradientNorm
-from tests.losses.problems import PENALTIES, derivative
+from tests.losses.problems import PENALTIES, closure_for, derivative, on
 from tests.losses.test_gradients import OPTIONS, STEPS
 
 
@@ -117,3 +117,25 @@ def test_an_objective_does_not_compile_a_model_anew() -> None:
     for _ in range(3):
         penalty.objective(lambda: nn.functional.cross_entropy(run(model.x), model.y)).backward()
     assert len(compiled) == 1
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+@pytest.mark.parametrize("objective", [False, True], ids=["alone", "objective"])
+def test_a_parameter_that_the_batch_does_not_use_changes_nothing_and_gets_no_gradient(name, objective) -> None:
+    """As experts, tasks and heads; a gradient of zero would make momentum and weight decay move them."""
+    results = []
+    unused = [
+        geoopt.ManifoldParameter(torch.tensor([0.6, 0.8]), manifold=geoopt.Sphere()),
+        geoopt.ManifoldParameter(torch.tensor([0.1, 0.2]), manifold=geoopt.PoincareBall()),
+        nn.Parameter(torch.ones(3)),
+    ]
+    for others in ([], unused):
+        problem = on("sphere")
+        # in front, where they would take the probes of those behind
+        penalty = PENALTIES[name]([*others, *problem.points])
+        closure = closure_for(penalty, problem, objective)
+        value = penalty.objective(closure) if objective else penalty(closure)
+        value.backward()
+        results.append((value, *(p.grad for p in problem.points)))
+    torch.testing.assert_close(results[1], results[0], rtol=0, atol=0)
+    assert all(p.grad is None for p in unused)

@@ -1,0 +1,44 @@
+"""Which parameters the derivatives of a pass over the data reach."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+__all__ = ["Reach"]
+
+
+class Reach:
+    """What the batches of a pass depend on: each may miss a parameter, as experts and heads are missed, but not all.
+
+    Parameters
+    ----------
+    count : int
+        Number of parameters.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._missed = set(range(count))
+        self._looked = False
+        self._without_graph = ""  # what had no graph; empty once something had one
+
+    def note(self, gradients: Sequence[Tensor | None]) -> None:
+        """Add what a batch depends on: all parameters whose gradient is not None."""
+        self._missed -= {i for i, g in enumerate(gradients) if g is not None}
+        self._looked, self._without_graph = True, ""
+
+    def note_without_graph(self, what: str) -> None:
+        """Add a batch whose loss or outputs have no graph; ``what`` says which."""
+        if not self._looked:
+            self._looked, self._without_graph = True, what
+
+    def check(self, describe: Callable[[int], str]) -> None:
+        """Raise ValueError if no batch depends on a parameter; ``describe`` names it."""
+        if not self._looked or not self._missed:
+            return
+        if self._without_graph:
+            raise ValueError(
+                f"{self._without_graph} without a graph; compute it from the parameters, outside no_grad and detach"
+            )
+        raise ValueError(f"params: the loss does not depend on {describe(min(self._missed))}; leave it out")
