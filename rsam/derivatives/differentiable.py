@@ -8,9 +8,10 @@ context lasts.
 from __future__ import annotations
 
 import math
+import sys
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -31,16 +32,17 @@ def differentiable(order: int = 3) -> AbstractContextManager[Any]:
 
     - from order 2 on: fused attention by its math form; RNN, LSTM and GRU kernels of cuDNN by their composite form;
       ``weight_norm``, whose fused kernel has a silently wrong second derivative; ``hardsigmoid``;
-      batch norm in evaluation mode, for speed, by the affine map that it is;
+      batch norm in evaluation mode, for speed, by the affine map that it is; and, from torch 2.6 on, whatever
+      :func:`torch.compile` made by what it was made of;
     - from order 3 on: batch norm and instance norm with batch statistics (no third derivative, in torch 2.4 a silently
       wrong one) and layer norm (silently wrong third derivative).
 
     Attention and cuDNN are mentioned in a warning, once a process, since they cost memory and time. Not replaced, and
     without a second derivative in torch: ``EmbeddingBag``, ``CTCLoss``, ``MultiMarginLoss``,
-    ``MultiLabelMarginLoss``, flex attention, ``SyncBatchNorm`` across processes, whatever :func:`torch.compile` made,
-    and custom functions marked ``once_differentiable``; in torch 2.4 also ``grid_sample``, ``cdist`` and ``pdist``. At
-    third order ``pdist`` and ``logcumsumexp`` give NaN. A part under :mod:`torch.utils.checkpoint` is recomputed in the
-    backward pass, which has to run in the context too.
+    ``MultiLabelMarginLoss``, flex attention, ``SyncBatchNorm`` across processes, and custom functions marked
+    ``once_differentiable``; in torch 2.4 also ``grid_sample``, ``cdist`` and ``pdist``. At third order ``pdist`` and
+    ``logcumsumexp`` give NaN. A part under :mod:`torch.utils.checkpoint` is recomputed in the backward pass, which has
+    to run in the context too.
 
     Parameters
     ----------
@@ -51,7 +53,7 @@ def differentiable(order: int = 3) -> AbstractContextManager[Any]:
     Returns
     -------
     context manager
-        A torch function mode; affects this thread.
+        Affects this thread; compiled functions run uncompiled in others too.
 
     Examples
     --------
@@ -66,7 +68,21 @@ def differentiable(order: int = 3) -> AbstractContextManager[Any]:
     >>> g.shape
     torch.Size([4, 2])
     """
-    return _Differentiable(order) if order > 1 else nullcontext()
+    return _replacing(order) if order > 1 else nullcontext()
+
+
+@contextmanager
+def _replacing(order: int) -> Iterator[None]:
+    with _uncompiled(), _Differentiable(order):
+        yield
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Context in which compiled functions run as they were before."""
+    # nothing can be compiled before this module is loaded, which takes a second or more
+    if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 class _Differentiable(TorchFunctionMode):

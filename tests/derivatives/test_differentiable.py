@@ -202,3 +202,27 @@ def test_that_batch_norm_in_evaluation_mode_is_the_affine_map_of_torch(shape: tu
     assert ours.grad_fn.name() != plain.grad_fn.name()
     for one, other in zip(second(ours), second(plain), strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="torch 2.6 and later")
+@pytest.mark.parametrize("order", [2, 3])
+def test_what_is_compiled_runs_as_it_was_before(order) -> None:
+    x = torch.randn(3, dtype=DOUBLE, requires_grad=True)
+
+    @torch.compile(backend="aot_eager")
+    def compiled(x: Tensor) -> Tensor:
+        return x.pow(4).sum()
+
+    def derivative(value: Tensor) -> Tensor:
+        for _ in range(order):
+            (g,) = torch.autograd.grad(value.sum(), x, create_graph=True)
+            value = g
+        return value
+
+    with pytest.raises(RuntimeError, match="double backward"):
+        derivative(compiled(x))  # once this passes, it need not be replaced
+    with differentiable(order):
+        value = compiled(x)
+    torch.testing.assert_close(derivative(value), {2: 12 * x**2, 3: 24 * x}[order])
+    with pytest.raises(RuntimeError, match="double backward"):
+        derivative(compiled(x))  # as before

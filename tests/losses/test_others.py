@@ -139,3 +139,22 @@ def test_a_parameter_that_the_batch_does_not_use_changes_nothing_and_gets_no_gra
         results.append((value, *(p.grad for p in problem.points)))
     torch.testing.assert_close(results[1], results[0], rtol=0, atol=0)
     assert all(p.grad is None for p in unused)
+
+
+@pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="torch 2.6 and later")
+@pytest.mark.parametrize("name", ["gradient_norm", "hessian_trace", "fisher_trace"])
+def test_an_exact_penalty_of_a_compiled_model(name) -> None:
+    model = Network()
+    compiled = torch.compile(model.layers, backend="aot_eager")
+    results = []
+    for run in (model.layers, compiled):
+        penalty = PENALTIES[name](model.layers.parameters())
+
+        def closure():
+            outputs = run(model.x)  # noqa: B023
+            loss = nn.functional.cross_entropy(outputs, model.y)
+            return (loss, outputs) if isinstance(penalty, FisherTrace) else loss  # noqa: B023
+
+        value = penalty.objective(closure)
+        results.append((value, *torch.autograd.grad(value, model.layers[0].weight)))
+    torch.testing.assert_close(results[1], results[0], rtol=1e-12, atol=1e-12)
