@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from rsam import geometry
 from rsam.curvature.estimate import Estimate, generator_of, sample
-from rsam.curvature.reduction import is_exactly
-from rsam.curvature.risk import Data, Risk
+from rsam.curvature.reduction import check_is_tensor, is_exactly, uncompiled
+from rsam.curvature.risk import Data, Params, Risk
 from rsam.derivatives.likelihood import Likelihood, hessian_root
 
 __all__ = ["fisher_trace"]
@@ -27,7 +27,7 @@ _LIKELIHOODS: dict[type[nn.Module], Likelihood] = {
 def fisher_trace(
     model_func: Callable[[Any], Any],
     loss_func: nn.CrossEntropyLoss | nn.BCEWithLogitsLoss | nn.MSELoss,
-    params: Iterable[Tensor],
+    params: Params,
     data: Data,
     probes: int = 100,
     *,
@@ -46,7 +46,7 @@ def fisher_trace(
     Parameters
     ----------
     model_func, params, data, num_data, batch_size_fn
-        As for :class:`RiemannianHessian`; the targets only count the examples.
+        As for :class:`RiemannianGaussNewton`; the targets only count the examples.
     loss_func : nn.CrossEntropyLoss, nn.BCEWithLogitsLoss or nn.MSELoss
         The loss whose likelihood is meant, with mean or sum reduction and without weights.
     probes : int
@@ -76,6 +76,7 @@ def fisher_trace(
     >>> print(rsam.curvature.fisher_trace(model, torch.nn.MSELoss(), model.parameters(), data))
     10 ± 0
     """
+    loss_func = uncompiled(loss_func)
     likelihood = next((name for loss, name in _LIKELIHOODS.items() if is_exactly(loss_func, loss)), None)
     if likelihood is None:
         names = ", ".join(f"nn.{loss.__name__}" for loss in _LIKELIHOODS)
@@ -99,8 +100,7 @@ def _squares(risk: Risk, likelihood: Likelihood, count: int, generator: torch.Ge
     squares, weights = torch.zeros(count, dtype=torch.float64), []
     with risk.evaluating(), torch.enable_grad():
         for outputs, targets, weight in risk.outputs(order=1):
-            if not isinstance(outputs, Tensor):
-                raise ValueError(f"model_func must return a tensor, not {type(outputs).__name__}")
+            check_is_tensor(outputs)
             weights.append(weight)
             for k in range(count):
                 signs = torch.empty(outputs.shape, device=generator.device).bernoulli_(0.5, generator=generator)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rsam.curvature.operator import TangentOperator
+from rsam.curvature.reduction import check_is_tensor
 from rsam.derivatives import check_graph
 
 __all__ = ["RiemannianGaussNewton"]
@@ -32,7 +33,9 @@ class RiemannianGaussNewton(TangentOperator):
     tangent space, in orthonormal coordinates. For cross-entropy, squared error and the binary cross-entropy of logits
     it is the Fisher information matrix (Martens 2020, Sec. 9), for whose trace there is :func:`fisher_trace`.
 
-    Called as :class:`RiemannianHessian`, with the same parameters and errors; the model must return a tensor.
+    Called as :class:`RiemannianHessian`, with the same parameters and errors; the model must return a tensor. For one
+    that returns more, pass a function, such as ``lambda inputs: model(**inputs).logits`` with batches
+    ``(inputs, labels)``.
 
     Examples
     --------
@@ -45,8 +48,7 @@ class RiemannianGaussNewton(TangentOperator):
 
     def _build(self) -> Iterator[tuple[Graph, float]]:
         for outputs, targets, weight in self.risk.outputs(order=2):
-            if not isinstance(outputs, Tensor):
-                raise ValueError(f"model_func must return a tensor, not {type(outputs).__name__}")
+            check_is_tensor(outputs)
             dual = torch.zeros_like(outputs, requires_grad=True)
             held = outputs.detach().requires_grad_()
             loss = self.risk.loss_of(held, targets, order=2)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from rsam import geometry
-from rsam.curvature.risk import Data, Risk
+from rsam.curvature.risk import Data, LossFunc, Params, Risk
 
 __all__ = ["gradient_norm"]
 
 
 def gradient_norm(
     model_func: Callable[[Any], Any],
-    loss_func: Callable[[Any, Any], Tensor],
-    params: Iterable[Tensor],
+    loss_func: LossFunc,
+    params: Params,
     data: Data,
     *,
     num_data: int | None = None,

@@ -35,14 +35,19 @@ class RiemannianHessian(TangentOperator):
     ----------
     model_func : callable
         Maps inputs to outputs, a :class:`torch.nn.Module` as a rule, evaluated in the mode it is in. Batch norm in
-        train mode is differentiated through the statistics of each batch, in eval mode it is an affine map.
-    loss_func : callable
-        Maps outputs and targets to a scalar; its ``reduction`` says how batches combine, ``"mean"`` if it has none.
-    params : iterable of Tensor
+        train mode is differentiated through the statistics of each batch, in eval mode it is an affine map. A module
+        that :func:`torch.compile` made is evaluated uncompiled.
+    loss_func : callable or None
+        Maps outputs and targets, whatever they are, to a scalar; its ``reduction`` says how batches combine,
+        ``"mean"`` if it has none. None for a model that returns its loss, as those of Transformers do: a tensor, or
+        an output with a ``loss``.
+    params : iterable of Tensor, or of (name, Tensor)
         The parameters to differentiate in, plain or on manifolds. A batch may miss some, as those of an expert or
         of another task: their derivatives are zero in it.
-    data : tuple or iterable
-        One batch ``(inputs, targets)``, or a list or loader of them. Unequal batches are weighted right.
+    data : tuple, mapping or iterable
+        One batch, or a list or loader of them. A batch is a pair ``(inputs, targets)``, or a mapping: the model takes
+        it as keyword arguments, and the loss as targets. Unequal batches are weighted right; for ``loss_func=None``
+        by the number of ``labels`` that are not -100, or of examples.
     progressbar : bool
         Show one over the batches of each product.
     check_deterministic : bool
@@ -52,7 +57,8 @@ class RiemannianHessian(TangentOperator):
     block_sizes : sequence of int, optional
         Numbers of consecutive parameters that form a block of a block-diagonal approximation, such as ``[1, 1, 1]``.
     batch_size_fn : callable, optional
-        Takes the inputs of a batch and returns how many examples they are; by default the length of the targets.
+        Takes the inputs of a batch, or a mapping, and returns how many examples they are; by default the length of
+        the targets.
     keep_graphs : bool, optional
         Whether :func:`trace` and the other estimators evaluate the model once for all products of a call, which makes
         a product half as dear and holds the memory of a forward and a backward pass for every batch; by default for

@@ -10,7 +10,7 @@ import torch
 from curvlinops._torch_base import PyTorchLinearOperator  # its base class of all operators, not exported by name
 from torch import Tensor
 
-from rsam.curvature.risk import Data, Risk, accumulators
+from rsam.curvature.risk import Data, LossFunc, Params, Risk, accumulators
 
 __all__ = ["PyTorchLinearOperator", "TangentOperator", "one_call"]
 
@@ -45,8 +45,8 @@ class TangentOperator(PyTorchLinearOperator):
     def __init__(
         self,
         model_func: Callable[[Any], Any],
-        loss_func: Callable[[Any, Any], Tensor],
-        params: Iterable[Tensor],
+        loss_func: LossFunc,
+        params: Params,
         data: Data,
         progressbar: bool = False,
         check_deterministic: bool = True,
@@ -57,14 +57,13 @@ class TangentOperator(PyTorchLinearOperator):
         keep_graphs: bool | None = None,
     ) -> None:
         self.risk = Risk(model_func, loss_func, params, data, num_data, batch_size_fn, progressbar)
-        params = self.risk.params
-        self.blocks = _blocks(block_sizes, len(params))
+        self.blocks = _blocks(block_sizes, len(self.risk.params))
         one_batch = isinstance(self.risk.data, Sequence) and len(self.risk.data) == 1
         self._kept_in_calls = one_batch if keep_graphs is None else keep_graphs
         self._keepers = 0  # contexts that are open
         self._graphs: list[tuple[Any, float]] | None = None
         self._kept_at: list[tuple[int, int]] = []
-        shapes = [tuple(shape) for shape in self.risk.space.coordinates_shape(params)]
+        shapes = [tuple(shape) for shape in self.risk.space.coordinates_shape(self.risk.params)]
         super().__init__(shapes, shapes)
         if check_deterministic and not isinstance(self.risk.data, Sequence):
             self._check_deterministic()

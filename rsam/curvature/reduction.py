@@ -3,16 +3,63 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Reduction", "is_exactly"]
+__all__ = ["Reduction", "check_is_tensor", "counted_labels", "is_exactly", "own_loss", "uncompiled"]
 
 _CLASS_LOSSES = (nn.CrossEntropyLoss, nn.NLLLoss)
+
+
+def uncompiled(function: Any) -> Any:
+    """Return the module or function that :func:`torch.compile` was given, or what is not compiled itself.
+
+    What it makes has no second derivative, and does not tell what loss it is.
+    """
+    inner = getattr(function, "_orig_mod", getattr(function, "_torchdynamo_orig_callable", function))
+    if getattr(inner, "__globals__", {}).get("__name__") == "torch._dynamo.external_utils":
+        return inner.__wrapped__  # torch wraps its own functions once more
+    return inner
+
+
+def own_loss(outputs: Any) -> Any:
+    """Return the loss in what a model returned: the output itself, its attribute or its item ``loss``."""
+    found = outputs if isinstance(outputs, Tensor) else getattr(outputs, "loss", None)
+    if found is None and isinstance(outputs, Mapping):
+        found = outputs.get("loss")
+    if found is None:
+        raise ValueError(
+            f"loss_func is None, but model_func returned no loss in its {type(outputs).__name__}; do the batches hold "
+            "labels?"
+        )
+    return found
+
+
+def check_is_tensor(outputs: Any) -> None:
+    """Raise ValueError if outputs cannot be differentiated by themselves."""
+    if not isinstance(outputs, Tensor):
+        raise ValueError(
+            f"model_func must return a tensor, not {type(outputs).__name__}; pass a function that returns one of it, "
+            "such as lambda inputs: model(**inputs).logits"
+        )
+
+
+def counted_labels(model: nn.Module | None, batch: Any) -> float | None:
+    """Return how many labels a model's own loss is the mean over, None if the batch has none that are classes.
+
+    By the conventions of Transformers: -100 is ignored, and a causal language model predicts all tokens but the first.
+    """
+    labels = batch.get("labels") if isinstance(batch, Mapping) else None
+    if not isinstance(labels, Tensor) or labels.is_floating_point():
+        return None
+    causal = getattr(getattr(model, "loss_function", None), "__name__", "") == "ForCausalLMLoss"
+    if causal and labels.dim() > 1 and not getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        labels = labels[..., 1:]
+    return float((labels != -100).sum())
 
 
 def is_exactly(loss_func: Any, kind: type[nn.Module]) -> bool:
@@ -42,7 +89,7 @@ class Reduction:
     ignore_index: int
 
     @classmethod
-    def of(cls, loss_func: Callable[..., Any]) -> Reduction:
+    def of(cls, loss_func: Callable[..., Any] | None) -> Reduction:
         """Read the reduction off a loss; a mean over examples if it does not tell."""
         keywords: dict[str, Any] = {}
         while isinstance(loss_func, functools.partial):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,17 +13,19 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from rsam import geometry
+from rsam.curvature.batches import Data, as_batches, as_pair, examples_of, move
 from rsam.curvature.reach import Reach
-from rsam.curvature.reduction import Reduction
+from rsam.curvature.reduction import Reduction, counted_labels, own_loss, uncompiled
 from rsam.derivatives import check_graph, differentiable, explain, no_trace
 from rsam.derivatives.no_trace import seed_random_state
 from rsam.errors import NotFinite
 from rsam.geometry.product import all_finite
 
-__all__ = ["Data", "Risk", "accumulators"]
+__all__ = ["Data", "LossFunc", "Params", "Risk", "accumulators"]
 
-#: One batch ``(inputs, targets)``, or what yields such batches and can be gone through again.
-Data = tuple[Any, Any] | Iterable[tuple[Any, Any]]
+#: Maps outputs and targets to a scalar; None for models that return their loss.
+LossFunc = Callable[[Any, Any], Tensor] | None
+Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]]
 
 
 class Risk:
@@ -37,14 +39,16 @@ class Risk:
     ----------
     model_func : callable
         Maps inputs to outputs, a :class:`torch.nn.Module` as a rule; evaluated in the mode it is in.
-    loss_func : callable
+    loss_func : callable or None
         Maps outputs and targets to a scalar. Its ``reduction``, if it has one, says how batches combine; otherwise it
-        is taken for a mean over examples. The weights and the ``ignore_index`` of a class loss are heeded.
+        is taken for a mean over examples. The weights and the ``ignore_index`` of a class loss are heeded. None for a
+        model that returns its loss, or an output with a ``loss``.
     params : iterable of Tensor
         Parameters of the model, plain or on manifolds, or pairs ``(name, parameter)``; frozen ones are left out.
-    data : tuple or iterable
-        One batch ``(inputs, targets)`` of tensors, or a list or loader of them. Tensors are moved to the parameters'
-        device; batches all of whose targets are ignored are passed over.
+    data : tuple, mapping or iterable
+        One batch, or a list or loader of them: ``(inputs, targets)``, or a mapping, which the model takes as keyword
+        arguments and the loss as targets. Tensors are moved to the parameters' device; batches all of whose targets
+        are ignored are passed over.
     num_data : int, optional
         Number of examples to divide by, if it is not that of ``data``.
     batch_size_fn : callable, optional
@@ -64,21 +68,23 @@ class Risk:
     def __init__(
         self,
         model_func: Callable[[Any], Any],
-        loss_func: Callable[[Any, Any], Tensor],
-        params: Iterable[Tensor],
+        loss_func: LossFunc,
+        params: Params,
         data: Data,
         num_data: int | None = None,
         batch_size_fn: Callable[[Any], int] | None = None,
         progressbar: bool = False,
     ) -> None:
-        self.model_func, self.loss_func = model_func, loss_func
-        self.params = _parameters(params)
-        self.data = _batches(data)
+        self.model_func, self.loss_func = uncompiled(model_func), uncompiled(loss_func)
+        given = _parameters(params)
+        self.params = [p for _, p in given]
+        self.data = as_batches(data)
         self.num_data, self.batch_size_fn, self.progressbar = num_data, batch_size_fn, progressbar
         self._reach = Reach(len(self.params))
         self._is_piece = False
-        known = {id(p): name for name, p in model_func.named_parameters()} if isinstance(model_func, nn.Module) else {}
-        self.names = names = [known.get(id(p), f"parameter {i}") for i, p in enumerate(self.params)]
+        known = {} if self.model is None else {id(p): name for name, p in self.model.named_parameters()}
+        # compiled parts of a model are one level deeper
+        self.names = names = [known.get(id(p), name).replace("_orig_mod.", "") for name, p in given]
         self.space = geometry.Product(self.params, names=names)
         for i, p in enumerate(self.params):
             if not p.is_leaf:
@@ -93,12 +99,12 @@ class Risk:
         """The model, if it is a module."""
         return self.model_func if isinstance(self.model_func, nn.Module) else None
 
-    def piece(self, batch: tuple[Any, Any]) -> Risk:
+    def piece(self, batch: Any) -> Risk:
         """Return the risk of a part of the data, which may miss parameters that other parts depend on.
 
         Once all parts have been differentiated, :meth:`check_reach` tells whether one did depend on each.
         """
-        piece = Risk(self.model_func, self.loss_func, self.params, batch, batch_size_fn=self.batch_size_fn)
+        piece = Risk(self.model_func, self.loss_func, self.params, [batch], batch_size_fn=self.batch_size_fn)
         piece._reach, piece._is_piece = self._reach, True
         return piece
 
@@ -139,14 +145,12 @@ class Risk:
         empty = True
         for batch in tqdm(self.data, desc="risk", unit="batch") if self.progressbar else self.data:
             empty = False
-            if not (isinstance(batch, Sequence) and len(batch) == 2):  # a tensor or a dict would unpack to nonsense
-                raise ValueError(f"data must yield pairs (inputs, targets), not {type(batch).__name__}")
-            inputs, targets = (t.to(device) if isinstance(t, Tensor) else t for t in batch)
+            inputs, targets = as_pair(move(batch, device))
             weight = self.weight_of(inputs, targets)
             if weight == 0:  # all targets ignored: a mean over nothing, which torch says is nan
                 continue
             with differentiable(order):
-                outputs = self.model_func(inputs)
+                outputs = self.model_func(**inputs) if isinstance(batch, Mapping) else self.model_func(inputs)
             yield outputs, targets, weight
         if empty:
             raise ValueError("data is empty: it yields no batch")
@@ -161,7 +165,7 @@ class Risk:
     def loss_of(self, outputs: Any, targets: Any, order: int = 1) -> Tensor:
         """The loss of a batch, checked."""
         with differentiable(order):
-            loss = self.loss_func(outputs, targets)
+            loss = own_loss(outputs) if self.loss_func is None else self.loss_func(outputs, targets)
         self._check_loss(loss)
         return loss
 
@@ -172,13 +176,20 @@ class Risk:
 
     def gradient_of(self, value: Tensor, create_graph: bool = False, **options: Any) -> list[Tensor]:
         """Euclidean gradients of a loss or, with ``grad_outputs``, of outputs; zero in what it does not depend on."""
+        for i, p in enumerate(self.params):
+            if not p.requires_grad:
+                raise ValueError(
+                    f"params: {self.describe(i)} was frozen (requires_grad is False) after the operator was made; make "
+                    "it anew"
+                )
         found: Sequence[Tensor | None] = [None] * len(self.params)
         if value.requires_grad:
             found = torch.autograd.grad(value, self.params, create_graph=create_graph, allow_unused=True, **options)
             self._reach.note(found)
         else:
             of_outputs = "grad_outputs" in options
-            what = "model_func returned an output" if of_outputs else "loss_func returned a loss"
+            returned = "model_func returned an output" if of_outputs else "loss_func returned a loss"
+            what = returned if self.loss_func is not None else "model_func returned a loss"
             self._reach.note_without_graph(what)
         gradients = [torch.zeros_like(p) if g is None else g for g, p in zip(found, self.params, strict=True)]
         self.check_finite(gradients, "the gradient of {} is")
@@ -245,13 +256,17 @@ class Risk:
             return 1.0
         if self.batch_size_fn is not None:
             return float(self.batch_size_fn(inputs))
-        classes = isinstance(targets, Tensor) and not targets.is_floating_point()
-        if self.num_data is None and self.reduction.of_classes and classes:
-            return self.reduction.weight_of(targets)
+        if self.num_data is None:
+            counted = counted_labels(self.model, targets) if self.loss_func is None else None
+            if self.reduction.of_classes and isinstance(targets, Tensor) and not targets.is_floating_point():
+                counted = self.reduction.weight_of(targets)
+            if counted is not None:
+                return counted
         for part in (targets, inputs):
-            if isinstance(part, Tensor) and part.dim():
-                return float(part.shape[0])
-        raise ValueError("neither inputs nor targets are tensors; pass batch_size_fn, which counts the examples")
+            length = examples_of(part)
+            if length is not None:
+                return float(length)
+        raise ValueError("neither inputs nor targets hold a tensor; pass batch_size_fn, which counts the examples")
 
 
 def accumulators(like: Sequence[Tensor]) -> list[Tensor]:
@@ -259,11 +274,12 @@ def accumulators(like: Sequence[Tensor]) -> list[Tensor]:
     return [torch.zeros_like(t, dtype=torch.promote_types(t.dtype, torch.float32)) for t in map(Tensor.detach, like)]
 
 
-def _parameters(params: Iterable[Tensor]) -> list[Tensor]:
-    """The parameters that are not frozen."""
+def _parameters(params: Params) -> list[tuple[str, Tensor]]:
+    """Names and parameters, without those that are frozen."""
     if isinstance(params, Tensor):
         raise ValueError("params must be an iterable of tensors, got a tensor")
-    given = [entry[1] if isinstance(entry, tuple) else entry for entry in params]
+    entries = [entry if isinstance(entry, tuple) else (None, entry) for entry in params]
+    given = [p for _, p in entries]
     for i, p in enumerate(given):
         if not isinstance(p, Tensor):
             raise ValueError(f"params: entry {i} is no tensor but {type(p).__name__}")
@@ -271,19 +287,11 @@ def _parameters(params: Iterable[Tensor]) -> list[Tensor]:
     for i, p in enumerate(given):
         if places[id(p)] != i:
             raise ValueError(f"params: entries {places[id(p)]} and {i} are the same tensor, of shape {tuple(p.shape)}")
-    live = [p for p in given if p.requires_grad]
+    live = [(name, p) for name, p in entries if p.requires_grad]
     if not live:
         frozen = "all of params are frozen (requires_grad is False)" if given else "params is empty"
         raise ValueError(
             f"{frozen}; pass a list of what the loss shall be differentiated in (model.parameters() is used up by "
             "going through it once)"
         )
-    return live
-
-
-def _batches(data: Data) -> Iterable[Any]:
-    if isinstance(data, tuple | list) and len(data) == 2 and isinstance(data[1], Tensor):
-        return [data]
-    if isinstance(data, Iterator):  # iter(data) is data would start a loader, which draws a random number
-        raise ValueError("data can be gone through only once; pass a list or a loader instead of an iterator")
-    return data
+    return [(f"parameter {i}" if name is None else name, p) for i, (name, p) in enumerate(live)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rsam import geometry
+from rsam.curvature.batches import as_pair, pieces
 from rsam.curvature.estimate import Estimate, generator_of
-from rsam.curvature.risk import Data, Risk
+from rsam.curvature.risk import Data, LossFunc, Params, Risk
 from rsam.derivatives import at_points
 
 __all__ = ["sharpness"]
@@ -20,8 +21,8 @@ __all__ = ["sharpness"]
 
 def sharpness(
     model_func: Callable[[Any], Any],
-    loss_func: Callable[[Any, Any], Tensor],
-    params: Iterable[Tensor],
+    loss_func: LossFunc,
+    params: Params,
     data: Data,
     rho: float = 0.05,
     *,
@@ -113,11 +114,9 @@ def _of_pieces(
 ) -> Estimate:
     values, weights, evaluations = [], [], 0
     with risk.evaluating():  # for the loader, which draws random numbers too
-        for inputs, targets in tqdm(risk.data, desc="sharpness", unit="batch", disable=not bar):
-            if not (isinstance(inputs, Tensor) and isinstance(targets, Tensor)):
-                raise ValueError("micro_batch splits inputs and targets, which must be tensors")
-            for piece in zip(inputs.split(size), targets.split(size), strict=True):
-                weight = risk.weight_of(*piece)
+        for batch in tqdm(risk.data, desc="sharpness", unit="batch", disable=not bar):
+            for piece in pieces(batch, size):
+                weight = risk.weight_of(*as_pair(piece))
                 if weight == 0:
                     continue
                 value, count = _Ball(risk.piece(piece), rho, adaptive, generator).worst(steps, restarts)

@@ -123,6 +123,8 @@ def test_that_frozen_parameters_are_left_out_and_names_may_be_given() -> None:
     actual = RiemannianHessian(model, nn.MSELoss(), model.named_parameters(), examples())
     z = torch.ones(expected.shape[0], dtype=torch.float64)
     torch.testing.assert_close(actual @ z, expected @ z, rtol=0, atol=0)
+    a_function = RiemannianHessian(lambda x: model(x), nn.MSELoss(), model.named_parameters(), examples())
+    assert a_function.risk.names == actual.risk.names == ["0.bias", "2.weight", "2.bias"]
 
 
 def test_that_products_that_are_not_finite_are_refused() -> None:
@@ -187,8 +189,8 @@ def test_that_empty_and_exhaustible_data_are_refused(measure: Measure) -> None:
 @each_measure
 def test_that_data_that_are_no_pairs_are_refused(measure: Measure) -> None:
     x, y = examples()
-    for data, kind in (([x], "Tensor"), ([(x, y, y)], "tuple"), ([{"x": x, "y": y}], "dict")):
-        message = rf"data must yield pairs \(inputs, targets\), not {kind}"
+    for data, kind in (([x], "Tensor"), ([(x, y, y)], "tuple"), ([{x, y}], "set")):
+        message = rf"data must yield pairs \(inputs, targets\) or mappings, not {kind}"
         refused(measure, network(), nn.MSELoss(), data, ValueError, message)
     refused(measure, network(), lambda f, y: f.mean(), [({}, None)], ValueError, "pass batch_size_fn")
 
@@ -263,16 +265,17 @@ def test_that_outputs_need_only_be_tensors_where_they_are_differentiated() -> No
     assert float(trace(RiemannianHessian(model, both, model.parameters(), examples()), method="exact")) > 0
 
 
-def test_that_micro_batches_need_tensors_to_split() -> None:
+def test_that_micro_batches_need_tensors_of_equal_length_to_split() -> None:
     def measure(model: Any, loss_func: Any, params: Any, data: Any) -> Any:
         return sharpness(model, loss_func, params, data, micro_batch=2)
 
-    class Keyed(Pair):
-        def forward(self, inputs: dict[str, Tensor]) -> Tensor:  # type: ignore[override]
-            return self.net(inputs["x"])
-
-    data = [({"x": examples()[0]}, examples()[1])]
-    refused(measure, Keyed(), nn.MSELoss(), data, ValueError, "splits inputs and targets, which must be tensors")
+    x, y = examples()
+    for inputs, message in (
+        ({"x": x, "name": "first"}, "splits inputs and targets, which must be tensors"),
+        ({"x": x, "scale": torch.tensor(1.0)}, "splits inputs and targets, which must be tensors"),
+        ({"x": x, "lengths": torch.ones(3)}, r"tensors of equal length, but a batch has the lengths \[3, 12\]"),
+    ):
+        refused(measure, network(), nn.MSELoss(), [(inputs, y)], ValueError, message)
     refused(measure, network(), nn.MSELoss(), [], ValueError, "data is empty")
 
 
