@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from curvlinops import lanczos_approximate_spectrum
@@ -13,9 +13,13 @@ from tqdm import trange
 
 from rsam.curvature.eigenvalues import top_eigenvalues
 from rsam.curvature.estimate import generator_of
-from rsam.curvature.operator import PyTorchLinearOperator, one_call
+from rsam.curvature.linear import PyTorchLinearOperator
+from rsam.curvature.operator import one_call
 from rsam.derivatives import no_trace
 from rsam.derivatives.no_trace import seed_random_state
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["SpectralDensity", "spectral_density"]
 
@@ -39,7 +43,7 @@ class SpectralDensity:
     density: Tensor
     standard_error: Tensor
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the density on a logarithmic axis, with a band of two standard errors.
 
         Parameters

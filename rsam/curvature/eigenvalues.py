@@ -12,7 +12,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rsam.curvature.estimate import generator_of
-from rsam.curvature.operator import PyTorchLinearOperator, one_call
+from rsam.curvature.linear import PyTorchLinearOperator
+from rsam.curvature.operator import one_call
 
 __all__ = ["Eigenpairs", "top_eigenvalues"]
 

@@ -7,12 +7,12 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from curvlinops._torch_base import PyTorchLinearOperator  # its base class of all operators, not exported by name
 from torch import Tensor
 
+from rsam.curvature.linear import PyTorchLinearOperator
 from rsam.curvature.risk import Data, LossFunc, Params, Risk, accumulators
 
-__all__ = ["PyTorchLinearOperator", "TangentOperator", "one_call"]
+__all__ = ["TangentOperator", "one_call"]
 
 
 class TangentOperator(PyTorchLinearOperator):

@@ -10,7 +10,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rsam.curvature.estimate import CHUNK, Estimate, generator_of, sample
-from rsam.curvature.operator import PyTorchLinearOperator, one_call
+from rsam.curvature.linear import PyTorchLinearOperator
+from rsam.curvature.operator import one_call
 
 __all__ = ["layer_traces", "trace"]
 

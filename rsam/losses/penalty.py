@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,10 @@ class Penalty(nn.Module):
     def _estimate(self, loss: Tensor, gradient: list[Tensor], evaluate: Evaluations) -> Differences:
         """Value and its gradient from the loss, its gradient, and evaluations of both elsewhere."""
         raise NotImplementedError
+
+    if TYPE_CHECKING:  # torch's modules do not tell what calling them returns
+
+        def __call__(self, loss: Tensor | Closure) -> Tensor: ...
 
     # -- calling -------------------------------------------------------------------------------------------------
 
