@@ -1,15 +1,19 @@
-"""That pymanopt has the same Hessians, and that curvlinops' and SciPy's estimators work on ours as they are."""
+"""That pymanopt and curvlinops have the same operators, and that estimators of others work on ours as they are."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import curvlinops
 import geoopt
+import numpy as np
 import pymanopt.manifolds
 import pytest
 import torch
 from pymanopt.manifolds.manifold import Manifold
 from scipy.sparse.linalg import eigsh
-from torch import nn
+from torch import Tensor, nn
 
 from rsam.curvature import RiemannianGaussNewton, RiemannianHessian, trace
 from tests.curvature.problems import dense, examples, mixed_network, network, normal, probed, risk_at
@@ -40,6 +44,81 @@ def test_that_pymanopt_has_the_same_hessian(
         expected = theirs.euclidean_to_riemannian_hessian(x.numpy(), gradient.numpy(), along_v.numpy(), v.numpy())
         ours = hessian @ hessian.coordinates([v])
         torch.testing.assert_close(hessian.tangents(ours)[0], torch.as_tensor(expected), rtol=1e-10, atol=1e-12)
+
+
+# -- in the place of curvlinops' operators ----------------------------------------------------------------------------
+
+
+class Convolutional(nn.Module):
+    """Takes a mapping; a convolution, a skipped connection and one weight in two places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.mixing, self.last = nn.Conv2d(1, 3, 3, stride=2), nn.Linear(4, 4), nn.Linear(12, 3)
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        x = self.first(inputs["images"]).flatten(2)
+        return self.last((x + self.mixing(torch.sigmoid(self.mixing(x)))).flatten(1))
+
+
+class Sequential(nn.Module):
+    """Classes in the second dimension of three, with positions after them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent, self.last = nn.RNN(2, 4, batch_first=True), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.recurrent(x)[0]).mT
+
+
+def _examples_of(inputs: dict[str, Tensor]) -> int:
+    return len(inputs["images"])
+
+
+CLASSES = torch.arange(5) % 3
+Batches = list[tuple[Any, Tensor]]
+IN_PLACE: dict[str, tuple[Callable[[], nn.Module], nn.Module, Batches, dict[str, Any]]] = {
+    "convolutions of a mapping": (
+        Convolutional, nn.CrossEntropyLoss(label_smoothing=0.1),
+        [({"images": normal(n, 1, 6, 6, seed=n)}, CLASSES[:n]) for n in (4, 1, 2)], {"batch_size_fn": _examples_of},
+    ),
+    "sequences": (
+        Sequential, nn.CrossEntropyLoss(), [(normal(n, 4, 2, seed=n), CLASSES[:4].expand(n, 4)) for n in (3, 2)], {},
+    ),
+    "binary": (
+        network, nn.BCEWithLogitsLoss(reduction="sum"),
+        [(normal(n, 4, seed=n), normal(n, 3, seed=n).sigmoid()) for n in (5, 3)], {},
+    ),
+    "smooth absolute": (network, nn.SmoothL1Loss(), [(normal(n, 4), normal(n, 3, seed=1)) for n in (3, 3)], {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", IN_PLACE)
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (RiemannianHessian, curvlinops.HessianLinearOperator),
+        (RiemannianGaussNewton, curvlinops.GGNLinearOperator),
+    ],
+    ids=["Hessian", "Gauss-Newton"],
+)
+def test_that_operators_stand_in_for_those_of_curvlinops(ours: Any, theirs: Any, case: str) -> None:
+    make, loss_func, data, options = IN_PLACE[case]
+    model = make().double()
+    # without the first, so that a part of the model is not differentiated in
+    arguments = model, loss_func, list(model.parameters())[1:], data
+    a, b = ours(*arguments, **options), theirs(*arguments, **options)
+    assert (a.shape, a.dtype, a.device) == (b.shape, b.dtype, b.device)
+    columns = normal(a.shape[1], 3)
+    parts = [t.reshape(*s, 3) for t, s in zip(columns.split(b._in_shape_flat), b._in_shape, strict=True)]
+    for x in (columns, columns[:, 0], parts, [t[..., 1] for t in parts]):
+        torch.testing.assert_close(a @ x, b @ x, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(a.adjoint() @ x, b.adjoint() @ x, rtol=1e-9, atol=1e-12)
+    one, other = a.to_scipy(), b.to_scipy()
+    for product in ("matvec", "rmatvec", "matmat", "rmatmat"):
+        x = (columns if "mat" in product[-3:] else columns[:, 0]).numpy()
+        np.testing.assert_allclose(getattr(one, product)(x), getattr(other, product)(x), rtol=1e-9, atol=1e-12)
 
 
 # -- estimators of others ---------------------------------------------------------------------------------------------
