@@ -47,6 +47,8 @@ class RiemannianGaussNewton(TangentOperator):
     """
 
     def _build(self) -> Iterator[tuple[Graph, float]]:
+        if self.risk.loss_func is None:
+            raise ValueError("loss_func is None; the Gauss-Newton matrix needs a loss of the model's outputs")
         for outputs, targets, weight in self.risk.outputs(order=2):
             check_is_tensor(outputs)
             dual = torch.zeros_like(outputs, requires_grad=True)

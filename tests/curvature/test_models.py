@@ -174,6 +174,15 @@ def test_that_a_loss_that_is_missing_is_said_so() -> None:
             trace(measure(model, CE, model.parameters(), {"x": x, "labels": y}), 2)
 
 
+def test_that_a_gauss_newton_matrix_needs_a_loss_of_the_outputs() -> None:
+    net = network()
+    a = RiemannianGaussNewton(lambda x: net(x).square().sum(), None, net.parameters(), examples())
+    with pytest.raises(ValueError, match="needs a loss of the model's outputs"):  # or it would be zero
+        trace(a, 2)
+    with pytest.raises(ValueError, match="got NoneType"):
+        fisher_trace(net, None, net.parameters(), examples())  # type: ignore[arg-type]
+
+
 def test_that_a_batch_is_moved_without_a_trace() -> None:
     class Batch(UserDict):  # type: ignore[type-arg]
         """As of a tokenizer: items are attributes."""
