@@ -17,6 +17,7 @@ from rsam.curvature.batches import Data, as_batches, as_pair, examples_of, move
 from rsam.curvature.reach import Reach
 from rsam.curvature.reduction import Reduction, counted_labels, own_loss, uncompiled
 from rsam.derivatives import check_graph, differentiable, explain, no_trace
+from rsam.derivatives.differentiable import without_compilation
 from rsam.derivatives.no_trace import seed_random_state
 from rsam.errors import NotFinite
 from rsam.geometry.product import all_finite
@@ -124,7 +125,7 @@ class Risk:
         generators = [(g, g.get_state()) for g in sources if isinstance(g, torch.Generator)]
         # restored after each pass, these draw the same numbers in the next: the order of a loader, augmentations
         python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  (what augmentations draw from)
-        with no_trace():
+        with without_compilation(), no_trace():  # what is compiled in place does not let its buffers be exchanged
             seed_random_state(0)
             try:
                 yield
@@ -188,9 +189,8 @@ class Risk:
             self._reach.note(found)
         else:
             of_outputs = "grad_outputs" in options
-            returned = "model_func returned an output" if of_outputs else "loss_func returned a loss"
-            what = returned if self.loss_func is not None else "model_func returned a loss"
-            self._reach.note_without_graph(what)
+            source = "model_func" if of_outputs or self.loss_func is None else "loss_func"
+            self._reach.note_without_graph(f"{source} returned {'an output' if of_outputs else 'a loss'}")
         gradients = [torch.zeros_like(p) if g is None else g for g, p in zip(found, self.params, strict=True)]
         self.check_finite(gradients, "the gradient of {} is")
         if create_graph:  # torch passes over what has no second derivative, and takes it for constant

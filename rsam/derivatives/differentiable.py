@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["differentiable"]
+__all__ = ["differentiable", "without_compilation"]
 
 _warned: set[str] = set()
 
@@ -73,12 +73,12 @@ def differentiable(order: int = 3) -> AbstractContextManager[Any]:
 
 @contextmanager
 def _replacing(order: int) -> Iterator[None]:
-    with _uncompiled(), _Differentiable(order):
+    with without_compilation(), _Differentiable(order):
         yield
 
 
-def _uncompiled() -> AbstractContextManager[Any]:
-    """Context in which compiled functions run as they were before."""
+def without_compilation() -> AbstractContextManager[Any]:
+    """Context in which compiled functions run as they were before; from torch 2.6 on, and in all threads."""
     # nothing can be compiled before this module is loaded, which takes a second or more
     if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
         return nullcontext()

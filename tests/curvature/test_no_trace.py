@@ -117,6 +117,17 @@ def test_that_no_measure_leaves_a_trace(measure: Measure, with_grad: bool) -> No
     untouched.check()
 
 
+@pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="torch 2.6 and later")
+@pytest.mark.parametrize("name", ["RiemannianHessian @", "gradient_norm", "sharpness", "fisher_trace"])
+def test_that_no_measure_of_a_model_that_is_compiled_in_place_leaves_a_trace(name: str) -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)).double()
+    model.compile(backend="eager")
+    model(labelled()[0])
+    untouched = Untouched(model, with_grad=True)
+    MEASURES[name](model, nn.CrossEntropyLoss(), labelled())
+    untouched.check()
+
+
 class Breaks(nn.CrossEntropyLoss):
     """Fails after some calls."""
 
