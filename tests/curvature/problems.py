@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import geoopt
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 import rsam
 from rsam import geometry
+from rsam.curvature import RiemannianGaussNewton, RiemannianHessian
 from rsam.testing import point_from_array
 from rsam.testing.places import ambient_dtype
 
@@ -134,3 +136,45 @@ def along(points: list[Tensor], tangents: list[Tensor], t: float, exact: bool = 
     space = geometry.Product(points)
     with torch.no_grad():
         return (space.exponential if exact else space.retract_second_order)(points, [t * v for v in tangents])
+
+
+def model_with_buffers() -> nn.Module:
+    """Whatever changes by being looked at: running statistics, power iterations, random numbers."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Linear(4, 6),
+            nn.BatchNorm1d(6),
+            nn.Tanh(),
+            nn.Dropout(0.3),
+            nn.utils.parametrizations.spectral_norm(nn.Linear(6, 5)),
+            nn.Linear(5, 3),
+        ).double()
+    model[5].eval()  # modes need not agree
+    return rsam.nn.constrain(model, geoopt.Sphere(), model[0].weight)
+
+
+def hessian(model: nn.Module, loss_func: Any, data: Any) -> RiemannianHessian:
+    return RiemannianHessian(model, loss_func, model.parameters(), data)
+
+
+def gauss_newton(model: nn.Module, loss_func: Any, data: Any) -> RiemannianGaussNewton:
+    return RiemannianGaussNewton(model, loss_func, model.parameters(), data)
+
+
+def a_product(operator: Any) -> Tensor:
+    return operator @ torch.ones(operator.shape[0], dtype=operator.dtype)
+
+
+class Breaks(nn.CrossEntropyLoss):
+    """Fails after some calls."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.left = after
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyError("broken")
+        return super().forward(outputs, targets)
