@@ -12,6 +12,7 @@ from rsam.optim import RSAM
 
 if TYPE_CHECKING:
     from rsam import curvature as curvature
+    from rsam import integrations as integrations
     from rsam import testing as testing
 
 __all__ = ["RSAM", "NotFinite", "__version__", "geometry", "losses", "nn", "optim"]

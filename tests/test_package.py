@@ -53,15 +53,25 @@ def test_what_needs_an_extra_says_which() -> None:
     assert "pip install 'rsam[curvature]'" in done.stderr
 
 
+def test_that_an_integration_without_its_framework_says_so(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "pytorch_lightning", None)
+    monkeypatch.delitem(sys.modules, "rsam.integrations.pytorch_lightning", raising=False)
+    monkeypatch.delitem(vars(rsam.integrations), "pytorch_lightning", raising=False)
+    with pytest.raises(ImportError, match="needs pytorch_lightning: pip install pytorch_lightning"):
+        rsam.integrations.pytorch_lightning  # noqa: B018
+
+
 def test_that_extras_are_there_without_being_imported() -> None:
     assert rsam.curvature.trace and rsam.testing.check_manifold
     with pytest.raises(AttributeError, match="curvatur"):
         rsam.curvatur  # noqa: B018
+    with pytest.raises(AttributeError, match="lightening"):
+        rsam.integrations.lightening  # noqa: B018
 
 
 def test_importing_rsam_needs_no_extra() -> None:
     code = (
         "import sys; sys.modules.update(dict.fromkeys(['hypothesis', 'curvlinops', 'matplotlib', 'sklearn', "
-        "'torchvision', 'tqdm', 'pytorch_optimizer'])); import rsam; rsam.RSAM"
+        "'torchvision', 'tqdm', 'pytorch_optimizer', 'lightning', 'transformers', 'timm'])); import rsam; rsam.RSAM"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

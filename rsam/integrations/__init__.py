@@ -1,20 +1,24 @@
 """RSAM with other libraries. Each module needs its library, and imports it when it is asked for.
 
-================================ ======================================================
-module                           what it has
-================================ ======================================================
-:mod:`rsam.integrations.hypll`   the parameters of a hypll model, as geoopt has them
-================================ ======================================================
+=========================================== ======================================================
+module                                      what it has
+=========================================== ======================================================
+:mod:`rsam.integrations.accelerate`         a step with both passes over accumulated batches
+:mod:`rsam.integrations.hypll`              the parameters of a hypll model, as geoopt has them
+:mod:`rsam.integrations.lightning`          a callback for ``lightning``
+:mod:`rsam.integrations.pytorch_lightning`  the same for ``pytorch_lightning``
+:mod:`rsam.integrations.timm`               names for ``timm.optim.create_optimizer_v2``
+:mod:`rsam.integrations.transformers`       a ``Trainer`` that takes both passes
+=========================================== ======================================================
 """
 
 import importlib
+import importlib.util
 from typing import Any
-
-_FRAMEWORKS = ("hypll",)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _FRAMEWORKS:
+    if importlib.util.find_spec(f"{__name__}.{name}") is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
         return importlib.import_module(f"{__name__}.{name}")
