@@ -1,0 +1,136 @@
+"""RSAM in the ``Trainer`` of Hugging Face's transformers."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback
+
+from rsam.geometry import is_plain
+from rsam.integrations.halves import ascend, check_scaler, needs_gradient, unwrapped
+from rsam.optim import RSAM
+
+__all__ = ["RSAMTrainer"]
+
+
+class RSAMTrainer(Trainer):
+    """Run both passes of RSAM over every batch of a step.
+
+    Takes the arguments of ``transformers.Trainer``. The optimizer comes as ``optimizers=(optimizer, scheduler)``, or as
+    ``optimizer_cls_and_kwargs=(rsam.RSAM, {"lr": 5e-5, "rho": 0.05, ...})``.
+
+    The ``gradient_accumulation_steps`` batches of a step are evaluated at the weights, then again at the perturbed
+    weights. ``max_grad_norm`` clips the second gradient, whose norm is logged as ``grad_norm``. The logged loss is that
+    at the weights; beside it are ``sharpness``, how much higher the perturbed loss was in the last step, and ``rho`` of
+    the first parameter group. Weight decay leaves out parameters on manifolds. With ``fp16`` RSAM needs
+    ``nonfinite="skip"``.
+
+    Raises
+    ------
+    TypeError
+        In the first step, if the optimizer is not an :class:`rsam.RSAM`.
+    ValueError
+        In the first step, for a gradient scaler without ``nonfinite="skip"``.
+
+    Examples
+    --------
+    >>> import tempfile, torch, rsam
+    >>> from transformers import TrainingArguments
+    >>> from rsam.integrations.transformers import RSAMTrainer
+    >>> class Model(torch.nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.layer = torch.nn.Linear(3, 1)
+    ...     def forward(self, x, labels):
+    ...         return {"loss": (self.layer(x) - labels).square().mean()}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     options = {"max_steps": 2, "gradient_accumulation_steps": 2, "use_cpu": True, "report_to": "none"}
+    ...     trainer = RSAMTrainer(
+    ...         model=Model(),
+    ...         args=TrainingArguments(folder, disable_tqdm=True, **options),
+    ...         train_dataset=[{"x": torch.ones(3), "labels": torch.ones(1)}] * 64,
+    ...         optimizer_cls_and_kwargs=(rsam.RSAM, {"lr": 0.1, "rho": 0.05}),
+    ...     )
+    ...     trainer.train().global_step
+    {...}
+    2
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._batches: list[dict[str, Any]] = []  # since the last step
+        self._losses: list[Tensor] = []  # of those batches
+        self._rise: Tensor | float | None = None  # of the loss, by the last ascent
+        self.add_callback(_PutBack(self))
+
+    @property
+    def rsam(self) -> RSAM:
+        """The optimizer without the wrapper of accelerate."""
+        return unwrapped(self.optimizer)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train, as ``Trainer.train`` does; after an exception the weights are those before the step."""
+        self._batches, self._losses, self._rise = [], [], None
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            if self.optimizer is not None:
+                self.rsam.restore()
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Add the gradient of a batch; after the last batch of a step, replace the sum by that of the second pass."""
+        optimizer = self.rsam
+        scaler = getattr(self.accelerator, "scaler", None)
+        check_scaler(optimizer, scaler)
+        if optimizer.ascends and not self._batches and not needs_gradient(optimizer):
+            ascend(optimizer)
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self._batches.append(inputs)
+        self._losses.append(loss)
+        if self.accelerator.sync_gradients:
+            batches, first = self._batches, torch.stack(self._losses).sum()
+            self._batches, self._losses, self._rise = [], [], None
+            if not optimizer.ascends:
+                self._rise = 0.0
+            elif needs_gradient(optimizer):
+                ascend(optimizer, scaler)
+                self._rise = self._evaluate_again(model, batches, num_items_in_batch) - first
+        return loss
+
+    def _evaluate_again(
+        self, model: nn.Module, batches: list[dict[str, Any]], num_items_in_batch: Tensor | int | None
+    ) -> Tensor:
+        losses = []
+        for i, inputs in enumerate(batches):
+            last = i == len(batches) - 1
+            with nullcontext() if last else self.accelerator.no_sync(model=model):
+                losses.append(super().training_step(model, inputs, num_items_in_batch))
+        return torch.stack(losses).sum()
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Name the parameters that Trainer decays, without those on manifolds."""
+        curved = {name for name, p in model.named_parameters() if not is_plain(p)}
+        return [name for name in super().get_decay_parameter_names(model) if name not in curved]
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log, and add the sharpness and the radius to the training loss."""
+        if "loss" in logs:
+            logs["rho"] = float(self.rsam.param_groups[0]["rho"])
+            if self._rise is not None:
+                logs["sharpness"] = float(self._rise)
+        super().log(logs, *args, **kwargs)
+
+
+class _PutBack(TrainerCallback):
+    """Put the weights back after a step that a gradient scaler has skipped."""
+
+    def __init__(self, trainer: RSAMTrainer) -> None:
+        self._trainer = trainer
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._trainer.rsam.restore()
