@@ -11,13 +11,12 @@ from rsam.errors import NotFinite
 from rsam.optim import RSAM
 
 if TYPE_CHECKING:
+    __version__: str
     from rsam import curvature as curvature
     from rsam import integrations as integrations
     from rsam import testing as testing
 
 __all__ = ["RSAM", "NotFinite", "__version__", "geometry", "losses", "nn", "optim"]
-
-__version__ = importlib.metadata.version("rsam")
 
 # What needs an extra is imported when it is first asked for.
 _EXTRAS = ("curvature", "integrations", "testing")
@@ -26,4 +25,6 @@ _EXTRAS = ("curvature", "integrations", "testing")
 def __getattr__(name: str) -> Any:
     if name in _EXTRAS:
         return importlib.import_module(f"rsam.{name}")
+    if name == "__version__":
+        return importlib.metadata.version("rsam")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,8 +15,8 @@ __all__ = ["Shards", "agree", "like", "local", "local_gradient", "refuse_cut_poi
 
 def _is_sharded(tensor: Any) -> bool:
     # torch.distributed.tensor takes long to import, and who has such a tensor has imported it
-    module = sys.modules.get("torch.distributed.tensor")
-    return module is not None and isinstance(tensor, module.DTensor)
+    sharded = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)  # public from torch 2.5 on
+    return sharded is not None and isinstance(tensor, sharded)
 
 
 @dataclass(frozen=True)
