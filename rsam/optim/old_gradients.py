@@ -45,7 +45,7 @@ class OldGradients:
         self._params = params
         self._param = min(islice(filter(_may_stand, reversed(params)), _LOOKED_AT), key=Tensor.numel, default=None)
         self._hidden: Tensor | None = None
-        self._added = False
+        self._begun = self._about_to_add = self._added = False
         if self._param is not None:
             gradient = self._param.grad
             assert gradient is not None
@@ -53,11 +53,21 @@ class OldGradients:
                 self._hidden, gradient = gradient, torch.full_like(gradient, torch.nan)
                 self._param.grad = gradient
             self._mark, self._version = gradient, _version(gradient)
-            self._handle = self._param.register_post_accumulate_grad_hook(self._accumulated)
+            # the first also runs where torch.autograd.grad adds to nothing; by the second the sum may be another tensor
+            before, after = self._before, self._after
+            self._handles = self._param.register_hook(before), self._param.register_post_accumulate_grad_hook(after)
 
-    def _accumulated(self, param: Tensor) -> None:
-        # zeroing would have been a write of its own
-        self._added |= self._writes() == 1
+    def _before(self, _: Tensor) -> None:
+        if not self._begun:
+            self._about_to_add = self._writes() == 0 or self._is_moved()
+
+    def _after(self, _: Tensor) -> None:
+        self._begun, self._added = True, self._added or self._about_to_add
+
+    def _is_moved(self) -> bool:
+        """Whether NaN is in another tensor by now, as where DistributedDataParallel has made its buckets anew."""
+        held = None if self._param is None else self._param.grad
+        return held is not None and held is not self._mark and self._hidden is not None and _is_nan(held)
 
     def _writes(self) -> int | None:
         """How often the gradient was written to; None if it is another one by now."""
@@ -66,10 +76,11 @@ class OldGradients:
         return _version(self._mark) - self._version
 
     def close(self) -> None:
-        """Stop watching, and show the gradient again if nobody has written in its place."""
+        """Stop watching, and show the gradient again unless the pass has made another in its place."""
         if self._param is not None:
-            self._handle.remove()
-            if self._hidden is not None and self._writes() == 0:
+            for handle in self._handles:
+                handle.remove()
+            if self._hidden is not None and (self._added or self._writes() == 0):
                 self._param.grad = self._hidden
 
     def refuse_added(self) -> None:
@@ -102,7 +113,7 @@ class OldGradients:
         RuntimeError
             If the pass added to the gradient.
         """
-        if self._hidden is None or not self._writes() or not bool(local(self._mark).isnan().all()):
+        if self._hidden is None or not self._writes() or not _is_nan(self._mark):
             return
         # zeroing and adding are two writes, and so are adding and clipping, which makes NaN of all gradients, too
         others = (local(p.grad) for p in self._params if p.grad is not None and p is not self._param)
@@ -118,6 +129,10 @@ class OldGradients:
 def _version(gradient: Tensor) -> int:
     part = local(gradient)  # of a sharded one, which is zeroed through the whole and added to in parts
     return gradient._version + (0 if part is gradient else part._version)
+
+
+def _is_nan(gradient: Tensor) -> bool:
+    return bool(local(gradient).isnan().all())
 
 
 def _may_stand(p: Tensor) -> bool:

@@ -9,7 +9,16 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 import rsam
-from tests.distributed.problems import Network, assert_all_close, batch, closure_of, part_of, take_steps, values
+from tests.distributed.problems import (
+    Network,
+    assert_all_close,
+    batch,
+    closure_of,
+    loss_of,
+    part_of,
+    take_steps,
+    values,
+)
 from tests.distributed.processes import in_processes, several_processes
 
 pytestmark = several_processes
@@ -57,4 +66,23 @@ def _not_finite(rank: int, policy: str) -> tuple[bool, list[torch.Tensor]]:
 def test_that_all_processes_refuse_what_is_not_finite_in_one(policy) -> None:
     for raised, weights in in_processes(2, _not_finite, policy):
         assert raised == (policy == "raise")
+        assert_all_close(weights, values(Network()), 0)
+
+
+def _add(rank: int, views: bool, before: int) -> tuple[str, list[torch.Tensor]]:
+    model = DistributedDataParallel(Network(), gradient_as_bucket_view=views)
+    opt = rsam.RSAM(model.parameters(), nonfinite="skip", **OPTIONS)
+    for _ in range(before):  # in the second pass of a model its buckets are made anew
+        loss_of(model, part_of(rank, 2)).backward()
+    try:
+        opt.step(lambda: loss_of(model, part_of(rank, 2)).backward())
+    except RuntimeError as error:
+        return str(error), values(model)
+    return "", values(model)
+
+
+@pytest.mark.parametrize(("views", "before"), [(False, 1), (True, 1), (True, 2)])
+def test_that_a_closure_that_adds_to_gradients_of_before_is_refused(views, before) -> None:
+    for message, weights in in_processes(2, _add, views, before):
+        assert "zero_grad() in the closure" in message
         assert_all_close(weights, values(Network()), 0)

@@ -111,6 +111,42 @@ def test_that_a_closure_that_adds_to_gradients_of_before_is_refused(options, aft
     assert torch.equal(w.grad, before)
 
 
+@pytest.mark.parametrize("nonfinite", ["raise", "skip"])
+def test_that_a_closure_that_adds_with_a_graph_is_refused(nonfinite: str) -> None:
+    """The sum is another tensor then; taken for a gradient that is not finite, each step would be skipped."""
+    w, opt = _optimizer(nonfinite=nonfinite)
+    w.grad = _gradient(START, 0)
+    with pytest.raises(RuntimeError, match="in the closure"):
+        opt.step(lambda: _loss(w, 1).backward(create_graph=True))
+    assert torch.equal(w.grad, _gradient(START, 0))
+
+
+def test_that_a_derivative_before_zero_grad_is_not_taken_for_a_sum() -> None:
+    w, opt = _optimizer()
+    w.grad = _gradient(START, 0)
+
+    def closure() -> None:
+        torch.autograd.grad(_loss(w, 1), w)
+        opt.zero_grad()
+        _loss(w, 0).backward()
+
+    opt.step(closure)
+    torch.testing.assert_close(w.detach(), _sam(START, 0), rtol=1e-14, atol=0)
+
+
+def test_that_an_exception_after_a_sum_leaves_no_nan() -> None:
+    w, opt = _optimizer()
+    w.grad = _gradient(START, 0)
+
+    def closure() -> None:
+        _loss(w, 1).backward()
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        opt.step(closure)
+    assert torch.equal(w.grad, _gradient(START, 0))
+
+
 def test_that_a_closure_that_adds_by_hand_is_refused() -> None:
     """Autograd's hooks do not see it; NaN in the place of a gradient does."""
     w, opt = _optimizer()
