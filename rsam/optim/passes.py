@@ -245,7 +245,6 @@ class Passes:
             skip = self.skip or (not all_finite(found, space.shards) and self._skips())
         finally:
             self.restore()
-            self._watch(None)
         if not skip:
             try:
                 base.step()
@@ -279,6 +278,7 @@ class Passes:
         """Put the weights back where they were before the first half (by copy); nothing to do otherwise."""
         if self.pending:
             self._perturbation.restore()
+            self._watch(None)
             self._end()
 
     def _abandon(self) -> None:

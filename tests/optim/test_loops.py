@@ -267,6 +267,17 @@ def test_that_halves_refuse_the_sum_of_both_passes() -> None:
     assert not w._post_accumulate_grad_hooks  # nothing is watched any more
 
 
+def test_that_nothing_is_watched_after_restore() -> None:
+    w, opt = _optimizer()
+    _loss(w, 0).backward()
+    opt.first_step()
+    opt.restore()
+    opt.param_groups[0]["rho"] = 0.0
+    _loss(w, 1).backward()
+    opt.step()
+    torch.testing.assert_close(w.detach(), START - LR * _gradient(START, 0, 1), rtol=1e-14, atol=0)
+
+
 @pytest.mark.parametrize("way", ["zero_grad", "in_place", "copy", "argument"])
 def test_that_halves_take_gradients_that_are_new(way: str) -> None:
     w, opt = _optimizer()
