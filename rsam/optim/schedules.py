@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -81,12 +82,12 @@ def rho_scheduler(
     Parameters
     ----------
     scheduler : type
-        Any class of :mod:`torch.optim.lr_scheduler`. One that is made of others, as ``SequentialLR``, drives ``rho``
-        if it and all of them are made by this function.
+        A class of :mod:`torch.optim.lr_scheduler`. A ``SequentialLR`` drives ``rho`` if it and all that it is made of
+        are made by this function; a ``ChainedScheduler`` is made as ever, of schedulers of ``rho`` or of both.
     optimizer : rsam.RSAM
         Its ``param_groups`` are set.
     *args, **options
-        Arguments of the class.
+        Arguments of the class. ``cycle_momentum`` is off unless it is given.
 
     Returns
     -------
@@ -110,6 +111,9 @@ def rho_scheduler(
     >>> round(opt.param_groups[0]["rho"], 3), opt.param_groups[0]["lr"]
     (0.05, 0.1)
     """
+    signature = inspect.signature(scheduler)
+    if "cycle_momentum" in signature.parameters.keys() - signature.bind_partial(optimizer, *args, **options).arguments:
+        options["cycle_momentum"] = False  # the momentum goes against the learning rate, which has its own schedule
     return type(scheduler.__name__, (_ForRho, scheduler), {})(optimizer, *args, **options)
 
 
@@ -181,9 +185,11 @@ class LambdaRho(_ForRho, LambdaLR):
 
 
 class ProportionalRho(LambdaRho):
-    """Keep each group's ``rho`` in proportion to its learning rate, as both were when this was made.
+    """Keep each group's ``rho`` in proportion to its learning rate.
 
-    Call its ``step`` after that of the learning rate's scheduler (Zhuang et al. 2022, Section 5.1).
+    The ``rho`` that a group has when this is made belongs to the learning rate that it began with, to ``initial_lr`` if
+    a scheduler has noted one, so that a warm-up may be there already. Call ``step`` after that of the learning rate's
+    scheduler (Zhuang et al. 2022, Section 5.1).
 
     Parameters
     ----------

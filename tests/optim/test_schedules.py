@@ -47,6 +47,20 @@ def test_that_any_scheduler_of_torch_drives_rho(name: str) -> None:
         theirs.step()
 
 
+@pytest.mark.parametrize(
+    ("cls", "options"),
+    [(of_lr.OneCycleLR, {"max_lr": 1.0, "total_steps": 9}), (of_lr.CyclicLR, {"base_lr": 0.1, "max_lr": 1.0})],
+)
+def test_that_a_cycle_of_rho_leaves_the_momentum(cls, options) -> None:
+    opt = rsam.RSAM([torch.nn.Parameter(torch.ones(2))], torch.optim.SGD, lr=7.0, momentum=0.9)
+    schedule = rho_scheduler(cls, opt, **options)
+    for _ in range(3):
+        schedule.step()
+        assert (opt.param_groups[0]["lr"], opt.param_groups[0]["momentum"]) == (7.0, 0.9)
+    rho_scheduler(cls, opt, **options, cycle_momentum=True).step()
+    assert opt.param_groups[0]["momentum"] != 0.9
+
+
 def _sequence(optimizer: torch.optim.Optimizer, make: Callable[..., Any]) -> Any:
     parts = [
         make(of_lr.LinearLR, optimizer, start_factor=0.1, total_iters=3),
