@@ -63,6 +63,10 @@ def constrain(module: _M, manifold: geoopt.Manifold, where: Where = "weight", ex
     ValueError
         If nothing matches, a name or pattern in either list matches nothing, or a weight cannot live on the manifold;
         says which and why, and changes nothing.
+    TypeError
+        For what is no :class:`geoopt.Manifold`; names its class and package.
+    UnsupportedOperation
+        For a manifold that :mod:`rsam.geometry` refuses as a whole.
 
     See Also
     --------
@@ -81,6 +85,7 @@ def constrain(module: _M, manifold: geoopt.Manifold, where: Where = "weight", ex
     >>> [name for name, p in layers.named_parameters() if isinstance(p, geoopt.ManifoldParameter)]
     ['query.weight', 'key.weight']
     """
+    geometry.geometry_of(manifold)
     points: dict[int, tuple[Tensor, geoopt.Manifold]] = {}
     for slot in choose(module, where, exclude):
         weight = _usable(slot, manifold)

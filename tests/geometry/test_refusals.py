@@ -88,6 +88,14 @@ class Nameless:
     pass
 
 
+@pytest.mark.parametrize("manifold", [Ball(), Nameless(), geoopt.Sphere], ids=["own", "nameless", "class"])
+def test_that_a_foreign_manifold_is_refused_by_constrain(manifold) -> None:
+    layer = torch.nn.Linear(2, 2)
+    with pytest.raises(TypeError, match=r"is no geoopt\.Manifold"):
+        rsam.nn.constrain(layer, manifold)
+    assert type(layer.weight) is torch.nn.Parameter
+
+
 @pytest.mark.parametrize("make", OPTIMIZERS)
 @pytest.mark.parametrize("manifold", [Ball(), Nameless(), geoopt.Sphere], ids=["own", "nameless", "class"])
 def test_that_a_foreign_manifold_is_refused_when_an_optimizer_is_made(make, manifold) -> None:
