@@ -17,19 +17,18 @@ def unwrapped(optimizer: Any) -> RSAM:
     Raises
     ------
     TypeError
-        If there is none; names the class that is there.
+        If there is none; names the class of the innermost.
     """
-    inner = optimizer
-    while inner is not None and not isinstance(inner, RSAM):
-        inner = getattr(inner, "optimizer", None)
-    if inner is None:
-        raise TypeError(f"the optimizer must be an rsam.RSAM, got {type(optimizer).__name__}")
-    return inner
+    while not isinstance(optimizer, RSAM):
+        if not hasattr(optimizer, "optimizer"):
+            raise TypeError(f"the optimizer must be an rsam.RSAM, got {type(optimizer).__name__}")
+        optimizer = optimizer.optimizer
+    return optimizer
 
 
 def needs_gradient(optimizer: RSAM) -> bool:
     """Whether the direction of ascent is made of gradients, so that there is a first pass."""
-    return getattr(optimizer.direction, "needs_gradient", optimizer.direction != "momentum")
+    return optimizer._passes.needs_gradient
 
 
 def check_scaler(optimizer: RSAM, scaler: torch.amp.GradScaler | None) -> None:
