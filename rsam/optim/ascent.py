@@ -119,7 +119,8 @@ class Perturbation:
             weights.points.append(x)
             weights.states.append([state.get(p, {}) for p in members])
             if needs_gradient:
-                weights.gradients.append(block.gather(gradients))  # type: ignore[arg-type]
+                g = block.gather(gradients)  # type: ignore[arg-type]
+                weights.gradients.append(-g if group.get("maximize") else g)
         return weights
 
     def ascend(

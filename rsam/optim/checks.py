@@ -70,13 +70,15 @@ def check_options(transport: str, ascent: str, direction: Any, radius: str, ever
 
 
 def check_class(base_optimizer: Any) -> None:
-    """Refuse an optimizer in the place of its class."""
+    """Refuse an optimizer, or its name, in the place of its class."""
     if isinstance(base_optimizer, torch.optim.Optimizer):
         name = type(base_optimizer).__name__
         raise TypeError(
             f"base_optimizer must be a class, such as {name}, got one that is made; pass the class and its arguments, "
             "or wrap the optimizer with RSAM.from_optimizer(optimizer, rho=...)"
         )
+    if not callable(base_optimizer):
+        raise TypeError(f"base_optimizer must be a class, such as torch.optim.SGD, got {base_optimizer!r}")
 
 
 def check_base(base: torch.optim.Optimizer) -> None:
@@ -120,8 +122,8 @@ def check_group(base: torch.optim.Optimizer, groups: Groups, group_index: int) -
     rho = group["rho"]
     if not isinstance(rho, Real):
         raise ValueError(f"rho must be a number, got {rho!r} in parameter group {group_index}")
-    if not float(rho) >= 0:  # nan too
-        raise ValueError(f"rho must not be negative, got {rho} in parameter group {group_index}")
+    if not 0 <= float(rho) < math.inf:  # nan neither
+        raise ValueError(f"rho must be finite and must not be negative, got {rho} in parameter group {group_index}")
     stepping = stepping_optimizer(base)
     retracts = isinstance(stepping, OptimMixin) or getattr(stepping, "retracts", False)
     for p, own in zip(group["params"], names, strict=False):

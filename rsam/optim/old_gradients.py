@@ -11,16 +11,22 @@ from torch import Tensor
 
 from rsam.geometry.sharded import local
 
-__all__ = ["OldGradients"]
+__all__ = ["AFTER_STEP", "IN_CLOSURE", "IN_HALVES", "OldGradients"]
 
-_IN_CLOSURE = (
+IN_CLOSURE = (
     "the closure leaves gradients that were there before step(closure), or adds to them, and RSAM evaluates it at two "
     "places; the weights are as before the step. Call optimizer.zero_grad() in the closure, before backward(); to "
-    "accumulate gradients of several batches, evaluate all of them in the closure"
+    "accumulate gradients of several batches, evaluate all of them in the closure (rsam.integrations does it in "
+    "Lightning, accelerate and transformers). A wrapper whose step() brings a closure that computes nothing, as "
+    "Lightning's in manual optimization, needs first_step() before"
 )
-_IN_HALVES = (
+IN_HALVES = (
     "the gradients of the second pass were added to those of the first; the weights are as before the step. Call "
     "first_step(zero_grad=True), or zero_grad() before the second backward()"
+)
+AFTER_STEP = (
+    "the gradients of the first pass were added to those of the step before; the weights are as they were. Call "
+    "second_step(zero_grad=True), or zero_grad() before the first backward()"
 )
 # Parameters that are looked at for a small one: biases and norms are nearly always among them.
 _LOOKED_AT = 8
@@ -37,12 +43,15 @@ class OldGradients:
     ----------
     params : sequence of Tensor
         Parameters whose gradients the pass computes. The smallest of the last few stands for them.
+    refusal : str
+        Words of the error.
     hidden : bool
         Whether NaN takes the place of the gradient.
     """
 
-    def __init__(self, params: Sequence[Tensor], hidden: bool = True) -> None:
+    def __init__(self, params: Sequence[Tensor], refusal: str, hidden: bool = False) -> None:
         self._params = params
+        self._refusal = refusal
         self._param = min(islice(filter(_may_stand, reversed(params)), _LOOKED_AT), key=Tensor.numel, default=None)
         self._hidden: Tensor | None = None
         self._begun = self._about_to_add = self._added = False
@@ -123,7 +132,7 @@ class OldGradients:
     def _refuse(self) -> NoReturn:
         if self._param is not None and self._hidden is not None:
             self._param.grad = self._hidden
-        raise RuntimeError(_IN_HALVES if self._hidden is None else _IN_CLOSURE)
+        raise RuntimeError(self._refusal)
 
 
 def _version(gradient: Tensor) -> int:

@@ -14,7 +14,7 @@ from rsam.geometry import Product, all_finite
 from rsam.geometry.blocks import StalePlan
 from rsam.optim.ascent import DIRECTIONS, Direction, Perturbation
 from rsam.optim.checks import check_group, check_momentum, nonfinite_message, refuse_sparse
-from rsam.optim.old_gradients import OldGradients
+from rsam.optim.old_gradients import AFTER_STEP, IN_CLOSURE, IN_HALVES, OldGradients
 from rsam.optim.riemannian import space_of
 from rsam.optim.weights import has_radius
 
@@ -117,7 +117,7 @@ class Passes:
         try:
             for hook in self.hooks:
                 hook.before_pass(kept)
-            old = self._watch(OldGradients(self._ascended()) if watched else None)
+            old = self._watch(OldGradients(self._ascended(), IN_CLOSURE, hidden=True) if watched else None)
             with torch.enable_grad():
                 loss = closure()
             if old is not None:
@@ -134,8 +134,8 @@ class Passes:
         try:
             if self._old is not None:
                 self._old.refuse_added()
-            # not hidden: Lightning runs hooks in the closure that clip gradients which are there already
-            old = self._watch(OldGradients(self._ascended(), hidden=False))
+            # not hidden: Lightning runs hooks in the closure that clip the gradients which are there already
+            old = self._watch(OldGradients(self._ascended(), IN_HALVES))
             with torch.enable_grad():
                 loss = closure()
             old.refuse_added()
@@ -168,8 +168,10 @@ class Passes:
         try:
             self._check_and_save()
             if self.optimizer.ascends:
+                if self._old is not None:
+                    self._old.refuse_added()
                 self._ascend()
-                self._watch(None if clear else OldGradients(self._ascended(), hidden=False))
+                self._watch(None if clear else OldGradients(self._ascended(), IN_HALVES))
                 for p in self._space.params if clear and self._space is not None else ():
                     p.grad = None
             for hook in self.hooks if hooked else ():
@@ -188,7 +190,7 @@ class Passes:
         for g, group in enumerate(groups):
             rho = group["rho"]
             # may have been set since the group was checked
-            if not isinstance(rho, float | int) or not rho >= 0 or group["adaptive"]:
+            if not isinstance(rho, float | int) or not 0 <= rho < math.inf or group["adaptive"]:
                 check_group(optimizer.base_optimizer, groups, g)
             if optimizer.direction == "momentum" and rho > 0:
                 check_momentum(optimizer.base_optimizer, group, g)
@@ -228,8 +230,11 @@ class Passes:
     # -- the second half -----------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def second_half(self) -> None:
-        """Bring gradients and weights back, and step the base optimizer."""
+    def second_half(self, in_halves: bool = False) -> None:
+        """Bring gradients and weights back, and step the base optimizer.
+
+        ``in_halves`` the first gradient of the next step is not a closure's, and is watched from now on.
+        """
         optimizer, base = self.optimizer, self.optimizer.base_optimizer
         space = self._perturbation.space
         assert space is not None
@@ -255,6 +260,8 @@ class Passes:
                 group["steps_since_ascent"] = (group["steps_since_ascent"] + 1) % optimizer.every
         self.skip = skip
         self._perturbation.forget()
+        if in_halves:
+            self._watch(OldGradients(self._ascended(), AFTER_STEP))
 
     def _skips(self, length: float = math.inf) -> bool:
         """Answer a gradient that is not finite by the policy: skip the step, or raise."""

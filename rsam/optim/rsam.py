@@ -39,7 +39,8 @@ class RSAM(WrappingOptimizer):
 
     On plain parameters it is the SAM of Foret et al. 2021 (eq. 2), with ``adaptive=True`` the ASAM of Kwon et al.
     2021 (Algorithm 1); on geoopt parameters both steps follow the manifold (Yun and Yang, NeurIPS 2023, Algorithm 1).
-    ``rho=0`` is the base optimizer, bitwise, with one evaluation of the closure.
+    ``rho=0`` is the base optimizer, bitwise, with one evaluation of the closure. With ``maximize=True`` of the base the
+    perturbation is towards smaller values: the step is that of minimising the negative.
 
     Parameters
     ----------
@@ -213,13 +214,15 @@ class RSAM(WrappingOptimizer):
             For a gradient that is not finite, naming the first such parameter; a RuntimeError.
             The weights are as they were before the step, as after any exception in here.
         """
+        if closure is not None and not callable(closure):
+            raise TypeError(f"RSAM.step takes a closure that computes the loss, got {type(closure).__name__}")
         passes = self._passes
         if closure is None:
             self._step_without_closure()
             return None
         if passes.pending:  # the wrapped step of Lightning, which brings a closure that does nothing
             loss = passes.finish(closure)
-            passes.second_half()
+            passes.second_half(in_halves=True)
             return loss
         if not self.ascends:
             loss = passes.evaluate(closure, kept=True)
@@ -253,12 +256,13 @@ class RSAM(WrappingOptimizer):
             if self.ascends and not self._makes_state:
                 raise RuntimeError(
                     "RSAM.step needs a closure that zeroes gradients, computes the loss, calls backward and returns "
-                    "the loss; or call first_step() and second_step() yourself"
+                    "the loss; or call first_step() and second_step() yourself. In a framework's loop see "
+                    "rsam.integrations, such as RSAMTrainer for transformers"
                 )
             if self.ascends:
                 return self.base_optimizer.step()
             passes.first_half(hooked=False)
-        passes.second_half()
+        passes.second_half(in_halves=True)
 
     @property
     def _makes_state(self) -> bool:
@@ -311,7 +315,7 @@ class RSAM(WrappingOptimizer):
         """
         if not self._passes.pending:
             raise RuntimeError("second_step() without first_step()")
-        self._passes.second_half()
+        self._passes.second_half(in_halves=True)
         self._opt_called = True  # what torch's schedulers look for, in loops that never call step
         if zero_grad:
             self.zero_grad()

@@ -96,6 +96,8 @@ def rho_scheduler(
 
     Raises
     ------
+    TypeError
+        For what is no class of schedulers.
     ValueError
         If a parameter group has no ``rho``.
     KeyError
@@ -114,6 +116,11 @@ def rho_scheduler(
     signature = inspect.signature(scheduler)
     if "cycle_momentum" in signature.parameters.keys() - signature.bind_partial(optimizer, *args, **options).arguments:
         options["cycle_momentum"] = False  # the momentum goes against the learning rate, which has its own schedule
+    if not (isinstance(scheduler, type) and issubclass(scheduler, LRScheduler)):
+        raise TypeError(
+            f"scheduler must be a class of torch.optim.lr_scheduler, got {scheduler!r}; LambdaRho takes a function of "
+            "the epoch"
+        )
     return type(scheduler.__name__, (_ForRho, scheduler), {})(optimizer, *args, **options)
 
 

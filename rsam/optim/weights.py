@@ -51,7 +51,8 @@ class Weights:
     points : list of Tensor
         The weights.
     gradients : list of Tensor
-        Euclidean gradients of the loss at the weights; empty for a direction that needs none.
+        Euclidean gradients at the weights of what is minimised: of the loss, or of its negative with ``maximize``;
+        empty for a direction that needs none.
     states : list of list of dict
         The base optimizer's state of each parameter, block by block.
     radius : {"product", "parameter", "point"}
@@ -103,7 +104,10 @@ class Weights:
         return tangents
 
     def momentum(self) -> list[Tensor]:
-        """Return the base optimizer's momentum as its last step left it, uphill; zero where there is none."""
+        """Return the base optimizer's momentum as its last step left it; zero where there is none.
+
+        With ``maximize`` that is the momentum of the negative gradient, along which the value falls.
+        """
         momenta = []
         if not all(map(keeps_momentum, self.groups)):
             raise ValueError("a direction asks for a momentum that the base optimizer does not keep; give it one")
@@ -120,7 +124,7 @@ class Weights:
                 m = block.apply("restore_tangent", x, m)
             if block.plain and group["adaptive"]:
                 m = (widened(x).abs() ** 2 * widened(m)).to(m.dtype)
-            momenta.append(-m if group.get("maximize") else m)
+            momenta.append(m)
         return momenta
 
     def inner(self, us: Sequence[Tensor], vs: Sequence[Tensor]) -> Tensor:

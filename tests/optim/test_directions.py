@@ -37,11 +37,11 @@ def _adam(m, v, g, t):
 
 
 def _momentum_sam(model, loss, update, steps: int, maximize: bool) -> list[float]:
-    """Becker et al. 2024, Algorithm 1, with the running mean of gradients uphill of the loss; returns its losses."""
+    """Becker et al. 2024, Algorithm 1, of the loss or of its negative; returns its losses."""
     w, losses = parameters_to_vector(model.parameters()).detach().clone(), []
     m, v = torch.zeros_like(w), torch.zeros_like(w)
     for t in range(1, steps + 1):
-        e = RHO * m / m.norm() if m.norm() > 0 else 0 * m
+        e = (-RHO if maximize else RHO) * m / m.norm() if m.norm() > 0 else 0 * m
         vector_to_parameters(w + e, model.parameters())
         value = loss()
         g = parameters_to_vector(torch.autograd.grad(value, list(model.parameters())))

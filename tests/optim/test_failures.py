@@ -195,7 +195,7 @@ def test_misuse_is_explained() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rho": -1.0}, "rho must not be negative"),
+        ({"rho": -1.0}, "must not be negative"),
         ({"transport": "parallel"}, "transport must be one of"),
         ({"ascent": "exp"}, "ascent must be one of"),
         ({"nonfinite": "ignore"}, "nonfinite must be one of"),
@@ -211,7 +211,7 @@ def test_rho_set_out_of_range_between_steps(rho) -> None:
     w = torch.nn.Parameter(torch.ones(2))
     opt = rsam.RSAM([w], torch.optim.SGD, lr=0.1)
     opt.param_groups[0]["rho"] = rho
-    with pytest.raises(ValueError, match="rho must not be negative"):
+    with pytest.raises(ValueError, match="must not be negative"):
         opt.step(closure_of(opt, w.square().sum))
 
 

@@ -293,6 +293,48 @@ def test_that_halves_take_gradients_that_are_new(way: str) -> None:
     torch.testing.assert_close(w.detach(), _sam(START, 0), rtol=1e-14, atol=0)
 
 
+def test_that_halves_refuse_gradients_that_are_added_to_those_of_the_last_step() -> None:
+    w, opt = _optimizer()
+
+    def halves(zero_grad: bool) -> None:
+        _loss(w, 0).backward()
+        opt.first_step(zero_grad=True)
+        _loss(w, 0).backward()
+        opt.second_step(zero_grad=zero_grad)
+
+    halves(zero_grad=True)
+    halves(zero_grad=False)
+    before = w.detach().clone()
+    with pytest.raises(RuntimeError, match=r"zero_grad\(\) before the first backward"):
+        halves(zero_grad=False)
+    assert torch.equal(w.detach(), before)
+    opt.zero_grad(set_to_none=False)
+    halves(zero_grad=True)
+
+
+@pytest.mark.parametrize("options", [{}, {"direction": "momentum"}, {"radius": "point"}], ids=str)
+@pytest.mark.parametrize("base", [torch.optim.SGD, rsam.optim.RiemannianSGD])
+def test_that_to_maximise_is_to_minimise_the_negative(base: Any, options: dict[str, Any]) -> None:
+    """Also on a sphere, and in the direction of the perturbation, which is towards the worse."""
+    results = []
+    for maximize in (False, True):
+        params = _on_sphere([0.6, 0.8]) if base is rsam.optim.RiemannianSGD else []
+        params.append(torch.nn.Parameter(START.clone()))
+        opt = rsam.RSAM(params, base, lr=0.01, momentum=0.9, rho=RHO, maximize=maximize, **options)
+
+        def closure(opt: Any = opt, params: Any = params, sign: int = -1 if maximize else 1) -> Tensor:
+            opt.zero_grad()
+            loss = sign * sum((p**4).sum() + p[0] for p in params)
+            loss.backward()
+            return loss
+
+        for _ in range(3):
+            opt.step(closure)
+        results.append([p.detach() for p in params])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-14, atol=0)
+
+
 def test_that_a_gradient_shared_by_points_or_expanded_is_not_written_to() -> None:
     points = ([0.6, 0.8], [1.0, 0.0])
     g = torch.tensor([1.0, 2.0], dtype=torch.float64)
@@ -401,6 +443,12 @@ def test_that_after_first_step_a_closure_that_adds_to_the_second_gradient_is_ref
     assert torch.equal(w.detach(), START)
 
 
+def test_that_a_loss_in_the_place_of_a_closure_is_refused() -> None:
+    w, opt = _optimizer()
+    with pytest.raises(TypeError, match="takes a closure that computes the loss, got Tensor"):
+        opt.step(_loss(w, 0))
+
+
 def test_that_a_half_that_is_called_twice_says_that_accumulation_may_be_why() -> None:
     w, opt = _optimizer()
     _loss(w, 0).backward()
@@ -480,7 +528,7 @@ def test_that_assigned_groups_are_checked_and_get_the_options_that_they_lack() -
     opt.param_groups = groups
     assert opt.base_optimizer.param_groups is groups
     assert groups[0]["rho"] == 0.7
-    with pytest.raises(ValueError, match="rho must not be negative"):
+    with pytest.raises(ValueError, match="must not be negative"):
         opt.param_groups = [{**groups[0], "rho": -1.0}]
 
 
@@ -565,6 +613,7 @@ class AdaHessian(torch.optim.SGD):
     ("base", "error", "message"),
     [
         (lambda w: torch.optim.SGD([w], lr=0.1), TypeError, r"RSAM\.from_optimizer\(optimizer, rho=\.\.\.\)"),
+        (lambda w: "sgd", TypeError, "base_optimizer must be a class"),
         (lambda w: AdaHessian, ValueError, "AdaHessian differentiates the gradient"),
     ],
 )
