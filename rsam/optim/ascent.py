@@ -107,8 +107,8 @@ class Perturbation:
             if not group["rho"] > 0:
                 continue
             members = [self.space.params[i] for i in block.indices]
-            # without a gradient a frozen one does not count, whatever its state
-            rows = [r for r, p in enumerate(members) if (p.grad is not None if needs_gradient else p.requires_grad)]
+            # a frozen one does not count, whatever its state or a gradient of before it was frozen
+            rows = [r for r, p in enumerate(members) if p.requires_grad and (p.grad is not None or not needs_gradient)]
             if not rows:
                 continue
             if len(rows) < len(members):

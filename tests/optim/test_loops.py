@@ -333,6 +333,26 @@ def test_that_to_maximise_is_to_minimise_the_negative(base: Any, options: dict[s
         results.append([p.detach() for p in params])
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-14, atol=0)
+@pytest.mark.parametrize("halves", [False, True])
+def test_that_a_parameter_frozen_with_a_gradient_does_not_ascend(halves: bool) -> None:
+    w, frozen = (torch.nn.Parameter(START.clone()) for _ in range(2))
+    opt = rsam.RSAM([w, frozen], torch.optim.SGD, lr=LR, rho=RHO)
+    frozen.grad = _gradient(START, 1)
+    frozen.requires_grad_(False)
+
+    def closure() -> None:
+        w.grad = None
+        _loss(w, 0).backward()
+
+    if halves:
+        closure()
+        opt.first_step(zero_grad=True)
+        closure()
+        opt.second_step()
+    else:
+        opt.step(closure)
+    torch.testing.assert_close(w.detach(), _sam(START, 0), rtol=1e-14, atol=0)
+    assert torch.equal(frozen, START)
 
 
 def test_that_a_gradient_shared_by_points_or_expanded_is_not_written_to() -> None:
