@@ -15,10 +15,11 @@ ROOT = Path(rsam.__file__).parent
 # what each part may import
 MAY_IMPORT = {
     "errors": set(),
+    "constrained": set(),
     "geometry": {"errors"},
     "derivatives": set(),
-    "optim": {"errors", "geometry"},
-    "nn": {"geometry", "optim"},
+    "optim": {"constrained", "errors", "geometry"},
+    "nn": {"constrained", "geometry", "optim"},
     "curvature": {"errors", "geometry", "derivatives"},
     "losses": {"errors", "geometry", "derivatives"},
     "testing": {"geometry"},

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
-from rsam import geometry
+from rsam import constrained, geometry
 from rsam.geometry.sharded import local, shards_of
 from rsam.nn.selection import Slot, Where, choose, computed_names, scales_features
 
@@ -139,6 +139,7 @@ def unconstrain(module: _M) -> _M:
                 for attribute in hook.constraints:
                     _make_plain(owner, attribute)
                 del owner._load_state_dict_post_hooks[key]
+                constrained.forget(owner)
         for key, hook in list(owner._forward_pre_hooks.items()):
             if isinstance(hook, _NoneLost):
                 del owner._forward_pre_hooks[key]
@@ -253,6 +254,7 @@ class _BackOntoManifolds:
                 return hook
         hook = cls()
         owner.register_load_state_dict_post_hook(hook)
+        constrained.remember(owner, hook.constraints)
         return hook
 
 

@@ -89,7 +89,7 @@ def check_base(base: torch.optim.Optimizer) -> None:
         raise ValueError(f"{type(base).__name__} evaluates the loss many times a step and cannot be the base of RSAM")
     if isinstance(base, _NEEDS_SPARSE):
         raise ValueError(f"{type(base).__name__} steps with sparse gradients only and cannot be the base of RSAM")
-    if type(base).__name__ in _NEEDS_GRAPH:
+    if any(cls.__name__ in _NEEDS_GRAPH for cls in type(base).__mro__):
         raise ValueError(
             f"{type(base).__name__} differentiates the gradient, which RSAM has brought back from other weights, and "
             "cannot be the base of RSAM"

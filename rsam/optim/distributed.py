@@ -40,7 +40,7 @@ class Replicas:
     Parameters
     ----------
     model : torch.nn.parallel.DistributedDataParallel, optional
-        What averages no gradients from now on. Without it the processes are those of the default group.
+        The model. Without it the processes are those of the default group.
 
     Raises
     ------
@@ -57,8 +57,11 @@ class Replicas:
                 f"local_ascent takes the model that is wrapped in DistributedDataParallel, got {type(model).__name__}"
             )
         self.group = model.process_group
-        # what its no_sync does, for good: gradients at perturbed weights are not to be averaged
-        model.require_backward_grad_sync = False
+
+    @staticmethod
+    def take_over(model: nn.Module) -> None:
+        """Have a model average no gradients from now on, as within its ``no_sync``: those of perturbed weights."""
+        model.require_backward_grad_sync = False  # type: ignore[assignment]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Replicas:
         return self  # a group of processes has no copy

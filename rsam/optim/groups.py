@@ -6,6 +6,7 @@ import operator
 from typing import Any
 
 from rsam import geometry
+from rsam.constrained import refuse_lost
 
 __all__ = ["Groups", "check_parameters", "parameter_names", "space_of"]
 
@@ -39,7 +40,7 @@ def space_of(groups: Groups, known: geometry.Product | None = None, live: bool =
 
 
 def check_parameters(groups: Groups, index: int) -> None:
-    """Refuse the parameters of a group that no geometry treats, and warn of those that are off their manifolds.
+    """Refuse parameters of a group that no geometry treats or whose manifold was lost; warn of those that are off it.
 
     Raises
     ------
@@ -50,5 +51,6 @@ def check_parameters(groups: Groups, index: int) -> None:
     """
     first = sum(len(group["params"]) for group in groups[:index])
     params = groups[index]["params"]
+    refuse_lost(params)
     names = parameter_names(groups)[first : first + len(params)]
     geometry.warn_off_manifold(geometry.Product(params, names=names), stacklevel=8)

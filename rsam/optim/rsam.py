@@ -142,6 +142,8 @@ class RSAM(WrappingOptimizer):
         self._passes = Passes(self)
         self._warned: set[str] = set()
         super().__init__(base, {"rho": rho, "adaptive": adaptive, "steps_since_ascent": 0})
+        if local_ascent is not None:
+            Replicas.take_over(local_ascent)
 
     @classmethod
     def from_optimizer(
@@ -159,9 +161,16 @@ class RSAM(WrappingOptimizer):
         True
         """
         check_base(optimizer)
-        for group in optimizer.param_groups:
-            group.update(rho=rho, adaptive=adaptive, steps_since_ascent=0)
-        return cls(optimizer.param_groups, lambda params: optimizer, rho=rho, adaptive=adaptive, **options)
+        before = [dict(group) for group in optimizer.param_groups]
+        try:
+            for group in optimizer.param_groups:
+                group.update(rho=rho, adaptive=adaptive, steps_since_ascent=0)
+            return cls(optimizer.param_groups, lambda params: optimizer, rho=rho, adaptive=adaptive, **options)
+        except Exception:
+            for group, options_before in zip(optimizer.param_groups, before, strict=True):
+                group.clear()
+                group.update(options_before)
+            raise
 
     def _check_group(self, index: int) -> None:
         if not isinstance(self.base_optimizer, RiemannianOptimizer):  # which has checked them

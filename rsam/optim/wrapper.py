@@ -41,10 +41,15 @@ class WrappingOptimizer(torch.optim.Optimizer):
     @param_groups.setter
     def param_groups(self, groups: list[dict[str, Any]]) -> None:
         if self._made:
+            before = self.base_optimizer.param_groups
             self.base_optimizer.param_groups = groups
-            self._fill_options()
-            for index in range(len(groups)):
-                self._check_group(index)
+            try:
+                self._fill_options()
+                for index in range(len(groups)):
+                    self._check_group(index)
+            except Exception:
+                self.base_optimizer.param_groups = before
+                raise
 
     @property
     def state(self) -> Any:
@@ -117,7 +122,8 @@ class WrappingOptimizer(torch.optim.Optimizer):
         """geoopt 0.5.1's RiemannianAdam counts steps in int, and gets float32 tensors back from torch's Adam."""
         if isinstance(self.base_optimizer, geoopt.optim.RiemannianAdam):
             for state in self.state.values():
-                state["step"] = int(state["step"])
+                if "step" in state:
+                    state["step"] = int(state["step"])
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if not k.startswith("_optimizer") and k != "step"}

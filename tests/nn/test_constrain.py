@@ -353,3 +353,27 @@ def test_that_a_weight_that_is_parametrized_afterwards_is_named_on_loading(chang
         model.load_state_dict(model.state_dict())
     rsam.nn.unconstrain(model).load_state_dict(model.state_dict())
     assert not on_manifold(model)
+
+
+def _swapped(layer: nn.Linear) -> None:
+    layer.weight = nn.Parameter(layer.weight.detach().clone())
+
+
+@pytest.mark.parametrize(
+    ("lose", "message"),
+    [
+        (_swapped, "'weight' lost Sphere.*rsam.nn.constrain again"),
+        (lambda layer: nn.utils.parametrizations.spectral_norm(layer), "parametrized, normalised or pruned since"),
+        (lambda layer: nn.utils.prune.l1_unstructured(layer, "weight", 1), "parametrized, normalised or pruned since"),
+    ],
+    ids=["swapped", "normalised", "pruned"],
+)
+@pytest.mark.parametrize("optimizer", [rsam.RSAM, rsam.optim.RiemannianSGD, rsam.optim.RiemannianAdam])
+def test_that_optimizers_refuse_a_weight_that_lost_its_manifold(optimizer, lose, message) -> None:
+    layer = rsam.nn.constrain(nn.Linear(4, 3), geoopt.Sphere())
+    lose(layer)
+    with pytest.raises(ValueError, match=message):
+        optimizer(layer.parameters(), lr=0.1)
+    other = rsam.nn.constrain(nn.Linear(4, 3), geoopt.Sphere())
+    optimizer(other.parameters(), lr=0.1)  # of another module
+    optimizer(rsam.nn.unconstrain(other).parameters(), lr=0.1)

@@ -333,6 +333,8 @@ def test_that_to_maximise_is_to_minimise_the_negative(base: Any, options: dict[s
         results.append([p.detach() for p in params])
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-14, atol=0)
+
+
 @pytest.mark.parametrize("halves", [False, True])
 def test_that_a_parameter_frozen_with_a_gradient_does_not_ascend(halves: bool) -> None:
     w, frozen = (torch.nn.Parameter(START.clone()) for _ in range(2))
@@ -550,6 +552,7 @@ def test_that_assigned_groups_are_checked_and_get_the_options_that_they_lack() -
     assert groups[0]["rho"] == 0.7
     with pytest.raises(ValueError, match="must not be negative"):
         opt.param_groups = [{**groups[0], "rho": -1.0}]
+    assert opt.param_groups is groups
 
 
 class Counting(torch.optim.SGD):
@@ -641,6 +644,15 @@ def test_that_bases_that_cannot_be_are_refused_by_name(base, error, message) -> 
     w = torch.nn.Parameter(START.clone())
     with pytest.raises(error, match=message):
         rsam.RSAM([w], base(w), lr=0.1)
+
+
+def test_that_an_optimizer_that_cannot_be_wrapped_is_left_as_it_was() -> None:
+    sgd = torch.optim.SGD([torch.nn.Parameter(START.clone())], lr=0.1)
+    before = [dict(group) for group in sgd.param_groups]
+    for options in ({"rho": -1.0}, {"every": 0}, {"transport": "by hand"}):
+        with pytest.raises(ValueError, match="must"):
+            rsam.RSAM.from_optimizer(sgd, **options)
+        assert sgd.param_groups == before
 
 
 @pytest.mark.parametrize("rho", ["a", None, torch.tensor([0.5]), [0.1]])

@@ -1,0 +1,50 @@
+"""Which weights :func:`rsam.nn.constrain` has put on manifolds, so that one that lost its manifold is not stepped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from weakref import WeakKeyDictionary
+
+import geoopt
+from torch import Tensor, nn
+
+__all__ = ["forget", "refuse_lost", "remember"]
+
+#: Full name and manifold by attribute.
+Constraints = dict[str, tuple[str, geoopt.Manifold]]
+
+_CONSTRAINTS: WeakKeyDictionary[nn.Module, Constraints] = WeakKeyDictionary()
+
+
+def remember(owner: nn.Module, constraints: Constraints) -> None:
+    """Remember which attributes of a module are on which manifolds."""
+    _CONSTRAINTS[owner] = constraints
+
+
+def forget(owner: nn.Module) -> None:
+    """Forget a module that is not constrained any more."""
+    _CONSTRAINTS.pop(owner, None)
+
+
+def refuse_lost(params: Iterable[Tensor]) -> None:
+    """Refuse parameters that were put on a manifold and are plain by now.
+
+    Raises
+    ------
+    ValueError
+        Naming the parameter and what may have happened.
+    """
+    ids = {id(p) for p in params}
+    for owner, constraints in list(_CONSTRAINTS.items()):
+        for attribute, (name, manifold) in constraints.items():
+            held = owner._parameters.get(attribute)
+            if held is None and not ids.isdisjoint(map(id, owner.parameters())):
+                raise ValueError(
+                    f"{name!r} was put on {manifold} by rsam.nn.constrain, and is no parameter any more: it was "
+                    "parametrized, normalised or pruned since. Undo that, or call rsam.nn.unconstrain"
+                )
+            if held is not None and id(held) in ids and not held.is_meta and not hasattr(held, "manifold"):
+                raise ValueError(
+                    f"{name!r} lost {manifold}, as sharding and swapped parameters make it; call fully_shard within "
+                    "rsam.optim.keep_manifolds(model), or rsam.nn.constrain again"
+                )
