@@ -147,5 +147,5 @@ def _is_nan(gradient: Tensor) -> bool:
 def _may_stand(p: Tensor) -> bool:
     g = p.grad
     # a gradient of an old precision may stay, but could not be put back
-    fits = g is not None and getattr(p, "grad_dtype", None) in (None, g.dtype)
+    fits = g is not None and getattr(p, "grad_dtype", p.dtype) in (None, g.dtype)
     return g is not None and fits and p.requires_grad and p.numel() > 0 and g.layout is torch.strided
