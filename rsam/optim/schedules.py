@@ -113,14 +113,14 @@ def rho_scheduler(
     >>> round(opt.param_groups[0]["rho"], 3), opt.param_groups[0]["lr"]
     (0.05, 0.1)
     """
-    signature = inspect.signature(scheduler)
-    if "cycle_momentum" in signature.parameters.keys() - signature.bind_partial(optimizer, *args, **options).arguments:
-        options["cycle_momentum"] = False  # the momentum goes against the learning rate, which has its own schedule
     if not (isinstance(scheduler, type) and issubclass(scheduler, LRScheduler)):
         raise TypeError(
             f"scheduler must be a class of torch.optim.lr_scheduler, got {scheduler!r}; LambdaRho takes a function of "
             "the epoch"
         )
+    signature = inspect.signature(scheduler)
+    if "cycle_momentum" in signature.parameters.keys() - signature.bind_partial(optimizer, *args, **options).arguments:
+        options["cycle_momentum"] = False  # the momentum goes against the learning rate, which has its own schedule
     return type(scheduler.__name__, (_ForRho, scheduler), {})(optimizer, *args, **options)
 
 

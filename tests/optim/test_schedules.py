@@ -138,7 +138,7 @@ def test_that_states_of_schedules_before_they_were_torch_s_load() -> None:
     assert [g["rho"] for g in opt.param_groups] == pytest.approx([0.08, 0.02])
 
 
-@pytest.mark.parametrize("scheduler", [object, lambda optimizer: None])
+@pytest.mark.parametrize("scheduler", ["cosine", object, lambda optimizer: None])
 def test_that_what_is_no_class_of_schedulers_is_refused(scheduler: Any) -> None:
     with pytest.raises(TypeError, match=r"must be a class of .*; LambdaRho takes a function"):
         rho_scheduler(scheduler, _pair()[0])
