@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     __version__: str
     from rsam import curvature as curvature
     from rsam import integrations as integrations
+    from rsam import margins as margins
     from rsam import testing as testing
 
 __all__ = ["RSAM", "NotFinite", "__version__", "geometry", "losses", "nn", "optim"]
 
 # What needs an extra is imported when it is first asked for.
-_EXTRAS = ("curvature", "integrations", "testing")
+_EXTRAS = ("curvature", "integrations", "margins", "testing")
 
 
 def __getattr__(name: str) -> Any:

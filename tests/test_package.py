@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "nn": {"constrained", "geometry", "optim"},
     "curvature": {"errors", "geometry", "derivatives"},
     "losses": {"errors", "geometry", "derivatives"},
+    "margins": {"errors", "geometry", "derivatives"},
     "testing": {"geometry"},
     "integrations": {"geometry", "optim"},
 }

@@ -1,0 +1,17 @@
+"""Margins of classifiers. Needs ``rsam[margins]``.
+
+:func:`margins` measures how far examples are from the decision boundary, at the input and at hidden layers, in the
+metric of the layer's manifold.
+"""
+
+try:
+    import sklearn as _sklearn  # noqa: F401
+except ImportError as error:
+    raise ImportError("rsam.margins needs scikit-learn: pip install 'rsam[margins]'") from error
+
+from rsam.margins.first_order import margins, total_variations
+
+__all__ = [
+    "margins",
+    "total_variations",
+]

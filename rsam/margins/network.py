@@ -1,0 +1,220 @@
+"""A classifier with a view of its layers, evaluated over data without leaving a trace."""
+
+from __future__ import annotations
+
+import difflib
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from rsam.derivatives import no_trace
+from rsam.derivatives.no_trace import seed_random_state
+
+__all__ = ["INPUT", "OUTPUT", "Data", "Network", "full"]
+
+#: One batch ``(inputs, labels)``, or what yields such batches.
+Data = tuple[Any, Any] | Iterable[tuple[Any, Any]]
+
+INPUT, OUTPUT = "input", "output"
+
+
+def full(t: Tensor) -> Tensor:
+    """Return a tensor in single precision at least, to accumulate in."""
+    return t.to(torch.promote_types(t.dtype, torch.float32))
+
+
+class Network:
+    """A classifier whose named layers can be read, and set to other values.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Maps a batch of inputs to logits ``(examples, classes)``, or to an object or mapping with ``logits``. A model
+        that :func:`torch.compile` made is evaluated uncompiled, since compiled code does not see the hooks.
+    layers : sequence of str
+        ``"input"``, ``"output"``, or modules as named by ``named_modules``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a model that is no module, and layers that it does not have.
+    """
+
+    def __init__(self, model: nn.Module, layers: Sequence[str]) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        self.model: nn.Module = getattr(model, "_orig_mod", model)
+        self.layers = _checked(layers, self.model)
+        self.device = next((t.device for t in (*self.model.parameters(), *self.model.buffers())), None)
+
+    @contextmanager
+    def evaluating(self, data: Data) -> Iterator[None]:
+        """Context in which the model is in evaluation mode; modes, buffers and random states are as before after it."""
+        modes = [(module, module.training) for module in self.model.modules()]
+        sources = [getattr(holder, "generator", None) for holder in (data, getattr(data, "sampler", None))]
+        generators = [(g, g.get_state()) for g in sources if isinstance(g, torch.Generator)]
+        python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  (what augmentations draw from)
+        with ExitStack() as contexts:
+            contexts.enter_context(no_trace())
+            contexts.enter_context(torch.inference_mode(False))
+            contexts.enter_context(torch.enable_grad())
+            if any(isinstance(module, nn.RNNBase) for module in self.model.modules()):
+                # cuDNN's recurrent kernels have no backward pass in evaluation mode
+                contexts.enter_context(torch.backends.cudnn.flags(enabled=False))
+            seed_random_state(0)
+            try:
+                self.model.eval()
+                yield
+            finally:
+                for module, training in modes:
+                    module.training = training
+                random.setstate(python)
+                np.random.set_state(numpy)  # noqa: NPY002
+                for generator, state in generators:
+                    generator.set_state(state)
+
+    def batches(self, data: Data, name: str, progressbar: bool) -> Iterator[tuple[Any, Tensor]]:
+        """Yield inputs and labels, checked and on the model's device; to be gone through in :meth:`evaluating`."""
+        empty = True
+        for batch in tqdm(_batches(data), desc=name, unit="batch", disable=not progressbar):
+            if not (isinstance(batch, Sequence) and len(batch) == 2):  # a tensor or a dict would unpack to nonsense
+                raise ValueError(f"data must yield pairs (inputs, labels), not {type(batch).__name__}")
+            inputs, labels = batch
+            _check_labels(labels)
+            if len(labels) == 0:
+                continue
+            empty = False
+            yield self.moved(inputs), labels
+        if empty:
+            raise ValueError("data is empty: it yields no example")
+
+    def run(self, inputs: Any, replaced: Mapping[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return logits, and the values of the layers, all in one graph if gradients are enabled.
+
+        ``replaced`` gives layers other values than those that the model computes.
+        """
+        replaced = replaced or {}
+        values: dict[str, Tensor] = {}
+        hidden = [name for name in self.layers if name not in (INPUT, OUTPUT)]
+        modules = dict(self.model.named_modules(remove_duplicate=False))
+        handles = [modules[name].register_forward_hook(_Reader(name, values, replaced.get(name))) for name in hidden]
+        try:
+            x = replaced.get(INPUT, inputs.detach() if isinstance(inputs, Tensor) else inputs)
+            if isinstance(x, Tensor):
+                if x.is_floating_point() or x.is_complex():
+                    values[INPUT] = x.requires_grad_()
+                x = x.clone()  # a model may write into its input
+            logits = _logits(self.model(x))
+        finally:
+            for handle in handles:
+                handle.remove()
+        for name in hidden:
+            if name not in values:
+                raise ValueError(f"layer {name!r} is never called in a forward pass; name a module that is")
+        if INPUT in self.layers and INPUT not in values:
+            kind = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
+            raise ValueError(
+                f"layer 'input' needs inputs that are one tensor of real or complex numbers, got {kind}; name the "
+                "first module that puts out such a tensor instead, such as an embedding"
+            )
+        return logits, values
+
+    def moved(self, value: Any) -> Any:
+        """Return inputs with their tensors on the device of the model."""
+        if isinstance(value, Tensor):
+            return value.to(self.device) if self.device is not None else value
+        if isinstance(value, Mapping):
+            return {key: self.moved(v) for key, v in value.items()}
+        return type(value)(map(self.moved, value)) if type(value) in (list, tuple) else value
+
+
+class _Reader:
+    """Forward hook that keeps a module's output, and hands on a clone of it.
+
+    Of a clone, since the next layer may write into it, as ``ReLU(inplace=True)`` does.
+    """
+
+    def __init__(self, name: str, values: dict[str, Tensor], replacement: Tensor | None) -> None:
+        self.name, self.values, self.replacement = name, values, replacement
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> Tensor:
+        if self.name in self.values:
+            raise ValueError(
+                f"layer {self.name!r} is called more than once in a forward pass, so that it has no one output; name "
+                "a module that is called once"
+            )
+        if not (isinstance(output, Tensor) and (output.is_floating_point() or output.is_complex())):
+            kind = f"a tensor of {output.dtype}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+            raise TypeError(f"layer {self.name!r} must put out one tensor of real or complex numbers, not {kind}")
+        if self.replacement is not None:
+            output = self.replacement
+        elif not output.requires_grad:  # all before it is frozen
+            output = output.detach().requires_grad_()
+        self.values[self.name] = output
+        return output.clone()
+
+
+def _checked(layers: Sequence[str], model: nn.Module) -> tuple[str, ...]:
+    if isinstance(layers, str):
+        raise ValueError(f"layers must be a list of names, got the string {layers!r}")
+    layers = tuple(layers)
+    modules = dict(model.named_modules(remove_duplicate=False))
+    if not layers:
+        raise ValueError("layers is empty; name 'input', 'output' or modules")
+    for name in layers:
+        if layers.count(name) > 1:
+            raise ValueError(f"layers names {name!r} twice")
+        if name in (INPUT, OUTPUT) and name in modules:
+            raise ValueError(
+                f"layer {name!r} is the model's {name}, but also a module of it; pass nn.Sequential(model), where that "
+                f"module is called '0.{name}'"
+            )
+        if name not in (INPUT, OUTPUT) and (not name or name not in modules):
+            close = difflib.get_close_matches(name, [INPUT, OUTPUT, *modules])
+            hint = f"; there is {' and '.join(map(repr, close))}" if close else ""
+            raise ValueError(f"the model has no layer {name!r}{hint} (names are those of model.named_modules())")
+    return layers
+
+
+def _batches(data: Data) -> Iterable[tuple[Any, Any]]:
+    if isinstance(data, tuple | list) and len(data) == 2 and isinstance(data[1], Tensor):
+        return [(data[0], data[1])]
+    return data
+
+
+def _check_labels(labels: Any) -> None:
+    if not isinstance(labels, Tensor):
+        raise ValueError(f"labels must be a tensor of class indices, got {type(labels).__name__}")
+    if labels.dim() != 1 or labels.is_floating_point() or labels.is_complex():
+        raise ValueError(
+            f"labels must be class indices, a one-dimensional tensor of integers, got shape {tuple(labels.shape)} of "
+            f"{labels.dtype}; margins are of classifiers (take argmax(1) of one-hot labels)"
+        )
+
+
+def _logits(outputs: Any) -> Tensor:
+    logits = outputs
+    if isinstance(outputs, Mapping) and "logits" in outputs:
+        logits = outputs["logits"]
+    elif hasattr(outputs, "logits"):
+        logits = outputs.logits
+    if not isinstance(logits, Tensor):
+        raise ValueError(f"model must return a tensor, or something with logits, not {type(outputs).__name__}")
+    if logits.dim() != 2 or not logits.is_floating_point():
+        raise ValueError(
+            f"model must return logits of shape (examples, classes), got shape {tuple(logits.shape)} of {logits.dtype}"
+        )
+    if logits.shape[1] < 2:
+        raise ValueError(
+            "model returns one number for each example, so that there is no second class; for a binary classifier "
+            "with one logit z, return torch.cat((torch.zeros_like(z), z), 1)"
+        )
+    if torch.is_grad_enabled() and not logits.requires_grad:
+        raise ValueError("model returned logits without a graph; compute them outside no_grad and detach")
+    return logits

@@ -1,0 +1,189 @@
+"""The space that a layer's representations live in: its metric, its geodesics, and how much the data vary in it."""
+
+from __future__ import annotations
+
+import geoopt
+import torch
+from torch import Tensor
+
+from rsam.errors import NotFinite
+from rsam.geometry import geometry_of
+from rsam.margins.network import full
+
+__all__ = ["OnManifold", "Space", "Subspace", "Variation", "pairing"]
+
+
+def pairing(covector: Tensor, tangent: Tensor) -> Tensor:
+    """Return the pairings of a covector and a tangent, one for each example.
+
+    By ``sum``, which adds in pairs; ``vector_norm`` loses four digits of single precision in ten million numbers.
+    """
+    return (covector.conj() * tangent).real.flatten(1).sum(1)
+
+
+class Variation:
+    """Total variation of representations: the trace of their covariance, in one pass over batches.
+
+    Means and sums of squares of batches are merged as by Chan, Golub and LeVeque (1983), which loses no digits.
+    """
+
+    def __init__(self, layer: str) -> None:
+        self.layer, self.count = layer, 0
+        self.mean: Tensor | None = None
+        self.squares: Tensor | None = None
+
+    def add(self, h: Tensor) -> None:
+        """Take in the representations of a batch."""
+        x = full(h).flatten(1)
+        mean = x.mean(0)
+        squares = pairing(x - mean, x - mean).sum()
+        if self.mean is None or self.squares is None:
+            self.mean, self.squares = mean, squares
+        else:
+            share = len(x) / (self.count + len(x))
+            change = mean - self.mean
+            self.squares = self.squares + squares + self.count * share * pairing(change[None], change[None]).sum()
+            self.mean = self.mean + share * change
+        self.count += len(x)
+
+    def total(self) -> Tensor:
+        """Return the total variation, a scalar."""
+        assert self.squares is not None
+        return self.squares / self.count
+
+
+class Space:
+    """Euclidean representations of a layer."""
+
+    def __init__(self, layer: str) -> None:
+        self.layer = layer
+
+    def check(self, h: Tensor, count: int) -> None:
+        """Raise unless ``h`` holds the representations of ``count`` examples, in this space."""
+        if h.dim() == 0 or h.shape[0] != count:
+            raise ValueError(
+                f"layer {self.layer!r} puts out shape {tuple(h.shape)} for {count} examples; its first dimension must "
+                "be the batch"
+            )
+
+    def gradient(self, h: Tensor, covector: Tensor) -> Tensor:
+        """Return the direction of steepest ascent, whose square length is its pairing with ``covector``."""
+        return covector
+
+    def dual_norm(self, h: Tensor, covector: Tensor) -> Tensor:
+        """Return the norms of covectors, one for each example."""
+        covector = full(covector)
+        return pairing(covector, self.gradient(full(h), covector)).clamp_min(0).sqrt()
+
+    def norm(self, h: Tensor, v: Tensor) -> Tensor:
+        """Return the lengths of tangents, one for each example."""
+        return pairing(v, v).sqrt()
+
+    def exponential(self, h: Tensor, v: Tensor) -> Tensor:
+        """Return the ends of geodesics from ``h`` with velocity ``v``."""
+        return h + v
+
+    def variation(self) -> Variation:
+        """Return an accumulator of the total variation."""
+        return Variation(self.layer)
+
+
+class Subspace(Space):
+    """Euclidean representations that move only along given directions."""
+
+    def __init__(self, layer: str, directions: Tensor) -> None:
+        super().__init__(layer)
+        if directions.dim() != 2 or directions.shape[1] == 0:
+            raise ValueError(f"the subspace of layer {layer!r} must be a matrix with its directions as columns")
+        self.directions = full(directions.detach())
+        identity = torch.eye(directions.shape[1], dtype=self.directions.dtype, device=directions.device)
+        gram = self.directions.mH @ self.directions
+        if not torch.allclose(gram, identity, atol=1e-3):  # of directions that were rounded to bfloat16, 4e-3
+            raise ValueError(f"the directions of the subspace of layer {layer!r} must be orthonormal columns")
+
+    def check(self, h: Tensor, count: int) -> None:
+        super().check(h, count)
+        if h[0].numel() != len(self.directions):
+            raise ValueError(
+                f"the subspace of layer {self.layer!r} has directions of size {len(self.directions)}, but an example "
+                f"has {h[0].numel()} numbers there"
+            )
+        self.directions = self.directions.to(h.device)
+
+    def gradient(self, h: Tensor, covector: Tensor) -> Tensor:
+        directions = self.directions.to(covector.dtype)
+        return (covector.flatten(1) @ directions.conj() @ directions.mT).reshape(covector.shape)
+
+
+class OnManifold(Space):
+    """Representations that are points of a geoopt manifold, or several points for each example."""
+
+    def __init__(self, layer: str, manifold: geoopt.Manifold) -> None:
+        super().__init__(layer)
+        self.manifold, self.geometry = manifold, geometry_of(manifold)
+
+    def check(self, h: Tensor, count: int) -> None:
+        super().check(h, count)
+        # what a model in half precision puts out is off by its rounding
+        tolerance = min(torch.finfo(h.dtype).eps ** 0.5, 0.03)
+        h = full(h.detach())
+        if h.dim() <= self.manifold.ndim:
+            raise ValueError(f"layer {self.layer!r} puts out shape {tuple(h.shape)}, which is no batch of points")
+        off = (self.geometry.project_point(h) - h).abs().max()
+        if not off <= tolerance * h.abs().max().clamp_min(1):
+            raise ValueError(
+                f"layer {self.layer!r} puts out points that are not on {type(self.manifold).__name__}, by {off:.2g}; "
+                "name the module that maps to the manifold, or the right manifold"
+            )
+
+    def gradient(self, h: Tensor, covector: Tensor) -> Tensor:
+        return self.geometry.raise_index(h, covector)
+
+    def norm(self, h: Tensor, v: Tensor) -> Tensor:
+        return pairing(self.geometry.lower_index(h, v), v).clamp_min(0).sqrt()
+
+    def exponential(self, h: Tensor, v: Tensor) -> Tensor:
+        return self.geometry.exponential(h, v)
+
+    def variation(self) -> Variation:
+        return _FrechetVariation(self)
+
+
+class _FrechetVariation(Variation):
+    """Mean squared geodesic distance to the Fréchet mean; keeps the representations, since the mean is an iteration."""
+
+    def __init__(self, space: OnManifold) -> None:
+        super().__init__(space.layer)
+        self.space = space
+        self.batches: list[Tensor] = []
+
+    def add(self, h: Tensor) -> None:
+        self.batches.append(full(h.detach()))
+        self.count += len(h)
+
+    @torch.no_grad()
+    def total(self) -> Tensor:
+        x, geometry = torch.cat(self.batches), self.space.geometry
+
+        def spread(mean: Tensor) -> tuple[Tensor, Tensor]:
+            tangents = geometry.logarithm(mean.expand_as(x), x)
+            return tangents, self.space.norm(mean.expand_as(x), tangents).square().mean()
+
+        mean = geometry.project_point(x.mean(0, keepdim=True))
+        tangents, value = spread(mean)
+        length = 1.0
+        square = torch.inf * value
+        for _ in range(100):
+            step = tangents.mean(0, keepdim=True)
+            square = self.space.norm(mean, step).square()
+            if square <= torch.finfo(x.dtype).eps * value:
+                break  # the square distance to the mean is within about that share of its least
+            candidate = geometry.exponential(mean, length * step)
+            new_tangents, new_value = spread(candidate)
+            if new_value < value:
+                mean, tangents, value = candidate, new_tangents, new_value
+            else:  # far out in a hyperbolic space a full step overshoots
+                length /= 2
+        if not square <= 1e-3 * value:
+            raise NotFinite(f"no Fréchet mean of the representations at layer {self.layer!r} was found")
+        return value

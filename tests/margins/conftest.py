@@ -1,0 +1,9 @@
+"""Networks of the margin tests are initialised alike in every run."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
