@@ -9,9 +9,14 @@ try:
 except ImportError as error:
     raise ImportError("rsam.margins needs scikit-learn: pip install 'rsam[margins]'") from error
 
+from rsam.margins.distances import distances
 from rsam.margins.first_order import margins, total_variations
+from rsam.margins.principal import PrincipalComponents, principal_components
 
 __all__ = [
+    "PrincipalComponents",
+    "distances",
     "margins",
+    "principal_components",
     "total_variations",
 ]

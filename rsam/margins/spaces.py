@@ -6,7 +6,7 @@ import geoopt
 import torch
 from torch import Tensor
 
-from rsam.errors import NotFinite
+from rsam.errors import NotFinite, UnsupportedOperation
 from rsam.geometry import geometry_of
 from rsam.margins.network import full
 
@@ -83,6 +83,10 @@ class Space:
         """Return the ends of geodesics from ``h`` with velocity ``v``."""
         return h + v
 
+    def reach(self, h: Tensor, v: Tensor) -> Tensor:
+        """Return the distances from ``h`` to the ends of geodesics with velocity ``v``."""
+        return self.norm(h, v)
+
     def variation(self) -> Variation:
         """Return an accumulator of the total variation."""
         return Variation(self.layer)
@@ -144,6 +148,13 @@ class OnManifold(Space):
 
     def exponential(self, h: Tensor, v: Tensor) -> Tensor:
         return self.geometry.exponential(h, v)
+
+    def reach(self, h: Tensor, v: Tensor) -> Tensor:
+        # shorter than the geodesic where that goes round a sphere, or ends at the rim that geoopt keeps within a ball
+        try:
+            return self.norm(h, self.geometry.logarithm(h, self.exponential(h, v)))
+        except UnsupportedOperation:
+            return self.norm(h, v)
 
     def variation(self) -> Variation:
         return _FrechetVariation(self)

@@ -1,0 +1,199 @@
+"""Distances to the decision boundary, by a search along geodesics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import geoopt
+import torch
+from torch import Tensor, nn
+
+from rsam.errors import NotFinite
+from rsam.margins.first_order import check_classes, check_interaction, difference_of, lowest, spaces_of
+from rsam.margins.network import INPUT, OUTPUT, Data, Network, full
+from rsam.margins.spaces import Space, pairing
+
+__all__ = ["distances"]
+
+_HALVINGS = 30
+_WIDENINGS = 14
+
+
+def distances(
+    model: nn.Module,
+    data: Data,
+    layers: Sequence[str] = (INPUT,),
+    *,
+    steps: int = 20,
+    manifolds: Mapping[str, geoopt.Manifold] | None = None,
+    subspaces: Mapping[str, Tensor] | None = None,
+    progressbar: bool = False,
+) -> dict[str, Tensor]:
+    r"""Search for the distances of all examples to the decision boundary, at layers of a classifier.
+
+    The boundary is where :math:`\delta = f_y - \max_{j \ne y} f_j` changes its sign. In the tangent space at the
+    example's representation, where geodesics are rays, the boundary is linearised again and again: half of the steps
+    go to its nearest point from where they are (as DeepFool does; the first step is the first-order margin), the others
+    to its nearest point from the example (Hasofer and Lind 1974), shortened where that leads away. In between and in
+    the end rays are bisected. So each result is the geodesic distance of a point of the boundary: an upper bound of the
+    distance to it, and that distance where the steps find the nearest point. It costs ``steps`` gradients and
+    135 evaluations for each layer and batch.
+
+    Parameters
+    ----------
+    model, data, layers, manifolds, subspaces, progressbar
+        As for :func:`margins`; ``"output"`` is no layer here.
+    steps : int
+        Linearisations.
+
+    Returns
+    -------
+    dict of str to Tensor
+        For each layer a tensor ``(examples,)``: geodesic distances, negative for wrong classifications, and infinite
+        where the search finds no boundary. They are not divided by a total variation.
+
+    Raises
+    ------
+    TypeError, ValueError, UnsupportedOperation
+        As :func:`margins`, but a search is not refused where a gradient vanishes.
+    NotFinite
+        If logits are not finite.
+
+    Examples
+    --------
+    >>> import torch, rsam
+    >>> class Disc(torch.nn.Module):
+    ...     def forward(self, x):  # class 1 within the unit disc
+    ...         inside = 1 - x.square().sum(1)
+    ...         return torch.stack((torch.zeros_like(inside), inside), 1)
+    >>> data = torch.tensor([[0.5, 0.0], [2.0, 0.0]]), torch.tensor([1, 0])
+    >>> rsam.margins.distances(Disc(), data)
+    {'input': tensor([0.5000, 1.0000])}
+    >>> rsam.margins.margins(Disc(), data, normalize=False)  # to first order
+    {'input': tensor([0.7500, 0.7500])}
+    """
+    network = Network(model, layers)
+    if OUTPUT in network.layers:
+        raise ValueError("layer 'output' is no place to search in; its margins are those of rsam.margins.margins")
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    spaces = spaces_of(network.layers, manifolds, subspaces)
+    parts: dict[str, list[Tensor]] = {name: [] for name in network.layers}
+    checked = False
+    with network.evaluating(data):
+        for inputs, given in network.batches(data, "distances", progressbar):
+            logits, values = network.run(inputs)
+            if not torch.isfinite(logits).all():
+                raise NotFinite("logits are not finite")
+            labels = check_classes(given, logits)
+            if not checked and len(labels) > 1:
+                check_interaction(difference_of(logits, labels), labels, values)
+                checked = True
+            for name, space in spaces.items():
+                space.check(values[name], len(labels))
+                parts[name].append(_Search(network, space, name, inputs, labels, values[name].detach()).run(steps))
+    return {name: torch.cat(part) for name, part in parts.items()}
+
+
+class _Linearised(NamedTuple):
+    """The boundary as it looks from a tangent."""
+
+    there: Tensor  # its point nearest to the tangent
+    nearest: Tensor  # its point nearest to the origin, which is the example
+    remaining: Tensor  # how far it is from the tangent
+
+
+class _Search:
+    """The search of a batch at one layer, in the tangent spaces at its representations."""
+
+    def __init__(self, network: Network, space: Space, layer: str, inputs: Any, labels: Tensor, h: Tensor) -> None:
+        self.network, self.space, self.layer, self.inputs, self.labels = network, space, layer, inputs, labels
+        self.start, self.dtype = full(h), h.dtype
+
+    def difference(self, v: Tensor) -> Tensor:
+        """Difference of logits at the ends of geodesics."""
+        h = self.space.exponential(self.start, v).to(self.dtype)
+        logits, _ = self.network.run(self.inputs, {self.layer: h})
+        return lowest(difference_of(logits, self.labels), self.labels)[0]
+
+    def run(self, steps: int) -> Tensor:
+        """Return signed distances."""
+        start = torch.zeros_like(self.start)
+        at_start = self.difference(start).detach()
+        best, found = start, torch.full_like(at_start, torch.inf)
+        v = start
+        approaches = (steps + 1) // 2
+        for i in range(approaches):
+            v = self.linearised(v).there
+            if i in (0, approaches - 1):
+                best, found = self.shorter(v, at_start, best, found)
+        # on from the boundary, if the steps have strayed
+        v = self.improved(torch.where(_column(found < torch.inf, v), best, v), steps - approaches)
+        _, found = self.shorter(v, at_start, best, found)
+        sign = torch.where(at_start < 0, -1.0, 1.0).to(found.dtype)
+        return torch.where(at_start == 0, torch.zeros_like(found), sign * found)
+
+    def improved(self, v: Tensor, steps: int) -> Tensor:
+        """Go on from ``v`` to a point of the boundary that is nearer to the example."""
+        anchor = target = v
+        share = _column(torch.ones(len(v), dtype=v.dtype, device=v.device), v)
+        least = torch.inf * share
+        for _ in range(steps):
+            at = self.linearised(v)
+            # the length of v, and what is left to the boundary, which counts more
+            merit = _column(self.space.norm(self.start, v) + 2 * at.remaining, v)
+            better = merit < least
+            anchor, target = torch.where(better, v, anchor), torch.where(better, at.nearest, target)
+            # half the step where the boundary curves away from the example so that a whole one overshoots
+            least, share = torch.minimum(merit, least), torch.where(better, share, share / 2)
+            v = anchor + share * (target - anchor)
+        return anchor
+
+    def shorter(self, v: Tensor, at_start: Tensor, best: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
+        """Points of the boundary and their distances, with those on the rays along ``v`` where they are nearer."""
+        end, length = self.crossing(v, at_start)
+        return torch.where(_column(length < found, v), end, best), torch.minimum(length, found)
+
+    def linearised(self, v: Tensor) -> _Linearised:
+        """Linearise the difference at ``v``."""
+        v = v.detach().requires_grad_()
+        difference = self.difference(v)
+        (covector,) = torch.autograd.grad(difference.sum(), v)
+        v, difference = v.detach(), difference.detach()
+        tangent = self.space.gradient(self.start, covector)
+        square = pairing(covector, tangent)
+        slope = _column(square > 0, v)
+        there = v - _column(difference / square, v) * tangent
+        nearest = _column((pairing(covector, v) - difference) / square, v) * tangent
+        remaining = difference.abs() / square.sqrt()
+        return _Linearised(torch.where(slope, there, v), torch.where(slope, nearest, v), remaining)
+
+    @torch.no_grad()
+    def crossing(self, v: Tensor, at_start: Tensor) -> tuple[Tensor, Tensor]:
+        """Where each ray meets a change of sign, and how far that is, infinite where it does not."""
+        negative = at_start < 0
+
+        def crossed(t: Tensor) -> Tensor:
+            difference = self.difference(_column(t, v) * v)
+            return torch.where(negative, difference >= 0, difference <= 0)
+
+        high = torch.ones_like(at_start)
+        low = torch.zeros_like(at_start)
+        reached = crossed(high)
+        for i in range(_WIDENINGS):
+            wider = torch.full_like(high, 1 + 1e-3 * 2**i)
+            low, high = torch.where(reached, low, high), torch.where(reached, high, wider)
+            reached = reached | crossed(high)
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            beyond = crossed(middle)
+            low, high = torch.where(beyond, low, middle), torch.where(beyond, middle, high)
+        end = _column(high, v) * v
+        length = self.space.reach(self.start, end)
+        return end, torch.where(reached & (length > 0), length, torch.full_like(length, torch.inf))
+
+
+def _column(numbers: Tensor, like: Tensor) -> Tensor:
+    """One number for each example, shaped to be multiplied with what has more dimensions."""
+    return numbers.reshape(-1, *[1] * (like.dim() - 1))

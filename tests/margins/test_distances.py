@@ -1,0 +1,85 @@
+"""That the search finds the distance to a decision boundary."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rsam.margins import distances, margins
+from tests.margins.problems import DOUBLE, classes, convolutional, images, normal, split
+
+
+class Ellipse(nn.Module):
+    """Class 1 within an ellipse."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        inside = 1 - (x / x.new_tensor([2.0, 1.0])).square().sum(1)
+        return torch.stack((torch.zeros_like(inside), inside), 1)
+
+
+def test_that_distances_of_a_linear_classifier_are_its_margins() -> None:
+    model, data = nn.Linear(5, 2).double(), (normal(20, 5), classes(20, 2))
+    torch.testing.assert_close(distances(model, data), margins(model, data, normalize=False), rtol=1e-8, atol=1e-10)
+
+
+def test_that_distances_to_a_curved_boundary_are_those_to_its_nearest_point() -> None:
+    angles = torch.linspace(0, 2 * torch.pi, 100001, dtype=DOUBLE)[:-1]
+    boundary = torch.stack((2 * angles.cos(), angles.sin()), 1)
+    x = torch.tensor([[0.9, 0.5], [2.5, 0.4], [0.2, 1.3], [-1.8, 0.1], [0.3, -0.7]], dtype=DOUBLE)
+    inside = (x / torch.tensor([2.0, 1.0])).square().sum(1) < 1
+    expected = torch.cdist(x, boundary).amin(1)
+    for label in (0, 1):
+        found = distances(Ellipse(), (x, torch.full((5,), label)), steps=40)["input"]
+        sign = torch.where(inside == bool(label), 1.0, -1.0).double()
+        # the boundary is drawn by points 1e-4 apart, which errs by less than the square of it
+        torch.testing.assert_close(found, sign * expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("layer", ["input", "2"])
+def test_that_a_ray_of_that_length_reaches_the_boundary_and_none_that_is_much_shorter_does(layer: str) -> None:
+    model, (x, _) = convolutional(), images(6)
+    before, after = split(model, -1 if layer == "input" else int(layer))
+    h = before(x).detach()
+    y = after(h).argmax(1)
+    found = distances(model, (x, y), [layer])[layer]
+    assert torch.isfinite(found).all() and (found > 0).all()
+    directions = normal(2000, 1, *h.shape[1:], seed=9)
+    directions /= directions.flatten(1).norm(dim=1).reshape(-1, *[1] * h.dim())
+    probes = h + 0.99 * found.reshape(1, -1, *[1] * (h.dim() - 1)) * directions
+    assert (after(probes.flatten(0, 1)).argmax(1) == y.repeat(2000)).all()
+
+
+def test_that_a_subspace_confines_the_search() -> None:
+    x = torch.tensor([[0.9, 0.5]], dtype=DOUBLE)
+    along = torch.tensor([[1.0], [0.0]], dtype=DOUBLE)
+    found = distances(Ellipse(), (x, torch.tensor([1])), subspaces={"input": along})["input"]
+    assert float(found) == pytest.approx(2 * 0.75**0.5 - 0.9, rel=1e-6)  # where x^2 / 4 + 0.25 = 1
+
+
+class OneSided(nn.Module):
+    """A classifier without a boundary: the first class always wins."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack((1 + x[:, 0].exp(), torch.zeros_like(x[:, 0])), 1)
+
+
+def test_that_a_distance_is_infinite_where_there_is_no_boundary() -> None:
+    x = torch.tensor([[0.5, 0.1], [-0.2, 0.0]], dtype=DOUBLE)
+    assert distances(OneSided(), (x, torch.tensor([0, 1])))["input"].tolist() == [torch.inf, -torch.inf]
+
+
+class Tilted(nn.Module):
+    """Class 1 outside of a small disc, with logits whose gradient points past it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        outside = (x - x.new_tensor([3.0, 0.0])).square().sum(1) - 0.25
+        return torch.stack((torch.zeros_like(outside), outside * (0.3 * x[:, 1]).exp()), 1)
+
+
+def test_that_a_boundary_is_found_that_the_first_ray_misses() -> None:
+    x = torch.zeros(1, 2, dtype=DOUBLE)
+    (g,) = torch.autograd.grad(Tilted()(x.requires_grad_())[0, 1], x)
+    t = torch.linspace(0, 1, 1000, dtype=DOUBLE)[:, None]
+    assert (Tilted()(-t * 10 * g / g.norm())[:, 1] > 0).all()
+    assert float(distances(Tilted(), (x.detach(), torch.tensor([1])))["input"]) == pytest.approx(2.5, rel=1e-4)

@@ -1,0 +1,185 @@
+"""That margins are what they are defined to be, at every layer and however the data come."""
+
+from __future__ import annotations
+
+import types
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rsam.margins import margins, principal_components, total_variations
+from tests.margins.problems import DOUBLE, classes, convolutional, generator, images, loader, normal, one_by_one, split
+
+#: Rounding of a quotient of sums of a hundred terms.
+TOLERANCE = {torch.float32: 1e-5, DOUBLE: 1e-10}
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("nearest", ["runner_up", "any"])
+def test_that_margins_of_a_linear_classifier_are_distances_to_its_hyperplanes(dtype: torch.dtype, nearest: str) -> None:
+    model = nn.Linear(5, 4).to(dtype)
+    x, y = normal(20, 5, dtype=dtype), classes(20, 4)
+    with torch.no_grad():
+        f, w = model(x), model.weight.detach()
+    expected = []
+    for row, label in zip(f, y, strict=True):
+        signed = {j: float((row[label] - row[j]) / (w[label] - w[j]).norm()) for j in range(4) if j != label}
+        runner_up = max(signed, key=lambda j: float(row[j]))
+        expected.append(signed[runner_up] if nearest == "runner_up" else min(signed.values()))
+    found = margins(model, (x, y), nearest=nearest, normalize=False)["input"]  # type: ignore[arg-type]
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=dtype), rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_that_margins_equal_a_loop_over_examples_at_each_layer(dtype: torch.dtype) -> None:
+    model, batch = convolutional(dtype), images(dtype=dtype)
+    found = margins(model, batch, ["input", "0", "2", "5", "7"])
+    for layer, margin in found.items():
+        before, after = split(model, -1 if layer == "input" else int(layer))
+        h = before(batch[0]).detach().flatten(1).to(DOUBLE)
+        variation = torch.cov(h.T, correction=0).trace()
+        expected = one_by_one(before, after, batch) / variation.sqrt()
+        torch.testing.assert_close(margin.to(DOUBLE), expected.to(DOUBLE), rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+
+
+def test_that_the_nearest_boundary_is_the_least_over_classes() -> None:
+    model, (x, y) = convolutional(), images()
+    found = margins(model, (x, y), ["4"], nearest="any", normalize=False)["4"]
+    before, after = split(model, 4)
+    h = before(x).detach().requires_grad_()
+    f = after(h)
+    quotients = torch.full((len(x), 3), torch.inf, dtype=DOUBLE)
+    for i in range(len(x)):
+        for j in set(range(3)) - {int(y[i])}:
+            d = f[i, y[i]] - f[i, j]
+            (g,) = torch.autograd.grad(d, h, retain_graph=True)
+            quotients[i, j] = d.detach() / g.norm()
+    torch.testing.assert_close(found, quotients.min(1).values)
+
+
+def test_that_the_sign_says_whether_an_example_is_classified_rightly() -> None:
+    model, (x, y) = convolutional(), images(40)
+    right = model.eval()(x).argmax(1) == y
+    assert right.any() and not right.all()
+    for nearest in ("runner_up", "any"):
+        for margin in margins(model, (x, y), ["input", "4", "output"], nearest=nearest).values():  # type: ignore[arg-type]
+            assert torch.equal(margin > 0, right)
+
+
+def test_that_margins_do_not_depend_on_how_the_data_are_cut() -> None:
+    model, batch = convolutional(), images(12)
+    whole = margins(model, batch, ["input", "2", "output"])
+    for sizes in ((7, 5), (1, 10, 1), (1,) * 12):
+        parts = margins(model, loader(batch, *sizes), ["input", "2", "output"])
+        torch.testing.assert_close(parts, whole, rtol=1e-12, atol=1e-13)
+
+
+def test_that_the_output_margin_is_the_plain_difference_of_logits() -> None:
+    model, (x, y) = convolutional(), images()
+    f = model.eval()(x).detach()
+    others = f.scatter(1, y[:, None], -torch.inf).amax(1)
+    torch.testing.assert_close(margins(model, (x, y), ["output"])["output"], f.gather(1, y[:, None])[:, 0] - others)
+
+
+def test_that_margins_do_not_depend_on_the_scale_of_a_layer() -> None:
+    model, batch = convolutional(), images()
+    before = margins(model, batch, ["0"])["0"]
+    with torch.no_grad():  # a thousand times the layer, undone by the batch norm after it
+        for t in (model[0].weight, model[0].bias, model[1].running_mean):
+            t.mul_(1000)
+        model[1].eps *= 1e6
+        model[1].running_var.mul_(1e6)
+    torch.testing.assert_close(margins(model, batch, ["0"])["0"], before)
+
+
+def test_that_total_variation_over_unequal_batches_is_that_of_one() -> None:
+    # far from the origin, where a difference of mean squares would lose all digits of single precision
+    x = normal(50, 3, 2, dtype=torch.float32) + 1e4
+    y = classes(50)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(6, 3))
+    expected = x.double().var(0, correction=0).sum()
+    for data in ((x, y), loader((x, y), 1, 30, 19)):
+        found = total_variations(model, data)["input"]  # type: ignore[arg-type]
+        torch.testing.assert_close(found.double(), expected, rtol=2e-4, atol=0)  # x itself is rounded to 1e-3
+    double = total_variations(model.double(), loader((x.double(), y), 1, 30, 19))["input"]
+    torch.testing.assert_close(double, expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_that_half_precision_is_accumulated_in_single(dtype: torch.dtype) -> None:
+    model, (x, y) = nn.Linear(8, 3).to(dtype), images(60)
+    x = x.flatten(1)[:, :8].to(dtype)
+    found = margins(model, (x, y), ["input"])["input"]
+    assert found.dtype == torch.float32
+    # the same numbers in double precision: what is left is the rounding of the logits
+    expected = margins(model.double(), (x.double(), y), ["input"])["input"]
+    torch.testing.assert_close(found.double(), expected, rtol=0.05, atol=4 * torch.finfo(dtype).eps)
+    # a difference of logits that half precision cannot hold
+    identity = nn.Linear(2, 2, bias=False).to(dtype)
+    identity.weight.data.copy_(torch.eye(2))
+    x = torch.tensor([[4096.0, 0.75]], dtype=dtype)
+    assert margins(identity, (x, torch.tensor([0])), ["output"])["output"].item() == 4095.25
+
+
+def test_that_a_subspace_confines_the_gradient() -> None:
+    model, (x, y) = nn.Linear(5, 3).double(), (normal(20, 5), classes(20))
+    basis = torch.linalg.qr(normal(5, 2, seed=3))[0]
+    w = model.weight.detach()
+    # the same classifier as a function of two coordinates of the input
+    reduced = nn.Linear(2, 3).double()
+    reduced.weight.data = w @ basis
+    f = model(x).detach()
+    found = margins(model, (x, y), subspaces={"input": basis}, normalize=False)["input"]
+    for i in range(20):
+        j = int(f[i].scatter(0, y[i], -torch.inf).argmax())
+        expected = (f[i, y[i]] - f[i, j]) / (reduced.weight[y[i]] - reduced.weight[j]).detach().norm()
+        assert float(found[i]) == pytest.approx(float(expected), rel=1e-10)
+
+
+def test_that_principal_components_are_those_of_the_covariance_matrix() -> None:
+    x, y = normal(30, 2, 3) * torch.tensor([3.0, 1.0, 0.5]) + 7, classes(30)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(6, 3)).double()
+    found = principal_components(model, loader((x, y), 11, 19), 2)
+    values, vectors = torch.linalg.eigh(torch.cov(x.flatten(1).T, correction=0))
+    torch.testing.assert_close(found.variances, values.flip(0)[:2])
+    torch.testing.assert_close(found.total_variation, values.sum())
+    torch.testing.assert_close((found.directions.T @ vectors.flip(1)[:, :2]).abs(), torch.eye(2, dtype=DOUBLE))
+
+
+class Embedded(nn.Module):
+    """Takes a mapping with integers, keeps its embedding frozen, and returns an object with logits."""
+
+    def __init__(self, as_mapping: bool) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(10, 4).requires_grad_(False)
+        self.head = nn.Linear(4, 3).requires_grad_(False)
+        self.as_mapping = as_mapping
+
+    def forward(self, inputs: dict[str, Tensor]) -> object:
+        logits = self.head(self.embedding(inputs["ids"]).mean(1))
+        return {"logits": logits} if self.as_mapping else types.SimpleNamespace(logits=logits)
+
+
+@pytest.mark.parametrize("as_mapping", [True, False])
+def test_that_frozen_models_of_integers_have_margins_at_hidden_layers(as_mapping: bool) -> None:
+    model = Embedded(as_mapping).double()
+    ids, y = torch.randint(10, (6, 5), generator=generator(4)), classes(6)
+    found = margins(model, [({"ids": ids}, y)], ["embedding"], normalize=False)["embedding"]
+    expected = one_by_one(model.embedding, lambda h: model.head(h.mean(1)), (ids, y))
+    torch.testing.assert_close(found, expected)
+
+
+def test_that_no_grad_and_inference_mode_around_a_call_do_not_matter() -> None:
+    model, batch = convolutional(), images()
+    expected = margins(model, batch, ["input", "2"])
+    with torch.no_grad():
+        torch.testing.assert_close(margins(model, batch, ["input", "2"]), expected)
+    with torch.inference_mode():
+        torch.testing.assert_close(margins(model, batch, ["input", "2"]), expected)
+
+
+def test_that_the_variation_of_many_numbers_keeps_its_digits() -> None:
+    x, y = torch.rand(500, 6000, generator=generator()), classes(500)
+    found = total_variations(nn.Linear(6000, 3), (x, y))["input"]
+    torch.testing.assert_close(found.double(), x.double().var(0, correction=0).sum(), rtol=1e-6, atol=0)

@@ -1,0 +1,165 @@
+"""That margins are measured in the metric of a layer's manifold."""
+
+from __future__ import annotations
+
+import geoopt
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rsam.geometry import UnsupportedOperation
+from rsam.margins import distances, margins, total_variations
+from tests.margins.problems import DOUBLE, classes, loader, normal
+
+BALL = geoopt.PoincareBall().to(DOUBLE)
+
+
+def points(count: int = 30, size: float = 0.5) -> Tensor:
+    return BALL.expmap0(size * normal(count, 3))
+
+
+def signed_distance(x: Tensor) -> Tensor:
+    """To a hyperplane of the ball, in closed form (Ganea et al. 2018, eq. 24)."""
+    p, a = torch.tensor([0.2, -0.1, 0.3], dtype=DOUBLE), torch.tensor([0.5, 1.0, -0.3], dtype=DOUBLE)
+    z, root = BALL.mobius_add(-p, x), BALL.c.sqrt()  # geoopt's c is off by single precision
+    return torch.asinh(2 * root * (z @ a) / ((1 - BALL.c * z.square().sum(-1)) * a.norm())) / root
+
+
+class OfDistance(nn.Module):
+    """Two classes on the sides of the hyperplane; the logits differ by a function of the distance to it."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        d = self.function(signed_distance(x))
+        return torch.stack((torch.zeros_like(d), d), 1)
+
+
+def ones(x: Tensor) -> Tensor:
+    return torch.ones(len(x), dtype=torch.long)
+
+
+def test_that_margins_are_geodesic_distances_where_the_logits_are() -> None:
+    x = points(size=1.0)
+    found = margins(OfDistance(lambda d: d), (x, ones(x)), manifolds={"input": BALL}, normalize=False)["input"]
+    torch.testing.assert_close(found, signed_distance(x), rtol=1e-9, atol=1e-9)
+
+
+def test_that_halving_the_distance_quarters_the_error_elsewhere() -> None:
+    # at 0.08 and 0.04 along a geodesic that meets the hyperplane at a right angle
+    foot = torch.tensor([0.2, -0.1, 0.3], dtype=DOUBLE)
+    normal_there = BALL.egrad2rgrad(foot, torch.autograd.functional.jacobian(signed_distance, foot))
+    times = torch.tensor([[0.08], [0.04]], dtype=DOUBLE)
+    x = BALL.expmap(foot, times * normal_there)
+    torch.testing.assert_close(signed_distance(x), times[:, 0])
+    found = margins(OfDistance(torch.expm1), (x, ones(x)), manifolds={"input": BALL}, normalize=False)["input"]
+    errors = (found - times[:, 0]).abs()
+    assert float(errors[0] / errors[1]) == pytest.approx(4, rel=0.05)  # of 1 - exp(-d): d^2 / 2 - d^3 / 6
+
+
+@pytest.mark.parametrize("function", [torch.expm1, torch.tanh, lambda d: d + d**3])
+def test_that_a_search_finds_the_geodesic_distance(function) -> None:
+    x = points()
+    found = distances(OfDistance(function), (x, ones(x)), manifolds={"input": BALL})["input"]
+    torch.testing.assert_close(found, signed_distance(x), rtol=1e-6, atol=1e-8)
+
+
+def test_that_total_variation_is_the_mean_square_distance_to_the_frechet_mean() -> None:
+    # two points at distance 2 r around a third, twice: the mean is the middle
+    centre = torch.tensor([0.3, 0.2, -0.1], dtype=DOUBLE)
+    u = BALL.egrad2rgrad(centre, torch.tensor([1.0, 2.0, 0.5], dtype=DOUBLE))
+    r = 1.5
+    u = r * u / BALL.norm(centre, u)
+    x = BALL.expmap(centre, torch.stack((u, -u, u, -u)))
+    found = total_variations(OfDistance(lambda d: d), (x, ones(x)), manifolds={"input": BALL})["input"]
+    torch.testing.assert_close(found, torch.tensor(r**2, dtype=DOUBLE))
+
+
+def test_that_the_frechet_mean_is_a_minimum_far_out_as_well() -> None:
+    x = points(20, 4.0)  # distances of 10, where full gradient steps overshoot
+    found = total_variations(OfDistance(lambda d: d), loader((x, ones(x)), 3, 17), manifolds={"input": BALL})["input"]
+    mean = torch.zeros(3, dtype=DOUBLE, requires_grad=True)
+    optimizer = torch.optim.LBFGS([mean], max_iter=200, tolerance_grad=1e-12, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = BALL.dist(BALL.expmap0(mean).expand_as(x), x).square().mean()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert float(found) == pytest.approx(closure().item(), rel=1e-6)
+
+
+def test_that_the_plain_space_is_the_flat_manifold() -> None:
+    model, (x, y) = nn.Linear(3, 3).double(), (normal(20, 3), classes(20))
+    flat = {"input": geoopt.Euclidean(ndim=1)}
+    torch.testing.assert_close(margins(model, (x, y), manifolds=flat), margins(model, (x, y)))
+    torch.testing.assert_close(distances(model, (x, y), manifolds=flat), distances(model, (x, y)))
+
+
+class OnSphere(nn.Module):
+    """Normalises a hidden layer, of several points for each example, to unit vectors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unit = Unit()
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.unit(x).flatten(1))
+
+
+class Unit(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x / x.norm(dim=-1, keepdim=True)
+
+
+def test_that_radial_parts_of_a_gradient_do_not_count_on_a_sphere() -> None:
+    model, (x, y) = OnSphere().double(), (normal(12, 2, 3), classes(12))
+    found = margins(model, (x, y), ["unit"], manifolds={"unit": geoopt.Sphere()}, normalize=False)["unit"]
+    h, w = model.unit(x), model.head.weight.detach().reshape(3, 2, 3)
+    f = model(x).detach()
+    for i in range(12):
+        j = int(f[i].scatter(0, y[i], -torch.inf).argmax())
+        g = w[y[i]] - w[j]
+        tangent = g - (g * h[i]).sum(-1, keepdim=True) * h[i]
+        assert float(found[i]) == pytest.approx(float((f[i, y[i]] - f[i, j]) / tangent.norm()), rel=1e-10)
+
+
+def test_that_points_off_their_manifold_are_refused() -> None:
+    x = 3 * normal(5, 3)
+    with pytest.raises(ValueError, match=r"'input' puts out points that are not on PoincareBall"):
+        margins(nn.Linear(3, 2).double(), (x, classes(5, 2)), manifolds={"input": BALL})
+
+
+def test_that_a_manifold_without_logarithm_has_margins_but_no_variation() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(6, 3)).double()
+    x, manifold = torch.linalg.qr(normal(8, 3, 2))[0], {"input": geoopt.EuclideanStiefel()}
+    assert margins(model, (x, classes(8)), manifolds=manifold, normalize=False)["input"].shape == (8,)
+    with pytest.raises(UnsupportedOperation, match="EuclideanStiefel has no logarithm"):
+        margins(model, (x, classes(8)), manifolds=manifold)
+
+
+def test_that_no_distance_reaches_beyond_the_rim_of_a_ball() -> None:
+    # geoopt keeps points of single precision within 0.996 of the radius, at 6.2 from the origin
+    ball, layer = geoopt.PoincareBall(), nn.Linear(2, 2)
+    layer.weight.data, layer.bias.data = torch.tensor([[1.0, 0.3], [0.0, 0.0]]), torch.tensor([0.9, 0.0])
+    x = torch.tensor([[0.5, 0.3], [0.1, -0.9], [0.9, 0.0]])
+    found = distances(layer, (x, torch.zeros(3, dtype=torch.long)), manifolds={"input": ball})["input"]
+    assert torch.isfinite(found).any() and (found[torch.isfinite(found)] < 2 * 6.3).all()
+
+
+def test_that_a_great_circle_is_not_taken_the_long_way_round() -> None:
+    # a boundary at latitude 60 degrees, seen from latitudes on both sides of it
+    class Polar(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            d = torch.asin(x[:, 2].clamp(-1, 1)) - torch.pi / 3
+            return torch.stack((torch.zeros_like(d), torch.tanh(3 * d)), 1)
+
+    latitudes = torch.tensor([-1.2, 0.0, 1.0, 1.2], dtype=DOUBLE)
+    x = torch.stack((latitudes.cos(), torch.zeros_like(latitudes), latitudes.sin()), 1)
+    found = distances(Polar(), (x, ones(x)), manifolds={"input": geoopt.Sphere()})["input"]
+    torch.testing.assert_close(found, latitudes - torch.pi / 3, rtol=1e-5, atol=1e-6)
