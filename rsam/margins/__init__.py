@@ -11,12 +11,15 @@ except ImportError as error:
 
 from rsam.margins.distances import distances
 from rsam.margins.first_order import margins, total_variations
+from rsam.margins.norms import path_norm, spectral_norms
 from rsam.margins.principal import PrincipalComponents, principal_components
 
 __all__ = [
     "PrincipalComponents",
     "distances",
     "margins",
+    "path_norm",
     "principal_components",
+    "spectral_norms",
     "total_variations",
 ]

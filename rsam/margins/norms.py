@@ -1,0 +1,252 @@
+"""Norms of networks that margins of their outputs are compared with: spectral norms and the path norm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import LinearOperator, svds
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rsam.errors import NotFinite
+from rsam.margins.network import Network, full
+
+__all__ = ["path_norm", "spectral_norms"]
+
+_CONVOLUTIONS: dict[type, Any] = {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d, nn.Conv3d: F.conv3d}
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_POOLS = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
+_GLOBAL_POOLS = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
+#: Layers that hand on nonnegative numbers as they are (in evaluation mode).
+_PLAIN = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+
+#: From this size on a convolution is not written out as a matrix.
+_DENSE = 256
+
+
+def spectral_norms(model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
+    """Compute the spectral norms of all linear, convolutional and batch-norm layers.
+
+    The product of these norms bounds the Lipschitz constant of a chain of them with activations such as ReLU;
+    Bartlett et al. (2017) divide the margins of the output by it. Each is the largest singular value of the layer as
+    a linear map, without its bias: of a convolution as it acts on the images it gets, padding and stride included,
+    not of its kernel as a matrix; of a batch norm with its running statistics.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A network whose parameters all belong to such layers.
+    inputs : Tensor
+        A batch of inputs; one example is enough, since only shapes matter.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Scalars in the order of ``model.named_modules()``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a layer with parameters of another kind, and a convolution that is not called exactly once.
+    NotFinite
+        If a weight is not finite.
+
+    Examples
+    --------
+    >>> import torch, rsam
+    >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False), torch.nn.ReLU(), torch.nn.Linear(2, 2))
+    >>> model[0].weight.data, model[2].weight.data = torch.diag(torch.tensor([3.0, 1.0])), 2 * torch.eye(2)
+    >>> inputs, labels = torch.randn(8, 2), torch.arange(8) % 2
+    >>> norms = rsam.margins.spectral_norms(model, inputs)
+    >>> norms
+    {'0': tensor(3.), '2': tensor(2.)}
+    >>> output_margins = rsam.margins.margins(model, (inputs, labels), ["output"])["output"]
+    >>> normalized = output_margins / torch.stack(list(norms.values())).prod()
+    """
+    layers = {name: m for name, m in model.named_modules() if any(True for _ in m.parameters(recurse=False))}
+    for name, layer in layers.items():
+        if type(layer) is not nn.Linear and type(layer) not in _CONVOLUTIONS and type(layer) not in _BATCH_NORMS:
+            raise ValueError(
+                f"layer {name!r} is a {type(layer).__name__}, whose spectral norm is not known here (nn.Linear, "
+                "nn.Conv1d to 3d and nn.BatchNorm have one)"
+            )
+    shapes = _shapes(model, {n: m for n, m in layers.items() if type(m) in _CONVOLUTIONS}, inputs)
+    return {name: _spectral_norm(name, layer, shapes.get(name)) for name, layer in layers.items()}
+
+
+def path_norm(model: nn.Module, inputs: Tensor) -> Tensor:
+    r"""Compute the path norm of a chain of layers with ReLUs.
+
+    The root of the sum, over all paths from an input or a bias to an output, of the product of the squares of the
+    weights along the path (Neyshabur et al. 2015; Jiang et al. 2020, who count biases as weights too): one evaluation
+    with squared weights, at an input of ones. Batch norms take part with the affine maps that they are in evaluation
+    mode, average pooling with its weights.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        An ``nn.Sequential``, also of others, of ``Linear``, ``Conv``, ``BatchNorm``, ``AvgPool``, ``Flatten``, ReLUs
+        and dropout; or one such layer.
+    inputs : Tensor
+        A batch of inputs; only the shape of one example matters.
+
+    Returns
+    -------
+    Tensor
+        Scalar, in double precision, since squares along deep paths leave single precision.
+
+    Raises
+    ------
+    ValueError
+        For a layer of another kind.
+    NotFinite
+        If the norm is not finite.
+
+    Examples
+    --------
+    >>> import torch, rsam
+    >>> model = torch.nn.Sequential(torch.nn.Linear(1, 2, bias=False), torch.nn.ReLU(), torch.nn.Linear(2, 1))
+    >>> model[0].weight.data, model[2].weight.data = torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0, 2.0]])
+    >>> model[2].bias.data = torch.tensor([6.0])
+    >>> rsam.margins.path_norm(model, torch.zeros(1, 1))  # of paths with products 3 and 4, and a bias of 6
+    tensor(7.8102, dtype=torch.float64)
+    """
+    x = torch.ones_like(inputs[:1], dtype=torch.float64)
+    with torch.no_grad():
+        for name, layer in _chain(model, ""):
+            x = _squared(name, layer, x)
+    total = x.sum().sqrt()
+    if not torch.isfinite(total):
+        raise NotFinite(f"the path norm is {float(total)}: the weights are not finite, or their squares overflow")
+    return total
+
+
+def _chain(layer: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
+    if type(layer) is nn.Sequential:
+        for child, part in layer.named_children():
+            yield from _chain(part, f"{name}.{child}" if name else child)
+    else:
+        yield name, layer
+
+
+def _squared(name: str, layer: Any, x: Tensor) -> Tensor:
+    """Sums of squares over the paths that reach the numbers of a layer's output."""
+    if isinstance(layer, _PLAIN):
+        return x
+    if isinstance(layer, nn.Flatten):
+        return layer(x)
+    if type(layer) is nn.Linear or type(layer) in _CONVOLUTIONS:
+        y = _linear(layer, x, lambda t: t.double().square())
+        if layer.bias is None:
+            return y
+        shape = (-1,) if type(layer) is nn.Linear else (-1, *[1] * (x.dim() - 2))
+        return y + layer.bias.double().square().reshape(shape)
+    if type(layer) in _BATCH_NORMS:
+        scale, shift = _affine(name, layer)
+        shape = (1, -1, *[1] * (x.dim() - 2))
+        return x * scale.square().reshape(shape) + shift.square().reshape(shape)
+    if isinstance(layer, _POOLS) and _averages_alike(layer):  # k weights of 1 / k
+        sizes = layer.kernel_size if isinstance(layer.kernel_size, tuple) else (layer.kernel_size,)
+        return layer(x) / math.prod(sizes * (x.dim() - 2) if len(sizes) == 1 else sizes)
+    if isinstance(layer, _GLOBAL_POOLS) and math.prod((y := layer(x)).shape[2:]) == 1:
+        return y / math.prod(x.shape[2:])
+    raise ValueError(
+        f"layer {name!r} is a {type(layer).__name__}, whose paths are not known here; the path norm is of "
+        "nn.Sequential of Linear, Conv, BatchNorm, AvgPool (or global), Flatten, ReLU and dropout"
+    )
+
+
+def _averages_alike(pool: Any) -> bool:
+    """Whether every window is divided by its size."""
+    padded = any(pool.padding) if isinstance(pool.padding, tuple) else pool.padding
+    return (
+        not pool.ceil_mode
+        and getattr(pool, "divisor_override", None) is None
+        and (pool.count_include_pad or not padded)
+    )
+
+
+def _linear(layer: Any, x: Tensor, of_weight: Callable[[Tensor], Tensor]) -> Tensor:
+    """The linear map of a layer, without its bias, with a changed weight."""
+    weight = of_weight(layer.weight)
+    if type(layer) is nn.Linear:
+        return F.linear(x, weight)
+    if layer.padding_mode != "zeros":
+        mode = layer.padding_mode
+        x = F.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
+        return _CONVOLUTIONS[type(layer)](x, weight, None, layer.stride, 0, layer.dilation, layer.groups)
+    return _CONVOLUTIONS[type(layer)](x, weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)
+
+
+def _affine(name: str, norm: Any) -> tuple[Tensor, Tensor]:
+    """Scale and shift of a batch norm in evaluation mode."""
+    if norm.running_var is None:
+        raise ValueError(f"layer {name!r} keeps no running statistics, so that it is no affine map in evaluation mode")
+    scale = torch.rsqrt(norm.running_var.double() + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight.detach().double()
+    shift = -norm.running_mean.double() * scale
+    return scale, shift if norm.bias is None else shift + norm.bias.detach().double()
+
+
+def _shapes(model: nn.Module, layers: dict[str, nn.Module], inputs: Tensor) -> dict[str, torch.Size]:
+    """Shapes of what convolutions are given."""
+    if not layers:
+        return {}
+    network = Network(model, tuple(layers))
+    shapes: dict[str, torch.Size] = {}
+    handles = [
+        layer.register_forward_pre_hook(lambda _, args, name=name: shapes.update({name: args[0].shape[1:]}))
+        for name, layer in layers.items()
+    ]
+    try:
+        with network.evaluating(()), torch.no_grad():
+            network.run(network.moved(inputs[:1]))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return shapes
+
+
+def _spectral_norm(name: str, layer: Any, shape: torch.Size | None) -> Tensor:
+    with torch.no_grad():
+        if type(layer) in _BATCH_NORMS:
+            scale = _affine(name, layer)[0]
+            if not torch.isfinite(scale).all():
+                raise NotFinite(f"weight or running variance of layer {name!r} are not finite")
+            return scale.abs().max().to(torch.promote_types(layer.running_var.dtype, torch.float32))
+        weight = full(layer.weight)
+        if not torch.isfinite(weight).all():
+            raise NotFinite(f"the weight of layer {name!r} is not finite")
+        if shape is None:
+            return torch.linalg.matrix_norm(weight, 2)
+        if math.prod(shape) <= _DENSE:
+            units = torch.eye(math.prod(shape), dtype=weight.dtype, device=weight.device).reshape(-1, *shape)
+            return torch.linalg.matrix_norm(_linear(layer, units, full).flatten(1), 2)
+    return _largest_singular_value(layer, shape, weight)
+
+
+def _largest_singular_value(layer: Any, shape: torch.Size, like: Tensor) -> Tensor:
+    """By Lanczos iterations of the convolution and its transpose, which autograd has."""
+    x = like.new_zeros(1, *shape).requires_grad_()
+    with torch.enable_grad():
+        y = _linear(layer, x, lambda t: full(t.detach()))
+
+    def forward(v: Any) -> Any:
+        with torch.no_grad():
+            given = torch.as_tensor(v, dtype=like.dtype).to(like.device).reshape(x.shape)
+            return _linear(layer, given, full).flatten().cpu().numpy()
+
+    def transposed(u: Any) -> Any:
+        given = torch.as_tensor(u, dtype=like.dtype).to(like.device).reshape(y.shape)
+        return torch.autograd.grad(y, x, given, retain_graph=True)[0].flatten().cpu().numpy()
+
+    dtype = np.float32 if like.dtype == torch.float32 else np.float64
+    operator = LinearOperator((y.numel(), x.numel()), forward, transposed, dtype=dtype)
+    start = np.random.default_rng(0).standard_normal(min(operator.shape)).astype(dtype)
+    values = svds(operator, k=1, v0=start, return_singular_vectors=False)
+    return like.new_tensor(float(values[0]))

@@ -1,0 +1,88 @@
+"""That spectral norms and the path norm are those of the layers as linear maps."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rsam.margins import path_norm, spectral_norms
+from tests.margins.problems import DOUBLE, normal
+
+
+def matrix_of(layer: nn.Module, *shape: int) -> Tensor:
+    """A layer as a matrix, by a Jacobian."""
+    jacobian = torch.autograd.functional.jacobian(layer, torch.zeros(1, *shape, dtype=DOUBLE))
+    return jacobian.reshape(-1, torch.Size(shape).numel())
+
+
+CONVOLUTIONS = {
+    "padded": lambda: nn.Conv2d(2, 3, 3, padding=1),
+    "strided, in groups": lambda: nn.Conv2d(2, 4, 3, stride=2, groups=2, dilation=2, padding=2),
+    "circular": lambda: nn.Conv2d(2, 3, 3, padding="same", padding_mode="circular"),
+}
+
+
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+@pytest.mark.parametrize("size", [6, 12])  # below and above what is written out as a matrix
+def test_that_the_norm_of_a_convolution_is_that_of_its_matrix(kind: str, size: int) -> None:
+    model = nn.Sequential(CONVOLUTIONS[kind](), nn.ReLU(), nn.Flatten()).double()
+    found = spectral_norms(model, normal(3, 2, size, size))["0"]
+    expected = torch.linalg.matrix_norm(matrix_of(model[0], 2, size, size), 2)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
+
+
+def test_that_linear_layers_and_batch_norms_have_their_largest_singular_value() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 2)).double()
+    model[1].running_var.uniform_(0.1, 2)
+    nn.init.normal_(model[1].weight)
+    found = spectral_norms(model, normal(1, 4))
+    assert list(found) == ["0", "1", "3"]
+    for name, value in found.items():
+        layer = model[int(name)].eval()
+        matrix = matrix_of(layer, layer.in_features if isinstance(layer, nn.Linear) else 3)
+        torch.testing.assert_close(value, torch.linalg.matrix_norm(matrix, 2))
+
+
+def test_that_the_path_norm_is_a_sum_over_paths() -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Sequential(nn.Linear(3, 2), nn.ReLU()), nn.Linear(2, 2))
+    model = model.double()
+    a, b, c = (layer.weight for layer in (model[0], model[2][0], model[3]))
+    p, q, r = (layer.bias for layer in (model[0], model[2][0], model[3]))
+    total = sum(
+        (a[j, i] * b[k, j] * c[o, k]) ** 2 for i, j, k, o in itertools.product(range(2), range(3), *[range(2)] * 2)
+    )
+    total += sum((p[j] * b[k, j] * c[o, k]) ** 2 for j, k, o in itertools.product(range(3), range(2), range(2)))
+    total += sum((q[k] * c[o, k]) ** 2 for k, o in itertools.product(range(2), range(2))) + r.square().sum()
+    torch.testing.assert_close(path_norm(model, normal(5, 2)), total.sqrt().detach())
+
+
+def test_that_convolutions_batch_norms_and_pools_take_part_with_their_weights() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 3, bias=False), nn.BatchNorm2d(2), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(8, 3)
+    ).double()
+    model[1].running_var.uniform_(0.5, 2)
+    model[1].running_mean.normal_()
+    model.eval()
+    shapes, x = [], torch.zeros(1, 1, 6, 6, dtype=DOUBLE)
+    squares = torch.ones(36, dtype=DOUBLE)  # of paths to each number, by the layers' matrices
+    for layer in model:
+        shapes.append(tuple(x.shape[1:]))
+        if not isinstance(layer, nn.ReLU):
+            squares = matrix_of(layer, *shapes[-1]).square() @ squares + layer(torch.zeros_like(x)).flatten().square()
+        x = layer(x)
+    torch.testing.assert_close(path_norm(model, torch.zeros(1, 1, 6, 6)), squares.sum().sqrt().detach())
+
+
+def test_that_layers_without_a_known_norm_are_named() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
+    with pytest.raises(ValueError, match="'1' is a LayerNorm, whose spectral norm is not known"):
+        spectral_norms(model, torch.zeros(1, 4))
+    with pytest.raises(ValueError, match="'1' is a LayerNorm, whose paths are not known"):
+        path_norm(model, torch.zeros(1, 4))
+    with pytest.raises(ValueError, match="'0' is a MaxPool2d"):
+        path_norm(nn.Sequential(nn.MaxPool2d(2)), torch.zeros(1, 1, 4, 4))
+    with pytest.raises(ValueError, match="'0' keeps no running statistics"):
+        spectral_norms(nn.Sequential(nn.BatchNorm1d(3, track_running_stats=False)), torch.zeros(2, 3))
