@@ -13,10 +13,13 @@ from rsam.margins.distances import distances
 from rsam.margins.first_order import margins, total_variations
 from rsam.margins.norms import path_norm, spectral_norms
 from rsam.margins.principal import PrincipalComponents, principal_components
+from rsam.margins.transport import k_variance, kv_margins
 
 __all__ = [
     "PrincipalComponents",
     "distances",
+    "k_variance",
+    "kv_margins",
     "margins",
     "path_norm",
     "principal_components",
