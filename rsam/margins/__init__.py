@@ -13,10 +13,12 @@ from rsam.margins.distances import distances
 from rsam.margins.first_order import margins, total_variations
 from rsam.margins.norms import path_norm, spectral_norms
 from rsam.margins.principal import PrincipalComponents, principal_components
+from rsam.margins.statistics import Statistics, statistics
 from rsam.margins.transport import k_variance, kv_margins
 
 __all__ = [
     "PrincipalComponents",
+    "Statistics",
     "distances",
     "k_variance",
     "kv_margins",
@@ -24,5 +26,6 @@ __all__ = [
     "path_norm",
     "principal_components",
     "spectral_norms",
+    "statistics",
     "total_variations",
 ]

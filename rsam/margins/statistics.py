@@ -1,0 +1,131 @@
+"""Summaries of margin distributions, as vectors with names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rsam.errors import NotFinite
+
+__all__ = ["Kind", "Log", "Statistics", "statistics"]
+
+Kind = Literal["fences", "quartiles", "moments"]
+Log = Literal["drop", "signed"] | None
+
+_NAMES = {
+    "fences": ("Q1", "median", "Q3", "lower fence", "upper fence"),
+    "quartiles": ("Q1", "median", "Q3"),
+    "moments": ("mean", "standard deviation", "skewness", "kurtosis"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """A vector with a name for each number.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Such as ``"input: median"``.
+    values : numpy.ndarray
+        In double precision.
+    """
+
+    names: tuple[str, ...]
+    values: np.ndarray
+
+    def __add__(self, other: Statistics) -> Statistics:
+        """Concatenate two."""
+        return Statistics(self.names + other.names, np.concatenate((self.values, other.values)))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def statistics(margins: Mapping[str, Tensor] | Tensor, kind: Kind = "fences", *, log: Log = None) -> Statistics:
+    r"""Summarise margin distributions by a vector of statistics, layer after layer.
+
+    Parameters
+    ----------
+    margins : mapping of str to Tensor, or Tensor
+        As :func:`margins` returns them, or those of one layer.
+    kind : {"fences", "quartiles", "moments"}
+        ``"quartiles"``: first quartile, median, third quartile, interpolated. ``"fences"``: these and Tukey's fences
+        :math:`Q_1 - 1.5\,(Q_3 - Q_1)` and :math:`Q_3 + 1.5\,(Q_3 - Q_1)`, as Jiang et al. (2019) have them; a linear
+        model cannot tell fences from quartiles, of which they are linear combinations. ``"moments"``: mean, standard
+        deviation, skewness and kurtosis (3 for a normal distribution).
+    log : {"drop", "signed"}, optional
+        Summarise logarithms instead of the margins themselves. A negative margin, of a wrong classification, has
+        none: with ``"drop"`` it is left out, as Jiang et al. do, so that the vector does not tell how many there are;
+        with ``"signed"`` every margin :math:`m` is replaced by :math:`\mathrm{sign}(m) \log(1 + |m|)`.
+
+    Returns
+    -------
+    Statistics
+        Add two for their concatenation.
+
+    Raises
+    ------
+    ValueError
+        For bad options, a layer without margins (with ``log="drop"``, without positive ones), and moments of margins
+        that are all equal.
+    NotFinite
+        If margins are not finite.
+
+    Examples
+    --------
+    >>> import torch, rsam
+    >>> margins = {"input": torch.tensor([-1.0, 1.0, 2.0, 3.0, 4.0])}
+    >>> found = rsam.margins.statistics(margins)
+    >>> found.names
+    ('input: Q1', 'input: median', 'input: Q3', 'input: lower fence', 'input: upper fence')
+    >>> found.values
+    array([ 1.,  2.,  3., -2.,  6.])
+    >>> rsam.margins.statistics(margins, "quartiles", log="drop").names
+    ('input: log Q1', 'input: log median', 'input: log Q3')
+    """
+    if kind not in _NAMES:
+        raise ValueError(f"kind must be 'fences', 'quartiles' or 'moments', got {kind!r}")
+    if log not in (None, "drop", "signed"):
+        raise ValueError(f"log must be 'drop', 'signed' or None, got {log!r}")
+    layers = {"margins": margins} if isinstance(margins, Tensor) else dict(margins)
+    if not layers:
+        raise ValueError("margins is empty; it must have at least one layer")
+    what = {None: "", "drop": "log ", "signed": "signed log "}[log]
+    names = tuple(f"{layer}: {what}{name}" for layer in layers for name in _NAMES[kind])
+    return Statistics(names, np.concatenate([_of_layer(layer, m, kind, log) for layer, m in layers.items()]))
+
+
+def _of_layer(layer: str, margins: Tensor, kind: Kind, log: Log) -> np.ndarray:
+    values = margins.detach().to("cpu", torch.float64).numpy()
+    if values.ndim != 1 or not len(values):
+        raise ValueError(f"margins of layer {layer!r} must be a tensor (examples,), got shape {tuple(values.shape)}")
+    if not np.isfinite(values).all():
+        raise NotFinite(f"margins of layer {layer!r} are not finite")
+    if log == "drop":
+        values = values[values > 0]
+        if not len(values):
+            raise ValueError(f"no margin of layer {layer!r} is positive, so that none has a logarithm; use 'signed'")
+        values = np.log(values)
+    elif log == "signed":
+        values = np.sign(values) * np.log1p(np.abs(values))
+    if kind == "moments":
+        return _moments(layer, values)
+    q1, median, q3 = np.quantile(values, [0.25, 0.5, 0.75])
+    reach = 1.5 * (q3 - q1)
+    fences = [q1 - reach, q3 + reach] if kind == "fences" else []
+    return np.array([q1, median, q3, *fences])
+
+
+def _moments(layer: str, values: np.ndarray) -> np.ndarray:
+    centred = values - values.mean()
+    deviation = np.sqrt((centred**2).mean())
+    if not deviation > 1e-12 * np.abs(values).max():
+        raise ValueError(f"all margins of layer {layer!r} are equal, so that they have no skewness and kurtosis")
+    scaled = centred / deviation
+    return np.array([values.mean(), deviation, (scaled**3).mean(), (scaled**4).mean()])
