@@ -9,6 +9,7 @@ try:
 except ImportError as error:
     raise ImportError("rsam.margins needs scikit-learn: pip install 'rsam[margins]'") from error
 
+from rsam.margins.correlation import GranulatedTau, granulated_tau, kendall_tau
 from rsam.margins.distances import distances
 from rsam.margins.first_order import margins, total_variations
 from rsam.margins.norms import path_norm, spectral_norms
@@ -17,10 +18,13 @@ from rsam.margins.statistics import Statistics, statistics
 from rsam.margins.transport import k_variance, kv_margins
 
 __all__ = [
+    "GranulatedTau",
     "PrincipalComponents",
     "Statistics",
     "distances",
+    "granulated_tau",
     "k_variance",
+    "kendall_tau",
     "kv_margins",
     "margins",
     "path_norm",

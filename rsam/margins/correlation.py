@@ -1,0 +1,141 @@
+"""Rank correlations of a measure and the generalization gap."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import kendalltau
+
+__all__ = ["GranulatedTau", "granulated_tau", "kendall_tau"]
+
+
+def kendall_tau(measure: Sequence[float] | np.ndarray, gaps: Sequence[float] | np.ndarray) -> float:
+    """Compute Kendall's rank correlation (tau-b, which corrects for ties) of a measure and gaps.
+
+    Parameters
+    ----------
+    measure, gaps : sequence of float
+        One number for each network.
+
+    Returns
+    -------
+    float
+        From -1 to 1.
+
+    Raises
+    ------
+    ValueError
+        For unequal lengths, numbers that are not finite, and a measure or gaps that are all equal.
+
+    Examples
+    --------
+    >>> import rsam
+    >>> rsam.margins.kendall_tau([1, 2, 3], [0.1, 0.3, 0.2])
+    0.333...
+    """
+    x, y = _numbers(measure, gaps)
+    tau = float(kendalltau(x, y).statistic)
+    if math.isnan(tau):
+        raise ValueError("measure or gaps are all equal, so that they have no ranks")
+    return tau
+
+
+@dataclass(frozen=True)
+class GranulatedTau:
+    """Rank correlations when one hyper-parameter varies and all others are fixed.
+
+    Attributes
+    ----------
+    by_axis : dict of str to float
+        Mean over the cells of each hyper-parameter.
+    """
+
+    by_axis: dict[str, float]
+
+    @property
+    def mean(self) -> float:
+        """Mean over the hyper-parameters (Jiang et al. 2020)."""
+        return sum(self.by_axis.values()) / len(self.by_axis)
+
+    @property
+    def worst_axis(self) -> str:
+        """The hyper-parameter of the lowest correlation, where the measure fails most (Dziugaite et al. 2020)."""
+        return min(self.by_axis, key=self.by_axis.__getitem__)
+
+    @property
+    def worst(self) -> float:
+        """The lowest correlation."""
+        return self.by_axis[self.worst_axis]
+
+
+def granulated_tau(
+    measure: Sequence[float] | np.ndarray,
+    gaps: Sequence[float] | np.ndarray,
+    hyperparameters: Mapping[str, Sequence[Any]],
+) -> GranulatedTau:
+    r"""Compute the granulated Kendall coefficient of Jiang et al. (2020, eq. 5).
+
+    For each hyper-parameter, networks that agree in all others form a cell; in a cell Kendall's coefficient is the mean
+    of :math:`\mathrm{sign}(\mu - \mu')\,\mathrm{sign}(g - g')` over pairs that differ in the hyper-parameter, so that
+    ties count as 0; cells are averaged.
+
+    Parameters
+    ----------
+    measure, gaps : sequence of float
+        One number for each network; of a measure that should be larger where the gap is.
+    hyperparameters : mapping of str to sequence
+        For each hyper-parameter its value in each network.
+
+    Returns
+    -------
+    GranulatedTau
+
+    Raises
+    ------
+    ValueError
+        As :func:`kendall_tau`, and for a hyper-parameter that varies in no cell.
+
+    Examples
+    --------
+    >>> import rsam
+    >>> rates, widths = [0.1, 0.1, 0.2, 0.2], [8, 16, 8, 16]
+    >>> tau = rsam.margins.granulated_tau([1, 2, 3, 4], [1, 2, 4, 3], {"rate": rates, "width": widths})
+    >>> tau.by_axis, tau.mean, tau.worst_axis
+    ({'rate': 1.0, 'width': 0.0}, 0.5, 'width')
+    """
+    x, y = _numbers(measure, gaps)
+    if not hyperparameters:
+        raise ValueError("hyperparameters is empty; name at least one")
+    for name, values in hyperparameters.items():
+        if len(values) != len(x):
+            raise ValueError(f"hyper-parameter {name!r} has {len(values)} values for {len(x)} networks")
+    return GranulatedTau({name: _of_axis(name, x, y, hyperparameters) for name in hyperparameters})
+
+
+def _of_axis(name: str, x: np.ndarray, y: np.ndarray, hyperparameters: Mapping[str, Sequence[Any]]) -> float:
+    others = [values for other, values in hyperparameters.items() if other != name]
+    cells: dict[tuple[Any, ...], list[int]] = {}
+    for i in range(len(x)):
+        cells.setdefault(tuple(values[i] for values in others), []).append(i)
+    varied = hyperparameters[name]
+    taus = []
+    for cell in cells.values():
+        pairs = [(i, j) for i in cell for j in cell if i < j and varied[i] != varied[j]]
+        if pairs:
+            taus.append(float(np.mean([np.sign(x[i] - x[j]) * np.sign(y[i] - y[j]) for i, j in pairs])))
+    if not taus:
+        raise ValueError(f"no two networks differ in hyper-parameter {name!r} and agree in all others; leave it out")
+    return sum(taus) / len(taus)
+
+
+def _numbers(measure: Any, gaps: Any) -> tuple[np.ndarray, np.ndarray]:
+    x, y = (np.asarray(values, dtype=np.float64) for values in (measure, gaps))
+    if x.ndim != 1 or x.shape != y.shape or len(x) < 2:
+        raise ValueError(f"measure and gaps must be as many numbers, two at least, got shapes {x.shape} and {y.shape}")
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise ValueError("measure and gaps must be finite")
+    return x, y
