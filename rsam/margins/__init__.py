@@ -1,7 +1,8 @@
-"""Margins of classifiers. Needs ``rsam[margins]``.
+"""Margins of classifiers, and predictions of the generalization gap from them. Needs ``rsam[margins]``.
 
 :func:`margins` measures how far examples are from the decision boundary, at the input and at hidden layers, in the
-metric of the layer's manifold.
+metric of the layer's manifold; :func:`statistics` makes a vector of them, from which :class:`GapModel` predicts the
+difference of training and test accuracy.
 """
 
 try:
@@ -12,12 +13,16 @@ except ImportError as error:
 from rsam.margins.correlation import GranulatedTau, granulated_tau, kendall_tau
 from rsam.margins.distances import distances
 from rsam.margins.first_order import margins, total_variations
+from rsam.margins.gap_model import GapModel
 from rsam.margins.norms import path_norm, spectral_norms
 from rsam.margins.principal import PrincipalComponents, principal_components
+from rsam.margins.regression import Coefficients
 from rsam.margins.statistics import Statistics, statistics
 from rsam.margins.transport import k_variance, kv_margins
 
 __all__ = [
+    "Coefficients",
+    "GapModel",
     "GranulatedTau",
     "PrincipalComponents",
     "Statistics",

@@ -1,0 +1,399 @@
+"""A linear model of the generalization gap, with errors that are honest about configurations it has not seen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import geoopt
+import numpy as np
+from torch import nn
+
+from rsam.margins.first_order import Nearest, margins
+from rsam.margins.network import Data
+from rsam.margins.regression import Coefficients, Regression
+from rsam.margins.statistics import Kind, Log, Statistics, statistics
+
+__all__ = ["GapModel"]
+
+_FORMAT = 1
+
+
+class GapModel:
+    r"""Predict the generalization gap, training minus test accuracy, from statistics of margins by least squares.
+
+    A pipeline of scikit-learn: features are standardised, those that are linear combinations of earlier ones are
+    dropped, and a linear regression is fitted; in cross-validation all three are fitted without the fold that is
+    predicted.
+
+    Parameters
+    ----------
+    layers : sequence of str
+        Layers whose margins :meth:`features` and :meth:`predict_gap` measure.
+    kind, log
+        As for :func:`statistics`.
+    nearest, normalize
+        As for :func:`margins`.
+    eps : float
+        As for :func:`margins`, but by default that of Jiang et al.: in narrow networks with ReLUs the gradients of some
+        examples vanish, and quantiles hardly see these.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Features, once fitted.
+    dropped : tuple of str
+        Those that are linear combinations of earlier ones: with ``kind="fences"`` two for each layer.
+
+    Examples
+    --------
+    >>> import numpy as np, rsam
+    >>> random = np.random.default_rng(0)
+    >>> features = random.normal(size=(60, 2))
+    >>> gaps = 0.1 + 0.03 * features[:, 0] + 0.01 * random.normal(size=60)
+    >>> model = rsam.margins.GapModel().fit(features, gaps, groups=np.arange(60) // 3)
+    >>> 0.8 < model.k_fold_r2() < model.r2
+    True
+    >>> print(model.coefficients())
+    feature 0  0.0282  [ 0.0256,  0.0308]
+    feature 1 -0.0021  [-0.0047,  0.0005]
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[str] = ("input",),
+        *,
+        kind: Kind = "fences",
+        log: Log = "drop",
+        nearest: Nearest = "runner_up",
+        normalize: bool = True,
+        eps: float = 1e-6,
+    ) -> None:
+        self.layers = tuple(layers)
+        self.kind, self.log = kind, log
+        self.nearest, self.normalize, self.eps = nearest, normalize, eps
+        self._fit: Regression | None = None
+
+    # -- features ------------------------------------------------------------------------------------------------
+
+    def features(
+        self,
+        model: nn.Module,
+        data: Data,
+        *,
+        manifolds: Mapping[str, geoopt.Manifold] | None = None,
+        progressbar: bool = False,
+    ) -> Statistics:
+        """Measure the statistics of a network's margins that this model predicts from.
+
+        Parameters
+        ----------
+        model, data, manifolds, progressbar
+            As for :func:`margins`; ``data`` are training data.
+
+        Returns
+        -------
+        Statistics
+
+        Raises
+        ------
+        TypeError, ValueError, NotFinite, UnsupportedOperation
+            As :func:`margins` and :func:`statistics`.
+        """
+        found = margins(
+            model,
+            data,
+            self.layers,
+            nearest=self.nearest,
+            normalize=self.normalize,
+            eps=self.eps,
+            manifolds=manifolds,
+            progressbar=progressbar,
+        )
+        return statistics(found, self.kind, log=self.log)
+
+    # -- fitting -------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        features: Sequence[Statistics] | np.ndarray,
+        gaps: Sequence[float] | np.ndarray,
+        groups: Sequence[Any] | np.ndarray | None = None,
+    ) -> GapModel:
+        """Fit by least squares.
+
+        Parameters
+        ----------
+        features : sequence of Statistics, or numpy.ndarray
+            One vector for each network, or a matrix ``(networks, features)``.
+        gaps : sequence of float
+            Training minus test accuracy of each network.
+        groups : sequence, optional
+            Configuration of each network, a number or a string: networks that differ in the seed only share one.
+            Whole groups are left out in cross-validation; by default each network is a group.
+
+        Returns
+        -------
+        GapModel
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            For features with different names, unequal lengths, numbers that are not finite, gaps that are all equal,
+            and fewer networks than the fit needs.
+        """
+        x, names = _matrix(features)
+        y = np.asarray(gaps, dtype=np.float64)
+        g = np.asarray(range(len(x)) if groups is None else groups)
+        if y.shape != (len(x),) or g.shape != (len(x),):
+            raise ValueError(
+                f"features of {len(x)} networks need as many gaps and groups, got shapes {y.shape} and {g.shape}"
+            )
+        if not (np.isfinite(x).all() and np.isfinite(y).all()):
+            raise ValueError("features and gaps must be finite")
+        if g.dtype.kind not in "iubU":
+            raise ValueError("groups must be numbers or strings that name configurations, such as '0.1/64'")
+        self._fit, self.names = Regression(x, y, g), names
+        self.dropped = tuple(name for i, name in enumerate(names) if i not in self._fit.kept)
+        return self
+
+    def predict(self, features: Sequence[Statistics] | np.ndarray | Statistics) -> np.ndarray:
+        """Predict the gaps of networks.
+
+        Parameters
+        ----------
+        features
+            As for :meth:`fit`, or the statistics of one network.
+
+        Returns
+        -------
+        numpy.ndarray
+            ``(networks,)``.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not fitted.
+        ValueError
+            For features other than those that it was fitted to.
+        """
+        fit = self._fitted()
+        x, names = _matrix([features] if isinstance(features, Statistics) else features)
+        if names != self.names:
+            raise ValueError(f"features {names} are not those that the model was fitted to, {self.names}")
+        return fit.predict(x)
+
+    def predict_gap(
+        self,
+        model: nn.Module,
+        data: Data,
+        *,
+        manifolds: Mapping[str, geoopt.Manifold] | None = None,
+        progressbar: bool = False,
+    ) -> float:
+        """Predict the gap of a network from its training data.
+
+        Parameters
+        ----------
+        model, data, manifolds, progressbar
+            As for :meth:`features`.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        RuntimeError, TypeError, ValueError, NotFinite, UnsupportedOperation
+            As :meth:`features` and :meth:`predict`.
+        """
+        self._fitted()
+        return float(self.predict(self.features(model, data, manifolds=manifolds, progressbar=progressbar))[0])
+
+    # -- how good it is ------------------------------------------------------------------------------------------
+
+    @property
+    def r2(self) -> float:
+        """Coefficient of determination on the networks that the model was fitted to."""
+        fit = self._fitted()
+        return fit.r2(fit.predict(fit.x))
+
+    @property
+    def adjusted_r2(self) -> float:
+        """The same, corrected for the number of features: ``1 - (1 - r2) (n - 1) / (n - p - 1)``.
+
+        Of ``p`` features that are independent; those that were dropped do not count.
+        """
+        n, p = len(self._fitted().y), len(self._fitted().kept)
+        return 1 - (1 - self.r2) * (n - 1) / (n - p - 1)
+
+    def held_out(self, folds: int = 10) -> np.ndarray:
+        """Predict each network by a model that was fitted without its fold, which holds whole groups.
+
+        Parameters
+        ----------
+        folds : int
+            How many; as many as there are groups, if those are fewer.
+
+        Returns
+        -------
+        numpy.ndarray
+            ``(networks,)``.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not fitted.
+        ValueError
+            For fewer than two folds or groups.
+        """
+        return self._fitted().held_out(folds)
+
+    def k_fold_r2(self, folds: int = 10) -> float:
+        """Coefficient of determination of :meth:`held_out`.
+
+        At most 1; 0 where the predictions are no better than the mean gap, and below where they are worse, as those
+        from features that tell nothing are.
+
+        Parameters
+        ----------
+        folds : int
+            As for :meth:`held_out`.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        RuntimeError, ValueError
+            As :meth:`held_out`.
+        """
+        return self._fitted().r2(self.held_out(folds))
+
+    def coefficients(
+        self,
+        confidence: float = 0.95,
+        method: Literal["student", "bootstrap"] = "student",
+        *,
+        samples: int = 1000,
+        seed: int = 0,
+    ) -> Coefficients:
+        """Return the coefficients with confidence intervals.
+
+        Parameters
+        ----------
+        confidence : float
+            Of each interval, between 0 and 1; nothing is corrected for there being several.
+        method : {"student", "bootstrap"}
+            ``"student"``: t-intervals of least squares, for errors that are independent from network to network.
+            ``"bootstrap"``: percentiles over resampled groups, which networks of one configuration call for.
+        samples, seed
+            Of the bootstrap.
+
+        Returns
+        -------
+        Coefficients
+            Of the features that were not dropped.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not fitted.
+        ValueError
+            For bad options, and a bootstrap of fewer than two groups.
+        """
+        fit = self._fitted()
+        if not 0 < confidence < 1:
+            raise ValueError(f"confidence must be between 0 and 1, got {confidence}")
+        if method == "student":
+            low, high = fit.student_interval(confidence)
+        elif method == "bootstrap":
+            low, high = fit.bootstrap_interval(confidence, samples, seed)
+        else:
+            raise ValueError(f"method must be 'student' or 'bootstrap', got {method!r}")
+        return Coefficients(tuple(self.names[i] for i in fit.kept), fit.coefficients, low, high)
+
+    # -- saving --------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write the model to an ``.npz`` file: its settings, and the features and gaps that it was fitted to.
+
+        Nothing in it is pickled.
+
+        Parameters
+        ----------
+        path : str or Path
+            Ends in ``.npz``.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not fitted.
+        ValueError
+            For a path that ends otherwise.
+        """
+        fit = self._fitted()
+        if Path(path).suffix != ".npz":  # numpy would add it, and load not find the file
+            raise ValueError(f"path must end in .npz, got {str(path)!r}")
+        settings = {
+            "format": _FORMAT,
+            "layers": self.layers,
+            "kind": self.kind,
+            "log": self.log,
+            "nearest": self.nearest,
+            "normalize": self.normalize,
+            "eps": self.eps,
+            "names": self.names,
+        }
+        np.savez(path, settings=json.dumps(settings), features=fit.x, gaps=fit.y, groups=fit.groups)
+
+    @classmethod
+    def load(cls, path: str | Path) -> GapModel:
+        """Read a model that :meth:`save` wrote, and fit it again.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file.
+
+        Returns
+        -------
+        GapModel
+
+        Raises
+        ------
+        ValueError
+            For a file of another kind.
+        """
+        with np.load(path, allow_pickle=False) as file:
+            if not {"settings", "features", "gaps", "groups"} <= set(file.files):
+                raise ValueError(f"{str(path)!r} holds no gap model")
+            settings = json.loads(str(file["settings"]))
+            if settings.pop("format") != _FORMAT:
+                raise ValueError(f"{str(path)!r} was written by another version of rsam")
+            names = tuple(settings.pop("names"))
+            features = [Statistics(names, row) for row in file["features"]]
+            return cls(**settings).fit(features, file["gaps"], file["groups"])
+
+    def _fitted(self) -> Regression:
+        if self._fit is None:
+            raise RuntimeError("the gap model is not fitted; call fit first")
+        return self._fit
+
+
+def _matrix(features: Sequence[Statistics] | np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    if isinstance(features, np.ndarray):
+        if features.ndim != 2:
+            raise ValueError(f"features must be a matrix (networks, features), got shape {features.shape}")
+        return features.astype(np.float64), tuple(f"feature {i}" for i in range(features.shape[1]))
+    if not len(features) or not all(isinstance(f, Statistics) for f in features):
+        raise ValueError("features must be a matrix, or statistics of one network at least")
+    names = features[0].names
+    for i, f in enumerate(features):
+        if f.names != names:
+            raise ValueError(f"features of network {i} are {f.names}, but those of network 0 are {names}")
+    return np.stack([f.values for f in features]), names

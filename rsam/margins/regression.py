@@ -1,0 +1,146 @@
+"""Least squares on standardised features that are independent, and the intervals of its coefficients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.linear_model import LinearRegression
+from sklearn.model_selection import GroupKFold
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+
+__all__ = ["Coefficients", "Regression"]
+
+
+@dataclass(frozen=True, eq=False)
+class Coefficients:
+    """Coefficients of a linear model in units of a feature's standard deviation, with confidence intervals.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Features.
+    values, low, high : numpy.ndarray
+        Change of the gap per standard deviation of each feature, and the ends of the interval.
+    """
+
+    names: tuple[str, ...]
+    values: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    def __str__(self) -> str:
+        width = max(map(len, self.names))
+        rows = zip(self.names, self.values, self.low, self.high, strict=True)
+        return "\n".join(f"{name:<{width}} {v: .4f}  [{a: .4f}, {b: .4f}]" for name, v, a, b in rows)
+
+
+class Regression:
+    """A least-squares fit, with the data that it was fitted to.
+
+    Parameters
+    ----------
+    x, y, groups : numpy.ndarray
+        Features ``(n, features)``, what is predicted, and which rows belong together.
+
+    Raises
+    ------
+    ValueError
+        For fewer rows than the fit needs, and all ``y`` equal.
+    """
+
+    def __init__(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> None:
+        self.x, self.y, self.groups = x, y, groups
+        if len(y) < 2 or y.min() == y.max():
+            raise ValueError("all gaps are equal, so that there is nothing to explain")
+        self.pipeline = _pipeline().fit(x, y)
+        #: Indices of the features that were not dropped.
+        self.kept: list[int] = self.pipeline["independent"].kept_
+        if len(x) < len(self.kept) + 2:
+            raise ValueError(
+                f"{len(self.kept)} independent features need at least {len(self.kept) + 2} networks, got {len(x)}; "
+                "take fewer layers or kind='quartiles'"
+            )
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Return predictions for rows of features."""
+        return self.pipeline.predict(x)
+
+    @property
+    def coefficients(self) -> np.ndarray:
+        """Coefficients of the standardised features that were not dropped."""
+        return self.pipeline["regression"].coef_
+
+    def r2(self, predicted: np.ndarray) -> float:
+        """Return the coefficient of determination of predictions."""
+        return 1 - float(((self.y - predicted) ** 2).sum() / ((self.y - self.y.mean()) ** 2).sum())
+
+    def held_out(self, folds: int) -> np.ndarray:
+        """Return predictions of what was fitted without the row's fold of whole groups."""
+        count = len(np.unique(self.groups))
+        if folds < 2 or count < 2:
+            raise ValueError(f"cross-validation needs two folds and two groups, got {folds} and {count}")
+        predicted = np.empty_like(self.y)
+        for fit, left_out in GroupKFold(min(folds, count)).split(self.x, self.y, self.groups):
+            predicted[left_out] = _pipeline().fit(self.x[fit], self.y[fit]).predict(self.x[left_out])
+        return predicted
+
+    def student_interval(self, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return t-intervals of the coefficients, for errors that are independent and of one variance."""
+        z = self._standardised()
+        degrees = len(z) - z.shape[1] - 1
+        variance = ((self.y - self.predict(self.x)) ** 2).sum() / degrees
+        # standardised features have mean zero, so that the intercept does not enter
+        error = np.sqrt(variance * np.diag(np.linalg.inv(z.T @ z)))
+        reach = student.ppf((1 + confidence) / 2, degrees) * error
+        return self.coefficients - reach, self.coefficients + reach
+
+    def bootstrap_interval(self, confidence: float, samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return percentiles of the coefficients over samples of whole groups, drawn with replacement."""
+        rows_of = [np.flatnonzero(self.groups == g) for g in np.unique(self.groups)]
+        if len(rows_of) < 2 or samples < 2:
+            raise ValueError(f"a bootstrap needs two groups and samples, got {len(rows_of)} and {samples}")
+        design = np.column_stack((np.ones(len(self.y)), self._standardised()))
+        random, drawn = np.random.default_rng(seed), []
+        for _ in range(samples):
+            rows = np.concatenate([rows_of[i] for i in random.integers(len(rows_of), size=len(rows_of))])
+            drawn.append(np.linalg.lstsq(design[rows], self.y[rows], rcond=None)[0][1:])
+        low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+        return low, high
+
+    def _standardised(self) -> np.ndarray:
+        return self.pipeline[:-1].transform(self.x)
+
+
+class _Independent(TransformerMixin, BaseEstimator):
+    """Keeps the columns that are no linear combination of those before them.
+
+    Least squares solves for such columns too, but with huge coefficients where rounding hides the dependence.
+    """
+
+    tolerance = 1e-6
+
+    def fit(self, x: np.ndarray, y: Any = None) -> _Independent:
+        basis: list[np.ndarray] = []
+        self.kept_: list[int] = []
+        for i, column in enumerate(x.T):
+            rest = column.copy()
+            for _ in range(2):  # once more, for the digits that the first pass loses
+                for b in basis:
+                    rest -= (b @ rest) * b
+            size = float(np.linalg.norm(rest))
+            if size > self.tolerance * max(float(np.linalg.norm(column)), 1.0):
+                basis.append(rest / size)
+                self.kept_.append(i)
+        return self
+
+    def transform(self, x: np.ndarray) -> np.ndarray:
+        return x[:, self.kept_]
+
+
+def _pipeline() -> Pipeline:
+    return Pipeline([("scale", StandardScaler()), ("independent", _Independent()), ("regression", LinearRegression())])

@@ -1,0 +1,168 @@
+"""That the model of the gap is least squares, and its errors are those of configurations it has not seen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import t as student
+from torch import nn
+
+from rsam.margins import GapModel, margins, statistics
+from tests.margins.problems import classes, loader, normal
+
+
+def problem(networks: int = 40, features: int = 3, noise: float = 0.3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    x = random.normal(size=(networks, features)) * [10.0, 1.0, 0.1][:features] + 5
+    return x, x @ [0.02, -0.1, 3.0][:features] + noise * random.normal(size=networks)
+
+
+def by_hand(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """Coefficients, their standard errors, R² and adjusted R², from the normal equations."""
+    design = np.column_stack((np.ones(len(x)), x))
+    inverse = np.linalg.inv(design.T @ design)
+    beta = inverse @ design.T @ y
+    residual = y - design @ beta
+    n, p = x.shape
+    error = np.sqrt(residual @ residual / (n - p - 1) * np.diag(inverse))
+    r2 = 1 - residual @ residual / ((y - y.mean()) @ (y - y.mean()))
+    return beta[1:], error[1:], r2, 1 - (1 - r2) * (n - 1) / (n - p - 1)
+
+
+def test_that_fit_and_errors_are_those_of_the_normal_equations() -> None:
+    x, y = problem()
+    model = GapModel().fit(x, y)
+    beta, error, r2, adjusted = by_hand(x, y)
+    assert model.r2 == pytest.approx(r2, rel=1e-9)
+    assert model.adjusted_r2 == pytest.approx(adjusted, rel=1e-9)
+    found = model.coefficients(0.9)
+    scale = x.std(0)
+    reach = student.ppf(0.95, 36) * error * scale
+    np.testing.assert_allclose(found.values, beta * scale, rtol=1e-9)
+    np.testing.assert_allclose(found.low, beta * scale - reach, rtol=1e-9)
+    np.testing.assert_allclose(found.high, beta * scale + reach, rtol=1e-9)
+
+
+def test_that_dependent_features_change_nothing_and_do_not_count() -> None:
+    x, y = problem()
+    wide = np.column_stack((x[:, 0], np.ones(40), x[:, 0] * 2 - x[:, 1], x[:, 1:], x.sum(1)))
+    plain, model = GapModel().fit(x, y), GapModel().fit(wide, y)
+    assert model.dropped == ("feature 1", "feature 3", "feature 5")
+    assert model.adjusted_r2 == pytest.approx(plain.adjusted_r2, rel=1e-9)
+    np.testing.assert_allclose(model.held_out(), plain.held_out(), rtol=1e-6)
+
+
+def test_that_the_bootstrap_covers_what_student_covers_where_errors_are_independent() -> None:
+    x, y = problem(400)
+    model = GapModel().fit(x, y)
+    by_formula, by_samples = model.coefficients(), model.coefficients(method="bootstrap")
+    widths = (by_samples.high - by_samples.low) / (by_formula.high - by_formula.low)
+    np.testing.assert_allclose(widths, 1, atol=0.15)  # of 400 networks and 1000 samples: some 5 % each
+
+
+def test_that_the_bootstrap_resamples_whole_groups() -> None:
+    # ten copies of each network: formulas believe in ten times as many, groups do not
+    x, y = problem(30)
+    copies, groups = (np.repeat(x, 10, 0), np.repeat(y, 10)), np.repeat(np.arange(30), 10)
+    model = GapModel().fit(*copies, groups=groups)
+    once = GapModel().fit(x, y).coefficients()
+    naive, grouped = model.coefficients(), model.coefficients(method="bootstrap")
+    assert ((naive.high - naive.low) < 0.4 * (once.high - once.low)).all()
+    assert ((grouped.high - grouped.low) > 0.6 * (once.high - once.low)).all()
+
+
+def test_that_held_out_predictions_know_nothing_of_their_group() -> None:
+    # features that name the configuration, and gaps that have nothing to do with anything else
+    random = np.random.default_rng(0)
+    groups = np.repeat(np.arange(12), 5)
+    x = np.eye(12)[groups] + 0.01 * random.normal(size=(60, 12))
+    y = random.normal(size=12)[groups]
+    assert GapModel().fit(x, y).k_fold_r2() > 0.9  # it leaks from network to network
+    assert GapModel().fit(x, y, groups=groups).k_fold_r2() < 0.2
+
+
+def test_that_shuffled_gaps_are_not_predicted() -> None:
+    x, y = problem(60)
+    random = np.random.default_rng(1)
+    found = [GapModel().fit(x, random.permutation(y)).k_fold_r2() for _ in range(12)]
+    assert np.mean(found) < 0 + 3 * np.std(found) / 12**0.5
+    assert GapModel().fit(x, y).k_fold_r2() > max(found)
+
+
+def test_that_k_fold_r2_leaves_out_one_group_after_the_other() -> None:
+    x, y = problem(12, 1)
+    groups = np.repeat(np.arange(4), 3)
+    squares = 0.0
+    for g in range(4):
+        fit = groups != g
+        slope, intercept = np.polyfit(x[fit, 0], y[fit], 1)
+        squares += ((y[~fit] - slope * x[~fit, 0] - intercept) ** 2).sum()
+    expected = 1 - squares / ((y - y.mean()) ** 2).sum()
+    assert GapModel().fit(x, y, groups).k_fold_r2(4) == pytest.approx(expected, rel=1e-9)
+
+
+def network(seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+
+
+def fitted() -> GapModel:
+    model = GapModel(["input", "1"], kind="quartiles", log="signed")
+    features = [model.features(network(seed), (normal(30, 4), classes(30))) for seed in range(12)]
+    return model.fit(features, np.random.default_rng(0).normal(size=12), groups=[f"width {i // 2}" for i in range(12)])
+
+
+def test_that_a_gap_is_predicted_from_a_network_and_its_data() -> None:
+    model, data = fitted(), (normal(30, 4, seed=7), classes(30))
+    found = margins(network(20), data, ["input", "1"], eps=1e-6)
+    expected = model.predict(statistics(found, "quartiles", log="signed"))
+    assert model.predict_gap(network(20), loader(data, 7, 23)) == pytest.approx(float(expected[0]), rel=1e-9)
+
+
+def test_that_a_saved_model_is_the_same_and_not_pickled(tmp_path: Path) -> None:
+    model, data = fitted(), (normal(30, 4, seed=7), classes(30))
+    model.save(tmp_path / "gap.npz")
+    again = GapModel.load(tmp_path / "gap.npz")
+    assert again.predict_gap(network(20), data) == model.predict_gap(network(20), data)
+    assert (again.adjusted_r2, again.k_fold_r2(3), again.names) == (model.adjusted_r2, model.k_fold_r2(3), model.names)
+    with np.load(tmp_path / "gap.npz", allow_pickle=False) as file:
+        assert json.loads(str(file["settings"]))["layers"] == ["input", "1"]
+
+
+def test_that_misuse_of_the_model_is_explained(tmp_path: Path) -> None:
+    x, y = problem(10)
+    with pytest.raises(RuntimeError, match="not fitted"):
+        GapModel().predict(x)
+    with pytest.raises(RuntimeError, match="not fitted"):
+        GapModel().save(tmp_path / "gap.npz")
+    with pytest.raises(ValueError, match="need at least 5 networks, got 4"):
+        GapModel().fit(x[:4], y[:4])
+    with pytest.raises(ValueError, match="all gaps are equal"):
+        GapModel().fit(x, np.ones(10))
+    with pytest.raises(ValueError, match="as many gaps and groups"):
+        GapModel().fit(x, y[:9])
+    with pytest.raises(ValueError, match="finite"):
+        GapModel().fit(x, np.full(10, np.nan))
+    with pytest.raises(ValueError, match="groups must be numbers or strings"):
+        GapModel().fit(x, y, groups=[None] * 10)
+    with pytest.raises(ValueError, match="two folds and two groups"):
+        GapModel().fit(x, y, groups=[1] * 10).k_fold_r2()
+    with pytest.raises(ValueError, match="not those that the model was fitted to"):
+        GapModel().fit(x, y).predict(x[:, :2])
+    m = {"a": normal(5)}, {"b": normal(5)}
+    with pytest.raises(ValueError, match="features of network 1"):
+        GapModel().fit([statistics(part) for part in m], [1, 2])
+    with pytest.raises(ValueError, match=r"must end in \.npz"):
+        GapModel().fit(x, y).save(tmp_path / "gap.json")
+    np.savez(tmp_path / "other.npz", x=x)
+    with pytest.raises(ValueError, match="holds no gap model"):
+        GapModel.load(tmp_path / "other.npz")
+    with pytest.raises(ValueError, match="method must be"):
+        GapModel().fit(x, y).coefficients(method="jackknife")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="confidence"):
+        GapModel().fit(x, y).coefficients(95)
