@@ -15,6 +15,7 @@ from rsam.margins.distances import distances
 from rsam.margins.first_order import margins, total_variations
 from rsam.margins.gap_model import GapModel
 from rsam.margins.norms import path_norm, spectral_norms
+from rsam.margins.plots import plot_gaps, plot_margins
 from rsam.margins.principal import PrincipalComponents, principal_components
 from rsam.margins.regression import Coefficients
 from rsam.margins.statistics import Statistics, statistics
@@ -33,6 +34,8 @@ __all__ = [
     "kv_margins",
     "margins",
     "path_norm",
+    "plot_gaps",
+    "plot_margins",
     "principal_components",
     "spectral_norms",
     "statistics",
