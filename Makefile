@@ -21,7 +21,7 @@ $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "rsam needs Python 3.11 or newer; set it with make PYTHON=/path/to/python3"; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[testing,curvature,integrations,bench,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[testing,curvature,margins,integrations,bench,dev]'
 	touch $@
 
 clean:
