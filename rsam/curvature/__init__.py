@@ -12,9 +12,9 @@ except ImportError as error:
 from rsam.curvature.density import SpectralDensity, spectral_density
 from rsam.curvature.eigenvalues import Eigenpairs, top_eigenvalues
 from rsam.curvature.estimate import Estimate
-from rsam.curvature.fisher import fisher_trace
+from rsam.curvature.fisher_trace import fisher_trace
 from rsam.curvature.gauss_newton import RiemannianGaussNewton
-from rsam.curvature.gradient import gradient_norm
+from rsam.curvature.gradient_norm import gradient_norm
 from rsam.curvature.hessian import RiemannianHessian
 from rsam.curvature.sharpness import sharpness
 from rsam.curvature.trace import layer_traces, trace

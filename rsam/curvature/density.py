@@ -15,8 +15,8 @@ from rsam.curvature.eigenvalues import top_eigenvalues
 from rsam.curvature.estimate import generator_of
 from rsam.curvature.linear import PyTorchLinearOperator
 from rsam.curvature.operator import one_call
-from rsam.derivatives import no_trace
-from rsam.derivatives.no_trace import seed_random_state
+from rsam.evaluation import no_trace
+from rsam.evaluation.isolation import seed_random_state
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from rsam.curvature.operator import TangentOperator
-from rsam.curvature.reduction import check_is_tensor
-from rsam.derivatives import check_graph
+from rsam.evaluation import check_graph
+from rsam.evaluation.reduction import check_is_tensor
 
 __all__ = ["RiemannianGaussNewton"]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rsam.curvature.linear import PyTorchLinearOperator
-from rsam.curvature.risk import Data, LossFunc, Params, Risk, accumulators
+from rsam.evaluation.risk import Data, LossFunc, Params, Risk, accumulators
 
 __all__ = ["TangentOperator", "one_call"]
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rsam import geometry
-from rsam.curvature.batches import as_pair, pieces
 from rsam.curvature.estimate import Estimate, generator_of
-from rsam.curvature.risk import Data, LossFunc, Params, Risk
-from rsam.derivatives import at_points
+from rsam.evaluation import at_points
+from rsam.evaluation.batches import as_pair, pieces
+from rsam.evaluation.risk import Data, LossFunc, Params, Risk
 
 __all__ = ["sharpness"]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rsam import geometry
-from rsam.losses.evaluation import Evaluations, full_precision
+from rsam.losses.closure import Evaluations, full_precision
 
 __all__ = ["add", "forward_difference", "symmetric_sum", "tangent_parts"]
 

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from rsam import geometry
-from rsam.derivatives.likelihood import Likelihood, hessian_root
 from rsam.errors import NotFinite
+from rsam.evaluation.likelihood import Likelihood, hessian_root
 from rsam.geometry.product import all_finite
+from rsam.losses.closure import Evaluations, full_precision, step_length
 from rsam.losses.differences import add, forward_difference
-from rsam.losses.evaluation import Evaluations, full_precision, step_length
-from rsam.losses.injected import inject
 from rsam.losses.penalty import Closure, Method, Params
-from rsam.losses.probes import RandomPenalty
+from rsam.losses.random_penalty import RandomPenalty
+from rsam.losses.with_gradient import inject
 
 __all__ = ["FisherTrace"]
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from rsam import geometry
+from rsam.losses.closure import Evaluations, full_precision, step_length
 from rsam.losses.differences import forward_difference
-from rsam.losses.evaluation import Evaluations, full_precision, step_length
 from rsam.losses.penalty import Differences, Method, Params, Penalty
 
 __all__ = ["GradientNorm"]

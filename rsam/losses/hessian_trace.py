@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from rsam import geometry
-from rsam.losses.evaluation import Evaluations, step_per_weight
+from rsam.losses.closure import Evaluations, step_per_weight
 from rsam.losses.penalty import Differences, Method, Params
-from rsam.losses.probes import Distribution, RandomPenalty
+from rsam.losses.random_penalty import Distribution, RandomPenalty
 
 __all__ = ["HessianTrace"]
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from rsam import geometry
-from rsam.derivatives import check_graph, differentiable, explain, no_trace
-from rsam.derivatives.diagnosis import NoHigherDerivative
 from rsam.errors import NotFinite
+from rsam.evaluation import check_graph, differentiable, explain, no_trace
+from rsam.evaluation.diagnosis import NoHigherDerivative
 from rsam.geometry.product import all_finite
+from rsam.losses.closure import Evaluations, full_precision, reached
 from rsam.losses.differences import add
-from rsam.losses.evaluation import Evaluations, full_precision, reached
-from rsam.losses.injected import inject
+from rsam.losses.with_gradient import inject
 
 __all__ = ["Closure", "Differences", "Method", "Params", "Penalty"]
 

@@ -6,9 +6,9 @@ import math
 
 from torch import Tensor
 
-from rsam.losses.evaluation import Evaluations
+from rsam.losses.closure import Evaluations
 from rsam.losses.penalty import Differences, Params
-from rsam.losses.probes import Distribution, RandomPenalty
+from rsam.losses.random_penalty import Distribution, RandomPenalty
 
 __all__ = ["Sharpness"]
 

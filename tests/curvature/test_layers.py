@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import rsam
 from rsam.curvature import RiemannianGaussNewton, RiemannianHessian, trace
-from rsam.derivatives import NoHigherDerivative, differentiable
+from rsam.evaluation import NoHigherDerivative, differentiable
 from tests.curvature.problems import DOUBLE, batches, dense, generator, labelled, normal, second_difference, snapshot
 
 # -- batch norm -------------------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def test_that_attention_and_recurrent_layers_work_with_one_warning_at_most(
     make: Any, warns: bool, operator: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # the name in the package is the function
-    monkeypatch.setattr(sys.modules["rsam.derivatives.differentiable"], "_warned", set())
+    monkeypatch.setattr(sys.modules["rsam.evaluation.higher_order"], "_warned", set())
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = make().double()

@@ -19,7 +19,7 @@ from rsam.curvature import (
     sharpness,
     trace,
 )
-from rsam.curvature.batches import move
+from rsam.evaluation.batches import move
 from tests.curvature.problems import dense, examples, labelled, network, normal
 
 CE, MSE = nn.CrossEntropyLoss(), nn.MSELoss()

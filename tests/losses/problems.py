@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import rsam
-from rsam.derivatives import at_points
+from rsam.evaluation import at_points
 from rsam.losses import FisherTrace, GradientNorm, HessianTrace, Penalty, Sharpness
 from tests.optim.problems import manifold_points
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from rsam import geometry
-from rsam.curvature.risk import Data, LossFunc, Params, Risk
+from rsam.evaluation.risk import Data, LossFunc, Params, Risk
 
 __all__ = ["gradient_norm"]
 

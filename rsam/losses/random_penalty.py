@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from rsam import geometry
+from rsam.losses.closure import Evaluations
 from rsam.losses.differences import add, symmetric_sum, tangent_parts
-from rsam.losses.evaluation import Evaluations
 from rsam.losses.penalty import Differences, Method, Params, Penalty
 
 __all__ = ["Distribution", "RandomPenalty"]

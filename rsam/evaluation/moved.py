@@ -33,10 +33,10 @@ def at_points(params: Sequence[Tensor], points: Sequence[Tensor]) -> Iterator[No
 
     Examples
     --------
-    >>> import torch, rsam.derivatives
+    >>> import torch, rsam.evaluation
     >>> weight = torch.nn.Parameter(torch.ones(2))
     >>> loss = weight.square().sum()
-    >>> with rsam.derivatives.at_points([weight], [torch.zeros(2)]):
+    >>> with rsam.evaluation.at_points([weight], [torch.zeros(2)]):
     ...     print(weight.square().sum().item())
     0.0
     >>> loss.backward()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rsam.derivatives import NoHigherDerivative, check_graph, differentiable, explain
+from rsam.evaluation import NoHigherDerivative, check_graph, differentiable, explain
 
 
 class Once(torch.autograd.Function):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from rsam.derivatives import at_points
+from rsam.evaluation import at_points
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from rsam.derivatives.no_trace import no_trace
+from rsam.evaluation.isolation import no_trace
 
 __all__ = ["NoHigherDerivative", "check_graph", "explain"]
 
@@ -23,7 +23,7 @@ _SAYINGS = re.compile(
 _REPLACED = re.compile(
     r"(batch|instance|layer|weight)_norm|hardsigmoid|scaled_dot_product|efficient_attention|flash_att"
 )
-_REMEDY = "build the loss within rsam.derivatives.differentiable(), or pass a closure"
+_REMEDY = "build the loss within rsam.evaluation.differentiable(), or pass a closure"
 # Nodes that a further derivative goes through although torch has none, or a wrong one: the order at which it fails.
 _NODES = {
     r"WeightNormInterfaceBackward": (2, f"torch's fused weight_norm has a wrong second derivative; {_REMEDY}"),
@@ -55,13 +55,13 @@ def check_graph(value: Tensor, order: int) -> None:
 
     Examples
     --------
-    >>> import torch, rsam.derivatives
+    >>> import torch, rsam.evaluation
     >>> x = torch.ones(3, requires_grad=True)
     >>> loss = torch.nn.functional.hardsigmoid(x).square().sum()
     >>> (g,) = torch.autograd.grad(loss, x, create_graph=True)
-    >>> rsam.derivatives.check_graph(g.sum(), order=2)
+    >>> rsam.evaluation.check_graph(g.sum(), order=2)
     Traceback (most recent call last):
-    rsam.derivatives.diagnosis.NoHigherDerivative: derivative for aten::hardsigmoid_backward is not implemented; ...
+    rsam.evaluation.diagnosis.NoHigherDerivative: derivative for aten::hardsigmoid_backward is not implemented; ...
     """
     seen: set[Any] = set()
     stack: list[Any] = [value.grad_fn]
@@ -121,10 +121,10 @@ def explain(
 
     Examples
     --------
-    >>> import torch, rsam.derivatives
+    >>> import torch, rsam.evaluation
     >>> model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Hardsigmoid())
     >>> error = RuntimeError("derivative for aten::hardsigmoid_backward is not implemented")
-    >>> print(rsam.derivatives.explain(error, lambda: model(torch.ones(1, 2)).sum(), model))
+    >>> print(rsam.evaluation.explain(error, lambda: model(torch.ones(1, 2)).sum(), model))
     Hardsigmoid '1' has no derivative of order 2 (derivative for aten::hardsigmoid_backward is not implemented)
     """
     if not isinstance(error, NoHigherDerivative) and not _SAYINGS.search(str(error)):

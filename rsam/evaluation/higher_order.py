@@ -57,10 +57,10 @@ def differentiable(order: int = 3) -> AbstractContextManager[Any]:
 
     Examples
     --------
-    >>> import torch, rsam.derivatives
+    >>> import torch, rsam.evaluation
     >>> x = torch.randn(4, 2, requires_grad=True)
     >>> norm = torch.nn.BatchNorm1d(2)
-    >>> with rsam.derivatives.differentiable():
+    >>> with rsam.evaluation.differentiable():
     ...     loss = norm(x).pow(3).sum()
     >>> for _ in range(3):
     ...     (g,) = torch.autograd.grad(loss, x, create_graph=True)

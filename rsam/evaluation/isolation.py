@@ -58,9 +58,9 @@ def no_trace() -> Iterator[None]:
 
     Examples
     --------
-    >>> import torch, rsam.derivatives
+    >>> import torch, rsam.evaluation
     >>> norm = torch.nn.BatchNorm1d(2)
-    >>> with rsam.derivatives.no_trace():
+    >>> with rsam.evaluation.no_trace():
     ...     _ = norm(torch.randn(8, 2))
     >>> norm.running_mean, norm.num_batches_tracked
     (tensor([0., 0.]), tensor(0))

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rsam.derivatives import no_trace
-from rsam.derivatives.no_trace import random_state, seed_random_state, set_random_state
+from rsam.evaluation import no_trace
+from rsam.evaluation.isolation import random_state, seed_random_state, set_random_state
 
 
 class Counting(nn.Module):

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from rsam import geometry
 from rsam.curvature.estimate import Estimate, generator_of, sample
-from rsam.curvature.reduction import check_is_tensor, is_exactly, uncompiled
-from rsam.curvature.risk import Data, Params, Risk
-from rsam.derivatives.likelihood import Likelihood, hessian_root
+from rsam.evaluation.likelihood import Likelihood, hessian_root
+from rsam.evaluation.reduction import check_is_tensor, is_exactly, uncompiled
+from rsam.evaluation.risk import Data, Params, Risk
 
 __all__ = ["fisher_trace"]
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsam.derivatives import differentiable
+from rsam.evaluation import differentiable
 
 DOUBLE = torch.float64
 
@@ -154,7 +154,7 @@ def test_batch_norm_refuses_a_single_value_per_channel_as_ever() -> None:
 def test_attention_is_mentioned_once(monkeypatch) -> None:
     import sys
 
-    monkeypatch.setattr(sys.modules["rsam.derivatives.differentiable"], "_warned", set())
+    monkeypatch.setattr(sys.modules["rsam.evaluation.higher_order"], "_warned", set())
     x = torch.randn(1, 3, 4)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

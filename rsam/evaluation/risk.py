@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from rsam import geometry
-from rsam.curvature.batches import Data, as_batches, as_pair, examples_of, move
-from rsam.curvature.reach import Reach
-from rsam.curvature.reduction import Reduction, counted_labels, own_loss, uncompiled
-from rsam.derivatives import check_graph, differentiable, explain, no_trace
-from rsam.derivatives.differentiable import without_compilation
-from rsam.derivatives.no_trace import seed_random_state
 from rsam.errors import NotFinite
+from rsam.evaluation import check_graph, differentiable, explain, no_trace
+from rsam.evaluation.batches import Data, as_batches, as_pair, examples_of, move
+from rsam.evaluation.higher_order import without_compilation
+from rsam.evaluation.isolation import seed_random_state
+from rsam.evaluation.reach import Reach
+from rsam.evaluation.reduction import Reduction, counted_labels, own_loss, uncompiled
 from rsam.geometry.product import all_finite
 
 __all__ = ["Data", "LossFunc", "Params", "Risk", "accumulators"]

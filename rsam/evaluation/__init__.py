@@ -1,0 +1,8 @@
+"""Second and third derivatives through common layers, and evaluations that leave no trace."""
+
+from rsam.evaluation.diagnosis import NoHigherDerivative, check_graph, explain
+from rsam.evaluation.higher_order import differentiable
+from rsam.evaluation.isolation import no_trace
+from rsam.evaluation.moved import at_points
+
+__all__ = ["NoHigherDerivative", "at_points", "check_graph", "differentiable", "explain", "no_trace"]
