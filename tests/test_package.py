@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "geometry": {"errors"},
     "evaluation": {"errors", "geometry"},
     "optim": {"constrained", "errors", "geometry"},
-    "nn": {"constrained", "geometry", "optim"},
+    "nn": {"constrained", "evaluation", "geometry", "optim"},
     "curvature": {"errors", "geometry", "evaluation"},
     "losses": {"errors", "geometry", "evaluation"},
     "margins": {"errors", "geometry", "evaluation"},

@@ -16,7 +16,7 @@ from rsam.curvature.estimate import generator_of
 from rsam.curvature.linear import PyTorchLinearOperator
 from rsam.curvature.operator import one_call
 from rsam.evaluation import no_trace
-from rsam.evaluation.isolation import seed_random_state
+from rsam.evaluation.random_state import seed_random_state
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,37 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.parameter import is_lazy
 
-__all__ = ["no_trace", "random_state", "seed_random_state", "set_random_state"]
+from rsam.evaluation.random_state import random_state, set_random_state
 
-
-def random_state() -> list[Tensor]:
-    """State of torch's global random generators, of the CPU and of an accelerator in use."""
-    device = _accelerator()
-    return [torch.get_rng_state(), *(device.get_rng_state_all() if device else [])]
-
-
-def set_random_state(states: list[Tensor]) -> None:
-    """Put back what :func:`random_state` returned."""
-    torch.set_rng_state(states[0])
-    if len(states) > 1:
-        _accelerator().set_rng_state_all(states[1:])
-
-
-def seed_random_state(seed: int) -> None:
-    """Seed the generators that :func:`random_state` returns the state of, and no others.
-
-    Unlike :func:`torch.manual_seed`, which leaves a seed for an accelerator that is not in use yet, in the place of the
-    user's.
-    """
-    torch.default_generator.manual_seed(seed)
-    device = _accelerator()
-    if device:
-        device.manual_seed_all(seed)
-
-
-def _accelerator() -> Any:
-    """Torch's module of the accelerator in use, None without; nothing is initialised by asking."""
-    return next((device for device in (torch.cuda, torch.xpu) if device.is_initialized()), None)
+__all__ = ["no_trace"]
 
 
 @contextmanager

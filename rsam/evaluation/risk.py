@@ -17,7 +17,7 @@ from rsam.errors import NotFinite
 from rsam.evaluation import check_graph, differentiable, explain, no_trace
 from rsam.evaluation.batches import Data, as_batches, as_pair, examples_of, move
 from rsam.evaluation.higher_order import without_compilation
-from rsam.evaluation.isolation import seed_random_state
+from rsam.evaluation.random_state import seed_random_state
 from rsam.evaluation.reach import Reach
 from rsam.evaluation.reduction import Reduction, counted_labels, own_loss, uncompiled
 from rsam.geometry.product import all_finite

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rsam import geometry
 from rsam.evaluation import at_points, no_trace
-from rsam.evaluation.isolation import random_state, set_random_state
+from rsam.evaluation.random_state import random_state, set_random_state
 
 __all__ = ["Evaluations", "full_precision", "reached", "step_length", "step_per_weight"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
+from rsam.evaluation.random_state import random_state, set_random_state
 from rsam.optim import RSAM
 from rsam.optim.passes import Snapshot
 
@@ -32,10 +32,10 @@ class _StatisticsOnce:
         self._put_back()
         if self._rng:
             if kept:
-                self._before = _random_state()
+                self._before = random_state()
             elif self._before is not None:
-                self._after = _random_state()
-                _set_random_state(self._before)
+                self._after = random_state()
+                set_random_state(self._before)
             else:
                 raise RuntimeError(
                     "update_statistics_once(rng=True) needs step(closure) with one batch for both passes: it cannot "
@@ -53,18 +53,8 @@ class _StatisticsOnce:
     def after_passes(self) -> None:
         self._put_back()
         if self._after is not None:
-            _set_random_state(self._after)
+            set_random_state(self._after)
         self._before = self._after = None
-
-
-def _random_state() -> list[Tensor]:
-    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
-
-
-def _set_random_state(states: list[Tensor]) -> None:
-    torch.set_rng_state(states[0])
-    if len(states) > 1:
-        torch.cuda.set_rng_state_all(states[1:])
 
 
 def update_statistics_once(

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from rsam.evaluation import no_trace
-from rsam.evaluation.isolation import random_state, seed_random_state, set_random_state
 
 
 class Counting(nn.Module):
@@ -102,26 +101,3 @@ def test_modules_of_other_threads_are_left_alone() -> None:
         thread.start()
         thread.join()
     assert model.child.calls == 1
-
-
-def test_a_seed_reaches_no_generator_that_is_not_in_use(monkeypatch) -> None:
-    queued = []
-    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
-    monkeypatch.setattr(torch.cuda, "_lazy_call", lambda *args, **kwargs: queued.append(args))
-    state = random_state()
-    seed_random_state(5)
-    first = torch.rand(3)
-    assert queued == []
-    set_random_state(state)
-    seed_random_state(5)
-    assert torch.equal(torch.rand(3), first)
-    set_random_state(state)
-    assert all(torch.equal(a, b) for a, b in zip(random_state(), state, strict=True))
-
-
-def test_a_seed_reaches_the_accelerator_in_use(monkeypatch) -> None:
-    seeds = []
-    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
-    seed_random_state(5)
-    assert seeds == [5]

@@ -105,6 +105,45 @@ def test_that_both_passes_share_dropout_masks_if_asked() -> None:
         opt.first_step()
 
 
+def _dropout_step() -> None:
+    model = nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 1))
+    opt = rsam.RSAM(model.parameters(), torch.optim.SGD, lr=0.1)
+    rsam.nn.update_statistics_once(opt, model, rng=True)
+
+    def closure():
+        opt.zero_grad()
+        loss = model(torch.ones(2, 4)).square().mean()
+        loss.backward()
+        return loss
+
+    opt.step(closure)
+
+
+def test_that_an_accelerator_that_is_not_in_use_is_not_initialised(monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: asked.append("state") or [])
+    _dropout_step()
+    assert asked == []
+
+
+@pytest.mark.parametrize("kind", ["cuda", "xpu"])
+def test_that_both_passes_share_the_random_state_of_the_accelerator_in_use(monkeypatch, kind) -> None:
+    device, state, restored = getattr(torch, kind), [0], []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: kind == "cuda")
+    monkeypatch.setattr(torch.xpu, "is_initialized", lambda: kind == "xpu")
+
+    def advancing():  # as if a pass drew from it
+        state[0] += 1
+        return [torch.tensor([state[0]])]
+
+    monkeypatch.setattr(device, "get_rng_state_all", advancing)
+    monkeypatch.setattr(device, "set_rng_state_all", lambda states: restored.append(int(states[0])))
+    _dropout_step()
+    assert restored == [1, 2]  # before the second pass the state before the first; in the end that after the first
+
+
 def test_that_other_buffers_follow_if_asked() -> None:
     class Counter(nn.Linear):
         def __init__(self) -> None:
