@@ -15,7 +15,7 @@ from rsam.curvature.eigenvalues import top_eigenvalues
 from rsam.curvature.estimate import generator_of
 from rsam.curvature.linear import PyTorchLinearOperator
 from rsam.curvature.operator import one_call
-from rsam.evaluation import no_trace
+from rsam.evaluation import isolated
 from rsam.evaluation.random_state import seed_random_state
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def _quadrature(
     densities = []
     for i in trange(repeats, desc="spectral density", disable=not progressbar):
         broken = RuntimeError(f"the Lanczos process broke down within {steps} steps; take fewer steps")
-        with no_trace():  # curvlinops draws from the global generator
+        with isolated():  # curvlinops draws from the global generator
             seed_random_state(seeds[i])
             try:
                 grid, density = lanczos_approximate_spectrum(

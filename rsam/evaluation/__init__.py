@@ -2,7 +2,6 @@
 
 from rsam.evaluation.diagnosis import NoHigherDerivative, check_graph, explain
 from rsam.evaluation.higher_order import differentiable
-from rsam.evaluation.isolation import no_trace
-from rsam.evaluation.moved import at_points
+from rsam.evaluation.isolation import at_points, isolated
 
-__all__ = ["NoHigherDerivative", "at_points", "check_graph", "differentiable", "explain", "no_trace"]
+__all__ = ["NoHigherDerivative", "at_points", "check_graph", "differentiable", "explain", "isolated"]

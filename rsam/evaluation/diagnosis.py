@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
-from rsam.evaluation.isolation import no_trace
+from rsam.evaluation.isolation import isolated
 
 __all__ = ["NoHigherDerivative", "check_graph", "explain"]
 
@@ -153,7 +153,7 @@ def _first_failing(evaluate: Callable[[], Any], order: int) -> nn.Module | None:
         finally:
             testing = False
 
-    with no_trace(), torch.enable_grad():
+    with isolated(), torch.enable_grad():
         handle = register_module_forward_hook(look)
         try:
             evaluate()

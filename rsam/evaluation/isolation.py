@@ -1,9 +1,9 @@
-"""Evaluate a model without leaving a trace in its buffers or in the random state."""
+"""Evaluate a model without side effects, and at other weights than its own."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,11 +14,11 @@ from torch.nn.parameter import is_lazy
 
 from rsam.evaluation.random_state import random_state, set_random_state
 
-__all__ = ["no_trace"]
+__all__ = ["at_points", "isolated"]
 
 
 @contextmanager
-def no_trace() -> Iterator[None]:
+def isolated() -> Iterator[None]:
     """Context in which this thread's evaluations of any module leave buffers and the global random state as they were.
 
     A module that is called within it works on clones of its buffers and of those of its submodules; the buffers
@@ -32,7 +32,7 @@ def no_trace() -> Iterator[None]:
     --------
     >>> import torch, rsam.evaluation
     >>> norm = torch.nn.BatchNorm1d(2)
-    >>> with rsam.evaluation.no_trace():
+    >>> with rsam.evaluation.isolated():
     ...     _ = norm(torch.randn(8, 2))
     >>> norm.running_mean, norm.num_batches_tracked
     (tensor([0., 0.]), tensor(0))
@@ -67,3 +67,54 @@ def no_trace() -> Iterator[None]:
             for name, b in held.items():
                 part._buffers[name] = b
         set_random_state(state)
+
+
+@contextmanager
+def at_points(params: Sequence[Tensor], points: Sequence[Tensor]) -> Iterator[None]:
+    """Context in which parameters have the values of ``points``.
+
+    Nothing is copied or written to: the parameters refer to the memory of ``points`` within the context, and to
+    their own again after it, also after an exception. So a graph that was built before can still be differentiated,
+    which it could not after an in-place change.
+
+    Parameters
+    ----------
+    params : sequence of Tensor
+        Leaf tensors.
+    points : sequence of Tensor
+        As many tensors, of the shapes, dtypes and devices of the parameters.
+
+    Raises
+    ------
+    ValueError
+        If a point differs from its parameter in shape, dtype or device, or the lists differ in length.
+
+    Examples
+    --------
+    >>> import torch, rsam.evaluation
+    >>> weight = torch.nn.Parameter(torch.ones(2))
+    >>> loss = weight.square().sum()
+    >>> with rsam.evaluation.at_points([weight], [torch.zeros(2)]):
+    ...     print(weight.square().sum().item())
+    0.0
+    >>> loss.backward()
+    >>> weight.grad
+    tensor([2., 2.])
+    """
+    for i, (p, x) in enumerate(zip(params, points, strict=True)):
+        if (p.shape, p.dtype, p.device) != (x.shape, x.dtype, x.device):
+            raise ValueError(
+                f"point {i} has shape {tuple(x.shape)}, dtype {x.dtype} on {x.device}, but its parameter has "
+                f"{tuple(p.shape)}, {p.dtype} on {p.device}"
+            )
+    olds = [p.data for p in params]
+    # autocast keeps its casts of a parameter by the parameter's identity, whatever the values
+    torch.clear_autocast_cache()
+    try:
+        for p, x in zip(params, points, strict=True):
+            p.data = x.detach()
+        yield
+    finally:
+        for p, old in zip(params, olds, strict=True):
+            p.data = old
+        torch.clear_autocast_cache()

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from rsam import geometry
 from rsam.errors import NotFinite
-from rsam.evaluation import check_graph, differentiable, explain, no_trace
+from rsam.evaluation import check_graph, differentiable, explain, isolated
 from rsam.evaluation.batches import Data, as_batches, as_pair, examples_of, move
 from rsam.evaluation.higher_order import without_compilation
 from rsam.evaluation.random_state import seed_random_state
@@ -125,7 +125,7 @@ class Risk:
         generators = [(g, g.get_state()) for g in sources if isinstance(g, torch.Generator)]
         # restored after each pass, these draw the same numbers in the next: the order of a loader, augmentations
         python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  (what augmentations draw from)
-        with without_compilation(), no_trace():  # what is compiled in place does not let its buffers be exchanged
+        with without_compilation(), isolated():  # what is compiled in place does not let its buffers be exchanged
             seed_random_state(0)
             try:
                 yield

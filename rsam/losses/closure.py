@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rsam import geometry
-from rsam.evaluation import at_points, no_trace
+from rsam.evaluation import at_points, isolated
 from rsam.evaluation.random_state import random_state, set_random_state
 
 __all__ = ["Evaluations", "full_precision", "reached", "step_length", "step_per_weight"]
@@ -91,7 +91,7 @@ class Evaluations:
         self, points: Sequence[Tensor], gradient: list[Tensor], cotangent: Tensor | None = None
     ) -> tuple[Tensor, list[Tensor]]:
         """Value and gradient with the parameters at ``points``, given the gradient here; no trace is left."""
-        with no_trace(), at_points(self.params, points):
+        with isolated(), at_points(self.params, points):
             set_random_state(self._state)
             subject = self._subject_of(self._closure())
             moved = self._gradient(subject, cotangent)

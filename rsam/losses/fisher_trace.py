@@ -16,7 +16,7 @@ from rsam.losses.closure import Evaluations, full_precision, step_length
 from rsam.losses.differences import add, forward_difference
 from rsam.losses.penalty import Closure, Method, Params
 from rsam.losses.random_penalty import RandomPenalty
-from rsam.losses.with_gradient import inject
+from rsam.losses.with_gradient import with_gradient
 
 __all__ = ["FisherTrace"]
 
@@ -156,4 +156,4 @@ class FisherTrace(RandomPenalty):
             raise NotFinite("FisherTrace or its gradient is not finite")
         factor = self.weight / self.probes
         scaled = torch._foreach_mul([to_outputs, *covectors], factor)
-        return inject(factor * total, scaled, [outputs, *evaluate.params, *evaluate.others])
+        return with_gradient(factor * total, scaled, [outputs, *evaluate.params, *evaluate.others])

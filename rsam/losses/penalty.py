@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from rsam import geometry
 from rsam.errors import NotFinite
-from rsam.evaluation import check_graph, differentiable, explain, no_trace
+from rsam.evaluation import check_graph, differentiable, explain, isolated
 from rsam.evaluation.diagnosis import NoHigherDerivative
 from rsam.geometry.product import all_finite
 from rsam.losses.closure import Evaluations, full_precision, reached
 from rsam.losses.differences import add
-from rsam.losses.with_gradient import inject
+from rsam.losses.with_gradient import with_gradient
 
 __all__ = ["Closure", "Differences", "Method", "Params", "Penalty"]
 
@@ -102,7 +102,7 @@ class Penalty(nn.Module):
                 )
             with torch.enable_grad():
                 return self._derive(loss)
-        with no_trace(), torch.enable_grad():
+        with isolated(), torch.enable_grad():
             if self.method == "exact":
                 with differentiable(self.order):
                     subject = loss()
@@ -183,13 +183,13 @@ class Penalty(nn.Module):
         evaluate = self._evaluations(closure)
         _, _, value, covectors, factor = self._differences(evaluate)
         scaled = torch._foreach_mul(covectors, self.weight * factor)
-        return inject(self.weight * value, scaled, [*evaluate.params, *evaluate.others])
+        return with_gradient(self.weight * value, scaled, [*evaluate.params, *evaluate.others])
 
     def _objective_by_difference(self, closure: Closure) -> Tensor:
         evaluate = self._evaluations(closure)
         loss, gradient, value, covectors, factor = self._differences(evaluate)
         sums = add(gradient, covectors, self.weight * factor)
-        return inject(loss + self.weight * value.to(loss.device), sums, [*evaluate.params, *evaluate.others])
+        return with_gradient(loss + self.weight * value.to(loss.device), sums, [*evaluate.params, *evaluate.others])
 
     def _evaluations(self, closure: Closure, subject_of: Callable[[Any], Any] = lambda outcome: outcome) -> Evaluations:
         return Evaluations(closure, subject_of, self._autograd, self._space())

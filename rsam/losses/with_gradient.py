@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["inject"]
+__all__ = ["with_gradient"]
 
 
-class _Injected(torch.autograd.Function):
+class _WithGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor, covectors: list[Tensor], *tensors: Tensor) -> Tensor:
         ctx.covectors = covectors
@@ -26,7 +26,7 @@ class _Injected(torch.autograd.Function):
         return (None, None, *(factor.to(c.device, c.dtype) * c for c in ctx.covectors))
 
 
-def inject(value: Tensor, covectors: Sequence[Tensor], tensors: Sequence[Tensor]) -> Tensor:
+def with_gradient(value: Tensor, covectors: Sequence[Tensor], tensors: Sequence[Tensor]) -> Tensor:
     """Return ``value`` as a function of ``tensors`` whose gradient is ``covectors``.
 
     Parameters
@@ -42,4 +42,4 @@ def inject(value: Tensor, covectors: Sequence[Tensor], tensors: Sequence[Tensor]
         Scalar; ``backward`` adds ``covectors``, times the gradient that arrives, to what the tensors get. A second
         derivative raises RuntimeError.
     """
-    return _Injected.apply(value, list(covectors), *tensors)
+    return _WithGradient.apply(value, list(covectors), *tensors)

@@ -1,14 +1,15 @@
-"""That evaluations leave buffers and random state alone."""
+"""That evaluations leave buffers and random state alone, and that parameters can be elsewhere for a while."""
 
 from __future__ import annotations
 
 import threading
 
+import geoopt
 import pytest
 import torch
 from torch import Tensor, nn
 
-from rsam.evaluation import no_trace
+from rsam.evaluation import at_points, isolated
 
 
 class Counting(nn.Module):
@@ -40,7 +41,7 @@ def unchanged(model: nn.Module, before: list[tuple[int, Tensor]]) -> bool:
 def test_buffers_and_random_state_are_as_before() -> None:
     model, x = Counting(), torch.randn(5, 3)
     before, state = snapshot(model), torch.get_rng_state()
-    with no_trace():
+    with isolated():
         model(x)
         model(x)
         assert model.child.calls == 2  # within it they advance
@@ -53,7 +54,7 @@ def test_buffers_and_random_state_are_as_before() -> None:
 def test_after_an_exception_too() -> None:
     model, x = Counting(), torch.randn(5, 3)
     before = snapshot(model)
-    with pytest.raises(KeyError), no_trace():
+    with pytest.raises(KeyError), isolated():
         model(x)
         raise KeyError
     assert unchanged(model, before)
@@ -64,12 +65,12 @@ def test_after_an_exception_too() -> None:
 def test_nested() -> None:
     model, x = Counting(), torch.randn(5, 3)
     before = snapshot(model)
-    with no_trace():
-        with no_trace():
+    with isolated():
+        with isolated():
             model(x)  # first seen inside
         model(x)
         state = torch.get_rng_state()
-        with no_trace():
+        with isolated():
             model(x)
             assert model.child.calls == 2
         assert model.child.calls == 1
@@ -80,7 +81,7 @@ def test_nested() -> None:
 def test_graphs_from_before_and_from_within_survive() -> None:
     model, x = Counting(), torch.randn(5, 3)
     older = model(x).sum()
-    with no_trace():
+    with isolated():
         inside = model.eval()(x).sum()  # needs the running statistics
         model.train()(x)
     older.backward()
@@ -89,15 +90,60 @@ def test_graphs_from_before_and_from_within_survive() -> None:
 
 def test_lazy_buffers_are_left_to_their_module() -> None:
     norm = nn.LazyBatchNorm1d()
-    with no_trace():
+    with isolated():
         norm(torch.randn(5, 3))
     assert norm.running_mean.shape == (3,)
 
 
 def test_modules_of_other_threads_are_left_alone() -> None:
     model, x = Counting(), torch.randn(5, 3)
-    with no_trace():
+    with isolated():
         thread = threading.Thread(target=model, args=(x,))
         thread.start()
         thread.join()
     assert model.child.calls == 1
+
+
+# -- at other weights -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("manifold", [None, geoopt.Sphere()])
+def test_parameters_are_moved_and_come_back(manifold, dtype) -> None:
+    x = torch.tensor([0.6, 0.8], dtype=dtype)
+    p = nn.Parameter(x) if manifold is None else geoopt.ManifoldParameter(x, manifold=manifold)
+    place, version = p.data_ptr(), p._version
+    with pytest.raises(KeyError), at_points([p], [torch.zeros(2, dtype=dtype)]):
+        assert p.tolist() == [0, 0]
+        raise KeyError
+    assert p.data_ptr() == place
+    assert p._version == version
+    assert torch.equal(p.detach(), torch.tensor([0.6, 0.8], dtype=dtype))
+    assert manifold is None or p.manifold is manifold
+
+
+def test_a_graph_from_before_can_still_be_differentiated() -> None:
+    p = nn.Parameter(torch.tensor([1.0, 2.0]))
+    loss = p.pow(3).sum()
+    with at_points([p], [torch.zeros(2)]):
+        (elsewhere,) = torch.autograd.grad(p.pow(3).sum(), p)
+    loss.backward()
+    assert elsewhere.tolist() == [0, 0]
+    assert p.grad.tolist() == [3, 12]  # 3 p^2
+
+
+def test_autocast_does_not_remember_other_values() -> None:
+    layer, x = nn.Linear(2, 2, bias=False), torch.ones(1, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        before = layer(x)
+        with at_points([layer.weight], [torch.zeros(2, 2)]):
+            assert not layer(x).any()
+        assert torch.equal(layer(x), before)
+
+
+def test_wrong_points_are_refused() -> None:
+    p = nn.Parameter(torch.ones(2))
+    for point in (torch.ones(3), torch.ones(2, dtype=torch.float64)):
+        with pytest.raises(ValueError, match="point 0"), at_points([p], [point]):
+            pass
+    assert p.tolist() == [1, 1]
