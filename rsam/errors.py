@@ -1,8 +1,18 @@
-"""Every exception of the package."""
+"""Define every exception of the package."""
 
 from __future__ import annotations
 
-__all__ = ["NotFinite", "SingularPoint", "UnsupportedOperation"]
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = [
+    "NoHigherDerivative",
+    "NotFinite",
+    "PropertyError",
+    "SingularPoint",
+    "StalePlan",
+    "UnsupportedOperation",
+]
 
 
 class NotFinite(RuntimeError):
@@ -22,3 +32,28 @@ class SingularPoint(NotFinite):
 
 class UnsupportedOperation(NotImplementedError):
     """A manifold has no such operation; the message names the manifold and, in a list, the parameter."""
+
+
+class StalePlan(RuntimeError):
+    """Points have another shape, dtype or device than the block was planned for; whoever planned it plans anew."""
+
+
+class NoHigherDerivative(RuntimeError):
+    """An operation in the loss cannot be differentiated as often as needed; the message says where."""
+
+
+class PropertyError(AssertionError):
+    """A property of a manifold or an optimizer does not hold.
+
+    Attributes
+    ----------
+    property : str
+        Name of the property.
+    case : dict
+        The simplest arguments found for which it fails.
+    """
+
+    def __init__(self, name: str, case: Mapping[str, Any], message: str) -> None:
+        self.property = name
+        self.case = dict(case)
+        super().__init__(message)

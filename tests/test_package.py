@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "curvature": {"errors", "geometry", "evaluation"},
     "losses": {"errors", "geometry", "evaluation"},
     "margins": {"errors", "geometry", "evaluation"},
-    "testing": {"geometry"},
+    "testing": {"errors", "geometry"},
     "integrations": {"geometry", "optim"},
 }
 

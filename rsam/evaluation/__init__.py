@@ -1,6 +1,7 @@
 """Second and third derivatives through common layers, and evaluations that leave no trace."""
 
-from rsam.evaluation.diagnosis import NoHigherDerivative, check_graph, explain
+from rsam.errors import NoHigherDerivative
+from rsam.evaluation.diagnosis import check_graph, explain
 from rsam.evaluation.higher_order import differentiable
 from rsam.evaluation.isolation import at_points, isolated
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
+from rsam.errors import NoHigherDerivative
 from rsam.evaluation.isolation import isolated
 
-__all__ = ["NoHigherDerivative", "check_graph", "explain"]
+__all__ = ["check_graph", "explain"]
 
 # what torch says where an operation has no further derivative
 _SAYINGS = re.compile(
@@ -32,10 +33,6 @@ _NODES = {
     r"BatchNormBackwardBackward": (3, f"torch's batch_norm has no right third derivative; {_REMEDY}"),
     r"LayerNormBackwardBackward": (3, f"torch's layer_norm has a wrong third derivative; {_REMEDY}"),
 }
-
-
-class NoHigherDerivative(RuntimeError):
-    """An operation in the loss cannot be differentiated as often as needed; the message says where."""
 
 
 def check_graph(value: Tensor, order: int) -> None:
@@ -61,7 +58,7 @@ def check_graph(value: Tensor, order: int) -> None:
     >>> (g,) = torch.autograd.grad(loss, x, create_graph=True)
     >>> rsam.evaluation.check_graph(g.sum(), order=2)
     Traceback (most recent call last):
-    rsam.evaluation.diagnosis.NoHigherDerivative: derivative for aten::hardsigmoid_backward is not implemented; ...
+    rsam.errors.NoHigherDerivative: derivative for aten::hardsigmoid_backward is not implemented; ...
     """
     seen: set[Any] = set()
     stack: list[Any] = [value.grad_fn]

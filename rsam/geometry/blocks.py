@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
-from rsam.errors import SingularPoint, UnsupportedOperation
+from rsam.errors import SingularPoint, StalePlan, UnsupportedOperation
 from rsam.geometry.base import Geometry
 from rsam.geometry.forwarding import DelegatingGeometry
 from rsam.geometry.registry import geometry_of
@@ -39,10 +39,6 @@ def _limits(device: torch.device) -> tuple[int, int]:
 def widened(tensor: Tensor) -> Tensor:
     """A tensor in which squares of half-precision numbers neither overflow nor vanish."""
     return tensor.float() if tensor.dtype in HALF else tensor
-
-
-class StalePlan(RuntimeError):
-    """Points have another shape, dtype or device than those that a block was planned for."""
 
 
 @dataclass(frozen=True)

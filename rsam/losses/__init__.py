@@ -9,7 +9,8 @@ Which form of the trace to use: :class:`FisherTrace`, which is never negative an
 loss that is not convex has no lower bound and training will find that out.
 """
 
-from rsam.evaluation import NoHigherDerivative, differentiable
+from rsam.errors import NoHigherDerivative
+from rsam.evaluation import differentiable
 from rsam.losses.fisher_trace import FisherTrace
 from rsam.losses.gradient_norm import GradientNorm
 from rsam.losses.hessian_trace import HessianTrace

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from rsam import geometry
-from rsam.errors import NotFinite
+from rsam.errors import NoHigherDerivative, NotFinite
 from rsam.evaluation import check_graph, differentiable, explain, isolated
-from rsam.evaluation.diagnosis import NoHigherDerivative
 from rsam.geometry.product import all_finite
 from rsam.losses.closure import Evaluations, full_precision, reached
 from rsam.losses.differences import add

@@ -5,12 +5,13 @@ try:
 except ImportError as error:
     raise ImportError("rsam.testing needs hypothesis; pip install rsam[testing]") from error
 
+from rsam.errors import PropertyError
 from rsam.testing import properties, steps
 from rsam.testing.isometries import Isometry, isometries
 from rsam.testing.manifold import NativeGeometry, check_manifold, properties_of
 from rsam.testing.optimizer import check_optimizer
 from rsam.testing.places import point_from_array, tangent_from_array
-from rsam.testing.running import PropertyError, Report
+from rsam.testing.running import Report
 from rsam.testing.strategies import arrays, manifolds, points, step_sizes, tangents
 
 __all__ = [

@@ -144,7 +144,7 @@ def check_manifold(
     >>> rsam.testing.check_manifold(Flat(), (2,), properties=[rsam.testing.properties.a_step_stays_on_the_manifold])
     Traceback (most recent call last):
       ...
-    rsam.testing.running.PropertyError: not true that a step stays on the manifold
+    rsam.errors.PropertyError: not true that a step stays on the manifold
       the end of the step is not on the manifold: `norm(x) != 1` with ...; it is [1.0, 0.5]
       simplest failing case:
         x = [1, 0]

@@ -11,33 +11,14 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from rsam.errors import PropertyError
 from rsam.testing.comparison import show
 
-__all__ = ["Check", "Outcome", "PropertyError", "Report", "run_checks"]
+__all__ = ["Check", "Outcome", "Report", "run_checks"]
 
 Case = Mapping[str, Any]
 #: Strategy for cases that hold the named arguments.
 Cases = Callable[[Sequence[str]], st.SearchStrategy[dict[str, Any]]]
-
-
-class PropertyError(AssertionError):
-    """A property does not hold.
-
-    Attributes
-    ----------
-    property : str
-        Name of the property.
-    case : dict
-        The simplest arguments found for which it fails.
-    """
-
-    def __init__(self, name: str, case: Case, error: Exception) -> None:
-        self.property = name
-        self.case = dict(case)
-        reason = str(error) if isinstance(error, AssertionError) else f"raises {type(error).__name__}: {error}"
-        lines = [f"not true that {name}", f"  {reason}", "  simplest failing case:"]
-        lines += [f"    {key} = {show(v) if isinstance(v, Tensor) else v}" for key, v in self.case.items()]
-        super().__init__("\n".join(lines))
 
 
 @dataclass(frozen=True)
@@ -134,13 +115,21 @@ def run_checks(checks: Sequence[Check], cases: Cases, max_examples: int) -> Outc
             if error is None:
                 reached.add(check.name)
             elif not isinstance(error, NotImplementedError):
-                broken[check.name] = PropertyError(check.name, {k: case[k] for k in check.arguments}, error)
+                broken[check.name] = _failure(check, {k: case[k] for k in check.arguments}, error)
 
     try_all()
     failures = [_simplest(check, cases, max_examples) or broken[check.name] for check in checks if check.name in broken]
     rest = [check.name for check in checks if check.name not in broken]
     report = Report(tuple(n for n in rest if n in reached), tuple(n for n in rest if n not in reached))
     return Outcome(failures, report)
+
+
+def _failure(check: Check, case: Case, error: Exception) -> PropertyError:
+    """Describe the case in which a property fails."""
+    reason = str(error) if isinstance(error, AssertionError) else f"raises {type(error).__name__}: {error}"
+    lines = [f"not true that {check.name}", f"  {reason}", "  simplest failing case:"]
+    lines += [f"    {key} = {show(v) if isinstance(v, Tensor) else v}" for key, v in case.items()]
+    return PropertyError(check.name, case, "\n".join(lines))
 
 
 def _simplest(check: Check, cases: Cases, max_examples: int) -> PropertyError | None:
@@ -151,7 +140,7 @@ def _simplest(check: Check, cases: Cases, max_examples: int) -> PropertyError | 
     def run(case: dict[str, Any]) -> None:
         error = check.error(case)
         if error is not None and not isinstance(error, NotImplementedError):
-            raise PropertyError(check.name, case, error)
+            raise _failure(check, case, error)
 
     try:
         run()
