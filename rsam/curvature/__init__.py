@@ -16,12 +16,14 @@ from rsam.curvature.fisher_trace import fisher_trace
 from rsam.curvature.gauss_newton import RiemannianGaussNewton
 from rsam.curvature.gradient_norm import gradient_norm
 from rsam.curvature.hessian import RiemannianHessian
+from rsam.curvature.linear import LinearOperator
 from rsam.curvature.sharpness import sharpness
 from rsam.curvature.trace import layer_traces, trace
 
 __all__ = [
     "Eigenpairs",
     "Estimate",
+    "LinearOperator",
     "RiemannianGaussNewton",
     "RiemannianHessian",
     "SpectralDensity",

@@ -13,7 +13,7 @@ from tqdm import trange
 
 from rsam.curvature.eigenvalues import top_eigenvalues
 from rsam.curvature.estimate import generator_of
-from rsam.curvature.linear import PyTorchLinearOperator
+from rsam.curvature.linear import LinearOperator
 from rsam.curvature.operator import one_call
 from rsam.evaluation import isolated
 from rsam.evaluation.random_state import seed_random_state
@@ -77,7 +77,7 @@ class SpectralDensity:
 
 
 def spectral_density(
-    operator: PyTorchLinearOperator,
+    operator: LinearOperator,
     steps: int = 50,
     *,
     repeats: int = 5,
@@ -93,7 +93,7 @@ def spectral_density(
 
     Parameters
     ----------
-    operator : curvlinops operator
+    operator : LinearOperator, or an operator of curvlinops
         Square and symmetric, such as a :class:`RiemannianHessian`.
     steps : int
         Lanczos steps, that is products, of each repeat; less than the operator's size.
@@ -141,7 +141,7 @@ def spectral_density(
 
 
 def _quadrature(
-    operator: PyTorchLinearOperator,
+    operator: LinearOperator,
     steps: int,
     repeats: int,
     points: int,

@@ -7,12 +7,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+from scipy.sparse.linalg import ArpackNoConvergence, eigsh
+from scipy.sparse.linalg import LinearOperator as ScipyOperator
 from torch import Tensor
 from tqdm import tqdm
 
 from rsam.curvature.estimate import generator_of
-from rsam.curvature.linear import PyTorchLinearOperator
+from rsam.curvature.linear import LinearOperator
 from rsam.curvature.operator import one_call
 
 __all__ = ["Eigenpairs", "top_eigenvalues"]
@@ -44,7 +45,7 @@ class Eigenpairs:
 
 
 def top_eigenvalues(
-    operator: PyTorchLinearOperator,
+    operator: LinearOperator,
     k: int = 1,
     *,
     which: Literal["largest", "smallest", "magnitude"] = "largest",
@@ -57,7 +58,7 @@ def top_eigenvalues(
 
     Parameters
     ----------
-    operator : curvlinops operator
+    operator : LinearOperator, or an operator of curvlinops
         Square and symmetric, such as a :class:`RiemannianHessian`.
     k : int
         How many.
@@ -113,7 +114,7 @@ def top_eigenvalues(
     return Eigenpairs(values, vectors, residuals, products + k)
 
 
-def _dense(operator: PyTorchLinearOperator) -> tuple[Tensor, Tensor, int]:
+def _dense(operator: LinearOperator) -> tuple[Tensor, Tensor, int]:
     size = operator.shape[0]
     matrix = operator @ torch.eye(size, dtype=operator.dtype, device=operator.device)
     values, vectors = torch.linalg.eigh((matrix + matrix.mT).double() / 2)
@@ -121,7 +122,7 @@ def _dense(operator: PyTorchLinearOperator) -> tuple[Tensor, Tensor, int]:
 
 
 def _sparse(
-    operator: PyTorchLinearOperator,
+    operator: LinearOperator,
     k: int,
     code: str,
     rtol: float | None,
@@ -151,7 +152,7 @@ def _sparse(
         if scale == 0:  # what takes a random vector to zero is zero
             return torch.zeros(k, **as_tensor), torch.eye(size, k, **as_tensor), products
     shift = {"LA": scale, "SA": -scale, "LM": 0.0}[code]
-    counted = LinearOperator(operator.shape, matvec=product, dtype=first.dtype)
+    counted = ScipyOperator(operator.shape, matvec=product, dtype=first.dtype)
     basis = max(2 * k + 1, 20)
     restarts = max(1, (size if max_products is None else max_products) // (basis - k))
     tolerance = torch.finfo(operator.dtype).eps ** 0.5 if rtol is None else rtol

@@ -1,4 +1,4 @@
-"""Linear operators in orthonormal coordinates of the tangent space, for curvlinops."""
+"""Linear operators in orthonormal coordinates of the tangent space."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rsam.curvature.linear import PyTorchLinearOperator
+from rsam.curvature.linear import LinearOperator, is_operator
 from rsam.evaluation.risk import Data, LossFunc, Params, Risk, accumulators
 
 __all__ = ["TangentOperator", "one_call"]
 
 
-class TangentOperator(PyTorchLinearOperator):
+class TangentOperator(LinearOperator):
     r"""Self-adjoint operator on the tangent space at the parameters, in coordinates of an orthonormal frame.
 
     With the isometry :math:`B` from coordinates to tangents and a bilinear form :math:`A` on tangents it is
@@ -236,7 +236,7 @@ def _blocks(block_sizes: Sequence[int] | None, count: int) -> list[list[int]]:
 
 
 @contextmanager
-def one_call(operator: PyTorchLinearOperator) -> Iterator[None]:
+def one_call(operator: LinearOperator) -> Iterator[None]:
     """Context of one call of an estimator: keep the graphs of all operators that a given one is composed of."""
     with ExitStack() as stack:
         for part in _parts(operator):
@@ -245,10 +245,11 @@ def one_call(operator: PyTorchLinearOperator) -> Iterator[None]:
         yield
 
 
-def _parts(operator: PyTorchLinearOperator) -> Iterator[TangentOperator]:
+def _parts(operator: LinearOperator) -> Iterator[TangentOperator]:
     if isinstance(operator, TangentOperator):
         yield operator
         return
-    for part in vars(operator).values():  # sums, products and multiples of operators are operators of curvlinops
-        if isinstance(part, PyTorchLinearOperator):
-            yield from _parts(part)
+    for value in vars(operator).values():
+        for part in value if isinstance(value, tuple) else (value,):
+            if is_operator(part):
+                yield from _parts(part)

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rsam.curvature.estimate import CHUNK, Estimate, generator_of, sample
-from rsam.curvature.linear import PyTorchLinearOperator
+from rsam.curvature.linear import LinearOperator
 from rsam.curvature.operator import one_call
 
 __all__ = ["layer_traces", "trace"]
@@ -19,7 +19,7 @@ Distribution = Literal["rademacher", "normal"]
 
 
 def trace(
-    operator: PyTorchLinearOperator,
+    operator: LinearOperator,
     probes: int = 100,
     *,
     rtol: float | None = None,
@@ -37,7 +37,7 @@ def trace(
 
     Parameters
     ----------
-    operator : curvlinops operator
+    operator : LinearOperator, or an operator of curvlinops
         Square and symmetric.
     probes : int
         Number of products, at most.
@@ -90,7 +90,7 @@ def trace(
 
 
 def layer_traces(
-    operator: PyTorchLinearOperator,
+    operator: LinearOperator,
     probes: int = 100,
     *,
     rtol: float | None = None,
@@ -150,16 +150,14 @@ def layer_traces(
     }
 
 
-def _size(operator: PyTorchLinearOperator) -> int:
+def _size(operator: LinearOperator) -> int:
     rows, columns = operator.shape
     if rows != columns:
         raise ValueError(f"operator must be square, but its shape is {tuple(operator.shape)}")
     return rows
 
 
-def _probe_source(
-    operator: PyTorchLinearOperator, distribution: str, seed: int | torch.Generator
-) -> Callable[[int], Tensor]:
+def _probe_source(operator: LinearOperator, distribution: str, seed: int | torch.Generator) -> Callable[[int], Tensor]:
     """Draws matrices ``(size, count)`` of probes."""
     if distribution not in ("rademacher", "normal"):
         raise ValueError(f"distribution must be 'rademacher' or 'normal', got {distribution!r}")
@@ -179,7 +177,7 @@ def _probe_source(
 
 
 def _samples(
-    operator: PyTorchLinearOperator,
+    operator: LinearOperator,
     probes: int,
     rtol: float | None,
     distribution: str,
@@ -198,7 +196,7 @@ def _samples(
         return sample(draw, probes, rtol, "trace", "probe", progressbar)
 
 
-def _diagonal(operator: PyTorchLinearOperator, progressbar: bool) -> Tensor:
+def _diagonal(operator: LinearOperator, progressbar: bool) -> Tensor:
     size = _size(operator)
     diagonal = torch.empty(size, dtype=operator.dtype, device=operator.device)
     with one_call(operator):
@@ -211,7 +209,7 @@ def _diagonal(operator: PyTorchLinearOperator, progressbar: bool) -> Tensor:
 
 
 def _xtrace(
-    operator: PyTorchLinearOperator, probes: int, distribution: str, seed: int | torch.Generator, progressbar: bool
+    operator: LinearOperator, probes: int, distribution: str, seed: int | torch.Generator, progressbar: bool
 ) -> Estimate:
     """Epperly et al. 2024, Alg. 2; :func:`curvlinops.xtrace` with the error of Sec. 2.3, for which it has no place."""
     size = _size(operator)

@@ -7,7 +7,6 @@ from typing import Any
 
 import geoopt
 import torch
-from curvlinops._torch_base import PyTorchLinearOperator
 from torch import Tensor, nn
 
 import rsam
@@ -113,7 +112,7 @@ def dense_hessian(
     return flat, torch.cat([torch.cat(row, 1) for row in flat])
 
 
-def dense(operator: PyTorchLinearOperator) -> Tensor:
+def dense(operator: Any) -> Tensor:
     """All columns of an operator."""
     return operator @ torch.eye(operator.shape[1], dtype=operator.dtype)
 
