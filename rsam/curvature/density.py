@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from curvlinops import lanczos_approximate_spectrum
 from torch import Tensor
-from tqdm import trange
+from torch.distributions import Normal
+from tqdm import tqdm
 
 from rsam.curvature.eigenvalues import top_eigenvalues
 from rsam.curvature.estimate import generator_of
 from rsam.curvature.linear import LinearOperator
 from rsam.curvature.operator import one_call
-from rsam.evaluation import isolated
-from rsam.evaluation.random_state import seed_random_state
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,9 +85,7 @@ def spectral_density(
     seed: int | torch.Generator = 0,
     progressbar: bool = False,
 ) -> SpectralDensity:
-    """Density of eigenvalues by Lanczos quadrature (Papyan 2020, Alg. 2).
-
-    By :func:`curvlinops.lanczos_approximate_spectrum`, with an error.
+    """Estimate the density of eigenvalues by Lanczos quadrature (Papyan 2020, Alg. 2), with its error.
 
     Parameters
     ----------
@@ -137,39 +133,59 @@ def spectral_density(
     if repeats < 1:
         raise ValueError(f"repeats must be at least 1, got {repeats}")
     with one_call(operator):
-        return _quadrature(operator, steps, repeats, points, kappa, margin, seed, progressbar)
-
-
-def _quadrature(
-    operator: LinearOperator,
-    steps: int,
-    repeats: int,
-    points: int,
-    kappa: float,
-    margin: float,
-    seed: int | torch.Generator,
-    progressbar: bool,
-) -> SpectralDensity:
-    # a hundredth is enough for the ends, which have a margin
-    ends = [top_eigenvalues(operator, which=which, rtol=1e-2, seed=seed).values[0] for which in ("smallest", "largest")]
-    boundaries = float(ends[0]), float(ends[1])
-    seeds = torch.randint(
-        2**31, (repeats,), device=operator.device, generator=generator_of(seed, operator.device)
-    ).tolist()
-    densities = []
-    for i in trange(repeats, desc="spectral density", disable=not progressbar):
-        broken = RuntimeError(f"the Lanczos process broke down within {steps} steps; take fewer steps")
-        with isolated():  # curvlinops draws from the global generator
-            seed_random_state(seeds[i])
-            try:
-                grid, density = lanczos_approximate_spectrum(
-                    operator, steps, num_points=points, kappa=kappa, boundaries=boundaries, margin=margin
-                )
-            except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
-                raise broken from error
-        if not torch.isfinite(density).all():
-            raise broken
-        densities.append(density)
+        # a hundredth is enough for the ends, which have a margin
+        low, high = (
+            float(top_eigenvalues(operator, which=end, rtol=1e-2, seed=seed).values[0])
+            for end in ("smallest", "largest")
+        )
+        padding = margin * (high - low)
+        low, high = low - padding, high + padding
+        generators = _generators(operator, repeats, seed)
+        densities = []
+        for generator in tqdm(generators, desc="spectral density", disable=not progressbar):
+            tridiagonal = _lanczos(operator, steps, generator)
+            densities.append(_smoothed(tridiagonal, low, high, points, kappa))
+            if not torch.isfinite(densities[-1]).all():
+                raise RuntimeError(f"the Lanczos process broke down within {steps} steps; take fewer steps")
     stacked = torch.stack(densities)
-    spread = stacked.std(0) if repeats > 1 else torch.full_like(grid, math.nan)
+    spread = stacked.std(0) if repeats > 1 else torch.full_like(stacked[0], math.nan)
+    grid = torch.linspace(low, high, points, dtype=stacked.dtype, device=stacked.device)
     return SpectralDensity(grid, stacked.mean(0), spread / repeats**0.5)
+
+
+def _generators(operator: LinearOperator, repeats: int, seed: int | torch.Generator) -> list[torch.Generator]:
+    """Return one source of a first vector for each repeat, so that each may be drawn alone."""
+    device = operator.device
+    seeds = torch.randint(2**31, (repeats,), device=device, generator=generator_of(seed, device))
+    return [torch.Generator(device).manual_seed(s) for s in seeds.tolist()]
+
+
+def _lanczos(operator: LinearOperator, steps: int, generator: torch.Generator) -> Tensor:
+    """Return the tridiagonal matrix of Lanczos steps from a random vector, without reorthogonalisation."""
+    size, dtype, device = operator.shape[1], operator.dtype, operator.device
+    v = torch.randn(size, dtype=dtype, device=device, generator=generator)
+    v = v / torch.linalg.vector_norm(v)
+    previous, beta = torch.zeros_like(v), torch.zeros((), dtype=dtype, device=device)
+    alphas, betas = [], []
+    for _ in range(steps):
+        following = operator @ v - beta * previous
+        alphas.append((following * v).sum())
+        following = following - alphas[-1] * v
+        beta = torch.linalg.vector_norm(following)
+        betas.append(beta)
+        previous, v = v, following / beta
+    off_diagonal = torch.stack(betas[:-1])
+    return torch.stack(alphas).diag() + off_diagonal.diag(1) + off_diagonal.diag(-1)
+
+
+def _smoothed(tridiagonal: Tensor, low: float, high: float, points: int, kappa: float) -> Tensor:
+    """Return the density of a Lanczos process on a grid, each node as a normal bump; nan if the process broke down."""
+    if not torch.isfinite(tridiagonal).all():
+        return tridiagonal.new_full((points,), math.nan)
+    values, vectors = torch.linalg.eigh(tridiagonal)
+    centre, radius = (high + low) / 2, (high - low) / 2
+    nodes, weights = (values - centre) / radius, vectors[0] ** 2 / radius  # of the spectrum moved to [-1, 1]
+    width = 2 / (len(values) - 1) / math.sqrt(8 * math.log(kappa))
+    grid = torch.linspace(-1, 1, points, dtype=values.dtype, device=values.device)
+    bumps = Normal(nodes.unsqueeze(1), width, validate_args=False).log_prob(grid).exp()
+    return (weights.unsqueeze(1) * bumps).sum(0)

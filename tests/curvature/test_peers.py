@@ -15,8 +15,8 @@ from pymanopt.manifolds.manifold import Manifold
 from scipy.sparse.linalg import eigsh
 from torch import Tensor, nn
 
-from rsam.curvature import RiemannianGaussNewton, RiemannianHessian, trace
-from tests.curvature.problems import dense, examples, mixed_network, network, normal, probed, risk_at
+from rsam.curvature import RiemannianGaussNewton, RiemannianHessian, spectral_density, top_eigenvalues, trace
+from tests.curvature.problems import dense, examples, generator, mixed_network, network, normal, probed, risk_at
 
 MSE = nn.MSELoss()
 
@@ -173,6 +173,20 @@ def test_that_xtrace_is_that_of_curvlinops_on_the_same_probes() -> None:
         torch.manual_seed(seed)
         theirs = curvlinops.hutchinson_trace(hessian, 23)
         assert float(trace(hessian, 23, seed=seed)) == pytest.approx(float(theirs), rel=1e-10)
+
+
+def test_that_a_density_is_that_of_curvlinops_from_the_same_vector() -> None:
+    model = mixed_network()
+    hessian = RiemannianHessian(model, MSE, model.parameters(), examples())
+    ends = [top_eigenvalues(hessian, which=which, rtol=1e-2, seed=3).values[0] for which in ("smallest", "largest")]
+    torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator(3))))
+    options: dict[str, Any] = {"kappa": 2.0, "margin": 0.1}
+    grid, density = curvlinops.lanczos_approximate_spectrum(
+        hessian, 12, num_points=100, boundaries=tuple(map(float, ends)), **options
+    )
+    ours = spectral_density(hessian, 12, repeats=1, points=100, seed=3, **options)
+    torch.testing.assert_close(ours.grid, grid, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(ours.density, density, rtol=1e-10, atol=1e-12)
 
 
 def test_that_operators_compose_as_those_of_curvlinops_do() -> None:
