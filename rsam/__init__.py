@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 __all__ = ["RSAM", "NotFinite", "__version__", "geometry", "losses", "nn", "optim"]
 
-# What needs an extra is imported when it is first asked for.
-_EXTRAS = ("curvature", "integrations", "margins", "testing")
+# Imported when they are first asked for, since they need an extra or take a while.
+_LAZY = ("curvature", "integrations", "margins", "testing")
 
 
 def __getattr__(name: str) -> Any:
-    if name in _EXTRAS:
+    if name in _LAZY:
         return importlib.import_module(f"rsam.{name}")
     if name == "__version__":
         return importlib.metadata.version("rsam")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import rsam
 
@@ -49,10 +50,41 @@ def test_every_part_is_listed() -> None:
     assert parts - {"__init__", "__pycache__", "py"} == set(MAY_IMPORT)
 
 
-def test_what_needs_an_extra_says_which() -> None:
-    code = "import sys; sys.modules['curvlinops'] = None; import rsam; rsam.curvature"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "pip install 'rsam[curvature]'" in done.stderr
+# hidden after geoopt has imported what it needs of SciPy
+WITHOUT_EXTRAS = """
+import sys, torch, rsam
+sys.modules.update(dict.fromkeys(["curvlinops", "tqdm", "matplotlib", "scipy.stats", "scipy.sparse.linalg"]))
+model, loss, data = torch.nn.Linear(2, 1), torch.nn.MSELoss(), (torch.ones(3, 2), torch.zeros(3, 1))
+measured = model, loss, list(model.parameters()), data
+hessian = rsam.curvature.RiemannianHessian(*measured)
+rsam.curvature.gradient_norm(*measured)
+rsam.curvature.sharpness(*measured)
+rsam.curvature.fisher_trace(*measured)
+rsam.curvature.trace(hessian - 0.5 * hessian)
+rsam.curvature.top_eigenvalues(hessian)
+"""
+
+
+def test_that_curvature_is_measured_without_its_extra() -> None:
+    subprocess.run([sys.executable, "-c", WITHOUT_EXTRAS], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("module", ["tqdm", "scipy.stats", "scipy.sparse.linalg", "matplotlib.figure"])
+def test_that_what_needs_the_extra_of_curvature_says_so(module, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    model = torch.nn.Linear(30, 1)
+    data = torch.linspace(-1, 1, 90).reshape(3, 30), torch.ones(3, 1)
+    hessian = rsam.curvature.RiemannianHessian(model, torch.nn.MSELoss(), model.parameters(), data)
+    grid = torch.linspace(0, 1, 3)
+    need = {
+        "tqdm": lambda: rsam.curvature.trace(hessian, 2, progressbar=True),
+        "scipy.stats": lambda: rsam.curvature.trace(hessian, 2).interval(),
+        "scipy.sparse.linalg": lambda: rsam.curvature.top_eigenvalues(hessian),
+        "matplotlib.figure": lambda: rsam.curvature.SpectralDensity(grid, grid, grid).plot(),
+    }
+    package = module.partition(".")[0]
+    with pytest.raises(ImportError, match=rf"needs {package}: pip install 'rsam\[curvature\]'"):
+        need[module]()
 
 
 def test_that_an_integration_without_its_framework_says_so(monkeypatch) -> None:

@@ -1,13 +1,11 @@
-"""Curvature of the loss at a model whose parameters may live on manifolds. Needs ``rsam[curvature]``.
+"""Measure the curvature of the loss of a model whose parameters may live on manifolds.
 
-:class:`RiemannianHessian` and :class:`RiemannianGaussNewton` are curvlinops operators; the functions take them, or,
-where first derivatives are enough, what makes them.
+:class:`RiemannianHessian` and :class:`RiemannianGaussNewton` are linear operators with the interface of those of
+curvlinops; the estimators take them, or any other operator. Where first derivatives are enough, functions take the
+model, the loss and the data instead.
+
+Progress bars, confidence intervals, eigenvalues of large operators and plots need ``rsam[curvature]``.
 """
-
-try:
-    import curvlinops as _curvlinops  # noqa: F401
-except ImportError as error:
-    raise ImportError("rsam.curvature needs curvlinops: pip install 'rsam[curvature]'") from error
 
 from rsam.curvature.density import SpectralDensity, spectral_density
 from rsam.curvature.eigenvalues import Eigenpairs, top_eigenvalues

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 from torch.distributions import Normal
-from tqdm import tqdm
 
 from rsam.curvature.eigenvalues import top_eigenvalues
 from rsam.curvature.estimate import generator_of
 from rsam.curvature.linear import LinearOperator
 from rsam.curvature.operator import one_call
+from rsam.evaluation.optional import optional, progress
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,11 +59,7 @@ class SpectralDensity:
             Without matplotlib.
         """
         if ax is None:
-            try:
-                from matplotlib.figure import Figure
-            except ImportError as error:
-                raise ImportError("plotting needs matplotlib: pip install matplotlib") from error
-            ax = Figure(layout="constrained").subplots()
+            ax = optional("matplotlib.figure", "plotting").Figure(layout="constrained").subplots()
         floor = float(self.density.max()) * 1e-6  # Gaussian tails beyond say nothing
         grid, density, spread = (t.double().cpu().numpy() for t in (self.grid, self.density, 2 * self.standard_error))
         ax.semilogy(grid, density.clip(floor))
@@ -142,7 +138,7 @@ def spectral_density(
         low, high = low - padding, high + padding
         generators = _generators(operator, repeats, seed)
         densities = []
-        for generator in tqdm(generators, desc="spectral density", disable=not progressbar):
+        for generator in progress(generators, show=progressbar, desc="spectral density"):
             tridiagonal = _lanczos(operator, steps, generator)
             densities.append(_smoothed(tridiagonal, low, high, points, kappa))
             if not torch.isfinite(densities[-1]).all():

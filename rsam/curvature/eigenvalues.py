@@ -7,14 +7,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import ArpackNoConvergence, eigsh
-from scipy.sparse.linalg import LinearOperator as ScipyOperator
 from torch import Tensor
-from tqdm import tqdm
 
 from rsam.curvature.estimate import generator_of
 from rsam.curvature.linear import LinearOperator
 from rsam.curvature.operator import one_call
+from rsam.evaluation.optional import optional, progress
 
 __all__ = ["Eigenpairs", "top_eigenvalues"]
 
@@ -103,7 +101,7 @@ def top_eigenvalues(
     if code is None:
         raise ValueError(f"which must be 'largest', 'smallest' or 'magnitude', got {which!r}")
     lanczos = min(size, max(2 * k + 1, 20))  # eigsh's own choice of basis
-    with tqdm(desc="eigenvalues", unit="product", disable=not progressbar) as bar, one_call(operator):
+    with progress(show=progressbar, desc="eigenvalues", unit="product") as bar, one_call(operator):
         if lanczos == size:  # no dearer, and exact
             values, vectors, products = _dense(operator)
         else:
@@ -130,6 +128,7 @@ def _sparse(
     seed: int | torch.Generator,
     bar: Any,
 ) -> tuple[Tensor, Tensor, int]:
+    arpack = optional("scipy.sparse.linalg", "top_eigenvalues")
     size = operator.shape[0]
     as_tensor: dict[str, Any] = {"dtype": operator.dtype, "device": operator.device}
     generator = generator_of(seed, operator.device)
@@ -152,14 +151,14 @@ def _sparse(
         if scale == 0:  # what takes a random vector to zero is zero
             return torch.zeros(k, **as_tensor), torch.eye(size, k, **as_tensor), products
     shift = {"LA": scale, "SA": -scale, "LM": 0.0}[code]
-    counted = ScipyOperator(operator.shape, matvec=product, dtype=first.dtype)
+    counted = arpack.LinearOperator(operator.shape, matvec=product, dtype=first.dtype)
     basis = max(2 * k + 1, 20)
     restarts = max(1, (size if max_products is None else max_products) // (basis - k))
     tolerance = torch.finfo(operator.dtype).eps ** 0.5 if rtol is None else rtol
     tolerance /= 2 if shift else 1  # of what may be twice the norm now
     try:
-        values, vectors = eigsh(counted, k, which=code, v0=first, tol=tolerance, ncv=basis, maxiter=restarts)
-    except ArpackNoConvergence as error:
+        values, vectors = arpack.eigsh(counted, k, which=code, v0=first, tol=tolerance, ncv=basis, maxiter=restarts)
+    except arpack.ArpackNoConvergence as error:
         if max_products is None and size <= _DENSE:  # dense, they take as many products as these did
             values, vectors, more = _dense(operator)
             return values, vectors, products + more

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
+
+from rsam.evaluation.optional import optional, progress
 
 __all__ = ["CHUNK", "Estimate", "generator_of", "sample"]
 
@@ -68,12 +69,11 @@ class Estimate:
         ValueError
             If ``level`` is not between 0 and 1.
         """
-        from scipy.stats import t
-
         if not 0 < level < 1:
             raise ValueError(f"level must be between 0 and 1, got {level}")
         if self.standard_error == 0:
             return self.value, self.value
+        t = optional("scipy.stats", "a confidence interval").t
         half = float(t.ppf((1 + level) / 2, max(self.samples.numel() - 1, 1))) * self.standard_error
         return self.value - half, self.value + half
 
@@ -99,7 +99,7 @@ def sample(
     if rtol is not None and not rtol > 0:
         raise ValueError(f"rtol must be positive, got {rtol}")
     rows: list[Tensor] = []
-    with tqdm(total=probes, desc=what, unit=unit, disable=not progressbar) as bar:
+    with progress(show=progressbar, total=probes, desc=what, unit=unit) as bar:
         while len(rows) < probes:
             count = min(CHUNK, probes - len(rows))
             rows += draw(count).unbind()

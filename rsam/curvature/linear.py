@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rsam.evaluation.optional import optional
+
 __all__ = ["LinearOperator", "is_operator"]
 
 
@@ -148,11 +150,15 @@ class LinearOperator:
         ----------
         dtype : numpy dtype, optional
             What SciPy takes it for; double precision by default.
-        """
-        from scipy.sparse.linalg import LinearOperator as ScipyOperator
 
+        Raises
+        ------
+        ImportError
+            Without SciPy.
+        """
         product, adjoint = _on_arrays(self), _on_arrays(self.adjoint())
-        return ScipyOperator(
+        scipy = optional("scipy.sparse.linalg", "to_scipy")
+        return scipy.LinearOperator(
             self.shape, matvec=product, rmatvec=adjoint, matmat=product, rmatmat=adjoint, dtype=np.dtype(dtype)
         )
 

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from rsam import geometry
 from rsam.curvature.estimate import Estimate, generator_of
 from rsam.evaluation import at_points
 from rsam.evaluation.batches import as_pair, pieces
+from rsam.evaluation.optional import progress
 from rsam.evaluation.risk import Data, LossFunc, Params, Risk
 
 __all__ = ["sharpness"]
@@ -114,7 +114,7 @@ def _of_pieces(
 ) -> Estimate:
     values, weights, evaluations = [], [], 0
     with risk.evaluating():  # for the loader, which draws random numbers too
-        for batch in tqdm(risk.data, desc="sharpness", unit="batch", disable=not bar):
+        for batch in progress(risk.data, show=bar, desc="sharpness", unit="batch"):
             for piece in pieces(batch, size):
                 weight = risk.weight_of(*as_pair(piece))
                 if weight == 0:
@@ -173,7 +173,7 @@ class _Ball:
     def worst(self, steps: int, restarts: int, progressbar: bool = False) -> tuple[float, int]:
         """Greatest rise found, and the evaluations that it took."""
         best = 0.0  # the centre is in the ball
-        for i in tqdm(range(1 + restarts), desc="sharpness", unit="ascent", disable=not progressbar):
+        for i in progress(range(1 + restarts), show=progressbar, desc="sharpness", unit="ascent"):
             with torch.no_grad():
                 start = [torch.zeros_like(p) for p in self.risk.params]
                 if i:
@@ -200,7 +200,7 @@ class _Ball:
     def average(self, probes: int, progressbar: bool) -> Estimate:
         """Mean rise over pairs of opposite normal tangents."""
         samples = torch.empty(probes, dtype=torch.float64)
-        for i in tqdm(range(probes), desc="sharpness", unit="pair", disable=not progressbar):
+        for i in progress(range(probes), show=progressbar, desc="sharpness", unit="pair"):
             with torch.no_grad():
                 v = self.risk.space.random_tangent(self.risk.params, generator=self.generator)
                 e = list(torch._foreach_mul(v, self.rho))

@@ -7,11 +7,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from rsam.curvature.estimate import CHUNK, Estimate, generator_of, sample
 from rsam.curvature.linear import LinearOperator
 from rsam.curvature.operator import one_call
+from rsam.evaluation.optional import progress
 
 __all__ = ["layer_traces", "trace"]
 
@@ -200,7 +200,7 @@ def _diagonal(operator: LinearOperator, progressbar: bool) -> Tensor:
     size = _size(operator)
     diagonal = torch.empty(size, dtype=operator.dtype, device=operator.device)
     with one_call(operator):
-        for start in tqdm(range(0, size, CHUNK), desc="trace", disable=not progressbar):
+        for start in progress(range(0, size, CHUNK), show=progressbar, desc="trace"):
             count = min(CHUNK, size - start)
             columns = torch.zeros(size, count, dtype=operator.dtype, device=operator.device)
             columns[start : start + count].fill_diagonal_(1)
@@ -219,7 +219,7 @@ def _xtrace(
             f"{probes}; method='exact' takes {size} products"
         )
     m = probes // 2
-    with tqdm(total=probes, desc="trace", unit="product", disable=not progressbar) as bar, one_call(operator):
+    with progress(show=progressbar, total=probes, desc="trace", unit="product") as bar, one_call(operator):
         w = _probe_source(operator, distribution, seed)(m)
         y = operator @ w
         bar.update(m)

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from rsam import geometry
 from rsam.errors import NotFinite
 from rsam.evaluation import check_graph, differentiable, explain, isolated
 from rsam.evaluation.batches import Data, as_batches, as_pair, examples_of, move
 from rsam.evaluation.higher_order import without_compilation
+from rsam.evaluation.optional import progress
 from rsam.evaluation.random_state import seed_random_state
 from rsam.evaluation.reach import Reach
 from rsam.evaluation.reduction import Reduction, counted_labels, own_loss, uncompiled
@@ -144,7 +144,7 @@ class Risk:
         if not self._is_piece:
             self._reach = Reach(len(self.params))
         empty = True
-        for batch in tqdm(self.data, desc="risk", unit="batch") if self.progressbar else self.data:
+        for batch in progress(self.data, show=self.progressbar, desc="risk", unit="batch"):
             empty = False
             inputs, targets = as_pair(move(batch, device))
             weight = self.weight_of(inputs, targets)
