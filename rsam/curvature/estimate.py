@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rsam.evaluation.optional import optional, progress
 
-__all__ = ["CHUNK", "Estimate", "generator_of", "sample"]
+__all__ = ["CHUNK", "Estimate", "chunk_sizes", "collect", "generator_of"]
 
 #: Probes that are drawn at a time: what a loader's graphs are shared by.
 CHUNK = 10
@@ -84,31 +84,51 @@ class Estimate:
         return f"{self.value:.4g} ± {self.standard_error:.2g}"
 
 
-def sample(
-    draw: Callable[[int], Tensor], probes: int, rtol: float | None, what: str, unit: str, progressbar: bool
+def chunk_sizes(probes: int) -> Iterator[int]:
+    """Yield how many of the probes to draw at a time."""
+    for start in range(0, probes, CHUNK):
+        yield min(CHUNK, probes - start)
+
+
+def collect(
+    chunks: Iterable[Tensor], probes: int, rtol: float | None, what: str, unit: str, progressbar: bool
 ) -> Tensor:
-    """Draw rows until there are ``probes``, or their sums have a mean with the relative standard error ``rtol``.
+    """Collect samples until the source ends, or until their mean has the relative standard error ``rtol``.
 
     Parameters
     ----------
-    draw : callable
-        Takes a number of rows to draw at once and returns them, ``(n, parts)`` in double precision on the CPU.
+    chunks : iterable of Tensor
+        The source: yields samples ``(n, parts)`` in double precision on the CPU, ``probes`` of them in all, and is
+        not asked for more than needed. The sum of a sample's parts is what ``rtol`` is about.
+
+    Returns
+    -------
+    Tensor
+        Shape ``(samples, parts)``.
+
+    Raises
+    ------
+    ValueError
+        Before anything is drawn, if ``probes`` or ``rtol`` are not positive.
     """
     if probes < 1:
         raise ValueError(f"probes must be at least 1, got {probes}")
     if rtol is not None and not rtol > 0:
         raise ValueError(f"rtol must be positive, got {rtol}")
-    rows: list[Tensor] = []
+    samples: list[Tensor] = []
     with progress(show=progressbar, total=probes, desc=what, unit=unit) as bar:
-        while len(rows) < probes:
-            count = min(CHUNK, probes - len(rows))
-            rows += draw(count).unbind()
-            bar.update(count)
-            if rtol is not None and len(rows) >= CHUNK:  # fewer say too little of their own spread
-                so_far = torch.stack(rows).sum(1)
-                if float(so_far.std()) / math.sqrt(len(rows)) <= rtol * abs(float(so_far.mean())):
-                    break
-    return torch.stack(rows)
+        for chunk in chunks:
+            samples.append(chunk)
+            bar.update(len(chunk))
+            if rtol is not None and _is_precise(torch.cat(samples).sum(1), rtol):
+                break
+    return torch.cat(samples)
+
+
+def _is_precise(samples: Tensor, rtol: float) -> bool:
+    if len(samples) < CHUNK:  # too few to judge by their spread
+        return False
+    return float(samples.std()) / math.sqrt(len(samples)) <= rtol * abs(float(samples.mean()))
 
 
 def generator_of(seed: int | torch.Generator, device: torch.device) -> torch.Generator:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rsam import geometry
-from rsam.curvature.estimate import Estimate, generator_of, sample
+from rsam.curvature.estimate import Estimate, chunk_sizes, collect, generator_of
 from rsam.evaluation.likelihood import Likelihood, hessian_root
 from rsam.evaluation.reduction import check_is_tensor, is_exactly, uncompiled
 from rsam.evaluation.risk import Data, Params, Risk
@@ -87,16 +87,18 @@ def fisher_trace(
     if loss_func.reduction not in ("mean", "sum"):
         raise ValueError(f"loss_func must have reduction='mean' or 'sum', got {loss_func.reduction!r}")
     risk = Risk(model_func, loss_func, params, data, num_data, batch_size_fn)
-    generator = generator_of(seed, risk.params[0].device)
-    samples = sample(
-        lambda count: _squares(risk, likelihood, count, generator).unsqueeze(1),
-        probes, rtol, "fisher trace", "probe", progressbar,
-    )  # fmt: skip
+    squares = _squared_norms(risk, likelihood, probes, generator_of(seed, risk.params[0].device))
+    samples = collect(squares, probes, rtol, "fisher trace", "probe", progressbar)
     return Estimate.of(samples.squeeze(1), len(samples))
 
 
+def _squared_norms(risk: Risk, likelihood: Likelihood, probes: int, generator: torch.Generator) -> Iterator[Tensor]:
+    for count in chunk_sizes(probes):
+        yield _squares(risk, likelihood, count, generator).unsqueeze(1)
+
+
 def _squares(risk: Risk, likelihood: Likelihood, count: int, generator: torch.Generator) -> Tensor:
-    """Squared norms for ``count`` probes."""
+    """Return squared norms for ``count`` probes, which share the graphs of the batches."""
     squares, weights = torch.zeros(count, dtype=torch.float64), []
     with risk.evaluating(), torch.enable_grad():
         for outputs, targets, weight in risk.outputs(order=1):

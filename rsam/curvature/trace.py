@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from rsam.curvature.estimate import CHUNK, Estimate, generator_of, sample
+from rsam.curvature.estimate import CHUNK, Estimate, chunk_sizes, collect, generator_of
 from rsam.curvature.linear import LinearOperator
 from rsam.curvature.operator import one_call
 from rsam.evaluation.optional import progress
@@ -157,25 +157,6 @@ def _size(operator: LinearOperator) -> int:
     return rows
 
 
-def _probe_source(operator: LinearOperator, distribution: str, seed: int | torch.Generator) -> Callable[[int], Tensor]:
-    """Draws matrices ``(size, count)`` of probes."""
-    if distribution not in ("rademacher", "normal"):
-        raise ValueError(f"distribution must be 'rademacher' or 'normal', got {distribution!r}")
-    size, generator = _size(operator), generator_of(seed, operator.device)
-
-    def draw(count: int) -> Tensor:
-        # column by column, so that the numbers do not depend on how many are drawn at a time
-        empty = torch.empty(count, size, dtype=operator.dtype, device=operator.device)
-        for row in empty:
-            if distribution == "normal":
-                row.normal_(generator=generator)
-            else:
-                row.bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
-        return empty.mT
-
-    return draw
-
-
 def _samples(
     operator: LinearOperator,
     probes: int,
@@ -184,16 +165,32 @@ def _samples(
     seed: int | torch.Generator,
     progressbar: bool,
 ) -> Tensor:
-    """Quadratic forms ``(probes, parameters)``, each parameter's part of it, in double precision."""
-    source = _probe_source(operator, distribution, seed)
-
-    def draw(count: int) -> Tensor:
-        z = source(count)
-        parts = (z * (operator @ z)).double().split(operator._in_shape_flat)
-        return torch.stack([part.sum(0) for part in parts], 1).cpu()
-
+    """Return quadratic forms ``(samples, parameters)`` of random probes, each parameter's part of it."""
     with one_call(operator):
-        return sample(draw, probes, rtol, "trace", "probe", progressbar)
+        forms = _quadratic_forms(operator, probes, distribution, generator_of(seed, operator.device))
+        return collect(forms, probes, rtol, "trace", "probe", progressbar)
+
+
+def _quadratic_forms(
+    operator: LinearOperator, probes: int, distribution: str, generator: torch.Generator
+) -> Iterator[Tensor]:
+    for count in chunk_sizes(probes):
+        z = _draw(operator, count, distribution, generator)
+        parts = (z * (operator @ z)).double().split(operator._in_shape_flat)
+        yield torch.stack([part.sum(0) for part in parts], 1).cpu()
+
+
+def _draw(operator: LinearOperator, count: int, distribution: str, generator: torch.Generator) -> Tensor:
+    """Draw a matrix ``(size, count)`` of probes."""
+    if distribution not in ("rademacher", "normal"):
+        raise ValueError(f"distribution must be 'rademacher' or 'normal', got {distribution!r}")
+    probes = torch.empty(count, _size(operator), dtype=operator.dtype, device=operator.device)
+    for probe in probes:  # one by one, so that the numbers do not depend on how many are drawn at a time
+        if distribution == "normal":
+            probe.normal_(generator=generator)
+        else:
+            probe.bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
+    return probes.mT
 
 
 def _diagonal(operator: LinearOperator, progressbar: bool) -> Tensor:
@@ -220,7 +217,7 @@ def _xtrace(
         )
     m = probes // 2
     with progress(show=progressbar, total=probes, desc="trace", unit="product") as bar, one_call(operator):
-        w = _probe_source(operator, distribution, seed)(m)
+        w = _draw(operator, m, distribution, generator_of(seed, operator.device))
         y = operator @ w
         bar.update(m)
         q, r = torch.linalg.qr(y)
