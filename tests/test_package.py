@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -29,20 +31,51 @@ MAY_IMPORT = {
 }
 
 
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Everything in a syntax tree that runs, which nothing does for a type checker only."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            child = ast.Module(child.orelse, [])
+        yield child
+        yield from _statements(child)
+
+
 def _imports(file: Path) -> set[str]:
+    """Modules of rsam that a file imports, at once or later."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "rsam":
-            parts = node.module.split(".")[1:] or [alias.name for alias in node.names]
-            found.add(parts[0])
-    return found
+    for node in _statements(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            assert not node.level, f"{file}: a relative import"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                found.add(full if full in MODULES else node.module)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found & MODULES.keys()
+
+
+def _name(file: Path) -> str:
+    parts = ("rsam", *file.relative_to(ROOT).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {_name(file): file for file in ROOT.rglob("*.py")}
 
 
 @pytest.mark.parametrize("part", MAY_IMPORT)
 def test_imports_run_one_way_only(part) -> None:
-    files = list((ROOT / part).rglob("*.py")) or [ROOT / f"{part}.py"]
-    for file in files:
-        assert _imports(file) <= {*MAY_IMPORT[part], part}, file
+    for module, file in MODULES.items():
+        if module.split(".")[1:2] == [part]:
+            imported = {name.split(".")[1] for name in _imports(file) if "." in name}
+            assert imported <= {*MAY_IMPORT[part], part}, file
+
+
+def test_that_no_files_import_each_other_in_a_circle() -> None:
+    graph = {module: _imports(file) for module, file in MODULES.items()}
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(f"a circle of imports: {' <- '.join(error.args[1])}")
 
 
 def test_every_part_is_listed() -> None:
