@@ -1,4 +1,9 @@
-"""Second and third derivatives through common layers, and evaluations that leave no trace."""
+"""Evaluate a loss and its derivatives again and again without side effects.
+
+:func:`isolated` and :func:`at_points` leave a model as it was; :func:`differentiable` makes layers differentiable more
+than once, and :func:`check_graph` and :func:`explain` name those that are not. :mod:`rsam.evaluation.risk` stands on
+these: a loss over a whole data set.
+"""
 
 from rsam.errors import NoHigherDerivative
 from rsam.evaluation.diagnosis import check_graph, explain

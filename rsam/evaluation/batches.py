@@ -1,4 +1,4 @@
-"""What counts as a batch: a pair of inputs and targets, or a mapping of a model's keyword arguments."""
+"""Read batches: pairs of inputs and targets, or mappings of a model's keyword arguments."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from torch import Tensor
 
 __all__ = ["Data", "as_batches", "as_pair", "examples_of", "move", "pieces"]
 
-#: One batch, ``(inputs, targets)`` or a mapping, or what yields such batches and can be gone through again.
+#: One batch, ``(inputs, targets)`` or a mapping, or an iterable of batches that can be iterated over repeatedly.
 Data = tuple[Any, Any] | Mapping[str, Any] | Iterable[Any]
 
 
 def as_batches(data: Data) -> Iterable[Any]:
-    """Return what yields batches, of data that may be a single one.
+    """Return an iterable of batches, for data that may be a single batch.
 
     Raises
     ------
     ValueError
-        For an iterator, which is used up by the first pass, and for a tuple of two pairs, which may be read both ways.
+        For an iterator, which the first pass exhausts, and for a tuple of two pairs, which is ambiguous.
     """
     if isinstance(data, Mapping):
         return [data]

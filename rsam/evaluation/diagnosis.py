@@ -1,4 +1,4 @@
-"""Say which layer lacks a higher derivative, and find out before the backward pass that needs it."""
+"""Find layers that lack a higher derivative, before the backward pass that needs it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from rsam.evaluation.isolation import isolated
 
 __all__ = ["check_graph", "explain"]
 
-# what torch says where an operation has no further derivative
-_SAYINGS = re.compile(
+# torch's messages where an operation has no further derivative
+_MESSAGES = re.compile(
     r"derivative for .* (is )?not implemented|marked with @once_differentiable|support \S+ order derivatives"
     r"|support double backward|not (twice|infinitely) differentiable|support higher order (gradients|derivatives)"
 )
-# and what differentiable() replaces
+# operations that differentiable() replaces
 _REPLACED = re.compile(
     r"(batch|instance|layer|weight)_norm|hardsigmoid|scaled_dot_product|efficient_attention|flash_att"
 )
@@ -48,7 +48,7 @@ def check_graph(value: Tensor, order: int) -> None:
     Raises
     ------
     NoHigherDerivative
-        Names the operation. What cannot be seen in the graph is not found.
+        Names the operation. Faults that the graph does not show are not found.
 
     Examples
     --------
@@ -79,7 +79,7 @@ def check_graph(value: Tensor, order: int) -> None:
 
 
 def _message_of(node: Any) -> str:
-    """What a node says that does nothing but raise, for one argument or more."""
+    """Return the message of a node that does nothing but raise."""
     for count in range(1, 100):
         try:
             node(*[None] * count)
@@ -90,8 +90,8 @@ def _message_of(node: Any) -> str:
     return f"{node.name()} has no further derivative"
 
 
-def _with_remedy(saying: str) -> str:
-    return f"{saying}; {_REMEDY}" if _REPLACED.search(saying) else saying
+def _with_remedy(message: str) -> str:
+    return f"{message}; {_REMEDY}" if _REPLACED.search(message) else message
 
 
 def explain(
@@ -102,9 +102,10 @@ def explain(
     Parameters
     ----------
     error : RuntimeError
-        What was caught.
+        The caught error.
     evaluate : callable, optional
-        Builds the loss once more, leaving no trace; each module that it calls is then differentiated alone.
+        Builds the loss once more; each module that it calls is then differentiated alone, all of it
+        within :func:`isolated`.
     model : torch.nn.Module, optional
         Gives the modules their dotted names.
     order : int
@@ -113,8 +114,8 @@ def explain(
     Returns
     -------
     RuntimeError
-        To be raised: a :class:`NoHigherDerivative` that names the first innermost module that fails alone, or else
-        the operation in torch's words; ``error`` itself if it is about something else.
+        The error to raise: a :class:`NoHigherDerivative` that names the first innermost module that fails alone, or
+        else the operation in torch's words; ``error`` itself if its cause is another.
 
     Examples
     --------
@@ -124,7 +125,7 @@ def explain(
     >>> print(rsam.evaluation.explain(error, lambda: model(torch.ones(1, 2)).sum(), model))
     Hardsigmoid '1' has no derivative of order 2 (derivative for aten::hardsigmoid_backward is not implemented)
     """
-    if not isinstance(error, NoHigherDerivative) and not _SAYINGS.search(str(error)):
+    if not isinstance(error, NoHigherDerivative) and not _MESSAGES.search(str(error)):
         return error
     culprit = None if evaluate is None else _first_failing(evaluate, order)
     if culprit is None:
@@ -139,7 +140,7 @@ def _first_failing(evaluate: Callable[[], Any], order: int) -> nn.Module | None:
     testing = False
 
     def look(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        # in here, since autocast and function modes are those of the model now; children end before their parents
+        # within the hook, where autocast and function modes are the model's; children end before their parents
         nonlocal testing
         if testing or found or torch.compiler.is_compiling() or isinstance(module, torch.fx.GraphModule):
             return
@@ -160,7 +161,7 @@ def _first_failing(evaluate: Callable[[], Any], order: int) -> nn.Module | None:
 
 
 def _differentiates(module: nn.Module, args: tuple[Any, ...], order: int) -> bool:
-    """Whether torch takes this many derivatives of a module alone, in its inputs and parameters."""
+    """Return whether torch takes this many derivatives of a module alone, in its inputs and parameters."""
     leaves: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
 
     def leaf(x: Any) -> Any:
@@ -181,6 +182,6 @@ def _differentiates(module: nn.Module, args: tuple[Any, ...], order: int) -> boo
                 check_graph(value, order)
             gradients = torch.autograd.grad(value, leaves, create_graph=True, allow_unused=True)
             value = sum((g.square().sum() for g in gradients if g is not None), torch.zeros(()))
-    except Exception as error:  # a module that cannot be called alone is none that was looked for
-        return not (isinstance(error, NoHigherDerivative) or _SAYINGS.search(str(error)))
+    except Exception as error:  # a module that cannot be called alone is not to blame
+        return not (isinstance(error, NoHigherDerivative) or _MESSAGES.search(str(error)))
     return True

@@ -1,8 +1,7 @@
-"""Forms of torch's layers that can be differentiated more than once.
+"""Replace torch's layers by forms that can be differentiated more than once.
 
 Some of torch's fused kernels have no second or third derivative, and a few have a wrong one (torch 2.4 to 2.14, found
-by finite differences). Here they are replaced by operations that torch differentiates rightly, for as long as a
-context lasts.
+by finite differences). A context replaces them by operations that torch differentiates rightly.
 """
 
 from __future__ import annotations
@@ -26,18 +25,18 @@ _warned: set[str] = set()
 
 
 def differentiable(order: int = 3) -> AbstractContextManager[Any]:
-    """Context in which forwards are built that reverse mode can differentiate ``order`` times.
+    """Make forward passes within this context differentiable ``order`` times in reverse mode.
 
     Values are those of the unmodified layers up to rounding, and running statistics advance as ever. Replaced are
 
     - from order 2 on: fused attention by its math form; RNN, LSTM and GRU kernels of cuDNN by their composite form;
       ``weight_norm``, whose fused kernel has a silently wrong second derivative; ``hardsigmoid``;
-      batch norm in evaluation mode, for speed, by the affine map that it is; and, from torch 2.6 on, whatever
-      :func:`torch.compile` made by what it was made of;
+      batch norm in evaluation mode, for speed, by the affine map that it is; and, from torch 2.6 on, compiled
+      functions by the originals;
     - from order 3 on: batch norm and instance norm with batch statistics (no third derivative, in torch 2.4 a silently
       wrong one) and layer norm (silently wrong third derivative).
 
-    Attention and cuDNN are mentioned in a warning, once a process, since they cost memory and time. Not replaced, and
+    A warning mentions attention and cuDNN, once per process, since they cost memory and time. Not replaced, and
     without a second derivative in torch: ``EmbeddingBag``, ``CTCLoss``, ``MultiMarginLoss``,
     ``MultiLabelMarginLoss``, flex attention, ``SyncBatchNorm`` across processes, and custom functions marked
     ``once_differentiable``; in torch 2.4 also ``grid_sample``, ``cdist`` and ``pdist``. At third order ``pdist`` and
@@ -78,7 +77,7 @@ def _replacing(order: int) -> Iterator[None]:
 
 
 def without_compilation() -> AbstractContextManager[Any]:
-    """Context in which compiled functions run as they were before; from torch 2.6 on, and in all threads."""
+    """Run compiled functions uncompiled within this context, in all threads; without effect before torch 2.6."""
     # nothing can be compiled before this module is loaded, which takes a second or more
     if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
         return nullcontext()
@@ -86,7 +85,7 @@ def without_compilation() -> AbstractContextManager[Any]:
 
 
 class _Differentiable(TorchFunctionMode):
-    """Intercepts torch's functions; itself off while one of the replacements runs."""
+    """Intercepts torch's functions, except those that its replacements call."""
 
     def __init__(self, order: int) -> None:
         super().__init__()
@@ -96,7 +95,7 @@ class _Differentiable(TorchFunctionMode):
         return self._replacements.get(func, func)(*args, **(kwargs or {}))
 
 
-def _say_once(kind: str, reason: str) -> None:
+def _warn_once(kind: str, reason: str) -> None:
     if kind not in _warned:
         _warned.add(kind)
         warnings.warn(f"{kind} is computed {reason}", stacklevel=4)
@@ -105,26 +104,32 @@ def _say_once(kind: str, reason: str) -> None:
 # -- second order -----------------------------------------------------------------------------------------------
 
 
+_MATH_ATTENTION = (
+    "scaled_dot_product_attention",
+    "in its math form, since the fused kernels have no second derivative",
+)
+
+
 def _attention(*args: Any, **kwargs: Any) -> Tensor:
-    _say_once("scaled_dot_product_attention", "in its math form, since the fused kernels have no second derivative")
+    _warn_once(*_MATH_ATTENTION)
     with sdpa_kernel(SDPBackend.MATH):
         return F.scaled_dot_product_attention(*args, **kwargs)
 
 
 def _multi_head_attention(*args: Any, **kwargs: Any) -> Any:
     if not kwargs.get("need_weights", True):  # else torch computes the weights, and attention by them
-        _say_once("scaled_dot_product_attention", "in its math form, since the fused kernels have no second derivative")
+        _warn_once(*_MATH_ATTENTION)
     with sdpa_kernel(SDPBackend.MATH):
         return F.multi_head_attention_forward(*args, **kwargs)
 
 
 def _composite(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """A recurrent kernel without cuDNN; oneDNN's, on the CPU, can be differentiated rightly."""
+    """Return a recurrent kernel without cuDNN; oneDNN's, on the CPU, is differentiated rightly."""
 
     def run(*args: Any) -> Any:
         if not args[0].is_cuda or not torch.backends.cudnn.enabled:
             return kernel(*args)
-        _say_once(kernel.__name__, "without cuDNN, whose kernel has no second derivative")
+        _warn_once(kernel.__name__, "without cuDNN, whose kernel has no second derivative")
         with torch.backends.cudnn.flags(enabled=False):
             return kernel(*args)
 
@@ -149,7 +154,7 @@ def _fixed_batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """In evaluation mode the affine map that it is, whose second derivative is cheaper than that of torch's kernel."""
+    """Compute batch norm in evaluation mode as an affine map, whose second derivative is cheaper than the kernel's."""
     if training or running_mean is None or running_var is None:
         return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
     x = input.to(torch.promote_types(input.dtype, torch.float32))
@@ -167,7 +172,7 @@ def _fixed_batch_norm(
 def _normalise(
     input: Tensor, dims: list[int], weight: Tensor | None, bias: Tensor | None, shape: list[int], eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalised and scaled values, means and biased variances over some dimensions, at least in float32."""
+    """Return normalised and scaled values, means and biased variances over ``dims``, at least in float32."""
     x = input.to(torch.promote_types(input.dtype, torch.float32))
     count = math.prod(x.shape[d] for d in dims)
     # sums: the derivatives of a mean divide tensors of full size

@@ -19,14 +19,15 @@ __all__ = ["at_points", "isolated"]
 
 @contextmanager
 def isolated() -> Iterator[None]:
-    """Context in which this thread's evaluations of any module leave buffers and the global random state as they were.
+    """Keep buffers and the global random state as they are through this thread's evaluations of modules.
 
-    A module that is called within it works on clones of its buffers and of those of its submodules; the buffers
-    themselves, the same tensor objects, are put back at the end, also after an exception. They are never written to,
-    so that a graph which was built before and needs them can still be differentiated, and a graph built inside keeps
-    the clones that it needs. May be nested. Weights, ``.grad`` and Python attributes are not looked after, nor are
-    buffers that :func:`torch.func.functional_call` lends to a module, or those of a module compiled in place
-    (``model.compile()``; ``torch.compile(model)`` is fine).
+    A module that is called within this context works on clones of its buffers and of those of its submodules. The
+    buffers themselves, the same tensor objects, are put back at the end, also after an exception. They are never
+    written to: a graph that was built before and needs them can still be differentiated, and a graph built inside
+    keeps the clones that it needs. Contexts may be nested.
+
+    Not protected are weights, ``.grad`` and Python attributes, buffers that :func:`torch.func.functional_call` lends to
+    a module, and those of a module compiled in place (``model.compile()``; ``torch.compile(model)`` is fine).
 
     Examples
     --------
@@ -46,7 +47,7 @@ def isolated() -> Iterator[None]:
         return clones[id(buffer)]
 
     def visit(module: nn.Module, args: Any) -> None:
-        # what torch.compile made calls this from outside, for all of its parts; within, it could not be traced
+        # a compiled module calls this from outside, for all of its parts; within, it could not be traced
         if torch.compiler.is_compiling() or threading.get_ident() != thread or module in originals:
             return
         for part in module.modules():  # all at once: a forward may use a buffer of a child that it never calls
@@ -56,7 +57,7 @@ def isolated() -> Iterator[None]:
                 for name, b in held.items():  # one by one: a scripted module's buffers have no update
                     part._buffers[name] = clone(b)
 
-    thread = threading.get_ident()  # the hook is called in all
+    thread = threading.get_ident()  # the hook is called in all threads
     state = random_state()
     handle = register_module_forward_pre_hook(visit)
     try:
@@ -71,7 +72,7 @@ def isolated() -> Iterator[None]:
 
 @contextmanager
 def at_points(params: Sequence[Tensor], points: Sequence[Tensor]) -> Iterator[None]:
-    """Context in which parameters have the values of ``points``.
+    """Give parameters the values of ``points`` within this context.
 
     Nothing is copied or written to: the parameters refer to the memory of ``points`` within the context, and to
     their own again after it, also after an exception. So a graph that was built before can still be differentiated,

@@ -1,4 +1,4 @@
-"""Square roots of a loss's Hessian in the outputs, for traces of Gauss-Newton and Fisher matrices."""
+"""Take square roots of a loss's Hessian in the outputs, for traces of Gauss-Newton and Fisher matrices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Import what the extra ``curvature`` installs, where it is used and no earlier."""
+"""Import packages of the extra ``curvature`` where they are used, and no earlier."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def optional(module: str, purpose: str) -> Any:
     module : str
         Its full name.
     purpose : str
-        What needs it, for the message.
+        Feature that needs it, for the message.
 
     Raises
     ------

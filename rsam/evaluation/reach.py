@@ -1,4 +1,4 @@
-"""Which parameters the derivatives of a pass over the data reach."""
+"""Record which parameters the derivatives of a pass over the data reach."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Reach"]
 
 
 class Reach:
-    """What the batches of a pass depend on: each may miss a parameter, as experts and heads are missed, but not all.
+    """Parameters that the batches of a pass depend on: one batch may miss an expert or a head, but not all may.
 
     Parameters
     ----------
@@ -21,7 +21,7 @@ class Reach:
     def __init__(self, count: int) -> None:
         self._missed = set(range(count))
         self._looked = False
-        self._without_graph = ""  # what had no graph; empty once something had one
+        self._without_graph = ""  # what lacked a graph, until a batch has one
 
     def note(self, gradients: Sequence[Tensor | None]) -> None:
         """Add what a batch depends on: all parameters whose gradient is not None."""

@@ -1,4 +1,4 @@
-"""How a loss combines examples, which says how batches combine."""
+"""Find out how a loss combines examples, and so how its batches combine."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _CLASS_LOSSES = (nn.CrossEntropyLoss, nn.NLLLoss)
 
 
 def uncompiled(function: Any) -> Any:
-    """Return the module or function that :func:`torch.compile` was given, or what is not compiled itself.
+    """Return the original of a compiled module or function, or the argument itself if it is not compiled.
 
-    What it makes has no second derivative, and does not tell what loss it is.
+    The compiled one has no second derivative, and hides which loss it is.
     """
     inner = getattr(function, "_orig_mod", getattr(function, "_torchdynamo_orig_callable", function))
     if getattr(inner, "__globals__", {}).get("__name__") == "torch._dynamo.external_utils":
@@ -63,20 +63,20 @@ def counted_labels(model: nn.Module | None, batch: Any) -> float | None:
 
 
 def is_exactly(loss_func: Any, kind: type[nn.Module]) -> bool:
-    """Whether a loss is of that kind, and computes what it does."""
+    """Return whether a loss is of that kind and has its ``forward``."""
     return isinstance(loss_func, kind) and type(loss_func).forward is kind.forward
 
 
 @dataclass(frozen=True)
 class Reduction:
-    """What is known of a loss: from the module, from torch's function, or from a partial application of it.
+    """How a loss combines examples, read off its module, torch's function, or a partial application of it.
 
     Attributes
     ----------
     sums : bool
-        Sum instead of mean.
+        Whether it is the sum instead of the mean.
     of_classes : bool
-        Whether it divides by the weights of the targets that are not ignored.
+        Whether it divides by the total weight of the targets that are not ignored.
     weight : Tensor or None
         Weights of the classes.
     ignore_index : int
@@ -90,7 +90,7 @@ class Reduction:
 
     @classmethod
     def of(cls, loss_func: Callable[..., Any] | None) -> Reduction:
-        """Read the reduction off a loss; a mean over examples if it does not tell."""
+        """Read the reduction off a loss; without one it is taken for a mean over examples."""
         keywords: dict[str, Any] = {}
         while isinstance(loss_func, functools.partial):
             keywords = {**loss_func.keywords, **keywords}
@@ -103,6 +103,6 @@ class Reduction:
         return cls(option("reduction", "mean") == "sum", classes, option("weight", None), option("ignore_index", -100))
 
     def weight_of(self, targets: Tensor) -> float:
-        """What a class loss divides by for these targets."""
+        """Return the number that a class loss divides by for these targets."""
         counted = targets[targets != self.ignore_index]
         return float(counted.numel() if self.weight is None else self.weight[counted].sum())

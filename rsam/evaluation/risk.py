@@ -1,4 +1,4 @@
-"""The empirical risk: a loss over one batch or a whole loader, evaluated without leaving a trace."""
+"""Evaluate and differentiate the empirical risk, a loss over one batch or a whole loader, without side effects."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]]
 class Risk:
     r"""Mean (or sum) of a loss over data, as a function of parameters.
 
-    The result for a loader is that of its batches put together, however unequal they are. Evaluations leave no trace
-    in buffers, ``.grad`` or the random state; random layers such as dropout draw the same numbers in every evaluation,
+    The result for a loader is that of its batches put together, however unequal they are. Evaluations change neither
+    buffers nor ``.grad`` nor the random state; random layers such as dropout draw the same numbers in every evaluation,
     so that the risk is one function.
 
     Parameters
@@ -42,14 +42,14 @@ class Risk:
         Maps inputs to outputs, a :class:`torch.nn.Module` as a rule; evaluated in the mode it is in.
     loss_func : callable or None
         Maps outputs and targets to a scalar. Its ``reduction``, if it has one, says how batches combine; otherwise it
-        is taken for a mean over examples. The weights and the ``ignore_index`` of a class loss are heeded. None for a
+        is taken for a mean over examples. The weights and the ``ignore_index`` of a class loss count too. None for a
         model that returns its loss, or an output with a ``loss``.
     params : iterable of Tensor
         Parameters of the model, plain or on manifolds, or pairs ``(name, parameter)``; frozen ones are left out.
     data : tuple, mapping or iterable
         One batch, or a list or loader of them: ``(inputs, targets)``, or a mapping, which the model takes as keyword
-        arguments and the loss as targets. Tensors are moved to the parameters' device; batches all of whose targets
-        are ignored are passed over.
+        arguments and the loss as targets. Tensors are moved to the parameters' device; a batch all of whose targets are
+        ignored is skipped.
     num_data : int, optional
         Number of examples to divide by, if it is not that of ``data``.
     batch_size_fn : callable, optional
@@ -60,8 +60,8 @@ class Risk:
     Raises
     ------
     ValueError
-        For data that are used up by going through them, and for parameters that are not leaves, twice in the list, or
-        none; later for empty data, a loss that is no scalar, and a parameter that no batch depends on.
+        For data that can be iterated over only once, for parameters that are not leaves or twice in the list, and for
+        none at all; later for empty data, a loss that is no scalar, and a parameter that no batch depends on.
     NotFinite
         In an evaluation, if loss or gradient are not finite; a RuntimeError.
     """
@@ -97,13 +97,13 @@ class Risk:
 
     @property
     def model(self) -> nn.Module | None:
-        """The model, if it is a module."""
+        """The model if it is a module, else None."""
         return self.model_func if isinstance(self.model_func, nn.Module) else None
 
     def piece(self, batch: Any) -> Risk:
         """Return the risk of a part of the data, which may miss parameters that other parts depend on.
 
-        Once all parts have been differentiated, :meth:`check_reach` tells whether one did depend on each.
+        Once all parts have been differentiated, :meth:`check_reach` checks that each parameter was reached.
         """
         piece = Risk(self.model_func, self.loss_func, self.params, [batch], batch_size_fn=self.batch_size_fn)
         piece._reach, piece._is_piece = self._reach, True
@@ -120,12 +120,12 @@ class Risk:
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Context for evaluations: they leave no trace, and random layers draw the same numbers each time."""
+        """Isolate evaluations within this context, and have random layers draw the same numbers each time."""
         sources = [getattr(holder, "generator", None) for holder in (self.data, getattr(self.data, "sampler", None))]
         generators = [(g, g.get_state()) for g in sources if isinstance(g, torch.Generator)]
         # restored after each pass, these draw the same numbers in the next: the order of a loader, augmentations
         python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  (what augmentations draw from)
-        with without_compilation(), isolated():  # what is compiled in place does not let its buffers be exchanged
+        with without_compilation(), isolated():  # compiled in place, a module does not let its buffers be exchanged
             seed_random_state(0)
             try:
                 yield
@@ -138,7 +138,7 @@ class Risk:
     def outputs(self, order: int) -> Iterator[tuple[Any, Any, float]]:
         """Yield outputs, targets and weight of each batch, in a graph that can be differentiated ``order`` times.
 
-        To be gone through within :meth:`evaluating`. The weights are not normalised: :meth:`total` of them divides.
+        Iterate within :meth:`evaluating`. The weights are not normalised: divide by their :meth:`total`.
         """
         device = self.params[0].device
         if not self._is_piece:
@@ -148,7 +148,7 @@ class Risk:
             empty = False
             inputs, targets = as_pair(move(batch, device))
             weight = self.weight_of(inputs, targets)
-            if weight == 0:  # all targets ignored: a mean over nothing, which torch says is nan
+            if weight == 0:  # all targets ignored: a mean over nothing, nan for torch
                 continue
             with differentiable(order):
                 outputs = self.model_func(**inputs) if isinstance(batch, Mapping) else self.model_func(inputs)
@@ -164,7 +164,7 @@ class Risk:
             yield self.loss_of(outputs, targets, order), weight
 
     def loss_of(self, outputs: Any, targets: Any, order: int = 1) -> Tensor:
-        """The loss of a batch, checked."""
+        """Return the loss of a batch; raise if it is no finite scalar."""
         with differentiable(order):
             loss = own_loss(outputs) if self.loss_func is None else self.loss_func(outputs, targets)
         self._check_loss(loss)
@@ -176,7 +176,7 @@ class Risk:
             yield self.gradient_of(loss, create_graph=order > 1), weight
 
     def gradient_of(self, value: Tensor, create_graph: bool = False, **options: Any) -> list[Tensor]:
-        """Euclidean gradients of a loss or, with ``grad_outputs``, of outputs; zero in what it does not depend on."""
+        """Return Euclidean gradients of a loss or, with ``grad_outputs``, of outputs, zero where there is none."""
         for i, p in enumerate(self.params):
             if not p.requires_grad:
                 raise ValueError(
@@ -193,7 +193,7 @@ class Risk:
             self._reach.note_without_graph(f"{source} returned {'an output' if of_outputs else 'a loss'}")
         gradients = [torch.zeros_like(p) if g is None else g for g, p in zip(found, self.params, strict=True)]
         self.check_finite(gradients, "the gradient of {} is")
-        if create_graph:  # torch passes over what has no second derivative, and takes it for constant
+        if create_graph:  # torch takes an operation without a second derivative for constant
             check_graph(
                 torch.stack([g.real.sum().to(gradients[0].device, torch.float32) for g in gradients]).sum(), order=2
             )
@@ -206,13 +206,13 @@ class Risk:
             raise NotFinite(f"{what.format(self.describe(i))} not finite")
 
     def value(self) -> float:
-        """The risk at the present weights."""
+        """Return the risk at the present weights."""
         with self.evaluating(), torch.no_grad():
             terms = [(float(loss), weight) for loss, weight in self.losses()]
         return sum(loss * weight for loss, weight in terms) / self.total([weight for _, weight in terms])
 
     def gradient(self) -> list[Tensor]:
-        """The Euclidean gradient of the risk at the present weights, without a graph."""
+        """Return the Euclidean gradient of the risk at the present weights, without a graph."""
         sums = accumulators(self.params)
         weights = []
         with self.evaluating(), torch.enable_grad():
@@ -223,7 +223,7 @@ class Risk:
         return [s.to(p.dtype) for s, p in zip(sums, self.params, strict=True)]
 
     def total(self, weights: Sequence[float]) -> float:
-        """What a weighted sum over the batches is divided by."""
+        """Return the number to divide a weighted sum over the batches by."""
         if self.reduction.sums:
             return 1.0
         total = float(sum(weights)) if self.num_data is None else float(self.num_data)
@@ -232,7 +232,7 @@ class Risk:
         return total
 
     def explain(self, error: RuntimeError, order: int = 2) -> RuntimeError:
-        """Say which module lacks a derivative, if that is what an error is about."""
+        """Return an error that names the module without a derivative, or the given one if its cause is another."""
 
         def evaluate() -> None:
             next(self.losses(order))
@@ -251,7 +251,7 @@ class Risk:
             raise NotFinite(f"the loss is {float(loss.detach())}, which is not finite")
 
     def weight_of(self, inputs: Any, targets: Any) -> float:
-        """Weight of a batch in the mean: its number of examples, or what the loss itself divides by."""
+        """Return the weight of a batch in the mean: its number of examples, or the number that the loss divides by."""
         if self.reduction.sums:
             return 1.0
         if self.batch_size_fn is not None:
@@ -270,12 +270,12 @@ class Risk:
 
 
 def accumulators(like: Sequence[Tensor]) -> list[Tensor]:
-    """Zeros to sum over batches in, at least in single precision."""
+    """Return zeros to sum batches in, at least in single precision."""
     return [torch.zeros_like(t, dtype=torch.promote_types(t.dtype, torch.float32)) for t in map(Tensor.detach, like)]
 
 
 def _parameters(params: Params) -> list[tuple[str, Tensor]]:
-    """Names and parameters, without those that are frozen."""
+    """Return names and parameters, without those that are frozen."""
     if isinstance(params, Tensor):
         raise ValueError("params must be an iterable of tensors, got a tensor")
     entries = [entry if isinstance(entry, tuple) else (None, entry) for entry in params]
@@ -283,10 +283,10 @@ def _parameters(params: Params) -> list[tuple[str, Tensor]]:
     for i, p in enumerate(given):
         if not isinstance(p, Tensor):
             raise ValueError(f"params: entry {i} is no tensor but {type(p).__name__}")
-    places = {id(p): i for i, p in reversed(list(enumerate(given)))}
+    firsts = {id(p): i for i, p in reversed(list(enumerate(given)))}
     for i, p in enumerate(given):
-        if places[id(p)] != i:
-            raise ValueError(f"params: entries {places[id(p)]} and {i} are the same tensor, of shape {tuple(p.shape)}")
+        if firsts[id(p)] != i:
+            raise ValueError(f"params: entries {firsts[id(p)]} and {i} are the same tensor, of shape {tuple(p.shape)}")
     live = [(name, p) for name, p in entries if p.requires_grad]
     if not live:
         frozen = "all of params are frozen (requires_grad is False)" if given else "params is empty"
