@@ -1,4 +1,4 @@
-"""The spectral density of an operator."""
+"""Estimate the spectral density of an operator."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ __all__ = ["SpectralDensity", "spectral_density"]
 
 @dataclass(frozen=True)
 class SpectralDensity:
-    """How the eigenvalues of an operator are distributed, smoothed.
+    """Smoothed distribution of the eigenvalues of an operator.
 
     Attributes
     ----------
     grid : Tensor
-        Shape ``(n,)``: where the density is known.
+        Shape ``(n,)``: eigenvalues at which the density is given.
     density : Tensor
         Shape ``(n,)``: mean over the repeats; its integral is 1, or less with so few steps that the bumps at the ends
-        reach beyond the grid (0.9 at ten steps of a spectrum that has most of itself at one end).
+        reach beyond the grid (0.9 at ten steps of a spectrum that lies mostly at one end).
     standard_error : Tensor
-        Shape ``(n,)``: of that mean; nan from a single repeat.
+        Shape ``(n,)``: standard error of that mean; nan from a single repeat.
     """
 
     grid: Tensor
@@ -60,7 +60,7 @@ class SpectralDensity:
         """
         if ax is None:
             ax = optional("matplotlib.figure", "plotting").Figure(layout="constrained").subplots()
-        floor = float(self.density.max()) * 1e-6  # Gaussian tails beyond say nothing
+        floor = float(self.density.max()) * 1e-6  # below it are Gaussian tails without a meaning
         grid, density, spread = (t.double().cpu().numpy() for t in (self.grid, self.density, 2 * self.standard_error))
         ax.semilogy(grid, density.clip(floor))
         ax.fill_between(grid, (density - spread).clip(floor), (density + spread).clip(floor), alpha=0.3, lw=0)
@@ -92,15 +92,15 @@ def spectral_density(
     repeats : int
         Random first vectors to average over.
     points : int
-        Resolution.
+        Number of points of the grid.
     kappa : float
         Width of the bumps that stand for eigenvalues, greater than 1.
     margin : float
-        How much of the spectrum's width is added at both ends.
+        Fraction of the spectrum's width that is added at both ends.
     seed : int or torch.Generator
         Source of the first vectors.
     progressbar : bool
-        Show one over the repeats.
+        Show a bar over the repeats.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Extreme eigenvalues of an operator, with a bound on their error."""
+"""Find extreme eigenvalues of an operator, with a bound on their error."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Eigenpairs:
     vectors : Tensor
         Shape ``(size, k)``: orthonormal coordinates; ``operator.tangents(vectors[:, 0])`` are the first as tangents.
     residuals : Tensor
-        Shape ``(k,)``: norms of ``A v - value v``. Within so much of each value lies a true eigenvalue.
+        Shape ``(k,)``: norms of ``A v - value v``. A true eigenvalue lies within this distance of each value.
     products : int
-        Matrix-vector products that it took.
+        Number of matrix-vector products taken.
     """
 
     values: Tensor
@@ -52,14 +52,14 @@ def top_eigenvalues(
     seed: int | torch.Generator = 0,
     progressbar: bool = False,
 ) -> Eigenpairs:
-    """Extreme eigenvalues by the implicitly restarted Lanczos method (:func:`scipy.sparse.linalg.eigsh`).
+    """Find extreme eigenvalues by the implicitly restarted Lanczos method (:func:`scipy.sparse.linalg.eigsh`).
 
     Parameters
     ----------
     operator : LinearOperator, or an operator of curvlinops
         Square and symmetric, such as a :class:`RiemannianHessian`.
     k : int
-        How many.
+        How many to find.
     which : {"largest", "smallest", "magnitude"}
         The largest or smallest (most negative) ones, or those of largest modulus.
     rtol : float, optional
@@ -69,12 +69,12 @@ def top_eigenvalues(
     seed : int or torch.Generator
         Source of the first vector.
     progressbar : bool
-        Count products.
+        Show a bar that counts products.
 
     Returns
     -------
     Eigenpairs
-        Values, vectors, residuals.
+        Values, vectors and residuals.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def top_eigenvalues(
         raise ValueError(f"which must be 'largest', 'smallest' or 'magnitude', got {which!r}")
     lanczos = min(size, max(2 * k + 1, 20))  # eigsh's own choice of basis
     with progress(show=progressbar, desc="eigenvalues", unit="product") as bar, one_call(operator):
-        if lanczos == size:  # no dearer, and exact
+        if lanczos == size:  # as cheap, and exact
             values, vectors, products = _dense(operator)
         else:
             values, vectors, products = _sparse(operator, k, code, rtol, max_products, seed, bar)
@@ -143,23 +143,23 @@ def _sparse(
         return scipy_operator @ v + shift * v
 
     # ARPACK's tolerance is relative to each eigenvalue, and out of reach for one that is zero, as the smallest of a
-    # Gauss-Newton matrix is. So these are moved away from zero by about the norm, which three power steps tell.
+    # Gauss-Newton matrix is. So these are moved away from zero by about the norm, as three power steps estimate it.
     power, scale = first, 0.0
     for _ in range(3):
         power = product(power / np.linalg.norm(power))
         scale = float(np.linalg.norm(power))
-        if scale == 0:  # what takes a random vector to zero is zero
+        if scale == 0:  # an operator that takes a random vector to zero is zero
             return torch.zeros(k, **as_tensor), torch.eye(size, k, **as_tensor), products
     shift = {"LA": scale, "SA": -scale, "LM": 0.0}[code]
     counted = arpack.LinearOperator(operator.shape, matvec=product, dtype=first.dtype)
     basis = max(2 * k + 1, 20)
     restarts = max(1, (size if max_products is None else max_products) // (basis - k))
     tolerance = torch.finfo(operator.dtype).eps ** 0.5 if rtol is None else rtol
-    tolerance /= 2 if shift else 1  # of what may be twice the norm now
+    tolerance /= 2 if shift else 1  # relative to a norm that may have doubled
     try:
         values, vectors = arpack.eigsh(counted, k, which=code, v0=first, tol=tolerance, ncv=basis, maxiter=restarts)
     except arpack.ArpackNoConvergence as error:
-        if max_products is None and size <= _DENSE:  # dense, they take as many products as these did
+        if max_products is None and size <= _DENSE:  # a dense solution takes as many products as these did
             values, vectors, more = _dense(operator)
             return values, vectors, products + more
         raise RuntimeError(

@@ -1,4 +1,4 @@
-"""Numbers with their errors."""
+"""Estimate numbers from random samples, with their errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rsam.evaluation.optional import optional, progress
 
 __all__ = ["CHUNK", "Estimate", "chunk_sizes", "collect", "generator_of"]
 
-#: Probes that are drawn at a time: what a loader's graphs are shared by.
+#: Number of probes drawn at a time, which share the graphs of a loader's batches.
 CHUNK = 10
 
 
@@ -28,9 +28,9 @@ class Estimate:
     standard_error : float
         Standard deviation of ``value``; 0 for an exact number, nan from a single sample.
     samples : Tensor
-        Shape ``(n,)``: what ``value`` is the mean of, in double precision on the CPU.
+        Shape ``(n,)``: the samples, whose mean is ``value``, in double precision on the CPU.
     products : int
-        Matrix-vector products that it took, or evaluations of the risk.
+        Number of matrix-vector products, or of evaluations of the risk, taken.
 
     Examples
     --------
@@ -50,7 +50,7 @@ class Estimate:
 
     @classmethod
     def of(cls, samples: Tensor, products: int) -> Estimate:
-        """Mean of independent samples."""
+        """Return the mean of independent samples as an estimate."""
         samples = samples.detach().double().cpu()
         n = samples.numel()
         error = float(samples.std()) / math.sqrt(n) if n > 1 else math.nan
@@ -58,11 +58,11 @@ class Estimate:
 
     @classmethod
     def exactly(cls, value: float, products: int) -> Estimate:
-        """A number without a random error."""
+        """Return a number without a random error as an estimate."""
         return cls(value, 0.0, torch.tensor([value], dtype=torch.float64), products)
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Confidence interval from Student's t with ``n - 1`` degrees of freedom; its level is nominal.
+        """Return the confidence interval of Student's t with ``n - 1`` degrees of freedom; its level is nominal.
 
         Raises
         ------
@@ -132,7 +132,7 @@ def _is_precise(samples: Tensor, rtol: float) -> bool:
 
 
 def generator_of(seed: int | torch.Generator, device: torch.device) -> torch.Generator:
-    """Source of randomness on a device: a new one from a seed, or the given one."""
+    """Return a generator on a device: a new one from a seed, or the given one."""
     if isinstance(seed, torch.Generator):
         if seed.device.type != device.type:
             raise ValueError(f"seed: the generator is on {seed.device}, but the operator is on {device}")

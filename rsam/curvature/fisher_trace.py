@@ -1,4 +1,4 @@
-"""The trace of the Fisher information of a model, in the metric of its parameters."""
+"""Estimate the trace of the Fisher information of a model, in the metric of its parameters."""
 
 from __future__ import annotations
 
@@ -37,11 +37,12 @@ def fisher_trace(
     seed: int | torch.Generator = 0,
     progressbar: bool = False,
 ) -> Estimate:
-    r"""Trace of the Fisher information, which is the Gauss-Newton matrix of the loss (Martens 2020, Sec. 9).
+    r"""Estimate the trace of the Fisher information.
 
-    The mean of :math:`\|J^\top u\|_x^2` over random ``u`` whose covariance is the Hessian of the loss in the outputs:
-    first derivatives only, one backward pass a probe, never negative, and right under batch norm in train mode, where
-    there are no gradients of single examples.
+    That is the Gauss-Newton matrix of the loss (Martens 2020, Sec. 9). The estimate is the mean of
+    :math:`\|J^\top u\|_x^2` over random ``u`` whose covariance is the Hessian of the loss in the outputs. It takes
+    first derivatives only, one backward pass per probe and batch, is never negative, and is right under batch norm in
+    train mode, where single examples have no gradients.
 
     Parameters
     ----------
@@ -56,7 +57,7 @@ def fisher_trace(
     seed : int or torch.Generator
         Source of the probes.
     progressbar : bool
-        Show one.
+        Show a bar over the probes.
 
     Returns
     -------
@@ -115,7 +116,7 @@ def _squares(risk: Risk, likelihood: Likelihood, count: int, generator: torch.Ge
 
 
 def _normalised(loss_func: Any, u: Tensor, targets: Tensor) -> Tensor:
-    """``u`` for the reduction of the loss, 0 where a target is ignored."""
+    """Scale ``u`` for the reduction of the loss, to 0 where a target is ignored."""
     count = u.numel()
     if isinstance(loss_func, nn.CrossEntropyLoss):
         classes = 1 if u.dim() > 1 else 0

@@ -1,4 +1,4 @@
-"""The Gauss-Newton matrix of an empirical risk, in the metric of the parameters."""
+"""Define the Gauss-Newton operator of an empirical risk, in the metric of the parameters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["RiemannianGaussNewton"]
 
 
 class Graph(NamedTuple):
-    """What products with a batch's matrix need."""
+    """Parts of a batch's graph that products with its matrix need."""
 
     outputs: Tensor
     dual: Tensor  # u, at which the pulled-back covectors are linear
@@ -31,7 +31,7 @@ class RiemannianGaussNewton(TangentOperator):
     With the Jacobian :math:`J` of the outputs and the Hessian :math:`\Lambda` of the loss in them. It is a metric
     pulled back to the parameters, so that no acceleration of geodesics enters: on manifolds it is restricted to the
     tangent space, in orthonormal coordinates. For cross-entropy, squared error and the binary cross-entropy of logits
-    it is the Fisher information matrix (Martens 2020, Sec. 9), for whose trace there is :func:`fisher_trace`.
+    it is the Fisher information matrix (Martens 2020, Sec. 9), whose trace :func:`fisher_trace` estimates too.
 
     Called as :class:`RiemannianHessian`, with the same parameters and errors; the model must return a tensor. For one
     that returns more, pass a function, such as ``lambda inputs: model(**inputs).logits`` with batches

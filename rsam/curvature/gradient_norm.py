@@ -1,4 +1,4 @@
-"""The norm of the gradient of an empirical risk, in the metric of the parameters."""
+"""Measure the norm of the gradient of an empirical risk, in the metric of the parameters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def gradient_norm(
     batch_size_fn: Callable[[Any], int] | None = None,
     progressbar: bool = False,
 ) -> float:
-    r"""Norm :math:`\|\mathrm{grad} f(x)\|_x` of the Riemannian gradient of a risk over all data.
+    r"""Return the norm :math:`\|\mathrm{grad} f(x)\|_x` of the Riemannian gradient of a risk over all data.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The Riemannian Hessian of an empirical risk."""
+"""Define the Hessian operator of an empirical risk."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class RiemannianHessian(TangentOperator):
         it as keyword arguments, and the loss as targets. Unequal batches are weighted right; for ``loss_func=None``
         by the number of ``labels`` that are not -100, or of examples.
     progressbar : bool
-        Show one over the batches of each product.
+        Show a bar over the batches of each product.
     check_deterministic : bool
         Compare two passes over a loader.
     num_data : int, optional
@@ -60,9 +60,9 @@ class RiemannianHessian(TangentOperator):
         Takes the inputs of a batch, or a mapping, and returns how many examples they are; by default the length of
         the targets.
     keep_graphs : bool, optional
-        Whether :func:`trace` and the other estimators evaluate the model once for all products of a call, which makes
-        a product half as dear and holds the memory of a forward and a backward pass for every batch; by default for
-        a single batch only. For products of your own there is :meth:`keeping_graphs`.
+        Whether :func:`trace` and the other estimators evaluate the model once for all products of a call, which halves
+        the cost of a product and holds the memory of a forward and a backward pass for every batch; by default for
+        a single batch only. For products of your own use :meth:`keeping_graphs`.
 
     Raises
     ------

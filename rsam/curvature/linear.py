@@ -1,4 +1,4 @@
-"""Linear operators on tensors and on lists of tensors, with the interface of those of curvlinops."""
+"""Define linear operators on tensors and on lists of tensors, with the interface of those of curvlinops."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ class LinearOperator:
 
 
 def is_operator(value: Any) -> bool:
-    """Whether a value is an operator, of ours or of curvlinops."""
+    """Return whether a value is an operator, ours or one of curvlinops."""
     return hasattr(value, "_in_shape")
 
 

@@ -1,4 +1,4 @@
-"""Linear operators in orthonormal coordinates of the tangent space."""
+"""Define linear operators in orthonormal coordinates of the tangent space."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TangentOperator(LinearOperator):
     risk : Risk
         The function whose curvature this is.
     blocks : list of list of int
-        Which parameters form each block.
+        Indices of the parameters of each block.
     """
 
     SELF_ADJOINT = True
@@ -70,7 +70,7 @@ class TangentOperator(LinearOperator):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """Device of the parameters."""
         return self._common({p.device for p in self.risk.params}, "device")
 
     @property
@@ -86,12 +86,12 @@ class TangentOperator(LinearOperator):
     # -- coordinates --------------------------------------------------------------------------------------------
 
     def tangents(self, coordinates: Tensor | Sequence[Tensor]) -> list[Tensor]:
-        """Tangents at the parameters, one each, for coordinates.
+        """Return the tangents with given coordinates, one per parameter.
 
         Parameters
         ----------
         coordinates : Tensor or list of Tensor
-            Shape ``(dimension,)``, or one tensor a parameter.
+            Shape ``(dimension,)``, or one tensor per parameter.
         """
         with torch.no_grad():
             parts = zip(self.risk.params, self.split(coordinates), strict=True)
@@ -99,14 +99,14 @@ class TangentOperator(LinearOperator):
             return self.risk.space.from_coordinates(self.risk.params, held)
 
     def coordinates(self, tangents: Sequence[Tensor]) -> Tensor:
-        """Coordinates, of shape ``(dimension,)``, of tangents at the parameters; inverse to :meth:`tangents`."""
+        """Return the coordinates ``(dimension,)`` of tangents at the parameters; inverse to :meth:`tangents`."""
         with torch.no_grad():
             covectors = self.risk.space.lower_index(self.risk.params, list(tangents))
             parts = self.risk.space.to_coordinates(self.risk.params, covectors)
         return torch.cat([c.flatten().to(self.dtype) for c in parts])
 
     def split(self, coordinates: Tensor | Sequence[Tensor]) -> list[Tensor]:
-        """One tensor of coordinates a parameter."""
+        """Split coordinates into one tensor per parameter."""
         if not isinstance(coordinates, Tensor):
             return list(coordinates)
         return [z.reshape(s) for z, s in zip(coordinates.split(self._in_shape_flat), self._in_shape, strict=True)]
@@ -123,7 +123,7 @@ class TangentOperator(LinearOperator):
         return [torch.stack(row, -1).to(x.dtype) if row else x.clone() for x, row in zip(X, rows, strict=True)]
 
     def _apply_all(self, tangents: list[list[Tensor]]) -> list[list[Tensor]]:
-        """Covectors of the bilinear form for each tangent: means over the batches, then what is not batchwise."""
+        """Return covectors of the bilinear form for each tangent: means over the batches, corrected once."""
         sums = [accumulators(tangent) for tangent in tangents]
         slopes = accumulators(self.risk.params)
         weights = []
@@ -154,11 +154,11 @@ class TangentOperator(LinearOperator):
         raise NotImplementedError
 
     def _product(self, graph: Any, tangent: list[Tensor]) -> list[Tensor]:
-        """Euclidean product with a batch's matrix, block by block."""
+        """Return the Euclidean product with a batch's matrix, block by block."""
         raise NotImplementedError
 
     def _gradient(self, graph: Any) -> list[Tensor]:
-        """Euclidean gradient of a batch, if :meth:`_correct` needs it."""
+        """Return the Euclidean gradient of a batch, if :meth:`_correct` needs it."""
         raise NotImplementedError
 
     def _correct(self, products: list[Tensor], gradient: list[Tensor], tangent: list[Tensor]) -> list[Tensor]:
@@ -169,7 +169,7 @@ class TangentOperator(LinearOperator):
 
     @contextmanager
     def keeping_graphs(self) -> Iterator[None]:
-        """Context in which model and loss are evaluated once, for all products.
+        """Evaluate model and loss once for all products within this context.
 
         It holds the memory of a forward and a backward pass for every batch. Weights, data, modes and whatever else
         model and loss depend on must stay as they are in the context.
@@ -213,7 +213,7 @@ class TangentOperator(LinearOperator):
         return self._graphs
 
     def _marks(self) -> list[tuple[int, int]]:
-        """What an optimizer's step changes, whatever the values."""
+        """Return what an optimizer's step changes whatever the values are."""
         return [(p.data_ptr(), p._version) for p in self.risk.params]
 
     def _check_deterministic(self) -> None:
@@ -237,7 +237,7 @@ def _blocks(block_sizes: Sequence[int] | None, count: int) -> list[list[int]]:
 
 @contextmanager
 def one_call(operator: LinearOperator) -> Iterator[None]:
-    """Context of one call of an estimator: keep the graphs of all operators that a given one is composed of."""
+    """Keep the graphs of all operators that a given one is composed of, for one call of an estimator."""
     with ExitStack() as stack:
         for part in _parts(operator):
             if part._kept_in_calls:

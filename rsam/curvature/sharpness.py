@@ -1,4 +1,4 @@
-"""Sharpness: how much a risk can rise, or rises on average, within a ball around the weights."""
+"""Measure how much a risk can rise, or rises on average, within a ball around the weights."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def sharpness(
     seed: int | torch.Generator = 0,
     progressbar: bool = False,
 ) -> Estimate:
-    r"""Rise of the risk around the weights, in the metric of their manifolds.
+    r"""Measure the rise of the risk around the weights, in the metric of their manifolds.
 
-    ``kind="worst"``: :math:`\max_{\|e\|_x \le \rho} f(R_x(e)) - f(x)` (Foret et al. 2021, eq. 1), a lower bound of it:
-    one step along the gradient, as SAM takes it, or projected gradient ascent of the lifted risk
+    ``kind="worst"``: :math:`\max_{\|e\|_x \le \rho} f(R_x(e)) - f(x)` (Foret et al. 2021, eq. 1), bounded
+    from below by one step along the gradient, as SAM takes it, or by projected gradient ascent of the lifted risk
     :math:`e \mapsto f(R_x(e))` from there and from random starts. ``kind="average"``:
     :math:`\mathbb{E} f(R_x(\rho v)) - f(x)` over normal isotropic tangents ``v``, by pairs of opposite ones
     (Andriushchenko et al. 2023, eq. 2), so that the radius is about :math:`\rho\sqrt{\mathrm{dimension}}`.
@@ -67,7 +67,7 @@ def sharpness(
     seed : int or torch.Generator
         Source of directions and starts.
     progressbar : bool
-        Show one over ascents, batches or probes.
+        Show a bar over ascents, batches or probes.
 
     Returns
     -------
@@ -147,7 +147,7 @@ class _Ball:
         return vectors if self.scales is None else list(torch._foreach_mul(vectors, self.scales))
 
     def _at(self, e: list[Tensor]) -> float:
-        """Risk at ``R_x(e)`` minus that at the centre."""
+        """Return the risk at ``R_x(e)`` minus that at the centre."""
         self.evaluations += 1
         with torch.no_grad():
             points = self.risk.space.retract_second_order(self.risk.params, self._stretch(e))
@@ -155,7 +155,7 @@ class _Ball:
             return self.risk.value() - self.centre
 
     def _slope(self, e: list[Tensor]) -> list[Tensor]:
-        """Unit ascent direction of the lifted risk at ``e``, as a tangent; zero where it has none."""
+        """Return the unit ascent direction of the lifted risk at ``e``, as a tangent; zero where it has none."""
         params = self.risk.params
         self.evaluations += 1
         with torch.enable_grad():
@@ -171,7 +171,7 @@ class _Ball:
             return list(torch._foreach_div(slope, norm)) if norm > 0 else slope
 
     def worst(self, steps: int, restarts: int, progressbar: bool = False) -> tuple[float, int]:
-        """Greatest rise found, and the evaluations that it took."""
+        """Return the greatest rise found, and the number of evaluations."""
         best = 0.0  # the centre is in the ball
         for i in progress(range(1 + restarts), show=progressbar, desc="sharpness", unit="ascent"):
             with torch.no_grad():
@@ -198,7 +198,7 @@ class _Ball:
         return best
 
     def average(self, probes: int, progressbar: bool) -> Estimate:
-        """Mean rise over pairs of opposite normal tangents."""
+        """Average the rise over pairs of opposite normal tangents."""
         samples = torch.empty(probes, dtype=torch.float64)
         for i in progress(range(probes), show=progressbar, desc="sharpness", unit="pair"):
             with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The trace of an operator, with its error, as a whole and layer by layer."""
+"""Estimate the trace of an operator with its error, as a whole and layer by layer."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def trace(
     seed: int | torch.Generator = 0,
     progressbar: bool = False,
 ) -> Estimate:
-    r"""Trace of a symmetric operator, such as a :class:`RiemannianHessian`.
+    r"""Estimate the trace of a symmetric operator, such as a :class:`RiemannianHessian`.
 
     ``"hutchinson"`` averages :math:`z^\top A z` over ``probes`` random :math:`z` (Hutchinson 1989); ``"xtrace"`` makes
     the most of ``probes`` products in all by leaving out each of ``probes / 2`` vectors in turn (Epperly, Tropp and
     Webber 2024), which pays where few eigenvalues dominate; ``"exact"`` takes as many products as the operator has
-    columns. curvlinops' estimators work on the operator too, but tell no error.
+    columns. curvlinops' estimators work on the operator too, but return no error.
 
     Parameters
     ----------
@@ -47,11 +47,11 @@ def trace(
     method : {"hutchinson", "xtrace", "exact"}
         See above.
     distribution : {"rademacher", "normal"}
-        Of the probes: signs, which vary less, or normal.
+        Distribution of the probes: random signs, which vary less, or normal numbers.
     seed : int or torch.Generator
         Source of the probes.
     progressbar : bool
-        Show one.
+        Show a bar over the probes.
 
     Returns
     -------
@@ -100,14 +100,16 @@ def layer_traces(
     progressbar: bool = False,
     by: Literal["parameter", "module"] = "parameter",
 ) -> dict[str, Estimate]:
-    """Traces of the diagonal blocks of each parameter or module; they sum to :func:`trace` with the same arguments.
+    """Estimate the traces of the diagonal blocks of each parameter or module.
+
+    They sum to :func:`trace` with the same arguments.
 
     Parameters
     ----------
     operator, probes, rtol, method, distribution, seed, progressbar
-        As for :func:`trace`; ``rtol`` is of the whole trace.
+        As for :func:`trace`; ``rtol`` applies to the whole trace.
     by : {"parameter", "module"}
-        What a layer is: each parameter, or each module with its weight and bias; the model itself is called ``""``.
+        Unit of the result: each parameter, or each module with its weight and bias; the model itself is ``""``.
 
     Returns
     -------
@@ -208,7 +210,7 @@ def _diagonal(operator: LinearOperator, progressbar: bool) -> Tensor:
 def _xtrace(
     operator: LinearOperator, probes: int, distribution: str, seed: int | torch.Generator, progressbar: bool
 ) -> Estimate:
-    """Epperly et al. 2024, Alg. 2; :func:`curvlinops.xtrace` with the error of Sec. 2.3, for which it has no place."""
+    """Estimate the trace by Epperly et al. 2024, Alg. 2, and its error by their Sec. 2.3."""
     size = _size(operator)
     if probes % 2 or not 2 <= probes < size:
         raise ValueError(
