@@ -6,7 +6,7 @@ cost ``penalty.objective(closure).backward()``. ``method="exact"`` differentiate
 
 Which form of the trace to use: :class:`FisherTrace`, which is never negative and needs one derivative less; or
 :class:`HessianTrace` with ``clamp=0`` and a small weight that is raised gradually, since the trace of the Hessian of a
-loss that is not convex has no lower bound and training will find that out.
+loss that is not convex has no lower bound, and training drives it to minus infinity.
 """
 
 from rsam.errors import NoHigherDerivative

@@ -1,4 +1,4 @@
-"""What differences of a loss stand on: evaluations elsewhere, step sizes, precision."""
+"""Evaluate a closure for differences: at other weights, with steps for the precision at hand."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ __all__ = ["Evaluations", "full_precision", "reached", "step_length", "step_per_
 class Evaluations:
     """Values and gradients of a function of the parameters, where they are and elsewhere.
 
-    All evaluations see the random numbers of the moment this was made. Gradients are in the parameters, which are
-    moved, and after them in ``others``, all that the function depends on besides: a penalty on the gradient in the
-    weights depends on the biases too.
+    All evaluations see the random numbers of the moment when this object was made. Gradients are in the parameters,
+    which are moved, followed by ``others``, all other leaves that the function depends on: a penalty on the gradient
+    in the weights depends on the biases too.
 
     Parameters
     ----------
     closure : callable
-        Evaluates.
+        Evaluates the model.
     subject_of : callable
-        Picks the function out of what the closure returns.
+        Takes what the closure returned and returns the function's value.
     differentiate : callable
         ``differentiate(tensor, leaves, cotangent, retain_graph)`` returns a gradient, None for each leaf that the
         tensor does not depend on.
     space : rsam.geometry.Product
-        The parameters; those that the function does not depend on are left out by :meth:`gradient_here`.
+        The parameters; :meth:`gradient_here` leaves out those that the function does not depend on.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Evaluations:
         self._shares = False
 
     def here(self) -> Any:
-        """Call the closure where the parameters are, and return what it does."""
+        """Call the closure at the present parameters, and return its result."""
         kinds = {p.device.type for p in self.params}
         self._dtypes |= {torch.get_autocast_dtype(kind) for kind in kinds if torch.is_autocast_enabled(kind)}
         return self._closure()
@@ -63,12 +63,12 @@ class Evaluations:
     def gradient_here(
         self, subject: Tensor, cotangent: Tensor | None = None, retain_graph: bool = False
     ) -> list[Tensor]:
-        """Gradient of the function where the parameters are; finds the ``others``.
+        """Return the gradient of the function at the present parameters, and find the ``others``.
 
         Raises
         ------
         ValueError
-            For a parameter that the function would not follow when it is moved, and if it depends on none at all.
+            For a parameter whose moves the function would not follow, and if it depends on no parameter at all.
         """
         found, early, self._shares, dtypes = _leaves(subject, self._since)
         self._dtypes |= dtypes
@@ -90,7 +90,10 @@ class Evaluations:
     def __call__(
         self, points: Sequence[Tensor], gradient: list[Tensor], cotangent: Tensor | None = None
     ) -> tuple[Tensor, list[Tensor]]:
-        """Value and gradient with the parameters at ``points``, given the gradient here; no trace is left."""
+        """Return value and gradient with the parameters at ``points``, without side effects.
+
+        ``gradient`` is the gradient at the present parameters.
+        """
         with isolated(), at_points(self.params, points):
             set_random_state(self._state)
             subject = self._subject_of(self._closure())
@@ -99,21 +102,20 @@ class Evaluations:
         return subject.detach(), [h if g is None else g for g, h in zip(moved, gradient, strict=True)]
 
     def _gradient(self, subject: Tensor, cotangent: Tensor | None, retain_graph: bool = False) -> list[Tensor | None]:
-        # kept where a part of the graph was made outside and is still needed there; else freed, as what
-        # torch.compile makes demands
+        # kept where a part of the graph was made outside and is still needed there; else freed, as compiled
+        # functions demand
         retain_graph = retain_graph or self._shares
         return self._differentiate(subject, [*self.params, *self.others], cotangent, retain_graph)
 
     def rounding(self) -> float:
-        """The coarsest rounding error of the evaluation here."""
+        """Return the coarsest rounding error of the evaluation at the present parameters."""
         return max(torch.finfo(dtype).eps for dtype in {*self._dtypes, *(p.dtype for p in self.params)})
 
 
 def reached(space: geometry.Product, gradient: Sequence[Tensor | None]) -> tuple[geometry.Product, list[Tensor]]:
     """Leave out parameters without a gradient, such as those of an expert or of a head that the batch does not use.
 
-    They are to get no gradient of the penalty either, as they get none of the loss: an optimizer would not take a zero
-    for nothing.
+    They get no gradient of the loss, and so none of the penalty: an optimizer would still act on a zero gradient.
 
     Raises
     ------
@@ -129,7 +131,7 @@ def reached(space: geometry.Product, gradient: Sequence[Tensor | None]) -> tuple
 
 
 def full_precision(params: Sequence[Tensor]) -> ExitStack:
-    """Context without autocast, where it is on: geometry needs its digits, and so do second derivatives."""
+    """Return a context without autocast: geometry and second derivatives need the digits."""
     stack = ExitStack()
     for kind in {params[0].device.type, "cpu"}:
         if torch.is_autocast_enabled(kind):
@@ -161,15 +163,15 @@ def _norm(params: Sequence[Tensor]) -> float:
 
 
 def _node_number() -> int:
-    """The number of a node of autograd's that is made now in this thread."""
+    """Return the number that autograd gives to a node made now in this thread."""
     return torch.ones((), requires_grad=True).clone().grad_fn._sequence_nr()  # type: ignore[union-attr]
 
 
 def _leaves(tensor: Tensor, since: int) -> tuple[list[Tensor], set[int], bool, set[torch.dtype]]:
-    """Every tensor that ``tensor.backward()`` would accumulate a gradient in.
+    """Find every tensor that ``tensor.backward()`` would accumulate a gradient in.
 
-    Also the identities of those that enter by a node made before ``since``, whether there is such a node, and the
-    dtypes of what was computed, which show an autocast that the closure turned on (not in torch 2.4).
+    Returned with them are the identities of those that enter by a node made before ``since``, whether there is such a
+    node, and the dtypes of all results, which show an autocast that the closure turned on (not in torch 2.4).
     """
     if tensor.grad_fn is None:
         return [tensor], set(), False, set()

@@ -1,4 +1,4 @@
-"""Differences of a loss and of its gradient along curves that agree with geodesics to second order.
+"""Take differences of a loss and of its gradient along curves that agree with geodesics to second order.
 
 Plain parameters, whose curves are straight, go through ``torch._foreach``; the others through autograd.
 """
@@ -29,7 +29,7 @@ def forward_difference(
     evaluate: Evaluations,
     cotangent: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
-    r"""What is evaluated at :math:`R_x(t r)`, and the change of the gradient, :math:`t\,\mathrm{Hess}[r] + O(t^2)`.
+    r"""Return the value at :math:`R_x(t r)`, and the change of the gradient, :math:`t\,\mathrm{Hess}[r] + O(t^2)`.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def forward_difference(
     evaluate : Evaluations
         The same function's values and gradients.
     cotangent : Tensor, optional
-        What makes the gradients of a function that is no scalar.
+        Covector that pulls back to the gradients of a function that is no scalar.
 
     Returns
     -------
@@ -65,10 +65,10 @@ def forward_difference(
 
 @torch.no_grad()
 def tangent_parts(space: geometry.Product, covectors: list[Tensor]) -> list[Tensor]:
-    """Parts of covectors that pair with tangents; covectors after those at the parameters stay.
+    """Return the parts of covectors that pair with tangents; covectors after those of the parameters stay.
 
     The normal parts of a difference are no derivatives: they do not vanish with the step, would be divided by it, and
-    swamp whoever clips gradients by their norm.
+    dominate the norm by which gradients are clipped.
     """
     _, curved, bent_space = _split(space)
     if not curved:
@@ -84,7 +84,7 @@ def tangent_parts(space: geometry.Product, covectors: list[Tensor]) -> list[Tens
 def symmetric_sum(
     gradient: list[Tensor], coordinates: list[Tensor], step: float, evaluate: Evaluations
 ) -> tuple[tuple[Tensor, Tensor], list[Tensor]]:
-    r"""Losses at :math:`R_x(\pm t B_x z)`, and the gradient of their sum, ``z`` being fixed.
+    r"""Return the losses at :math:`R_x(\pm t B_x z)`, and the gradient of their sum with ``z`` fixed.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def symmetric_sum(
 
 
 def _split(space: geometry.Product) -> tuple[list[int], list[int], geometry.Product]:
-    """Indices of plain parameters, whose coordinates are their own, and of the others, with the product of these."""
+    """Return the indices of plain parameters and of the others, and the product manifold of the latter."""
     indices: tuple[list[int], list[int]] = ([], [])
     for i, p in enumerate(space.params):
         indices[p.is_complex() or not geometry.is_plain(p)].append(i)

@@ -1,4 +1,4 @@
-"""Trace of the Fisher information, or Gauss-Newton matrix, as a penalty."""
+"""Penalise the trace of the Fisher information, or Gauss-Newton matrix."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class FisherTrace(RandomPenalty):
         return self.coordinates(geometry.Product([outputs]))[0]
 
     def _probe(self, outputs: Tensor, signs: Tensor) -> Tensor:
-        r""":math:`\Lambda^{1/2}` of signs, for the mean reduction, as a smooth function of the outputs."""
+        r"""Return :math:`\Lambda^{1/2}` of signs, for the mean reduction, as a smooth function of the outputs."""
         count = outputs.numel()
         if self.likelihood == "categorical":
             count //= outputs.shape[1 if outputs.dim() > 1 else 0]
@@ -127,7 +127,7 @@ class FisherTrace(RandomPenalty):
         return loss + self._of_outputs(self._subject_of(outcome), evaluate).to(loss.device)
 
     def _of_outputs(self, outputs: Any, evaluate: Evaluations) -> Tensor:
-        """Weighted value, whose gradient goes to all leaves with ``u`` fixed and, through ``u``, to the outputs."""
+        """Return the weighted value; its gradient goes to leaves with ``u`` fixed, and through ``u`` to outputs."""
         self._check(outputs)
         total = torch.zeros((), device=evaluate.params[0].device)
         covectors: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""Norm of the gradient as a penalty."""
+"""Penalise the norm of the gradient."""
 
 from __future__ import annotations
 

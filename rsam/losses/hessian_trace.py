@@ -1,4 +1,4 @@
-"""Trace of the Hessian as a penalty."""
+"""Penalise the trace of the Hessian."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class HessianTrace(RandomPenalty):
     clamp : float, optional
         An estimate below it is replaced by it, with zero gradient.
     probes : int
-        How many ``v`` to average over.
+        Number of ``v`` to average over.
     distribution : {"rademacher", "normal"}
-        Of the coordinates ``z``.
+        Distribution of the coordinates ``z``.
     seed : int
-        Of the penalty's own random generators, one a device; ``state_dict`` holds their states.
+        Seed of the penalty's own random generators, one per device; ``state_dict`` holds their states.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What all penalties share: their parameters, their two ways of being called, and what they refuse."""
+"""Define the base class of all penalties: its parameters, its two ways to be called, and its checks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Differences = tuple[Tensor, list[Tensor], float]  # a value, and covectors and a
 class Penalty(nn.Module):
     """Base class of the penalties; see :class:`~rsam.losses.GradientNorm` for the parameters that all share.
 
-    A subclass says what its exact value is, and what value and gradient differences give.
+    A subclass defines its exact value, and value and gradient by differences.
     """
 
     #: How often the gradient of the exact value differentiates the loss.
@@ -47,17 +47,17 @@ class Penalty(nn.Module):
         self.step = step
         self._weighs()
 
-    # -- what a subclass says ------------------------------------------------------------------------------------
+    # -- what a subclass defines ---------------------------------------------------------------------------------
 
     def _exact(self, subject: Tensor) -> Tensor:
-        """Value with a graph, from the loss (or the outputs) with its graph."""
+        """Return the value with a graph, from the loss (or the outputs) with its graph."""
         raise NotImplementedError
 
     def _estimate(self, loss: Tensor, gradient: list[Tensor], evaluate: Evaluations) -> Differences:
-        """Value and its gradient from the loss, its gradient, and evaluations of both elsewhere."""
+        """Return the value and its gradient from the loss, its gradient, and evaluations of both elsewhere."""
         raise NotImplementedError
 
-    if TYPE_CHECKING:  # torch's modules do not tell what calling them returns
+    if TYPE_CHECKING:  # torch's modules do not declare what calling them returns
 
         def __call__(self, loss: Tensor | Closure) -> Tensor: ...
 
@@ -71,7 +71,7 @@ class Penalty(nn.Module):
         loss : Tensor or callable
             The training loss with its graph (``method="exact"`` only; build it within
             :func:`rsam.losses.differentiable`), or a closure that returns it, and does not call ``backward``.
-            A closure is evaluated without a trace: weights, ``.grad``, buffers and the random state stay as they
+            A closure is evaluated without side effects: weights, ``.grad``, buffers and the random state stay as they
             were, and all evaluations of one call see the same random numbers.
 
         Returns
@@ -111,7 +111,7 @@ class Penalty(nn.Module):
     def objective(self, closure: Closure) -> Tensor:
         """Return the loss plus ``weight`` times the penalty, sharing the evaluation of the loss.
 
-        Buffers and the random state advance as by one call of the closure; all else leaves no trace.
+        Buffers and the random state advance as by one call of the closure; there are no other side effects.
 
         Parameters
         ----------
@@ -125,7 +125,7 @@ class Penalty(nn.Module):
 
         Notes
         -----
-        By differences, gradients are computed here already, one an evaluation, and ``backward`` hands out their sum.
+        By differences, gradients are computed here already, one per evaluation, and ``backward`` only adds them up.
         A hook that was registered on a parameter (``register_hook``) runs at each of them, and once more in
         ``backward``: one that changes the gradient, as clipping does, should be a post-accumulate-grad hook, which
         runs once, in ``backward``.
@@ -146,15 +146,15 @@ class Penalty(nn.Module):
             return loss + self._derive(self._subject_of(outcome), closure).to(loss.device)
 
     def _loss_of(self, outcome: Any) -> Tensor:
-        """The loss in what the closure of :meth:`objective` returned."""
+        """Return the loss in what the closure of :meth:`objective` returned."""
         return outcome
 
     def _subject_of(self, outcome: Any) -> Any:
-        """What the penalty is of, in what the closure of :meth:`objective` returned."""
+        """Return the penalised quantity in what the closure of :meth:`objective` returned."""
         return outcome
 
     def _derive(self, subject: Any, closure: Closure | None = None) -> Tensor:
-        """Weighted exact value."""
+        """Return the weighted exact value."""
         params = self._live()
         self._check(subject)
 
@@ -178,7 +178,7 @@ class Penalty(nn.Module):
         return self.weight * (value if value.requires_grad else value + self._nothing())
 
     def _difference(self, closure: Closure) -> Tensor:
-        """Weighted value and gradient by differences; called without a trace."""
+        """Return the weighted value with its gradient by differences; called within :func:`isolated`."""
         evaluate = self._evaluations(closure)
         _, _, value, covectors, factor = self._differences(evaluate)
         scaled = torch._foreach_mul(covectors, self.weight * factor)
@@ -194,13 +194,13 @@ class Penalty(nn.Module):
         return Evaluations(closure, subject_of, self._autograd, self._space())
 
     def _differences(self, evaluate: Evaluations) -> tuple[Tensor, list[Tensor], Tensor, list[Tensor], float]:
-        """Loss, its gradient, and the :data:`Differences`."""
+        """Return the loss, its gradient, and the :data:`Differences`."""
         loss = evaluate.here()
         self._check(loss)
         gradient = evaluate.gradient_here(loss)
         loss = loss.detach()  # nothing keeps the graph
         value, covectors, factor = self._estimate(loss, gradient, evaluate)
-        if not all_finite([loss, value, *covectors]):  # one look, since a gradient that is not finite shows here
+        if not all_finite([loss, value, *covectors]):  # one check, since a gradient that is not finite shows here
             what = "its change at moved weights" if all_finite([loss, *gradient]) else "its gradient"
             raise NotFinite(f"{type(self).__name__}: the loss ({loss.item()}) or {what} is not finite")
         return loss, gradient, value, covectors, factor
@@ -208,14 +208,14 @@ class Penalty(nn.Module):
     # -- parameters ----------------------------------------------------------------------------------------------
 
     def _live(self) -> list[Tensor]:
-        """The parameters that are not frozen."""
+        """Return the parameters that are not frozen."""
         live = [p for _, p in self._named if p.requires_grad]
         if not live:
             raise ValueError(f"{type(self).__name__}: all of the parameters are frozen (requires_grad is False)")
         return live
 
     def _space(self) -> geometry.Product:
-        """The product manifold of the live parameters."""
+        """Return the product manifold of the live parameters."""
         live = self._live()
         if self._planned is None or list(map(id, self._planned.params)) != list(map(id, live)):
             names = [f"parameter {name}" for name, p in self._named if p.requires_grad]
@@ -224,7 +224,7 @@ class Penalty(nn.Module):
         return self._planned
 
     def _gradient(self, outcome: Tensor, cotangent: Tensor | None = None) -> tuple[geometry.Product, list[Tensor]]:
-        """The live parameters that an outcome depends on, and its gradient in them, with a graph."""
+        """Return the live parameters that an outcome depends on, and its gradient in them, with a graph."""
         space = self._space()
         return reached(space, self._autograd(outcome, space.params, cotangent, create_graph=True))
 

@@ -1,4 +1,4 @@
-"""Random tangents of a penalty, from generators of its own."""
+"""Define penalties with random tangents, drawn from generators of their own."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class RandomPenalty(Penalty):
         self.distribution: Distribution = distribution
         self._seed = seed
         self._generators: dict[str, torch.Generator] = {}  # by device
-        self._states: dict[str, Tensor] = {}  # loaded, of generators that are not made yet
+        self._states: dict[str, Tensor] = {}  # loaded states of generators that are not made yet
 
     def generator(self, device: torch.device) -> torch.Generator:
-        """The generator that draws on a device."""
+        """Return the generator that draws on a device."""
         name = str(device)
         if name not in self._generators:
             self._generators[name] = torch.Generator(device).manual_seed(self._seed)
@@ -59,7 +59,7 @@ class RandomPenalty(Penalty):
         return space.random_coordinates(space.params, generator=self.generator, distribution=self.distribution)
 
     def get_extra_state(self) -> dict[str, Tensor]:
-        """States of the generators, by device."""
+        """Return the states of the generators, by device."""
         return {**{name: g.get_state() for name, g in self._generators.items()}, **self._states}
 
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
@@ -69,7 +69,7 @@ class RandomPenalty(Penalty):
     def second_difference(
         self, loss: Tensor, gradient: list[Tensor], step: float, evaluate: Evaluations
     ) -> Differences:
-        r"""Mean over probes of :math:`L(R_x(tv)) - 2 L(x) + L(R_x(-tv))`, and its gradient."""
+        r"""Average over probes :math:`L(R_x(tv)) - 2 L(x) + L(R_x(-tv))`, and its gradient."""
         change = torch.zeros_like(loss)
         sums: list[Tensor] = []
         for _ in range(self.probes):

@@ -1,4 +1,4 @@
-"""Expected rise of the loss under random perturbations as a penalty."""
+"""Penalise the expected rise of the loss under random perturbations."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Sharpness(RandomPenalty):
     rho : float
         Standard deviation of the noise, positive; may be set at any time.
     probes : int
-        How many pairs to average over.
+        Number of pairs to average over.
     distribution, seed
         As for :class:`~rsam.losses.HessianTrace`; the default is normal noise.
 

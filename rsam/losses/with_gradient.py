@@ -1,4 +1,4 @@
-"""A number with a gradient that was computed elsewhere."""
+"""Give a number a gradient that was computed elsewhere."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def with_gradient(value: Tensor, covectors: Sequence[Tensor], tensors: Sequence[
     Returns
     -------
     Tensor
-        Scalar; ``backward`` adds ``covectors``, times the gradient that arrives, to what the tensors get. A second
+        Scalar; ``backward`` gives the tensors ``covectors`` times the gradient that arrives. A second
         derivative raises RuntimeError.
     """
     return _WithGradient.apply(value, list(covectors), *tensors)
