@@ -40,18 +40,20 @@ def _statements(node: ast.AST) -> Iterator[ast.AST]:
         yield from _statements(child)
 
 
-def _imports(file: Path) -> set[str]:
-    """Modules of rsam that a file imports, at once or later."""
-    found: set[str] = set()
+def _imported(file: Path) -> Iterator[str]:
+    """Full names of what a file imports, at once or later: modules, or members of modules."""
     for node in _statements(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
+        if isinstance(node, ast.ImportFrom):
             assert not node.level, f"{file}: a relative import"
-            for alias in node.names:
-                full = f"{node.module}.{alias.name}"
-                found.add(full if full in MODULES else node.module)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-    return found & MODULES.keys()
+            yield from (alias.name for alias in node.names)
+
+
+def _imports(file: Path) -> set[str]:
+    """Modules of rsam that a file imports."""
+    names = {name if name in MODULES else name.rpartition(".")[0] for name in _imported(file)}
+    return names & MODULES.keys()
 
 
 def _name(file: Path) -> str:
@@ -76,6 +78,15 @@ def test_that_no_files_import_each_other_in_a_circle() -> None:
         list(TopologicalSorter(graph).static_order())
     except CycleError as error:
         pytest.fail(f"a circle of imports: {' <- '.join(error.args[1])}")
+
+
+def test_that_only_dependencies_are_imported_and_extras_where_they_are_declared() -> None:
+    known = {*sys.stdlib_module_names, "rsam", "torch", "geoopt", "numpy"}
+    for module, file in MODULES.items():
+        part = ".".join(module.split(".")[:2])
+        if part != "rsam.integrations":  # which import their frameworks
+            packages = {name.split(".")[0] for name in _imported(file)}
+            assert packages - known <= ({"hypothesis"} if part == "rsam.testing" else set()), file
 
 
 def test_every_part_is_listed() -> None:
