@@ -18,7 +18,7 @@ from rsam.geometry.forwarding import DelegatingGeometry
 from rsam.geometry.registry import geometry_of
 from rsam.geometry.sharded import Shards, local, refuse_cut_points, shards_of
 
-__all__ = ["HALF", "Block", "StalePlan", "make_blocks", "widened"]
+__all__ = ["HALF", "Block", "make_blocks", "widened"]
 
 # What is written to parameters, and what decides how far.
 _CURVES = ("retract", "exponential", "curve", "retract_transport")

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from rsam.derivatives import no_trace
-from rsam.derivatives.no_trace import seed_random_state
+from rsam.evaluation import isolated
+from rsam.evaluation.random_state import seed_random_state
 
 __all__ = ["INPUT", "OUTPUT", "Data", "Network", "full"]
 
@@ -61,7 +61,7 @@ class Network:
         generators = [(g, g.get_state()) for g in sources if isinstance(g, torch.Generator)]
         python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  (what augmentations draw from)
         with ExitStack() as contexts:
-            contexts.enter_context(no_trace())
+            contexts.enter_context(isolated())
             contexts.enter_context(torch.inference_mode(False))
             contexts.enter_context(torch.enable_grad())
             if any(isinstance(module, nn.RNNBase) for module in self.model.modules()):

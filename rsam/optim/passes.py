@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from rsam.errors import NotFinite
+from rsam.errors import NotFinite, StalePlan
 from rsam.geometry import Product, all_finite
-from rsam.geometry.blocks import StalePlan
 from rsam.optim.ascent import DIRECTIONS, Direction, Perturbation
 from rsam.optim.checks import check_group, check_momentum, nonfinite_message, refuse_sparse
 from rsam.optim.old_gradients import AFTER_STEP, IN_CLOSURE, IN_HALVES, OldGradients

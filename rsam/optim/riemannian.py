@@ -14,7 +14,8 @@ from geoopt.optim.mixin import OptimMixin
 from torch import Tensor
 
 from rsam import geometry
-from rsam.geometry.blocks import Block, StalePlan
+from rsam.errors import StalePlan
+from rsam.geometry.blocks import Block
 from rsam.geometry.sharded import local
 from rsam.optim.groups import Groups, check_parameters, parameter_names, space_of
 from rsam.optim.stacks import StackedEntry
