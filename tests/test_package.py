@@ -82,11 +82,12 @@ def test_that_no_files_import_each_other_in_a_circle() -> None:
 
 def test_that_only_dependencies_are_imported_and_extras_where_they_are_declared() -> None:
     known = {*sys.stdlib_module_names, "rsam", "torch", "geoopt", "numpy"}
+    extras = {"rsam.testing": {"hypothesis"}, "rsam.margins": {"scipy", "sklearn", "tqdm", "matplotlib"}}
     for module, file in MODULES.items():
         part = ".".join(module.split(".")[:2])
         if part != "rsam.integrations":  # which import their frameworks
             packages = {name.split(".")[0] for name in _imported(file)}
-            assert packages - known <= ({"hypothesis"} if part == "rsam.testing" else set()), file
+            assert packages - known <= extras.get(part, set()), file
 
 
 def test_every_part_is_listed() -> None:
