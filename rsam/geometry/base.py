@@ -1,4 +1,4 @@
-"""What a manifold must offer, with generic answers where geoopt has none."""
+"""The operations of a manifold, with generic answers where geoopt has none."""
 
 from __future__ import annotations
 

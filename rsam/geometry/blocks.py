@@ -1,4 +1,4 @@
-"""What is computed at once: equal small points as one stack, large or unequal ones alone."""
+"""Blocks, which are computed at once: equal small points as one stack, large or unequal ones alone."""
 
 from __future__ import annotations
 

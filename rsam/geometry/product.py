@@ -310,7 +310,7 @@ class Product:
 
 
 def _signature(points: Tensors) -> Any:
-    """What a plan depends on besides the manifolds."""
+    """Collect all that a plan depends on besides the manifolds."""
     return [x.shape for x in points], [x.dtype for x in points], [x.device for x in points]
 
 

@@ -175,7 +175,7 @@ def total_variations(
 
 
 class Measured(NamedTuple):
-    """What the examples of a batch have at each layer."""
+    """Values, gradients and margins of the examples of a batch at each layer."""
 
     labels: Tensor
     values: dict[str, Tensor]

@@ -98,7 +98,7 @@ class Perturbation:
         self.space, self.points = None, []
 
     def weights(self, groups: Sequence[dict[str, Any]], state: Any, needs_gradient: bool, radius: Radius) -> Weights:
-        """What is perturbed: parameters in groups with a radius, and with a gradient if it takes one."""
+        """Collect what is perturbed: parameters in groups with a radius, and with a gradient if it takes one."""
         assert self.space is not None
         weights = Weights([], [], [], [], [], radius)
         gradients = self.space.gradients() if needs_gradient else []

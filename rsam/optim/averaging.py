@@ -197,8 +197,9 @@ def _means(
 
 
 def _held(model: nn.Module, averages: list[Tensor]) -> list[tuple[str, Tensor]]:
-    """What the model holds in place of the averages: ``AveragedModel`` passes those of one dtype and device in order.
+    """Find what the model holds in place of the averages.
 
+    ``AveragedModel`` passes the averages of one dtype and device, in order.
     Buffers, if averaged, come after all parameters. The average may be on another device than the model.
     """
     first = averages[0]

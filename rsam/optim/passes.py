@@ -26,7 +26,7 @@ _Watch = TypeVar("_Watch", OldGradients, "OldGradients | None")
 
 
 class PassHook(Protocol):
-    """What :meth:`rsam.RSAM.register_pass_hook` takes: called before each pass of a step, and after the last."""
+    """Hook for :meth:`rsam.RSAM.register_pass_hook`: called before each pass of a step, and after the last."""
 
     def before_pass(self, kept: bool) -> None:
         """Prepare for a pass, an evaluation of the closure.
@@ -70,7 +70,7 @@ class Snapshot:
 
 
 class Passes:
-    """What happens in a step of an optimizer, and what is known of its last one.
+    """Take the steps of an optimizer, and remember what is known of the last one.
 
     All that changes in a step is kept here: who copies the optimizer's attributes into a wrapper, as Lightning does,
     shares it.

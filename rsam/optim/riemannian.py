@@ -1,4 +1,4 @@
-"""What Riemannian SGD and Adam share: blocks with their state, and a step that happens wholly or not at all."""
+"""Base of Riemannian SGD and Adam: blocks with their state, and a step that happens wholly or not at all."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class _Work:
 
 @dataclass
 class _Update:
-    """What a step has computed for a block, or a part of one, and not written yet."""
+    """Result of a step for a block, or a part of one, that is not written yet."""
 
     work: _Work
     part: Block

@@ -23,7 +23,7 @@ Cases = Callable[[Sequence[str]], st.SearchStrategy[dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Report:
-    """What was checked.
+    """Record of what was checked.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class Check:
 
 @dataclass
 class Outcome:
-    """What became of the checks."""
+    """Outcome of the checks."""
 
     failures: list[PropertyError]
     report: Report

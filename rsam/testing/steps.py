@@ -86,7 +86,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Trial:
-    """What is under test: a factory of optimizers, on a manifold."""
+    """Subject of a test: a factory of optimizers, on a manifold."""
 
     factory: Callable[[list[Tensor]], Any]
     manifold: geoopt.Manifold

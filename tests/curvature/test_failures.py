@@ -1,4 +1,4 @@
-"""What cannot be measured is refused in words that say what to change, and nothing is touched."""
+"""That nothing is touched where something cannot be measured, and the error says what to change."""
 
 from __future__ import annotations
 

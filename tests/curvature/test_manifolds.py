@@ -176,7 +176,7 @@ def test_that_a_manifold_without_geodesics_is_named_together_with_the_parameter(
 
 
 class Users(geoopt.Manifold):
-    """What a user has to write."""
+    """The lines that a user has to write."""
 
     reversible = False
 

@@ -59,7 +59,7 @@ def on(name: str) -> Problem:
 
 
 def closure_for(penalty: Penalty, problem: Problem, objective: bool = False) -> Callable[[], Tensor]:
-    """What this penalty is called with."""
+    """The arguments of this penalty."""
     if not isinstance(penalty, FisherTrace):
         return problem.loss
     return problem.both if objective else problem.outputs

@@ -40,7 +40,7 @@ class Network(nn.Module):
         return nn.functional.cross_entropy(outputs, self.labels), outputs
 
     def closures(self, penalty) -> tuple:
-        """What the penalty, and its objective, is called with."""
+        """The arguments of the penalty, and of its objective."""
         return (self.outputs, self.both) if isinstance(penalty, FisherTrace) else (self.loss, self.loss)
 
 

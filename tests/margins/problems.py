@@ -52,7 +52,7 @@ def loader(batch: Batch, *sizes: int) -> list[Batch]:
 
 
 def split(model: nn.Module, at: int) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    """What a sequence of layers does up to a layer, included, and after it; evaluated without in-place layers."""
+    """Split a sequence of layers after a layer, into two functions; evaluated without in-place layers."""
     layers = [nn.ReLU() if isinstance(m, nn.ReLU) else m for m in model.eval()]
     return nn.Sequential(*layers[: at + 1]), nn.Sequential(*layers[at + 1 :])
 

@@ -28,7 +28,7 @@ def code(heading: str) -> str:
 
 
 def setting() -> dict[str, Any]:
-    """What the guide defines before its recipes."""
+    """The definitions that the guide makes before its recipes."""
     torch.manual_seed(0)
     shared = GUIDE.split("## torch")[0].split("```python\n")[1].split("```")[0]
     lines = [line[4:] for line in shared.splitlines() if line.startswith((">>>", "..."))]

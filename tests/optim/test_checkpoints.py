@@ -30,14 +30,14 @@ from tests.optim.test_blocks import (
 
 
 def saved(tree: Any) -> bytes:
-    """What torch.save writes."""
+    """Write as torch.save does."""
     buffer = io.BytesIO()
     torch.save(tree, buffer)
     return buffer.getvalue()
 
 
 def reloaded(tree: Any) -> Any:
-    """What torch.load reads of it."""
+    """Read it as torch.load does."""
     return torch.load(io.BytesIO(saved(tree)), weights_only=True)
 
 

@@ -423,7 +423,7 @@ def test_that_an_autocast_around_the_step_sees_the_perturbed_weights(halves, opt
 
 
 class Wrapped:
-    """What Lightning makes of an optimizer: reads go to it, writes stay here, and step brings a closure."""
+    """An optimizer in Lightning's wrapper: reads go to it, writes stay here, and step brings a closure."""
 
     def __init__(self, optimizer: rsam.RSAM) -> None:
         self._optimizer = optimizer

@@ -1,4 +1,4 @@
-"""What blocks of parameters once got wrong, each without a word."""
+"""Faults that blocks of parameters once had, each without a word."""
 
 from __future__ import annotations
 

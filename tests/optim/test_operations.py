@@ -45,7 +45,7 @@ def equal_points(name: str, count: int) -> list[Tensor]:
 
 
 def operations(step: Callable[[], Any]) -> list[str]:
-    """What a step dispatches when all before it is planned, and its state made."""
+    """List what a step dispatches when all before it is planned, and its state made."""
     for _ in range(2):
         step()
     with Operations() as seen:

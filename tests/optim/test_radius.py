@@ -198,7 +198,7 @@ def _spheres(dtype: torch.dtype, rows: int = 3) -> tuple[torch.Tensor, torch.Ten
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("split", "radius"), [(False, "point"), (True, "point"), (True, "parameter")])
 def test_that_a_radial_gradient_moves_no_point_beside_others(split, radius, dtype) -> None:
-    """What a projection leaves of it is rounding, in a random direction: as a row, and as a parameter of a stack."""
+    """A projection leaves rounding of it, in a random direction: as a row, and as a parameter of a stack."""
     x, g = _spheres(dtype)
     g[1] = 5 * x[1]
     params = [geoopt.ManifoldParameter(part.clone(), manifold=geoopt.Sphere()) for part in (x if split else [x])]

@@ -107,7 +107,7 @@ def _rotate(a: Tensor, b: Tensor, v: Tensor, exact: bool = False) -> Tensor:
 
 
 class _StiefelGeometry(Geometry):
-    """What does not depend on the metric."""
+    """Operations that do not depend on the metric."""
 
     isometric = True
     momentum_transport = "projection"

@@ -1,4 +1,4 @@
-"""What the properties share."""
+"""Helpers that the properties share."""
 
 from __future__ import annotations
 
