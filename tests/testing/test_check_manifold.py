@@ -247,7 +247,8 @@ def test_that_each_property_can_fail(check: Callable[..., None]) -> None:
     if MUTANTS[check] is not RightSphere:
         assert not check_manifold(manifold, (3,), geometry=right, properties=[check]).skipped
     with pytest.raises(PropertyError) as caught:
-        check_manifold(manifold, (3,), geometry=MUTANTS[check](manifold), properties=[check])
+        # which cases are drawn depends on the modules that are loaded, whose constants hypothesis collects
+        check_manifold(manifold, (3,), geometry=MUTANTS[check](manifold), properties=[check], max_examples=200)
     assert caught.value.property == check.__name__.replace("_", " ")
 
 
