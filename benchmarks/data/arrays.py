@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import struct
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +13,7 @@ import numpy as np
 
 from benchmarks.data.dataset import DatasetError
 
-__all__ = ["read_arrays"]
+__all__ = ["read_arrays", "read_idx"]
 
 
 def read_arrays(path: Path, names: Iterable[str], cure: str) -> dict[str, np.ndarray]:
@@ -43,4 +45,37 @@ def read_arrays(path: Path, names: Iterable[str], cure: str) -> dict[str, np.nda
             return {name: file[name] for name in names}
     # of which RuntimeError and TypeError where the damage reads as encryption, or as no archive but one array
     except (OSError, EOFError, KeyError, ValueError, TypeError, RuntimeError, zlib.error, BadZipFile) as error:
+        raise DatasetError(f"{path} is damaged ({error}); {cure}") from error
+
+
+def read_idx(path: Path, cure: str) -> np.ndarray:
+    """Read a gzipped IDX file of bytes, the format of MNIST.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    cure : str
+        How to get the file back, for the error.
+
+    Returns
+    -------
+    numpy.ndarray
+        Its array, of bytes.
+
+    Raises
+    ------
+    DatasetError
+        If the file is missing, damaged or of another format.
+    """
+    if not path.is_file():
+        raise DatasetError(f"{path} is missing; {cure}")
+    try:
+        content = gzip.decompress(path.read_bytes())
+        zeros, kind, dimensions = struct.unpack_from(">HBB", content)
+        if zeros != 0 or kind != 0x08:
+            raise ValueError("no IDX file of bytes")
+        shape = struct.unpack_from(f">{dimensions}I", content, 4)
+        return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+    except (OSError, EOFError, ValueError, zlib.error, struct.error) as error:
         raise DatasetError(f"{path} is damaged ({error}); {cure}") from error

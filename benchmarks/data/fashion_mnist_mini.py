@@ -26,7 +26,7 @@ def load_fashion_mnist_mini(path: Path = PATH) -> Dataset:
     Parameters
     ----------
     path : Path
-        The file that ``cut_fashion_mnist.py`` writes.
+        The file that :mod:`benchmarks.data.prepare.fashion_mnist` writes.
 
     Returns
     -------

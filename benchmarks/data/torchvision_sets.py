@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import struct
-import zlib
 from pathlib import Path
 from urllib.error import URLError
 
@@ -12,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.data.cut_fashion_mnist import DIRECTORY as DEBIAN
-from benchmarks.data.cut_fashion_mnist import read_idx
+from benchmarks.data.arrays import read_idx
 from benchmarks.data.dataset import Dataset, DatasetError, MissingDataset, normalised
 from benchmarks.data.directory import data_directory, may_download
+
+#: Where Debian's package ``dataset-fashion-mnist`` puts its files.
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 
 def load_fashion_mnist(debian: Path = DEBIAN) -> Dataset:
@@ -39,7 +39,7 @@ def load_fashion_mnist(debian: Path = DEBIAN) -> Dataset:
     given = (data_directory() / "FashionMNIST").is_dir()
     if not given and (debian / "train-images-idx3-ubyte.gz").exists():
         arrays = [
-            _read(debian / f"{part}-{what}-ubyte.gz")
+            read_idx(debian / f"{part}-{what}-ubyte.gz", "reinstall Debian's package dataset-fashion-mnist")
             for part in ("train", "t10k")
             for what in ("images-idx3", "labels-idx1")
         ]
@@ -48,14 +48,6 @@ def load_fashion_mnist(debian: Path = DEBIAN) -> Dataset:
         hint = "; or `apt-get install dataset-fashion-mnist`"
         train_images, train_labels, test_images, test_labels = _parts("FashionMNIST", hint)
     return normalised(train_images.unsqueeze(1), train_labels, test_images.unsqueeze(1), test_labels)
-
-
-def _read(path: Path) -> np.ndarray:
-    try:
-        return read_idx(path)
-    except (OSError, EOFError, ValueError, zlib.error, struct.error) as error:
-        cure = "reinstall Debian's package dataset-fashion-mnist"
-        raise DatasetError(f"{path} is damaged ({error}); {cure}") from error
 
 
 def load_cifar10() -> Dataset:

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from benchmarks.data import Dataset, DatasetError, hold_out_validation, with_label_noise
-from benchmarks.data.cut_fashion_mnist import cut
 from benchmarks.data.fashion_mnist_mini import PATH, load_fashion_mnist_mini
+from benchmarks.data.prepare.fashion_mnist import cut
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_that_cutting_gives_the_same_bytes_each_time(package) -> None:
 
 
 def test_that_an_absent_package_is_named(tmp_path, package) -> None:
-    with pytest.raises(FileNotFoundError, match=r"train-images.*`apt-get install dataset-fashion-mnist`"):
+    with pytest.raises(DatasetError, match=r"train-images.*`apt-get install dataset-fashion-mnist`"):
         cut(tmp_path / "nowhere", tmp_path / "cut.npz")
     with pytest.raises(ValueError, match="fewer than 5 images of some class"):
         cut(package, tmp_path / "cut.npz", per_class=5)

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from benchmarks.data import DatasetError, emg
-from benchmarks.data.cut_emg import MARGIN, WINDOW, cut
 from benchmarks.data.emg import SESSIONS, SIGNS, load_emg
+from benchmarks.data.prepare.emg import MARGIN, WINDOW, cut
 from benchmarks.tasks.spd import network
 from benchmarks.tasks.trial import Trial
 

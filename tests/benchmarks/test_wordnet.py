@@ -12,7 +12,7 @@ import torch
 from scipy.sparse import csr_array
 
 from benchmarks.data import DatasetError, MissingDataset, wordnet
-from benchmarks.data.cut_mammals import cut
+from benchmarks.data.prepare.mammals import cut
 from benchmarks.data.wordnet import Hierarchy, load_hierarchy, read_nouns
 
 MANY = " ".join(f"mouse{i} {i}" for i in range(16))

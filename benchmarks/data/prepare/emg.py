@@ -3,7 +3,7 @@
 ::
 
     pip download --no-deps geomstats && unzip -j geomstats-*.whl '*/emg.csv'
-    python -m benchmarks.data.cut_emg emg.csv
+    python -m benchmarks.data.prepare.emg emg.csv
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def cut(source: Path, target: Path) -> None:
 def main() -> None:
     """Derive the array from the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.data.cut_emg",
+        prog="python -m benchmarks.data.prepare.emg",
         description=f"Derive {PATH.name} from the emg.csv that geomstats ships; the same bytes each time.",
     )
     parser.add_argument("source", type=Path, nargs="?", default=Path("emg.csv"), help="default: %(default)s")

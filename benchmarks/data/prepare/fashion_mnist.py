@@ -3,21 +3,21 @@
 ::
 
     apt-get install dataset-fashion-mnist
-    python -m benchmarks.data.cut_fashion_mnist [DIRECTORY]
+    python -m benchmarks.data.prepare.fashion_mnist [DIRECTORY]
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
-import struct
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.data.arrays import read_idx
+from benchmarks.data.dataset import DatasetError
 from benchmarks.data.fashion_mnist_mini import PATH
+from benchmarks.data.torchvision_sets import DEBIAN
 
-DIRECTORY = Path("/usr/share/datasets/fashion-mnist")
 SEED = 2017  # the year of the data set
 PER_CLASS = 200
 CLASSES = 10
@@ -37,16 +37,17 @@ def cut(directory: Path, target: Path, per_class: int = PER_CLASS) -> None:
 
     Raises
     ------
-    FileNotFoundError
-        If a file of the package is not there; says how to install it.
+    DatasetError
+        If a file of the package is missing or damaged; says how to install it.
     ValueError
-        If one is not what the package contains.
+        If there are too few images of a class.
     """
+    cure = f"`apt-get install dataset-fashion-mnist` puts it into {DEBIAN}, or give the directory that holds it"
     generator = np.random.default_rng(SEED)
     arrays = {}
     for part, prefix in (("train", "train"), ("test", "t10k")):
-        images = read_idx(directory / f"{prefix}-images-idx3-ubyte.gz")
-        labels = read_idx(directory / f"{prefix}-labels-idx1-ubyte.gz")
+        images = read_idx(directory / f"{prefix}-images-idx3-ubyte.gz", cure)
+        labels = read_idx(directory / f"{prefix}-labels-idx1-ubyte.gz", cure)
         chosen = np.concatenate(
             [generator.permutation(np.flatnonzero(labels == c))[:per_class] for c in range(CLASSES)]
         )
@@ -58,31 +59,16 @@ def cut(directory: Path, target: Path, per_class: int = PER_CLASS) -> None:
     np.savez_compressed(target, **arrays)
 
 
-def read_idx(path: Path) -> np.ndarray:
-    """Read a gzipped IDX file of bytes, the format of MNIST."""
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is missing; `apt-get install dataset-fashion-mnist` puts it into {DIRECTORY}, or give the "
-            "directory that holds it"
-        )
-    content = gzip.decompress(path.read_bytes())
-    zeros, kind, dimensions = struct.unpack_from(">HBB", content)
-    if zeros != 0 or kind != 0x08:
-        raise ValueError(f"{path} is no IDX file of bytes")
-    shape = struct.unpack_from(f">{dimensions}I", content, 4)
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
-
-
 def main() -> None:
     """Cut the data set from the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.data.cut_fashion_mnist",
+        prog="python -m benchmarks.data.prepare.fashion_mnist",
         description=f"Cut {PATH.name} from Debian's package dataset-fashion-mnist; the same bytes each time.",
     )
-    parser.add_argument("directory", type=Path, nargs="?", default=DIRECTORY, help="default: %(default)s")
+    parser.add_argument("directory", type=Path, nargs="?", default=DEBIAN, help="default: %(default)s")
     try:
         cut(parser.parse_args().directory, PATH)
-    except (FileNotFoundError, ValueError) as error:
+    except (DatasetError, ValueError) as error:
         parser.exit(1, f"error: {error}\n")
     print(f"wrote {PATH}")
 

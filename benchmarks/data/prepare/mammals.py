@@ -3,7 +3,7 @@
 ::
 
     apt-get install wordnet-base
-    python -m benchmarks.data.cut_mammals [SOURCE]
+    python -m benchmarks.data.prepare.mammals [SOURCE]
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def cut(source: Path, target: Path) -> None:
 def main() -> None:
     """Cut the hierarchy from the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.data.cut_mammals",
+        prog="python -m benchmarks.data.prepare.mammals",
         description=f"Cut {PATH.name} from Debian's package wordnet-base; the same bytes each time.",
     )
     parser.add_argument("source", type=Path, nargs="?", default=DEBIAN, help="default: %(default)s")
