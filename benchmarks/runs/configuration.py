@@ -33,7 +33,7 @@ class Run:
     rho : float
         Radius of SAM-like methods; 0 for the others.
     dataset, model : str
-        See :mod:`benchmarks.data` and :mod:`benchmarks.models`.
+        See :mod:`benchmarks.data` and :mod:`benchmarks.workloads.networks`.
     label_noise : float
         Part of the training labels that is made wrong.
     heldout : {"test", "validation"}

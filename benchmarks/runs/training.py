@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +15,15 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from benchmarks.data import Dataset, hold_out_validation, load, with_label_noise
 from benchmarks.data.augmentation import shift_and_mirror
+from benchmarks.machine import alone, device, device_name
 from benchmarks.methods import METHODS
-from benchmarks.models import MODELS
 from benchmarks.runs.configuration import Run
 from benchmarks.runs.measurement import measure
 from benchmarks.runs.results import Row
 from benchmarks.runs.steps import gradient_closure, take_step
+from benchmarks.workloads.networks import MODELS
 
 VALIDATION_FRACTION = 0.2
-# torch's random state and number of threads are the process's: a worker with several threads trains in one at a time
-_ONE_AT_A_TIME = threading.RLock()
 
 
 def train(run: Run, weights: Path | None = None) -> Row:
@@ -56,26 +52,8 @@ def train(run: Run, weights: Path | None = None) -> Row:
 
 def train_model(run: Run) -> tuple[Row, nn.Module]:
     """Train as :func:`train` does, and return the trained network too."""
-    with one_thread():
+    with alone():
         return _train(run)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Nothing else is trained in this process meanwhile, and torch computes on one thread, the same way each time."""
-    # cuDNN would choose its algorithms by trying which is fastest today, of which some add up in any order
-    with _ONE_AT_A_TIME, torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
-
-
-def device() -> torch.device:
-    """A GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def prepare(run: Run) -> tuple[Dataset, nn.Module, torch.optim.Optimizer]:
@@ -138,7 +116,7 @@ def _train(run: Run) -> tuple[Row, nn.Module]:
         gradients=len(times) * METHODS[run.method].gradients,
         seconds_per_step=statistics.median(times),
         seconds=time.perf_counter() - began,
-        device=torch.cuda.get_device_name() if start[0].is_cuda else "cpu",
+        device=device_name(),
         torch_version=torch.__version__,
     )
     return row, model

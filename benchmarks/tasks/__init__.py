@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from benchmarks.tasks.hyperbolic import animals, few_labels, mammals, nouns
-from benchmarks.tasks.problem import Problem
-from benchmarks.tasks.recurrent import adding, copying, rows
-from benchmarks.tasks.spd import emg
 from benchmarks.tasks.trial import Trial
+from benchmarks.workloads.hyperbolic import animals, few_labels, mammals, nouns
+from benchmarks.workloads.problem import Problem
+from benchmarks.workloads.recurrent import adding, copying, rows
+from benchmarks.workloads.spd import emg
 
 __all__ = ["TASKS"]
 

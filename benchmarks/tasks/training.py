@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import math
-import resource
 import statistics
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import torch
 
 import rsam
+from benchmarks.machine import alone, device_name, peak_megabytes
 from benchmarks.runs.steps import gradient_closure, take_step
-from benchmarks.runs.training import one_thread
 from benchmarks.tasks.methods import METHODS
-from benchmarks.tasks.places import worst_violation
-from benchmarks.tasks.problem import Problem
 from benchmarks.tasks.trial import Outcome, Trial
+from benchmarks.workloads.manifolds import worst_violation
+from benchmarks.workloads.problem import Problem
 
-__all__ = ["alone", "attempt", "prepare", "train"]
+__all__ = ["attempt", "prepare", "train"]
 
 PROBES = 20
 
@@ -42,14 +39,6 @@ def attempt(trial: Trial) -> Outcome:
     began = time.perf_counter()
     with alone():
         return train(trial, prepare(trial), began)
-
-
-@contextmanager
-def alone() -> Iterator[None]:
-    """On one thread, and independent of what was trained before in this process."""
-    # geoopt's stereographic functions are compiled while they run, and round otherwise once they are
-    with one_thread(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
-        yield
 
 
 def prepare(trial: Trial) -> Problem:
@@ -101,7 +90,6 @@ def train(trial: Trial, problem: Problem, began: float) -> Outcome:
         losses.append(statistics.fmean(of_epoch))
     model.eval()
     diverged = diverged or not all(torch.isfinite(p).all() for p in model.parameters())
-    first = next(model.parameters())
     scores: dict[str, float] = {}
     if not diverged:
         try:
@@ -118,8 +106,8 @@ def train(trial: Trial, problem: Problem, began: float) -> Outcome:
         gradients=len(times) * method.gradients,
         seconds_per_step=statistics.median(times),
         seconds=time.perf_counter() - began,
-        megabytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10),
-        device=torch.cuda.get_device_name() if first.is_cuda else "cpu",
+        megabytes=peak_megabytes(),
+        device=device_name(),
         torch_version=torch.__version__,
     )
 

@@ -80,7 +80,7 @@ class Outcome:
         Of the training loss, if the trial asks for it.
     violation : float
         How far the worst parameter is off its manifold at the end, in units of what is tolerated
-        (:func:`benchmarks.tasks.places.worst_violation`).
+        (:func:`benchmarks.workloads.manifolds.worst_violation`).
     gradients : int
         Gradient evaluations of all steps together.
     seconds_per_step, seconds : float

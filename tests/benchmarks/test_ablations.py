@@ -14,7 +14,6 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from benchmarks.methods import METHODS
-from benchmarks.models import MODELS
 from benchmarks.runs.configuration import Run
 from benchmarks.runs.parallel import Workers
 from benchmarks.runs.results import Results, Row
@@ -27,6 +26,7 @@ from benchmarks.studies.optimizers import OptimizersStudy
 from benchmarks.studies.optimizers import study as optimizers_study
 from benchmarks.studies.optimizers.grids import grid
 from benchmarks.studies.optimizers.protocol import Entry, compete
+from benchmarks.workloads.networks import MODELS
 from tests.benchmarks.entries import Recorder, made_case, made_row
 
 METHODS_HERE = ("sgd", "sam", "riemannian_sgd", "rsam", "rsam_pullback", "rsam_project", "ambient_sam")

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.data.wordnet import Hierarchy, load_hierarchy
-from benchmarks.tasks.hyperbolic import embedding as module
-from benchmarks.tasks.hyperbolic.distances import ball_distance, hyperboloid_distance, hyperboloid_distances
-from benchmarks.tasks.hyperbolic.embedding import embedding, mammals, split
-from benchmarks.tasks.places import MANIFOLDS, worst_violation
-from benchmarks.tasks.problem import Problem
 from benchmarks.tasks.trial import Trial
+from benchmarks.workloads.hyperbolic import embedding as module
+from benchmarks.workloads.hyperbolic.distances import ball_distance, hyperboloid_distance, hyperboloid_distances
+from benchmarks.workloads.hyperbolic.embedding import embedding, mammals, split
+from benchmarks.workloads.manifolds import MANIFOLDS, worst_violation
+from benchmarks.workloads.problem import Problem
 
 #: A binary tree below its last node, so that node 0 has ancestors.
 TREE = Hierarchy(("x",) * 31, tuple((30 - (30 - i - 1) // 2,) if i < 30 else () for i in range(31)))

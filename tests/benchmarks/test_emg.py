@@ -13,8 +13,8 @@ import torch
 from benchmarks.data import DatasetError, emg
 from benchmarks.data.emg import SESSIONS, SIGNS, load_emg
 from benchmarks.data.prepare.emg import MARGIN, WINDOW, cut
-from benchmarks.tasks.spd import network
 from benchmarks.tasks.trial import Trial
+from benchmarks.workloads.spd import network
 
 COLUMNS = ["time", *(f"c{i}" for i in range(8)), "label", "exp"]
 

@@ -10,8 +10,8 @@ from geoopt.layers.stereographic import Distance2StereographicHyperplanes
 from torch import Tensor
 
 from benchmarks.data import load
-from benchmarks.tasks.hyperbolic import classification
 from benchmarks.tasks.trial import Trial
+from benchmarks.workloads.hyperbolic import classification
 
 
 def few(monkeypatch, seed: int, heldout: str) -> tuple[list[int], tuple[Tensor, Tensor]]:

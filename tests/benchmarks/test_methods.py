@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from benchmarks.methods import METHODS
-from benchmarks.models import MODELS
 from benchmarks.runs.steps import gradient_closure
 from benchmarks.runs.training import prepare
+from benchmarks.workloads.networks import MODELS
 from tests.benchmarks.training_steps import EXACT, RUN, Bowl, run_of, steps
 
 

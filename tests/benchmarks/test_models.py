@@ -10,9 +10,9 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.models import MODELS
-from benchmarks.models.resnets import CifarResNet, _Block
-from benchmarks.models.small_networks import strided_cnn
+from benchmarks.workloads.networks import MODELS
+from benchmarks.workloads.networks.resnets import CifarResNet, _Block
+from benchmarks.workloads.networks.small_networks import strided_cnn
 
 FASHION, DIGITS, CIFAR, FOLDER, SIGNALS = (1, 28, 28), (1, 8, 8), (3, 32, 32), (3, 64, 64), (1, 40)
 #: Examples of what each network is for, with their number of classes.

@@ -10,8 +10,8 @@ import torch
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
-from benchmarks.tasks.hyperbolic import ranking as module
-from benchmarks.tasks.hyperbolic.ranking import ranking
+from benchmarks.workloads.hyperbolic import ranking as module
+from benchmarks.workloads.hyperbolic.ranking import ranking
 
 NODES = 40
 

@@ -8,11 +8,11 @@ import torch
 
 from benchmarks.data import load
 from benchmarks.tasks import TASKS
-from benchmarks.tasks.places import MANIFOLDS, violation, worst_violation
-from benchmarks.tasks.recurrent import sequences
-from benchmarks.tasks.recurrent.cell import OrthogonalRNN
-from benchmarks.tasks.recurrent.sequences import add, copy
 from benchmarks.tasks.trial import Trial
+from benchmarks.workloads.manifolds import MANIFOLDS, violation, worst_violation
+from benchmarks.workloads.recurrent import sequences
+from benchmarks.workloads.recurrent.cell import OrthogonalRNN
+from benchmarks.workloads.recurrent.sequences import add, copy
 
 
 def generator(seed: int = 0) -> torch.Generator:

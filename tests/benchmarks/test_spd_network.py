@@ -8,9 +8,9 @@ import scipy.linalg
 import torch
 
 from benchmarks.data.emg import load_emg
-from benchmarks.tasks.places import MANIFOLDS
-from benchmarks.tasks.spd.network import FLOOR, SPDNetwork, emg
 from benchmarks.tasks.trial import Trial
+from benchmarks.workloads.manifolds import MANIFOLDS
+from benchmarks.workloads.spd.network import FLOOR, SPDNetwork, emg
 
 
 def network(features: int = 3) -> SPDNetwork:

@@ -12,8 +12,8 @@ from torch import nn
 import rsam
 from benchmarks.methods.ambient import AmbientSAM
 from benchmarks.tasks.methods import METHODS, ProjectedAscent
-from benchmarks.tasks.places import MANIFOLDS, TOLERANCE, violation, worst_violation
 from benchmarks.tasks.trial import Trial
+from benchmarks.workloads.manifolds import MANIFOLDS, TOLERANCE, violation, worst_violation
 
 TRIAL = Trial("none", "", 0, lr=0.1, knob=0.3, momentum=0.5)
 

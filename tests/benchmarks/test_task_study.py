@@ -17,8 +17,8 @@ from benchmarks.studies.tasks.protocol import compete, count
 from benchmarks.studies.tasks.tables import RULE, by_case, conclusions, overview
 from benchmarks.tasks import TASKS
 from benchmarks.tasks.methods import FIXED, METHODS
-from benchmarks.tasks.places import MANIFOLDS
 from benchmarks.tasks.trial import Outcome, Trial
+from benchmarks.workloads.manifolds import MANIFOLDS
 from tests.benchmarks.made_tasks import CASES, ERRORS, ONE, OTHER, PROTOCOL, collect, entries_of, made
 
 # ---- the protocol

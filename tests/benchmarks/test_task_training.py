@@ -11,12 +11,12 @@ from torch import nn
 
 import rsam
 from benchmarks.tasks import TASKS, training
-from benchmarks.tasks.hyperbolic.embedding import BURN_IN, BURN_IN_RATE
 from benchmarks.tasks.methods import METHODS
-from benchmarks.tasks.problem import Problem
-from benchmarks.tasks.scoring import accuracy, cosine
 from benchmarks.tasks.training import attempt, prepare, train
 from benchmarks.tasks.trial import Trial
+from benchmarks.workloads.hyperbolic.embedding import BURN_IN, BURN_IN_RATE
+from benchmarks.workloads.problem import Problem
+from benchmarks.workloads.scoring import accuracy, cosine
 
 TRIALS = {
     "mammals": Trial("mammals", "rsam", 0, 10.0, 0.02, manifold="lorentz", size=2, epochs=1),

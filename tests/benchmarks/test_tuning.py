@@ -11,7 +11,6 @@ import pytest
 
 from benchmarks.data import DATASETS
 from benchmarks.methods import METHODS
-from benchmarks.models import MODELS
 from benchmarks.runs.configuration import Run
 from benchmarks.runs.results import Row
 from benchmarks.runs.tuning import Protocol, Tuned, tune
@@ -20,6 +19,7 @@ from benchmarks.studies.optimizers.cases import CHECK, CHECKED, LARGE, LITTLE, L
 from benchmarks.studies.optimizers.grids import SETTINGS, grid
 from benchmarks.studies.optimizers.protocol import Entry, compete, count
 from benchmarks.studies.optimizers.study import OptimizersStudy, corners, full_grid
+from benchmarks.workloads.networks import MODELS
 from tests.benchmarks.entries import Recorder, made_case, made_row
 
 PROTOCOL = Protocol(first=(100, 101), kept=2, second=(102, 103, 104), final=(0, 1, 2))

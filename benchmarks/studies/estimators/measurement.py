@@ -6,9 +6,7 @@ import contextlib
 import hashlib
 import io
 import json
-import resource
 import statistics
-import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 import torch
 
 import rsam
+from benchmarks.machine import peak_megabytes
 from benchmarks.studies.estimators.estimators import ESTIMATORS, PRODUCTS, Problem
 from benchmarks.studies.estimators.networks import batch, load, run_of
 
@@ -90,7 +89,7 @@ def measure(measurement: Measurement, directory: Path) -> Measured:
     dtype = torch.float64 if measurement.estimator == KINKS else torch.float32
     problem = Problem(load(measurement.network, directory, dtype), batch(measurement.network, dtype))
     _gradient_seconds(problem)
-    before = _peak()
+    before = peak_megabytes()
     values: list[float] = []
     times: list[tuple[float, float]] = []
 
@@ -109,7 +108,7 @@ def measure(measurement: Measurement, directory: Path) -> Measured:
                 once(lambda s=seed: [named.estimate(problem, named.operator(problem), s)])
     seconds = statistics.median(estimate for estimate, _ in times)
     gradients = statistics.median(estimate / gradient for estimate, gradient in times)
-    return Measured(measurement, values, seconds, gradients, _peak() - before)
+    return Measured(measurement, values, seconds, gradients, peak_megabytes() - before)
 
 
 def _gradient_seconds(problem: Problem) -> float:
@@ -149,8 +148,3 @@ def _seconds(part: Any) -> float:
     start = time.perf_counter()
     part()
     return time.perf_counter() - start
-
-
-def _peak() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -16,11 +16,11 @@ from torch.nn.functional import cross_entropy
 
 import rsam
 from benchmarks.data import DATASETS
-from benchmarks.models import MODELS
 from benchmarks.report.table import markdown_table
 from benchmarks.runs.configuration import Run
 from benchmarks.runs.training import train_model
 from benchmarks.studies.overhead.timing import interleaved, median_ratio, milliseconds
+from benchmarks.workloads.networks import MODELS
 
 __all__ = ["report"]
 

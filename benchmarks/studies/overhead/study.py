@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.machine import one_thread
 from benchmarks.runs.parallel import Workers
 from benchmarks.studies.overhead import curvature, memory, optimizers, penalties, savings, steps
 from benchmarks.studies.study import NothingToReport
@@ -37,10 +38,8 @@ class OverheadStudy:
 
     def run(self, directory: Path, workers: Workers) -> None:
         """Measure, by this process whoever the workers are, and write the tables."""
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
         few = max(2, self.repeats // 30)
-        try:
+        with one_thread():
             sections = [
                 optimizers.report(max(2, self.repeats // 6), min(self.warm_up, 5)),
                 steps.report(self.repeats, self.warm_up),
@@ -49,8 +48,6 @@ class OverheadStudy:
                 curvature.report(few, min(self.warm_up, 2)),
                 penalties.report(max(2, self.repeats // 3), min(self.warm_up, 5)),
             ]
-        finally:
-            torch.set_num_threads(threads)
         gpu = f"a {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "no GPU"
         machine = f"One thread of a CPU, torch {torch.__version__}; {gpu} was at hand."
         text = "\n\n".join([f"# What steps, curvature and penalties cost\n\n{machine}", *sections])

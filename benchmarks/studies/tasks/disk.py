@@ -16,10 +16,11 @@ from matplotlib.patches import Circle
 from benchmarks.data.arrays import read_arrays
 from benchmarks.data.dataset import DatasetError
 from benchmarks.data.wordnet import load_hierarchy
+from benchmarks.machine import alone
 from benchmarks.report.svg import save_svg
 from benchmarks.studies.tasks.protocol import Entry
 from benchmarks.tasks.methods import METHODS
-from benchmarks.tasks.training import alone, prepare, train
+from benchmarks.tasks.training import prepare, train
 
 __all__ = ["draw", "embed_in_disk"]
 

@@ -20,9 +20,9 @@ from benchmarks.studies.tasks.cases import Case, Grid
 from benchmarks.studies.tasks.protocol import Entry, compete, count
 from benchmarks.studies.tasks.report import report
 from benchmarks.tasks.methods import METHODS
-from benchmarks.tasks.places import TOLERANCE
 from benchmarks.tasks.training import attempt
 from benchmarks.tasks.trial import Outcome, Trial
+from benchmarks.workloads.manifolds import TOLERANCE
 
 __all__ = ["PROTOCOL", "Extra", "TasksStudy"]
 

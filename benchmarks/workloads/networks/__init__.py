@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from torch import nn
 
-from benchmarks.models import resnets, small_networks
-from benchmarks.models.small_networks import Shape
+from benchmarks.workloads.networks import resnets, small_networks
+from benchmarks.workloads.networks.small_networks import Shape
 
 __all__ = ["MODELS", "Shape"]
 

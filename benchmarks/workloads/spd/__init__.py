@@ -1,5 +1,5 @@
 """Networks on symmetric positive definite matrices."""
 
-from benchmarks.tasks.spd.network import emg
+from benchmarks.workloads.spd.network import emg
 
 __all__ = ["emg"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, pad, relu
 
-from benchmarks.models.small_networks import Shape
+from benchmarks.workloads.networks.small_networks import Shape
 
 
 class _Block(nn.Module):

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.data.wordnet import Hierarchy, load_hierarchy
-from benchmarks.runs.training import device
-from benchmarks.tasks.hyperbolic.distances import ball_distance, hyperboloid_distance, hyperboloid_distances
-from benchmarks.tasks.hyperbolic.ranking import ranking
-from benchmarks.tasks.places import MANIFOLDS
-from benchmarks.tasks.problem import Batch, Problem
+from benchmarks.machine import device
 from benchmarks.tasks.trial import Trial
+from benchmarks.workloads.hyperbolic.distances import ball_distance, hyperboloid_distance, hyperboloid_distances
+from benchmarks.workloads.hyperbolic.ranking import ranking
+from benchmarks.workloads.manifolds import MANIFOLDS
+from benchmarks.workloads.problem import Batch, Problem
 
 __all__ = ["Embedding", "Split", "animals", "embedding", "mammals", "nouns", "split"]
 

@@ -10,10 +10,10 @@ from geoopt.layers.stereographic import Distance2StereographicHyperplanes
 from torch import Tensor, nn
 
 from benchmarks.data import load
-from benchmarks.runs.training import device
-from benchmarks.tasks.problem import Problem, shuffled
-from benchmarks.tasks.scoring import accuracy, cosine
+from benchmarks.machine import device
 from benchmarks.tasks.trial import Trial
+from benchmarks.workloads.problem import Problem, shuffled
+from benchmarks.workloads.scoring import accuracy, cosine
 
 __all__ = ["HyperbolicClassifier", "few_labels"]
 

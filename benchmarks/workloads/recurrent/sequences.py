@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.data import hold_out_validation, load
-from benchmarks.runs.training import device
-from benchmarks.tasks.places import MANIFOLDS
-from benchmarks.tasks.problem import Batch, Problem, shuffled
-from benchmarks.tasks.recurrent.cell import OrthogonalRNN
-from benchmarks.tasks.scoring import accuracy, cosine
+from benchmarks.machine import device
 from benchmarks.tasks.trial import Trial
+from benchmarks.workloads.manifolds import MANIFOLDS
+from benchmarks.workloads.problem import Batch, Problem, shuffled
+from benchmarks.workloads.recurrent.cell import OrthogonalRNN
+from benchmarks.workloads.scoring import accuracy, cosine
 
 __all__ = ["add", "adding", "copy", "copying", "rows"]
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from benchmarks.tasks.problem import Batch
+from benchmarks.workloads.problem import Batch
 
 __all__ = ["accuracy", "cosine"]
 

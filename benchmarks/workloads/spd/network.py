@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.data.emg import FIRST, SIGNS, load_emg
-from benchmarks.runs.training import device
-from benchmarks.tasks.places import MANIFOLDS
-from benchmarks.tasks.problem import Problem, shuffled
-from benchmarks.tasks.scoring import accuracy, cosine
+from benchmarks.machine import device
 from benchmarks.tasks.trial import Trial
+from benchmarks.workloads.manifolds import MANIFOLDS
+from benchmarks.workloads.problem import Problem, shuffled
+from benchmarks.workloads.scoring import accuracy, cosine
 
 __all__ = ["SPDNetwork", "emg"]
 
