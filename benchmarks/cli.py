@@ -16,7 +16,7 @@ from benchmarks.report.page import write_report
 from benchmarks.runs.cluster import ClusterError
 from benchmarks.runs.parallel import RunsFailed, Workers
 from benchmarks.runs.results import ResultsError
-from benchmarks.studies import HIERARCHIES, STUDIES, NothingToReport, Study
+from benchmarks.studies import STUDIES, NothingToReport, Study
 
 EXAMPLES = """\
 examples:
@@ -25,7 +25,7 @@ examples:
   python -m benchmarks run optimizers --quick
   python -m benchmarks run optimizers --scheduler tcp://host:8786
   python -m benchmarks report optimizers --results benchmarks/results
-  python -m benchmarks run hyperbolic --hierarchy nouns --jobs 1
+  python -m benchmarks run hyperbolic-nouns --jobs 1
 
 Finished runs are kept in DIR/STUDY (DIR/STUDY-quick with --quick). A second call reuses them, and an interrupted study
 goes on where it was; delete that directory to start afresh.
@@ -59,10 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""
         parser.error(f"there is no study {options.study!r}; {hint}studies: {', '.join(STUDIES)}")
     study = STUDIES[options.study]
-    if options.hierarchy is not None:
-        if study is not HIERARCHIES["mammals"]:
-            parser.error(f"--hierarchy is an option of the study {HIERARCHIES['mammals'].name!r} only")
-        study = HIERARCHIES[options.hierarchy]
     directory = options.results / study.name
     if options.quick:
         study, directory = study.quick(), options.results / f"{study.name}-quick"
@@ -117,7 +113,6 @@ def _first(options: argparse.Namespace) -> str:
     if options.command == "run":
         return ""
     words = ["python", "-m", "benchmarks", "run", options.study, "--results", str(options.results)]
-    words += ["--hierarchy", options.hierarchy] if options.hierarchy else []
     words += ["--quick"] if options.quick else []
     return f"; first `{shlex.join(words)}`"
 
@@ -136,11 +131,6 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("study", metavar="STUDY", help=f"one of: {', '.join(STUDIES)}")
     common.add_argument(
         "--results", type=Path, default=Path("results"), metavar="DIR", help="where results go (default: %(default)s)"
-    )
-    common.add_argument(
-        "--hierarchy",
-        choices=tuple(HIERARCHIES),
-        help="what the study `hyperbolic` embeds: the mammals of WordNet, or all its nouns, at 2 GB a job",
     )
     common.add_argument("--quick", action="store_true", help="the study in little, in less than five minutes")
     text = "Run a study, or what is missing of it, and report."

@@ -5,26 +5,23 @@ from benchmarks.studies.estimators import ESTIMATORS
 from benchmarks.studies.optimizers import OPTIMIZERS, OPTIMIZERS_LARGE
 from benchmarks.studies.overhead import OVERHEAD
 from benchmarks.studies.quick import QUICK
-from benchmarks.studies.quick_tuning import QUICK_TUNING
-from benchmarks.studies.study import NothingToReport, Study, TrainingStudy
+from benchmarks.studies.study import NothingToReport, Study
 from benchmarks.studies.tasks import HYPERBOLIC, HYPERBOLIC_NOUNS, RECURRENT, SPD
 
-__all__ = ["HIERARCHIES", "STUDIES", "NothingToReport", "Study", "TrainingStudy"]
+__all__ = ["STUDIES", "NothingToReport", "Study"]
 
 STUDIES: dict[str, Study] = {
     study.name: study
     for study in (
         QUICK,
-        QUICK_TUNING,
         OPTIMIZERS,
         ABLATIONS,
         OPTIMIZERS_LARGE,
         HYPERBOLIC,
+        HYPERBOLIC_NOUNS,
         RECURRENT,
         SPD,
         OVERHEAD,
         ESTIMATORS,
     )
 }
-#: The study ``hyperbolic`` by ``--hierarchy``.
-HIERARCHIES: dict[str, Study] = {"mammals": HYPERBOLIC, "nouns": HYPERBOLIC_NOUNS}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.methods import METHODS
@@ -10,10 +11,13 @@ from benchmarks.report.curves import draw_learning_curves
 from benchmarks.report.intervals import t_interval
 from benchmarks.report.table import markdown_table
 from benchmarks.runs.configuration import Run
-from benchmarks.runs.results import Row
-from benchmarks.studies.study import TrainingStudy
+from benchmarks.runs.parallel import Workers, collect
+from benchmarks.runs.results import Results, Row
+from benchmarks.studies.study import NothingToReport, trainer
 
-# Learning rate and rho of each method, chosen on validation data by `python -m benchmarks run quick-tuning`.
+#: Learning rate and rho of each method: those of the best mean accuracy on a fifth of the training data, held out, over
+#: seeds 100 to 102. Tried were learning rates 0.001, 0.002, 0.005, 0.01, 0.02, 0.05 and 0.1, and for SAM and RSAM each
+#: with rho 0.05, 0.1, 0.2, 0.3, 0.4 and 0.6: training still works at the first and collapses at the last.
 TUNED = {
     "sgd": (0.002, 0.0),
     "sam": (0.005, 0.2),
@@ -74,10 +78,43 @@ def report(rows: Sequence[Row], directory: Path) -> str:
     )
 
 
-QUICK = TrainingStudy(
+@dataclass(frozen=True)
+class QuickStudy:
+    """Trains some networks at settings that were chosen before, and reports on those that are there.
+
+    Attributes
+    ----------
+    name, summary : str
+        See :class:`~benchmarks.studies.study.Study`.
+    runs : tuple of Run
+        The networks to train.
+    """
+
+    name: str
+    summary: str
+    runs: tuple[Run, ...]
+
+    def run(self, directory: Path, workers: Workers) -> None:
+        """Train what has no row yet."""
+        collect(self.runs, trainer(directory, workers), self._results(directory), workers)
+
+    def report(self, directory: Path) -> str:
+        """Report on the rows that are there."""
+        found = self._results(directory).find(self.runs)
+        if not found:
+            raise NothingToReport(f"{self._results(directory).path} has no row of this study")
+        return report([found[run] for run in self.runs if run in found], directory)
+
+    def quick(self) -> QuickStudy:
+        """The first seed only."""
+        return replace(self, runs=tuple(run for run in self.runs if run.seed == SEEDS[0]))
+
+    def _results(self, directory: Path) -> Results[Row]:
+        return Results(directory / "runs.jsonl", Row)
+
+
+QUICK = QuickStudy(
     name="quick",
     summary="SGD, SAM, RiemannianSGD and RSAM on noisy Fashion-MNIST mini, 3 seeds; a minute or two on 2 cores",
     runs=tuple(Run(method, seed, lr=lr, rho=rho) for seed in SEEDS for method, (lr, rho) in TUNED.items()),
-    write=report,
-    few=lambda run: run.seed == SEEDS[0],
 )

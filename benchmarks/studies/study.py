@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from benchmarks.runs.configuration import Run
-from benchmarks.runs.parallel import RunsFailed, Workers, collect
+from benchmarks.runs.parallel import RunsFailed, Workers
 from benchmarks.runs.results import C, R, Results, Row
 from benchmarks.runs.training import train
 
-__all__ = ["NotYet", "NothingToReport", "Study", "TrainingStudy", "cost", "each", "lookup", "preliminary", "trainer"]
+__all__ = ["NotYet", "NothingToReport", "Study", "cost", "each", "lookup", "preliminary", "trainer"]
 
 
 K = TypeVar("K")
@@ -109,44 +108,3 @@ class Study(Protocol):
 def trainer(directory: Path, workers: Workers) -> Callable[[Run], Row]:
     """What trains the runs of a study, and keeps weights if that is asked for."""
     return partial(train, weights=(directory / "weights").absolute() if workers.keep_weights else None)
-
-
-@dataclass(frozen=True)
-class TrainingStudy:
-    """A study that trains networks: which ones is declared, and its report looks at their rows only.
-
-    Attributes
-    ----------
-    name, summary : str
-        See :class:`Study`.
-    runs : tuple of Run
-        The networks to train.
-    write : callable
-        Takes their rows and the directory for figures; returns the report.
-    few : callable
-        Chooses the runs of :meth:`Study.quick`.
-    """
-
-    name: str
-    summary: str
-    runs: tuple[Run, ...]
-    write: Callable[[Sequence[Row], Path], str]
-    few: Callable[[Run], bool]
-
-    def run(self, directory: Path, workers: Workers) -> None:
-        """Train what has no row in ``directory/runs.jsonl`` yet."""
-        collect(self.runs, trainer(directory, workers), self._results(directory), workers)
-
-    def report(self, directory: Path) -> str:
-        """Report on the rows that are there."""
-        found = self._results(directory).find(self.runs)
-        if not found:
-            raise NothingToReport(f"{self._results(directory).path} has no row of this study")
-        return self.write([found[run] for run in self.runs if run in found], directory)
-
-    def quick(self) -> TrainingStudy:
-        """Only some of the runs."""
-        return replace(self, runs=tuple(filter(self.few, self.runs)))
-
-    def _results(self, directory: Path) -> Results[Row]:
-        return Results(directory / "runs.jsonl", Row)

@@ -121,7 +121,7 @@ def test_that_a_missing_scheduler_is_named(monkeypatch, tmp_path, capsys) -> Non
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [("quikc", "quick"), ("tuning", "quick-tuning"), ("overheads", "overhead"), ("optimisers", "optimizers")],
+    [("quikc", "quick"), ("overheads", "overhead"), ("optimisers", "optimizers")],
 )
 def test_that_a_wrong_name_suggests_the_nearest(typed, meant, capsys) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -135,7 +135,7 @@ def test_that_a_name_like_no_other_gets_no_guess(capsys) -> None:
         main(["run", "zzz"])
     error = capsys.readouterr().err
     assert "did you mean" not in error
-    assert "studies: quick, quick-tuning, optimizers" in error
+    assert "studies: quick, optimizers" in error
 
 
 @pytest.mark.parametrize("jobs", ["0", "-1", "two"])
@@ -164,18 +164,11 @@ def test_that_help_shows_examples(arguments, capsys) -> None:
     assert "python -m benchmarks run quick" in capsys.readouterr().out
 
 
-def test_that_all_nouns_are_an_option_of_the_hyperbolic_study_only(monkeypatch, tmp_path, capsys) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(["run", "quick", "--hierarchy", "nouns"])
-    assert stopped.value.code == 2
-    assert "--hierarchy is an option of the study 'hyperbolic' only" in capsys.readouterr().err
+def test_that_missing_nouns_are_named_and_the_report_says_what_to_run(monkeypatch, tmp_path, capsys) -> None:
     monkeypatch.setenv("RSAM_DATA", str(tmp_path / "nowhere"))
     monkeypatch.setattr(wordnet, "DEBIAN", tmp_path / "not installed")
     wordnet.load_hierarchy.cache_clear()
-    assert main(["run", "hyperbolic", "--hierarchy", "nouns", "--results", str(tmp_path)]) == 1
+    assert main(["run", "hyperbolic-nouns", "--results", str(tmp_path)]) == 1
     assert "apt-get install wordnet-base" in capsys.readouterr().err
-    assert (tmp_path / "hyperbolic-nouns").is_dir()
-    assert main(["report", "hyperbolic", "--hierarchy", "nouns", "--results", str(tmp_path)]) == 1
-    assert "--hierarchy nouns`" in capsys.readouterr().err
     assert main(["report", "spd", "--quick", "--results", str(tmp_path)]) == 1
     assert "--quick`" in capsys.readouterr().err

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import scipy.stats
@@ -11,7 +9,7 @@ import scipy.stats
 from benchmarks.report.curves import draw_learning_curves
 from benchmarks.report.intervals import t_interval
 from benchmarks.report.table import markdown_table
-from benchmarks.studies import quick, quick_tuning
+from benchmarks.studies import quick
 from tests.benchmarks.fakes import row_of
 
 
@@ -66,30 +64,3 @@ def test_that_many_methods_can_be_drawn(tmp_path) -> None:
     rows = {f"method {i}": quick_rows({"sgd": i / 10}) for i in range(9)}
     draw_learning_curves(rows, tmp_path / "many.png", "many")
     assert (tmp_path / "many.png").stat().st_size > 10_000
-
-
-def test_that_quick_is_tuned_by_other_seeds_and_on_no_test_data() -> None:
-    tuning = quick_tuning.QUICK_TUNING.runs
-    assert not {run.seed for run in tuning} & {run.seed for run in quick.QUICK.runs}
-    assert {run.heldout for run in tuning} == {"validation"}
-    assert {run.heldout for run in quick.QUICK.runs} == {"test"}
-    for method in quick.TUNED:
-        assert {run.lr for run in tuning if run.method == method} == set(quick_tuning.LEARNING_RATES)
-    # and alike but for that
-    for run in quick.QUICK.runs:
-        assert replace(run, heldout="validation", seed=quick_tuning.SEEDS[0]) in tuning
-
-
-def test_that_tuning_chooses_the_best_mean_and_warns_at_the_edge(tmp_path) -> None:
-    best = {"sgd": (0.001, 0.0), "sam": (0.05, 0.6), "riemannian_sgd": (0.05, 0.0), "rsam": (0.05, 0.2)}
-    rows = [
-        row_of(run, 0.8 if (run.lr, run.rho) == best[run.method] else 0.7 + 0.05 * (run.seed == 100))
-        for run in quick_tuning.QUICK_TUNING.runs
-    ]
-    means = quick_tuning.mean_accuracies(rows)
-    assert quick_tuning.choose(means) == best
-    text = quick_tuning.report(rows, tmp_path)
-    assert '"sgd": (0.001, 0),  # at the edge of its grid: lr\n' in text
-    assert '"sam": (0.05, 0.6),  # at the edge of its grid: rho\n' in text
-    assert '"riemannian_sgd": (0.05, 0),\n' in text
-    assert text.count("80.0*") == 4

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.runs.parallel import Workers
 from benchmarks.runs.results import Results
-from benchmarks.studies import HIERARCHIES, STUDIES, NothingToReport
+from benchmarks.studies import NothingToReport
 from benchmarks.studies.tasks import HYPERBOLIC, HYPERBOLIC_NOUNS, RECURRENT, SPD, TasksStudy, study
 from benchmarks.studies.tasks.cases import NOTES
 from benchmarks.studies.tasks.protocol import compete, count
@@ -129,11 +129,6 @@ def test_that_embeddings_are_tuned_without_the_test_edges_of_any_case() -> None:
     # the tenth held out is a part of the half, so that tuning on the half sees neither
     sources = {c.tuned_with or c.name for c in HYPERBOLIC.cases if c.score == "map" and c.template.fraction}
     assert sources == {"mammals-poincare-5-50", "mammals-lorentz-5-50"}
-
-
-def test_that_the_hierarchies_are_studies() -> None:
-    assert HIERARCHIES["mammals"] is STUDIES["hyperbolic"]
-    assert {c.template.task for c in HIERARCHIES["nouns"].cases} == {"nouns"}  # type: ignore[attr-defined]
 
 
 # ---- the study
