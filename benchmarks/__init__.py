@@ -1,11 +1,13 @@
 """Benchmarks of rsam, which they use as any user would: ``python -m benchmarks --help``.
 
-A *study* declares *runs*; a run is pure configuration, and leaves one row in the study's results file:
+A *study* declares *runs*; a run is pure configuration, and leaves one row in the study's results file. From the ground
+up, each importing only what is above it in this list:
 
-- ``data``, ``models``, ``methods``: what a run's configuration names
-- ``runs``: the configuration, training one, many at once, and the file of rows
+- ``machine``, ``data``: device, threads and memory; data sets and the scripts that cut the small ones
+- ``workloads``: what is trained and how it is scored, and where its weights live
+- ``run``, ``methods``: a run and what came of it; how it becomes an optimizer
+- ``report``, ``runs``: intervals, tables and figures; training one run, many at once, and the file of rows
 - ``studies``: which runs, and what is concluded from their rows
-- ``report``: intervals, tables and figures
 """
 
 import warnings

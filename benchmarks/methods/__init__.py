@@ -1,13 +1,12 @@
 """Methods of training by name."""
 
-from benchmarks.methods.constrained import SPHERES, STIEFEL
 from benchmarks.methods.method import Method
 from benchmarks.methods.penalties import GRADIENT_NORM, HESSIAN_TRACE
 from benchmarks.methods.plain import ADAMW, ASAM, PEER_SAM, SAM, SGD
+from benchmarks.methods.riemannian import RIEMANNIAN
 
 __all__ = ["METHODS", "Method"]
 
 METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (SGD, ADAMW, SAM, ASAM, PEER_SAM, GRADIENT_NORM, HESSIAN_TRACE, *SPHERES, *STIEFEL)
+    method.name: method for method in (SGD, ADAMW, SAM, ASAM, PEER_SAM, GRADIENT_NORM, HESSIAN_TRACE, *RIEMANNIAN)
 }

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from benchmarks.runs.configuration import Run
+from benchmarks.run import Run
 
-Knob = Literal["weight_decay", "rho", "penalty"]
+__all__ = ["Method", "Objective", "plain_loss"]
+
 #: Takes a closure that returns the loss on a batch, and returns what is differentiated.
 Objective = Callable[[Callable[[], Tensor]], Tensor]
 
@@ -27,7 +27,7 @@ def _plain_objective(model: nn.Module, run: Run) -> Objective:
 
 @dataclass(frozen=True)
 class Method:
-    """How a name becomes an optimizer, and weights on manifolds where the method wants them there.
+    """How a name becomes an optimizer.
 
     Attributes
     ----------
@@ -36,28 +36,16 @@ class Method:
     label : str
         For tables and figures.
     build : callable
-        Takes a freshly initialised model, which it may constrain in place, and the run, whose ``lr``, ``rho`` and so
-        on it heeds; returns an optimizer whose ``step`` takes a closure.
-    knob : {"weight_decay", "rho", "penalty"}
-        The field of :class:`Run` that is tuned beside the learning rate.
+        Takes a freshly initialised model, its weights where they live, and the run, whose ``lr``, ``rho`` and so on it
+        heeds; returns an optimizer whose ``step`` takes a closure.
     gradients : int
         Gradient evaluations of a step.
     objective : callable
-        Takes the built model and the run; returns what makes the objective of a batch from a closure that returns its
-        loss.
-    manifold : {"plain", "spheres", "stiefel"}
-        Where the kernels of convolutions live.
+        Takes the model and the run; returns what makes the objective of a batch from a closure that returns its loss.
     """
 
     name: str
     label: str
-    build: Callable[[nn.Module, Run], torch.optim.Optimizer]
-    knob: Knob = "weight_decay"
+    build: Callable[[nn.Module, Run], Any]
     gradients: int = 1
     objective: Callable[[nn.Module, Run], Objective] = _plain_objective
-    manifold: Literal["plain", "spheres", "stiefel"] = "plain"
-
-    @property
-    def has_rho(self) -> bool:
-        """Whether :attr:`Run.rho` matters."""
-        return self.knob == "rho"

@@ -7,7 +7,7 @@ from torch import nn
 import rsam
 from benchmarks.methods.method import Method, Objective
 from benchmarks.methods.plain import SGD
-from benchmarks.runs.configuration import Run
+from benchmarks.run import Run
 
 
 def _gradient_norm(model: nn.Module, run: Run) -> Objective:
@@ -21,9 +21,5 @@ def _hessian_trace(model: nn.Module, run: Run) -> Objective:
     ).objective
 
 
-GRADIENT_NORM = Method(
-    "gradient_norm", "SGD, gradient-norm penalty", SGD.build, "penalty", gradients=2, objective=_gradient_norm
-)
-HESSIAN_TRACE = Method(
-    "hessian_trace", "SGD, Hessian-trace penalty", SGD.build, "penalty", gradients=3, objective=_hessian_trace
-)
+GRADIENT_NORM = Method("gradient_norm", "SGD, gradient-norm penalty", SGD.build, gradients=2, objective=_gradient_norm)
+HESSIAN_TRACE = Method("hessian_trace", "SGD, Hessian-trace penalty", SGD.build, gradients=3, objective=_hessian_trace)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import rsam
 from benchmarks.methods.method import Method
-from benchmarks.runs.configuration import Run
+from benchmarks.run import Run
 
 
 def _sgd(model: nn.Module, run: Run) -> torch.optim.Optimizer:
@@ -66,6 +66,6 @@ class _PeerSAM(torch.optim.Optimizer):
 
 SGD = Method("sgd", "SGD", _sgd)
 ADAMW = Method("adamw", "AdamW", _adamw)
-SAM = Method("sam", "SAM", partial(_sam, adaptive=False), "rho", gradients=2)
-ASAM = Method("asam", "ASAM", partial(_sam, adaptive=True), "rho", gradients=2)
-PEER_SAM = Method("peer_sam", "SAM of pytorch_optimizer", _PeerSAM, "rho", gradients=2)
+SAM = Method("sam", "SAM", partial(_sam, adaptive=False), gradients=2)
+ASAM = Method("asam", "ASAM", partial(_sam, adaptive=True), gradients=2)
+PEER_SAM = Method("peer_sam", "SAM of pytorch_optimizer", _PeerSAM, gradients=2)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.runs.results import Row
+from benchmarks.run import Row
 
 # Okabe and Ito's colours, which the colour-blind can tell apart
 COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7")
@@ -32,9 +32,9 @@ def draw_learning_curves(rows: Mapping[str, Sequence[Row]], path: Path, title: s
     panels = figure.subplots(1, 3)
     for colour, (label, of_method) in zip(itertools.cycle(COLOURS), rows.items(), strict=False):
         curves = {
-            "train loss (noisy labels)": np.array([row.train_loss for row in of_method]),
-            "train accuracy, % (noisy labels)": 100 * np.array([row.train_accuracy for row in of_method]),
-            f"{of_method[0].run.heldout} accuracy, %": 100 * np.array([row.heldout_accuracy for row in of_method]),
+            "train loss (noisy labels)": np.array([row.curves["train_loss"] for row in of_method]),
+            "train accuracy, % (noisy labels)": 100 * np.array([row.curves["train_accuracy"] for row in of_method]),
+            f"{of_method[0].run.heldout} accuracy, %": 100 * np.array([row.curves["accuracy"] for row in of_method]),
         }
         for axes, (name, seeds) in zip(panels, curves.items(), strict=True):
             epochs = np.arange(1, seeds.shape[1] + 1)

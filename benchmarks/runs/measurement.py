@@ -1,70 +1,128 @@
-"""Curvature around the weights of a trained network."""
+"""Curvature around the weights of a trained model."""
 
 from __future__ import annotations
 
-import numpy as np
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import rsam
-from benchmarks.data import Dataset
+from benchmarks.workloads.problem import Problem
 
-__all__ = ["EXAMPLES", "MEASURES", "measure"]
+__all__ = ["CURVES", "MEASURES", "Measure", "measure"]
 
-EXAMPLES = 500
+#: The measure of scores after each epoch, not only after the last.
+CURVES = "curves"
 PROBES = 20
 #: m-sharpness: radius in the metric, and examples that share a perturbation.
 RHO, MICRO_BATCH = 0.05, 50
 
-#: Names and labels of what is measured.
+
+@dataclass(frozen=True)
+class _Trained:
+    """The training loss around the weights, in the metric of their manifolds."""
+
+    problem: Problem
+    start: list[Tensor]
+    seed: int
+
+    @cached_property
+    def params(self) -> list[Tensor]:
+        return list(self.problem.model.parameters())
+
+    @cached_property
+    def hessian(self) -> rsam.curvature.RiemannianHessian:
+        problem = self.problem
+        return rsam.curvature.RiemannianHessian(problem.model, problem.loss, self.params, problem.measured)
+
+    def gradient_norm(self) -> dict[str, float]:
+        batches = list(self.problem.whole) or [self.problem.measured]
+        norm = rsam.curvature.gradient_norm(self.problem.model, self.problem.loss, self.params, batches)
+        return {"gradient_norm": norm}
+
+    def trace(self) -> dict[str, float]:
+        trace = rsam.curvature.trace(self.hessian, PROBES, seed=self.seed)
+        return {"trace": float(trace), "trace_error": trace.standard_error}
+
+    def top_eigenvalue(self) -> dict[str, float]:
+        top = rsam.curvature.top_eigenvalues(self.hessian, rtol=1e-2, seed=self.seed)
+        return {"top_eigenvalue": float(top.values[0])}
+
+    def sharpness(self) -> dict[str, float]:
+        model, loss, batch = self.problem.model, self.problem.loss, self.problem.measured
+        rise = rsam.curvature.sharpness(model, loss, self.params, batch, RHO, micro_batch=MICRO_BATCH, seed=self.seed)
+        return {"sharpness": float(rise)}
+
+    def distance(self) -> dict[str, float]:
+        moved = torch._foreach_norm(torch._foreach_sub([p.detach() for p in self.params], self.start))
+        return {"distance": float(torch.stack(list(moved)).norm())}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Something that is measured after training.
+
+    Attributes
+    ----------
+    label : str
+        For tables.
+    take : callable
+        Takes what was trained; returns numbers by name, the measure's own among them.
+    """
+
+    label: str
+    take: Callable[[_Trained], dict[str, float]]
+
+
 MEASURES = {
-    "gradient_norm": "gradient norm",
-    "trace": "Hessian trace",
-    "top_eigenvalue": "top eigenvalue",
-    "sharpness": "m-sharpness",
-    "distance": "distance moved",
+    "gradient_norm": Measure("gradient norm", _Trained.gradient_norm),
+    "trace": Measure("Hessian trace", _Trained.trace),
+    "top_eigenvalue": Measure("top eigenvalue", _Trained.top_eigenvalue),
+    "sharpness": Measure("m-sharpness", _Trained.sharpness),
+    "distance": Measure("distance moved", _Trained.distance),
 }
 
 
-def measure(model: nn.Module, data: Dataset, start: list[Tensor], seed: int) -> dict[str, float]:
+def measure(problem: Problem, names: Sequence[str], start: list[Tensor], seed: int) -> dict[str, float]:
     """Measure the training loss around the weights, in the metric of their manifolds.
 
-    In evaluation mode, on training examples with the labels that were trained on: the gradient norm on all, the rest
-    on 500 that are drawn once a seed, so that methods are paired. The trace is Hutchinson's with 20 probes; m-sharpness
-    has a radius of 0.05 and pieces of 50 examples; the distance is that in the ambient space from the first weights.
+    In evaluation mode, on the training data that the problem measures on: the gradient norm on all of it, the rest on
+    a part that is the same for all methods of a seed. The trace is Hutchinson's with 20 probes; m-sharpness has a
+    radius of 0.05 and pieces of 50 examples; the distance is that in the ambient space from the first weights.
 
     Parameters
     ----------
-    model : torch.nn.Module
-        Trained.
-    data : Dataset
-        What it was trained on.
+    problem : Problem
+        Whose model is trained.
+    names : sequence of str
+        Keys of :data:`MEASURES`.
     start : list of Tensor
-        Its parameters before training, on their manifolds already.
+        Parameters before training, on their manifolds already.
     seed : int
-        Of the examples and the probes.
+        Of the probes.
 
     Returns
     -------
     dict of str to float
-        By the keys of :data:`MEASURES`, and ``trace_error``, the standard error of the trace.
+        By these names, and ``trace_error``, the standard error of the trace; nan of what cannot be measured.
+
+    Raises
+    ------
+    ValueError
+        If there is no measure of a name.
     """
-    model.eval()
-    params = list(model.parameters())
-    chosen = torch.from_numpy(np.random.default_rng([seed, 3]).permutation(len(data.train_labels))[:EXAMPLES])
-    batch = data.train_images[chosen], data.train_labels[chosen]
-    everything = zip(data.train_images.split(EXAMPLES), data.train_labels.split(EXAMPLES), strict=True)
-    loss = nn.CrossEntropyLoss()
-    hessian = rsam.curvature.RiemannianHessian(model, loss, params, batch)
-    trace = rsam.curvature.trace(hessian, PROBES, seed=seed)
-    top = rsam.curvature.top_eigenvalues(hessian, rtol=1e-2, seed=seed)
-    sharpness = rsam.curvature.sharpness(model, loss, params, batch, RHO, micro_batch=MICRO_BATCH, seed=seed)
-    moved = torch._foreach_norm(torch._foreach_sub([p.detach() for p in params], start))
-    return {
-        "gradient_norm": rsam.curvature.gradient_norm(model, loss, params, list(everything)),
-        "trace": float(trace),
-        "trace_error": trace.standard_error,
-        "top_eigenvalue": float(top.values[0]),
-        "sharpness": float(sharpness),
-        "distance": float(torch.stack(list(moved)).norm()),
-    }
+    if unknown := set(names) - MEASURES.keys():
+        raise ValueError(f"there is no measure {', '.join(sorted(unknown))}; measures: {', '.join(MEASURES)}")
+    problem.model.eval()
+    trained = _Trained(problem, start, seed)
+    found: dict[str, float] = {}
+    for name in names:
+        try:
+            found |= MEASURES[name].take(trained)
+        except RuntimeError:  # an eigenvalue that does not converge, a product that is not finite; scores stand without
+            found[name] = math.nan
+    return found

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
-
-from benchmarks.runs.configuration import Run
 
 
 class Configuration(Protocol):
@@ -28,57 +26,6 @@ R = TypeVar("R")
 
 class ResultsError(Exception):
     """A file of results is damaged; the message says where, and what to do."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """What is known about a finished run.
-
-    Attributes
-    ----------
-    run : Run
-        Its configuration.
-    epochs : int
-        Epochs trained.
-    diverged : bool
-        Whether training ended early, at a loss or a gradient that was not finite.
-    train_loss, train_accuracy, heldout_accuracy : list of float
-        Learning curves: measured after each epoch, or only after the last (:attr:`Run.curves`), in evaluation mode;
-        training labels are the noisy ones.
-    final_train_loss, final_train_accuracy, final_heldout_accuracy : float
-        Their ends.
-    curvature : dict of str to float
-        What :func:`benchmarks.runs.measurement.measure` found, if the run asks for it.
-    gradients : int
-        Gradient evaluations of all steps together, of a batch each.
-    seconds_per_step : float
-        Median over the optimizer's steps, gradients included.
-    seconds : float
-        All of the run, evaluations and measurements too.
-    device, torch_version : str
-        Where, and by what.
-    """
-
-    run: Run
-    epochs: int
-    diverged: bool
-    train_loss: list[float]
-    train_accuracy: list[float]
-    heldout_accuracy: list[float]
-    final_train_loss: float
-    final_train_accuracy: float
-    final_heldout_accuracy: float
-    curvature: dict[str, float]
-    gradients: int
-    seconds_per_step: float
-    seconds: float
-    device: str
-    torch_version: str
-
-    @property
-    def gap(self) -> float:
-        """Generalisation gap: accuracy on the training labels as trained on, minus held-out accuracy."""
-        return self.final_train_accuracy - self.final_heldout_accuracy
 
 
 class Results(Generic[R]):
@@ -122,8 +69,8 @@ class Results(Generic[R]):
         return {run: self._row(run, found[run.key]) for run in runs if run.key in found}
 
     def columns(self, *names: str) -> list[tuple[Any, ...]]:
-        """These fields of every row."""
-        return [tuple(content[name] for name in names) for content in self._contents().values()]
+        """These fields of every row, of which the key is one."""
+        return [tuple({**row, "key": key}[name] for name in names) for key, row in self._contents().items()]
 
     def _row(self, run: Any, content: dict[str, Any]) -> R:
         kind: Any = self.kind

@@ -17,7 +17,7 @@ __all__ = ["gradient_closure", "take_step"]
 
 def gradient_closure(
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Any,
     inputs: Tensor,
     targets: Tensor,
     objective: Objective = plain_loss,
@@ -39,10 +39,10 @@ def gradient_closure(
     return closure
 
 
-def take_step(optimizer: torch.optim.Optimizer, closure: Callable[[], Tensor]) -> float | None:
+def take_step(optimizer: Any, closure: Callable[[], Tensor]) -> float | None:
     """Take a step; the loss before it, or None if no step could be taken, since loss or gradient were not finite."""
     try:
-        loss: Any = optimizer.step(closure)  # type: ignore[arg-type]  # torch's annotation wants a float
+        loss: Any = optimizer.step(closure)
     # matrices that are not finite, or singular to rounding
     except (rsam.NotFinite, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
         return None

@@ -1,40 +1,38 @@
-"""Training one network as a run says."""
+"""Training one model as a run says."""
 
 from __future__ import annotations
 
 import os
 import statistics
 import time
+from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch import nn
 
-from benchmarks.data import Dataset, hold_out_validation, load, with_label_noise
-from benchmarks.data.augmentation import shift_and_mirror
-from benchmarks.machine import alone, device, device_name
+from benchmarks.machine import alone, device_name, peak_megabytes
 from benchmarks.methods import METHODS
-from benchmarks.runs.configuration import Run
-from benchmarks.runs.measurement import measure
-from benchmarks.runs.results import Row
+from benchmarks.methods.method import Objective
+from benchmarks.run import Row, Run
+from benchmarks.runs.measurement import CURVES, measure
 from benchmarks.runs.steps import gradient_closure, take_step
-from benchmarks.workloads.networks import MODELS
+from benchmarks.workloads.manifolds import worst_violation
+from benchmarks.workloads.problem import Problem
 
-VALIDATION_FRACTION = 0.2
+__all__ = ["fit", "prepare", "train", "train_model"]
 
 
 def train(run: Run, weights: Path | None = None) -> Row:
-    """Train on one thread, or on a GPU; the same run gives the same row on the same machine, but for the time it took.
+    """Train on one thread, or on a GPU; the same run gives the same row on the same machine, but for time and memory.
 
     Parameters
     ----------
     run : Run
         What to train, how and on what.
     weights : Path, optional
-        Directory where the ``state_dict`` of a network that is measured on test data is kept, as ``KEY.pt``.
+        Directory where the ``state_dict`` of a model that is measured on test data is kept, as ``KEY.pt``.
 
     Returns
     -------
@@ -51,81 +49,93 @@ def train(run: Run, weights: Path | None = None) -> Row:
 
 
 def train_model(run: Run) -> tuple[Row, nn.Module]:
-    """Train as :func:`train` does, and return the trained network too."""
-    with alone():
-        return _train(run)
-
-
-def prepare(run: Run) -> tuple[Dataset, nn.Module, torch.optim.Optimizer]:
-    """Data, initial network and optimizer of a run, on the GPU if there is one."""
-    data = with_label_noise(load(run.dataset).subset(run.examples), run.label_noise, run.seed)
-    if run.heldout == "validation":
-        data = hold_out_validation(data, VALIDATION_FRACTION, run.seed)
-    torch.manual_seed(run.seed)
-    model = MODELS[run.model](data.shape, data.classes).to(device())
-    return data.to(device()), model, METHODS[run.method].build(model, run)
-
-
-def _train(run: Run) -> tuple[Row, nn.Module]:
+    """Train as :func:`train` does, and return the trained model too."""
     began = time.perf_counter()
-    data, model, optimizer = prepare(run)
-    steps = len(data.train_labels) // run.batch_size
-    if steps == 0:
-        raise ValueError(f"batch_size {run.batch_size} exceeds the {len(data.train_labels)} training examples")
+    with alone():
+        problem = prepare(run)
+        return fit(run, problem, began), problem.model
+
+
+def prepare(run: Run) -> Problem:
+    """The problem of a run, its model freshly initialised, on the GPU if there is one."""
+    return run.workload.prepare(run.seed, run.heldout)
+
+
+def fit(run: Run, problem: Problem, began: float) -> Row:
+    """Train the model of a problem in place.
+
+    Parameters
+    ----------
+    run : Run
+        Method, settings, epochs and measures.
+    problem : Problem
+        Everything else.
+    began : float
+        When the run began, in seconds of ``time.perf_counter``.
+
+    Returns
+    -------
+    Row
+        Its results.
+    """
+    method, model = METHODS[run.method], problem.model
     start = [p.detach().clone() for p in model.parameters()]
-    objective = METHODS[run.method].objective(model, run)
-    schedule = CosineAnnealingLR(optimizer, T_max=run.epochs * steps)
-    order = np.random.default_rng([run.seed, 0])  # 1 to 3 are label noise, validation split, measured examples
-    augmentation = np.random.default_rng([run.seed, 4])
+    optimizer, objective = method.build(model, run), method.objective(model, run)
     times: list[float] = []
-    train_loss, train_accuracy, heldout_accuracy = [], [], []
-    diverged = False
-    for epoch in range(1, run.epochs + 1):
-        model.train()
-        shuffled = torch.from_numpy(order.permutation(len(data.train_labels)))
-        # batch norm has no use for the few examples that are left over
-        for batch in shuffled[: steps * run.batch_size].split(run.batch_size):
-            images = data.train_images[batch]
-            images = shift_and_mirror(images, augmentation) if run.augment else images
-            closure = gradient_closure(model, optimizer, images, data.train_labels[batch], objective)
-            before = time.perf_counter()
-            diverged = take_step(optimizer, closure) is None
-            times.append(time.perf_counter() - before)
-            if diverged:
-                break
-            schedule.step()
-        if run.curves or diverged or epoch == run.epochs:
-            loss, accuracy = evaluate(model, data.train_images, data.train_labels)
-            train_loss.append(loss)
-            train_accuracy.append(accuracy)
-            heldout_accuracy.append(evaluate(model, data.heldout_images, data.heldout_labels)[1])
-        if diverged:
+    curves: defaultdict[str, list[float]] = defaultdict(list)
+    scores: dict[str, float] | None = None
+    for epoch in range(run.epochs):
+        loss = _train_epoch(epoch, run, problem, optimizer, objective, times)
+        if loss is not None:
+            curves["loss"].append(loss)
+        if loss is None or CURVES in run.measures or epoch == run.epochs - 1:
+            scores = _scores(problem)
+            for name, score in (scores or {}).items() if CURVES in run.measures else ():
+                curves[name].append(score)
+        if loss is None:
             break
-    curvature = measure(model, data, start, run.seed) if run.curvature and not diverged else {}
-    row = Row(
+    diverged = loss is None or scores is None or not all(torch.isfinite(p).all() for p in model.parameters())
+    names = [name for name in run.measures if name != CURVES]
+    return Row(
         run=run,
-        epochs=epoch,
         diverged=diverged,
-        train_loss=train_loss,
-        train_accuracy=train_accuracy,
-        heldout_accuracy=heldout_accuracy,
-        final_train_loss=train_loss[-1],
-        final_train_accuracy=train_accuracy[-1],
-        final_heldout_accuracy=heldout_accuracy[-1],
-        curvature=curvature,
-        gradients=len(times) * METHODS[run.method].gradients,
+        scores=scores or {},
+        curves=dict(curves),
+        measures={} if diverged else measure(problem, names, start, run.seed),
+        violation=worst_violation(model),
+        gradients=len(times) * method.gradients,
         seconds_per_step=statistics.median(times),
         seconds=time.perf_counter() - began,
+        megabytes=peak_megabytes(),
         device=device_name(),
         torch_version=torch.__version__,
     )
-    return row, model
 
 
-@torch.no_grad()
-def evaluate(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 500) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy in evaluation mode."""
-    model.eval()
-    logits = torch.cat([model(batch) for batch in images.split(batch_size)])
-    accuracy = (logits.argmax(1) == labels).double().mean()
-    return float(cross_entropy(logits, labels)), float(accuracy)
+def _train_epoch(
+    epoch: int, run: Run, problem: Problem, optimizer: Any, objective: Objective, times: list[float]
+) -> float | None:
+    """Mean loss of the batches; None if there was a loss or a gradient that is not finite."""
+    problem.model.train()
+    losses = []
+    for i, batch in enumerate(problem.batches(epoch)):
+        rate = run.lr * problem.schedule((epoch + i / problem.steps) / run.epochs)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        closure = gradient_closure(problem.model, optimizer, *batch, objective, problem.loss)
+        before = time.perf_counter()
+        loss = take_step(optimizer, closure)
+        times.append(time.perf_counter() - before)
+        if loss is None:
+            return None
+        losses.append(loss)
+    return statistics.fmean(losses)
+
+
+def _scores(problem: Problem) -> dict[str, float] | None:
+    """Scores of the model as it is; None where a matrix has become singular to rounding."""
+    problem.model.eval()
+    try:
+        return problem.scores()
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        return None

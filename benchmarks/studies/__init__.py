@@ -2,11 +2,11 @@
 
 from benchmarks.studies.ablations import ABLATIONS
 from benchmarks.studies.estimators import ESTIMATORS
-from benchmarks.studies.optimizers import OPTIMIZERS, OPTIMIZERS_LARGE
+from benchmarks.studies.images import OPTIMIZERS, OPTIMIZERS_LARGE
+from benchmarks.studies.manifold_tasks import HYPERBOLIC, HYPERBOLIC_NOUNS, RECURRENT, SPD
 from benchmarks.studies.overhead import OVERHEAD
 from benchmarks.studies.quick import QUICK
 from benchmarks.studies.study import NothingToReport, Study
-from benchmarks.studies.tasks import HYPERBOLIC, HYPERBOLIC_NOUNS, RECURRENT, SPD
 
 __all__ = ["STUDIES", "NothingToReport", "Study"]
 

@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.methods import METHODS
 from benchmarks.report.curves import draw_learning_curves
 from benchmarks.report.intervals import t_interval
 from benchmarks.report.table import markdown_table
-from benchmarks.runs.configuration import Run
+from benchmarks.run import Row, Run
+from benchmarks.runs.measurement import CURVES
 from benchmarks.runs.parallel import Workers, collect
-from benchmarks.runs.results import Results, Row
-from benchmarks.studies.study import NothingToReport, trainer
+from benchmarks.runs.results import Results
+from benchmarks.studies.images.contestants import CONTESTANTS
+from benchmarks.studies.study import ROWS, NothingToReport, trainer
+from benchmarks.workloads.images import Images
 
 #: Learning rate and rho of each method: those of the best mean accuracy on a fifth of the training data, held out, over
 #: seeds 100 to 102. Tried were learning rates 0.001, 0.002, 0.005, 0.01, 0.02, 0.05 and 0.1, and for SAM and RSAM each
@@ -25,7 +27,9 @@ TUNED = {
     "rsam": (0.05, 0.4),
 }
 SEEDS = (0, 1, 2)
-CURVES = "learning_curves.png"
+DATA = Images()
+EPOCHS = 25
+FIGURE = "learning_curves.png"
 
 
 # What each pair tells: the ascent on plain weights, the ascent on spheres, the spheres under the ascent.
@@ -34,13 +38,13 @@ PAIRS = (("sam", "sgd"), ("rsam", "riemannian_sgd"), ("rsam", "sam"))
 
 def _differences(by_method: dict[str, list[Row]]) -> str:
     """Mean differences between methods with equal seeds, which share initialisation, noise and batches."""
-    accuracy = {m: {row.run.seed: 100 * row.final_heldout_accuracy for row in rs} for m, rs in by_method.items()}
+    accuracy = {m: {row.run.seed: 100 * row.scores["accuracy"] for row in rs} for m, rs in by_method.items()}
     parts = []
     for one, other in PAIRS:
         if one in accuracy and other in accuracy:
             seeds = accuracy[one].keys() & accuracy[other].keys()
             interval = t_interval([accuracy[one][seed] - accuracy[other][seed] for seed in sorted(seeds)])
-            parts.append(f"{METHODS[one].label} - {METHODS[other].label} {interval:.1f}")
+            parts.append(f"{CONTESTANTS[one].label} - {CONTESTANTS[other].label} {interval:.1f}")
     return "; ".join(parts)
 
 
@@ -53,28 +57,31 @@ def report(rows: Sequence[Row], directory: Path) -> str:
         ("method", "test accuracy, %", "train accuracy, %", "time per step, ms"),
         [
             (
-                METHODS[method].label,
-                f"{t_interval([100 * row.final_heldout_accuracy for row in of_method]):.1f}",
-                f"{t_interval([100 * row.final_train_accuracy for row in of_method]):.1f}",
+                CONTESTANTS[method].label,
+                f"{t_interval([100 * row.scores['accuracy'] for row in of_method]):.1f}",
+                f"{t_interval([100 * row.scores['train_accuracy'] for row in of_method]):.1f}",
                 f"{t_interval([1000 * row.seconds_per_step for row in of_method]):.1f}",
             )
             for method, of_method in by_method.items()
         ],
     )
     run = rows[0].run
-    title = f"{run.dataset}, {run.model}, {100 * run.label_noise:.0f} % of the training labels wrong"
+    title = f"{DATA.dataset}, {DATA.model}, {100 * DATA.label_noise:.0f} % of the training labels wrong"
     seeds = len({row.run.seed for row in rows})
     settings = [
-        f"{METHODS[m].label} {of_method[0].run.lr:g}" + f" (rho {of_method[0].run.rho:g})" * METHODS[m].has_rho
+        f"{CONTESTANTS[m].label} {of_method[0].run.lr:g}"
+        + f" (rho {of_method[0].run.rho:g})" * (of_method[0].run.rho > 0)
         for m, of_method in by_method.items()
     ]
-    draw_learning_curves({METHODS[m].label: of_method for m, of_method in by_method.items()}, directory / CURVES, title)
+    draw_learning_curves(
+        {CONTESTANTS[m].label: of_method for m, of_method in by_method.items()}, directory / FIGURE, title
+    )
     return (
         "# SGD, SAM, RiemannianSGD and RSAM\n\n"
         f"{title}; {run.epochs} epochs; mean ± 95 % t-interval over {seeds} seeds.\n\n{table}\n\n"
         f"Differences in test accuracy, paired by seed: {_differences(by_method)}.\n"
         "Train accuracy is on the labels as trained on, wrong ones included. A step includes its gradients.\n"
-        f"Learning rates: {', '.join(settings)}.\n\n![Learning curves]({CURVES})"
+        f"Learning rates: {', '.join(settings)}.\n\n![Learning curves]({FIGURE})"
     )
 
 
@@ -110,11 +117,18 @@ class QuickStudy:
         return replace(self, runs=tuple(run for run in self.runs if run.seed == SEEDS[0]))
 
     def _results(self, directory: Path) -> Results[Row]:
-        return Results(directory / "runs.jsonl", Row)
+        return Results(directory / ROWS, Row)
+
+
+def quick_run(name: str, seed: int) -> Run:
+    """A contestant at its setting."""
+    contestant, (lr, rho) = CONTESTANTS[name], TUNED[name]
+    workload = replace(DATA, kernels=contestant.kernels)  # type: ignore[arg-type]
+    return Run(workload, contestant.method, seed, lr, EPOCHS, rho, weight_decay=5e-4, measures=(CURVES,))
 
 
 QUICK = QuickStudy(
     name="quick",
     summary="SGD, SAM, RiemannianSGD and RSAM on noisy Fashion-MNIST mini, 3 seeds; a minute or two on 2 cores",
-    runs=tuple(Run(method, seed, lr=lr, rho=rho) for seed in SEEDS for method, (lr, rho) in TUNED.items()),
+    runs=tuple(quick_run(name, seed) for seed in SEEDS for name in TUNED),
 )

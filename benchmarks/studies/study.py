@@ -7,13 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from benchmarks.runs.configuration import Run
+from benchmarks.run import Row, Run
 from benchmarks.runs.parallel import RunsFailed, Workers
-from benchmarks.runs.results import C, R, Results, Row
+from benchmarks.runs.results import C, R, Results
 from benchmarks.runs.training import train
 
-__all__ = ["NotYet", "NothingToReport", "Study", "cost", "each", "lookup", "preliminary", "trainer"]
+__all__ = ["ROWS", "NotYet", "NothingToReport", "Study", "cost", "each", "lookup", "preliminary", "trainer"]
 
+#: The file of a study's rows in its directory.
+ROWS = "rows.jsonl"
 
 K = TypeVar("K")
 

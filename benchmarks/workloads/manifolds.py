@@ -1,4 +1,4 @@
-"""Manifolds of the tasks by name, and how far a parameter is off its own."""
+"""Manifolds of the workloads by name, and how far a parameter is off its own."""
 
 from __future__ import annotations
 
@@ -32,16 +32,20 @@ def violation(parameter: Tensor, manifold: geoopt.Manifold) -> float:
     parameter : Tensor
         Points.
     manifold : geoopt.Manifold
-        One of :data:`MANIFOLDS`.
+        One of :data:`MANIFOLDS`, a sphere, or one of these for kernels.
 
     Returns
     -------
     float
         0 on the manifold; infinite where an inequality is violated or a number is not finite.
     """
+    if isinstance(manifold, rsam.geometry.KernelSphere | rsam.geometry.KernelStiefel):
+        return violation(manifold.flatten(parameter.detach()), manifold.base)
     point = parameter.detach().double()
     if not torch.isfinite(point).all():
         return float("inf")
+    if isinstance(manifold, geoopt.Sphere):
+        return float((point.norm(dim=-1) - 1).abs().max())
     if isinstance(manifold, geoopt.Stiefel):
         return float(
             (point.mT @ point - torch.eye(point.shape[-1], dtype=point.dtype, device=point.device)).abs().max()

@@ -1,15 +1,18 @@
-"""What a task hands to its trainer."""
+"""What a workload is, and what it hands to its trainer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Batch", "Problem", "shuffled"]
+__all__ = ["Batch", "Heldout", "Problem", "Workload", "cosine", "shuffled"]
 
+Heldout = Literal["test", "validation"]
 #: Inputs and targets.
 Batch = tuple[Tensor, Tensor]
 
@@ -25,8 +28,9 @@ def shuffled(inputs: Tensor, targets: Tensor, size: int, seed: int) -> Callable[
     return batches
 
 
-def _constant(progress: float) -> float:
-    return 1.0
+def cosine(progress: float) -> float:
+    """A learning rate that falls to 0 along half a cosine."""
+    return 0.5 * (1 + math.cos(math.pi * progress))
 
 
 @dataclass(frozen=True)
@@ -37,24 +41,45 @@ class Problem:
     ----------
     model : torch.nn.Module
         Freshly initialised, its parameters on their manifolds.
-    loss : torch.nn.Module
+    loss : callable
         Mean loss of outputs and targets.
     batches : callable
-        Takes the number of an epoch; returns its batches, the same ones for each method.
+        Takes the number of an epoch, each once and in order; returns its batches, the same ones for each method.
     steps : int
         How many batches an epoch has.
     scores : callable
-        Scores of the model as it is, on what is held out.
+        Scores of the model as it is, on what is held out and on what is trained on.
     measured : Batch
         Training data around which curvature is measured.
+    whole : sequence of Batch
+        Training data of the gradient norm, where these are more.
     schedule : callable
         Takes the part of the training that is done, from 0 to 1; returns what the learning rate is multiplied by.
     """
 
     model: nn.Module
-    loss: nn.Module
+    loss: Callable[[Tensor, Tensor], Tensor]
     batches: Callable[[int], Iterable[Batch]]
     steps: int
     scores: Callable[[], dict[str, float]]
     measured: Batch
-    schedule: Callable[[float], float] = _constant
+    whole: Sequence[Batch] = ()
+    schedule: Callable[[float], float] = cosine
+
+
+class Workload(Protocol):
+    """What is trained and how it is scored, as a frozen dataclass: data, a model, and where its weights live."""
+
+    def load(self) -> object:
+        """Load what may not be on this machine.
+
+        Raises
+        ------
+        DatasetError
+            If it is missing or damaged; says how to get it.
+        """
+        ...
+
+    def prepare(self, seed: int, heldout: Heldout) -> Problem:
+        """Initialise the model and draw the data of a seed; ``heldout`` says what is scored."""
+        ...

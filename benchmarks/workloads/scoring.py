@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.workloads.problem import Batch
 
-__all__ = ["accuracy", "cosine"]
+__all__ = ["accuracies", "accuracy", "logits"]
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, sets: Mapping[str, Batch]) -> dict[str, float]:
-    """Accuracy of logits ``(n, classes, ...)`` on several sets, by their prefixes; 0 where logits are not numbers."""
+def logits(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Outputs ``(n, classes, ...)`` in evaluation mode, a part of the inputs at a time."""
     model.eval()
-    found = {}
-    for prefix, (inputs, targets) in sets.items():
-        logits = torch.cat([model(part) for part in inputs.split(500)])
-        finite = torch.isfinite(logits).all(1)
-        found[f"{prefix}accuracy"] = float(((logits.argmax(1) == targets) & finite).double().mean())
-    return found
+    return torch.cat([model(part) for part in inputs.split(500)])
 
 
-def cosine(progress: float) -> float:
-    """A learning rate that falls to 0 along half a cosine."""
-    return 0.5 * (1 + math.cos(math.pi * progress))
+def accuracy(outputs: Tensor, targets: Tensor) -> float:
+    """Part of the outputs ``(n, classes, ...)`` of which the largest is right; those that are not finite are wrong."""
+    finite = torch.isfinite(outputs).all(1)
+    return float(((outputs.argmax(1) == targets) & finite).double().mean())
+
+
+def accuracies(model: nn.Module, sets: Mapping[str, Batch]) -> dict[str, float]:
+    """Accuracy on several sets, by their prefixes."""
+    return {f"{prefix}accuracy": accuracy(logits(model, x), y) for prefix, (x, y) in sets.items()}

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.stats
 
-from benchmarks.studies.optimizers.cases import Case
-from benchmarks.studies.optimizers.protocol import Entry
+from benchmarks.studies.comparison.cases import Case
+from benchmarks.studies.comparison.contest import Entry
 from tests.benchmarks.entries import made_entry
 
 ASKED = ("sgd", "sam", "peer_sam", "gradient_norm", "hessian_trace", "rsam", "rsam_stiefel")
@@ -27,13 +27,12 @@ def made_up(case: Case, seeds: int = SEEDS, seed: int = 0) -> list[Entry]:
     return [
         made_entry(
             case,
-            contestant.method,
+            contestant,
             base + rng.uniform(0, 0.03) + rng.uniform(-0.004, 0.004, seeds),
             {name: rng.lognormal(size=seeds) for name in (*MEASURES, "trace_error")},
             rng.uniform(0.8, 1, seeds),
-            epochs=contestant.epochs,
         )
-        for contestant in case.contestants()
+        for contestant in case.contestants
     ]
 
 
@@ -56,7 +55,7 @@ def table_of(text: str) -> list[dict[str, str]]:
 
 
 def percent(entry: Entry) -> np.ndarray:
-    return np.array([100 * row.final_heldout_accuracy for row in entry.rows])
+    return np.array([100 * row.scores["accuracy"] for row in entry.rows])
 
 
 def shown(values: Sequence[float], digits: int) -> str:

@@ -8,9 +8,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from benchmarks.data import load
-from benchmarks.runs.tuning import Protocol
-from benchmarks.studies.optimizers.protocol import Entry
-from benchmarks.studies.optimizers.report import report
+from benchmarks.studies.comparison.contest import Entry
+from benchmarks.studies.comparison.report import report
+from benchmarks.studies.comparison.tuning import Protocol
+from benchmarks.studies.images.report import RULES
 from tests.benchmarks.comparisons import ASKED, SEEDS, made_up
 from tests.benchmarks.entries import made_case
 
@@ -40,4 +41,8 @@ def whole(tmp_path_factory) -> tuple[str, Path, list[list[Entry]]]:
     ]
     directory = tmp_path_factory.mktemp("report")
     protocol = Protocol(final=tuple(range(SEEDS)))
-    return report("Who wins?", cases, ["the lost < one>"], protocol, "It took long.", directory), directory, cases
+    return (
+        report("Who wins?", RULES, cases, ["the lost < one>"], 1, protocol, "It took long.", directory),
+        directory,
+        cases,
+    )

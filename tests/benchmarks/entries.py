@@ -7,11 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from benchmarks.methods import METHODS
-from benchmarks.runs.configuration import Run
-from benchmarks.runs.results import Row
-from benchmarks.runs.tuning import Tuned
-from benchmarks.studies.optimizers.cases import Case, Contestant
-from benchmarks.studies.optimizers.protocol import Entry
+from benchmarks.run import Row, Run
+from benchmarks.runs.measurement import CURVES
+from benchmarks.studies.comparison.cases import Case, Contestant
+from benchmarks.studies.comparison.contest import Entry
+from benchmarks.studies.comparison.tuning import Tuned
+from benchmarks.studies.images import cases
+from benchmarks.studies.images.contestants import CONTESTANTS
+from benchmarks.workloads.images import Images
 
 STEPS = 10
 """Steps of an epoch."""
@@ -21,27 +24,25 @@ def made_row(
     run: Run,
     accuracy: float = 0.5,
     train: float = 0.9,
-    curvature: Mapping[str, float] | None = None,
+    measures: Mapping[str, float] | None = None,
     diverged: bool = False,
     **others: object,
 ) -> Row:
     """A row of as many epochs as its run asks for, whose curves end where they are told to."""
     epochs = 1 if diverged else run.epochs
-    points = epochs if run.curves else 1
+    losses = [math.nan if diverged else 1 / (i + 1) for i in range(epochs)]
+    curves = {"train_loss": losses, "train_accuracy": [train] * epochs, "accuracy": [accuracy] * epochs}
     row = {
         "run": run,
-        "epochs": epochs,
         "diverged": diverged,
-        "train_loss": [math.nan if diverged else 1 / (i + 1) for i in range(points)],
-        "train_accuracy": [train] * points,
-        "heldout_accuracy": [accuracy] * points,
-        "final_train_loss": math.nan if diverged else 1 / points,
-        "final_train_accuracy": train,
-        "final_heldout_accuracy": accuracy,
-        "curvature": {} if diverged or curvature is None else dict(curvature),
+        "scores": {name: values[-1] for name, values in curves.items()},
+        "curves": curves if CURVES in run.measures else {},
+        "measures": {} if diverged or measures is None else dict(measures),
+        "violation": 0.0,
         "gradients": epochs * STEPS * METHODS[run.method].gradients,
         "seconds_per_step": 0.01,
         "seconds": 1.0,
+        "megabytes": 100.0,
         "device": "cpu",
         "torch_version": "0",
         **others,
@@ -49,21 +50,28 @@ def made_row(
     return Row(**row)  # type: ignore[arg-type]
 
 
-def made_case(methods: Sequence[str] = ("sgd", "sam"), name: str = "made", **options: object) -> Case:
-    """A case of four epochs without contestants at equal gradients, unless told otherwise."""
-    template = {"dataset": "digits", "epochs": 4, "curvature": True, **options.pop("template", {})}  # type: ignore[dict-item]
-    options = {"equal_gradients": False, **options}
-    return Case(name, f"made up, {name}", Run("", 0, 0.0, **template), tuple(methods), **options)  # type: ignore[arg-type]
+def made_case(
+    methods: Sequence[str] = ("sgd", "sam"),
+    name: str = "made",
+    *,
+    equal_gradients: bool = False,
+    main: bool = True,
+    **workload: object,
+) -> Case:
+    """A case of four epochs of the digits, without contestants at equal gradients, unless told otherwise."""
+    images = Images(**{"dataset": "digits", **workload})  # type: ignore[arg-type]
+    return cases.make_case(
+        name, f"made up, {name}", images, 4, methods=methods, equal_gradients=equal_gradients, main=main
+    )
 
 
 def made_entry(
     case: Case,
-    method: str,
+    contestant: str | Contestant,
     accuracies: Sequence[float],
-    curvature: Mapping[str, Sequence[float]] | None = None,
+    measures: Mapping[str, Sequence[float]] | None = None,
     train: Sequence[float] | None = None,
     diverged: Sequence[int] = (),
-    epochs: int | None = None,
     grid: Sequence[tuple[float, float]] = ((0.01, 0.1), (0.03, 0.1), (0.1, 0.1)),
     chosen: int = 1,
 ) -> Entry:
@@ -71,20 +79,20 @@ def made_entry(
 
     Seeds in ``diverged`` have no curvature.
     """
-    contestant = Contestant(case, method, case.template.epochs if epochs is None else epochs)
-    settings = [contestant.run(lr, knob) for lr, knob in grid]
+    who = CONTESTANTS[contestant] if isinstance(contestant, str) else contestant
+    settings = [case.run(who, lr, knob) for lr, knob in grid]
     scores = {setting: 0.5 + 0.1 * (i == chosen) for i, setting in enumerate(settings)}
     rows = [
         made_row(
             replace(settings[chosen], seed=seed),
             accuracy,
             0.9 if train is None else train[seed],
-            {name: values[seed] for name, values in (curvature or {}).items()},
+            {name: values[seed] for name, values in (measures or {}).items()},
             seed in diverged,
         )
         for seed, accuracy in enumerate(accuracies)
     ]
-    return Entry(contestant, Tuned(settings[chosen], 0.6, scores, tuple(settings)), rows)
+    return Entry(case, who, Tuned(settings[chosen], 0.6, scores, tuple(settings)), rows)
 
 
 class Recorder:

@@ -5,35 +5,39 @@ from __future__ import annotations
 import os
 import signal
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.runs.configuration import Run
-from benchmarks.runs.results import Row
+from benchmarks.run import Row, Run
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """A workload that is not trained; a directory may come with it."""
+
+    directory: str = ""
 
 
 def row_of(run: Run, accuracy: float = 0.5) -> Row:
+    curves = {"train_loss": [1.0, 0.1], "train_accuracy": [0.5, 0.9], "accuracy": [0.1, accuracy]}
     return Row(
         run=run,
-        epochs=2,
         diverged=False,
-        train_loss=[1.0, 0.1],
-        train_accuracy=[0.5, 0.9],
-        heldout_accuracy=[0.1, accuracy],
-        final_train_loss=0.1,
-        final_train_accuracy=0.9,
-        final_heldout_accuracy=accuracy,
-        curvature={},
+        scores={name: values[-1] for name, values in curves.items()},
+        curves=curves,
+        measures={},
+        violation=0.0,
         gradients=100,
         seconds_per_step=0.01,
         seconds=1.0,
+        megabytes=100.0,
         device="cpu",
         torch_version="0",
     )
 
 
-def runs(count: int, method: str = "fake") -> list[Run]:
-    return [Run(method, seed, lr=0.1) for seed in range(count)]
+def runs(count: int, method: str = "fake", directory: str = "") -> list[Run]:
+    return [Run(Nothing(directory), method, seed, lr=0.1, epochs=2) for seed in range(count)]  # type: ignore[arg-type]
 
 
 def fake_train(run: Run, weights: Path | None = None) -> Row:
@@ -53,9 +57,9 @@ def dies_on_seed_1(run: Run) -> Row:
 
 
 def hangs_from_seed_2(run: Run) -> Row:
-    """Announces its process in the directory that ``run.dataset`` names, then never ends."""
+    """Announces its process in the directory of the workload, then never ends."""
     if run.seed >= 2:
-        Path(run.dataset, f"worker-{os.getpid()}").touch()
+        Path(run.workload.directory, f"worker-{os.getpid()}").touch()
         time.sleep(600)
     return fake_train(run)
 
@@ -63,9 +67,9 @@ def hangs_from_seed_2(run: Run) -> Row:
 def fake_measured_train(run: Run, weights: Path | None = None) -> Row:
     """Accuracies and curvature that differ from run to run, and are the same each time."""
     number = int(run.key, 16) / 16**16
-    measures = ("gradient_norm", "trace", "trace_error", "top_eigenvalue", "sharpness", "distance")
-    curvature = {name: (i + 1) * (0.1 + number) for i, name in enumerate(measures)} if run.curvature else {}
-    return replace(row_of(run, accuracy=0.5 + number / 2), curvature=curvature)
+    names = ("gradient_norm", "trace", "trace_error", "top_eigenvalue", "sharpness", "distance")
+    measures = {name: (i + 1) * (0.1 + number) for i, name in enumerate(names)} if "trace" in run.measures else {}
+    return replace(row_of(run, accuracy=0.5 + number / 2), measures=measures)
 
 
 def tells_its_data_directory(run: Run) -> Row:
@@ -76,10 +80,10 @@ def tells_its_data_directory(run: Run) -> Row:
 
 
 def dies_once_on_seed_1(run: Run) -> Row:
-    """Kills its process, the first time; ``run.dataset`` is a directory to remember it."""
+    """Kills its process, the first time; the directory of the workload remembers it."""
     if run.seed == 1:
         try:
-            Path(run.dataset, "died").touch(exist_ok=False)
+            Path(run.workload.directory, "died").touch(exist_ok=False)
         except FileExistsError:
             return fake_train(run)
         os.kill(os.getpid(), signal.SIGKILL)

@@ -13,24 +13,25 @@ import scipy.stats
 import torch
 from torch.nn.functional import cross_entropy
 
-from benchmarks.methods import METHODS
-from benchmarks.runs.configuration import Run
+from benchmarks.run import Knob, Row, Run
 from benchmarks.runs.parallel import Workers
-from benchmarks.runs.results import Results, Row
-from benchmarks.runs.tuning import Protocol
+from benchmarks.runs.results import Results
 from benchmarks.studies import NothingToReport
-from benchmarks.studies.ablations import ABLATIONS, PLAIN, AblationsStudy, moved, study
+from benchmarks.studies.ablations import ABLATIONS, NO_BATCH_NORM, AblationsStudy, moved, study
 from benchmarks.studies.ablations.report import decomposition, same_settings, tuning, without
 from benchmarks.studies.ablations.trials import COMPARED, WAYS, WITHOUT, Trials, wanted
-from benchmarks.studies.optimizers import OptimizersStudy
-from benchmarks.studies.optimizers import study as optimizers_study
-from benchmarks.studies.optimizers.grids import grid
-from benchmarks.studies.optimizers.protocol import Entry, compete
+from benchmarks.studies.comparison import study as comparison_study
+from benchmarks.studies.comparison.cases import Case, Grid
+from benchmarks.studies.comparison.contest import Entry, compete
+from benchmarks.studies.comparison.study import ComparisonStudy
+from benchmarks.studies.comparison.tuning import Protocol
+from benchmarks.studies.images.cases import images_of
+from benchmarks.studies.images.contestants import CONTESTANTS
+from benchmarks.studies.images.report import RULES
 from benchmarks.workloads.networks import MODELS
 from tests.benchmarks.entries import Recorder, made_case, made_row
 
 METHODS_HERE = ("sgd", "sam", "riemannian_sgd", "rsam", "rsam_pullback", "rsam_project", "ambient_sam")
-GRID = [(lr, knob) for lr in (0.01, 0.1) for knob in (0.2, 0.4)]
 BEST = {
     "rsam": (0.1, 0.2),
     "rsam_pullback": (0.1, 0.2),
@@ -38,27 +39,35 @@ BEST = {
     "ambient_sam": (0.1, 0.4),
 }
 PROTOCOL = Protocol(first=(100,), kept=2, second=(101,), final=(0, 1, 2))
-CASE = made_case(METHODS_HERE)
+
+
+def with_grid(case: Case) -> Case:
+    """Four settings each."""
+    grids = [replace(c, grid=Grid(c.grid.knob, (0.01, 0.1), (0.2, 0.4))) for c in case.contestants]
+    return replace(case, contestants=tuple(grids))
+
+
+CASE = with_grid(made_case(METHODS_HERE))
 
 
 def accuracy_of(run: Run) -> float:
     """On validation data best where it is said to be; on test data some number of the run."""
-    setting = (run.lr, getattr(run, METHODS[run.method].knob))
+    setting = (run.lr, CONTESTANTS[run.method].grid.knob.of(run))
     if run.heldout == "validation":
         return 0.6 + 0.1 * (setting == BEST.get(run.method, (0.1, 0.4))) - 0.01 * run.lr
-    seed = int(replace(run, curves=False, curvature=False).key, 16)
+    seed = int(replace(run, measures=()).key, 16)
     return round(float(np.random.default_rng(seed).uniform(0.7, 0.8)), 4)
 
 
 def made(run: Run) -> Row:
     """A row without training."""
-    rng = np.random.default_rng(int(replace(run, curves=False).key, 16))
-    measures = ("gradient_norm", "trace", "top_eigenvalue", "sharpness", "distance") if run.curvature else ()
-    return made_row(run, accuracy_of(run), curvature={name: float(rng.uniform(1, 2)) for name in measures})
+    rng = np.random.default_rng(int(replace(run, measures=()).key, 16))
+    measures = ("gradient_norm", "trace", "top_eigenvalue", "sharpness", "distance") if run.measures else ()
+    return made_row(run, accuracy_of(run), measures={name: float(rng.uniform(1, 2)) for name in measures})
 
 
 def entries_of(case=CASE) -> list[Entry]:
-    return compete(case, Recorder(made), PROTOCOL, lambda method: GRID)
+    return compete(case, Recorder(made), PROTOCOL)
 
 
 def trials_of(entries: list[Entry]) -> Trials:
@@ -77,7 +86,7 @@ def shown(values: list[float]) -> str:
 
 
 def percents(method: str, setting: tuple[float, float]) -> np.ndarray:
-    run = next(e for e in entries_of() if e.contestant.method == method).contestant.run(*setting)
+    run = CASE.run(next(c for c in CASE.contestants if c.name == method), *setting)
     return 100 * np.array([accuracy_of(replace(run, seed=seed)) for seed in PROTOCOL.final])
 
 
@@ -91,7 +100,7 @@ def test_that_all_ways_are_tried_at_each_setting_that_one_of_them_chose() -> Non
 def test_that_every_setting_that_tuning_kept_is_tried() -> None:
     entries = entries_of()
     for entry in entries:
-        if entry.contestant.method in COMPARED:
+        if entry.name in COMPARED:
             kept = entry.tuned.kept
             assert len(kept) == PROTOCOL.kept
             assert entry.tuned.setting in kept
@@ -100,19 +109,19 @@ def test_that_every_setting_that_tuning_kept_is_tried() -> None:
 
 def test_that_without_its_ascent_a_method_is_its_base_at_the_same_rate_and_decay() -> None:
     entries = entries_of()
-    of = {entry.contestant.method: entry for entry in entries}
+    of = {entry.name: entry for entry in entries}
     rows = cells(without([trials_of(entries)]))
-    assert [row[1] for row in rows] == [METHODS[name].label for name in ("sam", "rsam")]
+    assert [row[1] for row in rows] == [CONTESTANTS[name].label for name in ("sam", "rsam")]
     for row, name in zip(rows, ("sam", "rsam"), strict=True):
         lr, rho = BEST.get(name, (0.1, 0.4))
         # the decay of the method itself, which its grid does not vary
         setting = of[name].tuned.setting
-        bare = replace(setting, method=WITHOUT[name], rho=of["sgd"].tuned.setting.rho)
+        bare = replace(setting, method=WITHOUT[name], rho=0.0)
         assert (setting.lr, setting.rho) == (lr, rho)
-        theirs = [made(replace(bare, seed=seed, curves=False)) for seed in PROTOCOL.final]
+        theirs = [made(replace(bare, seed=seed, measures=setting.measures[1:])) for seed in PROTOCOL.final]
         assert row[2] == shown(list(percents(name, (lr, rho)) - [100 * accuracy_of(other.run) for other in theirs]))
         logs = [
-            np.log(ours.curvature["trace"] / other.curvature["trace"])
+            np.log(ours.measures["trace"] / other.measures["trace"])
             for ours, other in zip(of[name].rows, theirs, strict=True)
         ]
         assert row[4] == f"{np.exp(np.mean(logs)):.3g}"
@@ -120,23 +129,23 @@ def test_that_without_its_ascent_a_method_is_its_base_at_the_same_rate_and_decay
 
 def test_that_methods_are_tried_with_the_decay_that_was_chosen_for_their_base() -> None:
     entries = entries_of()
-    of = {entry.contestant.method: entry for entry in entries}
+    of = {entry.name: entry for entry in entries}
     for row, name in zip(cells(without([trials_of(entries)])), ("sam", "rsam"), strict=True):
         decay = of[WITHOUT[name]].tuned.setting.weight_decay
         setting = replace(of[name].tuned.setting, weight_decay=decay)
         assert decay == 0.4 != of[name].tuned.setting.weight_decay
         decayed = [100 * accuracy_of(replace(setting, seed=seed)) for seed in PROTOCOL.final]
-        ours = [100 * row.final_heldout_accuracy for row in of[name].rows]
+        ours = [100 * row.scores["accuracy"] for row in of[name].rows]
         assert row[-1] == f"0.4: {shown(list(np.array(decayed) - ours))}"
 
 
 def test_that_the_grids_moved_hold_what_the_comparison_could_not_try() -> None:
     for name in METHODS_HERE:
-        before, after = grid(METHODS[name]), moved(name)
-        assert len(set(after)) == len(before)
-        assert max(lr for lr, _ in after) == pytest.approx(10 * max(lr for lr, _ in before))
-        if METHODS[name].knob == "rho":
-            assert min(rho for _, rho in after) < min(rho for _, rho in before) < max(rho for _, rho in after)
+        before, after = CONTESTANTS[name].grid, moved(CONTESTANTS[name]).grid
+        assert len(set(after.pairs())) == len(before.pairs())
+        assert max(after.rates) == pytest.approx(10 * max(before.rates))
+        if before.knob is Knob.RHO:
+            assert min(after.values) < min(before.values) < max(after.values)
 
 
 def test_that_the_decomposition_adds_up() -> None:
@@ -163,12 +172,12 @@ def test_that_ways_are_compared_at_equal_settings() -> None:
 def test_that_the_spread_of_tuning_is_over_the_settings_that_it_kept() -> None:
     entries = entries_of()
     sam, rsam = cells(tuning([trials_of(entries)]))
-    kept = next(e for e in entries if e.contestant.method == "rsam").tuned.kept
+    kept = next(e for e in entries if e.name == "rsam").tuned.kept
     values = [percents("rsam", (run.lr, run.rho)) for run in kept]
     assert rsam[2] == shown(list(percents("rsam", BEST["rsam"])))
     assert rsam[3] == shown(list(np.mean(values, axis=0)))
     assert [rsam[4], rsam[5]] == [f"{edge(fmean(v) for v in values):.2f}" for edge in (min, max)]
-    of_sam = next(e for e in entries if e.contestant.method == "sam").tuned.kept
+    of_sam = next(e for e in entries if e.name == "sam").tuned.kept
     means = np.mean([percents("sam", (run.lr, run.rho)) for run in of_sam], axis=0)
     assert rsam[6] == shown(list(percents("rsam", BEST["rsam"]) - percents("sam", (0.1, 0.4))))
     assert rsam[7] == shown(list(np.mean(values, axis=0) - means))
@@ -177,21 +186,12 @@ def test_that_the_spread_of_tuning_is_over_the_settings_that_it_kept() -> None:
 
 # ---- the study
 
+OWN = with_grid(made_case(METHODS_HERE, "own", main=False, label_noise=0.4))
 TINY = AblationsStudy(
     "ablations",
     "",
-    OptimizersStudy("optimizers", "", "", cases=(CASE,), little=(), protocol=PROTOCOL, settings=lambda method: GRID),
-    (
-        OptimizersStudy(
-            "ablations",
-            "",
-            "",
-            cases=(made_case(METHODS_HERE, "own", main=False, template={"label_noise": 0.4}),),
-            little=(),
-            protocol=PROTOCOL,
-            settings=lambda method: GRID,
-        ),
-    ),
+    ComparisonStudy("optimizers", "", "", (CASE,), (), RULES, PROTOCOL),
+    ComparisonStudy("ablations", "", "", (OWN,), (), RULES, PROTOCOL),
 )
 
 
@@ -212,10 +212,10 @@ def trained(monkeypatch) -> list[Run]:
 
     def train(run: Run) -> Row:
         runs.append(run)
-        curvature = {"gradient_norm": 1.0, "trace": 1.0, "top_eigenvalue": 1.0, "sharpness": 1.0, "distance": 1.0}
-        return made_row(run, accuracy_of(run), curvature=curvature)
+        measures = {"gradient_norm": 1.0, "trace": 1.0, "top_eigenvalue": 1.0, "sharpness": 1.0, "distance": 1.0}
+        return made_row(run, accuracy_of(run), measures=measures)
 
-    for module in (study, optimizers_study):
+    for module in (study, comparison_study):
         monkeypatch.setattr(module, "collect", here)
         monkeypatch.setattr(module, "trainer", lambda directory, workers: train)
     return runs
@@ -244,25 +244,24 @@ def test_that_runs_at_other_settings_measure_no_more_than_is_shown(trained, tmp_
     directory = tmp_path / "ablations"
     directory.mkdir()
     TINY.run(directory, Workers())
-    extra = [run for run in trained if run.heldout == "test" and not run.curvature]
+    extra = [run for run in trained if run.heldout == "test" and not run.measures]
     assert extra
-    assert not any(run.curves for run in extra)
     assert {run.seed for run in extra} == set(PROTOCOL.final)
     # the bases at the settings of what is added to them
-    measured = [run for run in trained if run.curvature and not run.curves]
+    measured = [run for run in trained if run.measures and "curves" not in run.measures]
     assert {run.method for run in measured} == {"sgd", "riemannian_sgd"}
 
 
 def test_that_a_case_that_lacks_a_run_is_left_out(trained, tmp_path) -> None:
     directory = tmp_path / "ablations"
     directory.mkdir()
-    with pytest.raises(NothingToReport, match=r"ablations.runs\.jsonl"):
+    with pytest.raises(NothingToReport, match=r"ablations.rows\.jsonl"):
         TINY.report(directory)
     TINY.run(directory, Workers())
-    lines = (directory / "runs.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    extra = [line for line in lines if '"heldout": "test"' in line and '"curvature": false' in line]
+    lines = (directory / "rows.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    extra = [line for line in lines if '"heldout": "test"' in line and '"measures": []' in line]
     lines.remove(next(line for line in extra if '"label_noise": 0.4' in line))
-    (directory / "runs.jsonl").write_text("".join(lines), encoding="utf-8")
+    (directory / "rows.jsonl").write_text("".join(lines), encoding="utf-8")
     text = TINY.report(directory)
     assert "made up, own" not in text.split("## The constraint")[1].split("## made up")[0]
     assert "**Preliminary**: without made up, own." in text
@@ -293,4 +292,4 @@ def test_that_gradients_under_batch_norm_are_tangent_to_the_filters_spheres_and_
     # exactly so but for the 1e-5 that batch norm adds to variances, a thousandth of these at most
     torch.manual_seed(0)
     assert normal_part(MODELS["small_cnn"]((1, 28, 28), 10)) < 1e-2
-    assert normal_part(MODELS[PLAIN.template.model]((1, 28, 28), 10)) > 0.1
+    assert normal_part(MODELS[images_of(NO_BATCH_NORM).model]((1, 28, 28), 10)) > 0.1

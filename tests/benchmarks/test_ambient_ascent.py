@@ -12,16 +12,20 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import rsam
-from benchmarks.methods.ambient import AmbientSAM
+from benchmarks.methods.ambient import AmbientAscent
 from benchmarks.runs.steps import gradient_closure
-from benchmarks.runs.training import prepare
-from tests.benchmarks.training_steps import EXACT, RUN, Bowl, run_of, steps
+from tests.benchmarks.training_steps import EXACT, RUN, Bowl, prepared, run_of, steps
+
+
+def ambient(model: nn.Module, rho: float, project: bool = False, **options: float) -> AmbientAscent:
+    base = rsam.optim.RiemannianSGD(model.parameters(), **options)
+    return AmbientAscent(base, model, rho, project=project)
 
 
 def test_that_the_ambient_ascent_is_sam_on_plain_weights() -> None:
-    data, twin, _ = prepare(run_of("sgd"))
+    data, twin, _ = prepared(run_of("sgd"))
     sam, _ = steps(replace(run_of("sam"), weight_decay=0.0), 5)
-    optimizer = AmbientSAM(twin.parameters(), twin, rho=0.1, lr=RUN.lr, momentum=RUN.momentum)
+    optimizer = ambient(twin, 0.1, lr=RUN.lr, momentum=RUN.momentum)
     for _ in range(5):
         optimizer.step(gradient_closure(twin, optimizer, data.train_images[:64], data.train_labels[:64]))
     for mine, theirs in zip(twin.parameters(), sam.parameters(), strict=True):
@@ -34,7 +38,7 @@ def test_that_the_ambient_ascent_leaves_the_sphere_and_the_weights_do_not() -> N
     x = rsam.nn.constrain(nn.Linear(3, 1, bias=False), rsam.geometry.KernelSphere())
     slope = torch.tensor([[1.0, 2.0, 2.0]])
     start, seen = x.weight.detach().clone(), []
-    optimizer = AmbientSAM(x.parameters(), x, rho=0.3, lr=0.1)
+    optimizer = ambient(x, 0.3, lr=0.1)
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
@@ -51,7 +55,7 @@ def test_that_the_ambient_ascent_leaves_the_sphere_and_the_weights_do_not() -> N
 
 
 def test_that_an_exception_in_the_ambient_ascent_leaves_the_weights() -> None:
-    data, model, optimizer = prepare(run_of("ambient_sam"))
+    data, model, optimizer = prepared(run_of("ambient_sam"))
     closure = gradient_closure(model, optimizer, data.train_images[:64], data.train_labels[:64])
     before = [p.detach().clone() for p in model.parameters()]
     calls = []
@@ -71,7 +75,7 @@ def test_that_an_exception_in_the_ambient_ascent_leaves_the_weights() -> None:
 def test_that_the_ambient_ascent_is_that_of_rsam_on_plain_weights_with_decay_and_momentum() -> None:
     ours, twin = Bowl(), Bowl()
     settings = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1}
-    ambient = AmbientSAM(ours.parameters(), ours, rho=0.2, **settings)
+    peer = ambient(ours, 0.2, **settings)
     sam = rsam.RSAM(twin.parameters(), torch.optim.SGD, rho=0.2, **settings)
 
     def closure(model: Bowl, optimizer: torch.optim.Optimizer) -> Callable[[], Tensor]:
@@ -84,13 +88,13 @@ def test_that_the_ambient_ascent_is_that_of_rsam_on_plain_weights_with_decay_and
         return evaluate
 
     for _ in range(6):
-        losses = ambient.step(closure(ours, ambient)), sam.step(closure(twin, sam))
+        losses = peer.step(closure(ours, peer)), sam.step(closure(twin, sam))
         torch.testing.assert_close(*losses, **EXACT)
         torch.testing.assert_close(ours.position(), twin.position(), **EXACT)
 
 
 def test_that_an_exception_in_the_ambient_ascent_leaves_batch_statistics() -> None:
-    data, model, optimizer = prepare(run_of("ambient_sam"))
+    data, model, optimizer = prepared(run_of("ambient_sam"))
     images, labels = data.train_images[:64], data.train_labels[:64]
     weights = [p.detach().clone() for p in model.parameters()]
     once = deepcopy(model)

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.report.page import write_report
-from benchmarks.runs.results import Results, Row
-from benchmarks.studies.optimizers import OPTIMIZERS
-from benchmarks.studies.optimizers.protocol import compete
+from benchmarks.run import Row
+from benchmarks.runs.results import Results
+from benchmarks.studies.comparison.contest import compete
+from benchmarks.studies.images import OPTIMIZERS
 from tests.benchmarks.fakes import fake_measured_train
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -46,7 +47,7 @@ def opened(page: Path, profile: Path, width: int = 1000) -> tuple[str, list[str]
 def page(tmp_path_factory) -> Path:
     """The report of the little comparison, with made-up rows."""
     directory = tmp_path_factory.mktemp("report")
-    study, results = OPTIMIZERS.quick(), Results(directory / "runs.jsonl", Row)
+    study, results = OPTIMIZERS.quick(), Results(directory / "rows.jsonl", Row)
 
     def collect(runs):
         rows = [fake_measured_train(run) for run in runs]
@@ -55,7 +56,7 @@ def page(tmp_path_factory) -> Path:
         return rows
 
     for case in study.cases:
-        compete(case, collect, study.protocol, study.settings)
+        compete(case, collect, study.protocol)
     return write_report(study.report(directory), directory)[1]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from benchmarks.studies.optimizers.claims import CURVATURES, c4
+from benchmarks.studies.images.claims import CURVATURES, c4, gap
 from tests.benchmarks.entries import made_case
 from tests.benchmarks.verdicts import COUNTS, FIVE, SLACK, assert_is_test_of, entries_of_c4
 
@@ -103,5 +103,5 @@ def test_that_c4_takes_the_gap_and_not_the_accuracy() -> None:
     for case in cases:
         for entry in case:
             for i, row in enumerate(entry.rows):
-                entry.rows[i] = replace(row, final_heldout_accuracy=row.gap, final_train_accuracy=2 * row.gap)
+                entry.rows[i] = replace(row, scores={"accuracy": gap(row), "train_accuracy": 2 * gap(row)})
     assert c4(cases).outcome == "holds"

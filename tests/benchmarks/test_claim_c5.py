@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from benchmarks.studies.optimizers.claims import CURVATURES, PENALTIES, c5, find
-from benchmarks.studies.optimizers.protocol import Entry
+from benchmarks.studies.comparison.contest import Entry, find
+from benchmarks.studies.images.claims import CURVATURES, PENALTIES, c5
 from tests.benchmarks.entries import made_case, made_entry
 from tests.benchmarks.verdicts import HALVED, NEARLY, SEEDS, SLACK, assert_is_test_of, generator, halves, with_interval
 
@@ -37,7 +37,7 @@ def cases_of_c5(
             curvature[measure] = plain[measure] * 2 ** halves(logs[penalty])[i]
             accuracies = (base + halves(points[penalty])[i]) / 100
             entries[penalty] = made_entry(case, penalty, accuracies, curvature, diverged=diverged)
-        found.append([entries[name] for name in case.methods])
+        found.append([entries[name] for name in (c.name for c in case.contestants)])
     return found
 
 
@@ -89,8 +89,8 @@ def test_that_c5_rests_on_paired_tests_of_the_mean_over_cases() -> None:
     tests = []
     for penalty, measure in (("gradient_norm", "gradient_norm"), ("hessian_trace", "trace")):
         # a mean of logarithms of ratios is a difference of means of logarithms
-        tests.append([values(name, lambda row, m=measure: np.log2(row.curvature[m])) for name in (penalty, "sgd")])
-        tests.append([values(name, lambda row: 100 * row.final_heldout_accuracy) for name in (penalty, "sam")])
+        tests.append([values(name, lambda row, m=measure: np.log2(row.measures[m])) for name in (penalty, "sgd")])
+        tests.append([values(name, lambda row: 100 * row.scores["accuracy"]) for name in (penalty, "sam")])
     for (_, comparison), (one, other) in zip(evidence, tests, strict=True):
         assert_is_test_of(comparison, one - other, 4)
         assert comparison.p == pytest.approx(min(1, 4 * scipy.stats.ttest_rel(one, other).pvalue), rel=1e-6)
@@ -99,10 +99,7 @@ def test_that_c5_rests_on_paired_tests_of_the_mean_over_cases() -> None:
 @pytest.mark.parametrize(("moved", "changed"), [("sgd", [0, 2]), ("sam", [1, 3])])
 def test_that_c5_pairs_seeds(moved, changed) -> None:
     cases = some_of_c5()
-    shuffled = [
-        [replace(e, rows=e.rows[1:] + e.rows[:1]) if e.contestant.method == moved else e for e in case]
-        for case in cases
-    ]
+    shuffled = [[replace(e, rows=e.rows[1:] + e.rows[:1]) if e.name == moved else e for e in case] for case in cases]
     for i, ((_, paired), (_, other)) in enumerate(zip(c5(cases).evidence, c5(shuffled).evidence, strict=True)):
         assert other.interval.mean == pytest.approx(paired.interval.mean)
         assert (abs(other.p - paired.p) > 1e-6) == (i in changed)
@@ -121,7 +118,8 @@ def test_that_c5_takes_a_trace_below_zero_for_its_standard_error() -> None:
     plain = {"gradient_norm": [1.0] * 3, "trace": [8.0, 8.0, -1.0], "trace_error": [1.0, 1.0, 16.0]}
     penalised = {"gradient_norm": [1.0] * 3, "trace": [-3.0, 2.0, 4.0], "trace_error": [0.5, 0.5, 0.5]}
     entries = [
-        made_entry(case, name, accuracies, penalised if name == "hessian_trace" else plain) for name in case.methods
+        made_entry(case, name, accuracies, penalised if name == "hessian_trace" else plain)
+        for name in (c.name for c in case.contestants)
     ]
     _, comparison = c5([entries]).evidence[2]
     assert_is_test_of(comparison, [math.log2(0.5 / 8), math.log2(2 / 8), math.log2(4 / 16)], 4)

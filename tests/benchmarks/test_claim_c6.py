@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from benchmarks.studies.optimizers.claims import c6, find
-from benchmarks.studies.optimizers.protocol import Entry
+from benchmarks.studies.comparison.contest import Entry, find
+from benchmarks.studies.images.claims import c6
+from benchmarks.studies.images.contestants import CONTESTANTS
 from tests.benchmarks.entries import made_case, made_entry
 from tests.benchmarks.verdicts import A_LITTLE, SEEDS, SLACK, assert_is_test_of, generator, halves, with_interval
 
@@ -62,7 +63,7 @@ def test_that_c6_rests_on_paired_tests_of_the_mean_over_cases() -> None:
     assert [("spheres" in what, "Stiefel" in what) for what, _ in evidence] == [(True, False), (False, True)]
     for (_, comparison), method in zip(evidence, ("rsam", "rsam_stiefel"), strict=True):
         mean = {
-            name: np.mean([[100 * r.final_heldout_accuracy for r in find(case, name).rows] for case in cases], axis=0)
+            name: np.mean([[100 * r.scores["accuracy"] for r in find(case, name).rows] for case in cases], axis=0)
             for name in (method, "sam")
         }
         assert_is_test_of(comparison, mean[method] - mean["sam"], 2)
@@ -86,7 +87,8 @@ def test_that_c6_pairs_seeds() -> None:
 
 def test_that_c6_looks_at_the_epochs_of_the_case_only() -> None:
     cases = cases_of_c6(with_interval(0.1, 0.3, 2), with_interval(0.1, 0.3, 2, seed=1))
-    others = [made_entry(case[0].contestant.case, "rsam", [0.1] * SEEDS, epochs=3) for case in cases]
+    longer = replace(CONTESTANTS["rsam"], name="rsam, for longer", passes=2.0)
+    others = [made_entry(case[0].case, longer, [0.1] * SEEDS) for case in cases]
     again = [[other, *case] for case, other in zip(cases, others, strict=True)]
     assert c6(again) == c6(cases)
 

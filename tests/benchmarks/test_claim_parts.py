@@ -6,8 +6,9 @@ import math
 
 import pytest
 
-from benchmarks.studies.optimizers import claims
-from benchmarks.studies.optimizers.claims import CURVATURES, PENALTIES, c4, c5, c6, differences, measured, positive
+from benchmarks.studies.comparison.tables import measured
+from benchmarks.studies.images import claims
+from benchmarks.studies.images.claims import CURVATURES, PENALTIES, c4, c5, c6, differences, positive
 from tests.benchmarks.entries import made_case, made_entry, made_row
 from tests.benchmarks.verdicts import A_LITTLE, COUNTS, HALVED, NEARLY, number, text_of
 
@@ -17,7 +18,7 @@ def test_that_one_seed_decides_nothing(verdict) -> None:
     case = made_case(("sgd", "sam", "gradient_norm", "hessian_trace", "rsam", "rsam_stiefel"))
     entries = [
         made_entry(case, name, [0.5 - 0.03 * i], {key: [1.0 + i] for key in (*CURVATURES, "trace_error")})
-        for i, name in enumerate(case.methods)
+        for i, name in enumerate(c.name for c in case.contestants)
     ]
     found = verdict([entries])
     assert found.outcome == "undecided"
@@ -28,7 +29,7 @@ def test_that_a_trace_that_is_not_positive_counts_as_its_standard_error() -> Non
     run = made_entry(made_case(), "sgd", [0.5]).rows[0].run
 
     def of(value: float, error: float) -> float:
-        return positive(made_row(run, curvature={"trace": value, "trace_error": error}), "trace")
+        return positive(made_row(run, measures={"trace": value, "trace_error": error}), "trace")
 
     assert of(3.0, 0.5) == 3.0
     assert of(0.2, 0.5) == 0.2
@@ -40,7 +41,7 @@ def test_that_a_trace_that_is_not_positive_counts_as_its_standard_error() -> Non
 
 def test_that_a_measure_is_nan_where_it_was_not_taken() -> None:
     run = made_entry(made_case(), "sgd", [0.5]).rows[0].run
-    assert measured(made_row(run, curvature={"trace": 2.0}), "trace") == 2.0
+    assert measured(made_row(run, measures={"trace": 2.0}), "trace") == 2.0
     assert math.isnan(measured(made_row(run, diverged=True), "trace"))
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
+from benchmarks.run import Row
 from benchmarks.runs.parallel import RunsFailed, Workers, collect
-from benchmarks.runs.results import Results, Row
+from benchmarks.runs.results import Results
 from tests.benchmarks import fakes
 from tests.benchmarks.fakes import row_of, runs
 
@@ -23,7 +23,7 @@ def scheduler() -> Iterator[str]:
 
 @pytest.fixture
 def results(tmp_path) -> Results:
-    return Results(tmp_path / "runs.jsonl", Row)
+    return Results(tmp_path / "rows.jsonl", Row)
 
 
 def test_that_rows_are_those_of_local_processes(scheduler, results) -> None:
@@ -43,7 +43,7 @@ def test_that_a_local_cluster_can_be_had(results) -> None:
 
 
 def test_that_the_runs_of_a_killed_worker_are_done_by_another(scheduler, tmp_path, results) -> None:
-    wanted = [replace(run, dataset=str(tmp_path)) for run in runs(6)]
+    wanted = runs(6, directory=str(tmp_path))
     rows = collect(wanted, fakes.dies_once_on_seed_1, results, Workers(scheduler=scheduler))
     assert (tmp_path / "died").exists()
     assert rows == [*map(fakes.fake_train, wanted)]

@@ -12,8 +12,8 @@ import pytest
 import scipy.stats
 from matplotlib.figure import Figure
 
-from benchmarks.studies.optimizers import figures
-from benchmarks.studies.optimizers.claims import find
+from benchmarks.studies.comparison.contest import find
+from benchmarks.studies.images import figures
 from tests.benchmarks.comparisons import ASKED, MEASURES, SEEDS, made_up, percent
 from tests.benchmarks.entries import made_case, made_entry
 
@@ -39,7 +39,7 @@ def test_that_every_figure_of_the_report_is_written_and_shown(whole) -> None:
 
 def test_that_figures_of_the_same_rows_are_the_same_bytes(whole, tmp_path) -> None:
     _, directory, cases = whole
-    again = made_up(cases[1][0].contestant.case, seed=1)
+    again = made_up(cases[1][0].case, seed=1)
     sam = find(again, "sam")
     figures.draw_intervals(again, sam, tmp_path / "two-intervals.svg")
     figures.draw_curves(again, tmp_path / "two-curves.svg")
@@ -76,10 +76,10 @@ def test_that_curves_are_means_over_the_networks_that_did_not_diverge(monkeypatc
         sgd,
         made_entry(case, "sam", [0.9, 0.9], diverged=[0, 1]),
         made_entry(case, "adamw", [0.3, 0.3]),
-        made_entry(case, "sgd", [0.3, 0.3], epochs=8),
+        made_entry(case, case.contestants[-1], [0.3, 0.3]),
     ]
     for i, row in enumerate(sgd.rows[:2]):
-        sgd.rows[i] = replace(row, heldout_accuracy=[0.1, 0.2, 0.3, row.final_heldout_accuracy])
+        sgd.rows[i] = replace(row, curves={**row.curves, "accuracy": [0.1, 0.2, 0.3, row.scores["accuracy"]]})
     figure = drawn(monkeypatch, lambda path: figures.draw_curves(entries, path), tmp_path / "a.svg")
     *_, test = figure.axes
     (line,) = test.lines  # AdamW is not among those that are drawn, all networks of SAM diverged
@@ -89,10 +89,10 @@ def test_that_curves_are_means_over_the_networks_that_did_not_diverge(monkeypatc
 
 def test_that_every_network_with_curvature_is_a_point_of_the_scatter(monkeypatch, tmp_path) -> None:
     entries = made_up(made_case(ASKED))
-    entries[1].rows[0] = replace(entries[1].rows[0], curvature={})
+    entries[1].rows[0] = replace(entries[1].rows[0], measures={})
     figure = drawn(monkeypatch, lambda path: figures.draw_scatter(entries, path), tmp_path / "a.svg")
     for axes, measure in zip(figure.axes, MEASURES[:4], strict=True):
         points = {(x, y) for line in axes.lines for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)}
-        rows = [row for entry in entries for row in entry.rows if row.curvature]
-        assert points == {(row.curvature[measure], 100 * row.final_heldout_accuracy) for row in rows}
+        rows = [row for entry in entries for row in entry.rows if row.measures]
+        assert points == {(row.measures[measure], 100 * row.scores["accuracy"]) for row in rows}
         assert len(points) == len(ASKED) * SEEDS - 1

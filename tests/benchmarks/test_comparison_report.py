@@ -8,10 +8,13 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.methods import METHODS
-from benchmarks.runs.tuning import Protocol
-from benchmarks.studies.optimizers import tables
-from benchmarks.studies.optimizers.claims import c4, c5, c6, find
-from benchmarks.studies.optimizers.report import judge, report, summary
+from benchmarks.studies.comparison.contest import find
+from benchmarks.studies.comparison.report import report
+from benchmarks.studies.comparison.tuning import Protocol
+from benchmarks.studies.images import tables
+from benchmarks.studies.images.claims import c4, c5, c6
+from benchmarks.studies.images.contestants import CONTESTANTS
+from benchmarks.studies.images.report import RULES, judge
 from tests.benchmarks.comparisons import ASKED, SEEDS, cells, made_up, percent, shown, table_of
 from tests.benchmarks.entries import made_case, made_row
 
@@ -47,14 +50,16 @@ def test_that_the_report_counts_networks_and_names_what_is_missing(whole) -> Non
     # 7 contestants and 2 more at equal gradients, then 7, then 3
     assert [len(case) for case in cases] == [9, 7, 3]
     assert f"{19 * SEEDS} networks, {SEEDS} seeds a method and case" in text
-    assert "from 3 settings: all with 1 seed, the best 3 with 3 more" in text
-    assert "Not complete yet: the lost < one>." in text
+    assert "from 3 settings, all with 1 seed, the best 3 with 3 more" in text
+    assert "**Preliminary**: without the lost < one>." in text
 
 
 def test_that_the_summary_is_written_with_verdicts_and_accuracies(whole) -> None:
     _, directory, cases = whole
     text = (directory / "summary.md").read_text(encoding="utf-8")
-    assert text.strip() == summary(cases, ["the lost < one>"], "It took long.").strip()
+    assert "**Preliminary**: without the lost < one>." in text
+    assert all(table in text for table in RULES.summary(cases, 1))
+    assert text.endswith("It took long.\n")
     assert cells(text, "claim")["C4"][1] == f"**{judge(cases)[0].outcome}**"
     assert cells(text, "test accuracy, %")["SAM"][1] == shown(percent(find(cases[0], "sam")), 1)
 
@@ -62,8 +67,8 @@ def test_that_the_summary_is_written_with_verdicts_and_accuracies(whole) -> None
 def test_that_the_table_at_equal_gradients_lists_each_method_once_at_sams_cost(whole) -> None:
     text, _, _ = whole
     listed = of_equal_gradients(text)
-    assert sorted(label for label, _ in listed) == sorted(METHODS[name].label for name in ASKED)
-    costs = {method.label: method.gradients for method in METHODS.values()}
+    assert sorted(label for label, _ in listed) == sorted(CONTESTANTS[name].label for name in ASKED)
+    costs = {c.label: METHODS[c.method].gradients for c in CONTESTANTS.values()}
     for label, epochs in listed:
         # SAM takes 4 epochs at 2 gradients a step; up to half an epoch of the method more or less
         assert abs(epochs * costs[label] - 8) <= costs[label] / 2
@@ -71,7 +76,7 @@ def test_that_the_table_at_equal_gradients_lists_each_method_once_at_sams_cost(w
     # and the table above it has each method at the epochs of the case, once
     above = text.split("## made up, one")[1].split("###")[0]
     table = table_of("\n".join(line for line in above.splitlines() if line.startswith("|")))
-    assert [row["method"] for row in table] == [METHODS[name].label for name in ASKED]
+    assert [row["method"] for row in table] == [CONTESTANTS[name].label for name in ASKED]
     assert {row["epochs"] for row in table} == {"4"}
 
 
@@ -81,11 +86,14 @@ def test_that_the_table_at_equal_gradients_lists_methods_whose_first_network_div
     for entry in entries:
         if entry.contestant.method == method:
             run = entry.rows[0].run
-            entry.rows[0] = replace(made_row(run, diverged=True), curvature=entry.rows[0].curvature)
-    text = report("Who wins?", [entries], [], Protocol(final=tuple(range(SEEDS))), "", tmp_path)
-    assert sorted(label for label, _ in of_equal_gradients(text)) == sorted(METHODS[name].label for name in ASKED)
+            entry.rows[0] = replace(made_row(run, diverged=True), measures=entry.rows[0].measures)
+    text = report("Who wins?", RULES, [entries], [], 1, Protocol(final=tuple(range(SEEDS))), "", tmp_path)
+    assert sorted(label for label, _ in of_equal_gradients(text)) == sorted(CONTESTANTS[name].label for name in ASKED)
 
 
 def test_that_a_report_without_a_main_case_has_no_verdicts(cheap, tmp_path) -> None:
     entries = made_up(made_case(ASKED, main=False))
-    assert "# Who wins?" in report("Who wins?", [entries], ["main"], Protocol(final=tuple(range(SEEDS))), "", tmp_path)
+    protocol = Protocol(final=tuple(range(SEEDS)))
+    text = report("Who wins?", RULES, [entries], ["main"], 1, protocol, "", tmp_path)
+    assert "# Who wins?" in text
+    assert "## Verdicts" not in text

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.methods import METHODS
-from benchmarks.runs.configuration import Run
+from benchmarks.run import Row, Run
 from benchmarks.runs.parallel import RunsFailed, Workers, collect
-from benchmarks.runs.results import Results, Row
-from benchmarks.runs.tuning import Protocol
+from benchmarks.runs.results import Results
 from benchmarks.studies import NothingToReport
-from benchmarks.studies.optimizers import study
-from benchmarks.studies.optimizers.cases import Case
-from benchmarks.studies.optimizers.protocol import compete, count
-from benchmarks.studies.optimizers.study import OptimizersStudy
+from benchmarks.studies.comparison import study
+from benchmarks.studies.comparison.cases import Case
+from benchmarks.studies.comparison.contest import compete, count
+from benchmarks.studies.comparison.study import ComparisonStudy
+from benchmarks.studies.comparison.tuning import Protocol
+from benchmarks.studies.images.cases import images_of
+from benchmarks.studies.images.report import RULES
 from tests.benchmarks.comparisons import ASKED, MEASURES, cells, generator, percent, shown
 from tests.benchmarks.entries import Recorder, made_case, made_row
 
@@ -26,26 +27,29 @@ from tests.benchmarks.entries import Recorder, made_case, made_row
 def made_by_number(run: Run) -> Row:
     """A row whose numbers depend on the run, without training."""
     rng = generator(int(run.key, 16))
-    curvature = {name: float(rng.lognormal()) for name in (*MEASURES, "trace_error")} if run.curvature else {}
-    return made_row(run, float(rng.uniform(0.5, 0.8)), curvature=curvature)
+    measures = {name: float(rng.lognormal()) for name in (*MEASURES, "trace_error")} if run.measures else {}
+    return made_row(run, float(rng.uniform(0.5, 0.8)), measures=measures)
 
 
-TINY = OptimizersStudy(
+TINY = ComparisonStudy(
     name="tiny",
     summary="",
     title="Tiny",
-    cases=(made_case(ASKED, "first"), made_case(ASKED, "second", template={"label_noise": 0.4})),
+    cases=(made_case(ASKED, "first").in_little(), made_case(ASKED, "second", label_noise=0.4).in_little()),
     little=(),
+    rules=RULES,
     protocol=Protocol(first=(100,), kept=1, second=(101,), final=(0, 1)),
-    settings=study.corners,
 )
+
+
+FIRST = images_of(TINY.cases[0])
 
 
 def fill(directory: Path, case: Case, but: Callable[[Run], bool] = lambda run: False) -> None:
     """Put the rows of a case where a study looks for them."""
-    results = Results(directory / "runs.jsonl", Row)
+    results = Results(directory / "rows.jsonl", Row)
     recorder = Recorder(made_by_number)
-    compete(case, recorder, TINY.protocol, TINY.settings)
+    compete(case, recorder, TINY.protocol)
     for run in recorder.runs:
         if not but(run):
             results.append(made_by_number(run))
@@ -55,7 +59,7 @@ def fill(directory: Path, case: Case, but: Callable[[Run], bool] = lambda run: F
 def test_that_without_a_complete_case_there_is_nothing_to_report(cheap, tmp_path, nothing) -> None:
     if nothing == "half a case":
         fill(tmp_path, TINY.cases[0], but=lambda run: run.seed == 1)
-    with pytest.raises(NothingToReport, match=re.escape(str(tmp_path / "runs.jsonl"))):
+    with pytest.raises(NothingToReport, match=re.escape(str(tmp_path / "rows.jsonl"))):
         TINY.report(tmp_path)
 
 
@@ -63,7 +67,7 @@ def test_that_without_a_complete_case_there_is_nothing_to_report(cheap, tmp_path
     "missing",
     [
         lambda run: True,
-        lambda run: run.method == "rsam_stiefel" and run.seed == 1,
+        lambda run: run.workload.kernels == "stiefel" and run.seed == 1,
         lambda run: run.method == "sgd" and run.seed == 100,
         lambda run: run.seed == 101,
     ],
@@ -74,7 +78,7 @@ def test_that_a_case_that_is_not_complete_is_named(cheap, tmp_path, missing) -> 
     fill(tmp_path, TINY.cases[1], but=missing)
     text = TINY.report(tmp_path)
     assert text.startswith("# Tiny\n")
-    assert "Not complete yet: made up, second." in text
+    assert "**Preliminary**: without made up, second." in text
     assert "## made up, first" in text
     assert "## made up, second" not in text
     assert (tmp_path / "first-intervals.svg").is_file()
@@ -84,21 +88,21 @@ def test_that_a_case_that_is_not_complete_is_named(cheap, tmp_path, missing) -> 
 def test_that_a_report_on_all_cases_names_none(cheap, tmp_path) -> None:
     for case in TINY.cases:
         fill(tmp_path, case)
-    before = (tmp_path / "runs.jsonl").read_bytes()
+    before = (tmp_path / "rows.jsonl").read_bytes()
     text = TINY.report(tmp_path)
-    assert "Not complete" not in text
+    assert "Preliminary" not in text
     assert re.findall("^## made up, ([a-z]+) ", text, re.MULTILINE) == ["first", "second"]
     assert TINY.report(tmp_path) == text
-    assert (tmp_path / "runs.jsonl").read_bytes() == before
+    assert (tmp_path / "rows.jsonl").read_bytes() == before
 
 
 def test_that_the_report_is_on_the_rows_of_the_file(cheap, tmp_path) -> None:
     fill(tmp_path, TINY.cases[0])
     found = cells(TINY.report(tmp_path), "test accuracy, %")
-    entries = compete(TINY.cases[0], Recorder(made_by_number), TINY.protocol, TINY.settings)
+    entries = compete(TINY.cases[0], Recorder(made_by_number), TINY.protocol)
     for entry in entries:
-        assert found[METHODS[entry.contestant.method].label] == [
-            METHODS[entry.contestant.method].label,
+        assert found[entry.contestant.label] == [
+            entry.contestant.label,
             shown(percent(entry), 1),
         ]
 
@@ -126,20 +130,20 @@ def test_that_a_study_trains_what_is_missing_once_and_skips_cases_without_data(
     monkeypatch.setenv("RSAM_DATA", str(tmp_path / "nowhere"))
     monkeypatch.setattr(study, "trainer", lambda directory, workers: train)
     monkeypatch.setattr(study, "collect", here)
-    absent = made_case(ASKED, "absent", template={"dataset": "imagefolder:absent"})
+    absent = made_case(ASKED, "absent", dataset="imagefolder:absent").in_little()
     tiny = replace(TINY, cases=(absent, *TINY.cases))
     fill(tmp_path, TINY.cases[0], but=lambda run: run.seed in (0, 101))
 
     tiny.run(tmp_path, Workers())
     printed = capsys.readouterr().err
     assert "skipped: made up, absent: imagefolder:absent" in printed
-    total = sum(count(case, TINY.protocol, TINY.settings) for case in TINY.cases)
+    total = count(TINY.cases, TINY.protocol)
     assert f"{total}/{total}" in printed
-    assert {run.dataset for run in trained} == {"digits"}
-    of_first = [run for run in trained if run.label_noise == TINY.cases[0].template.label_noise]
+    assert {run.workload.dataset for run in trained} == {"digits"}
+    of_first = [run for run in trained if run.workload == replace(FIRST, kernels=run.workload.kernels)]
     assert {run.seed for run in of_first} == {0, 101}
-    assert len(set(trained)) == len(trained) == len(of_first) + count(TINY.cases[1], TINY.protocol, TINY.settings)
-    assert "Not complete yet: made up, absent." in tiny.report(tmp_path)
+    assert len(set(trained)) == len(trained) == len(of_first) + count(TINY.cases[1:], TINY.protocol)
+    assert "**Preliminary**: without made up, absent." in tiny.report(tmp_path)
 
     trained.clear()
     tiny.run(tmp_path, Workers())
@@ -153,7 +157,7 @@ def test_that_a_run_that_fails_and_data_that_are_damaged_keep_back_their_own_cas
         pass
 
     def train(run: Run) -> Row:
-        if run.label_noise != TINY.cases[1].template.label_noise:
+        if run.workload == replace(FIRST, kernels=run.workload.kernels):
             raise Failing
         return made_by_number(run)
 
@@ -168,10 +172,10 @@ def test_that_a_run_that_fails_and_data_that_are_damaged_keep_back_their_own_cas
     monkeypatch.setenv("RSAM_DATA", str(tmp_path))
     monkeypatch.setattr(study, "trainer", lambda directory, workers: train)
     monkeypatch.setattr(study, "collect", gather)
-    damaged = made_case(ASKED, "damaged", template={"dataset": "imagefolder:damaged"})
+    damaged = made_case(ASKED, "damaged", dataset="imagefolder:damaged").in_little()
     tiny = replace(TINY, cases=(damaged, *TINY.cases))
     with pytest.raises(RunsFailed) as caught:
         tiny.run(tmp_path, Workers())
     assert len(caught.value.failures) == 1
     assert "skipped: made up, damaged: " in capsys.readouterr().err
-    assert "Not complete yet: made up, damaged; made up, first." in tiny.report(tmp_path)
+    assert "**Preliminary**: without made up, damaged; made up, first." in tiny.report(tmp_path)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from benchmarks.methods import METHODS
 from benchmarks.report.intervals import compare
-from benchmarks.runs.results import Row
-from benchmarks.studies.optimizers import tables
-from benchmarks.studies.optimizers.cases import Contestant
-from benchmarks.studies.optimizers.claims import Verdict, find
+from benchmarks.run import Row
+from benchmarks.studies.comparison.contest import find
+from benchmarks.studies.images import tables
+from benchmarks.studies.images.claims import Verdict, gap
+from benchmarks.studies.images.contestants import CONTESTANTS
 from tests.benchmarks.comparisons import ASKED, MEASURES, SEEDS, made_up, percent, shown, table_of
 from tests.benchmarks.entries import made_case, made_entry
 
@@ -23,13 +23,13 @@ def test_that_the_table_of_a_case_shows_each_contestant_beside_sam() -> None:
     entries = made_up(made_case(ASKED))
     sam = find(entries, "sam")
     rows = table_of(tables.case_table(entries, sam))
-    assert [row["method"] for row in rows] == [METHODS[e.contestant.method].label for e in entries]
+    assert [row["method"] for row in rows] == [e.contestant.label for e in entries]
     for row, entry in zip(rows, entries, strict=True):
         assert row["epochs"] == "4"
         assert row["test accuracy, %"] == shown(percent(entry), 2)
-        train = [100 * r.final_train_accuracy for r in entry.rows]
+        train = [100 * r.scores["train_accuracy"] for r in entry.rows]
         assert row["train, %"] == f"{np.mean(train):.1f}"
-        assert row["train loss"] == f"{np.mean([r.final_train_loss for r in entry.rows]):.3f}"
+        assert row["train loss"] == f"{np.mean([r.scores['train_loss'] for r in entry.rows]):.3f}"
         assert row["gap"] == f"{np.mean(train - percent(entry)):.1f}"
         if entry is sam:
             assert (row["minus SAM"], row["p"]) == ("", "")
@@ -40,11 +40,10 @@ def test_that_the_table_of_a_case_shows_each_contestant_beside_sam() -> None:
             assert row["p"] == tables.p_value(p)
         labels = ("gradient norm", "Hessian trace", "top eigenvalue", "m-sharpness", "distance moved")
         for label, measure in zip(labels, MEASURES, strict=True):
-            mean = scipy.stats.gmean([r.curvature[measure] for r in entry.rows])
+            mean = scipy.stats.gmean([r.measures[measure] for r in entry.rows])
             assert row[label] == f"{mean:.3g}"
         assert row["lr"] == "0.03"
-        knob = METHODS[entry.contestant.method].knob
-        assert row["knob"] == f"{knob.replace('_', ' ')} 0.1"
+        assert row["knob"] == f"{entry.contestant.grid.knob.label} 0.1"
         assert row["validation, %"] == "60.0"
         assert row["ms a step"] == "10.0"
         assert row["diverged"] == ""
@@ -94,7 +93,7 @@ def test_that_the_knob_at_an_end_is_flagged_by_its_own_name() -> None:
 def test_that_the_overview_has_every_method_at_the_epochs_of_each_case() -> None:
     first = made_up(made_case(("sgd", "sam"), "one", equal_gradients=True))
     second = made_up(made_case(("sam", "rsam"), "two"), seed=1)
-    assert [e.contestant.epochs for e in first] == [4, 4, 8]
+    assert [e.epochs for e in first] == [4, 4, 8]
     first_of_all = [first[2], *first[:2]]  # what took more epochs does not stand for its method, wherever it is
     rows = {row["test accuracy, %"]: row for row in table_of(tables.overview([first_of_all, second]))}
     assert list(rows) == ["SGD", "SAM", "RSAM, spheres"]
@@ -126,19 +125,19 @@ def test_that_the_table_of_verdicts_shows_simultaneous_intervals() -> None:
 def test_that_penalties_are_compared_with_sgd_seed_by_seed() -> None:
     entries = made_up(made_case(ASKED, equal_gradients=True))
     for entry in entries:  # one that diverged tells nothing of curvature
-        if entry.contestant.method == "rsam":
-            entry.rows[1] = replace(entry.rows[1], curvature={})
+        if entry.name == "rsam":
+            entry.rows[1] = replace(entry.rows[1], measures={})
     rows = table_of(tables.penalties([entries]))
     shown_methods = ["gradient_norm", "hessian_trace", "sam", "rsam", "rsam_stiefel"]
-    assert [row["method"] for row in rows] == [METHODS[name].label for name in shown_methods]
+    assert [row["method"] for row in rows] == [CONTESTANTS[name].label for name in shown_methods]
     sgd, sam = find(entries, "sgd"), find(entries, "sam")
     for row, name in zip(rows, shown_methods, strict=True):
         entry = find(entries, name)
         for label, measure in zip(("gradient norm", "Hessian trace"), MEASURES[:2], strict=True):
             ratios = [
-                a.curvature[measure] / b.curvature[measure]
+                a.measures[measure] / b.measures[measure]
                 for a, b in zip(entry.rows, sgd.rows, strict=True)
-                if a.curvature
+                if a.measures
             ]
             assert row[f"{label} / SGD's"] == f"{scipy.stats.gmean(ratios):.2f}"
         assert row["accuracy minus SGD"] == shown(percent(entry) - percent(sgd), 2)
@@ -156,9 +155,9 @@ def test_that_correlations_are_with_gap_and_accuracy_in_all_and_in_parts() -> No
             scipy.stats.spearmanr(
                 *zip(
                     *(
-                        (e.rows[seed].curvature[measure], target(e.rows[seed]))
+                        (e.rows[seed].measures[measure], target(e.rows[seed]))
                         for e in entries
-                        if METHODS[e.contestant.method].manifold in manifolds and e.contestant.method != "peer_sam"
+                        if e.contestant.kernels in manifolds and e.name != "peer_sam"
                     ),
                     strict=True,
                 )
@@ -170,23 +169,23 @@ def test_that_correlations_are_with_gap_and_accuracy_in_all_and_in_parts() -> No
     every = ("plain", "spheres", "stiefel")
     for label, measure in (("Hessian trace", "trace"), ("m-sharpness", "sharpness")):
         found = rows[f"{label}, gap"]
-        assert found["made up, made"] == reference(measure, lambda r: r.gap, every)
+        assert found["made up, made"] == reference(measure, gap, every)
         of_accuracy = rows[f"{label}, test accuracy"]
-        assert of_accuracy["made up, made"] == reference(measure, lambda r: r.final_heldout_accuracy, every)
+        assert of_accuracy["made up, made"] == reference(measure, lambda r: r.scores["accuracy"], every)
         for manifold in ("plain", "spheres"):
             part = rows[f"{label}, gap, {manifold} only"]
-            assert part["made up, made"] == reference(measure, lambda r: r.gap, [manifold])
+            assert part["made up, made"] == reference(measure, gap, [manifold])
         assert f"{label}, gap, stiefel only" not in rows  # a single network does not correlate
     within = [
-        scipy.stats.spearmanr([r.curvature["trace"] for r in e.rows], [r.gap for r in e.rows]).statistic
+        scipy.stats.spearmanr([r.measures["trace"] for r in e.rows], [gap(r) for r in e.rows]).statistic
         for e in entries
-        if e.contestant.method != "peer_sam"
+        if e.name != "peer_sam"
     ]
     assert rows["Hessian trace, gap"]["within methods"].startswith(f"{np.mean(within):.2f} (p ")
 
 
 def test_that_contestants_at_other_epochs_are_not_taken_for_those_of_the_case() -> None:
     case = made_case(("sgd", "sam"), equal_gradients=True)
-    late, early = made_entry(case, "sgd", [0.5], epochs=8), made_entry(case, "sgd", [0.6])
+    late, early = made_entry(case, case.contestants[-1], [0.5]), made_entry(case, "sgd", [0.6])
     assert find([late, early], "sgd") is early
-    assert late.contestant == Contestant(case, "sgd", 8)
+    assert (late.contestant.method, late.epochs) == ("sgd", 8)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from benchmarks.studies.optimizers.claims import CURVATURES, accuracy, c4, rank_correlation, within_methods
-from benchmarks.studies.optimizers.protocol import Entry
+from benchmarks.studies.comparison.contest import Entry
+from benchmarks.studies.images.claims import CURVATURES, accuracy, c4, gap, rank_correlation, within_methods
 from tests.benchmarks.entries import made_case, made_entry, made_row
 from tests.benchmarks.verdicts import FIVE, assert_is_test_of, entries_of_c4, generator
 
@@ -40,21 +40,21 @@ def random_entries(seeds: int = 4, diverged: Mapping[str, Sequence[int]] | None 
             rng.uniform(0.9, 1, seeds),
             (diverged or {}).get(method, ()),
         )
-        for method in case.methods
+        for method in (c.name for c in case.contestants)
     ]
 
 
 @pytest.mark.parametrize("measure", [*CURVATURES, "distance"])
 def test_that_the_rank_correlation_is_that_of_scipy_without_the_peer(measure) -> None:
     entries = random_entries()
-    for target, of in ((None, lambda row: row.gap), (accuracy, lambda row: row.final_heldout_accuracy)):
+    for target, of in ((None, gap), (accuracy, lambda row: row.scores["accuracy"])):
         found = rank_correlation(entries, measure) if target is None else rank_correlation(entries, measure, target)
         assert len(found) == 4
         for seed, coefficient in enumerate(found):
             rows = [entry.rows[seed] for entry in entries[:-1]]
             # Spearman's is Pearson's of the ranks
             ranks = [
-                scipy.stats.rankdata(values) for values in ([r.curvature[measure] for r in rows], [of(r) for r in rows])
+                scipy.stats.rankdata(values) for values in ([r.measures[measure] for r in rows], [of(r) for r in rows])
             ]
             assert coefficient == pytest.approx(np.corrcoef(ranks)[0, 1])
 
@@ -70,9 +70,9 @@ def test_that_networks_without_curvature_are_left_out_of_the_rank_correlation() 
     lost = {"sam": [1, 2], "rsam": [2], "peer_sam": [0]}
     entries = random_entries(diverged=lost)
     for seed, coefficient in enumerate(rank_correlation(entries, "trace")):
-        rows = [entry.rows[seed] for entry in entries[:-1] if seed not in lost.get(entry.contestant.method, ())]
+        rows = [entry.rows[seed] for entry in entries[:-1] if seed not in lost.get(entry.name, ())]
         assert len(rows) == [9, 8, 7, 9][seed]
-        reference = scipy.stats.spearmanr([r.curvature["trace"] for r in rows], [r.gap for r in rows])
+        reference = scipy.stats.spearmanr([r.measures["trace"] for r in rows], [gap(r) for r in rows])
         assert coefficient == pytest.approx(reference.statistic)
 
 
@@ -84,7 +84,7 @@ def test_that_c4_counts_seeds_with_networks_that_diverged() -> None:
 
 
 def test_that_a_seed_of_which_one_network_is_left_has_no_correlation() -> None:
-    lost = {entry.contestant.method: [1] for entry in random_entries() if entry.contestant.method != "sgd"}
+    lost = {entry.name: [1] for entry in random_entries() if entry.name != "sgd"}
     found = rank_correlation(random_entries(diverged=lost), "trace")
     assert [math.isnan(value) for value in found] == [False, True, False, False]
 
@@ -97,8 +97,10 @@ def of_ranks(curvature: Sequence[Sequence[int]], gaps: Sequence[Sequence[int]], 
     if peer:
         lines.append((range(len(curvature[0])), range(len(curvature[0]))))
     return [
-        made_entry(case, m, [0.9 - 0.01 * g for g in gap], {"trace": [2.0**c for c in values]}, [0.9] * len(gap))
-        for m, (values, gap) in zip(methods, lines, strict=True)
+        made_entry(
+            case, m, [0.9 - 0.01 * g for g in of_seeds], {"trace": [2.0**c for c in values]}, [0.9] * len(of_seeds)
+        )
+        for m, (values, of_seeds) in zip(methods, lines, strict=True)
     ]
 
 
@@ -178,7 +180,7 @@ def test_that_methods_with_a_network_that_diverged_do_not_count_within_methods()
 
 
 def test_that_where_every_method_has_a_network_that_diverged_nothing_is_known_within_methods() -> None:
-    entries = random_entries(diverged={entry.contestant.method: [1] for entry in random_entries()})
+    entries = random_entries(diverged={entry.name: [1] for entry in random_entries()})
     assert all(map(math.isnan, within_methods([entries], "trace")))
 
 
@@ -186,5 +188,5 @@ def test_that_where_every_method_has_a_network_that_diverged_nothing_is_known_wi
 def test_that_where_all_seeds_are_equal_nothing_correlates_within_a_method() -> None:
     entries = of_ranks([[1, 2, 3, 4, 5], [1, 2, 3, 4, 5]], [[1, 2, 3, 4, 5], [3, 3, 3, 3, 3]])
     for row in entries[1].rows:  # of equal accuracies, differences to the last digit would be ranked
-        assert row.gap == entries[1].rows[0].gap
+        assert gap(row) == gap(entries[1].rows[0])
     assert within_methods([entries], "trace")[0] == pytest.approx(0.5)

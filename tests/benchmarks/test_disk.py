@@ -6,19 +6,21 @@ from dataclasses import replace
 
 import numpy as np
 
-from benchmarks.runs.tuning import Tuned
-from benchmarks.studies.tasks import HYPERBOLIC, disk
-from benchmarks.studies.tasks.protocol import Entry
-from benchmarks.tasks.training import attempt, prepare
+from benchmarks.runs.training import prepare, train
+from benchmarks.studies.comparison.contest import Entry
+from benchmarks.studies.comparison.tuning import Tuned
+from benchmarks.studies.manifold_tasks import HYPERBOLIC, disk
 
 
 def entries() -> list[Entry]:
     """Two methods on the case that is drawn, an epoch each; the second is said to be better."""
-    case = next(c for c in HYPERBOLIC.cases if c.template.size == 2 and c.template.fraction == 0)
+    case = next(c for c in HYPERBOLIC.cases if c.name == "mammals-poincare-2-reconstruction")
     found = []
-    for method, score in (("riemannian_sgd", 0.1), ("riemannian_adam", 0.2)):
-        trial = replace(case.template, method=method, lr=0.1, knob=0.9, epochs=1, curvature=False)
-        found.append(Entry(case, method, Tuned(trial, 0, {}, ()), [replace(attempt(trial), scores={"map": score})]))
+    for contestant in case.contestants:
+        if contestant.name in ("riemannian_sgd", "riemannian_adam"):
+            run = replace(case.run(contestant, 0.1, 0.9), epochs=1, measures=())
+            score = 0.2 if contestant.name == "riemannian_adam" else 0.1
+            found.append(Entry(case, contestant, Tuned(run, 0, {}, ()), [replace(train(run), scores={"map": score})]))
     return found
 
 
@@ -33,7 +35,7 @@ def test_that_the_best_method_is_trained_once_more_and_drawn(monkeypatch, tmp_pa
     assert np.abs(after - before).max() > 1e-3
     assert np.linalg.norm(after, axis=1).max() < 1
 
-    monkeypatch.setattr(disk, "train", None)  # it is there already
+    monkeypatch.setattr(disk, "fit", None)  # it is there already
     disk.embed_in_disk([case], tmp_path)
     text = disk.draw(tmp_path)
     assert "RiemannianAdam" in text and "](disk.svg)" in text

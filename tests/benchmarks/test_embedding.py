@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.data.wordnet import Hierarchy, load_hierarchy
-from benchmarks.tasks.trial import Trial
 from benchmarks.workloads.hyperbolic import embedding as module
 from benchmarks.workloads.hyperbolic.distances import ball_distance, hyperboloid_distance, hyperboloid_distances
-from benchmarks.workloads.hyperbolic.embedding import embedding, mammals, split
+from benchmarks.workloads.hyperbolic.embedding import Embedded, split
 from benchmarks.workloads.manifolds import MANIFOLDS, worst_violation
 from benchmarks.workloads.problem import Problem
 
@@ -21,10 +20,15 @@ TREE = Hierarchy(("x",) * 31, tuple((30 - (30 - i - 1) // 2,) if i < 30 else () 
 BOTH = pytest.mark.parametrize("manifold", ["poincare", "lorentz"])
 
 
-def made(manifold: str, size: int = 3, **options) -> Problem:
-    """The tree; initial points are of torch's random state, which a trial sets elsewhere."""
-    trial = Trial("mammals", "riemannian_sgd", options.pop("seed", 0), 60.0, 0.0, manifold, size, epochs=1, **options)
-    return embedding(trial, TREE, 16)
+@pytest.fixture(autouse=True)
+def tree(monkeypatch) -> None:
+    """A hierarchy of which there is none on disk, with batches of 16."""
+    monkeypatch.setattr(module, "load_hierarchy", lambda name: TREE if name == "tree" else load_hierarchy(name))
+    monkeypatch.setitem(module.BATCH, "tree", 16)
+
+
+def made(space: str, size: int = 3, seed: int = 0, heldout: str = "test", fraction: float = 0.0) -> Problem:
+    return Embedded("tree", space, size, fraction).prepare(seed, heldout)  # type: ignore[arg-type]
 
 
 def spread(problem: Problem, seed: int = 0) -> np.ndarray:
@@ -105,8 +109,7 @@ def test_that_negatives_are_the_draws_that_are_not_known_from_training(heldout) 
 
 
 def test_that_batches_are_the_same_for_every_method_and_cover_the_edges_once() -> None:
-    trials = (Trial("mammals", name, 0, 1.0, 0.0, "lorentz", 2, epochs=1) for name in ("riemannian_sgd", "rsam"))
-    first, second = (list(mammals(trial).batches(3)) for trial in trials)
+    first, second = (list(Embedded("mammals", "lorentz", 2).prepare(0, "test").batches(3)) for _ in range(2))
     assert [len(lines) for lines, _ in first] == [512] * 12 + [6542 - 12 * 512]
     assert all(torch.equal(a, b) for (a, _), (b, _) in zip(first, second, strict=True))
     lines = torch.cat([lines for lines, _ in first])

@@ -13,7 +13,6 @@ import torch
 from benchmarks.data import DatasetError, emg
 from benchmarks.data.emg import SESSIONS, SIGNS, load_emg
 from benchmarks.data.prepare.emg import MARGIN, WINDOW, cut
-from benchmarks.tasks.trial import Trial
 from benchmarks.workloads.spd import network
 
 COLUMNS = ["time", *(f"c{i}" for i in range(8)), "label", "exp"]
@@ -153,8 +152,8 @@ def test_that_other_tables_are_refused(tmp_path) -> None:
 
 def examples(monkeypatch, seed: int, heldout: str) -> tuple[list[int], list[int]]:
     """Which matrices are trained on, and which are scored."""
-    monkeypatch.setattr(network, "accuracy", lambda model, sets: sets)
-    problem = network.emg(Trial("emg", "rsgd", seed, 0.1, 0.0, manifold="stiefel", size=4, heldout=heldout))
+    monkeypatch.setattr(network, "accuracies", lambda model, sets: sets)
+    problem = network.HandSigns("stiefel", 4).prepare(seed, heldout)  # type: ignore[arg-type]
     covariances, signs, *_ = load_emg()
     place = {matrix.numpy().tobytes(): i for i, matrix in enumerate(covariances)}
 

@@ -17,12 +17,13 @@ from benchmarks.studies.estimators import measurement as measuring
 from benchmarks.studies.estimators.measurement import EXACT, KINKS, Measured, Measurement, measure
 from benchmarks.studies.estimators.report import report
 from benchmarks.studies.study import NothingToReport
+from tests.benchmarks.training_steps import on
 
 
 @pytest.fixture
 def trained(monkeypatch, tmp_path):
     """Networks trained for a single short epoch, on few examples."""
-    few = {name: replace(run, epochs=1, batch_size=500) for name, run in networks.NETWORKS.items()}
+    few = {name: replace(on(run, batch_size=500), epochs=1) for name, run in networks.NETWORKS.items()}
     monkeypatch.setattr(networks, "NETWORKS", few)
     monkeypatch.setattr(networks, "_EXAMPLES", 16)
     networks.train_missing(few, tmp_path)
@@ -86,7 +87,7 @@ def test_that_errors_are_reported_in_per_cent_of_the_truth(tmp_path) -> None:
 
 
 def test_that_measurements_are_kept(tmp_path) -> None:
-    results = Results(tmp_path / "measurements.jsonl", Measured)
+    results = Results(tmp_path / "rows.jsonl", Measured)
     runs = ESTIMATORS.measurements()
     assert len({run.key for run in runs}) == len(runs)
     results.append(_fake(runs[0]))
@@ -94,7 +95,7 @@ def test_that_measurements_are_kept(tmp_path) -> None:
 
 
 def test_that_the_report_waits_for_all_measurements(tmp_path) -> None:
-    results = Results(tmp_path / "measurements.jsonl", Measured)
+    results = Results(tmp_path / "rows.jsonl", Measured)
     *most, last = ESTIMATORS.measurements()
     for run in most:
         results.append(_fake(run))
@@ -108,7 +109,7 @@ def test_that_the_little_form_measures_tiny_networks(tmp_path) -> None:
     little = ESTIMATORS.quick()
     assert {run.network for run in little.measurements()} == set(networks.LITTLE)
     for name in networks.LITTLE:
-        _, model, _ = networks.prepare(networks.run_of(name))
+        model = networks.prepare(networks.run_of(name)).model
         assert sum(p.numel() for p in model.parameters()) < 3000
     text = report([_fake(run) for run in little.measurements()], tmp_path)
     assert "### Trace, tiny plain, ReLU" in text
@@ -116,5 +117,5 @@ def test_that_the_little_form_measures_tiny_networks(tmp_path) -> None:
 
 
 def test_that_the_committed_rows_are_those_of_the_study() -> None:
-    committed = Results(Path(__file__).parents[2] / "docs" / "estimators.jsonl", Measured)
+    committed = Results(Path(__file__).parents[2] / "benchmarks" / "results" / "estimators" / "rows.jsonl", Measured)
     assert committed.find(ESTIMATORS.measurements()).keys() == set(ESTIMATORS.measurements())

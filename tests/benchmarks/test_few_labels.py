@@ -10,14 +10,13 @@ from geoopt.layers.stereographic import Distance2StereographicHyperplanes
 from torch import Tensor
 
 from benchmarks.data import load
-from benchmarks.tasks.trial import Trial
 from benchmarks.workloads.hyperbolic import classification
 
 
 def few(monkeypatch, seed: int, heldout: str) -> tuple[list[int], tuple[Tensor, Tensor]]:
     """Places in the training part of what is trained on; what is scored; the batches of an epoch are checked."""
-    monkeypatch.setattr(classification, "accuracy", lambda model, sets: sets)
-    problem = classification.few_labels(Trial("few_labels", "rsgd", seed, 0.1, 0.0, size=4, heldout=heldout))
+    monkeypatch.setattr(classification, "accuracies", lambda model, sets: sets)
+    problem = classification.FewLabels(4).prepare(seed, heldout)  # type: ignore[arg-type]
     images, labels = problem.scores()["train_"]
     batches = [torch.cat(parts) for parts in zip(*problem.batches(0), strict=True)]
     assert sorted(places(batches[0], batches[1])) == sorted(places(images, labels))

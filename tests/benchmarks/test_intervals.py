@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 
 from benchmarks.report.intervals import compare
-from benchmarks.studies.optimizers import tables
+from benchmarks.studies.images import tables
 from tests.benchmarks.comparisons import generator
 
 

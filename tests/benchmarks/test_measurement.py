@@ -15,7 +15,10 @@ from torch.nn.functional import cross_entropy
 
 import rsam
 from benchmarks.data import Dataset
-from benchmarks.runs.measurement import EXAMPLES, MEASURES, MICRO_BATCH, PROBES, RHO, measure
+from benchmarks.runs import measurement
+from benchmarks.runs.measurement import MEASURES, MICRO_BATCH, PROBES, RHO
+from benchmarks.workloads.images import EXAMPLES
+from benchmarks.workloads.problem import Problem
 
 FEATURES, CLASSES = 5, 3
 
@@ -26,6 +29,14 @@ def dataset(count: int, seed: int = 0) -> Dataset:
     images = torch.randn(count, 1, FEATURES, generator=generator, dtype=torch.float64)
     labels = torch.randint(CLASSES, (count,), generator=generator)
     return Dataset(images, labels, torch.full_like(images, torch.nan), torch.zeros_like(labels))
+
+
+def measure(model: nn.Module, data: Dataset, start: list[Tensor], seed: int) -> dict[str, float]:
+    """All measures of a network on images, in the parts that its workload makes of these."""
+    images, labels = data.train_images, data.train_labels
+    whole = list(zip(images.split(EXAMPLES), labels.split(EXAMPLES), strict=True))
+    problem = Problem(model, nn.CrossEntropyLoss(), lambda epoch: [], 0, dict, chosen(data, seed), whole)
+    return measurement.measure(problem, list(MEASURES), start, seed)
 
 
 def linear(seed: int = 0) -> nn.Module:
@@ -303,3 +314,20 @@ def test_that_a_seed_decides_examples_and_probes() -> None:
     first, other = (measure(model, few, starts(model), seed) for seed in (0, 1))
     assert abs(first["trace"] - other["trace"]) > 1e-6
     assert first["top_eigenvalue"] == pytest.approx(other["top_eigenvalue"], rel=0.02)
+
+
+def test_that_what_cannot_be_measured_is_nan_and_the_rest_is_there(monkeypatch) -> None:
+    def fails(*args: object, **options: object) -> None:
+        raise RuntimeError("no convergence")
+
+    monkeypatch.setattr(rsam.curvature, "top_eigenvalues", fails)
+    model, data = linear(), dataset(60)
+    found = measure(model, data, starts(model), seed=0)
+    assert [name for name, value in found.items() if math.isnan(value)] == ["top_eigenvalue"]
+
+
+def test_that_an_unknown_measure_is_refused() -> None:
+    model, data = linear(), dataset(60)
+    problem = Problem(model, nn.CrossEntropyLoss(), lambda epoch: [], 0, dict, chosen(data, 0))
+    with pytest.raises(ValueError, match="no measure volume; measures: gradient_norm, trace"):
+        measurement.measure(problem, ["trace", "volume"], starts(model), 0)

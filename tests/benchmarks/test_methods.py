@@ -11,14 +11,13 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from benchmarks.methods import METHODS
 from benchmarks.runs.steps import gradient_closure
-from benchmarks.runs.training import prepare
-from benchmarks.workloads.networks import MODELS
-from tests.benchmarks.training_steps import EXACT, RUN, Bowl, run_of, steps
+from benchmarks.studies.images.contestants import CONTESTANTS
+from tests.benchmarks.training_steps import EXACT, Bowl, on, prepared, run_of, steps
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", CONTESTANTS)
 def test_that_a_step_evaluates_as_many_gradients_as_it_says(name) -> None:
-    assert steps(run_of(name), 3)[1] == 3 * METHODS[name].gradients
+    assert steps(run_of(name), 3)[1] == 3 * METHODS[CONTESTANTS[name].method].gradients
 
 
 def assert_kernels_live(model: nn.Module, manifold: str) -> None:
@@ -40,31 +39,29 @@ def assert_kernels_live(model: nn.Module, manifold: str) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 3])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", CONTESTANTS)
 def test_that_kernels_live_where_the_method_says(name, count) -> None:
     # its first convolution has more filters, 16, than numbers in each, 9
-    model, _ = steps(replace(run_of(name), model="small_cnn"), count)
-    assert_kernels_live(model, METHODS[name].manifold)
+    model, _ = steps(on(run_of(name), model="small_cnn"), count)
+    assert_kernels_live(model, CONTESTANTS[name].kernels)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", CONTESTANTS)
 def test_that_kernels_of_signals_live_there_too(name) -> None:
-    torch.manual_seed(0)
-    model = MODELS["cnn_1d"]((1, 40), 10)
-    optimizer = METHODS[name].build(model, run_of(name))
-    signals, labels = torch.randn(20, 1, 40), torch.arange(20) % 10
-    optimizer.step(gradient_closure(model, optimizer, signals, labels, METHODS[name].objective(model, run_of(name))))
-    assert_kernels_live(model, METHODS[name].manifold)
+    run = on(run_of(name), dataset="mnist1d", model="cnn_1d")
+    model, _ = steps(run, 1)
+    assert_kernels_live(model, CONTESTANTS[name].kernels)
 
 
 def test_that_methods_can_be_told_apart() -> None:
-    assert [method.name for method in METHODS.values()] == list(METHODS)
-    assert len({method.label for method in METHODS.values()}) == len(METHODS)
+    for registry in (METHODS, CONTESTANTS):
+        assert [one.name for one in registry.values()] == list(registry)
+        assert len({one.label for one in registry.values()}) == len(registry)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", CONTESTANTS)
 def test_that_batch_statistics_are_those_of_one_evaluation(name) -> None:
-    data, twin, _ = prepare(run_of(name))
+    data, twin, _ = prepared(run_of(name))
     twin(data.train_images[:64])
     model, _ = steps(run_of(name), 1)
     expected = dict(twin.named_buffers())
@@ -76,8 +73,8 @@ def test_that_batch_statistics_are_those_of_one_evaluation(name) -> None:
 
 def test_that_a_peer_s_sam_takes_the_same_steps() -> None:
     plain = {"model": "small_plain_cnn"}
-    ours, _ = steps(replace(run_of("sam"), **plain), 10)
-    peer, _ = steps(replace(run_of("peer_sam"), **plain), 10)
+    ours, _ = steps(on(run_of("sam"), **plain), 10)
+    peer, _ = steps(on(run_of("peer_sam"), **plain), 10)
     for mine, theirs in zip(ours.parameters(), peer.parameters(), strict=True):
         # single precision, ten steps; they add the perturbation's norm in another order
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
@@ -199,8 +196,7 @@ def test_that_methods_on_spheres_have_momentum(name) -> None:
 def test_that_the_peer_s_learning_rate_follows_a_schedule() -> None:
     found = {}
     for name in ("sam", "peer_sam"):
-        run = replace(run_of(name), model="small_plain_cnn")
-        data, model, optimizer = prepare(run)
+        data, model, optimizer = prepared(on(run_of(name), model="small_plain_cnn"))
         schedule = CosineAnnealingLR(optimizer, T_max=3)
         closure = gradient_closure(model, optimizer, data.train_images[:64], data.train_labels[:64])
         found[name] = []
@@ -217,8 +213,8 @@ def test_that_the_peer_s_learning_rate_follows_a_schedule() -> None:
 @pytest.mark.parametrize("name", ["sam", "asam", "rsam", "rsam_pullback", "rsam_project", "ambient_sam", "peer_sam"])
 def test_that_there_is_nowhere_to_ascend_to_from_a_stationary_point(name) -> None:
     bowl = Bowl()
-    run = replace(RUN, method=name, rho=0.1, weight_decay=0.0)
-    optimizer = METHODS[name].build(bowl, run)
+    run = replace(run_of(name), weight_decay=0.0)
+    optimizer = METHODS[run.method].build(bowl, run)
     start = bowl.position()
 
     def closure() -> Tensor:

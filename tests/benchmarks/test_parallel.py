@@ -6,14 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from benchmarks.runs.configuration import Run
+from benchmarks.run import Row, Run
 from benchmarks.runs.parallel import RunsFailed, Workers, collect
-from benchmarks.runs.results import Results, Row
+from benchmarks.runs.results import Results
 from tests.benchmarks import fakes
 from tests.benchmarks.fakes import row_of, runs
 
@@ -22,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def results(tmp_path) -> Results:
-    return Results(tmp_path / "runs.jsonl", Row)
+    return Results(tmp_path / "rows.jsonl", Row)
 
 
 def test_that_rows_are_made_once_and_found_later(results) -> None:
@@ -61,7 +60,8 @@ def test_that_interruption_keeps_what_had_finished_and_leaves_no_process(tmp_pat
         # a shell's background jobs, and all that they start, ignore Ctrl-C
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
         "from pathlib import Path; from benchmarks.runs.parallel import Workers, collect; "
-        "from benchmarks.runs.results import Results, Row; from tests.benchmarks.test_parallel import tagged; "
+        "from benchmarks.run import Row; from benchmarks.runs.results import Results; "
+        "from tests.benchmarks.test_parallel import tagged; "
         "from tests.benchmarks import fakes; "
         f"results = Results(Path({str(results.path)!r}), Row); "
         f"collect(tagged({str(tmp_path)!r}), fakes.hangs_from_seed_2, results, Workers(2))"
@@ -81,7 +81,7 @@ def test_that_interruption_keeps_what_had_finished_and_leaves_no_process(tmp_pat
 
 
 def tagged(directory: str) -> list[Run]:
-    return [replace(run, dataset=directory) for run in runs(5)]
+    return runs(5, directory=directory)
 
 
 def wait_until_hanging(directory: Path, count: int, seconds: float = 120) -> None:

@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from benchmarks.data import load
-from benchmarks.tasks import TASKS
-from benchmarks.tasks.trial import Trial
 from benchmarks.workloads.manifolds import MANIFOLDS, violation, worst_violation
-from benchmarks.workloads.recurrent import sequences
+from benchmarks.workloads.problem import Heldout, Problem
+from benchmarks.workloads.recurrent import Sequences, sequences
 from benchmarks.workloads.recurrent.cell import OrthogonalRNN
 from benchmarks.workloads.recurrent.sequences import add, copy
 
@@ -19,8 +18,8 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def trial_of(task: str, **options: object) -> Trial:
-    return Trial(task, "rsam", 0, 0.1, 0.1, **{"manifold": "stiefel", "size": 8, **options})  # type: ignore[arg-type]
+def prepared(task: str, seed: int = 0, heldout: Heldout = "test") -> Problem:
+    return Sequences(task, "stiefel", 8).prepare(seed, heldout)
 
 
 @pytest.mark.parametrize("manifold", ["stiefel", "canonical"])
@@ -95,8 +94,7 @@ def test_that_scores_are_those_of_sequences_that_were_not_trained_on(monkeypatch
     found: dict[tuple[str, int], torch.Tensor] = {}
     for heldout in ("test", "validation"):
         for seed in (0, 1):
-            trial = Trial(task, "rsam", seed, 0.1, 0.1, manifold="stiefel", size=8, heldout=heldout)
-            problem = TASKS[task](trial)
+            problem = prepared(task, seed, heldout)  # type: ignore[arg-type]
             seen: list[torch.Tensor] = []
             problem.model.register_forward_hook(lambda _, inputs, out, seen=seen: seen.append(inputs[0]))
             problem.scores()
@@ -113,8 +111,7 @@ def test_that_scores_are_those_of_sequences_that_were_not_trained_on(monkeypatch
 
 
 def test_that_accuracy_is_counted_on_short_and_on_long_sequences() -> None:
-    torch.manual_seed(0)
-    problem = TASKS["copying"](trial_of("copying"))
+    problem = prepared("copying")
     lengths: list[int] = []
     problem.model.register_forward_hook(lambda _, inputs, out: lengths.append(inputs[0].shape[1]))
     scores = problem.scores()
@@ -125,8 +122,7 @@ def test_that_accuracy_is_counted_on_short_and_on_long_sequences() -> None:
 
 
 def test_that_the_error_of_the_adding_problem_is_the_logarithm_of_the_mean_square() -> None:
-    torch.manual_seed(0)
-    problem = TASKS["adding"](trial_of("adding"))
+    problem = prepared("adding")
     with torch.no_grad():
         problem.model.output.weight.zero_()  # type: ignore[union-attr]
         problem.model.output.bias.fill_(1.0)  # type: ignore[union-attr]
@@ -137,7 +133,7 @@ def test_that_the_error_of_the_adding_problem_is_the_logarithm_of_the_mean_squar
 
 @pytest.mark.parametrize("task", ["copying", "adding", "rows"])
 def test_that_an_epoch_goes_through_all_training_data_once_in_the_same_order_for_all(task) -> None:
-    first, again = (TASKS[task](trial_of(task)) for _ in range(2))
+    first, again = (prepared(task) for _ in range(2))
     one, other = list(first.batches(3)), list(again.batches(3))
     assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in zip(one, other, strict=True))
     assert sum(len(x) for x, _ in one) == sequences.TRAIN

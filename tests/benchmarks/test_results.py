@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 
 import pytest
 
-from benchmarks.runs.configuration import Run
-from benchmarks.runs.results import Results, ResultsError, Row
-from tests.benchmarks.fakes import row_of, runs
+from benchmarks.run import Row, Run
+from benchmarks.runs.results import Results, ResultsError
+from benchmarks.workloads.hyperbolic import Embedded
+from tests.benchmarks.fakes import Nothing, row_of, runs
 
 
 @pytest.fixture
 def results(tmp_path) -> Results:
-    return Results(tmp_path / "deep" / "runs.jsonl", Row)
+    return Results(tmp_path / "deep" / "rows.jsonl", Row)
 
 
 def test_that_rows_come_back_as_they_were(results) -> None:
@@ -33,9 +34,10 @@ def test_that_only_what_is_asked_for_is_found(results) -> None:
 
 @pytest.mark.parametrize("field", [f.name for f in fields(Run)])
 def test_that_every_part_of_the_configuration_counts(results, field) -> None:
-    run = Run("sgd", 0, lr=0.1)
+    (run,) = runs(1)
     value = getattr(run, field)
-    other = replace(run, **{field: value + 1 if isinstance(value, int | float) else value + "x"})
+    others = {"workload": Nothing("elsewhere"), "measures": ("trace",), "heldout": "validation", "method": "another"}
+    other = replace(run, **{field: others[field] if field in others else value + 1})
     results.append(row_of(run))
     assert results.find([other]) == {}
 
@@ -63,7 +65,7 @@ def test_that_damage_elsewhere_names_file_and_line(results) -> None:
         results.append(row_of(run))
     first, second = results.path.read_bytes().splitlines(keepends=True)
     results.path.write_bytes(first + b"{?}\n" + second)
-    with pytest.raises(ResultsError, match=r"runs\.jsonl, line 2, is damaged"):
+    with pytest.raises(ResultsError, match=r"rows\.jsonl, line 2, is damaged"):
         results.find(runs(2))
 
 
@@ -71,9 +73,21 @@ def test_that_rows_of_another_version_count_as_missing(results) -> None:
     (run,) = runs(1)
     results.append(row_of(run))
     content = json.loads(results.path.read_bytes())
-    renamed = {**content, "accuracy": content.pop("final_heldout_accuracy")}
+    renamed = {**content, "accuracy": content.pop("scores")}
     other = {"key": "0123", "run": {"method": "old"}, "colour": "red"}
     results.path.write_text(json.dumps(renamed) + "\n" + json.dumps(other) + "\n")
     assert results.find([run]) == {}
     results.append(row_of(run))
     assert results.find([run]) == {run: row_of(run)}
+
+
+@dataclass(frozen=True)
+class Otherwise(Nothing):
+    """Another workload of the same fields."""
+
+
+def test_that_keys_tell_workloads_apart_and_outlive_new_fields() -> None:
+    (run,) = runs(1)
+    assert replace(run, workload=Otherwise()).key != run.key
+    # fields at their defaults do not count, so that this number may never change
+    assert Run(Embedded("mammals", "lorentz", 5), "rsam", 0, 0.1, 100, rho=0.2).key == "4d1f6ea3e339b6ca"

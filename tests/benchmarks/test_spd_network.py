@@ -8,9 +8,8 @@ import scipy.linalg
 import torch
 
 from benchmarks.data.emg import load_emg
-from benchmarks.tasks.trial import Trial
 from benchmarks.workloads.manifolds import MANIFOLDS
-from benchmarks.workloads.spd.network import FLOOR, SPDNetwork, emg
+from benchmarks.workloads.spd.network import FLOOR, HandSigns, SPDNetwork
 
 
 def network(features: int = 3) -> SPDNetwork:
@@ -58,10 +57,6 @@ def test_that_small_eigenvalues_are_raised() -> None:
     assert float(values[0].detach().norm()) == pytest.approx(abs(np.log(FLOOR)), rel=1e-6)
 
 
-def trial(seed: int = 0, heldout: str = "test") -> Trial:
-    return Trial("emg", "rsam", seed, 0.1, 0.1, manifold="stiefel", size=6, heldout=heldout)  # type: ignore[arg-type]
-
-
 def places_of(covariances: torch.Tensor) -> set[int]:
     """Numbers of the windows that these matrices are of."""
     where = {row.numpy().tobytes(): i for i, row in enumerate(load_emg()[0])}
@@ -78,7 +73,7 @@ def scored(problem) -> torch.Tensor:
 
 def test_that_it_is_trained_on_the_first_sessions_and_tested_on_the_second() -> None:
     _, _, sessions, _ = load_emg()
-    problem = emg(trial())
+    problem = HandSigns("stiefel", 6).prepare(0, "test")
     trained = places_of(torch.cat([x for x, _ in problem.batches(0)]))
     assert trained == set(torch.nonzero(sessions < 2).flatten().tolist())
     assert places_of(scored(problem)) - trained == set(torch.nonzero(sessions >= 2).flatten().tolist())
@@ -88,7 +83,7 @@ def test_that_validation_takes_whole_repeats_of_the_first_sessions() -> None:
     _, signs, sessions, segments = load_emg()
     held = []
     for seed in range(6):
-        problem = emg(trial(seed, "validation"))
+        problem = HandSigns("stiefel", 6).prepare(seed, "validation")
         trained = places_of(torch.cat([x for x, _ in problem.batches(0)]))
         validated = places_of(scored(problem)) - trained
         both = sorted(trained | validated)

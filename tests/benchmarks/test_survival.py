@@ -13,32 +13,34 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.runs.configuration import Run
-from benchmarks.runs.tuning import Protocol
-from benchmarks.studies.optimizers import OptimizersStudy
-from benchmarks.studies.optimizers.cases import Case
+from benchmarks.studies.comparison.study import ComparisonStudy
+from benchmarks.studies.comparison.tuning import Protocol
+from benchmarks.studies.images.cases import make_case
+from benchmarks.studies.images.report import RULES
+from benchmarks.workloads.images import Images
 
 #: An undisturbed study serves all tests: one process is to run them.
 pytestmark = pytest.mark.xdist_group("survival")
 ROOT = Path(__file__).parents[2]
 #: All that the claims are about, which the report judges.
 METHODS = ("sgd", "sam", "gradient_norm", "hessian_trace", "rsam", "rsam_stiefel")
-STUDY = OptimizersStudy(
+STUDY = ComparisonStudy(
     name="survival",
     summary="",
     title="Survival",
     cases=(
-        Case(
+        make_case(
             "digits",
             "digits",
-            Run("", 0, 0.0, dataset="digits", model="tiny_cnn", label_noise=0.0, epochs=1, curvature=True),
-            METHODS,
+            Images("digits", "tiny_cnn", label_noise=0.0),
+            1,
+            methods=METHODS,
             equal_gradients=False,
-        ),
+        ).in_little(),
     ),
     little=(),
+    rules=RULES,
     protocol=Protocol(first=(1000,), kept=1, second=(), final=(0, 1)),
-    settings=lambda method: [(0.01, 0.05), (0.03, 0.1)],
 )
 PROGRAM = """
 from pathlib import Path
@@ -61,10 +63,10 @@ def start(directory: Path, scheduler: str | None) -> subprocess.Popen:
 
 def rows(directory: Path) -> dict[str, dict]:
     """What the file says, by key, but for the times."""
-    path = directory / "runs.jsonl"
+    path = directory / "rows.jsonl"
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     contents = [json.loads(line) for line in lines]
-    return {content["key"]: {**content, "seconds": 0, "seconds_per_step": 0} for content in contents}
+    return {content["key"]: {**content, "seconds": 0, "seconds_per_step": 0, "megabytes": 0} for content in contents}
 
 
 @pytest.fixture(scope="module")
@@ -114,10 +116,10 @@ def test_that_a_killed_study_ends_as_an_undisturbed_one(tmp_path, undisturbed, s
     assert again.returncode == 0, errors.decode()
     assert rows(tmp_path) == rows(undisturbed)
     # and none was trained twice
-    assert len((tmp_path / "runs.jsonl").read_bytes().splitlines()) == len(rows(undisturbed))
+    assert len((tmp_path / "rows.jsonl").read_bytes().splitlines()) == len(rows(undisturbed))
     assert report(tmp_path) == report(undisturbed)
 
 
 def report(directory: Path) -> str:
     """The report without times."""
-    return re.sub(r"\| +[\d.]+ \| +\|$|[\d.]+ hours", "", STUDY.report(directory), flags=re.MULTILINE)
+    return re.sub(r"\| +[\d.]+ \| +\|$|[\d.]+ hours|\d+ MB", "", STUDY.report(directory), flags=re.MULTILINE)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from benchmarks.studies.tasks.protocol import Entry
-from benchmarks.studies.tasks.tables import by_case, case_table, conclusions, improvement, overview
-from benchmarks.tasks.methods import METHODS
-from tests.benchmarks.made_tasks import CASES, ERRORS, ONE, entries_of, made
+from benchmarks.studies.comparison.cases import Score
+from benchmarks.studies.comparison.contest import Entry
+from benchmarks.studies.manifold_tasks.tables import by_case, case_table, conclusions, improvement, overview
+from tests.benchmarks.made_tasks import CASES, CONTESTANTS, ERRORS, NAMES, ONE, entries_of, made
 
 #: What each line of conclusions compares, in order.
 PAIRS = (
@@ -28,18 +28,21 @@ PAIRS = (
 )
 
 
+LABELS = {contestant.name: contestant.label for contestant in CONTESTANTS}
+
+
 def rows_of(table: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
 
 
 def values(entry: Entry) -> np.ndarray:
-    return np.array([entry.case.unit * row.scores[entry.case.score] for row in entry.rows])
+    return np.array([entry.case.score.unit * row.scores[entry.case.score.name] for row in entry.rows])
 
 
 def better(entries: Sequence[Entry], method: str, other: str) -> np.ndarray:
     """How much better a method is than another, seed by seed."""
-    of = {entry.method: entry for entry in entries}
-    return (values(of[method]) - values(of[other])) * (-1 if entries[0].case.smaller else 1)
+    of = {entry.name: entry for entry in entries}
+    return (values(of[method]) - values(of[other])) * (-1 if entries[0].case.score.smaller else 1)
 
 
 def ends(numbers: np.ndarray, level: float = 0.95) -> tuple[float, float]:
@@ -57,10 +60,10 @@ def interval(numbers: np.ndarray) -> str:
 def test_that_the_table_of_a_case_shows_scores_and_paired_differences(case) -> None:
     entries = entries_of(case)
     for row, entry in zip(rows_of(case_table(entries)), entries, strict=True):
-        assert row[0] == METHODS[entry.method].label
+        assert row[0] == entry.contestant.label
         assert row[1] == interval(values(entry))
-        base = METHODS[entry.method].base
-        assert row[3] == (interval(better(entries, entry.method, base)) if base else "")
+        base = entry.contestant.base
+        assert row[3] == (interval(better(entries, entry.name, base)) if base else "")
         # geometric mean of 1, 4, 1; eigenvalues are negative, which leaves none
         assert row[4:7] == ["2", f"{4 ** (1 / 3):.3g}", "nan"]
 
@@ -68,16 +71,16 @@ def test_that_the_table_of_a_case_shows_scores_and_paired_differences(case) -> N
 def test_that_traces_that_are_not_positive_are_counted() -> None:
     entries = entries_of()
     traces = zip(entries[0].rows, (-1.0, 2.0, 8.0), strict=True)
-    rows = [replace(row, curvature={**row.curvature, "trace": trace}) for row, trace in traces]
+    rows = [replace(row, measures={**row.measures, "trace": trace}) for row, trace in traces]
     assert rows_of(case_table([replace(entries[0], rows=rows), *entries[1:]]))[0][5] == "4 (2 of 3)"
 
 
 def test_that_choices_at_the_edge_of_their_grid_are_flagged() -> None:
     for row, entry in zip(rows_of(case_table(entries_of())), entries_of(), strict=True):
         # of two rates each is at an edge; 0.02 is in the middle, and 0.5 the middle momentum but the least beta
-        alone = "lr, beta 1" if entry.method.startswith("riemannian_adam") else "lr"
-        ascent = METHODS[entry.method].settings_of
-        assert row[9] == (f"of {METHODS[ascent].label}" if ascent else alone)
+        alone = "lr, beta 1" if entry.name.startswith("riemannian_adam") else "lr"
+        ascent = entry.contestant.settings_of
+        assert row[9] == (f"of {LABELS[ascent]}" if ascent else alone)
 
 
 def test_that_conclusions_are_drawn_on_means_over_the_cases_of_a_group() -> None:
@@ -88,7 +91,7 @@ def test_that_conclusions_are_drawn_on_means_over_the_cases_of_a_group() -> None
     for i, row in enumerate(rows):
         pair = PAIRS[i % 8]
         numbers = better(errors, *pair) if i >= 8 else (better(one, *pair) + better(other, *pair)) / 2
-        assert row[1] == f"{METHODS[pair[0]].label} − {METHODS[pair[1]].label}"
+        assert row[1] == f"{LABELS[pair[0]]} − {LABELS[pair[1]]}"
         # two groups and two bases ask the same
         low, high = ends(numbers, 1 - 0.05 / 4)
         assert row[2:4] == [f"{numbers.mean():.2f}", f"{low:.2f} to {high:.2f}"]
@@ -99,13 +102,13 @@ def test_that_conclusions_are_drawn_on_means_over_the_cases_of_a_group() -> None
 @pytest.mark.parametrize(("shift", "outcome"), [(0.3, "better"), (0.0, "undecided"), (-0.3, "worse")])
 def test_that_it_is_better_or_worse_where_the_interval_is_off_zero(case, shift, outcome) -> None:
     entries = entries_of(case)
-    of = {entry.method: entry for entry in entries}
-    towards = -shift if case.smaller else shift
+    of = {entry.name: entry for entry in entries}
+    towards = -shift if case.score.smaller else shift
     moved = [
-        replace(row, scores={case.score: row.scores[case.score] + towards + 1e-3 * (i - 1)})
+        replace(row, scores={case.score.name: row.scores[case.score.name] + towards + 1e-3 * (i - 1)})
         for i, row in enumerate(of["riemannian_sgd"].rows)
     ]
-    changed = [replace(of["rsam"], rows=moved) if entry.method == "rsam" else entry for entry in entries]
+    changed = [replace(of["rsam"], rows=moved) if entry.name == "rsam" else entry for entry in entries]
     assert rows_of(conclusions([changed], 1))[0][-1] == outcome
 
 
@@ -143,7 +146,7 @@ def test_that_the_family_of_a_question_is_that_of_all_groups() -> None:
 
 
 def test_that_trials_that_diverged_are_counted_and_score_as_if_nothing_was_learnt() -> None:
-    case = replace(ONE, worst=0.1)
+    case = replace(ONE, score=Score(worst=0.1))
     entries = [replace(entry, case=case) for entry in entries_of()]
     first = entries[0]
     broken = replace(first, rows=[made(first.rows[0].run, diverged=True), *first.rows[1:]])
@@ -152,7 +155,7 @@ def test_that_trials_that_diverged_are_counted_and_score_as_if_nothing_was_learn
     assert [row[-1] for row in table] == ["1", *[""] * 9]
     scores = np.array([10.0, *values(first)[1:]])
     assert table[0][1] == interval(scores)
-    of = {entry.method: i for i, entry in enumerate(entries)}
+    of = {entry.name: i for i, entry in enumerate(entries)}
     numbers = values(entries[of["rsam"]]) - scores
     assert table[of["rsam"]][3] == interval(numbers)
     assert rows_of(conclusions([changed], 1))[0][2] == f"{numbers.mean():.2f}"
@@ -175,9 +178,9 @@ def test_that_the_overview_has_every_method_on_every_case() -> None:
 
 
 def test_that_curvature_is_shown_beside_scores_and_compared_by_how_often_it_halved() -> None:
-    factors = dict(zip(METHODS, range(1, 11), strict=True))
+    factors = dict(zip(NAMES, range(1, 11), strict=True))
     entries = [
-        replace(e, rows=[replace(r, curvature={**r.curvature, "trace": (i + 2) ** factors[e.method]}) for i, r in
+        replace(e, rows=[replace(r, measures={**r.measures, "trace": (i + 2) ** factors[e.name]}) for i, r in
                          enumerate(e.rows)])
         for e in entries_of()
     ]  # fmt: skip
@@ -192,13 +195,13 @@ def test_that_curvature_is_shown_beside_scores_and_compared_by_how_often_it_halv
 
 
 def test_that_cases_without_curvature_show_none() -> None:
-    entries = [replace(e, rows=[replace(r, curvature={}) for r in e.rows]) for e in entries_of()]
+    entries = [replace(e, rows=[replace(r, measures={}) for r in e.rows]) for e in entries_of()]
     assert len(rows_of(overview([entries]))) == len(rows_of(by_case([entries]))) == 1
 
 
 def test_that_one_seed_shows_differences_without_intervals() -> None:
     entries = [replace(entry, rows=entry.rows[:1]) for entry in entries_of()]
-    of = {entry.method: entry for entry in entries}
+    of = {entry.name: entry for entry in entries}
     difference = f"{improvement(of['rsam'], of['riemannian_sgd'])[0]:.2f}"
     assert rows_of(conclusions([entries], 1))[0][2:] == [difference, "", "", "undecided"]
     assert rows_of(by_case([entries]))[0][2] == difference

@@ -5,26 +5,28 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 
 from benchmarks.data import DATASETS
 from benchmarks.methods import METHODS
-from benchmarks.runs.configuration import Run
-from benchmarks.runs.results import Row
-from benchmarks.runs.tuning import Protocol, Tuned, tune
-from benchmarks.studies.optimizers import OPTIMIZERS, OPTIMIZERS_LARGE
-from benchmarks.studies.optimizers.cases import CHECK, CHECKED, LARGE, LITTLE, LITTLE_LARGE, SMALL, Case, Contestant
-from benchmarks.studies.optimizers.grids import SETTINGS, grid
-from benchmarks.studies.optimizers.protocol import Entry, compete, count
-from benchmarks.studies.optimizers.study import OptimizersStudy, corners, full_grid
+from benchmarks.run import Knob, Row, Run
+from benchmarks.studies.ablations import MOVED
+from benchmarks.studies.comparison.cases import Case, Grid
+from benchmarks.studies.comparison.contest import Entry, compete, count
+from benchmarks.studies.comparison.study import ComparisonStudy
+from benchmarks.studies.comparison.tuning import Protocol, Tuned, tune
+from benchmarks.studies.images import OPTIMIZERS, OPTIMIZERS_LARGE
+from benchmarks.studies.images.cases import LARGE, LITTLE, LITTLE_LARGE, SMALL, images_of
+from benchmarks.studies.images.contestants import CHECK, CHECKED, CONTESTANTS
 from benchmarks.workloads.networks import MODELS
 from tests.benchmarks.entries import Recorder, made_case, made_row
 
 PROTOCOL = Protocol(first=(100, 101), kept=2, second=(102, 103, 104), final=(0, 1, 2))
 CASES = [case for cases in (SMALL, LARGE, LITTLE, LITTLE_LARGE) for case in cases]
 STUDIES = [OPTIMIZERS, OPTIMIZERS.quick(), OPTIMIZERS_LARGE, OPTIMIZERS_LARGE.quick()]
+SETTINGS = 20
 
 
 def tuned(
@@ -157,39 +159,42 @@ def test_that_a_seed_that_would_count_twice_is_refused(seeds) -> None:
 # ---- the grids
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_that_each_grid_is_a_product_of_the_size_of_all(method) -> None:
-    settings = grid(METHODS[method])
-    rates, knobs = {lr for lr, _ in settings}, {knob for _, knob in settings}
+@pytest.mark.parametrize("name", CONTESTANTS)
+def test_that_each_grid_is_a_product_of_the_size_of_all(name) -> None:
+    grid = CONTESTANTS[name].grid
+    settings = grid.pairs()
     assert len(settings) == len(set(settings)) == SETTINGS
-    assert set(settings) == {(lr, knob) for lr in rates for knob in knobs}
+    assert set(settings) == {(lr, knob) for lr in grid.rates for knob in grid.values}
     # neither axis has ends only
-    assert len(rates) >= 3
-    assert len(knobs) >= 3
-    assert min(rates) > 0
-    assert min(knobs) > 0
+    assert len(grid.rates) >= 3
+    assert len(grid.values) >= 3
+    assert min(grid.rates) > 0
+    assert min(grid.values) > 0
 
 
 def test_that_methods_that_are_compared_choose_from_the_same_rates_and_radii() -> None:
-    sam_like = [name for name, method in METHODS.items() if method.knob == "rho" and name != "asam"]
+    sam_like = [c for c in CONTESTANTS.values() if c.grid.knob is Knob.RHO and c.name != "asam"]
     assert len(sam_like) > 5
-    assert {tuple(grid(METHODS[name])) for name in sam_like} == {tuple(grid(METHODS["sam"]))}
-    for one, other in (("sgd", "riemannian_sgd"), ("riemannian_sgd", "riemannian_sgd_stiefel")):
-        assert grid(METHODS[one]) == grid(METHODS[other])
-    assert grid(METHODS["riemannian_adam"]) == grid(METHODS["riemannian_adam_stiefel"])
+    assert {c.grid for c in sam_like} == {CONTESTANTS["sam"].grid}
+    for one, other in (
+        ("sgd", "riemannian_sgd"),
+        ("riemannian_sgd", "riemannian_sgd_stiefel"),
+        ("riemannian_adam", "riemannian_adam_stiefel"),
+    ):
+        assert CONTESTANTS[one].grid == CONTESTANTS[other].grid
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: f"{study.name}-{len(study.protocol.final)}")
 def test_that_all_methods_of_a_study_have_as_many_settings(study) -> None:
-    methods = {c.method for case in study.cases for c in case.contestants()}
-    (size,) = {len(set(study.settings(method))) for method in methods}
-    assert size == (SETTINGS if study.settings is full_grid else 2)
+    (size,) = {len(set(case.settings(c))) for case in study.cases for c in case.contestants}
+    assert size == (SETTINGS if study in (OPTIMIZERS, OPTIMIZERS_LARGE) else 2)
     assert size >= study.protocol.kept
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_that_the_few_settings_of_a_quick_study_are_among_all_of_them(method) -> None:
-    assert set(corners(method)) < set(full_grid(method))
+@pytest.mark.parametrize("name", CONTESTANTS)
+def test_that_the_few_settings_of_a_quick_study_are_among_all_of_them(name) -> None:
+    grid = CONTESTANTS[name].grid
+    assert set(grid.corner().pairs()) < set(grid.pairs())
 
 
 # ---- the cases
@@ -197,14 +202,15 @@ def test_that_the_few_settings_of_a_quick_study_are_among_all_of_them(method) ->
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.name}-{case.template.epochs}")
 def test_that_all_that_a_case_names_exists(case) -> None:
-    dataset = case.template.dataset
+    dataset = images_of(case).dataset
     assert dataset in DATASETS or dataset.removeprefix("imagefolder:") not in ("", dataset)
-    assert case.template.model in MODELS
-    assert set(case.methods) <= set(METHODS)
-    assert len(set(case.methods)) == len(case.methods)
+    assert images_of(case).model in MODELS
+    names = [c.name for c in case.contestants]
+    assert {c.method for c in case.contestants} <= set(METHODS)
+    assert len(set(names)) == len(names)
     # what the verdicts and the columns beside SAM look at
-    assert {"sgd", CHECKED, "rsam", "rsam_stiefel"} <= set(case.methods)
-    assert {"gradient_norm", "hessian_trace"} <= set(case.methods) or not case.main
+    assert {"sgd", CHECKED, "rsam", "rsam_stiefel"} <= set(names)
+    assert {"gradient_norm", "hessian_trace"} <= set(names) or not case.main
 
 
 @pytest.mark.parametrize("cases", [SMALL, LARGE, LITTLE, LITTLE_LARGE])
@@ -213,47 +219,53 @@ def test_that_cases_of_a_study_have_names_of_their_own_and_differ(cases) -> None
     assert any(case.main for case in cases)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.name}-{case.template.epochs}")
-def test_that_contestants_differ_in_method_epochs_and_setting_only(case) -> None:
-    allowed = {"method", "epochs", "lr"}
-    runs = {c: c.run(0.123, 0.456) for c in case.contestants()}
+@pytest.mark.parametrize("case", [*CASES, MOVED], ids=lambda case: f"{case.name}-{case.template.epochs}")
+def test_that_contestants_differ_in_method_kernels_epochs_and_setting_only(case) -> None:
+    runs = {c: case.run(c, 0.123, 0.456) for c in case.contestants}
     assert len(set(runs.values())) == len(runs)
     for contestant, run in runs.items():
-        method = METHODS[contestant.method]
-        assert (run.method, run.epochs, run.lr) == (contestant.method, contestant.epochs, 0.123)
-        assert getattr(run, method.knob) == 0.456
-        for field in fields(Run):
-            if field.name not in {*allowed, method.knob}:
-                assert getattr(run, field.name) == getattr(case.template, field.name)
+        assert (run.method, run.epochs, run.lr) == (contestant.method, case.epochs(contestant), 0.123)
+        assert contestant.grid.knob.of(run) == 0.456
+        back = contestant.grid.knob.turn(run, contestant.grid.knob.of(case.template))
+        same = replace(back, method="", lr=0.0, epochs=case.template.epochs)
+        assert run.workload == replace(images_of(case), kernels=contestant.kernels)
+        assert replace(same, workload=case.template.workload) == case.template
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.name}-{case.template.epochs}")
 def test_that_each_method_competes_at_the_epochs_of_its_case_and_once_at_equal_gradients(case) -> None:
     epochs, gradients = case.template.epochs, METHODS[CHECKED].gradients
-    contestants = case.contestants()
-    assert [c.method for c in contestants if c.epochs == epochs] == list(case.methods)
-    again = [c for c in contestants if c.epochs != epochs]
-    cost_other = [m for m in case.methods if METHODS[m].gradients != gradients]
-    assert [c.method for c in again] == (cost_other if case.equal_gradients else [])
+    at_case = [c for c in case.contestants if c.passes == 1]
+    again = [c for c in case.contestants if c.passes != 1]
+    cost_other = [(c.method, c.kernels) for c in at_case if METHODS[c.method].gradients != gradients]
+    assert [(c.method, c.kernels) for c in again] == (cost_other if again else [])
     for c in again:
         # epochs are whole, so that it costs as much as SAM up to half an epoch of its own
         cost = METHODS[c.method].gradients
-        assert abs(c.epochs * cost - epochs * gradients) <= cost / 2
+        assert abs(case.epochs(c) * cost - epochs * gradients) <= cost / 2
 
 
-def test_that_the_small_cases_differ_from_sams_gradients_by_little() -> None:
+def test_that_the_small_cases_compete_at_equal_gradients_and_differ_from_sams_by_little() -> None:
     for case in SMALL:
-        for c in case.contestants():
-            if c.epochs != case.template.epochs:
-                ratio = c.epochs * METHODS[c.method].gradients / (case.template.epochs * METHODS[CHECKED].gradients)
-                assert ratio == pytest.approx(1, abs=0.05)
+        again = [c for c in case.contestants if c.passes != 1]
+        assert again
+        for c in again:
+            ratio = case.epochs(c) * METHODS[c.method].gradients / (case.template.epochs * METHODS[CHECKED].gradients)
+            assert ratio == pytest.approx(1, abs=0.05)
 
 
 # ---- the protocol
 
 METHODS_HERE = ("sgd", "peer_sam", "hessian_trace", "sam", "rsam")
-CASE = made_case(METHODS_HERE, equal_gradients=True)
-GRID = [(lr, knob) for lr in (0.01, 0.1, 1.0) for knob in (0.2, 0.4)]
+
+
+def with_grid(case: Case) -> Case:
+    """Six settings each."""
+    grids = [replace(c, grid=Grid(c.grid.knob, (0.01, 0.1, 1.0), (0.2, 0.4))) for c in case.contestants]
+    return replace(case, contestants=tuple(grids))
+
+
+CASE = with_grid(made_case(METHODS_HERE, equal_gradients=True))
 # the peer's best would be another than SAM's, were it asked
 BEST = {"sgd": (0.1, 0.2), "sam": (1.0, 0.4), "peer_sam": (0.01, 0.2), "hessian_trace": (0.01, 0.4), "rsam": (0.1, 0.4)}
 
@@ -262,11 +274,11 @@ def competed(case: Case = CASE) -> tuple[list[Entry], Recorder]:
     """Entries and runs when each method has one best setting, which is worst on test data."""
 
     def row(run: Run) -> Row:
-        best = (run.lr, getattr(run, METHODS[run.method].knob)) == BEST[run.method]
+        best = (run.lr, CONTESTANTS[run.method].grid.knob.of(run)) == BEST[run.method]
         return made_row(run, accuracy=0.8 if best == (run.heldout == "validation") else 0.3)
 
     collect = Recorder(row)
-    return compete(case, collect, PROTOCOL, lambda method: GRID), collect
+    return compete(case, collect, PROTOCOL), collect
 
 
 def test_that_tuning_sees_validation_data_only_and_measures_nothing_else() -> None:
@@ -275,26 +287,24 @@ def test_that_tuning_sees_validation_data_only_and_measures_nothing_else() -> No
     assert len(tuning) == 2
     for run in (run for call in tuning for run in call):
         assert run.heldout == "validation"
-        assert not run.curvature
-        assert not run.curves
+        assert run.measures == ()
         assert run.seed in (*PROTOCOL.first, *PROTOCOL.second)
     assert {run.seed for run in final} == set(PROTOCOL.final)
 
 
 def test_that_final_runs_take_the_chosen_setting_on_test_data_and_measure_curvature() -> None:
     entries, collect = competed()
-    assert [e.contestant for e in entries] == CASE.contestants()
+    assert tuple(e.contestant for e in entries) == CASE.contestants
     assert sum(len(e.rows) for e in entries) == len(collect.calls[-1])
     for entry in entries:
-        method = METHODS[entry.contestant.method]
-        best = BEST["sam" if method.name == CHECK else method.name]
+        method = entry.contestant.method
+        best = BEST["sam" if method == CHECK else method]
         assert [row.run.seed for row in entry.rows] == list(PROTOCOL.final)
         for row in entry.rows:
-            assert (row.run.method, row.run.epochs) == (method.name, entry.contestant.epochs)
-            assert (row.run.lr, getattr(row.run, method.knob)) == best
+            assert (row.run.method, row.run.epochs) == (method, entry.epochs)
+            assert (row.run.lr, entry.contestant.grid.knob.of(row.run)) == best
             assert row.run.heldout == "test"
-            assert row.run.curvature
-            assert row.run.curves
+            assert row.run.measures == CASE.template.measures != ()
             assert replace(row.run, seed=entry.tuned.setting.seed) == entry.tuned.setting
 
 
@@ -302,20 +312,19 @@ def test_that_final_runs_differ_from_their_tuning_runs_in_nothing_that_trains() 
     entries, collect = competed()
     tuning = {run for call in collect.calls[:-1] for run in call}
     for entry in entries:
-        if entry.contestant.method != CHECK:
-            setting = replace(entry.tuned.setting, heldout="validation", curves=False, curvature=False)
+        if entry.name != CHECK:
+            setting = replace(entry.tuned.setting, heldout="validation", measures=())
             assert {replace(setting, seed=seed) for seed in (*PROTOCOL.first, *PROTOCOL.second)} <= tuning
 
 
 def test_that_the_peer_is_not_tuned_and_takes_the_settings_of_ours() -> None:
     entries, collect = competed()
     assert not [run for call in collect.calls[:-1] for run in call if run.method == CHECK]
-    peer = next(e for e in entries if e.contestant.method == CHECK)
-    ours = next(e for e in entries if e.contestant.method == CHECKED)
+    peer = next(e for e in entries if e.name == CHECK)
+    ours = next(e for e in entries if e.name == CHECKED)
     assert peer.tuned.setting == replace(ours.tuned.setting, method=CHECK)
     assert peer.tuned.scores == ours.tuned.scores
     assert [replace(row.run, method=CHECKED) for row in peer.rows] == [row.run for row in ours.rows]
-    assert METHODS[CHECK].knob == METHODS[CHECKED].knob
 
 
 def test_that_a_method_at_equal_gradients_is_tuned_anew() -> None:
@@ -323,8 +332,8 @@ def test_that_a_method_at_equal_gradients_is_tuned_anew() -> None:
         rate = 1.0 if run.epochs == CASE.template.epochs else 0.01
         return made_row(run, accuracy=0.8 if run.lr == rate else 0.3)
 
-    entries = compete(CASE, Recorder(row), PROTOCOL, lambda method: GRID)
-    rates = {(e.contestant.method, e.contestant.epochs): e.tuned.setting.lr for e in entries}
+    entries = compete(CASE, Recorder(row), PROTOCOL)
+    rates = {(e.contestant.method, e.epochs): e.tuned.setting.lr for e in entries}
     assert rates[("sgd", 4)] == 1.0
     assert rates[("sgd", 8)] == 0.01
     assert rates[("hessian_trace", 3)] == 0.01
@@ -333,27 +342,21 @@ def test_that_a_method_at_equal_gradients_is_tuned_anew() -> None:
 @pytest.mark.parametrize("case", [CASE, made_case(), *SMALL, LARGE[2], *LITTLE, LITTLE_LARGE[0]])
 def test_that_the_count_of_runs_is_that_of_the_distinct_ones_that_are_asked_for(case) -> None:
     collect = Recorder()
-    compete(case, collect, PROTOCOL, full_grid)
-    assert count(case, PROTOCOL, full_grid) == len(collect.runs) == len(set(collect.runs))
+    compete(case, collect, PROTOCOL)
+    assert count([case], PROTOCOL) == len(collect.runs) == len(set(collect.runs))
     assert len({run.key for run in collect.runs}) == len(collect.runs)
 
 
 @pytest.mark.parametrize("study", [*STUDIES[:-1], STUDIES[-1]])
-def test_that_runs_of_a_study_are_distinct_over_its_cases(study: OptimizersStudy) -> None:
+def test_that_runs_of_a_study_are_distinct_over_its_cases(study: ComparisonStudy) -> None:
     runs = []
     for case in study.cases:
         collect = Recorder()
-        compete(case, collect, study.protocol, study.settings)
+        compete(case, collect, study.protocol)
         runs += collect.runs
         final = [run for run in collect.runs if run.heldout == "test"]
         assert {run.seed for run in final} == set(study.protocol.final)
         assert not {run.seed for run in collect.runs if run.heldout != "test"} & set(study.protocol.final)
         assert collect.runs[-len(final) :] == final
-    assert len(runs) == sum(count(c, study.protocol, study.settings) for c in study.cases)
+    assert len(runs) == count(study.cases, study.protocol)
     assert len(set(runs)) == len(runs)
-
-
-def test_that_contestants_are_looked_up_by_what_they_are() -> None:
-    # the settings of the peer's twin are found by equality
-    assert Contestant(CASE, "sam", 4) == replace(Contestant(CASE, "peer_sam", 4), method="sam")
-    assert len({Contestant(CASE, "sam", 4), Contestant(CASE, "sam", 4), Contestant(CASE, "sam", 8)}) == 2

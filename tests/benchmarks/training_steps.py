@@ -3,27 +3,46 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+import rsam
+from benchmarks.data import Dataset
 from benchmarks.methods import METHODS
-from benchmarks.runs.configuration import Run
+from benchmarks.run import Knob, Run
 from benchmarks.runs.steps import gradient_closure
 from benchmarks.runs.training import prepare
+from benchmarks.studies.images.contestants import CONTESTANTS
+from benchmarks.workloads.images import Images
 
-RUN = Run("", 0, lr=0.05, dataset="digits", model="tiny_cnn", label_noise=0.0)
+RUN = Run(Images("digits", "tiny_cnn", label_noise=0.0), "sgd", 0, lr=0.05, epochs=1, weight_decay=5e-4)
+KNOBS = {Knob.RHO: 0.1, Knob.PENALTY: 1e-3, Knob.WEIGHT_DECAY: 5e-4}
 
 
-def run_of(name: str) -> Run:
-    knobs = {"rho": 0.1, "penalty": 1e-3, "weight_decay": 5e-4}
-    knob = METHODS[name].knob
-    return replace(RUN, method=name, **{knob: knobs[knob]})
+def on(run: Run, **workload: object) -> Run:
+    """The run on another workload."""
+    return replace(run, workload=replace(run.workload, **workload))  # type: ignore[type-var]
+
+
+def run_of(name: str, run: Run = RUN) -> Run:
+    """A contestant of the comparison, in little."""
+    contestant = CONTESTANTS[name]
+    knob = contestant.grid.knob
+    return knob.turn(replace(on(run, kernels=contestant.kernels), method=contestant.method), KNOBS[knob])
+
+
+def prepared(run: Run) -> tuple[Dataset, nn.Module, Any]:
+    """Data, initial network and optimizer."""
+    assert isinstance(run.workload, Images)
+    model = prepare(run).model
+    return run.workload.data(run.seed, run.heldout), model, METHODS[run.method].build(model, run)
 
 
 def steps(run: Run, count: int) -> tuple[nn.Module, int]:
     """The network after some steps on the first batch, and how often it was evaluated."""
-    data, model, optimizer = prepare(run)
+    data, model, optimizer = prepared(run)
     objective = METHODS[run.method].objective(model, run)
     passes = []
     model.register_forward_hook(lambda *_: passes.append(1))
@@ -56,8 +75,10 @@ class Bowl(nn.Module):
 
     def step(self, name: str, count: int = 1, **options: float) -> Tensor:
         """Where some steps of a method lead."""
-        run = replace(RUN, method=name, **{"momentum": 0.0, "weight_decay": 0.0, **options})
-        optimizer, objective = METHODS[name].build(self, run), METHODS[name].objective(self, run)
+        run = replace(run_of(name), **{"rho": 0.0, "momentum": 0.0, "weight_decay": 0.0, **options})
+        if CONTESTANTS[name].kernels == "spheres":
+            rsam.nn.constrain(self, rsam.geometry.KernelSphere(), nn.Conv1d)
+        optimizer, objective = METHODS[run.method].build(self, run), METHODS[run.method].objective(self, run)
 
         def closure() -> Tensor:
             optimizer.zero_grad()

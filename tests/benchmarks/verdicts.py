@@ -12,9 +12,9 @@ import pytest
 import scipy.stats
 
 from benchmarks.report.intervals import Comparison
-from benchmarks.studies.optimizers.cases import Case
-from benchmarks.studies.optimizers.claims import RULES
-from benchmarks.studies.optimizers.protocol import Entry
+from benchmarks.studies.comparison.cases import Case
+from benchmarks.studies.comparison.contest import Entry
+from benchmarks.studies.images.claims import RULES
 from tests.benchmarks.entries import made_case, made_entry
 
 SEEDS = 10

@@ -10,20 +10,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from benchmarks.runs.configuration import Run
-from benchmarks.runs.training import prepare
+from benchmarks.workloads.images import Images
 from rsam import curvature, losses
 
-RUN = Run("sgd", seed=0, lr=0.02, epochs=3)
+WORKLOAD = Images()
+EPOCHS = 3
 EXAMPLES = 256
 
 
 def trained(make: Callable[[Any], losses.Penalty] | None) -> tuple[nn.Module, tuple[Tensor, Tensor]]:
-    data, model, optimizer = prepare(RUN)
+    data, model = WORKLOAD.data(seed=0), WORKLOAD.prepare(0, "test").model
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9, weight_decay=5e-4)
     penalty = None if make is None else make(model.named_parameters())
     order = torch.Generator().manual_seed(0)
-    for _ in range(RUN.epochs):
-        for batch in torch.randperm(len(data.train_labels), generator=order)[:1984].split(RUN.batch_size):
+    for _ in range(EPOCHS):
+        for batch in torch.randperm(len(data.train_labels), generator=order)[:1984].split(WORKLOAD.batch_size):
 
             def closure(batch: Tensor = batch) -> Any:
                 outputs = model(data.train_images[batch])

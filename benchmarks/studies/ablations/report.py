@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.methods import METHODS
 from benchmarks.report.intervals import geometric, t_interval
 from benchmarks.report.table import markdown_table
-from benchmarks.runs.configuration import Run
+from benchmarks.run import Row, Run
 from benchmarks.runs.measurement import MEASURES
-from benchmarks.runs.results import Row
 from benchmarks.studies.ablations.trials import (
     COMPARED,
     WAYS,
@@ -19,11 +17,12 @@ from benchmarks.studies.ablations.trials import (
     Trials,
     as_decayed,
     as_without,
+    at,
     settings_of_ways,
 )
-from benchmarks.studies.optimizers.claims import CURVATURES, accuracy, ratios
-from benchmarks.studies.optimizers.protocol import Entry
-from benchmarks.studies.optimizers.report import of_case
+from benchmarks.studies.comparison.contest import Entry
+from benchmarks.studies.images.claims import CURVATURES, accuracy, ratios
+from benchmarks.studies.images.report import of_case
 from benchmarks.studies.study import preliminary
 
 __all__ = ["decomposition", "report", "same_settings", "tuning", "without"]
@@ -98,7 +97,7 @@ def _minus(one: Sequence[float], other: Sequence[float]) -> str:
 
 
 def _label(case: Trials) -> str:
-    return case.entries[0].contestant.case.label
+    return case.entries[0].case.label
 
 
 def decomposition(cases: Sequence[Trials]) -> str:
@@ -126,9 +125,15 @@ def without(cases: Sequence[Trials]) -> str:
             changed = [geometric(ratios(ours, theirs, m)) for m in CURVATURES]
             decayed = "" if name not in COMPARED else _gain(case, as_decayed(found, name), found[name])
             rows.append(
-                (_label(case), METHODS[name].label, _minus(_accuracies(ours), _accuracies(theirs)), *changed, decayed)
+                (
+                    _label(case),
+                    found[name].contestant.label,
+                    _minus(_accuracies(ours), _accuracies(theirs)),
+                    *changed,
+                    decayed,
+                )
             )
-    header = ("case", "method", "with − without", *(f"{MEASURES[m]}, ratio" for m in CURVATURES), "base's decay")
+    header = ("case", "method", "with − without", *(f"{MEASURES[m].label}, ratio" for m in CURVATURES), "base's decay")
     return markdown_table(header, rows)
 
 
@@ -146,7 +151,7 @@ def same_settings(cases: Sequence[Trials]) -> str:
         found = case.by_method
         for place, names in WAYS.items():
             for lr, rho in settings_of_ways(case.entries, place):
-                of = {n: _accuracies(case.rows[found[n].contestant.run(lr, rho)]) for n in names if n in found}
+                of = {n: _accuracies(case.rows[at(found[n], lr, rho)]) for n in names if n in found}
                 first, *others = of
                 against = {name: _minus(of[first], of[name]) for name in others}
                 cells = (against.get(name, "") for name in names[1:])
@@ -169,7 +174,7 @@ def tuning(cases: Sequence[Trials]) -> str:
             rows.append(
                 (
                     _label(case),
-                    METHODS[name].label,
+                    found[name].contestant.label,
                     f"{t_interval(chosen):.2f}",
                     f"{t_interval(means[name]):.2f}",
                     f"{min(of_settings):.2f}",

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmarks.runs.configuration import Run
+from benchmarks.run import Row, Run
 from benchmarks.runs.parallel import Workers, collect
-from benchmarks.runs.results import Results, Row
+from benchmarks.runs.results import Results
 from benchmarks.studies.ablations.report import report
 from benchmarks.studies.ablations.trials import Trials, wanted
-from benchmarks.studies.optimizers.protocol import Entry
-from benchmarks.studies.optimizers.study import OptimizersStudy
-from benchmarks.studies.study import NothingToReport, cost, trainer
+from benchmarks.studies.comparison.contest import Entry
+from benchmarks.studies.comparison.study import ComparisonStudy
+from benchmarks.studies.study import ROWS, NothingToReport, cost, trainer
 
 __all__ = ["AblationsStudy"]
 
@@ -26,24 +26,23 @@ class AblationsStudy:
     ----------
     name, summary : str
         See :class:`~benchmarks.studies.study.Study`.
-    compared : OptimizersStudy
+    compared : ComparisonStudy
         The comparison, of which the same directory of results has the rows; what is missing of them is trained first.
-    own : tuple of OptimizersStudy
+    own : ComparisonStudy
         Cases that no claim speaks of.
     """
 
     name: str
     summary: str
-    compared: OptimizersStudy
-    own: tuple[OptimizersStudy, ...]
+    compared: ComparisonStudy
+    own: ComparisonStudy
 
     def run(self, directory: Path, workers: Workers) -> None:
         """Train what is missing of the comparison, of the cases here, and at other settings than the chosen ones."""
         there = self._compared(directory)
         there.mkdir(parents=True, exist_ok=True)
         self.compared.run(there, workers)
-        for study in self.own:
-            study.run(directory, workers)
+        self.own.run(directory, workers)
         train, results = trainer(directory, workers), self._results(directory)
         runs = [run for case in self._cases(directory) for run in self._missing(case)]
         collect(runs, train, results, workers)
@@ -55,7 +54,7 @@ class AblationsStudy:
         for case in self._cases(directory):
             trials = self._trials(case, found.find(self._missing(case)))
             if trials is None:
-                missing.append(case[0].contestant.case.label)
+                missing.append(case[0].case.label)
             else:
                 complete.append(trials)
         if not complete:
@@ -64,13 +63,13 @@ class AblationsStudy:
 
     def quick(self) -> AblationsStudy:
         """The comparison and its cases in little, with more than the chosen settings."""
-        return replace(self, compared=_quick(self.compared), own=tuple(map(_quick, self.own)))
+        return replace(self, compared=_quick(self.compared), own=_quick(self.own))
 
     def _cases(self, directory: Path) -> list[list[Entry]]:
         return self.compared.entries(self._compared(directory))[0] + self._own(directory)
 
     def _own(self, directory: Path) -> list[list[Entry]]:
-        return [case for study in self.own for case in study.entries(directory)[0]]
+        return self.own.entries(directory)[0]
 
     def _compared(self, directory: Path) -> Path:
         return directory.with_name(directory.name.replace(self.name, self.compared.name))
@@ -93,9 +92,9 @@ class AblationsStudy:
         return Trials(entries, rows)
 
     def _results(self, directory: Path) -> Results[Row]:
-        return Results(directory / "runs.jsonl", Row)
+        return Results(directory / ROWS, Row)
 
 
-def _quick(study: OptimizersStudy) -> OptimizersStudy:
+def _quick(study: ComparisonStudy) -> ComparisonStudy:
     little = study.quick()
     return replace(little, protocol=replace(little.protocol, kept=2))

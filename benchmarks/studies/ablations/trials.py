@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from benchmarks.runs.configuration import Run
-from benchmarks.runs.results import Row
-from benchmarks.studies.optimizers.protocol import Entry
+from benchmarks.run import Row, Run
+from benchmarks.runs.measurement import CURVES
+from benchmarks.studies.comparison.contest import Entry
 
-__all__ = ["COMPARED", "WAYS", "WITHOUT", "Trials", "as_decayed", "as_without", "settings_of_ways", "wanted"]
+__all__ = ["COMPARED", "WAYS", "WITHOUT", "Trials", "as_decayed", "as_without", "at", "settings_of_ways", "wanted"]
 
 #: Ascents and ways back on the same manifolds, which differ in nothing else.
 WAYS = {
@@ -51,7 +51,7 @@ class Trials:
 
 def by_method(entries: Sequence[Entry]) -> dict[str, Entry]:
     """Entries at the epochs of their case."""
-    return {entry.contestant.method: entry for entry in entries if entry.contestant.at_case_epochs}
+    return {entry.name: entry for entry in entries if entry.at_case_epochs}
 
 
 def settings_of_ways(entries: Sequence[Entry], place: str) -> list[tuple[float, float]]:
@@ -61,10 +61,15 @@ def settings_of_ways(entries: Sequence[Entry], place: str) -> list[tuple[float, 
     return list(dict.fromkeys((setting.lr, setting.rho) for setting in chosen))
 
 
+def at(entry: Entry, lr: float, value: float) -> Run:
+    """A contestant at another setting than the chosen one."""
+    return entry.case.run(entry.contestant, lr, value)
+
+
 def as_without(found: Mapping[str, Entry], name: str) -> Run:
     """What a method was trained with, but for its ascent or penalty."""
     setting = found[name].tuned.setting
-    return found[WITHOUT[name]].contestant.run(setting.lr, setting.weight_decay)
+    return at(found[WITHOUT[name]], setting.lr, setting.weight_decay)
 
 
 def as_decayed(found: Mapping[str, Entry], name: str) -> Run:
@@ -81,7 +86,7 @@ def wanted(entries: Sequence[Entry]) -> dict[Run, Run]:
     """
     found = by_method(entries)
     settings = [
-        found[name].contestant.run(lr, rho)
+        at(found[name], lr, rho)
         for place, names in WAYS.items()
         for lr, rho in settings_of_ways(entries, place)
         for name in names
@@ -90,7 +95,8 @@ def wanted(entries: Sequence[Entry]) -> dict[Run, Run]:
     settings += [setting for name in COMPARED if name in found for setting in found[name].tuned.kept]
     pairs = [name for name, base in WITHOUT.items() if {name, base} <= found.keys()]
     settings += [as_decayed(found, name) for name in pairs if name in COMPARED]
-    runs = {setting: replace(setting, curves=False, curvature=False) for setting in settings}
+    runs = {setting: replace(setting, measures=()) for setting in settings}
     for name in pairs:
-        runs[as_without(found, name)] = replace(as_without(found, name), curves=False)
+        bare = as_without(found, name)
+        runs[bare] = replace(bare, measures=tuple(m for m in bare.measures if m != CURVES))
     return runs

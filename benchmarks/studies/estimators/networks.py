@@ -11,26 +11,36 @@ import torch
 from torch import Tensor, nn
 
 import rsam
-from benchmarks.data import load as load_data
-from benchmarks.data.label_noise import with_label_noise
-from benchmarks.runs.configuration import Run
+from benchmarks.run import Run
 from benchmarks.runs.training import prepare, train_model
-from benchmarks.studies.quick import TUNED
+from benchmarks.studies.quick import quick_run
+from benchmarks.workloads.images import Images
 
 __all__ = ["LITTLE", "NETWORKS", "batch", "load", "run_of", "train_missing"]
 
 #: Networks of two thousand parameters, on which all is quick.
 _LITTLE = {"small_cnn": "tiny_cnn", "small_gelu_cnn": "tiny_gelu_cnn"}
 
+
+def images_of(run: Run) -> Images:
+    """The workload of one of these networks."""
+    assert isinstance(run.workload, Images)
+    return run.workload
+
+
+def _with_model(run: Run, model: str) -> Run:
+    return replace(run, workload=replace(images_of(run), model=model), measures=())
+
+
 #: Two methods of the quick benchmark at its learning rates, each with ReLU, as there, and without kinks.
 NETWORKS: dict[str, Run] = {
-    f"{label}, {activation}": Run(method, seed=0, lr=TUNED[method][0], rho=TUNED[method][1], model=model)
+    f"{label}, {activation}": _with_model(quick_run(method, 0), model)
     for label, method in (("plain", "sgd"), ("spheres", "rsam"))
     for activation, model in (("ReLU", "small_cnn"), ("GELU", "small_gelu_cnn"))
 }
 #: The same in little.
 LITTLE: dict[str, Run] = {
-    f"tiny {name}": replace(run, model=_LITTLE[run.model], epochs=2) for name, run in NETWORKS.items()
+    f"tiny {name}": replace(_with_model(run, _LITTLE[images_of(run).model]), epochs=2) for name, run in NETWORKS.items()
 }
 _EXAMPLES = 128
 
@@ -56,7 +66,7 @@ def train_missing(names: Iterable[str], directory: Path) -> None:
 
 def load(name: str, directory: Path, dtype: torch.dtype) -> nn.Module:
     """A trained network in evaluation mode."""
-    _, model, _ = prepare(run_of(name))
+    model = prepare(run_of(name)).model
     model.load_state_dict(torch.load(_path(name, directory), weights_only=True))
     model = model.to(dtype).eval()
     params = list(model.parameters())
@@ -69,5 +79,5 @@ def load(name: str, directory: Path, dtype: torch.dtype) -> nn.Module:
 def batch(name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The first training examples of a network, labels as trained on."""
     run = run_of(name)
-    data = with_label_noise(load_data(run.dataset), run.label_noise, run.seed)
+    data = images_of(run).data(run.seed)
     return data.train_images[:_EXAMPLES].to(dtype), data.train_labels[:_EXAMPLES]

@@ -13,7 +13,7 @@ from benchmarks.studies.estimators.estimators import ESTIMATORS as NAMED
 from benchmarks.studies.estimators.measurement import EXACT, KINKS, Measured, Measurement, measure
 from benchmarks.studies.estimators.networks import LITTLE, NETWORKS, run_of, train_missing
 from benchmarks.studies.estimators.report import report
-from benchmarks.studies.study import NothingToReport
+from benchmarks.studies.study import ROWS, NothingToReport
 
 __all__ = ["ESTIMATORS", "EstimatorsStudy"]
 
@@ -67,7 +67,7 @@ class EstimatorsStudy:
         return replace(self, networks=tuple(LITTLE), seeds=3)
 
     def _results(self, directory: Path) -> Results[Measured]:
-        return Results(directory / "measurements.jsonl", Measured)
+        return Results(directory / ROWS, Measured)
 
 
 ESTIMATORS = EstimatorsStudy(

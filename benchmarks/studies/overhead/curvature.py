@@ -17,9 +17,10 @@ from torch.nn.functional import cross_entropy
 import rsam
 from benchmarks.data import DATASETS
 from benchmarks.report.table import markdown_table
-from benchmarks.runs.configuration import Run
+from benchmarks.run import Run
 from benchmarks.runs.training import train_model
 from benchmarks.studies.overhead.timing import interleaved, median_ratio, milliseconds
+from benchmarks.workloads.images import Images
 from benchmarks.workloads.networks import MODELS
 
 __all__ = ["report"]
@@ -160,7 +161,7 @@ def _spread(seeds: int) -> str:
         cross_entropy(fitted(batch[0]), batch[1]).backward()
         optimizer.step()
     with contextlib.redirect_stderr(io.StringIO()):
-        _, normed = train_model(Run("sgd", seed=0, lr=0.01, epochs=5))
+        _, normed = train_model(Run(Images(), "sgd", 0, 0.01, 5, weight_decay=5e-4))
     rows, ratios = [], {}
     for name, model in (("wide_plain_cnn", fitted), ("small_cnn", normed)):
         hessian = _hessian(model.eval(), batch)

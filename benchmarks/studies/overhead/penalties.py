@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -11,22 +10,20 @@ from torch.nn.functional import cross_entropy
 
 import rsam
 from benchmarks.report.table import markdown_table
-from benchmarks.runs.configuration import Run
-from benchmarks.runs.training import prepare
+from benchmarks.studies.overhead.networks import BATCH, network
 from benchmarks.studies.overhead.timing import interleaved, median_ratio, milliseconds
 
 __all__ = ["report"]
 
 LIMITS = {"gradient norm, difference": 2.3, "Hessian trace, difference": 3.3}
 # so small a learning rate that each step does the same as the last
-_RUN = Run("sgd", seed=0, lr=1e-5)
+_RATE = 1e-5
 _WEIGHT = 1e-3
 
 
 def _step(make: Callable[[Any], Any] | None, outputs_too: bool = False, method: str = "sgd") -> Callable[[], object]:
     """A training step of a network of its own, with a penalty if ``make`` makes one of its parameters."""
-    data, model, optimizer = prepare(replace(_RUN, method=method, rho=0.05 if method == "sam" else 0.0))
-    images, labels = data.train_images[: _RUN.batch_size], data.train_labels[: _RUN.batch_size]
+    model, optimizer, (images, labels) = network(method, _RATE)
     penalty = None if make is None else make(model.parameters())
 
     def loss() -> Any:
@@ -40,7 +37,7 @@ def _step(make: Callable[[Any], Any] | None, outputs_too: bool = False, method: 
         total.backward()
         return total
 
-    return lambda: optimizer.step(closure)  # type: ignore[arg-type]
+    return lambda: optimizer.step(closure)
 
 
 def report(repeats: int, warm_up: int) -> str:
@@ -73,5 +70,5 @@ def report(repeats: int, warm_up: int) -> str:
     ]
     return (
         f"### Penalties\n\nMedians of {repeats} interleaved repeats, small_cnn in training mode, batch "
-        f"{_RUN.batch_size}, SGD, one probe, by `objective`.\n\n{table}\n\n" + "\n".join(verdicts)
+        f"{BATCH}, SGD, one probe, by `objective`.\n\n{table}\n\n" + "\n".join(verdicts)
     )

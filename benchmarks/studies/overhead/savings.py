@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
 
 from torch.nn.functional import cross_entropy
 
 import rsam
 from benchmarks.report.table import markdown_table
-from benchmarks.runs.configuration import Run
 from benchmarks.runs.steps import gradient_closure
-from benchmarks.runs.training import prepare
+from benchmarks.studies.overhead.networks import network
 from benchmarks.studies.overhead.timing import Times, interleaved, median_ratio, milliseconds
 
 __all__ = ["LIMITS", "report"]
@@ -22,21 +19,16 @@ LIMITS = {64: 1.3, 256: 1.2}
 _FRACTION = 0.25
 _EVERY = 2
 # so small a learning rate that each step does the same as the last
-_RUN = Run("rsam", seed=0, lr=1e-5, rho=0.05)
+_RATE = 1e-5
 
 
 def _steps(batch: int) -> dict[str, Callable[[], object]]:
     """Two steps each, of networks of their own, on a batch."""
-
-    def prepared(method: str) -> tuple[Any, Any, tuple[Any, Any]]:
-        data, model, optimizer = prepare(replace(_RUN, method=method))
-        return model, optimizer, (data.train_images[:batch], data.train_labels[:batch])
-
-    model, base, images_labels = prepared("riemannian_sgd")
+    model, base, images_labels = network("riemannian_sgd", _RATE, batch)
     base_closure = gradient_closure(model, base, *images_labels)
-    whole_model, whole, _ = prepared("rsam")
+    whole_model, whole, _ = network("rsam", _RATE, batch)
     whole_closure = gradient_closure(whole_model, whole, *images_labels)
-    part_model, part, _ = prepared("rsam")
+    part_model, part, _ = network("rsam", _RATE, batch)
     part.every = _EVERY
     closures = rsam.optim.partial_closures(
         part, lambda x, y: cross_entropy(part_model(x), y), images_labels, fraction=_FRACTION

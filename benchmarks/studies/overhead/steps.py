@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.report.table import markdown_table
-from benchmarks.runs.configuration import Run
 from benchmarks.runs.steps import gradient_closure
-from benchmarks.runs.training import prepare
+from benchmarks.studies.overhead.networks import RHO, network
 from benchmarks.studies.overhead.timing import Times, interleaved, milliseconds
 
 __all__ = ["contenders", "report", "step_ratio"]
@@ -51,35 +51,28 @@ def contenders() -> list[Contender]:
 
 
 # so small a learning rate that each step does the same as the last
-_RUN = Run("sgd", seed=0, lr=1e-4, rho=0.05)
+_RATE = 1e-4
 
 
-def _prepare(method: str) -> tuple[nn.Module, torch.optim.Optimizer, Callable[[], Tensor]]:
-    """Network, optimizer and closure over the first batch."""
-    data, model, optimizer = prepare(replace(_RUN, method=method))
-    batch = slice(_RUN.batch_size)
-    return model, optimizer, gradient_closure(model, optimizer, data.train_images[batch], data.train_labels[batch])
+def _prepare(method: str) -> tuple[nn.Module, Any, Callable[[], Tensor]]:
+    """Network, optimizer and closure over a batch."""
+    model, optimizer, batch = network(method, _RATE)
+    return model, optimizer, gradient_closure(model, optimizer, *batch)
 
 
 def _ours(label: str, method: str, base: str) -> Contender:
     _, optimizer, closure = _prepare(method)
     _, base_optimizer, gradient = _prepare(base)
-    return Contender(label, gradient, base_optimizer.step, lambda: optimizer.step(closure))  # type: ignore[arg-type]
+    return Contender(label, gradient, base_optimizer.step, lambda: optimizer.step(closure))
 
 
 def _peer() -> Contender:
     from pytorch_optimizer import SAM
 
     _, base_optimizer, gradient = _prepare("sgd")
-    model, _, closure = _prepare("sgd")
-    optimizer = SAM(
-        model.parameters(),
-        torch.optim.SGD,
-        rho=_RUN.rho,
-        lr=_RUN.lr,
-        momentum=_RUN.momentum,
-        weight_decay=_RUN.weight_decay,
-    )
+    model, plain, closure = _prepare("sgd")
+    options = {name: plain.param_groups[0][name] for name in ("lr", "momentum", "weight_decay")}
+    optimizer = SAM(model.parameters(), torch.optim.SGD, rho=RHO, **options)
 
     def step() -> None:
         closure()  # it wants the first gradients to be there

@@ -1,6 +1,6 @@
 """Hierarchies embedded in hyperbolic space, and classification there."""
 
-from benchmarks.workloads.hyperbolic.classification import few_labels
-from benchmarks.workloads.hyperbolic.embedding import animals, mammals, nouns
+from benchmarks.workloads.hyperbolic.classification import FewLabels
+from benchmarks.workloads.hyperbolic.embedding import Embedded
 
-__all__ = ["animals", "few_labels", "mammals", "nouns"]
+__all__ = ["Embedded", "FewLabels"]

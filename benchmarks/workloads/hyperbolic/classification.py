@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import geoopt
 import torch
 from geoopt.layers.stereographic import Distance2StereographicHyperplanes
 from torch import Tensor, nn
 
-from benchmarks.data import load
+from benchmarks.data import Dataset, load
 from benchmarks.machine import device
-from benchmarks.tasks.trial import Trial
-from benchmarks.workloads.problem import Problem, shuffled
-from benchmarks.workloads.scoring import accuracy, cosine
+from benchmarks.workloads.problem import Heldout, Problem, shuffled
+from benchmarks.workloads.scoring import accuracies
 
-__all__ = ["HyperbolicClassifier", "few_labels"]
+__all__ = ["FewLabels", "HyperbolicClassifier"]
 
 PER_CLASS, BATCH = 10, 50
 
@@ -42,27 +42,43 @@ class HyperbolicClassifier(nn.Module):
         return self.planes(self.ball.expmap0(self.features(hidden)))
 
 
-def few_labels(trial: Trial) -> Problem:
-    """scikit-learn's digits with ten labels a class, which the seed draws; ten more for validation."""
-    data = load("digits")
-    generator = torch.Generator().manual_seed(trial.seed)
-    order = torch.randperm(len(data.train_labels), generator=generator)
-    labels = data.train_labels[order]
-    of_class = torch.stack([order[labels == c][: 2 * PER_CLASS] for c in range(data.classes)])
-    train, heldout = of_class[:, :PER_CLASS].flatten(), of_class[:, PER_CLASS : 2 * PER_CLASS].flatten()
-    model = HyperbolicClassifier(64, trial.size, data.classes).to(device())
-    images, targets = data.train_images.to(device()), data.train_labels.to(device())
+@dataclass(frozen=True)
+class FewLabels:
+    """scikit-learn's digits with ten labels a class, which the seed draws; ten more for validation.
 
-    scored = data.heldout_images.to(device()), data.heldout_labels.to(device())
-    if trial.heldout == "validation":
-        scored = images[heldout], targets[heldout]
-    measured = images[train], targets[train]
-    return Problem(
-        model,
-        nn.CrossEntropyLoss(),
-        shuffled(*measured, BATCH, trial.seed),
-        math.ceil(len(train) / BATCH),
-        lambda: accuracy(model, {"": scored, "train_": measured}),
-        measured,
-        cosine,
-    )
+    Attributes
+    ----------
+    dimension : int
+        Of the ball.
+    """
+
+    dimension: int
+
+    def load(self) -> Dataset:
+        """Load the digits."""
+        return load("digits")
+
+    def prepare(self, seed: int, heldout: Heldout) -> Problem:
+        """Network and labelled images of a seed, scored by accuracy."""
+        data = self.load()
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(data.train_labels), generator=generator)
+        labels = data.train_labels[order]
+        of_class = torch.stack([order[labels == c][: 2 * PER_CLASS] for c in range(data.classes)])
+        train, validation = of_class[:, :PER_CLASS].flatten(), of_class[:, PER_CLASS : 2 * PER_CLASS].flatten()
+        torch.manual_seed(seed)
+        model = HyperbolicClassifier(64, self.dimension, data.classes).to(device())
+        images, targets = data.train_images.to(device()), data.train_labels.to(device())
+
+        scored = data.heldout_images.to(device()), data.heldout_labels.to(device())
+        if heldout == "validation":
+            scored = images[validation], targets[validation]
+        measured = images[train], targets[train]
+        return Problem(
+            model,
+            nn.CrossEntropyLoss(),
+            shuffled(*measured, BATCH, seed),
+            math.ceil(len(train) / BATCH),
+            lambda: accuracies(model, {"": scored, "train_": measured}),
+            measured,
+        )

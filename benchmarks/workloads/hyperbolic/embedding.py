@@ -13,13 +13,12 @@ from torch import Tensor, nn
 
 from benchmarks.data.wordnet import Hierarchy, load_hierarchy
 from benchmarks.machine import device
-from benchmarks.tasks.trial import Trial
 from benchmarks.workloads.hyperbolic.distances import ball_distance, hyperboloid_distance, hyperboloid_distances
 from benchmarks.workloads.hyperbolic.ranking import ranking
 from benchmarks.workloads.manifolds import MANIFOLDS
-from benchmarks.workloads.problem import Batch, Problem
+from benchmarks.workloads.problem import Batch, Heldout, Problem
 
-__all__ = ["Embedding", "Split", "animals", "embedding", "mammals", "nouns", "split"]
+__all__ = ["Embedded", "Embedding", "Split", "split"]
 
 NEGATIVES = 20
 #: Part of the training during which the learning rate is a hundredth: angles are found near the origin, where there
@@ -29,6 +28,8 @@ BURN_IN, BURN_IN_RATE = 0.2, 0.01
 VALIDATION = 0.1
 #: Edges around which curvature is measured.
 MEASURED = 500
+#: Edges of a step.
+BATCH = {"mammals": 512, "animals": 512, "nouns": 4096}
 
 
 class Embedding(nn.Module):
@@ -146,26 +147,41 @@ class _Negatives:
         return torch.cat([edges, drawn.masked_fill(wrong, -1)], 1)
 
 
-def embedding(trial: Trial, hierarchy: Hierarchy, batch_size: int) -> Problem:
+@dataclass(frozen=True)
+class Embedded:
     """A hierarchy, a point for each of its nodes, and the loss of eq. 5 with 20 negatives.
 
-    Parameters
+    Attributes
     ----------
-    trial : Trial
-        Its manifold, size (the dimension), seed and what is held out.
-    hierarchy : Hierarchy
-        What to embed.
-    batch_size : int
-        Edges of a step.
-
-    Returns
-    -------
-    Problem
-        Scored by mean rank and mean average precision (MAP).
+    hierarchy : {"mammals", "animals", "nouns"}
+        See :func:`~benchmarks.data.wordnet.load_hierarchy`.
+    space : {"poincare", "lorentz"}
+        Where points live: in the Poincaré ball or on the hyperboloid.
+    dimension : int
+        Of the space.
+    fraction : float
+        Of the edges, how many are held out for the test; 0 to score the edges that are trained on.
     """
-    edges = split(hierarchy.edges, trial.fraction, trial.heldout, trial.seed)
-    nodes = len(hierarchy.names)
-    model = Embedding(nodes, trial.size, MANIFOLDS[trial.manifold]()).to(device())
+
+    hierarchy: str
+    space: str
+    dimension: int
+    fraction: float = 0.0
+
+    def load(self) -> Hierarchy:
+        """Load the hierarchy."""
+        return load_hierarchy(self.hierarchy)
+
+    def prepare(self, seed: int, heldout: Heldout) -> Problem:
+        """Points, edges and negatives of a seed, scored by mean rank and mean average precision (MAP)."""
+        hierarchy = self.load()
+        return _problem(self, hierarchy, split(hierarchy.edges, self.fraction, heldout, seed), seed)
+
+
+def _problem(workload: Embedded, hierarchy: Hierarchy, edges: Split, seed: int) -> Problem:
+    nodes, batch_size = len(hierarchy.names), BATCH[workload.hierarchy]
+    torch.manual_seed(seed)
+    model = Embedding(nodes, workload.dimension, MANIFOLDS[workload.space]()).to(device())
     negatives = _Negatives(edges.train, nodes)
 
     def with_negatives(chosen: Tensor, generator: torch.Generator) -> Batch:
@@ -173,11 +189,11 @@ def embedding(trial: Trial, hierarchy: Hierarchy, batch_size: int) -> Problem:
         return lines, torch.zeros(len(lines), dtype=torch.long, device=lines.device)
 
     def batches(epoch: int) -> Iterator[Batch]:
-        generator = torch.Generator().manual_seed(1_000_003 * trial.seed + epoch)
+        generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
         for chosen in torch.randperm(len(edges.train), generator=generator).split(batch_size):
             yield with_negatives(edges.train[chosen], generator)
 
-    generator = torch.Generator().manual_seed(trial.seed)
+    generator = torch.Generator().manual_seed(seed)
     measured = edges.train[torch.randperm(len(edges.train), generator=generator)[:MEASURED]]
     return Problem(
         model,
@@ -186,24 +202,9 @@ def embedding(trial: Trial, hierarchy: Hierarchy, batch_size: int) -> Problem:
         math.ceil(len(edges.train) / batch_size),
         lambda: ranking(model.distances, nodes, edges.scored.to(device()), edges.known.to(device())),
         with_negatives(measured, generator),
-        _burn_in_then_fall,
+        schedule=_burn_in_then_fall,
     )
 
 
 def _burn_in_then_fall(progress: float) -> float:
     return BURN_IN_RATE if progress < BURN_IN else min(1.0, 2 * (1 - progress))
-
-
-def mammals(trial: Trial) -> Problem:
-    """The kinds of mammal."""
-    return embedding(trial, load_hierarchy("mammals"), 512)
-
-
-def animals(trial: Trial) -> Problem:
-    """The kinds of animal."""
-    return embedding(trial, load_hierarchy("animals"), 512)
-
-
-def nouns(trial: Trial) -> Problem:
-    """All nouns of WordNet."""
-    return embedding(trial, load_hierarchy("nouns"), 4096)

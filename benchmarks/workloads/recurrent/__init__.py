@@ -1,5 +1,5 @@
 """Recurrent networks whose recurrent matrix is orthogonal."""
 
-from benchmarks.workloads.recurrent.sequences import adding, copying, rows
+from benchmarks.workloads.recurrent.sequences import Sequences
 
-__all__ = ["adding", "copying", "rows"]
+__all__ = ["Sequences"]

@@ -7,19 +7,19 @@ generalise from; they are scored on new sequences of the same length, and on lon
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks.data import hold_out_validation, load
 from benchmarks.machine import device
-from benchmarks.tasks.trial import Trial
 from benchmarks.workloads.manifolds import MANIFOLDS
-from benchmarks.workloads.problem import Batch, Problem, shuffled
+from benchmarks.workloads.problem import Batch, Heldout, Problem, shuffled
 from benchmarks.workloads.recurrent.cell import OrthogonalRNN
-from benchmarks.workloads.scoring import accuracy, cosine
+from benchmarks.workloads.scoring import accuracies
 
-__all__ = ["add", "adding", "copy", "copying", "rows"]
+__all__ = ["Sequences", "add", "copy"]
 
 TRAIN, HELDOUT, BATCH, MEASURED = 2000, 1000, 100, 200
 #: The copying problem: symbols, how many are to be remembered, and for how long.
@@ -61,53 +61,81 @@ def add(count: int, steps: int, generator: torch.Generator) -> Batch:
     return torch.stack([numbers, marks], 2).to(device()), (numbers * marks).sum(1, keepdim=True).to(device())
 
 
-def copying(trial: Trial) -> Problem:
-    """Remember ten symbols over 30 steps; scored over 30, 33 and 60."""
-    made = _generator(trial, 0)
-    train = copy(TRAIN, DELAY, made)
-    made = _generator(trial, 1)
+@dataclass(frozen=True)
+class Sequences:
+    """An orthogonal recurrent network on a problem.
+
+    Attributes
+    ----------
+    problem : {"copying", "adding", "rows"}
+        Remember ten symbols over 30 steps, add two of 20 numbers, or classify Fashion-MNIST mini, a row of an image a
+        step. The first is scored over 30, 33 and 60 steps, the second, by the logarithm (base 10) of the mean squared
+        error, over 20, 22 and 40.
+    metric : {"stiefel", "canonical"}
+        Of the manifold of orthogonal matrices.
+    width : int
+        Of the network.
+    """
+
+    problem: str
+    metric: str
+    width: int
+
+    def load(self) -> object:
+        """Load the images; sequences are generated."""
+        return load("fashion_mnist_mini") if self.problem == "rows" else None
+
+    def prepare(self, seed: int, heldout: Heldout) -> Problem:
+        """Network, sequences and scores of a seed."""
+        make = {"copying": _copying, "adding": _adding, "rows": _rows}[self.problem]
+        (inputs, outputs, last), train, sets = make(seed, heldout)
+        torch.manual_seed(seed)
+        model = OrthogonalRNN(inputs, self.width, outputs, MANIFOLDS[self.metric](), last).to(device())
+        sets = {**sets, "train_": train}
+
+        @torch.no_grad()
+        def errors() -> dict[str, float]:
+            return {f"{p}log_error": float((model(x) - y).square().mean().log10()) for p, (x, y) in sets.items()}
+
+        adds = self.problem == "adding"
+        return Problem(
+            model,
+            nn.MSELoss() if adds else nn.CrossEntropyLoss(),
+            shuffled(*train, BATCH, seed),
+            math.ceil(len(train[0]) / BATCH),
+            errors if adds else lambda: accuracies(model, sets),
+            (train[0][:MEASURED], train[1][:MEASURED]),
+        )
+
+
+#: Sizes of a step's input and output, outputs that are read; what is trained on; what is scored, by prefix.
+_Made = tuple[tuple[int, int, int], Batch, dict[str, Batch]]
+
+
+def _copying(seed: int, heldout: Heldout) -> _Made:
+    train = copy(TRAIN, DELAY, _generator(seed, 0, heldout))
+    made = _generator(seed, 1, heldout)
     lengths = {"": DELAY, "longer_": DELAY + DELAY // 10, "long_": 2 * DELAY}
     sets = {prefix: copy(HELDOUT, delay, made) for prefix, delay in lengths.items()}
-    model = OrthogonalRNN(SYMBOLS + 2, trial.size, SYMBOLS, MANIFOLDS[trial.manifold](), last=REMEMBERED).to(device())
-    return _problem(trial, model, nn.CrossEntropyLoss(), train, lambda: accuracy(model, {**sets, "train_": train}))
+    return (SYMBOLS + 2, SYMBOLS, REMEMBERED), train, sets
 
 
-def adding(trial: Trial) -> Problem:
-    """Add two of 20 numbers; scored over 20, 22 and 40 by the logarithm (base 10) of the mean squared error."""
-    made = _generator(trial, 0)
-    train = add(TRAIN, STEPS, made)
-    made = _generator(trial, 1)
+def _adding(seed: int, heldout: Heldout) -> _Made:
+    train = add(TRAIN, STEPS, _generator(seed, 0, heldout))
+    made = _generator(seed, 1, heldout)
     lengths = {"": STEPS, "longer_": STEPS + STEPS // 10, "long_": 2 * STEPS}
-    sets = {prefix: add(HELDOUT, steps, made) for prefix, steps in lengths.items()}
-    sets["train_"] = train
-    model = OrthogonalRNN(2, trial.size, 1, MANIFOLDS[trial.manifold]()).to(device())
-
-    @torch.no_grad()
-    def scores() -> dict[str, float]:
-        return {f"{prefix}log_error": float((model(x) - y).square().mean().log10()) for prefix, (x, y) in sets.items()}
-
-    return _problem(trial, model, nn.MSELoss(), train, scores)
+    return (2, 1, 1), train, {prefix: add(HELDOUT, steps, made) for prefix, steps in lengths.items()}
 
 
-def rows(trial: Trial) -> Problem:
-    """Fashion-MNIST mini, a row of an image a step."""
+def _rows(seed: int, heldout: Heldout) -> _Made:
     data = load("fashion_mnist_mini")
-    if trial.heldout == "validation":
-        data = hold_out_validation(data, 0.2, trial.seed)
+    if heldout == "validation":
+        data = hold_out_validation(data, 0.2, seed)
     train = data.train_images[:, 0].to(device()), data.train_labels.to(device())
-    sets = {"": (data.heldout_images[:, 0].to(device()), data.heldout_labels.to(device())), "train_": train}
-    model = OrthogonalRNN(28, trial.size, data.classes, MANIFOLDS[trial.manifold]()).to(device())
-    return _problem(trial, model, nn.CrossEntropyLoss(), train, lambda: accuracy(model, sets))
+    scored = data.heldout_images[:, 0].to(device()), data.heldout_labels.to(device())
+    return (28, data.classes, 1), train, {"": scored}
 
 
-def _generator(trial: Trial, part: int) -> torch.Generator:
+def _generator(seed: int, part: int, heldout: Heldout) -> torch.Generator:
     """Of the sequences to train on (part 0) and to score: others for validation than for the test."""
-    return torch.Generator().manual_seed(4 * trial.seed + part + 2 * (part == 1 and trial.heldout == "validation"))
-
-
-def _problem(trial: Trial, model: nn.Module, loss: nn.Module, train: Batch, scores: object) -> Problem:
-    inputs, targets = train
-
-    batches = shuffled(inputs, targets, BATCH, trial.seed)
-    measured: tuple[Tensor, Tensor] = inputs[:MEASURED], targets[:MEASURED]
-    return Problem(model, loss, batches, math.ceil(len(inputs) / BATCH), scores, measured, cosine)  # type: ignore[arg-type]
+    return torch.Generator().manual_seed(4 * seed + part + 2 * (part == 1 and heldout == "validation"))

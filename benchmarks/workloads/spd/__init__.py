@@ -1,5 +1,5 @@
 """Networks on symmetric positive definite matrices."""
 
-from benchmarks.workloads.spd.network import emg
+from benchmarks.workloads.spd.network import HandSigns
 
-__all__ = ["emg"]
+__all__ = ["HandSigns"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import geoopt
 import torch
@@ -10,12 +11,11 @@ from torch import Tensor, nn
 
 from benchmarks.data.emg import FIRST, SIGNS, load_emg
 from benchmarks.machine import device
-from benchmarks.tasks.trial import Trial
 from benchmarks.workloads.manifolds import MANIFOLDS
-from benchmarks.workloads.problem import Problem, shuffled
-from benchmarks.workloads.scoring import accuracy, cosine
+from benchmarks.workloads.problem import Heldout, Problem, shuffled
+from benchmarks.workloads.scoring import accuracies
 
-__all__ = ["SPDNetwork", "emg"]
+__all__ = ["HandSigns", "SPDNetwork"]
 
 CHANNELS, BATCH, MEASURED = 8, 60, 300
 #: Eigenvalues below are raised to it (their eq. 4).
@@ -64,28 +64,44 @@ class SPDNetwork(nn.Module):
         return self.head(logarithm.flatten(1)[:, self.where] * self.scale)
 
 
-def emg(trial: Trial) -> Problem:
-    """Train on the first session of each person, and score on the second; one of six repeats for validation."""
-    covariances, signs, sessions, segments = load_emg()
-    first = sessions < FIRST
-    # repeats of a session: each a stretch of all five signs
-    repeat = torch.div(segments, len(SIGNS), rounding_mode="floor") % 6
-    held = first & (repeat == trial.seed % 6) if trial.heldout == "validation" else ~first
-    train = first & ~held
-    model = SPDNetwork(CHANNELS, trial.size, len(SIGNS), MANIFOLDS[trial.manifold]()).to(device())
-    covariances, signs = covariances.to(device()), signs.to(device())
-    inputs, targets = covariances[train], signs[train]
-    sets = {"": (covariances[held], signs[held]), "train_": (inputs, targets)}
+@dataclass(frozen=True)
+class HandSigns:
+    """Train on the first session of each person, and score on the second; one of six repeats for validation.
 
-    batches = shuffled(inputs, targets, BATCH, trial.seed)
-    chosen = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(trial.seed))[:MEASURED]
-    measured = inputs[chosen], targets[chosen]
-    return Problem(
-        model,
-        nn.CrossEntropyLoss(),
-        batches,
-        math.ceil(len(inputs) / BATCH),
-        lambda: accuracy(model, sets),
-        measured,
-        cosine,
-    )
+    Attributes
+    ----------
+    metric : {"stiefel", "canonical"}
+        Of the manifold of the bilinear map.
+    features : int
+        Side of the matrices after that.
+    """
+
+    metric: str
+    features: int
+
+    def load(self) -> object:
+        """Load the covariance matrices."""
+        return load_emg()
+
+    def prepare(self, seed: int, heldout: Heldout) -> Problem:
+        """Network and matrices of a seed, scored by accuracy."""
+        covariances, signs, sessions, segments = load_emg()
+        first = sessions < FIRST
+        # repeats of a session: each a stretch of all five signs
+        repeat = torch.div(segments, len(SIGNS), rounding_mode="floor") % 6
+        held = first & (repeat == seed % 6) if heldout == "validation" else ~first
+        train = first & ~held
+        torch.manual_seed(seed)
+        model = SPDNetwork(CHANNELS, self.features, len(SIGNS), MANIFOLDS[self.metric]()).to(device())
+        covariances, signs = covariances.to(device()), signs.to(device())
+        inputs, targets = covariances[train], signs[train]
+        sets = {"": (covariances[held], signs[held]), "train_": (inputs, targets)}
+        chosen = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(seed))[:MEASURED]
+        return Problem(
+            model,
+            nn.CrossEntropyLoss(),
+            shuffled(inputs, targets, BATCH, seed),
+            math.ceil(len(inputs) / BATCH),
+            lambda: accuracies(model, sets),
+            (inputs[chosen], targets[chosen]),
+        )

@@ -1,0 +1,1 @@
+"""A comparison of methods: cases, a contest with tuning, tables, figures and a report."""

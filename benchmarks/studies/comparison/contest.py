@@ -1,0 +1,108 @@
+"""Tuning and training of all contestants of a case."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from benchmarks.run import Row, Run
+from benchmarks.studies.comparison.cases import Case, Contestant
+from benchmarks.studies.comparison.tuning import Protocol, Tuned, tune
+
+__all__ = ["Entry", "compete", "count", "find", "tuning_run"]
+
+Collect = Callable[[Sequence[Run]], Sequence[Row]]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A contestant on a case, what was chosen for it, and its final runs.
+
+    Attributes
+    ----------
+    case : Case
+        On what.
+    contestant : Contestant
+        Who.
+    tuned : Tuned
+        Its settings and their scores: of another case where settings are shared, of another contestant where it takes
+        those.
+    rows : list of Row
+        One a final seed, in order.
+    """
+
+    case: Case
+    contestant: Contestant
+    tuned: Tuned[Run]
+    rows: list[Row]
+
+    @property
+    def name(self) -> str:
+        """Of the contestant."""
+        return self.contestant.name
+
+    @property
+    def epochs(self) -> int:
+        """How long it trained."""
+        return self.case.epochs(self.contestant)
+
+    @property
+    def at_case_epochs(self) -> bool:
+        """Whether it trains for the epochs of its case."""
+        return self.contestant.passes == 1
+
+    @property
+    def knob(self) -> float:
+        """The value of its knob that was chosen."""
+        return self.contestant.grid.knob.of(self.tuned.setting)
+
+
+def find(entries: Sequence[Entry], name: str) -> Entry:
+    """The entry of a contestant."""
+    return next(entry for entry in entries if entry.name == name)
+
+
+def compete(case: Case, collect: Collect, protocol: Protocol, tuned_with: Case | None = None) -> list[Entry]:
+    """Tune all contestants alike but those that take the settings of another, and train them with the final seeds.
+
+    Parameters
+    ----------
+    case : Case
+        Who competes, on what.
+    collect : callable
+        Trains what is not trained yet, and returns rows in order.
+    protocol : Protocol
+        Seeds.
+    tuned_with : Case, optional
+        On what settings are chosen, with the same contestants; the same case by default.
+
+    Returns
+    -------
+    list of Entry
+        In the order of the contestants.
+    """
+    source = tuned_with or case
+    grids = {c.name: source.settings(c) for c in case.contestants if not c.settings_of}
+    tuned = tune(grids, collect, tuning_run, case.score.tuned, protocol)
+    for c in case.contestants:
+        if c.settings_of:
+            other = tuned[c.settings_of]
+            tuned[c.name] = replace(other, setting=replace(other.setting, method=c.method))
+    finals = {c.name: case.adopt(c, tuned[c.name].setting) for c in case.contestants}
+    rows = iter(collect([replace(finals[c.name], seed=seed) for c in case.contestants for seed in protocol.final]))
+    return [Entry(case, c, tuned[c.name], [next(rows) for _ in protocol.final]) for c in case.contestants]
+
+
+def tuning_run(setting: Run, seed: int) -> Run:
+    """A setting trained without the validation data, on which it is scored, and nothing else measured."""
+    return replace(setting, seed=seed, heldout="validation", measures=())
+
+
+def count(cases: Sequence[Case], protocol: Protocol) -> int:
+    """Runs of some cases, known before any is made."""
+    total = 0
+    for case in cases:
+        tuned = [] if case.tuned_with else [c for c in case.contestants if not c.settings_of]
+        total += sum(protocol.budget(len(case.settings(c))) for c in tuned)
+        total += len(case.contestants) * len(protocol.final)
+    return total

@@ -1,0 +1,135 @@
+"""Comparisons: every case tuned, trained and reported."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from benchmarks.data import DatasetError
+from benchmarks.run import Row, Run
+from benchmarks.runs.parallel import Workers, collect
+from benchmarks.runs.results import Results
+from benchmarks.studies.comparison.cases import Case
+from benchmarks.studies.comparison.contest import Entry, compete, count
+from benchmarks.studies.comparison.report import Rules, on_manifold, report
+from benchmarks.studies.comparison.tables import Cases
+from benchmarks.studies.comparison.tuning import Protocol
+from benchmarks.studies.study import ROWS, NothingToReport, NotYet, cost, each, lookup, trainer
+
+__all__ = ["ComparisonStudy", "Extra"]
+
+
+@dataclass(frozen=True)
+class Extra:
+    """What a study draws beside its tables.
+
+    Attributes
+    ----------
+    run : callable
+        Takes the entries and the directory, and keeps there what it needs; called once all is trained.
+    report : callable
+        Takes the directory; returns Markdown, after writing figures there.
+    """
+
+    run: Callable[[Cases, Path], None]
+    report: Callable[[Path], str]
+
+
+@dataclass(frozen=True)
+class ComparisonStudy:
+    """Compares methods of training on several cases.
+
+    Attributes
+    ----------
+    name, summary : str
+        See :class:`~benchmarks.studies.study.Study`.
+    title : str
+        Of the report.
+    cases : tuple of Case
+        On what; those that others take their settings from come before these.
+    little : tuple of Case
+        On what instead when it shall be quick.
+    rules : Rules
+        What is asked of them.
+    protocol : Protocol
+        Seeds.
+    extra : Extra, optional
+        What else is drawn.
+    """
+
+    name: str
+    summary: str
+    title: str
+    cases: tuple[Case, ...]
+    little: tuple[Case, ...]
+    rules: Rules
+    protocol: Protocol = field(default_factory=Protocol)
+    extra: Extra | None = None
+
+    def run(self, directory: Path, workers: Workers) -> None:
+        """Train what is missing, case by case; cases whose data are not here are skipped, with a line that says so."""
+        results, train = self._results(directory), trainer(directory, workers)
+        cases = [case for case in self.cases if _present(case)]
+        seen: set[Run] = set()
+        find = lookup(results)
+        with tqdm(total=count(cases, self.protocol), unit="run", file=sys.stderr, smoothing=0) as bar:
+
+            def gather(runs: Sequence[Run]) -> list[Row]:
+                new = [run for run in runs if run not in seen]  # cases share tuning
+                seen.update(new)
+                collect(new, train, results, workers, bar=bar)
+                return find(runs)
+
+            def of_case(case: Case) -> None:
+                bar.set_description(case.name)
+                compete(case, gather, self.protocol, self._tuned_with(case))
+
+            each(cases, of_case)
+        if self.extra is not None:
+            self.extra.run(self.entries(directory)[0], directory)
+
+    def entries(self, directory: Path) -> tuple[list[list[Entry]], list[str]]:
+        """Entries of each case that is complete, and labels of the other cases."""
+        find = lookup(self._results(directory))
+        complete, missing = [], []
+        for case in self.cases:
+            try:
+                complete.append(compete(case, find, self.protocol, self._tuned_with(case)))
+            except NotYet:
+                missing.append(case.label)
+        return complete, missing
+
+    def report(self, directory: Path) -> str:
+        """Report on the cases that are complete; the others are named."""
+        complete, missing = self.entries(directory)
+        results = self._results(directory)
+        if not complete:
+            raise NothingToReport(f"{results.path} has no complete case")
+        costs = f"{cost(results)} {on_manifold(results, complete)}".strip()
+        asked = len({case.group for case in self.cases})
+        text = report(self.title, self.rules, complete, missing, asked, self.protocol, costs, directory)
+        return text if self.extra is None else f"{text}\n\n{self.extra.report(directory)}"
+
+    def quick(self) -> ComparisonStudy:
+        """Small cases, few epochs, two settings, two seeds."""
+        protocol = Protocol(first=(1000,), kept=1, second=(1001,), final=(0, 1))
+        return replace(self, cases=tuple(case.in_little() for case in self.little), protocol=protocol)
+
+    def _tuned_with(self, case: Case) -> Case:
+        return next(other for other in self.cases if other.name == (case.tuned_with or case.name))
+
+    def _results(self, directory: Path) -> Results[Row]:
+        return Results(directory / ROWS, Row)
+
+
+def _present(case: Case) -> bool:
+    try:
+        case.template.workload.load()
+    except DatasetError as error:  # missing or damaged: the others can be had
+        print(f"skipped: {case.label}: {error}", file=sys.stderr)
+        return False
+    return True

@@ -1,0 +1,86 @@
+"""What the tables of comparisons have in common."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from statistics import median
+
+from benchmarks.report.intervals import Comparison, geometric, p_value, t_interval
+from benchmarks.report.table import markdown_table
+from benchmarks.run import Row, Run
+from benchmarks.runs.measurement import MEASURES
+from benchmarks.studies.comparison.contest import Entry
+
+__all__ = [
+    "COSTS",
+    "SETTINGS",
+    "Cases",
+    "Column",
+    "edges",
+    "mean",
+    "measure_columns",
+    "measured",
+    "method_table",
+    "shown",
+]
+
+#: Entries of each case.
+Cases = Sequence[Sequence[Entry]]
+#: A heading, and what stands under it beside a method.
+Column = tuple[str, Callable[[Entry], str]]
+
+
+def method_table(entries: Sequence[Entry], columns: Sequence[Column]) -> str:
+    """A row for each contestant."""
+    rows = [(entry.contestant.label, *(cell(entry) for _, cell in columns)) for entry in entries]
+    return markdown_table(("method", *(heading for heading, _ in columns)), rows)
+
+
+def mean(numbers: Sequence[float], spec: str, none: str = "diverged") -> str:
+    """Mean and interval of what is known, and of how many that is, if not of all."""
+    known = [number for number in numbers if not math.isnan(number)]
+    if not known:
+        return none
+    return f"{t_interval(known):{spec}}" + ("" if len(known) == len(numbers) else f" ({len(known)} of {len(numbers)})")
+
+
+def shown(comparison: Comparison) -> tuple[str, str, str]:
+    """Mean, simultaneous interval and p-value; of a single seed the mean alone."""
+    interval = comparison.simultaneous
+    if math.isnan(interval.half_width):
+        return f"{interval.mean:.2f}", "", ""
+    return f"{interval.mean:.2f}", f"{interval.low:.2f} to {interval.high:.2f}", p_value(comparison.p)
+
+
+def measured(row: Row, name: str) -> float:
+    """A measure; nan where it was not taken."""
+    return row.measures.get(name, math.nan)
+
+
+def measure_columns(names: Sequence[str]) -> list[Column]:
+    """Geometric means of measures."""
+    return [
+        (MEASURES[name].label, lambda entry, name=name: geometric([measured(row, name) for row in entry.rows]))  # type: ignore[misc]
+        for name in names
+    ]
+
+
+def edges(entry: Entry) -> str:
+    """Which of learning rate and knob were chosen at an end of their grid."""
+
+    def rate(run: Run) -> float:
+        return run.lr
+
+    knob = entry.contestant.grid.knob
+    return ", ".join(label for label, of in (("lr", rate), (knob.label, knob.of)) if entry.tuned.at_edge(of))
+
+
+SETTINGS: list[Column] = [
+    ("lr", lambda entry: f"{entry.tuned.setting.lr:g}"),
+    ("knob", lambda entry: f"{entry.contestant.grid.knob.label} {entry.knob:g}"),
+]
+COSTS: list[Column] = [
+    ("ms a step", lambda entry: f"{1000 * median(row.seconds_per_step for row in entry.rows):.1f}"),
+    ("diverged", lambda entry: str(sum(row.diverged for row in entry.rows) or "")),
+]

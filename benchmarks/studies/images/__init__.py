@@ -1,0 +1,26 @@
+"""The comparison of optimizers on images and signals."""
+
+from benchmarks.studies.comparison.study import ComparisonStudy
+from benchmarks.studies.comparison.tuning import Protocol
+from benchmarks.studies.images.cases import LARGE, LITTLE, LITTLE_LARGE, SMALL
+from benchmarks.studies.images.report import RULES
+
+__all__ = ["OPTIMIZERS", "OPTIMIZERS_LARGE"]
+
+OPTIMIZERS = ComparisonStudy(
+    name="optimizers",
+    summary="does RSAM beat SAM, do curvature penalties? claims C4 to C6, 10 seeds; 6 hours on 2 cores",
+    title="Does Riemannian SAM beat SAM, and do curvature penalties lose to it?",
+    cases=SMALL,
+    little=LITTLE,
+    rules=RULES,
+)
+OPTIMIZERS_LARGE = ComparisonStudy(
+    name="optimizers-large",
+    summary="the same on Fashion-MNIST, CIFAR and your own images with ResNets, 5 seeds; wants GPUs",
+    title="Riemannian SAM, SAM and curvature penalties on larger data",
+    cases=LARGE,
+    little=LITTLE_LARGE,
+    rules=RULES,
+    protocol=Protocol(final=tuple(range(5))),
+)

@@ -1,0 +1,167 @@
+"""On what methods are compared, and what their tuning may choose from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from benchmarks.run import Run
+from benchmarks.studies.comparison.cases import Case, Score
+from benchmarks.studies.manifold_tasks.contestants import contestants
+from benchmarks.workloads.hyperbolic import Embedded, FewLabels
+from benchmarks.workloads.problem import Workload
+from benchmarks.workloads.recurrent import Sequences
+from benchmarks.workloads.spd import HandSigns
+
+__all__ = ["ANIMALS", "HYPERBOLIC", "NOUNS", "RECURRENT", "SPD", "in_little"]
+
+#: What final runs measure beside their scores.
+_MEASURES = ("gradient_norm", "trace", "top_eigenvalue")
+
+
+def _template(workload: Workload, epochs: int) -> Run:
+    return Run(workload, "", 0, 0.0, epochs, measures=_MEASURES)
+
+
+def in_little(cases: Sequence[Case], *names: str) -> tuple[Case, ...]:
+    """Some cases by name, or all, of few epochs."""
+    return tuple(
+        replace(case, template=replace(case.template, epochs=max(2, case.template.epochs // 20)))
+        for case in cases
+        if not names or case.name in names
+    )
+
+
+# ---- hyperbolic
+
+_SPACES = {"poincare": "Poincaré ball", "lorentz": "hyperboloid"}
+_HELD_OUT = {0.0: "reconstruction", 0.1: "10 % held out", 0.5: "50 % held out"}
+_BALL = (
+    ". Steps in the ball are geodesics (geoopt's PoincareBallExact): those of PoincareBall are straight, leave the "
+    "ball where they are long, and most points then stay at the border that they are put back to"
+)
+#: What the seeds of a hierarchy vary.
+_NOTES = {
+    "mammals": "initial points, order, negative samples; not the edges held out for the test" + _BALL,
+    "animals": "initial points, order, negative samples",
+    "nouns": "initial points, order, negative samples",
+}
+#: The mean over a batch of 512 edges, each of which moves few of the points: hence rates far above 1. The projected
+#: ascent is in coordinates, which crowd near the border of the ball.
+_EMBEDDING = {
+    space: contestants((3.0, 10.0, 17.0, 30.0), (0.01, 0.03, 0.1, 0.3), (0.003, 0.02, 0.1), ambient)
+    for space, ambient in (("poincare", (1e-4, 1e-3, 1e-2)), ("lorentz", (1e-2, 1e-1, 1.0)))
+}
+
+
+def _embeddings(hierarchy: str, spaces: tuple[str, ...], sizes: tuple[int, ...], epochs: int) -> list[Case]:
+    tuned = 5 if 5 in sizes else sizes[0]
+    found = []
+    for space in spaces:
+        for fraction, label in _HELD_OUT.items():
+            for size in sizes:
+                # with half held out, of which the tenth is a part: tuning has seen no test edge of either
+                by = f"{hierarchy}-{space}-{tuned}-{'reconstruction' if fraction == 0 else '50'}"
+                name = f"{hierarchy}-{space}-{size}-{'reconstruction' if fraction == 0 else round(100 * fraction)}"
+                found.append(
+                    Case(
+                        name,
+                        f"{hierarchy}, {_SPACES[space]}, {size} dimensions, {label}",
+                        _template(Embedded(hierarchy, space, size, fraction), epochs),
+                        _EMBEDDING[space],
+                        Score("map", worst=0.0),
+                        f"{hierarchy}, {'reconstruction' if fraction == 0 else 'edges held out'}",
+                        _NOTES[hierarchy],
+                        tuned_with="" if by == name else by,
+                    )
+                )
+    # those that others take their settings from come first
+    return sorted(found, key=lambda case: case.tuned_with != "")
+
+
+HYPERBOLIC = (
+    *_embeddings("mammals", ("poincare", "lorentz"), (5, 2, 10), 100),
+    Case(
+        "few_labels",
+        "digits, ten labels a class, Poincaré ball",
+        _template(FewLabels(16), 100),
+        contestants((0.001, 0.003, 0.01, 0.03), (0.001, 0.003, 0.01, 0.03), (0.02, 0.05, 0.2), (0.02, 0.05, 0.2)),
+        Score(worst=0.1),
+        "digits, ten labels a class",
+        "which images are labelled, initial weights, order; not the test images. Only the hyperplanes live in the "
+        "ball, a few of the parameters",
+    ),
+)
+#: At one setting of each method: tuning over all nouns would take days. With animals, a part of them, in little.
+NOUNS, ANIMALS = (
+    tuple(
+        replace(case, contestants=contestants((30.0,), (0.03,), (0.01,), (0.01,), (0.9,), (0.9,)), tuned_with="")
+        for case in _embeddings(hierarchy, ("lorentz",), (10,), 20)
+    )
+    for hierarchy in ("nouns", "animals")
+)
+
+# ---- recurrent
+
+#: Logarithm of the variance of the sum of two uniform numbers: the error of a network that has learnt its mean.
+_MEAN_ONLY = math.log10(1 / 6)
+_METRICS = {"stiefel": "Euclidean metric", "canonical": "canonical metric"}
+_SQUARE = (
+    "; the recurrent matrix is square, where the canonical metric is half the Euclidean one: the two differ in the "
+    "units of rho and learning rate, and in the retraction"
+)
+_RATES = (0.003, 0.01, 0.03, 0.1)
+_RADII = (0.01, 0.05, 0.2)
+_SEQUENCES = contestants(_RATES, _RATES, _RADII, _RADII)
+RECURRENT = tuple(
+    Case(
+        f"{problem}-{metric}",
+        f"{label}, {text}",
+        _template(Sequences(problem, metric, 64), epochs),
+        contestants((0.001, 0.003, 0.01, 0.03), _RATES, _RADII, _RADII) if problem == "adding" else _SEQUENCES,
+        score,
+        label,
+        note + _SQUARE,
+    )
+    for problem, label, epochs, score, note in (
+        (
+            "copying",
+            "copying over 30 steps",
+            20,
+            Score(worst=1 / 8),
+            "sequences to train and to test on, initial weights, order",
+        ),
+        (
+            "adding",
+            "adding over 20 steps",
+            60,
+            Score("log_error", 1.0, _MEAN_ONLY, smaller=True),
+            "sequences to train and to test on, initial weights, order",
+        ),
+        (
+            "rows",
+            "Fashion-MNIST mini row by row",
+            20,
+            Score(worst=1 / 10),
+            "initial weights, order; not the images",
+        ),
+    )
+    for metric, text in _METRICS.items()
+)
+
+# ---- symmetric positive definite
+
+SPD = tuple(
+    Case(
+        f"emg-{metric}",
+        f"hand signs in another session, {text}",
+        _template(HandSigns(metric, 6), 30),
+        # moved once, where most had chosen an end: to larger rates of Adam and smaller rho
+        contestants((0.01, 0.03, 0.1, 0.2), (0.003, 0.01, 0.03, 0.1), (0.0125, 0.05, 0.2), (0.0125, 0.05, 0.2)),
+        Score(worst=0.2),
+        "hand signs in another session",
+        "initial weights, order; not the signals, which are of two people",
+    )
+    for metric, text in _METRICS.items()
+)

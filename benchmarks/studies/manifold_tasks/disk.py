@@ -1,0 +1,96 @@
+"""The hierarchy in the disk, before and after training."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+
+from benchmarks.data.arrays import read_arrays
+from benchmarks.data.dataset import DatasetError
+from benchmarks.data.wordnet import load_hierarchy
+from benchmarks.machine import alone
+from benchmarks.report.svg import save_svg
+from benchmarks.runs.training import fit, prepare
+from benchmarks.studies.comparison.tables import Cases
+from benchmarks.studies.manifold_tasks.cases import HYPERBOLIC
+
+__all__ = ["draw", "embed_in_disk"]
+
+_CASE, _FILE = "mammals-poincare-2-reconstruction", "disk.npz"
+_LABELS = {c.name: c.label for case in HYPERBOLIC if case.name == _CASE for c in case.contestants}
+#: Kinds whose descendants have a colour.
+_KINDS = ("carnivore", "ungulate", "rodent", "primate", "cetacean", "bat", "marsupial")
+
+
+def embed_in_disk(cases: Cases, directory: Path) -> None:
+    """Train the best method's embedding in two dimensions once more, and keep its points before and after."""
+    entries = next((case for case in cases if case[0].case.name == _CASE), None)
+    if entries is None:
+        return
+    best = max(entries, key=lambda entry: fmean(row.scores.get("map", 0.0) for row in entry.rows))
+    row = next((row for row in best.rows if not row.diverged), best.rows[0])
+    run = replace(row.run, measures=())
+    if str(_load(directory / _FILE).get("key")) == run.key:
+        return
+    with alone():
+        problem = prepare(run)
+        before = problem.model.points.detach().cpu().numpy().copy()  # type: ignore[operator]
+        fit(run, problem, 0.0)
+    after = problem.model.points.detach().cpu().numpy()  # type: ignore[operator]
+    with (directory / _FILE).with_suffix(".part").open("wb") as file:
+        np.savez_compressed(file, before=before, after=after, method=best.name, key=run.key)
+    os.replace(file.name, directory / _FILE)  # whole or not at all
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    """What is kept; nothing where the file is missing or damaged, so that it is made again."""
+    try:
+        return read_arrays(path, ("before", "after", "method", "key"), "run the study again")
+    except DatasetError:
+        return {}
+
+
+def draw(directory: Path) -> str:
+    """Draw the disk; empty where there is none, or it is damaged: ``run`` makes it again then."""
+    kept = _load(directory / _FILE)
+    if not kept:
+        return ""
+    hierarchy = load_hierarchy("mammals")
+    before, after, method = kept["before"], kept["after"], str(kept["method"])
+    direct = [(node, parent) for node, parents in enumerate(hierarchy.parents) for parent in parents]
+    figure = Figure(figsize=(7, 3.9), layout="constrained")
+    titles = ("before, 700 times enlarged", "after training")
+    for axes, points, title in zip(figure.subplots(1, 2), (before * 700, after), titles, strict=True):
+        lines = [(points[node], points[parent]) for node, parent in direct]
+        axes.add_collection(LineCollection(lines, colors="grey", linewidths=0.15, alpha=0.5))
+        axes.scatter(*points.T, s=1, color="lightgrey")
+        for i, kind in enumerate(_KINDS):
+            top = hierarchy.names.index(kind)
+            below = hierarchy.edges[hierarchy.edges[:, 1] == top, 0].numpy()
+            axes.scatter(*points[below].T, s=2, color=f"C{i}", label=kind)
+            axes.annotate(kind, points[top], fontsize=5)
+        axes.scatter(*points[hierarchy.root], s=12, color="black", marker="*", label=hierarchy.names[hierarchy.root])
+        axes.add_patch(Circle((0, 0), 1, fill=False, linewidth=0.5))
+        axes.set(xlim=(-1.02, 1.02), ylim=(-1.02, 1.02), aspect="equal", title=title)
+        axes.title.set_fontsize("small")
+        axes.axis("off")
+    figure.legend(
+        *figure.axes[1].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=4,
+        fontsize="x-small",
+        markerscale=3,
+    )
+    save_svg(figure, directory / "disk.svg")
+    return (
+        "## The mammals in the disk\n\n"
+        f"Two dimensions, reconstruction, {_LABELS[method]}, one seed: lines join what is directly a kind of "
+        "something with it.\n\n![The mammals in the disk](disk.svg)"
+    )

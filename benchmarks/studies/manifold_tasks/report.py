@@ -1,0 +1,103 @@
+"""What the comparisons on manifolds ask, and how it is answered: conclusions, tables, and a figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks.report.curves import COLOURS
+from benchmarks.report.svg import save_svg
+from benchmarks.studies.comparison.contest import Entry, find
+from benchmarks.studies.comparison.figures import draw_interval, label_rows
+from benchmarks.studies.comparison.report import Rules
+from benchmarks.studies.comparison.tables import Cases
+from benchmarks.studies.manifold_tasks.tables import RULE, by_case, case_table, conclusions, improvement, overview
+
+__all__ = ["RULES"]
+
+_LEGEND = """\
+Mean ± half the 95 % interval (Student's) over the seeds, not corrected for the number of such intervals. *better than
+base*: how much better the first score is than that of the same base optimizer without the ascent, paired by seed,
+whether large or small scores are good; a network that diverged has the score of one that has learnt nothing.
+*(4 of 5)*: the others are unknown or, of curvature, not positive.
+Curvature is that of the training loss after training, on a part of the training data and in the metric of the
+manifolds: geometric means over the seeds. Where units have kinks (ReLU) it is the curvature between them.
+*at the edge*: chosen at an end of its grid. *off the manifold*: by how much the equation that defines the manifold is
+violated at the end of training, as a part of the tolerance; the largest over the seeds that did not diverge."""
+_BY_CASE = """\
+How much better, by case and by other scores too, with 95 % intervals over the seeds that are not corrected for their
+number: they show where the means over cases come from, and decide nothing. Above 0 the first method is the better one,
+of errors, mean ranks and curvature too. Curvature is compared in log₂: 1 means that the first method has half the
+curvature of the second."""
+_TUNED = """\
+A base was tuned over its momentum (or beta 1), an ascent over rho at a momentum of 0.9. So where a base does best at
+another momentum, that counts against the ascent. It does not where the base has the *settings of RSAM*, its learning
+rate and 0.9; but that learning rate was chosen together with rho, which counts for the ascent."""
+
+
+def _summary(cases: Cases, asked: int) -> list[str]:
+    return [conclusions(cases, asked), overview(cases), by_case(cases)]
+
+
+def _answers(cases: Cases, asked: int) -> list[str]:
+    verdict = ["## What the ascent is worth", RULE, _TUNED, conclusions(cases, asked)]
+    return [*verdict, "## Scores", overview(cases)]
+
+
+def _details(cases: Cases, directory: Path) -> list[str]:
+    draw_by_case(cases, directory / "by-case.svg")
+    parts = ["## Case by case", _BY_CASE, by_case(cases), "![Score minus that of the base](by-case.svg)", _LEGEND]
+    labels = {case[0].case.name: case[0].case.label for case in cases}
+    for entries in cases:
+        case = entries[0].case
+        shared = f" Settings were chosen on: {labels.get(case.tuned_with, case.tuned_with)}." if case.tuned_with else ""
+        parts += [f"### {case.label}", f"Seeds vary: {case.note}.{shared}", case_table(entries)]
+    return parts
+
+
+RULES = Rules(
+    counted="final trials",
+    validation="for reconstruction, on the edges that are reconstructed",
+    pairing="At a seed all methods share initial weights, data, batches and negative samples. An ascent costs a second "
+    "gradient evaluation per step, so the bases are also trained for twice the epochs, tuned anew for that.",
+    summary=_summary,
+    answers=_answers,
+    details=_details,
+)
+
+
+def draw_by_case(cases: Cases, path: Path) -> None:
+    """Draw what each ascent is worth on each case, with its interval; a panel for each unit of scores."""
+    panels: dict[str, list[Sequence[Entry]]] = {}
+    for entries in cases:
+        unit = "points" if entries[0].case.score.unit > 1 else "powers of ten of the error"
+        panels.setdefault(unit, []).append(entries)
+    sizes = [len(members) + 1 for members in panels.values()]
+    figure = Figure(figsize=(7, 1.2 + 0.5 * sum(sizes)), layout="constrained")
+    grid = figure.subplots(len(panels), squeeze=False, height_ratios=sizes)[:, 0]
+    for axes, (unit, members) in zip(grid, panels.items(), strict=True):
+        _draw_panel(axes, members)
+        axes.set_xlabel(f"better than the base by ({unit})", fontsize="small")
+    labelled: dict[str, Artist] = {}
+    for axes in grid:
+        handles, labels = axes.get_legend_handles_labels()
+        labelled |= dict(zip(labels, handles, strict=True))
+    figure.legend(labelled.values(), labelled.keys(), loc="outside upper center", ncols=2, fontsize="small")
+    save_svg(figure, path)
+
+
+def _draw_panel(axes: Axes, cases: Cases) -> None:
+    methods = [entry.contestant for entry in cases[0] if entry.contestant.base]
+    for i, contestant in enumerate(methods):
+        for place, entries in enumerate(cases):
+            differences = improvement(find(entries, contestant.name), find(entries, contestant.base))
+            better = [b for b in differences if not math.isnan(b)]
+            if len(better) > 1:
+                height = place + 0.18 * (i - (len(methods) - 1) / 2)
+                draw_interval(axes, height, better, color=COLOURS[i], markersize=3.5, label=contestant.label)
+    label_rows(axes, [entries[0].case.label for entries in cases], fontsize="small")
