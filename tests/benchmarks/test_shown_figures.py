@@ -17,7 +17,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 BLOCK = re.compile(r"<!-- summary of ([\w-]+) -->\n(.*?)\n<!-- end -->", re.DOTALL)
 SHOWN = {
     name: (page.relative_to(ROOT), text)
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    for page in (ROOT / "README.md", *sorted(RESULTS.glob("*/README.md")))
     for name, text in BLOCK.findall(page.read_text(encoding="utf-8"))
 }
 
