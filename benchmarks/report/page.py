@@ -10,7 +10,10 @@ from pathlib import Path
 
 import markdown
 
-__all__ = ["write_report"]
+__all__ = ["BLOCK", "shown_in_readme", "write_report"]
+
+#: What a README shows of the report.
+BLOCK = re.compile(r"(?<=<!-- report -->\n).*?(?=\n<!-- end -->)", re.DOTALL)
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -42,14 +45,14 @@ _PAGE = """<!DOCTYPE html>
 
 
 def write_report(text: str, directory: Path) -> tuple[Path, Path]:
-    """Write a report twice: as it is, and as a page with its images in it.
+    """Write a report twice: as it is, and as a page with its images in it; and into the README, if there is one.
 
     Parameters
     ----------
     text : str
         Markdown, whose first line is the title; images are files in the directory.
     directory : Path
-        Where ``report.md`` and ``report.html`` go.
+        Where ``report.md`` and ``report.html`` go; a ``README.md`` there shows the report between two comments.
 
     Returns
     -------
@@ -59,7 +62,17 @@ def write_report(text: str, directory: Path) -> tuple[Path, Path]:
     plain, page = directory / "report.md", directory / "report.html"
     plain.write_text(text.rstrip() + "\n", encoding="utf-8")
     page.write_text(_page(text, directory), encoding="utf-8")
+    readme = directory / "README.md"
+    if readme.exists():
+        kept = readme.read_text(encoding="utf-8")
+        readme.write_text(BLOCK.sub(lambda _: shown_in_readme(text), kept), encoding="utf-8")
     return plain, page
+
+
+def shown_in_readme(text: str) -> str:
+    """A report without its title and its figures, which are not committed."""
+    paragraphs = text.rstrip().split("\n\n")[1:]
+    return "\n\n".join(paragraph for paragraph in paragraphs if not paragraph.startswith("!["))
 
 
 def _page(text: str, directory: Path) -> str:

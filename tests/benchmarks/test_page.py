@@ -116,3 +116,18 @@ def test_that_images_of_every_kind_are_in_the_page(tmp_path) -> None:
 def test_that_an_image_that_is_not_there_is_an_error(tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match=r"lost\.svg"):
         write_report("# T\n\n![lost](lost.svg)\n", tmp_path)
+
+
+def test_that_a_readme_beside_the_report_shows_it_without_title_and_figures_and_keeps_the_rest(tmp_path) -> None:
+    (tmp_path / "README.md").write_text("# Ours\n\nAbove.\n\n<!-- report -->\nold\n<!-- end -->\nBelow.\n")
+    (tmp_path / "figure.svg").write_text("<svg/>")
+    # a backslash is no reference to a group
+    write_report("# Title\n\n## Part\n\nOne \\1.\n\n![Figure](figure.svg)\n\nTwo.\n", tmp_path)
+    shown = "## Part\n\nOne \\1.\n\nTwo."
+    expected = f"# Ours\n\nAbove.\n\n<!-- report -->\n{shown}\n<!-- end -->\nBelow.\n"
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == expected
+
+
+def test_that_there_is_no_readme_where_there_was_none(tmp_path) -> None:
+    write_report("# Title\n\nText.", tmp_path)
+    assert not (tmp_path / "README.md").exists()
