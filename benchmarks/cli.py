@@ -109,7 +109,7 @@ def _report(study: Study, directory: Path, options: argparse.Namespace) -> int:
 
 
 def _first(options: argparse.Namespace) -> str:
-    """What to do before a report can be had; nothing after a run that found no data, which has said so."""
+    """Say what to do before a report can be had; nothing after a run that found no data, which has said so."""
     if options.command == "run":
         return ""
     words = ["python", "-m", "benchmarks", "run", options.study, "--results", str(options.results)]
@@ -132,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument(
         "--results", type=Path, default=Path("results"), metavar="DIR", help="where results go (default: %(default)s)"
     )
-    common.add_argument("--quick", action="store_true", help="the study in little, in less than five minutes")
+    common.add_argument("--quick", action="store_true", help="a short version of the study, in less than five minutes")
     text = "Run a study, or what is missing of it, and report."
     run = commands.add_parser(
         "run", parents=[common], help=text.lower()[:-1], description=text, epilog=EXAMPLES, formatter_class=form
@@ -176,5 +176,5 @@ def _positive(text: str) -> int:
 
 
 def _cores() -> int:
-    """Cores that this process may use, which may be fewer than the machine has."""
+    """Count the cores that this process may use, which may be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

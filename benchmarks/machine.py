@@ -17,12 +17,12 @@ _ONE_AT_A_TIME = threading.RLock()
 
 
 def device() -> torch.device:
-    """A GPU if there is one."""
+    """Choose a GPU if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def device_name() -> str:
-    """The name of that GPU, or "cpu"."""
+    """Name that GPU, or "cpu"."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
@@ -52,6 +52,6 @@ def one_thread() -> Iterator[None]:
 
 
 def peak_megabytes() -> float:
-    """The most memory that this process has held so far."""
+    """Measure the most memory that this process has held so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)

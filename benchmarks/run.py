@@ -73,7 +73,7 @@ class Run:
 
 
 def _chosen(configuration: Any) -> dict[str, Any]:
-    """Fields of a dataclass that are not at their defaults, and its kind."""
+    """List the kind of a dataclass and its fields that are not at their defaults."""
     values = {f.name: getattr(configuration, f.name) for f in fields(configuration)}
     defaults = {f.name: f.default for f in fields(configuration) if f.default is not MISSING}
     chosen = {
@@ -97,12 +97,12 @@ class Knob(Enum):
         return "beta 1" if self is Knob.BETA else self.value.replace("_", " ")
 
     def of(self, run: Run) -> float:
-        """Its value in a run."""
+        """Read its value in a run."""
         value: float = getattr(run, self.value)
         return value
 
     def turn(self, run: Run, value: float) -> Run:
-        """The run with another value of it."""
+        """Set another value of it in a run."""
         return replace(run, **{self.value: value})  # type: ignore[arg-type]  # the knobs are floats
 
 

@@ -45,7 +45,7 @@ class Dataset:
         return tuple(self.train_images.shape[1:])
 
     def subset(self, examples: int) -> Dataset:
-        """So many training examples and at most as many held-out ones, the same ones each time; all for 0."""
+        """Take so many training examples and at most as many held-out ones, the same ones each time; all for 0."""
         if not examples:
             return self
         generator = np.random.default_rng(0)
@@ -61,7 +61,7 @@ class Dataset:
         )
 
     def to(self, device: torch.device) -> Dataset:
-        """The same on another device."""
+        """Move it to another device."""
         return Dataset(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 

@@ -13,10 +13,10 @@ DOWNLOAD = "RSAM_DOWNLOAD"
 
 
 def data_directory() -> Path:
-    """The directory of ``--data-dir`` or the environment variable ``RSAM_DATA``, ``data`` by default."""
+    """Find the directory of ``--data-dir`` or the environment variable ``RSAM_DATA``, ``data`` by default."""
     return Path(os.environ.get(DIRECTORY, "data"))
 
 
 def may_download() -> bool:
-    """Whether ``--download`` was given, or the environment variable ``RSAM_DOWNLOAD`` is 1."""
+    """Tell whether ``--download`` was given, or the environment variable ``RSAM_DOWNLOAD`` is 1."""
     return os.environ.get(DOWNLOAD) == "1"

@@ -24,7 +24,7 @@ FIRST = 2
 
 @lru_cache(maxsize=1)
 def load_emg() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The matrices with what they are of.
+    """Load the matrices with what they are of.
 
     Returns
     -------

@@ -78,7 +78,7 @@ def _load_cifar(name: str) -> Dataset:
 
 
 def _parts(name: str, hint: str = "") -> list[Tensor]:
-    """Images and labels, as torchvision holds them, to train on, and to test on."""
+    """Load images and labels, as torchvision holds them, to train on, and to test on."""
     import torchvision  # here: slow to import, and most workers need none of it
 
     kind, root = getattr(torchvision.datasets, name), data_directory()

@@ -75,7 +75,7 @@ class Hierarchy:
 
 @lru_cache(maxsize=2)
 def load_hierarchy(name: str) -> Hierarchy:
-    """A hierarchy by name.
+    """Load a hierarchy by name.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def load_hierarchy(name: str) -> Hierarchy:
 
 
 def read_nouns(path: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Names and hypernyms of all sets of synonyms, by their offset in a file ``data.noun`` (see ``wndb(5WN)``).
+    """Read names and hypernyms of all sets of synonyms, by their offset in a file ``data.noun`` (see ``wndb(5WN)``).
 
     Raises
     ------
@@ -147,7 +147,7 @@ def read_nouns(path: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
 
 
 def kinds_of(name: str, names: Mapping[str, str], parents: Mapping[str, Iterable[str]]) -> list[str]:
-    """The first node of a name and all that is a kind of it, in order."""
+    """Find the first node of a name and all that is a kind of it, in order."""
     kinds: dict[str, list[str]] = {}
     for offset, above in parents.items():
         for parent in above:
@@ -162,7 +162,7 @@ def kinds_of(name: str, names: Mapping[str, str], parents: Mapping[str, Iterable
 
 
 def number(names: Mapping[str, str], parents: Mapping[str, Iterable[str]], order: Iterable[str]) -> Hierarchy:
-    """The part of a graph that has these nodes, numbered in this order."""
+    """Cut out the part of a graph that has these nodes, numbered in this order."""
     chosen = list(order)
     place = {offset: i for i, offset in enumerate(chosen)}
     inside = tuple(tuple(sorted(place[p] for p in parents[offset] if p in place)) for offset in chosen)

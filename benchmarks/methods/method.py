@@ -17,7 +17,7 @@ Objective = Callable[[Callable[[], Tensor]], Tensor]
 
 
 def plain_loss(closure: Callable[[], Tensor]) -> Tensor:
-    """The objective of methods without a penalty."""
+    """Take the loss as it is, for methods without a penalty."""
     return closure()
 
 

@@ -36,7 +36,7 @@ class Interval:
 
 
 def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Mean of independent measurements with Student's interval.
+    """Average independent measurements, with Student's interval.
 
     Parameters
     ----------
@@ -102,17 +102,17 @@ def compare(differences: Sequence[float], comparisons: int = 1) -> Comparison:
 
 
 def p_value(p: float) -> str:
-    """A p-value as papers print it."""
+    """Print a p-value as papers do."""
     return "" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def geometric(values: Sequence[float]) -> str:
-    """Geometric mean of what is positive and known; with how many these are, if not all."""
+    """Print the geometric mean of what is positive and known, with how many these are, if not all."""
     known = sum(value > 0 for value in values)
     return f"{geometric_mean(values):.3g}" + ("" if known in (0, len(values)) else f" ({known} of {len(values)})")
 
 
 def geometric_mean(values: Sequence[float]) -> float:
-    """Geometric mean of what is positive and known."""
+    """Take the geometric mean of what is positive and known."""
     known = [value for value in values if value > 0]
     return float(np.exp(np.mean(np.log(known)))) if known else math.nan

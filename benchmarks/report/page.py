@@ -70,7 +70,7 @@ def write_report(text: str, directory: Path) -> tuple[Path, Path]:
 
 
 def shown_in_readme(text: str) -> str:
-    """A report without its title and its figures, which are not committed."""
+    """Leave out the title of a report, and its figures, which are not committed."""
     paragraphs = text.rstrip().split("\n\n")[1:]
     return "\n\n".join(paragraph for paragraph in paragraphs if not paragraph.startswith("!["))
 

@@ -20,7 +20,7 @@ class ClusterError(Exception):
 
 
 def outcomes(runs: Sequence[C], train: Callable[[C], R], jobs: int, scheduler: str) -> Generator[tuple[C, R | str]]:
-    """Each run with its row, or with what went wrong, in the order in which they end.
+    """Yield each run with its row, or with what went wrong, in the order in which they end.
 
     Runs of workers that die go to others, as often as the scheduler's ``allowed-failures`` says (3 times); new workers
     may join at any time. They need this package on their path, and data where this process looks for them (see

@@ -58,7 +58,7 @@ def collect(
     fresh: bool = False,
     bar: tqdm | None = None,
 ) -> list[R]:
-    """Rows of all the runs, after training those that have none yet.
+    """Return rows of all the runs, after training those that have none yet.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def _progress(total: int, bar: tqdm | None) -> AbstractContextManager[tqdm]:
 def _outcomes(
     runs: Sequence[C], train: Callable[[C], R], workers: Workers, fresh: bool
 ) -> Generator[tuple[C, R | str]]:
-    """Each run with its row, or with what went wrong, in the order in which they end."""
+    """Yield each run with its row, or with what went wrong, in the order in which they end."""
     if not runs:  # no process need start
         return
     if workers.scheduler is None or fresh:

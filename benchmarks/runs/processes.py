@@ -18,7 +18,7 @@ __all__ = ["outcomes"]
 
 
 def outcomes(runs: Sequence[C], train: Callable[[C], R], jobs: int, fresh: bool) -> Generator[tuple[C, R | str]]:
-    """Each run with its row, or with what went wrong, in the order in which they end."""
+    """Yield each run with its row, or with what went wrong, in the order in which they end."""
     waiting = deque(runs)
     flying: dict[Future[R], C] = {}
     pool = _pool(jobs, fresh)

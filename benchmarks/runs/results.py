@@ -1,4 +1,4 @@
-"""The results of a study: a file of JSON lines, one a run, which is only ever appended to."""
+"""The results of a study: a file of JSON lines, one per run, which is only ever appended to."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Results(Generic[R]):
             os.fsync(file.fileno())
 
     def find(self, runs: Iterable[C]) -> dict[C, R]:
-        """Rows of those of the runs that are finished.
+        """Find rows of those of the runs that are finished.
 
         Raises
         ------
@@ -69,7 +69,7 @@ class Results(Generic[R]):
         return {run: self._row(run, found[run.key]) for run in runs if run.key in found}
 
     def columns(self, *names: str) -> list[tuple[Any, ...]]:
-        """These fields of every row, of which the key is one."""
+        """Return these fields of every row, of which the key is one."""
         return [tuple({**row, "key": key}[name] for name in names) for key, row in self._contents().items()]
 
     def _row(self, run: Any, content: dict[str, Any]) -> R:
@@ -77,7 +77,7 @@ class Results(Generic[R]):
         return kind(**{**content, "run": run})
 
     def _contents(self) -> dict[str, dict[str, Any]]:
-        """What the file says, by the key of the configuration."""
+        """Read what the file says, by the key of the configuration."""
         kind: Any = self.kind
         columns = {field.name for field in fields(kind)}
         found = {}

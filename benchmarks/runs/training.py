@@ -57,7 +57,7 @@ def train_model(run: Run) -> tuple[Row, nn.Module]:
 
 
 def prepare(run: Run) -> Problem:
-    """The problem of a run, its model freshly initialised, on the GPU if there is one."""
+    """Initialise the model and the data of a run, on the GPU if there is one."""
     return run.workload.prepare(run.seed, run.heldout)
 
 
@@ -115,7 +115,7 @@ def fit(run: Run, problem: Problem, began: float) -> Row:
 def _train_epoch(
     epoch: int, run: Run, problem: Problem, optimizer: Any, objective: Objective, times: list[float]
 ) -> float | None:
-    """Mean loss of the batches; None if there was a loss or a gradient that is not finite."""
+    """Take a step per batch; return their mean loss, or None after a loss or a gradient that is not finite."""
     problem.model.train()
     losses = []
     for i, batch in enumerate(problem.batches(epoch)):
@@ -133,7 +133,7 @@ def _train_epoch(
 
 
 def _scores(problem: Problem) -> dict[str, float] | None:
-    """Scores of the model as it is; None where a matrix has become singular to rounding."""
+    """Score the model as it is; None where a matrix has become singular to rounding."""
     problem.model.eval()
     try:
         return problem.scores()

@@ -37,7 +37,7 @@ PAIRS = (("sam", "sgd"), ("rsam", "riemannian_sgd"), ("rsam", "sam"))
 
 
 def _differences(by_method: dict[str, list[Row]]) -> str:
-    """Mean differences between methods with equal seeds, which share initialisation, noise and batches."""
+    """Average differences between methods with equal seeds, which share initialisation, noise and batches."""
     accuracy = {m: {row.run.seed: 100 * row.scores["accuracy"] for row in rs} for m, rs in by_method.items()}
     parts = []
     for one, other in PAIRS:
@@ -49,7 +49,7 @@ def _differences(by_method: dict[str, list[Row]]) -> str:
 
 
 def report(rows: Sequence[Row], directory: Path) -> str:
-    """Table and learning curves."""
+    """Write the table and draw learning curves."""
     by_method: dict[str, list[Row]] = {}
     for row in rows:
         by_method.setdefault(row.run.method, []).append(row)
@@ -113,7 +113,7 @@ class QuickStudy:
         return report([found[run] for run in self.runs if run in found], directory)
 
     def quick(self) -> QuickStudy:
-        """The first seed only."""
+        """Keep the first seed only."""
         return replace(self, runs=tuple(run for run in self.runs if run.seed == SEEDS[0]))
 
     def _results(self, directory: Path) -> Results[Row]:
@@ -121,7 +121,7 @@ class QuickStudy:
 
 
 def quick_run(name: str, seed: int) -> Run:
-    """A contestant at its setting."""
+    """Describe the run of a contestant at its setting."""
     contestant, (lr, rho) = CONTESTANTS[name], TUNED[name]
     workload = replace(DATA, kernels=contestant.kernels)  # type: ignore[arg-type]
     return Run(workload, contestant.method, seed, lr, EPOCHS, rho, weight_decay=5e-4, measures=(CURVES,))

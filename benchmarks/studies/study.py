@@ -29,7 +29,7 @@ class NotYet(Exception):
 
 
 def lookup(results: Results[R]) -> Callable[[Sequence[C]], list[R]]:
-    """What finds the rows of some runs, in order, and trains nothing; raises :class:`NotYet` where one is missing."""
+    """Return a function that finds rows of runs, in order, and raises :class:`NotYet` where one is missing."""
 
     def find(runs: Sequence[C]) -> list[R]:
         found = results.find(runs)
@@ -61,12 +61,12 @@ def each(cases: Iterable[K], run: Callable[[K], object]) -> None:
 
 
 def preliminary(missing: Sequence[str]) -> list[str]:
-    """A warning, while cases are missing that conclusions are drawn from."""
+    """Warn while cases are missing that conclusions are drawn from."""
     return [f"**Preliminary**: without {'; '.join(missing)}."] if missing else []
 
 
 def cost(*results: Results[R]) -> str:
-    """A sentence on what all runs of a study took, those of tuning included."""
+    """Say what all runs of a study took, those of tuning included."""
     seconds = [value for one in results for (value,) in one.columns("seconds")]
     return f"{len(seconds)} runs, tuning included, took {sum(seconds) / 3600:.1f} hours of one core."
 
@@ -103,10 +103,10 @@ class Study(Protocol):
         ...
 
     def quick(self) -> Study:
-        """The same in little: everything is tried, in less than five minutes on two cores, and nothing proved."""
+        """Shorten the study: everything is tried, in less than five minutes on two cores, and nothing proved."""
         ...
 
 
 def trainer(directory: Path, workers: Workers) -> Callable[[Run], Row]:
-    """What trains the runs of a study, and keeps weights if that is asked for."""
+    """Return a function that trains the runs of a study, and keeps weights if that is asked for."""
     return partial(train, weights=(directory / "weights").absolute() if workers.keep_weights else None)

@@ -28,7 +28,7 @@ _MANIFOLDS: dict[str, geoopt.Manifold] = {
     "stiefel": rsam.geometry.KernelStiefel(),
 }
 VALIDATION_FRACTION = 0.2
-#: Training examples around which curvature is measured, drawn once a seed.
+#: Training examples around which curvature is measured, drawn once per seed.
 EXAMPLES = 500
 
 
@@ -66,12 +66,12 @@ class Images:
         return load(self.dataset)
 
     def data(self, seed: int, heldout: Heldout = "test") -> Dataset:
-        """Images, with the labels that are trained on; for validation a fifth of them, wrong ones too, is held out."""
+        """Load images with the labels that are trained on; for validation a fifth, wrong labels too, is held out."""
         data = with_label_noise(self.load().subset(self.examples), self.label_noise, seed)
         return hold_out_validation(data, VALIDATION_FRACTION, seed) if heldout == "validation" else data
 
     def prepare(self, seed: int, heldout: Heldout) -> Problem:
-        """Network, batches and scores of a seed.
+        """Prepare network, batches and scores of a seed.
 
         Raises
         ------
@@ -107,7 +107,7 @@ class Images:
 
 
 def score(model: nn.Module, data: Dataset) -> dict[str, float]:
-    """Cross-entropy and accuracy on the training data, labels as trained on, and accuracy on those held out."""
+    """Score by cross-entropy and accuracy on training data, labels as trained on, and accuracy on those held out."""
     outputs = logits(model, data.train_images)
     return {
         "accuracy": accuracy(logits(model, data.heldout_images), data.heldout_labels),

@@ -25,7 +25,7 @@ TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-11}
 
 @torch.no_grad()
 def violation(parameter: Tensor, manifold: geoopt.Manifold) -> float:
-    """How far off its manifold a parameter is, by the equation that defines the manifold.
+    """Measure how far off its manifold a parameter is, by the equation that defines the manifold.
 
     Parameters
     ----------
@@ -65,6 +65,6 @@ def violation(parameter: Tensor, manifold: geoopt.Manifold) -> float:
 
 
 def worst_violation(model: nn.Module) -> float:
-    """The largest over the parameters on manifolds, in units of what is tolerated in their precision."""
+    """Find the largest violation of the parameters on manifolds, in units of what their precision tolerates."""
     placed = [p for p in model.parameters() if hasattr(p, "manifold")]
     return max((violation(p, p.manifold) / TOLERANCE[p.dtype] for p in placed), default=0.0)

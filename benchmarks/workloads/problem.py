@@ -18,7 +18,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 def shuffled(inputs: Tensor, targets: Tensor, size: int, seed: int) -> Callable[[int], Iterator[Batch]]:
-    """What makes the batches of an epoch from its number: all data once, in an order of seed and epoch."""
+    """Return a function that yields the batches of an epoch: all data once, in an order of seed and epoch."""
 
     def batches(epoch: int) -> Iterator[Batch]:
         generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
@@ -29,7 +29,7 @@ def shuffled(inputs: Tensor, targets: Tensor, size: int, seed: int) -> Callable[
 
 
 def cosine(progress: float) -> float:
-    """A learning rate that falls to 0 along half a cosine."""
+    """Let the learning rate fall to 0 along half a cosine."""
     return 0.5 * (1 + math.cos(math.pi * progress))
 
 

@@ -14,17 +14,17 @@ __all__ = ["accuracies", "accuracy", "logits"]
 
 @torch.no_grad()
 def logits(model: nn.Module, inputs: Tensor) -> Tensor:
-    """Outputs ``(n, classes, ...)`` in evaluation mode, a part of the inputs at a time."""
+    """Compute outputs ``(n, classes, ...)`` in evaluation mode, a part of the inputs at a time."""
     model.eval()
     return torch.cat([model(part) for part in inputs.split(500)])
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> float:
-    """Part of the outputs ``(n, classes, ...)`` of which the largest is right; those that are not finite are wrong."""
+    """Count outputs ``(n, classes, ...)`` of which the largest is right, as a part; what is not finite is wrong."""
     finite = torch.isfinite(outputs).all(1)
     return float(((outputs.argmax(1) == targets) & finite).double().mean())
 
 
 def accuracies(model: nn.Module, sets: Mapping[str, Batch]) -> dict[str, float]:
-    """Accuracy on several sets, by their prefixes."""
+    """Measure accuracy on several sets, by their prefixes."""
     return {f"{prefix}accuracy": accuracy(logits(model, x), y) for prefix, (x, y) in sets.items()}

@@ -35,8 +35,8 @@ TINY = ComparisonStudy(
     name="tiny",
     summary="",
     title="Tiny",
-    cases=(made_case(ASKED, "first").in_little(), made_case(ASKED, "second", label_noise=0.4).in_little()),
-    little=(),
+    cases=(made_case(ASKED, "first").quick(), made_case(ASKED, "second", label_noise=0.4).quick()),
+    quick_cases=(),
     rules=RULES,
     protocol=Protocol(first=(100,), kept=1, second=(101,), final=(0, 1)),
 )
@@ -130,7 +130,7 @@ def test_that_a_study_trains_what_is_missing_once_and_skips_cases_without_data(
     monkeypatch.setenv("RSAM_DATA", str(tmp_path / "nowhere"))
     monkeypatch.setattr(study, "trainer", lambda directory, workers: train)
     monkeypatch.setattr(study, "collect", here)
-    absent = made_case(ASKED, "absent", dataset="imagefolder:absent").in_little()
+    absent = made_case(ASKED, "absent", dataset="imagefolder:absent").quick()
     tiny = replace(TINY, cases=(absent, *TINY.cases))
     fill(tmp_path, TINY.cases[0], but=lambda run: run.seed in (0, 101))
 
@@ -172,7 +172,7 @@ def test_that_a_run_that_fails_and_data_that_are_damaged_keep_back_their_own_cas
     monkeypatch.setenv("RSAM_DATA", str(tmp_path))
     monkeypatch.setattr(study, "trainer", lambda directory, workers: train)
     monkeypatch.setattr(study, "collect", gather)
-    damaged = made_case(ASKED, "damaged", dataset="imagefolder:damaged").in_little()
+    damaged = made_case(ASKED, "damaged", dataset="imagefolder:damaged").quick()
     tiny = replace(TINY, cases=(damaged, *TINY.cases))
     with pytest.raises(RunsFailed) as caught:
         tiny.run(tmp_path, Workers())

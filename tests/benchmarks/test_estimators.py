@@ -107,8 +107,8 @@ def test_that_the_report_waits_for_all_measurements(tmp_path) -> None:
 
 def test_that_the_little_form_measures_tiny_networks(tmp_path) -> None:
     little = ESTIMATORS.quick()
-    assert {run.network for run in little.measurements()} == set(networks.LITTLE)
-    for name in networks.LITTLE:
+    assert {run.network for run in little.measurements()} == set(networks.TINY)
+    for name in networks.TINY:
         model = networks.prepare(networks.run_of(name)).model
         assert sum(p.numel() for p in model.parameters()) < 3000
     text = report([_fake(run) for run in little.measurements()], tmp_path)

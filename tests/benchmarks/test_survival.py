@@ -36,9 +36,9 @@ STUDY = ComparisonStudy(
             1,
             methods=METHODS,
             equal_gradients=False,
-        ).in_little(),
+        ).quick(),
     ),
-    little=(),
+    quick_cases=(),
     rules=RULES,
     protocol=Protocol(first=(1000,), kept=1, second=(), final=(0, 1)),
 )

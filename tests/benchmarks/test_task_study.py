@@ -118,7 +118,7 @@ def test_that_cases_name_what_there_is(found: ComparisonStudy) -> None:
             assert names.index(case.tuned_with) < i
             assert not other.tuned_with
             assert other.contestants == case.contestants
-    assert [case.label for case in found.quick().cases] == [case.label for case in found.little] != []
+    assert [case.label for case in found.quick().cases] == [case.label for case in found.quick_cases] != []
     assert len(found.protocol.final) >= (1 if found is HYPERBOLIC_NOUNS else 5)
 
 

@@ -18,13 +18,13 @@ from benchmarks.studies.comparison.contest import Entry, compete, count
 from benchmarks.studies.comparison.study import ComparisonStudy
 from benchmarks.studies.comparison.tuning import Protocol, Tuned, tune
 from benchmarks.studies.images import OPTIMIZERS, OPTIMIZERS_LARGE
-from benchmarks.studies.images.cases import LARGE, LITTLE, LITTLE_LARGE, SMALL, images_of
+from benchmarks.studies.images.cases import LARGE, QUICK_CASES, QUICK_LARGE_CASES, SMALL, images_of
 from benchmarks.studies.images.contestants import CHECK, CHECKED, CONTESTANTS
 from benchmarks.workloads.networks import MODELS
 from tests.benchmarks.entries import Recorder, made_case, made_row
 
 PROTOCOL = Protocol(first=(100, 101), kept=2, second=(102, 103, 104), final=(0, 1, 2))
-CASES = [case for cases in (SMALL, LARGE, LITTLE, LITTLE_LARGE) for case in cases]
+CASES = [case for cases in (SMALL, LARGE, QUICK_CASES, QUICK_LARGE_CASES) for case in cases]
 STUDIES = [OPTIMIZERS, OPTIMIZERS.quick(), OPTIMIZERS_LARGE, OPTIMIZERS_LARGE.quick()]
 SETTINGS = 20
 
@@ -213,7 +213,7 @@ def test_that_all_that_a_case_names_exists(case) -> None:
     assert {"gradient_norm", "hessian_trace"} <= set(names) or not case.main
 
 
-@pytest.mark.parametrize("cases", [SMALL, LARGE, LITTLE, LITTLE_LARGE])
+@pytest.mark.parametrize("cases", [SMALL, LARGE, QUICK_CASES, QUICK_LARGE_CASES])
 def test_that_cases_of_a_study_have_names_of_their_own_and_differ(cases) -> None:
     assert len({case.name for case in cases}) == len({case.template for case in cases}) == len(cases)
     assert any(case.main for case in cases)
@@ -339,7 +339,7 @@ def test_that_a_method_at_equal_gradients_is_tuned_anew() -> None:
     assert rates[("hessian_trace", 3)] == 0.01
 
 
-@pytest.mark.parametrize("case", [CASE, made_case(), *SMALL, LARGE[2], *LITTLE, LITTLE_LARGE[0]])
+@pytest.mark.parametrize("case", [CASE, made_case(), *SMALL, LARGE[2], *QUICK_CASES, QUICK_LARGE_CASES[0]])
 def test_that_the_count_of_runs_is_that_of_the_distinct_ones_that_are_asked_for(case) -> None:
     collect = Recorder()
     compete(case, collect, PROTOCOL)

@@ -31,7 +31,7 @@ NO_BATCH_NORM = make_case(
 
 
 def moved(contestant: Contestant) -> Contestant:
-    """With as many settings as in the comparison, about what was chosen on MNIST-1D."""
+    """Give a contestant as many settings as in the comparison, about what was chosen on MNIST-1D."""
     grid = contestant.grid
     values = tuple(rho / 8 for rho in grid.values) if grid.knob is Knob.RHO else grid.values
     return replace(contestant, grid=replace(grid, rates=tuple(10 * lr for lr in grid.rates), values=values))
@@ -51,7 +51,7 @@ def _moved() -> Case:
 
 # There every method of the comparison chose its largest learning rate, and those with an ascent their smallest rho.
 MOVED = _moved()
-LITTLE = make_case(
+QUICK_CASES = make_case(
     "digits",
     "digits, no batch norm",
     Images("digits", "small_plain_cnn", label_noise=0.0),
@@ -60,14 +60,14 @@ LITTLE = make_case(
     equal_gradients=False,
     main=False,
 )
-# in little: one case
-_LITTLE_COMPARED = make_case(
+# the quick version compares on one case
+_QUICK_COMPARED = make_case(
     "digits", "digits", Images("digits", label_noise=0.0), 4, methods=SPACES, equal_gradients=False
 )
 
 ABLATIONS = AblationsStudy(
     name="ablations",
     summary="why RSAM does or does not beat SAM: constraint, ascent, transport, tuning; 1 hour after `optimizers`",
-    compared=replace(OPTIMIZERS, little=(_LITTLE_COMPARED,)),
-    own=replace(OPTIMIZERS, name="ablations", cases=(NO_BATCH_NORM, MOVED), little=(LITTLE,)),
+    compared=replace(OPTIMIZERS, quick_cases=(_QUICK_COMPARED,)),
+    own=replace(OPTIMIZERS, name="ablations", cases=(NO_BATCH_NORM, MOVED), quick_cases=(QUICK_CASES,)),
 )

@@ -101,7 +101,7 @@ def _label(case: Trials) -> str:
 
 
 def decomposition(cases: Sequence[Trials]) -> str:
-    """What the constraint is worth, and the ascent with and without it."""
+    """Show what the constraint is worth, and the ascent with and without it."""
     rows = []
     for case in cases:
         of = {name: _accuracies(entry.rows) for name, entry in case.by_method.items()}
@@ -114,7 +114,7 @@ def decomposition(cases: Sequence[Trials]) -> str:
 
 
 def without(cases: Sequence[Trials]) -> str:
-    """What ascent and penalty change of accuracy and curvature, all else equal; and what weight decay does."""
+    """Show what ascent and penalty change of accuracy and curvature, all else equal, and what weight decay does."""
     rows = []
     for case in cases:
         found = case.by_method
@@ -138,14 +138,14 @@ def without(cases: Sequence[Trials]) -> str:
 
 
 def _gain(case: Trials, setting: Run, entry: Entry) -> str:
-    """Accuracy at another setting than the chosen one, minus that at it."""
+    """Compare accuracy at another setting with that at the chosen one."""
     if setting == entry.tuned.setting:
         return "the same"
     return f"{setting.weight_decay:g}: {_minus(_accuracies(case.rows[setting]), _accuracies(entry.rows))}"
 
 
 def same_settings(cases: Sequence[Trials]) -> str:
-    """Accuracy of each way, and that of RSAM minus that of the others, at the same settings."""
+    """Show the accuracy of RSAM, and by how much it beats other ways of ascending at the same settings."""
     rows = []
     for case in cases:
         found = case.by_method
@@ -161,7 +161,7 @@ def same_settings(cases: Sequence[Trials]) -> str:
 
 
 def tuning(cases: Sequence[Trials]) -> str:
-    """Accuracy over the settings that tuning kept."""
+    """Show accuracy over the settings that tuning kept."""
     rows = []
     for case in cases:
         found = case.by_method

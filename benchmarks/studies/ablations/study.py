@@ -62,7 +62,7 @@ class AblationsStudy:
         return report(complete, missing, self._own(directory), cost(found), directory)
 
     def quick(self) -> AblationsStudy:
-        """The comparison and its cases in little, with more than the chosen settings."""
+        """Shorten the comparison and the cases here, with more than the chosen settings."""
         return replace(self, compared=_quick(self.compared), own=_quick(self.own))
 
     def _cases(self, directory: Path) -> list[list[Entry]]:
@@ -75,7 +75,7 @@ class AblationsStudy:
         return directory.with_name(directory.name.replace(self.name, self.compared.name))
 
     def _missing(self, entries: Sequence[Entry]) -> list[Run]:
-        """Runs that the comparison has not made."""
+        """List runs that the comparison has not made."""
         chosen = {entry.tuned.setting for entry in entries}
         runs = [run for setting, run in wanted(entries).items() if setting not in chosen]
         return [replace(run, seed=seed) for run in runs for seed in self.compared.protocol.final]
@@ -96,5 +96,5 @@ class AblationsStudy:
 
 
 def _quick(study: ComparisonStudy) -> ComparisonStudy:
-    little = study.quick()
-    return replace(little, protocol=replace(little.protocol, kept=2))
+    short = study.quick()
+    return replace(short, protocol=replace(short.protocol, kept=2))

@@ -50,36 +50,36 @@ class Trials:
 
 
 def by_method(entries: Sequence[Entry]) -> dict[str, Entry]:
-    """Entries at the epochs of their case."""
+    """Sort entries at the epochs of their case by contestant."""
     return {entry.name: entry for entry in entries if entry.at_case_epochs}
 
 
 def settings_of_ways(entries: Sequence[Entry], place: str) -> list[tuple[float, float]]:
-    """Learning rates and rhos that tuning chose for one of the ways on a manifold."""
+    """List learning rates and rhos that tuning chose for one of the ways on a manifold."""
     found = by_method(entries)
     chosen = [found[name].tuned.setting for name in WAYS[place] if name in found]
     return list(dict.fromkeys((setting.lr, setting.rho) for setting in chosen))
 
 
 def at(entry: Entry, lr: float, value: float) -> Run:
-    """A contestant at another setting than the chosen one."""
+    """Run a contestant at another setting than the chosen one."""
     return entry.case.run(entry.contestant, lr, value)
 
 
 def as_without(found: Mapping[str, Entry], name: str) -> Run:
-    """What a method was trained with, but for its ascent or penalty."""
+    """Take what a method was trained with, but for its ascent or penalty."""
     setting = found[name].tuned.setting
     return at(found[WITHOUT[name]], setting.lr, setting.weight_decay)
 
 
 def as_decayed(found: Mapping[str, Entry], name: str) -> Run:
-    """What a method was trained with, but for the weight decay, which is that chosen for its base."""
+    """Take what a method was trained with, but for the weight decay, which is that chosen for its base."""
     decay = found[WITHOUT[name]].tuned.setting.weight_decay
     return replace(found[name].tuned.setting, weight_decay=decay)
 
 
 def wanted(entries: Sequence[Entry]) -> dict[Run, Run]:
-    """What is trained of a case beside the comparison: by setting, the run of seed 0.
+    """List what is trained of a case beside the comparison: by setting, the run of seed 0.
 
     All ways at each setting that one of them chose, all settings that tuning kept, methods with the weight decay of
     their base, and bases at the settings of what is added to them. Curvature is measured of the last alone.

@@ -20,11 +20,11 @@ class Grid:
     values: tuple[float, ...]
 
     def pairs(self) -> list[tuple[float, float]]:
-        """Learning rate and value of each setting."""
+        """List learning rate and value of each setting."""
         return [(lr, value) for lr in self.rates for value in self.values]
 
     def corner(self) -> Grid:
-        """Two settings at most, for a smoke test."""
+        """Keep two settings at most, for a smoke test."""
         return Grid(self.knob, self.rates[:1], self.values[:2])
 
 
@@ -50,12 +50,12 @@ class Score:
     smaller: bool = False
 
     def of(self, row: Row) -> float:
-        """The score of a row, as tables show it."""
+        """Score a row, as tables show it."""
         lost = row.diverged and self.worst is not None
         return self.unit * (self.worst if lost else row.scores[self.name])  # type: ignore[operator]
 
     def tuned(self, row: Row) -> float:
-        """What is to be large in tuning."""
+        """Score a row so that more is better, for tuning."""
         score = row.scores.get(self.name, math.nan)
         if row.diverged or math.isnan(score):
             return -math.inf
@@ -130,25 +130,25 @@ class Case:
     tuned_with: str = ""
 
     def epochs(self, contestant: Contestant) -> int:
-        """How long a contestant trains."""
+        """Count the epochs that a contestant trains for."""
         return round(self.template.epochs * contestant.passes)
 
     def run(self, contestant: Contestant, lr: float, value: float) -> Run:
-        """The final run of seed 0 at a learning rate and a value of the knob."""
+        """Describe the final run of seed 0 at a learning rate and a value of the knob."""
         run = replace(self.template, method=contestant.method, lr=lr)
         return self.adopt(contestant, contestant.grid.knob.turn(run, value))
 
     def adopt(self, contestant: Contestant, setting: Run) -> Run:
-        """A setting of another case, on this one."""
+        """Take over a setting of another case."""
         epochs, measures = self.epochs(contestant), self.template.measures
         return replace(setting, workload=self._workload(contestant), epochs=epochs, measures=measures)
 
     def settings(self, contestant: Contestant) -> list[Run]:
-        """What tuning may choose from."""
+        """List what tuning may choose from."""
         return [self.run(contestant, lr, value) for lr, value in contestant.grid.pairs()]
 
-    def in_little(self) -> Case:
-        """The same with two settings of each contestant, tuned for itself."""
+    def quick(self) -> Case:
+        """Keep two settings of each contestant, and tune the case for itself."""
         few = tuple(replace(c, grid=c.grid.corner()) for c in self.contestants)
         return replace(self, contestants=few, tuned_with="")
 

@@ -28,7 +28,7 @@ class Entry:
         Its settings and their scores: of another case where settings are shared, of another contestant where it takes
         those.
     rows : list of Row
-        One a final seed, in order.
+        One per final seed, in order.
     """
 
     case: Case
@@ -58,7 +58,7 @@ class Entry:
 
 
 def find(entries: Sequence[Entry], name: str) -> Entry:
-    """The entry of a contestant."""
+    """Find the entry of a contestant."""
     return next(entry for entry in entries if entry.name == name)
 
 
@@ -94,12 +94,12 @@ def compete(case: Case, collect: Collect, protocol: Protocol, tuned_with: Case |
 
 
 def tuning_run(setting: Run, seed: int) -> Run:
-    """A setting trained without the validation data, on which it is scored, and nothing else measured."""
+    """Train a setting without the validation data, on which it is scored, and measure nothing else."""
     return replace(setting, seed=seed, heldout="validation", measures=())
 
 
 def count(cases: Sequence[Case], protocol: Protocol) -> int:
-    """Runs of some cases, known before any is made."""
+    """Count the runs of some cases before any is made."""
     total = 0
     for case in cases:
         tuned = [] if case.tuned_with else [c for c in case.contestants if not c.settings_of]

@@ -114,7 +114,7 @@ def _machines(cases: Cases) -> str:
 
 
 def on_manifold(results: Results, cases: Cases) -> str:
-    """Whether all runs, those of tuning included, ended on their manifolds, and which diverged; empty if not known."""
+    """Say whether all runs, also of tuning, ended on their manifolds, and which diverged; nothing if not known."""
     rows = results.columns("violation", "diverged", "run", "key")
     rows = [row for row in rows if not math.isnan(row[0])]
     if not rows:
@@ -136,7 +136,7 @@ def on_manifold(results: Results, cases: Cases) -> str:
 
 
 def _labels(cases: Cases) -> Callable[[str, dict[str, Any]], str]:
-    """What names the contestant of a run, by its key and what the file says of it."""
+    """Return a function that names the contestant of a run, by its key and what the file says of it."""
     entries = [entry for case in cases for entry in case]
     taken = {row.run.key: e.contestant.label for e in entries if e.contestant.settings_of for row in e.rows}
     tuned = {

@@ -51,7 +51,7 @@ class ComparisonStudy:
         Of the report.
     cases : tuple of Case
         On what; those that others take their settings from come before these.
-    little : tuple of Case
+    quick_cases : tuple of Case
         On what instead when it shall be quick.
     rules : Rules
         What is asked of them.
@@ -65,7 +65,7 @@ class ComparisonStudy:
     summary: str
     title: str
     cases: tuple[Case, ...]
-    little: tuple[Case, ...]
+    quick_cases: tuple[Case, ...]
     rules: Rules
     protocol: Protocol = field(default_factory=Protocol)
     extra: Extra | None = None
@@ -93,7 +93,7 @@ class ComparisonStudy:
             self.extra.run(self.entries(directory)[0], directory)
 
     def entries(self, directory: Path) -> tuple[list[list[Entry]], list[str]]:
-        """Entries of each case that is complete, and labels of the other cases."""
+        """Find the entries of each case that is complete, and labels of the other cases."""
         find = lookup(self._results(directory))
         complete, missing = [], []
         for case in self.cases:
@@ -115,9 +115,9 @@ class ComparisonStudy:
         return text if self.extra is None else f"{text}\n\n{self.extra.report(directory)}"
 
     def quick(self) -> ComparisonStudy:
-        """Small cases, few epochs, two settings, two seeds."""
+        """Take small cases, few epochs, two settings and two seeds."""
         protocol = Protocol(first=(1000,), kept=1, second=(1001,), final=(0, 1))
-        return replace(self, cases=tuple(case.in_little() for case in self.little), protocol=protocol)
+        return replace(self, cases=tuple(case.quick() for case in self.quick_cases), protocol=protocol)
 
     def _tuned_with(self, case: Case) -> Case:
         return next(other for other in self.cases if other.name == (case.tuned_with or case.name))

@@ -32,13 +32,13 @@ Column = tuple[str, Callable[[Entry], str]]
 
 
 def method_table(entries: Sequence[Entry], columns: Sequence[Column]) -> str:
-    """A row for each contestant."""
+    """Write one row per contestant."""
     rows = [(entry.contestant.label, *(cell(entry) for _, cell in columns)) for entry in entries]
     return markdown_table(("method", *(heading for heading, _ in columns)), rows)
 
 
 def mean(numbers: Sequence[float], spec: str, none: str = "diverged") -> str:
-    """Mean and interval of what is known, and of how many that is, if not of all."""
+    """Print mean and interval of what is known, and of how many that is, if not of all."""
     known = [number for number in numbers if not math.isnan(number)]
     if not known:
         return none
@@ -46,7 +46,7 @@ def mean(numbers: Sequence[float], spec: str, none: str = "diverged") -> str:
 
 
 def shown(comparison: Comparison) -> tuple[str, str, str]:
-    """Mean, simultaneous interval and p-value; of a single seed the mean alone."""
+    """Print mean, simultaneous interval and p-value; of a single seed the mean alone."""
     interval = comparison.simultaneous
     if math.isnan(interval.half_width):
         return f"{interval.mean:.2f}", "", ""
@@ -54,12 +54,12 @@ def shown(comparison: Comparison) -> tuple[str, str, str]:
 
 
 def measured(row: Row, name: str) -> float:
-    """A measure; nan where it was not taken."""
+    """Look up a measure; nan where it was not taken."""
     return row.measures.get(name, math.nan)
 
 
 def measure_columns(names: Sequence[str]) -> list[Column]:
-    """Geometric means of measures."""
+    """Show geometric means of measures."""
     return [
         (MEASURES[name].label, lambda entry, name=name: geometric([measured(row, name) for row in entry.rows]))  # type: ignore[misc]
         for name in names
@@ -67,7 +67,7 @@ def measure_columns(names: Sequence[str]) -> list[Column]:
 
 
 def edges(entry: Entry) -> str:
-    """Which of learning rate and knob were chosen at an end of their grid."""
+    """Name which of learning rate and knob were chosen at an end of their grid."""
 
     def rate(run: Run) -> float:
         return run.lr

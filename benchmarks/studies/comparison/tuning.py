@@ -74,7 +74,7 @@ class Tuned(Generic[C]):
     kept: tuple[C, ...]
 
     def at_edge(self, value: Callable[[C], float]) -> bool:
-        """Whether a value of the chosen setting is the least or the largest of those tried."""
+        """Tell whether a value of the chosen setting is the least or the largest of those tried."""
         tried = {value(setting) for setting in self.scores}
         return len(tried) > 1 and value(self.setting) in (min(tried), max(tried))
 

@@ -16,14 +16,14 @@ from benchmarks.runs.training import prepare, train_model
 from benchmarks.studies.quick import quick_run
 from benchmarks.workloads.images import Images
 
-__all__ = ["LITTLE", "NETWORKS", "batch", "load", "run_of", "train_missing"]
+__all__ = ["NETWORKS", "TINY", "batch", "load", "run_of", "train_missing"]
 
 #: Networks of two thousand parameters, on which all is quick.
-_LITTLE = {"small_cnn": "tiny_cnn", "small_gelu_cnn": "tiny_gelu_cnn"}
+_TINY_MODELS = {"small_cnn": "tiny_cnn", "small_gelu_cnn": "tiny_gelu_cnn"}
 
 
 def images_of(run: Run) -> Images:
-    """The workload of one of these networks."""
+    """Return the workload of one of these networks."""
     assert isinstance(run.workload, Images)
     return run.workload
 
@@ -38,16 +38,17 @@ NETWORKS: dict[str, Run] = {
     for label, method in (("plain", "sgd"), ("spheres", "rsam"))
     for activation, model in (("ReLU", "small_cnn"), ("GELU", "small_gelu_cnn"))
 }
-#: The same in little.
-LITTLE: dict[str, Run] = {
-    f"tiny {name}": replace(_with_model(run, _LITTLE[images_of(run).model]), epochs=2) for name, run in NETWORKS.items()
+#: The same, of two thousand parameters.
+TINY: dict[str, Run] = {
+    f"tiny {name}": replace(_with_model(run, _TINY_MODELS[images_of(run).model]), epochs=2)
+    for name, run in NETWORKS.items()
 }
 _EXAMPLES = 128
 
 
 def run_of(name: str) -> Run:
-    """How a network of either kind is trained."""
-    return (NETWORKS | LITTLE)[name]
+    """Look up how a network of either kind is trained."""
+    return (NETWORKS | TINY)[name]
 
 
 def _path(name: str, directory: Path) -> Path:
@@ -65,7 +66,7 @@ def train_missing(names: Iterable[str], directory: Path) -> None:
 
 
 def load(name: str, directory: Path, dtype: torch.dtype) -> nn.Module:
-    """A trained network in evaluation mode."""
+    """Load a trained network in evaluation mode."""
     model = prepare(run_of(name)).model
     model.load_state_dict(torch.load(_path(name, directory), weights_only=True))
     model = model.to(dtype).eval()
@@ -77,7 +78,7 @@ def load(name: str, directory: Path, dtype: torch.dtype) -> nn.Module:
 
 
 def batch(name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The first training examples of a network, labels as trained on."""
+    """Take the first training examples of a network, labels as trained on."""
     run = run_of(name)
     data = images_of(run).data(run.seed)
     return data.train_images[:_EXAMPLES].to(dtype), data.train_labels[:_EXAMPLES]

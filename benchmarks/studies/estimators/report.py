@@ -20,7 +20,7 @@ _FIGURE = "estimators.png"
 
 
 def report(rows: Sequence[Measured], directory: Path) -> str:
-    """Tables and figure."""
+    """Write tables and draw the figure."""
     networks = list(dict.fromkeys(row.run.network for row in rows))
     of = {(row.run.network, row.run.estimator): row for row in rows}
     sections = [_estimates(of, quantity, network) for quantity in ("trace", "top eigenvalue") for network in networks]

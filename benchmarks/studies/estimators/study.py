@@ -11,7 +11,7 @@ from benchmarks.runs.parallel import Workers, collect
 from benchmarks.runs.results import Results
 from benchmarks.studies.estimators.estimators import ESTIMATORS as NAMED
 from benchmarks.studies.estimators.measurement import EXACT, KINKS, Measured, Measurement, measure
-from benchmarks.studies.estimators.networks import LITTLE, NETWORKS, run_of, train_missing
+from benchmarks.studies.estimators.networks import NETWORKS, TINY, run_of, train_missing
 from benchmarks.studies.estimators.report import report
 from benchmarks.studies.study import ROWS, NothingToReport
 
@@ -38,7 +38,7 @@ class EstimatorsStudy:
     seeds: int = 20
 
     def measurements(self) -> list[Measurement]:
-        """All that is measured; PyHessian where it is installed, on plain weights."""
+        """List all that is measured; PyHessian where it is installed, on plain weights."""
         peers = find_spec("pyhessian") is not None
         found = [Measurement(network, name, seeds=1) for network in self.networks for name in (EXACT, KINKS)]
         for network in self.networks:
@@ -64,7 +64,7 @@ class EstimatorsStudy:
 
     def quick(self) -> EstimatorsStudy:
         """Tiny networks and few seeds."""
-        return replace(self, networks=tuple(LITTLE), seeds=3)
+        return replace(self, networks=tuple(TINY), seeds=3)
 
     def _results(self, directory: Path) -> Results[Measured]:
         return Results(directory / ROWS, Measured)

@@ -2,7 +2,7 @@
 
 from benchmarks.studies.comparison.study import ComparisonStudy
 from benchmarks.studies.comparison.tuning import Protocol
-from benchmarks.studies.images.cases import LARGE, LITTLE, LITTLE_LARGE, SMALL
+from benchmarks.studies.images.cases import LARGE, QUICK_CASES, QUICK_LARGE_CASES, SMALL
 from benchmarks.studies.images.report import RULES
 
 __all__ = ["OPTIMIZERS", "OPTIMIZERS_LARGE"]
@@ -12,7 +12,7 @@ OPTIMIZERS = ComparisonStudy(
     summary="does RSAM beat SAM, do curvature penalties? claims C4 to C6, 10 seeds; 6 hours on 2 cores",
     title="Does Riemannian SAM beat SAM, and do curvature penalties lose to it?",
     cases=SMALL,
-    little=LITTLE,
+    quick_cases=QUICK_CASES,
     rules=RULES,
 )
 OPTIMIZERS_LARGE = ComparisonStudy(
@@ -20,7 +20,7 @@ OPTIMIZERS_LARGE = ComparisonStudy(
     summary="the same on Fashion-MNIST, CIFAR and your own images with ResNets, 5 seeds; wants GPUs",
     title="Riemannian SAM, SAM and curvature penalties on larger data",
     cases=LARGE,
-    little=LITTLE_LARGE,
+    quick_cases=QUICK_LARGE_CASES,
     rules=RULES,
     protocol=Protocol(final=tuple(range(5))),
 )

@@ -11,7 +11,7 @@ from benchmarks.studies.comparison.cases import Case
 from benchmarks.studies.images.contestants import CONTESTANTS, at_equal_gradients
 from benchmarks.workloads.images import Images
 
-__all__ = ["LARGE", "LITTLE", "LITTLE_LARGE", "SMALL", "images_of", "make_case"]
+__all__ = ["LARGE", "QUICK_CASES", "QUICK_LARGE_CASES", "SMALL", "images_of", "make_case"]
 
 #: Of final runs.
 _MEASURES = (CURVES, *MEASURES)
@@ -28,7 +28,7 @@ def make_case(
     main: bool = True,
     measures: tuple[str, ...] = _MEASURES,
 ) -> Case:
-    """A case of contestants by name, perhaps also at as many gradient evaluations as SAM takes, tuned anew for that."""
+    """Make a case of contestants by name, perhaps also at SAM's gradient evaluations, tuned anew for that."""
     template = Run(workload, "", 0, 0.0, epochs, weight_decay=5e-4, measures=measures)
     contestants = [CONTESTANTS[method] for method in methods]
     again = [at_equal_gradients(c) for c in contestants] if equal_gradients else []
@@ -36,7 +36,7 @@ def make_case(
 
 
 def images_of(case: Case) -> Images:
-    """The workload of a case of this study."""
+    """Return the workload of a case of this study."""
     assert isinstance(case.template.workload, Images)
     return case.template.workload
 
@@ -70,25 +70,25 @@ LARGE = (
 )
 
 #: Enough for every verdict to be asked.
-FEW = ("sgd", "sam", "peer_sam", "gradient_norm", "hessian_trace", "rsam", "rsam_stiefel")
+JUDGED = ("sgd", "sam", "peer_sam", "gradient_norm", "hessian_trace", "rsam", "rsam_stiefel")
 
 #: Each kind of data and every method once, for a smoke test.
-LITTLE = (
+QUICK_CASES = (
     make_case("digits", "digits", Images("digits", label_noise=0.0), 4),
-    make_case("noise20", "Fashion-MNIST mini, 20 % wrong labels", Images(), 2, methods=FEW, equal_gradients=False),
-    make_case("mnist1d", "MNIST-1D", _SIGNALS, 2, methods=FEW, equal_gradients=False),
+    make_case("noise20", "Fashion-MNIST mini, 20 % wrong labels", Images(), 2, methods=JUDGED, equal_gradients=False),
+    make_case("mnist1d", "MNIST-1D", _SIGNALS, 2, methods=JUDGED, equal_gradients=False),
 )
 
 
-def _little(case: Case) -> Case:
+def _quick_version(case: Case) -> Case:
     workload = images_of(case)
     model = "plain_resnet8" if workload.model.startswith("plain") else "resnet8"
     return make_case(
         case.name,
-        f"{case.label} (in little: ResNet-8)",
+        f"{case.label} (quick version: ResNet-8)",
         replace(workload, examples=512, model=model),
         1,
-        methods=FEW,
+        methods=JUDGED,
         equal_gradients=False,
         main=case.main,
         measures=(CURVES,),
@@ -96,4 +96,4 @@ def _little(case: Case) -> Case:
 
 
 #: The same of the large ones, on 512 training examples and a network of eight layers.
-LITTLE_LARGE = tuple(map(_little, LARGE))
+QUICK_LARGE_CASES = tuple(map(_quick_version, LARGE))

@@ -88,22 +88,22 @@ class Verdict:
 
 
 def _per_seed(cases: Sequence[Sequence[Entry]], value: Callable[[Sequence[Entry]], Sequence[float]]) -> list[float]:
-    """Mean over the cases of one number a seed."""
+    """Average over the cases one number per seed."""
     return [fmean(of_seed) for of_seed in zip(*map(value, cases), strict=True)]
 
 
 def accuracy(row: Row) -> float:
-    """Test accuracy in per cent."""
+    """Look up test accuracy in per cent."""
     return 100 * row.scores["accuracy"]
 
 
 def gap(row: Row) -> float:
-    """Generalisation gap: accuracy on the training labels as trained on, minus test accuracy."""
+    """Take the generalisation gap: accuracy on the training labels as trained on, minus test accuracy."""
     return row.scores["train_accuracy"] - row.scores["accuracy"]
 
 
 def differences(entry: Entry, reference: Entry) -> list[float]:
-    """Test accuracy of an entry minus that of another, seed by seed, in percentage points."""
+    """Subtract the test accuracy of another entry, seed by seed, in percentage points."""
     return [accuracy(a) - accuracy(b) for a, b in zip(entry.rows, reference.rows, strict=True)]
 
 
@@ -112,14 +112,14 @@ def _minus_sam(entries: Sequence[Entry], method: str) -> list[float]:
 
 
 def positive(row: Row, measure: str) -> float:
-    """A measure that should be positive; a trace that is not, by chance, counts as its standard error."""
+    """Look up a measure that should be positive; a trace that is not, by chance, counts as its standard error."""
     value = measured(row, measure)
     floor = measured(row, "trace_error") if measure == "trace" else 0.0
     return max(floor, 1e-12) if value <= 0 else value
 
 
 def ratios(rows: Sequence[Row], others: Sequence[Row], measure: str) -> list[float]:
-    """A measure over that of other networks, seed by seed."""
+    """Divide a measure by that of other networks, seed by seed."""
     return [positive(a, measure) / positive(b, measure) for a, b in zip(rows, others, strict=True)]
 
 

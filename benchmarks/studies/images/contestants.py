@@ -63,6 +63,6 @@ CONTESTANTS = {
 
 
 def at_equal_gradients(contestant: Contestant) -> Contestant:
-    """The same for as many epochs as take SAM's gradient evaluations."""
+    """Let a contestant train for as many epochs as take SAM's gradient evaluations."""
     passes = METHODS[CHECKED].gradients / METHODS[contestant.method].gradients
     return replace(contestant, name=f"{contestant.name}, equal gradients", passes=passes)

@@ -40,13 +40,13 @@ does alone, all else equal, the study `ablations` shows."""
 
 
 def judge(cases: Cases) -> list[Verdict]:
-    """The verdicts of the main cases, if there are any."""
+    """Judge the main cases, if there are any."""
     main = _main(cases)
     return [verdict(main) for verdict in (c4, c5, c6)] if main else []
 
 
 def _main(cases: Cases) -> Cases:
-    """Those that the verdicts look at."""
+    """Choose those that the verdicts look at."""
     return [case for case in cases if case[0].case.main]
 
 
@@ -83,7 +83,7 @@ RULES = Rules(
 
 
 def of_case(case: Sequence[Entry], directory: Path) -> list[str]:
-    """Tables and figures of a case."""
+    """Write tables and draw figures of a case."""
     contest = case[0].case
     sam = find(case, CHECKED)
     epochs = contest.template.epochs

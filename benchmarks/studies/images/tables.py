@@ -49,7 +49,7 @@ __all__ = [
 
 
 def verdicts(found: Sequence[Verdict]) -> str:
-    """Each claim with its verdict and what it rests on."""
+    """Show each claim with its verdict and what it rests on."""
     rows = [
         (verdict.claim if i == 0 else "", f"**{verdict.outcome}**" if i == 0 else "", what, *shown(comparison))
         for verdict in found
@@ -59,12 +59,12 @@ def verdicts(found: Sequence[Verdict]) -> str:
 
 
 def rules(found: Sequence[Verdict]) -> str:
-    """The rules of the claims."""
+    """List the rules of the claims."""
     return "\n".join(f"- **{verdict.claim}.** {RULES[verdict.claim]}" for verdict in found)
 
 
 def overview(cases: Cases) -> str:
-    """Test accuracy of every contestant in every case, at the case's epochs."""
+    """Show the test accuracy of every contestant in every case, at the case's epochs."""
     labels = {e.name: e.contestant.label for case in cases for e in case if e.at_case_epochs}
     rows = []
     for name, label in labels.items():
@@ -74,12 +74,12 @@ def overview(cases: Cases) -> str:
 
 
 def accuracies(entry: Entry) -> list[float]:
-    """Test accuracy of each seed, in per cent."""
+    """List the test accuracy of each seed, in per cent."""
     return [accuracy(row) for row in entry.rows]
 
 
 def case_table(entries: Sequence[Entry], reference: Entry) -> str:
-    """Contestants beside SAM, which is not tested against itself."""
+    """Show contestants beside SAM, which is not tested against itself."""
     against = {
         entry.name: compare(differences(entry, reference), len(entries) - 1)
         for entry in entries
@@ -103,7 +103,7 @@ def case_table(entries: Sequence[Entry], reference: Entry) -> str:
 
 
 def correlations_by_case(cases: Cases) -> str:
-    """Rank correlations of curvature with the gap and with test accuracy, case by case."""
+    """Correlate the ranks of curvature with those of the gap and of test accuracy, case by case."""
     rows = [_correlation(cases, name, "gap", gap) for name in CURVATURES]
     rows += [_correlation(cases, name, "test accuracy", accuracy) for name in CURVATURES]
     return markdown_table(("rank correlation of", *_labels(cases)), rows)
@@ -114,14 +114,14 @@ def _labels(cases: Cases) -> list[str]:
 
 
 def _correlation(cases: Cases, name: str, what: str, value: Callable[[Row], float]) -> tuple[str, ...]:
-    """A measure and something else, case by case."""
+    """Correlate a measure and something else, case by case."""
     return f"{MEASURES[name].label}, {what}", *(
         f"{t_interval(rank_correlation(case, name, value)):.2f}" for case in cases
     )
 
 
 def correlations(cases: Cases) -> str:
-    """The same, and those of the distance moved, in parts, and within methods."""
+    """Correlate also the distance moved, in parts, and within methods."""
     rows = []
     for name in MEASURES:
         mean, p = within_methods(cases, name)
@@ -135,7 +135,7 @@ def correlations(cases: Cases) -> str:
 
 
 def penalties(cases: Cases) -> str:
-    """How far each penalty lowers curvature, beside its accuracy; ratios are geometric means over the seeds."""
+    """Show how far each penalty lowers curvature, beside its accuracy; ratios are geometric means over the seeds."""
     rows = []
     for case in cases:
         for method in (*PENALTIES, CHECKED, "rsam", "rsam_stiefel"):
@@ -164,5 +164,5 @@ def penalties(cases: Cases) -> str:
 
 
 def label_of(case: Case) -> str:
-    """Heading of a case."""
+    """Write the heading of a case."""
     return f"{case.label} ({images_of(case).model}, {case.template.epochs} epochs)"

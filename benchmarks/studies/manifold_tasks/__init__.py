@@ -17,7 +17,9 @@ HYPERBOLIC = ComparisonStudy(
     summary="mammals of WordNet and few labels in hyperbolic space, 5 seeds; 4 hours on 2 cores",
     title="Riemannian SAM in hyperbolic space",
     cases=cases.HYPERBOLIC,
-    little=cases.in_little(cases.HYPERBOLIC, "mammals-poincare-2-reconstruction", "mammals-lorentz-5-10", "few_labels"),
+    quick_cases=cases.shortened(
+        cases.HYPERBOLIC, "mammals-poincare-2-reconstruction", "mammals-lorentz-5-10", "few_labels"
+    ),
     rules=RULES,
     protocol=_PROTOCOL,
     extra=Extra(disk.embed_in_disk, disk.draw),
@@ -27,7 +29,7 @@ HYPERBOLIC_NOUNS = ComparisonStudy(
     summary="the same of all nouns of WordNet, one seed, not tuned; 7 hours on 2 cores, 2 GB each",
     title="Riemannian SAM on all nouns of WordNet",
     cases=cases.NOUNS,
-    little=cases.in_little(cases.ANIMALS, "animals-lorentz-10-reconstruction"),
+    quick_cases=cases.shortened(cases.ANIMALS, "animals-lorentz-10-reconstruction"),
     rules=RULES,
     protocol=Protocol(final=(0,)),
 )
@@ -36,7 +38,7 @@ RECURRENT = ComparisonStudy(
     summary="orthogonal recurrent networks: copying, adding, images row by row, 10 seeds; 4 hours on 2 cores",
     title="Riemannian SAM on orthogonal recurrent networks",
     cases=cases.RECURRENT,
-    little=cases.in_little(cases.RECURRENT, "copying-canonical", "adding-stiefel", "rows-stiefel"),
+    quick_cases=cases.shortened(cases.RECURRENT, "copying-canonical", "adding-stiefel", "rows-stiefel"),
     rules=RULES,
     protocol=_TEN,
 )
@@ -45,7 +47,7 @@ SPD = ComparisonStudy(
     summary="a network of SPD features on muscle signals of another session, 10 seeds; half an hour on 2 cores",
     title="Riemannian SAM on a network of SPD features",
     cases=cases.SPD,
-    little=cases.in_little(cases.SPD),
+    quick_cases=cases.shortened(cases.SPD),
     rules=RULES,
     protocol=_TEN,
 )

@@ -14,7 +14,7 @@ from benchmarks.workloads.problem import Workload
 from benchmarks.workloads.recurrent import Sequences
 from benchmarks.workloads.spd import HandSigns
 
-__all__ = ["ANIMALS", "HYPERBOLIC", "NOUNS", "RECURRENT", "SPD", "in_little"]
+__all__ = ["ANIMALS", "HYPERBOLIC", "NOUNS", "RECURRENT", "SPD", "shortened"]
 
 #: What final runs measure beside their scores.
 _MEASURES = ("gradient_norm", "trace", "top_eigenvalue")
@@ -24,8 +24,8 @@ def _template(workload: Workload, epochs: int) -> Run:
     return Run(workload, "", 0, 0.0, epochs, measures=_MEASURES)
 
 
-def in_little(cases: Sequence[Case], *names: str) -> tuple[Case, ...]:
-    """Some cases by name, or all, of few epochs."""
+def shortened(cases: Sequence[Case], *names: str) -> tuple[Case, ...]:
+    """Shorten some cases by name, or all, to few epochs."""
     return tuple(
         replace(case, template=replace(case.template, epochs=max(2, case.template.epochs // 20)))
         for case in cases
@@ -93,7 +93,8 @@ HYPERBOLIC = (
         "ball, a few of the parameters",
     ),
 )
-#: At one setting of each method: tuning over all nouns would take days. With animals, a part of them, in little.
+#: At one setting of each method: tuning over all nouns would take days. The quick version takes animals, a part of
+#: them.
 NOUNS, ANIMALS = (
     tuple(
         replace(case, contestants=contestants((30.0,), (0.03,), (0.01,), (0.01,), (0.9,), (0.9,)), tuned_with="")

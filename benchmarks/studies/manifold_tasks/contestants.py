@@ -20,7 +20,7 @@ def contestants(
     momentum: Values = (0.0, 0.5, 0.9),
     beta: Values = (0.5, 0.9, 0.95),
 ) -> tuple[Contestant, ...]:
-    """Contestants over both bases, with as many settings for each.
+    """Make the contestants over both bases, with as many settings for each.
 
     The bases compete also at the gradient evaluations of an ascent, trained twice as long and tuned for that; and at
     settings that were chosen for RSAM, so that nothing differs but the ascent.

@@ -50,7 +50,7 @@ def embed_in_disk(cases: Cases, directory: Path) -> None:
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
-    """What is kept; nothing where the file is missing or damaged, so that it is made again."""
+    """Load what is kept; nothing where the file is missing or damaged, so that it is made again."""
     try:
         return read_arrays(path, ("before", "after", "method", "key"), "run the study again")
     except DatasetError:

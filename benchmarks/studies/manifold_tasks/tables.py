@@ -64,7 +64,7 @@ were known and before any final trial of the hyperbolic and recurrent ones."""
 
 
 def values(entry: Entry, score: str = "") -> list[float]:
-    """A score of each seed, as tables show it; of models that diverged the worst, or nan of another than the case's."""
+    """List a score of each seed; of models that diverged the worst, or nan of another score than the case's."""
     if score in ("", entry.case.score.name):
         return [entry.case.score.of(row) for row in entry.rows]
     unit = 1.0 if score == "mean_rank" else entry.case.score.unit
@@ -72,13 +72,13 @@ def values(entry: Entry, score: str = "") -> list[float]:
 
 
 def improvement(entry: Entry, base: Entry, score: str = "") -> list[float]:
-    """How much better than its base a method is, seed by seed."""
+    """Compare a method with its base, seed by seed, so that more is better."""
     smaller = entry.case.score.smaller or score == "mean_rank"
     return [(-1 if smaller else 1) * (a - b) for a, b in zip(values(entry, score), values(base, score), strict=True)]
 
 
 def conclusions(cases: Cases, asked: int) -> str:
-    """What the ascent is worth, and what its geometry is, for each group of cases.
+    """Say what the ascent is worth, and what its geometry is, for each group of cases.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def _judged(comparison: Comparison) -> tuple[str, str, str, str]:
 
 
 def overview(cases: Cases) -> str:
-    """The scores of every method on every case, and the curvature that it ended at."""
+    """Show the scores of every method on every case, and the curvature that it ended at."""
     rows: list[tuple[str, ...]] = []
     for case in cases:
         spec = ".1f" if case[0].case.score.unit > 1 else ".2f"
@@ -136,7 +136,7 @@ def overview(cases: Cases) -> str:
 
 
 def by_case(cases: Cases) -> str:
-    """The same comparisons case by case, by other scores and curvature too, with intervals of their own."""
+    """Show the same comparisons case by case, by other scores and curvature too, with intervals of their own."""
     pairs = [pair for kind in QUESTIONS for pair in kind]
     rows = []
     for case in cases:
@@ -151,7 +151,7 @@ def by_case(cases: Cases) -> str:
 
 
 def _measured(entries: Sequence[Entry]) -> list[str]:
-    """Curvature to be shown beside scores, where it was measured."""
+    """Choose curvature to be shown beside scores, where it was measured."""
     known = {name for entry in entries for row in entry.rows for name in row.measures}
     return [name for name in _CURVATURE if name in known]
 
@@ -161,13 +161,13 @@ def _curvature(entry: Entry, measure: str) -> list[float]:
 
 
 def _flatter(entry: Entry, base: Entry, measure: str) -> list[float]:
-    """How often a base's curvature is to be halved to be a method's, seed by seed; nan unless both are positive."""
+    """Count how often a base's curvature halves to a method's, seed by seed; nan unless both are positive."""
     pairs = zip(_curvature(entry, measure), _curvature(base, measure), strict=True)
     return [math.log2(b / a) if a > 0 and b > 0 else math.nan for a, b in pairs]
 
 
 def case_table(entries: Sequence[Entry]) -> str:
-    """Methods on a case."""
+    """Show methods on a case."""
     first = entries[0].case.score.name
     known = _all_scores(entries)
     columns: list[Column] = [

@@ -99,7 +99,7 @@ def _stepper(case: Case, make: Callable[..., Any], options: dict[str, Any]) -> _
 
 
 def _handling(case: Case) -> _Contender:
-    """What no stacked step can do without: gather points and gradients, and write points."""
+    """Do what no stacked step can do without: gather points and gradients, and write points."""
     contender = _stepper(case, torch.optim.SGD, {"lr": 0.0})
     optimizer: torch.optim.Optimizer = contender.step.__self__  # type: ignore[attr-defined]
     params = optimizer.param_groups[0]["params"]

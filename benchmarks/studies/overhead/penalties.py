@@ -22,7 +22,7 @@ _WEIGHT = 1e-3
 
 
 def _step(make: Callable[[Any], Any] | None, outputs_too: bool = False, method: str = "sgd") -> Callable[[], object]:
-    """A training step of a network of its own, with a penalty if ``make`` makes one of its parameters."""
+    """Make a training step of a network of its own, with a penalty if ``make`` makes one of its parameters."""
     model, optimizer, (images, labels) = network(method, _RATE)
     penalty = None if make is None else make(model.parameters())
 

@@ -23,7 +23,7 @@ _RATE = 1e-5
 
 
 def _steps(batch: int) -> dict[str, Callable[[], object]]:
-    """Two steps each, of networks of their own, on a batch."""
+    """Make two steps each, of networks of their own, on a batch."""
     model, base, images_labels = network("riemannian_sgd", _RATE, batch)
     base_closure = gradient_closure(model, base, *images_labels)
     whole_model, whole, _ = network("rsam", _RATE, batch)

@@ -55,7 +55,7 @@ _RATE = 1e-4
 
 
 def _prepare(method: str) -> tuple[nn.Module, Any, Callable[[], Tensor]]:
-    """Network, optimizer and closure over a batch."""
+    """Make network, optimizer and closure over a batch."""
     model, optimizer, batch = network(method, _RATE)
     return model, optimizer, gradient_closure(model, optimizer, *batch)
 
@@ -82,7 +82,7 @@ def _peer() -> Contender:
 
 
 def step_ratio(times: Times) -> float:
-    """Median ratio of a whole step to two gradients and a base step, formed within each repeat."""
+    """Take the median ratio of a whole step to two gradients and a base step, formed within each repeat."""
     parts = zip(times["gradient"], times["base step"], times["step"], strict=True)
     return median(step / (2 * gradient + base) for gradient, base, step in parts)
 

@@ -54,14 +54,14 @@ class OverheadStudy:
         (directory / _TABLE).write_text(text + "\n", encoding="utf-8")
 
     def report(self, directory: Path) -> str:
-        """The tables of the last measurement."""
+        """Return the tables of the last measurement."""
         path = directory / _TABLE
         if not path.exists():
             raise NothingToReport(f"{path} is not there")
         return path.read_text(encoding="utf-8")
 
     def quick(self) -> OverheadStudy:
-        """Fewer repeats."""
+        """Repeat less often."""
         return replace(self, repeats=30, warm_up=2)
 
 

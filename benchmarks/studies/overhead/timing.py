@@ -21,7 +21,7 @@ def interleaved(
     what: str,
     before: Mapping[str, Callable[[], object]] | None = None,
 ) -> Times:
-    """Seconds that each part took in each repeat.
+    """Time each part in each repeat, in seconds.
 
     Parameters
     ----------
@@ -49,10 +49,10 @@ def interleaved(
 
 
 def median_ratio(times: Times, part: str, whole: str) -> float:
-    """Median over the repeats of the ratio of two parts."""
+    """Take the median over the repeats of the ratio of two parts."""
     return statistics.median(p / w for p, w in zip(times[part], times[whole], strict=True))
 
 
 def milliseconds(times: Times, part: str) -> float:
-    """Median time of a part."""
+    """Take the median time of a part, in milliseconds."""
     return 1e3 * statistics.median(times[part])

@@ -37,7 +37,7 @@ class HyperbolicClassifier(nn.Module):
         self.planes = Distance2StereographicHyperplanes(dimension, classes, ball=self.ball, init_std=0.1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of examples of any shape."""
+        """Compute logits of examples of any shape."""
         hidden = self.hidden(x.flatten(1)).relu()
         return self.planes(self.ball.expmap0(self.features(hidden)))
 
@@ -59,7 +59,7 @@ class FewLabels:
         return load("digits")
 
     def prepare(self, seed: int, heldout: Heldout) -> Problem:
-        """Network and labelled images of a seed, scored by accuracy."""
+        """Prepare network and labelled images of a seed, scored by accuracy."""
         data = self.load()
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(data.train_labels), generator=generator)

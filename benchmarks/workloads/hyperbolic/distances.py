@@ -9,7 +9,7 @@ __all__ = ["ball_distance", "hyperboloid_distance", "hyperboloid_distances"]
 
 
 def ball_distance(x: Tensor, y: Tensor) -> Tensor:
-    """Distance in the Poincaré ball of curvature -1 (Nickel and Kiela 2017, eq. 1).
+    """Measure distance in the Poincaré ball of curvature -1 (Nickel and Kiela 2017, eq. 1).
 
     geoopt's own is at most 16.8, in double precision too, and flat from there, where points of the ball that it
     allows are up to 24 apart.
@@ -20,7 +20,7 @@ def ball_distance(x: Tensor, y: Tensor) -> Tensor:
 
 
 def hyperboloid_distance(x: Tensor, y: Tensor, k: Tensor) -> Tensor:
-    r"""Distance on the hyperboloid of curvature ``-1/k``, by the law of cosines in half angles.
+    r"""Measure distance on the hyperboloid of curvature ``-1/k``, by the law of cosines in half angles.
 
     :math:`\sinh^2(d/2) = \sinh^2((r_x - r_y)/2) + \sinh r_x \sinh r_y\,|n_x - n_y|^2/4` with distances ``r`` from the
     origin and directions ``n``. geoopt takes the difference of products of coordinates, which in double precision has
@@ -38,7 +38,7 @@ def hyperboloid_distance(x: Tensor, y: Tensor, k: Tensor) -> Tensor:
 
 
 def hyperboloid_distances(x: Tensor, y: Tensor, k: Tensor) -> Tensor:
-    """The same of ``n`` points to each of ``m``, shape ``(n, m)``, in the memory of the result."""
+    """Measure distances of ``n`` points to each of ``m``, shape ``(n, m)``, in the memory of the result."""
     (size_x, direction_x), (size_y, direction_y) = _polar(x, k), _polar(y, k)
     # the default is a product of matrices, whose difference has no digits for near directions
     gaps = torch.cdist(direction_x, direction_y, compute_mode="donot_use_mm_for_euclid_dist")

@@ -57,7 +57,7 @@ class Embedding(nn.Module):
         self.points = geoopt.ManifoldParameter(points, manifold=manifold)
 
     def forward(self, nodes: Tensor) -> Tensor:
-        """Minus the distances of the first node of each line to the others; ``-inf`` to -1, which is no node."""
+        """Negate the distances of the first node of each line to the others; ``-inf`` to -1, which is no node."""
         none = nodes[:, 1:] < 0
         # another than the node itself in their place: the distance 0 has no second derivative, and 0 times it is nan
         others = torch.where(none, nodes[:, 1:2], nodes[:, 1:])
@@ -65,7 +65,7 @@ class Embedding(nn.Module):
         return (-distance).masked_fill(none, -torch.inf)
 
     def distances(self, nodes: Tensor) -> Tensor:
-        """Distances of some nodes to all, shape ``(len(nodes), all)``."""
+        """Measure the distances of some nodes to all, shape ``(len(nodes), all)``."""
         if isinstance(self.points.manifold, geoopt.Lorentz):
             return hyperboloid_distances(self.points[nodes], self.points, self.points.manifold.k)
         return self._distance(self.points[nodes].unsqueeze(1), self.points.unsqueeze(0))
@@ -139,7 +139,7 @@ class _Negatives:
         self.codes = (train[:, 0] * nodes + train[:, 1]).sort().values
 
     def __call__(self, edges: Tensor, generator: torch.Generator) -> Tensor:
-        """The edges with negatives behind, shape ``(edges, 2 + NEGATIVES)``; -1 where a draw was no negative."""
+        """Append negatives to edges, shape ``(edges, 2 + NEGATIVES)``; -1 where a draw was no negative."""
         drawn = torch.randint(self.nodes, (len(edges), NEGATIVES), generator=generator)
         codes = edges[:, :1] * self.nodes + drawn
         place = torch.searchsorted(self.codes, codes).clamp(max=len(self.codes) - 1)
@@ -173,7 +173,7 @@ class Embedded:
         return load_hierarchy(self.hierarchy)
 
     def prepare(self, seed: int, heldout: Heldout) -> Problem:
-        """Points, edges and negatives of a seed, scored by mean rank and mean average precision (MAP)."""
+        """Prepare points, edges and negatives of a seed, scored by mean rank and mean average precision (MAP)."""
         hierarchy = self.load()
         return _problem(self, hierarchy, split(hierarchy.edges, self.fraction, heldout, seed), seed)
 

@@ -15,7 +15,7 @@ _ENTRIES = 4_000_000
 
 @torch.no_grad()
 def ranking(distances: Callable[[Tensor], Tensor], nodes: int, scored: Tensor, known: Tensor) -> dict[str, float]:
-    """Mean rank and mean average precision (Nickel and Kiela 2017, section 4.1).
+    """Compute mean rank and mean average precision (Nickel and Kiela 2017, section 4.1).
 
     For an edge from u to v: the rank of v among all nodes that u is not known to be related to, by distance from u.
     The precision is averaged over the edges of a node, then over nodes.
@@ -78,7 +78,7 @@ def ranking(distances: Callable[[Tensor], Tensor], nodes: int, scored: Tensor, k
 
 
 def _within(edges: Tensor, some: Tensor) -> Tensor:
-    """Edges that start at one of some nodes; both are sorted."""
+    """Choose edges that start at one of some nodes; both are sorted."""
     starts = edges[:, 0].contiguous()
     first = torch.searchsorted(starts, some[0])
     found = edges[first : torch.searchsorted(starts, some[-1], right=True)]

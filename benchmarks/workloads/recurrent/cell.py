@@ -43,7 +43,7 @@ class OrthogonalRNN(nn.Module):
         self.recurrent = geoopt.ManifoldParameter(torch.block_diag(*turns, *fixed), manifold=manifold)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Outputs ``(n, outputs, last)`` of ``(n, steps, inputs)``; without the last axis if ``last`` is 1."""
+        """Compute outputs ``(n, outputs, last)`` of ``(n, steps, inputs)``; without the last axis if ``last`` is 1."""
         driven = self.input(x)
         state = driven.new_zeros(len(x), self.bias.shape[0])
         states = []

@@ -29,7 +29,7 @@ STEPS = 20
 
 
 def copy(count: int, delay: int, generator: torch.Generator) -> Batch:
-    """Sequences of the copying problem.
+    """Make sequences of the copying problem.
 
     Returns
     -------
@@ -44,7 +44,7 @@ def copy(count: int, delay: int, generator: torch.Generator) -> Batch:
 
 
 def add(count: int, steps: int, generator: torch.Generator) -> Batch:
-    """Sequences of the adding problem.
+    """Make sequences of the adding problem.
 
     Returns
     -------
@@ -86,7 +86,7 @@ class Sequences:
         return load("fashion_mnist_mini") if self.problem == "rows" else None
 
     def prepare(self, seed: int, heldout: Heldout) -> Problem:
-        """Network, sequences and scores of a seed."""
+        """Prepare network, sequences and scores of a seed."""
         make = {"copying": _copying, "adding": _adding, "rows": _rows}[self.problem]
         (inputs, outputs, last), train, sets = make(seed, heldout)
         torch.manual_seed(seed)
@@ -137,5 +137,5 @@ def _rows(seed: int, heldout: Heldout) -> _Made:
 
 
 def _generator(seed: int, part: int, heldout: Heldout) -> torch.Generator:
-    """Of the sequences to train on (part 0) and to score: others for validation than for the test."""
+    """Seed the sequences to train on (part 0) and to score: others for validation than for the test."""
     return torch.Generator().manual_seed(4 * seed + part + 2 * (part == 1 and heldout == "validation"))

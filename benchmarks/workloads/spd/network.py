@@ -54,7 +54,7 @@ class SPDNetwork(nn.Module):
         self.register_buffer("scale", (2.0 - (rows == columns).double()).sqrt())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of SPD matrices ``(n, channels, channels)``."""
+        """Compute logits of SPD matrices ``(n, channels, channels)``."""
         # congruence by the Cholesky factor of the centre, which moves it to the identity
         factor = torch.linalg.cholesky(self.centre)
         x = torch.linalg.solve_triangular(factor, x, upper=False)
@@ -84,7 +84,7 @@ class HandSigns:
         return load_emg()
 
     def prepare(self, seed: int, heldout: Heldout) -> Problem:
-        """Network and matrices of a seed, scored by accuracy."""
+        """Prepare network and matrices of a seed, scored by accuracy."""
         covariances, signs, sessions, segments = load_emg()
         first = sessions < FIRST
         # repeats of a session: each a stretch of all five signs
