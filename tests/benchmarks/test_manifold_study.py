@@ -19,7 +19,7 @@ from benchmarks.studies.comparison.study import ComparisonStudy
 from benchmarks.studies.manifold_tasks import HYPERBOLIC, HYPERBOLIC_NOUNS, RECURRENT, SPD
 from benchmarks.studies.manifold_tasks.report import RULES
 from benchmarks.studies.manifold_tasks.tables import RULE, by_case, conclusions, overview
-from tests.benchmarks.made_tasks import CASES, ERRORS, NOTE, ONE, OTHER, PROTOCOL, collect, entries_of, made
+from tests.benchmarks.manifold_cases import CASES, ERRORS, NOTE, ONE, OTHER, PROTOCOL, collect, entries_of, made
 
 # ---- the protocol
 

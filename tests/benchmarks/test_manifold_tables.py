@@ -13,7 +13,7 @@ import scipy.stats
 from benchmarks.studies.comparison.cases import Score
 from benchmarks.studies.comparison.contest import Entry
 from benchmarks.studies.manifold_tasks.tables import by_case, case_table, conclusions, improvement, overview
-from tests.benchmarks.made_tasks import CASES, CONTESTANTS, ERRORS, NAMES, ONE, entries_of, made
+from tests.benchmarks.manifold_cases import CASES, CONTESTANTS, ERRORS, NAMES, ONE, entries_of, made
 
 #: What each line of conclusions compares, in order.
 PAIRS = (

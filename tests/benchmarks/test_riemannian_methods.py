@@ -92,18 +92,6 @@ def test_that_the_base_of_a_method_is_its_limit_without_a_radius(name) -> None:
     torch.testing.assert_close(*found, rtol=0, atol=1e-8)
 
 
-def test_that_the_projected_ascent_is_sam_on_plain_parameters() -> None:
-    start = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
-    ours, peer = Towards(start.clone()), Towards(start.clone())
-    one = METHODS["projected_sam"].build(ours, RUN)
-    other = METHODS["sam"].build(peer, RUN)
-    for _ in range(5):
-        one.step(closure_of(ours, one))
-        other.step(closure_of(peer, other))
-    # the same sums in another order
-    torch.testing.assert_close(ours.weights, peer.weights, rtol=1e-13, atol=1e-13)
-
-
 def test_that_the_projected_ascent_looks_at_the_gradient_on_the_manifold() -> None:
     # on the circle the way up is hand-made: step along the Euclidean gradient, then divide by the length
     model = Towards(torch.tensor([0.6, 0.8], dtype=torch.float64), geoopt.Sphere())
@@ -117,24 +105,6 @@ def test_that_the_projected_ascent_looks_at_the_gradient_on_the_manifold() -> No
     expected = x - 0.1 * tangent
     optimizer.step(closure_of(model, optimizer))
     torch.testing.assert_close(model.weights.detach(), expected / expected.norm(), rtol=0, atol=1e-14)
-
-
-def test_that_an_exception_on_the_way_leaves_the_weights() -> None:
-    model = Towards(points("lorentz"), MANIFOLDS["lorentz"]())
-    optimizer = AmbientAscent(rsam.optim.RiemannianSGD(model.parameters(), lr=0.1), model, 0.3, project=True)
-    before = model.weights.detach().clone()
-    good, calls = closure_of(model, optimizer), []
-
-    def closure():
-        calls.append(model.weights.detach().clone())
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return good()
-
-    with pytest.raises(KeyboardInterrupt):
-        optimizer.step(closure)
-    assert not torch.equal(calls[1], before)
-    assert torch.equal(model.weights, before)
 
 
 # ---- on the manifold
