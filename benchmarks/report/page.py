@@ -70,9 +70,9 @@ def write_report(text: str, directory: Path) -> tuple[Path, Path]:
 
 
 def shown_in_readme(text: str) -> str:
-    """Leave out the title of a report, and its figures, which are not committed."""
-    paragraphs = text.rstrip().split("\n\n")[1:]
-    return "\n\n".join(paragraph for paragraph in paragraphs if not paragraph.startswith("!["))
+    """Leave out the title of a report, and name its figures, which are not committed."""
+    body = text.rstrip().split("\n\n", 1)[1]
+    return re.sub(r"^!\[([^\]]+)\]\([^)]+\)$", r"*Figure, drawn by `report`: \1.*", body, flags=re.MULTILINE)
 
 
 def _page(text: str, directory: Path) -> str:

@@ -118,12 +118,12 @@ def test_that_an_image_that_is_not_there_is_an_error(tmp_path) -> None:
         write_report("# T\n\n![lost](lost.svg)\n", tmp_path)
 
 
-def test_that_a_readme_beside_the_report_shows_it_without_title_and_figures_and_keeps_the_rest(tmp_path) -> None:
+def test_that_a_readme_beside_the_report_shows_it_without_title_names_its_figures_and_keeps_the_rest(tmp_path) -> None:
     (tmp_path / "README.md").write_text("# Ours\n\nAbove.\n\n<!-- report -->\nold\n<!-- end -->\nBelow.\n")
     (tmp_path / "figure.svg").write_text("<svg/>")
     # a backslash is no reference to a group
     write_report("# Title\n\n## Part\n\nOne \\1.\n\n![Figure](figure.svg)\n\nTwo.\n", tmp_path)
-    shown = "## Part\n\nOne \\1.\n\nTwo."
+    shown = "## Part\n\nOne \\1.\n\n*Figure, drawn by `report`: Figure.*\n\nTwo."
     expected = f"# Ours\n\nAbove.\n\n<!-- report -->\n{shown}\n<!-- end -->\nBelow.\n"
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == expected
 
