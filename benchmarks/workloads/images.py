@@ -17,10 +17,10 @@ from benchmarks.data import Dataset, hold_out_validation, load, with_label_noise
 from benchmarks.data.augmentation import shift_and_mirror
 from benchmarks.machine import device
 from benchmarks.workloads.networks import MODELS
-from benchmarks.workloads.problem import Batch, Heldout, Problem
+from benchmarks.workloads.problem import Batch, Heldout, Problem, Workload
 from benchmarks.workloads.scoring import accuracy, logits
 
-__all__ = ["EXAMPLES", "Images", "Kernels"]
+__all__ = ["EXAMPLES", "Images", "Kernels", "as_images"]
 
 Kernels = Literal["plain", "spheres", "stiefel"]
 _MANIFOLDS: dict[str, geoopt.Manifold] = {
@@ -104,6 +104,12 @@ class Images:
         measured = data.train_images[chosen], data.train_labels[chosen]
         whole = list(zip(data.train_images.split(EXAMPLES), data.train_labels.split(EXAMPLES), strict=True))
         return Problem(model, nn.CrossEntropyLoss(), batches, steps, scores, measured, whole)
+
+
+def as_images(workload: Workload) -> Images:
+    """Return a workload that is known to be one of images."""
+    assert isinstance(workload, Images)
+    return workload
 
 
 def score(model: nn.Module, data: Dataset) -> dict[str, float]:

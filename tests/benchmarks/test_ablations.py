@@ -25,9 +25,9 @@ from benchmarks.studies.comparison.cases import Case, Grid
 from benchmarks.studies.comparison.contest import Entry, compete
 from benchmarks.studies.comparison.study import ComparisonStudy
 from benchmarks.studies.comparison.tuning import Protocol
-from benchmarks.studies.images.cases import images_of
 from benchmarks.studies.images.contestants import CONTESTANTS
 from benchmarks.studies.images.report import RULES
+from benchmarks.workloads.images import as_images
 from benchmarks.workloads.networks import MODELS
 from tests.benchmarks.entries import Recorder, made_case, made_row
 
@@ -292,4 +292,4 @@ def test_that_gradients_under_batch_norm_are_tangent_to_the_filters_spheres_and_
     # exactly so but for the 1e-5 that batch norm adds to variances, a thousandth of these at most
     torch.manual_seed(0)
     assert normal_part(MODELS["small_cnn"]((1, 28, 28), 10)) < 1e-2
-    assert normal_part(MODELS[images_of(NO_BATCH_NORM).model]((1, 28, 28), 10)) > 0.1
+    assert normal_part(MODELS[as_images(NO_BATCH_NORM.template.workload).model]((1, 28, 28), 10)) > 0.1

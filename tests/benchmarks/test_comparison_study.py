@@ -18,8 +18,8 @@ from benchmarks.studies.comparison.cases import Case
 from benchmarks.studies.comparison.contest import compete, count
 from benchmarks.studies.comparison.study import ComparisonStudy
 from benchmarks.studies.comparison.tuning import Protocol
-from benchmarks.studies.images.cases import images_of
 from benchmarks.studies.images.report import RULES
+from benchmarks.workloads.images import as_images
 from tests.benchmarks.comparisons import ASKED, MEASURES, cells, generator, percent, shown
 from tests.benchmarks.entries import Recorder, made_case, made_row
 
@@ -42,7 +42,7 @@ TINY = ComparisonStudy(
 )
 
 
-FIRST = images_of(TINY.cases[0])
+FIRST = as_images(TINY.cases[0].template.workload)
 
 
 def fill(directory: Path, case: Case, but: Callable[[Run], bool] = lambda run: False) -> None:

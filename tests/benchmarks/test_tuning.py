@@ -18,8 +18,9 @@ from benchmarks.studies.comparison.contest import Entry, compete, count
 from benchmarks.studies.comparison.study import ComparisonStudy
 from benchmarks.studies.comparison.tuning import Protocol, Tuned, tune
 from benchmarks.studies.images import OPTIMIZERS, OPTIMIZERS_LARGE
-from benchmarks.studies.images.cases import LARGE, QUICK_CASES, QUICK_LARGE_CASES, SMALL, images_of
+from benchmarks.studies.images.cases import LARGE, QUICK_CASES, QUICK_LARGE_CASES, SMALL
 from benchmarks.studies.images.contestants import CHECK, CHECKED, CONTESTANTS
+from benchmarks.workloads.images import as_images
 from benchmarks.workloads.networks import MODELS
 from tests.benchmarks.entries import Recorder, made_case, made_row
 
@@ -202,9 +203,9 @@ def test_that_the_few_settings_of_a_quick_study_are_among_all_of_them(name) -> N
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.name}-{case.template.epochs}")
 def test_that_all_that_a_case_names_exists(case) -> None:
-    dataset = images_of(case).dataset
+    dataset = as_images(case.template.workload).dataset
     assert dataset in DATASETS or dataset.removeprefix("imagefolder:") not in ("", dataset)
-    assert images_of(case).model in MODELS
+    assert as_images(case.template.workload).model in MODELS
     names = [c.name for c in case.contestants]
     assert {c.method for c in case.contestants} <= set(METHODS)
     assert len(set(names)) == len(names)
@@ -228,7 +229,7 @@ def test_that_contestants_differ_in_method_kernels_epochs_and_setting_only(case)
         assert contestant.grid.knob.of(run) == 0.456
         back = contestant.grid.knob.turn(run, contestant.grid.knob.of(case.template))
         same = replace(back, method="", lr=0.0, epochs=case.template.epochs)
-        assert run.workload == replace(images_of(case), kernels=contestant.kernels)
+        assert run.workload == replace(as_images(case.template.workload), kernels=contestant.kernels)
         assert replace(same, workload=case.template.workload) == case.template
 
 

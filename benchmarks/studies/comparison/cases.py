@@ -51,8 +51,9 @@ class Score:
 
     def of(self, row: Row) -> float:
         """Score a row, as tables show it."""
-        lost = row.diverged and self.worst is not None
-        return self.unit * (self.worst if lost else row.scores[self.name])  # type: ignore[operator]
+        if row.diverged and self.worst is not None:
+            return self.unit * self.worst
+        return self.unit * row.scores[self.name]
 
     def tuned(self, row: Row) -> float:
         """Score a row so that more is better, for tuning."""

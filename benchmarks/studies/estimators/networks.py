@@ -14,7 +14,7 @@ import rsam
 from benchmarks.run import Run
 from benchmarks.runs.training import prepare, train_model
 from benchmarks.studies.quick import quick_run
-from benchmarks.workloads.images import Images
+from benchmarks.workloads.images import as_images
 
 __all__ = ["NETWORKS", "TINY", "batch", "load", "run_of", "train_missing"]
 
@@ -22,14 +22,8 @@ __all__ = ["NETWORKS", "TINY", "batch", "load", "run_of", "train_missing"]
 _TINY_MODELS = {"small_cnn": "tiny_cnn", "small_gelu_cnn": "tiny_gelu_cnn"}
 
 
-def images_of(run: Run) -> Images:
-    """Return the workload of one of these networks."""
-    assert isinstance(run.workload, Images)
-    return run.workload
-
-
 def _with_model(run: Run, model: str) -> Run:
-    return replace(run, workload=replace(images_of(run), model=model), measures=())
+    return replace(run, workload=replace(as_images(run.workload), model=model), measures=())
 
 
 #: Two methods of the quick benchmark at its learning rates, each with ReLU, as there, and without kinks.
@@ -40,7 +34,7 @@ NETWORKS: dict[str, Run] = {
 }
 #: The same, of two thousand parameters.
 TINY: dict[str, Run] = {
-    f"tiny {name}": replace(_with_model(run, _TINY_MODELS[images_of(run).model]), epochs=2)
+    f"tiny {name}": replace(_with_model(run, _TINY_MODELS[as_images(run.workload).model]), epochs=2)
     for name, run in NETWORKS.items()
 }
 _EXAMPLES = 128
@@ -80,5 +74,5 @@ def load(name: str, directory: Path, dtype: torch.dtype) -> nn.Module:
 def batch(name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Take the first training examples of a network, labels as trained on."""
     run = run_of(name)
-    data = images_of(run).data(run.seed)
+    data = as_images(run.workload).data(run.seed)
     return data.train_images[:_EXAMPLES].to(dtype), data.train_labels[:_EXAMPLES]

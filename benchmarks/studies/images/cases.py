@@ -9,9 +9,9 @@ from benchmarks.run import Run
 from benchmarks.runs.measurement import CURVES, MEASURES
 from benchmarks.studies.comparison.cases import Case
 from benchmarks.studies.images.contestants import CONTESTANTS, at_equal_gradients
-from benchmarks.workloads.images import Images
+from benchmarks.workloads.images import Images, as_images
 
-__all__ = ["LARGE", "QUICK_CASES", "QUICK_LARGE_CASES", "SMALL", "images_of", "make_case"]
+__all__ = ["LARGE", "QUICK_CASES", "QUICK_LARGE_CASES", "SMALL", "make_case"]
 
 #: Of final runs.
 _MEASURES = (CURVES, *MEASURES)
@@ -33,12 +33,6 @@ def make_case(
     contestants = [CONTESTANTS[method] for method in methods]
     again = [at_equal_gradients(c) for c in contestants] if equal_gradients else []
     return Case(name, label, template, (*contestants, *(c for c in again if c.passes != 1)), main=main)
-
-
-def images_of(case: Case) -> Images:
-    """Return the workload of a case of this study."""
-    assert isinstance(case.template.workload, Images)
-    return case.template.workload
 
 
 _SIGNALS = Images("mnist1d", "cnn_1d", label_noise=0.0, batch_size=100)
@@ -81,7 +75,7 @@ QUICK_CASES = (
 
 
 def _quick_version(case: Case) -> Case:
-    workload = images_of(case)
+    workload = as_images(case.template.workload)
     model = "plain_resnet8" if workload.model.startswith("plain") else "resnet8"
     return make_case(
         case.name,

@@ -21,7 +21,6 @@ from benchmarks.studies.comparison.tables import (
     method_table,
     shown,
 )
-from benchmarks.studies.images.cases import images_of
 from benchmarks.studies.images.claims import (
     CURVATURES,
     PENALTIES,
@@ -35,6 +34,7 @@ from benchmarks.studies.images.claims import (
     within_methods,
 )
 from benchmarks.studies.images.contestants import CHECKED
+from benchmarks.workloads.images import as_images
 
 __all__ = [
     "case_table",
@@ -165,4 +165,4 @@ def penalties(cases: Cases) -> str:
 
 def label_of(case: Case) -> str:
     """Write the heading of a case."""
-    return f"{case.label} ({images_of(case).model}, {case.template.epochs} epochs)"
+    return f"{case.label} ({as_images(case.template.workload).model}, {case.template.epochs} epochs)"
