@@ -184,7 +184,7 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
                 if present:
                     params = [space.params[i] for i in present]
                     # torch's Adam takes no others than of the dtype of the parameter, which grad_dtype allows
-                    cast = [p.grad.to(p.dtype) for p in params]
+                    cast = [p.grad if p.grad.dtype is p.dtype else p.grad.to(p.dtype) for p in params]
                     self._step_plain(self.param_groups[label], params, cast)
         for group in self.param_groups:
             group["step"] += 1
