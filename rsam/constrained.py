@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import geoopt
 from torch import Tensor, nn
 
-__all__ = ["forget", "refuse_lost", "remember"]
+__all__ = ["forget", "no_parameter", "refuse_lost", "remember"]
 
 #: Full name and manifold by attribute.
 Constraints = dict[str, tuple[str, geoopt.Manifold]]
@@ -26,6 +26,14 @@ def forget(owner: nn.Module) -> None:
     _CONSTRAINTS.pop(owner, None)
 
 
+def no_parameter(name: str, manifold: geoopt.Manifold) -> str:
+    """Say that a constrained weight is computed by now, and what to do."""
+    return (
+        f"{name!r} was put on {manifold} by rsam.nn.constrain, and is no parameter any more: it was parametrized, "
+        "normalised or pruned since. Undo that, or call rsam.nn.unconstrain"
+    )
+
+
 def refuse_lost(params: Iterable[Tensor]) -> None:
     """Refuse parameters that were put on a manifold and are plain by now.
 
@@ -39,10 +47,7 @@ def refuse_lost(params: Iterable[Tensor]) -> None:
         for attribute, (name, manifold) in constraints.items():
             held = owner._parameters.get(attribute)
             if held is None and not ids.isdisjoint(map(id, owner.parameters())):
-                raise ValueError(
-                    f"{name!r} was put on {manifold} by rsam.nn.constrain, and is no parameter any more: it was "
-                    "parametrized, normalised or pruned since. Undo that, or call rsam.nn.unconstrain"
-                )
+                raise ValueError(no_parameter(name, manifold))
             if held is not None and id(held) in ids and not held.is_meta and not hasattr(held, "manifold"):
                 raise ValueError(
                     f"{name!r} lost {manifold}, as sharding and swapped parameters make it; call fully_shard within "

@@ -1,13 +1,17 @@
-"""Read, restore and seed the state of torch's global random generators."""
+"""Read, restore and seed the state of random generators: torch's global ones, and those that data draw from."""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["random_state", "seed_random_state", "set_random_state"]
+__all__ = ["keeping_sources", "random_state", "seed_random_state", "set_random_state"]
 
 
 def random_state() -> list[Tensor]:
@@ -33,6 +37,21 @@ def seed_random_state(seed: int) -> None:
     device = _accelerator()
     if device:
         device.manual_seed_all(seed)
+
+
+@contextmanager
+def keeping_sources(data: Any) -> Iterator[None]:
+    """Keep what a pass over data draws from: the generators of a loader and its sampler, Python's and NumPy's."""
+    sources = [getattr(holder, "generator", None) for holder in (data, getattr(data, "sampler", None))]
+    generators = [(g, g.get_state()) for g in sources if isinstance(g, torch.Generator)]
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  (what augmentations draw from)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        for generator, state in generators:
+            generator.set_state(state)
 
 
 def _accelerator() -> Any:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +15,7 @@ from rsam.evaluation import check_graph, differentiable, explain, isolated
 from rsam.evaluation.batches import Data, as_batches, as_pair, examples_of, move
 from rsam.evaluation.higher_order import without_compilation
 from rsam.evaluation.optional import progress
-from rsam.evaluation.random_state import seed_random_state
+from rsam.evaluation.random_state import keeping_sources, seed_random_state
 from rsam.evaluation.reach import Reach
 from rsam.evaluation.reduction import Reduction, counted_labels, own_loss, uncompiled
 from rsam.geometry.product import all_finite
@@ -121,19 +119,11 @@ class Risk:
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Isolate evaluations within this context, and have random layers draw the same numbers each time."""
-        sources = [getattr(holder, "generator", None) for holder in (self.data, getattr(self.data, "sampler", None))]
-        generators = [(g, g.get_state()) for g in sources if isinstance(g, torch.Generator)]
-        # restored after each pass, these draw the same numbers in the next: the order of a loader, augmentations
-        python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  (what augmentations draw from)
-        with without_compilation(), isolated():  # compiled in place, a module does not let its buffers be exchanged
+        # compiled in place, a module does not let its buffers be exchanged; restored after each pass, the sources of
+        # data draw the same numbers in the next: the order of a loader, augmentations
+        with without_compilation(), isolated(), keeping_sources(self.data):
             seed_random_state(0)
-            try:
-                yield
-            finally:
-                random.setstate(python)
-                np.random.set_state(numpy)  # noqa: NPY002
-                for generator, state in generators:
-                    generator.set_state(state)
+            yield
 
     def outputs(self, order: int) -> Iterator[tuple[Any, Any, float]]:
         """Yield outputs, targets and weight of each batch, in a graph that can be differentiated ``order`` times.

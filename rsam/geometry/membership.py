@@ -10,6 +10,7 @@ from torch import Tensor
 from rsam.errors import NotFinite
 from rsam.geometry.blocks import Block, widened
 from rsam.geometry.product import Product
+from rsam.geometry.sharded import local
 
 __all__ = ["off_manifold", "warn_off_manifold"]
 
@@ -48,7 +49,7 @@ def off_manifold(space: Product) -> dict[int, float]:
     with torch._C.DisableTorchFunctionSubclass():
         for block in space.blocks:
             members = [space.params[i].detach() for i in block.indices]
-            if block.plain or members[0].is_meta or not members[0].numel() or hasattr(members[0], "to_local"):
+            if block.plain or members[0].is_meta or not members[0].numel() or local(members[0]) is not members[0]:
                 continue
             x = block.gather_points(members)
             if not bool(x.isfinite().all()):

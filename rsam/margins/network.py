@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import difflib
-import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from rsam.evaluation import isolated
-from rsam.evaluation.random_state import seed_random_state
+from rsam.evaluation.random_state import keeping_sources, seed_random_state
 
 __all__ = ["INPUT", "OUTPUT", "Data", "Network", "full"]
 
@@ -57,11 +55,9 @@ class Network:
     def evaluating(self, data: Data) -> Iterator[None]:
         """Context in which the model is in evaluation mode; modes, buffers and random states are as before after it."""
         modes = [(module, module.training) for module in self.model.modules()]
-        sources = [getattr(holder, "generator", None) for holder in (data, getattr(data, "sampler", None))]
-        generators = [(g, g.get_state()) for g in sources if isinstance(g, torch.Generator)]
-        python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  (what augmentations draw from)
         with ExitStack() as contexts:
             contexts.enter_context(isolated())
+            contexts.enter_context(keeping_sources(data))
             contexts.enter_context(torch.inference_mode(False))
             contexts.enter_context(torch.enable_grad())
             if any(isinstance(module, nn.RNNBase) for module in self.model.modules()):
@@ -74,10 +70,6 @@ class Network:
             finally:
                 for module, training in modes:
                     module.training = training
-                random.setstate(python)
-                np.random.set_state(numpy)  # noqa: NPY002
-                for generator, state in generators:
-                    generator.set_state(state)
 
     def batches(self, data: Data, name: str, progressbar: bool) -> Iterator[tuple[Any, Tensor]]:
         """Yield inputs and labels, checked and on the model's device; to be gone through in :meth:`evaluating`."""

@@ -229,10 +229,7 @@ class _BackOntoManifolds:
         for attribute, (name, manifold) in self.constraints.items():
             weight = owner._parameters.get(attribute)
             if weight is None:
-                raise RuntimeError(
-                    f"{name!r} was put on {manifold} by rsam.nn.constrain, and is no parameter any more: it was "
-                    "parametrized, normalised or pruned since. Undo that, or call rsam.nn.unconstrain"
-                )
+                raise RuntimeError(constrained.no_parameter(name, manifold))
             if shards_of(weight) is not None:  # each process looks at its own points
                 geometry.Product([(name, weight)], manifolds=[manifold])  # refuses one that is cut through its points
                 weight.manifold = manifold  # type: ignore[attr-defined]

@@ -12,7 +12,8 @@ from torch.optim.adamw import adamw
 
 from rsam import geometry
 from rsam.geometry.blocks import Block
-from rsam.optim.riemannian import RiemannianOptimizer, State, parameter_names
+from rsam.optim.groups import parameter_names
+from rsam.optim.riemannian import RiemannianOptimizer, State
 
 __all__ = ["RiemannianAdam"]
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from rsam import geometry
 from rsam.optim.distributed import stepping_optimizer
-from rsam.optim.riemannian import Groups, RiemannianOptimizer, parameter_names, space_of
+from rsam.optim.groups import Groups, names_in_group, space_of
+from rsam.optim.riemannian import RiemannianOptimizer
 from rsam.optim.weights import keeps_momentum
 
 __all__ = [
@@ -118,7 +119,7 @@ def check_group(base: torch.optim.Optimizer, groups: Groups, group_index: int) -
         raise ValueError(
             f"{sorted(misplaced)} in parameter group {group_index} cannot differ by group; pass them to RSAM itself"
         )
-    names = parameter_names(groups)[sum(len(g["params"]) for g in groups[:group_index]) :]
+    names = names_in_group(groups, group_index)
     rho = group["rho"]
     if not isinstance(rho, Real):
         raise ValueError(f"rho must be a number, got {rho!r} in parameter group {group_index}")

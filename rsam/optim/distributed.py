@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from rsam import geometry
 from rsam.geometry.sharded import shards_of
-from rsam.optim.riemannian import Groups, RiemannianOptimizer, parameter_names
+from rsam.optim.groups import Groups, names_in_group, parameter_names
+from rsam.optim.riemannian import RiemannianOptimizer
 
 if TYPE_CHECKING:
     from rsam.optim.rsam import RSAM
@@ -278,9 +279,7 @@ def refuse_sharded(optimizer: RSAM, groups: Groups, group_index: int) -> None:
             'direction="momentum" needs the momentum of all parameters, of which ZeroRedundancyOptimizer keeps only '
             "a part in each process; ascend along the gradient"
         )
-    first = sum(len(g["params"]) for g in groups[:group_index])
-    names = parameter_names(groups)[first:]
-    for p, name in zip(group["params"], names, strict=False):
+    for p, name in zip(group["params"], names_in_group(groups, group_index), strict=True):
         if shards_of(p) is None:
             continue
         if optimizer.local_ascent is not None:

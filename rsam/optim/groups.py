@@ -8,7 +8,7 @@ from typing import Any
 from rsam import geometry
 from rsam.constrained import refuse_lost
 
-__all__ = ["Groups", "check_parameters", "parameter_names", "space_of"]
+__all__ = ["Groups", "check_parameters", "names_in_group", "parameter_names", "space_of"]
 
 Groups = list[dict[str, Any]]
 
@@ -20,6 +20,12 @@ def parameter_names(groups: Groups) -> list[str]:
         own = group.get("param_names")
         names += [repr(own[i]) if own else f"parameter {i} of group {g}" for i in range(len(group["params"]))]
     return names
+
+
+def names_in_group(groups: Groups, index: int) -> list[str]:
+    """Name the parameters of one group, as :func:`parameter_names` does."""
+    first = sum(len(group["params"]) for group in groups[:index])
+    return parameter_names(groups)[first : first + len(groups[index]["params"])]
 
 
 def space_of(groups: Groups, known: geometry.Product | None = None, live: bool = False) -> geometry.Product:
@@ -49,8 +55,6 @@ def check_parameters(groups: Groups, index: int) -> None:
     NotFinite
         For a point on a manifold that is not finite.
     """
-    first = sum(len(group["params"]) for group in groups[:index])
     params = groups[index]["params"]
     refuse_lost(params)
-    names = parameter_names(groups)[first : first + len(params)]
-    geometry.warn_off_manifold(geometry.Product(params, names=names), stacklevel=8)
+    geometry.warn_off_manifold(geometry.Product(params, names=names_in_group(groups, index)), stacklevel=8)

@@ -13,8 +13,8 @@ from rsam.errors import NotFinite, StalePlan
 from rsam.geometry import Product, all_finite
 from rsam.optim.ascent import DIRECTIONS, Direction, Perturbation
 from rsam.optim.checks import check_group, check_momentum, nonfinite_message, refuse_sparse
+from rsam.optim.groups import space_of
 from rsam.optim.old_gradients import AFTER_STEP, IN_CLOSURE, IN_HALVES, OldGradients
-from rsam.optim.riemannian import space_of
 from rsam.optim.weights import has_radius
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from rsam import geometry
 from rsam.errors import StalePlan
 from rsam.geometry.blocks import Block
 from rsam.geometry.sharded import local
-from rsam.optim.groups import Groups, check_parameters, parameter_names, space_of
+from rsam.optim.groups import check_parameters, parameter_names, space_of
 from rsam.optim.stacks import StackedEntry
 
-__all__ = ["Groups", "RiemannianOptimizer", "check_parameters", "parameter_names", "space_of"]
+__all__ = ["RiemannianOptimizer", "State"]
 
 State = dict[str, Tensor]
 _SPARSE = "Riemannian optimizers do not support sparse gradients; use one of geoopt's that is called Sparse"

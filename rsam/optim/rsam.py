@@ -21,8 +21,9 @@ from torch import Tensor
 from rsam.optim.ascent import Direction, Transport
 from rsam.optim.checks import check_base, check_class, check_group, check_momentum, check_options, warn_of_wrong_steps
 from rsam.optim.distributed import Replicas, refuse_part_of_a_model, refuse_sharded
+from rsam.optim.groups import check_parameters
 from rsam.optim.passes import Passes, PassHook
-from rsam.optim.riemannian import RiemannianOptimizer, check_parameters
+from rsam.optim.riemannian import RiemannianOptimizer
 from rsam.optim.sgd import RiemannianSGD
 from rsam.optim.weights import Radius, has_radius
 from rsam.optim.wrapper import WrappingOptimizer
