@@ -1,4 +1,4 @@
-"""Shifted and mirrored images."""
+"""Shifted and mirrored images, and shifted signals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-__all__ = ["shift_and_mirror"]
+__all__ = ["shift", "shift_and_mirror"]
 
 
 def shift_and_mirror(images: Tensor, generator: np.random.Generator) -> Tensor:
@@ -38,3 +38,25 @@ def shift_and_mirror(images: Tensor, generator: np.random.Generator) -> Tensor:
         of_image.to(images.device), rows[:, :, None].to(images.device), columns[:, None, :].to(images.device)
     ]
     return picked.permute(0, 3, 1, 2)
+
+
+def shift(signals: Tensor, generator: np.random.Generator) -> Tensor:
+    """Shift each signal by up to an eighth of its length either way, filling with zeros.
+
+    Parameters
+    ----------
+    signals : Tensor
+        Shape ``(n, channels, length)``.
+    generator : numpy.random.Generator
+        Source of shifts; on the CPU whatever the device, so that it is the same everywhere.
+
+    Returns
+    -------
+    Tensor
+        New signals of the same shape.
+    """
+    count, channels, length = signals.shape
+    reach = length // 8
+    starts = torch.from_numpy(generator.integers(0, 2 * reach + 1, count))
+    picked = (starts[:, None] + torch.arange(length))[:, None].expand(count, channels, length)
+    return pad(signals, (reach, reach)).gather(2, picked.to(signals.device))

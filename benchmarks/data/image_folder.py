@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -18,6 +20,7 @@ def load_image_folder(name: str) -> Dataset:
 
     Of the latter a fifth is held out, the same images each time.
     Images are made 64 pixels high and wide, by scaling the short side and cutting out the middle, and held in memory.
+    If the first image is square and smaller, all keep or get its size instead.
 
     Parameters
     ----------
@@ -27,7 +30,7 @@ def load_image_folder(name: str) -> Dataset:
     Returns
     -------
     Dataset
-        Images of shape ``(3, 64, 64)``.
+        Images of shape ``(3, 64, 64)``, or as small as they are.
 
     Raises
     ------
@@ -42,27 +45,45 @@ def load_image_folder(name: str) -> Dataset:
             f"imagefolder:{name}: there is no folder {folder.absolute()}; give its parent by --data-dir"
         )
     if not (folder / "train").is_dir():
-        images, labels, _ = _read(folder)
+        images, labels, _ = _read(folder, _side(folder))
         data = hold_out_validation(Dataset(images, labels, images[:0], labels[:0]), 0.2, 0)
         return normalised(data.train_images, data.train_labels, data.heldout_images, data.heldout_labels)
     held_out = folder / "test" if (folder / "test").is_dir() else folder / "val"
-    (train_images, train_labels, classes), (images, labels, others) = _read(folder / "train"), _read(held_out)
+    side = _side(folder / "train")
+    (train_images, train_labels, classes), (images, labels, others) = (
+        _read(part, side) for part in (folder / "train", held_out)
+    )
     if classes != others:
         raise DatasetError(f"{folder}: the classes of train, {classes}, are not those of {held_out.name}, {others}")
     return normalised(train_images, train_labels, images, labels)
 
 
-def _read(folder: Path) -> tuple[Tensor, Tensor, list[str]]:
+def _side(folder: Path) -> int:
+    """Choose the side of the images."""
     from torchvision.datasets import ImageFolder  # here: slow to import, and most workers need none of it
+
+    with _readable(folder):
+        first, _ = ImageFolder(folder)[0]
+    return min(SIDE, first.width) if first.width == first.height else SIDE
+
+
+def _read(folder: Path, side: int) -> tuple[Tensor, Tensor, list[str]]:
+    from torchvision.datasets import ImageFolder
     from torchvision.transforms import v2
 
-    transform = v2.Compose([v2.PILToTensor(), v2.Resize(SIDE), v2.CenterCrop(SIDE)])
-    try:
+    transform = v2.Compose([v2.PILToTensor(), v2.Resize(side), v2.CenterCrop(side)])
+    with _readable(folder):
         content = ImageFolder(folder, transform)
+        images, labels = zip(*content, strict=True)
+    return torch.stack(images), torch.tensor(labels), content.classes
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """Say which folder is no folder of images."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise DatasetError(f"{folder} is no folder of one folder of images a class ({error})") from error
-    try:
-        images, labels = zip(*content, strict=True)
     except OSError as error:  # Pillow's errors are such
         raise DatasetError(f"{folder}: a picture is damaged ({error}); delete or replace it") from error
-    return torch.stack(images), torch.tensor(labels), content.classes

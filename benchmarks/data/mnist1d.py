@@ -1,4 +1,4 @@
-"""MNIST-1D (Greydanus and Kobak 2024): 4000 training and 1000 test signals of length 40 in ten classes.
+"""MNIST-1D (Greydanus and Kobak 2024): signals of length 40 in ten classes.
 
 The package ``mnist1d`` generates them from templates; nothing is downloaded.
 """
@@ -15,7 +15,7 @@ from benchmarks.data.dataset import Dataset, MissingDataset
 
 
 def load_mnist1d() -> Dataset:
-    """Generate the set with its authors' own seed and settings.
+    """Generate the set with its authors' own seed and settings: 4000 training and 1000 test signals.
 
     Returns
     -------
@@ -27,13 +27,35 @@ def load_mnist1d() -> Dataset:
     MissingDataset
         Without the package; says how to get it.
     """
+    return _generate(5000, 0.8)
+
+
+def load_mnist1d_large() -> Dataset:
+    """Generate more signals with the same settings: 15000 for training and 10000 test signals.
+
+    Returns
+    -------
+    Dataset
+        As of :func:`load_mnist1d`.
+
+    Raises
+    ------
+    MissingDataset
+        As :func:`load_mnist1d`.
+    """
+    return _generate(25000, 0.6)
+
+
+def _generate(count: int, training: float) -> Dataset:
     try:
         import mnist1d.data
     except ImportError as error:
         raise MissingDataset("mnist1d: `pip install mnist1d`, whose generator makes the data") from error
     states = random.getstate(), np.random.get_state()  # noqa: NPY002  (the package seeds the global generators)
     try:
-        arrays = mnist1d.data.make_dataset()
+        settings = mnist1d.data.get_dataset_args()
+        settings.num_samples, settings.train_split = count, training
+        arrays = mnist1d.data.make_dataset(settings)
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])  # noqa: NPY002

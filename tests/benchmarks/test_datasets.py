@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits as sklearn_digits
 
 from benchmarks import data
 from benchmarks.data import DatasetError, MissingDataset, load
-from benchmarks.data.augmentation import shift_and_mirror
+from benchmarks.data.augmentation import shift, shift_and_mirror
 from benchmarks.data.dataset import Dataset, normalised
 from benchmarks.data.directory import data_directory
 
@@ -53,7 +53,7 @@ def test_that_mnist1d_is_its_package_s_and_leaves_the_random_state() -> None:
 def test_that_a_failing_generator_leaves_the_random_state_too(monkeypatch) -> None:
     import mnist1d.data
 
-    def fail() -> None:
+    def fail(settings: object) -> None:
         random.seed(42)
         np.random.seed(42)  # noqa: NPY002
         raise ArithmeticError
@@ -177,3 +177,27 @@ def test_that_narrow_images_are_mirrored_only() -> None:
     mirrored = (found == images.flip(3)).flatten(1).all(1)
     assert torch.equal(found[~mirrored], images[~mirrored])
     assert 5 < mirrored.sum() < 45  # half of 50, less or more five deviations
+
+
+def test_that_signals_are_shifted_with_zeros_by_at_most_an_eighth() -> None:
+    signal = torch.stack([torch.arange(1.0, 17), -torch.arange(1.0, 17)])
+    found = shift(signal.expand(200, 2, 16), np.random.default_rng(0))
+    by = {int(8 - one[0, 7]) for one in found}
+    assert by == {-2, -1, 0, 1, 2}
+    for one in found:
+        moved = int(8 - one[0, 7])
+        expected = torch.zeros(2, 16)
+        expected[:, max(moved, 0) : 16 + min(moved, 0)] = signal[:, max(-moved, 0) : 16 - max(moved, 0)]
+        assert torch.equal(one, expected)
+    assert torch.equal(found, shift(signal.expand(200, 2, 16), np.random.default_rng(0)))
+
+
+def test_that_the_larger_set_of_signals_looks_like_the_smaller_one() -> None:
+    small, large = load("mnist1d"), load("mnist1d_large")
+    assert large.train_images.shape == (15000, 1, 40)
+    assert large.heldout_images.shape == (10000, 1, 40)
+    assert (
+        len({tuple(row) for row in torch.cat([large.train_images, large.heldout_images]).flatten(1).tolist()}) == 25000
+    )
+    assert torch.bincount(large.train_labels).min() > 1300
+    torch.testing.assert_close(large.train_images.std(), small.train_images.std(), rtol=0.02, atol=0)

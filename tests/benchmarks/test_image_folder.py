@@ -37,6 +37,16 @@ def test_that_any_folder_of_images_is_read(directory) -> None:
         load("imagefolder:yours")
 
 
+def test_that_small_images_keep_their_size(directory) -> None:
+    for part in ("train", "test"):
+        for value, name in ((10, "cats"), (200, "dogs")):
+            _picture(directory / "mine" / part / name / "0.png", value, 32, 32)
+    _picture(directory / "mine" / "test" / "cats" / "1.png", 10, 40, 48)
+    found = load("imagefolder:mine")
+    assert found.train_images.shape == (2, 3, 32, 32)
+    assert found.heldout_images.shape == (3, 3, 32, 32)
+
+
 def test_that_of_a_folder_of_classes_a_fifth_is_held_out(directory) -> None:
     for c, name in enumerate(("cats", "dogs")):
         for i in range(10):
