@@ -5,6 +5,7 @@ from benchmarks.studies.estimators import ESTIMATORS
 from benchmarks.studies.images import OPTIMIZERS, OPTIMIZERS_LARGE
 from benchmarks.studies.manifold_tasks import HYPERBOLIC, HYPERBOLIC_NOUNS, RECURRENT, SPD
 from benchmarks.studies.overhead import OVERHEAD
+from benchmarks.studies.population import POPULATION
 from benchmarks.studies.quick import QUICK
 from benchmarks.studies.study import NothingToReport, Study
 
@@ -23,5 +24,6 @@ STUDIES: dict[str, Study] = {
         SPD,
         OVERHEAD,
         ESTIMATORS,
+        POPULATION,
     )
 }

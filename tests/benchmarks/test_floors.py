@@ -23,6 +23,7 @@ FLOORS = {
         "ablations",
         "estimators",
         "overhead",
+        "population",
     ),
 }
 

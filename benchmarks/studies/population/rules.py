@@ -1,0 +1,48 @@
+"""Rules of the study's verdicts, written before its networks were trained."""
+
+from __future__ import annotations
+
+__all__ = ["ADJUSTED_R2", "EARLY", "MATCHED", "OUTCOME", "PRIMARY", "RULES", "THRESHOLD"]
+
+#: The published figure of C1.
+ADJUSTED_R2 = 0.89
+#: C2: the part of the training that counts as early.
+EARLY = 0.2
+#: C4: measure, training loss at which networks are compared, outcome, and the rank correlation that counts.
+PRIMARY = "riemannian_trace"
+MATCHED = 0.3
+OUTCOME = "test_error"
+THRESHOLD = 0.2
+
+RULES = f"""\
+Intervals are 95 % and from a bootstrap over base configurations, each with all networks made from it. "Margins"
+means, unless something else is said, the quartiles, mean, standard deviation, skewness and kurtosis of the logarithms
+of positive margins to first order at the input and at three hidden layers, measured on 1,000 training examples and
+divided by the root of the layer's total variation. The gap is training minus test accuracy, both at the same time. In
+k-fold R² whole base configurations are left out, and features are standardised without them. Networks with wrong
+labels and those that diverged are left out and counted. Every R² stands beside those of the baselines: loss and
+accuracy on the training data, hyper-parameters, norms of the weights, and the sum of the losses of all batches.
+
+- **C1** (a linear model on margin statistics predicts the gap with adjusted R² = {ADJUSTED_R2}): at the end of
+  training, over all networks of a set. *Holds* if the interval of the adjusted R² reaches {ADJUSTED_R2} or lies above
+  it on CIFAR-10 and on MNIST-1D; *does not hold* if it lies below on either; else *undecided*. Whether margins add to
+  loss and accuracy is a question of its own: yes, if the interval of the partial R² in k-fold prediction (the part of
+  the baseline's squared error that margins take away) lies above 0 on both sets.
+- **C2** (margins correlate with the gap only late in training): networks of full length, k-fold R² by fraction of the
+  training. *Holds* if on both sets the interval of R² at {EARLY} lies below half of R² at the end; *does not hold* if
+  on either set the interval of their ratio lies above a half; else *undecided*.
+- **C3** (the model does not carry over to shorter training): the model of the networks of full length at their end,
+  applied to networks trained a quarter as long at theirs, each base configuration predicted by a model without it.
+  *Holds* if on both sets the interval of R² lies below 0.5 or that of the bias beyond 2 points either way; *does not
+  hold* if on both sets R² lies above 0.5 and the bias within 2 points; else *undecided*. It counts as *overcome* if a
+  set of features, chosen on CIFAR-10 and MNIST-1D and then frozen, has on the short networks of Fashion-MNIST, read
+  once with coefficients of its full-length networks, an R² of at least 0.5 and a bias under 2 points, and a larger R²
+  than loss and accuracy alone.
+- **C4** (curvature correlates with generalisation): the primary measure is the trace of the Riemannian Hessian of the
+  filters, each rescaled to unit length without a change of the function; the outcome is the test error, both when the
+  training loss first falls below {MATCHED}. Kendall's coefficient within each axis (pairs of a base configuration and
+  its variant that both reach that loss, one mean for each axis), averaged over axes. *Holds* if the interval of the
+  average lies above {THRESHOLD} on CIFAR-10 and on MNIST-1D and no axis has an interval below -{THRESHOLD}; *does not
+  hold* if the interval of the average lies below {THRESHOLD} on either; else *undecided*. All other measures,
+  outcomes and losses are reported with Holm's correction, and networks that never reach a loss are counted by axis.
+"""

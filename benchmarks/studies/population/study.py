@@ -1,0 +1,99 @@
+"""The study of a population of networks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+from benchmarks.data import MissingDataset, load
+from benchmarks.runs.parallel import Workers, collect
+from benchmarks.runs.results import Results
+from benchmarks.studies.population.design import PLACES, Design, Member, Place, members
+from benchmarks.studies.population.rules import RULES
+from benchmarks.studies.population.training import Trajectory, follow
+from benchmarks.studies.study import ROWS, NothingToReport, cost
+
+__all__ = ["PopulationStudy"]
+
+#: Seconds of a network of full length, and of a short one, on one core of two that are both busy: for the hours that
+#: are printed while there are no rows.
+_SECONDS = {"cifar10": (100, 55), "mnist1d": (20, 9), "fashion_mnist": (60, 35)}
+
+
+@dataclass(frozen=True)
+class PopulationStudy:
+    """Trains networks that nobody tuned, and measures margins and curvature on the way.
+
+    Attributes
+    ----------
+    name, summary : str
+        See :class:`~benchmarks.studies.study.Study`.
+    designs : tuple of Design
+        Which networks.
+    places : mapping of str to Place
+        Data sets by the names that designs use.
+    """
+
+    name: str
+    summary: str
+    designs: tuple[Design, ...]
+    places: Mapping[str, Place] = field(default_factory=lambda: PLACES)
+
+    def run(self, directory: Path, workers: Workers) -> None:
+        """Train the networks that are missing, those of a base configuration on all data sets one after the other."""
+        designs = [design for design in self.designs if self._loads(design)]
+        wanted = sorted(chain.from_iterable(map(members, designs)), key=lambda m: (m.label_noise > 0, m.base))
+        runs = [member.run(self.places) for member in wanted]
+        twins = frozenset(run.key for member, run in zip(wanted, runs, strict=True) if member.twin)
+        results = self._results(directory)
+        missing = [m for m, run in zip(wanted, runs, strict=True) if run not in results.find(runs)]
+        if missing:
+            hours = sum(map(self._seconds, missing)) / 3600
+            print(f"{len(missing)} networks to train, about {hours:.1f} hours of one core", file=sys.stderr)
+        collect(runs, partial(follow, twins=twins), results, workers)
+
+    def report(self, directory: Path) -> str:
+        """Report on the networks that are there."""
+        results = self._results(directory)
+        found = self.networks(directory)
+        if not found:
+            raise NothingToReport(f"{results.path} has no rows")
+        counts = [f"- {place.label}: {sum(m.place == key for m in found)}" for key, place in self.places.items()]
+        return "\n".join(["# Margins, curvature and the generalisation gap", "", *counts, "", RULES, "", cost(results)])
+
+    def quick(self) -> PopulationStudy:
+        """Shorten the study to a few small networks."""
+        places = {
+            "images": Place("Fashion-MNIST mini", "fashion_mnist_mini", 1_000, (3, 4, 5, 6), 4),
+            "signals": Place("MNIST-1D", "mnist1d", 1_000, (4, 6, 8, 10), 8),
+        }
+        designs = tuple(Design(name, bases=4, varied=2) for name in places)
+        return PopulationStudy(self.name, self.summary, designs, places)
+
+    def networks(self, directory: Path) -> dict[Member, Trajectory]:
+        """Find the networks that are trained."""
+        wanted: Sequence[Member] = [m for design in self.designs for m in members(design)]
+        found = self._results(directory).find([m.run(self.places) for m in wanted])
+        return {m: found[run] for m in wanted if (run := m.run(self.places)) in found}
+
+    def _loads(self, design: Design) -> bool:
+        """Return whether a data set is here, or say how to get it."""
+        place = self.places[design.place]
+        try:
+            load(place.dataset)
+        except MissingDataset as error:
+            print(f"skipped: {place.label}: {error}", file=sys.stderr)
+            return False
+        return True
+
+    def _seconds(self, member: Member) -> float:
+        """Predict what a network takes."""
+        full, quarter = _SECONDS.get(member.place, (5, 3))
+        return full if member.hyperparameters["length"] == "full" else quarter
+
+    def _results(self, directory: Path) -> Results[Trajectory]:
+        return Results(directory / ROWS, Trajectory)

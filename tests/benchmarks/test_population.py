@@ -1,0 +1,184 @@
+"""The population: its design, what is measured, and how it is trained."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from benchmarks.run import Run
+from benchmarks.runs.parallel import Workers
+from benchmarks.studies import STUDIES
+from benchmarks.studies.population.design import AXES, PLACES, Design, members
+from benchmarks.studies.population.measurement import _mixed, _relative_flatness, _Scaled
+from benchmarks.studies.population.rescaling import filters, on_spheres
+from benchmarks.studies.population.training import FRACTIONS, follow
+from benchmarks.workloads.chains import Chains
+from benchmarks.workloads.networks.chain import chain
+from rsam.curvature import RiemannianHessian, trace
+
+TINY = Chains("mnist1d", 200, 3, 3, True, 0.0, 50, False)
+
+
+def test_that_there_are_as_many_networks_as_the_claims_ask_for() -> None:
+    counts: dict[str, int] = {}
+    for design in STUDIES["population"].designs:
+        if design.label_noise == (0.0,):
+            counts[design.place] = len(members(design))
+    assert counts["cifar10"] >= 400
+    assert counts["mnist1d"] >= 400
+    assert counts["fashion_mnist"] >= 100
+
+
+def test_that_each_variant_differs_from_its_base_along_its_axis_alone() -> None:
+    found = members(Design("cifar10"))
+    bases = {m.base: m for m in found if m.axis == "base"}
+    for member in found:
+        base = bases[member.base]
+        differing = [a for a in AXES if member.hyperparameters[a] != base.hyperparameters[a]]
+        if member.axis in ("base", "seed"):
+            assert differing == []
+            assert (member.seed != base.seed) == (member.axis == "seed")
+        else:
+            assert differing == [member.axis]
+            assert member.seed == base.seed
+    runs = [member.run(PLACES) for member in found]
+    assert len({run.key for run in runs}) == len(runs)
+
+
+def test_that_every_base_has_a_short_and_a_long_network_and_every_axis_is_varied_alike() -> None:
+    found = members(Design("cifar10"))
+    for base in range(60):
+        assert {m.hyperparameters["length"] for m in found if m.base == base} == {"full", "quarter"}
+    varied = [sum(m.axis == axis for m in found) for axis in AXES if axis != "length"]
+    assert max(varied) - min(varied) <= 1
+
+
+def test_that_fewer_bases_are_the_first_of_more() -> None:
+    assert members(Design("cifar10", bases=5)) == members(Design("cifar10"))[: len(members(Design("cifar10", bases=5)))]
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+@pytest.mark.parametrize("shape", [(3, 16, 16), (1, 40)])
+def test_that_filters_on_spheres_make_the_same_function(shape: tuple[int, ...], batch_norm: bool) -> None:
+    torch.manual_seed(0)
+    network = chain(shape, 5, width=4, depth=4, batch_norm=batch_norm, dropout=0.5).double()
+    for _ in range(3):  # running statistics that are not those of the first weights
+        network(torch.randn(50, *shape, dtype=torch.float64))
+    for p in network.parameters():
+        p.data += 0.1 * torch.randn_like(p)
+    inputs = torch.randn(20, *shape, dtype=torch.float64)
+    before = network.eval()(inputs)
+    rescaled = on_spheres(network).eval()
+    torch.testing.assert_close(rescaled(inputs), before, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(network(inputs), before, rtol=0, atol=0)
+    for weight in filters(rescaled):
+        torch.testing.assert_close(weight.flatten(1).norm(dim=1), torch.ones(len(weight), dtype=torch.float64))
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_that_curvature_on_spheres_does_not_change_with_the_sizes_of_filters(batch_norm: bool) -> None:
+    torch.manual_seed(0)
+    network = chain((1, 16), 3, width=2, depth=3, batch_norm=batch_norm).double().eval()
+    larger = chain((1, 16), 3, width=2, depth=3, batch_norm=batch_norm).double().eval()
+    larger.load_state_dict(network.state_dict())
+    with torch.no_grad():  # the second block returns three times as much, which the third one undoes
+        second, third = (larger.get_submodule(f"block{i}.convolution") for i in (2, 3))
+        second.weight *= 3
+        if batch_norm:
+            norm = larger.get_submodule("block2.norm")
+            norm.running_mean *= 3
+            norm.running_var.copy_(9 * norm.running_var + 8 * norm.eps)
+        else:
+            second.bias *= 3
+            third.weight /= 3
+    batch = torch.randn(10, 1, 16, dtype=torch.float64), torch.arange(10) % 3
+    traces = []
+    for one in (network, larger):
+        sphere = on_spheres(one).eval()
+        hessian = RiemannianHessian(sphere, nn.CrossEntropyLoss(), filters(sphere), batch)
+        traces.append(float(trace(hessian, method="exact")))
+    assert traces[0] == pytest.approx(traces[1], rel=1e-8)
+
+
+def test_that_relative_flatness_agrees_with_the_hessian_of_the_head() -> None:
+    torch.manual_seed(0)
+    network = chain((1, 16), 3, width=2, depth=3).double().eval()
+    inputs, head = torch.randn(12, 1, 16, dtype=torch.float64), network.get_submodule("head")
+    features = network[:-1](inputs).detach()
+    labels = torch.arange(12) % 3
+
+    def loss(weight: torch.Tensor) -> torch.Tensor:
+        return cross_entropy(features @ weight.mT + head.bias, labels)
+
+    weight = head.weight.detach()
+    hessian = torch.autograd.functional.hessian(loss, weight)  # (s, i, t, j)
+    expected = torch.einsum("sm,tm,siti->", weight, weight, hessian)
+    assert _relative_flatness(network, inputs) == pytest.approx(float(expected), rel=1e-8)
+
+
+def test_that_a_scaled_operator_is_the_operator_in_other_units() -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2).double()
+    batch = torch.randn(7, 3, dtype=torch.float64), torch.arange(7) % 2
+    hessian = RiemannianHessian(model, nn.CrossEntropyLoss(), list(model.parameters()), batch)
+    factors = [torch.rand_like(p) for p in model.parameters()]
+    identity, flat = torch.eye(8, dtype=torch.float64), torch.cat([f.flatten() for f in factors])
+    expected = flat[:, None] * (hessian @ identity) * flat
+    torch.testing.assert_close(_Scaled(hessian, [f.detach() for f in factors]) @ identity, expected)
+
+
+def test_that_mixtures_are_of_two_examples_of_a_class() -> None:
+    labels = torch.tensor([0, 1, 0, 1, 1])
+    inputs = torch.tensor([1.0, 10.0, 3.0, 20.0, 60.0])[:, None]
+    mixed, classes = _mixed(inputs, labels)
+    assert mixed.flatten().tolist() == [2, 2, 35, 15, 40]
+    assert classes.tolist() == [0, 0, 1, 1, 1]
+
+
+def test_that_a_network_is_measured_at_tenths_and_where_its_loss_falls_below_a_level() -> None:
+    run = Run(TINY, "sgd", 0, 0.1, 20)
+    found = follow(run, frozenset([run.key]))
+    assert not found.diverged
+    tenths = [c for c in found.checkpoints if c.predictions]
+    assert [c.fraction for c in tenths] == list(FRACTIONS)
+    levels = [c for c in found.checkpoints if c.levels]
+    assert levels  # it learns
+    for checkpoint in levels:
+        assert checkpoint.scores["train_loss"] <= min(checkpoint.levels) + 1e-4  # five digits
+        assert checkpoint.curvature["riemannian_trace"] is not None
+    assert math.isfinite(found.checkpoints[-1].curvature["euclidean_top_eigenvalue"])
+    assert len(found.losses) == 20
+    again = follow(run)
+    assert again.losses == found.losses
+    assert again.checkpoints[-1].scores == found.checkpoints[-1].scores
+    assert again.checkpoints[-1].curvature == found.checkpoints[-1].curvature
+
+
+def test_that_measuring_does_not_change_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    workload = replace(TINY, dropout=0.5, augment=True, spheres=True)
+    run = Run(workload, "rsam", 0, 0.1, 4, rho=0.1)
+    found = follow(run)
+    assert found.checkpoints[-1].curvature["relative_trace"] is not None
+    monkeypatch.setattr("benchmarks.studies.population.training._Training._look", lambda *_: None)
+    assert follow(run).losses == found.losses
+
+
+def test_that_a_diverged_network_is_told() -> None:
+    assert follow(Run(replace(TINY, batch_norm=False), "sgd", 0, 1e20, 2)).diverged
+
+
+def test_that_an_interrupted_study_goes_on(tmp_path) -> None:
+    study = STUDIES["population"].quick()
+    study = replace(study, designs=(Design("signals", bases=1, varied=0, twins=2),))
+    study.run(tmp_path, Workers(1))
+    rows = (tmp_path / "rows.jsonl").read_text()
+    assert len(rows.splitlines()) == 3  # base, other length, other seed
+    study.run(tmp_path, Workers(1))
+    assert (tmp_path / "rows.jsonl").read_text() == rows
+    [*found] = study.networks(tmp_path).values()
+    assert found[0].checkpoints[-1].fraction == 1
