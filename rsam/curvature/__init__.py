@@ -2,11 +2,12 @@
 
 :class:`RiemannianHessian` and :class:`RiemannianGaussNewton` are linear operators with the interface of those of
 curvlinops; the estimators take them, or any other operator. Where first derivatives are enough, functions take the
-model, the loss and the data instead.
+model, the loss and the data instead. :mod:`rsam.curvature.landscape` looks at the loss along lines and planes.
 
 Progress bars, confidence intervals, eigenvalues of large operators and plots need ``rsam[curvature]``.
 """
 
+from rsam.curvature import landscape
 from rsam.curvature.density import SpectralDensity, spectral_density
 from rsam.curvature.eigenvalues import Eigenpairs, top_eigenvalues
 from rsam.curvature.estimate import Estimate
@@ -27,6 +28,7 @@ __all__ = [
     "SpectralDensity",
     "fisher_trace",
     "gradient_norm",
+    "landscape",
     "layer_traces",
     "sharpness",
     "spectral_density",

@@ -20,7 +20,7 @@ from rsam.evaluation.reach import Reach
 from rsam.evaluation.reduction import Reduction, counted_labels, own_loss, uncompiled
 from rsam.geometry.product import all_finite
 
-__all__ = ["Data", "LossFunc", "Params", "Risk", "accumulators"]
+__all__ = ["Data", "LossFunc", "Params", "Risk", "accumulators", "trainable"]
 
 #: Maps outputs and targets to a scalar; None for models that return their loss.
 LossFunc = Callable[[Any, Any], Tensor] | None
@@ -75,7 +75,7 @@ class Risk:
         progressbar: bool = False,
     ) -> None:
         self.model_func, self.loss_func = uncompiled(model_func), uncompiled(loss_func)
-        given = _parameters(params)
+        given = trainable(params)
         self.params = [p for _, p in given]
         self.data = as_batches(data)
         self.num_data, self.batch_size_fn, self.progressbar = num_data, batch_size_fn, progressbar
@@ -153,11 +153,13 @@ class Risk:
         for outputs, targets, weight in self.outputs(order):
             yield self.loss_of(outputs, targets, order), weight
 
-    def loss_of(self, outputs: Any, targets: Any, order: int = 1) -> Tensor:
-        """Return the loss of a batch; raise if it is no finite scalar."""
+    def loss_of(self, outputs: Any, targets: Any, order: int = 1, may_diverge: bool = False) -> Tensor:
+        """Return the loss of a batch; raise if it is no scalar or, unless it ``may_diverge``, not finite."""
         with differentiable(order):
             loss = own_loss(outputs) if self.loss_func is None else self.loss_func(outputs, targets)
-        self._check_loss(loss)
+        _check_scalar(loss)
+        if not may_diverge and not torch.isfinite(loss.detach()).all():
+            raise NotFinite(f"the loss is {float(loss.detach())}, which is not finite")
         return loss
 
     def gradients(self, order: int = 1) -> Iterator[tuple[list[Tensor], float]]:
@@ -229,17 +231,6 @@ class Risk:
 
         return explain(error, evaluate, self.model, order)
 
-    def _check_loss(self, loss: Any) -> None:
-        if not isinstance(loss, Tensor):
-            raise ValueError(f"loss_func must return a scalar tensor, not {type(loss).__name__}")
-        if loss.numel() != 1:
-            raise ValueError(
-                f"loss_func must return a scalar, not a tensor of shape {tuple(loss.shape)}; use reduction='mean' or "
-                "'sum'"
-            )
-        if not torch.isfinite(loss.detach()).all():
-            raise NotFinite(f"the loss is {float(loss.detach())}, which is not finite")
-
     def weight_of(self, inputs: Any, targets: Any) -> float:
         """Return the weight of a batch in the mean: its number of examples, or the number that the loss divides by."""
         if self.reduction.sums:
@@ -259,12 +250,21 @@ class Risk:
         raise ValueError("neither inputs nor targets hold a tensor; pass batch_size_fn, which counts the examples")
 
 
+def _check_scalar(loss: Any) -> None:
+    if not isinstance(loss, Tensor):
+        raise ValueError(f"loss_func must return a scalar tensor, not {type(loss).__name__}")
+    if loss.numel() != 1:
+        raise ValueError(
+            f"loss_func must return a scalar, not a tensor of shape {tuple(loss.shape)}; use reduction='mean' or 'sum'"
+        )
+
+
 def accumulators(like: Sequence[Tensor]) -> list[Tensor]:
     """Return zeros to sum batches in, at least in single precision."""
     return [torch.zeros_like(t, dtype=torch.promote_types(t.dtype, torch.float32)) for t in map(Tensor.detach, like)]
 
 
-def _parameters(params: Params) -> list[tuple[str, Tensor]]:
+def trainable(params: Params) -> list[tuple[str, Tensor]]:
     """Return names and parameters, without those that are frozen."""
     if isinstance(params, Tensor):
         raise ValueError("params must be an iterable of tensors, got a tensor")

@@ -18,6 +18,7 @@ from rsam.curvature import (
     RiemannianHessian,
     fisher_trace,
     gradient_norm,
+    landscape,
     sharpness,
     trace,
 )
@@ -61,6 +62,7 @@ def measures(model: nn.Module, loss_func: Any, data: Any) -> dict[str, Tensor]:
         "hessian": dense(hessian),
         "gauss_newton": RiemannianGaussNewton(model, loss_func, model.parameters(), data) @ normal(hessian.shape[0]),
         "gradient_norm": torch.tensor(gradient_norm(model, loss_func, model.parameters(), data)),
+        "line": torch.from_numpy(landscape.line(model, loss_func, model.parameters(), data, "gradient", steps=3).loss),
         "worst": torch.tensor(float(sharpness(model, loss_func, model.parameters(), data, 0.3, steps=2, restarts=1))),
         "average": sharpness(model, loss_func, model.parameters(), data, 0.1, kind="average", probes=3).samples,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from rsam.curvature import (
     fisher_trace,
     gradient_norm,
+    landscape,
     layer_traces,
     sharpness,
     spectral_density,
@@ -47,7 +49,27 @@ MEASURES: dict[str, Measure] = {
     "sharpness": lambda m, f, d: sharpness(m, f, m.parameters(), d, steps=2, restarts=1),
     "sharpness average": lambda m, f, d: sharpness(m, f, m.parameters(), d, kind="average", probes=2),
     "sharpness micro_batch": lambda m, f, d: sharpness(m, f, m.parameters(), d, micro_batch=3),
+    "line": lambda m, f, d: landscape.line(
+        m, f, m.parameters(), d, "gradient", steps=3, batch_norm="recompute", gradients=True
+    ),
+    "line to another solution": lambda m, f, d: landscape.line(
+        m, f, m.named_parameters(), d, other=_after_a_pass(m), steps=3
+    ),
+    "plane": lambda m, f, d: landscape.plane(m, f, m.parameters(), d, steps=2, batch_norm="batch", in_memory=False),
 }
+
+
+def _after_a_pass(model: nn.Module) -> nn.Module:
+    """Another model, of other statistics, and for the parts that are plain of other weights."""
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for p in other.parameters():
+            p.mul_(1.0 if hasattr(p, "manifold") else 1.1)
+        for b in other.buffers():
+            b.mul_(2)
+    return other
+
+
 each_measure = pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
 
 
@@ -95,7 +117,7 @@ def test_that_no_measure_leaves_a_trace(measure: Measure, with_grad: bool) -> No
 
 
 @pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="torch 2.6 and later")
-@pytest.mark.parametrize("name", ["RiemannianHessian @", "gradient_norm", "sharpness", "fisher_trace"])
+@pytest.mark.parametrize("name", ["RiemannianHessian @", "gradient_norm", "sharpness", "fisher_trace", "line"])
 def test_that_no_measure_of_a_model_that_is_compiled_in_place_leaves_a_trace(name: str) -> None:
     model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)).double()
     model.compile(backend="eager")

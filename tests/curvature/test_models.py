@@ -15,6 +15,7 @@ from rsam.curvature import (
     RiemannianHessian,
     fisher_trace,
     gradient_norm,
+    landscape,
     layer_traces,
     sharpness,
     trace,
@@ -31,6 +32,7 @@ def measures(model: Any, loss_func: Any, params: Any, data: Any) -> list[Tensor]
     return [
         dense(RiemannianHessian(*case)),
         torch.tensor(gradient_norm(*case)),
+        torch.from_numpy(landscape.line(*case, "gradient", steps=3).loss),
         torch.tensor(float(sharpness(*case, 0.3, steps=2))),
         sharpness(*case, kind="average", probes=2).samples,
         sharpness(*case, micro_batch=3).samples,

@@ -13,6 +13,7 @@ from rsam.curvature import (
     RiemannianHessian,
     fisher_trace,
     gradient_norm,
+    landscape,
     layer_traces,
     sharpness,
     spectral_density,
@@ -42,6 +43,8 @@ MEASURES: dict[str, Callable[..., Any]] = {
     "fisher trace": lambda m, d, **bar: fisher_trace(m, MSE, m.parameters(), d, 2, **bar),
     "sharpness": lambda m, d, **bar: sharpness(m, MSE, m.parameters(), d, micro_batch=4, **bar),
     "sharpness: ": lambda m, d, **bar: sharpness(m, MSE, m.parameters(), d, kind="average", probes=2, **bar),
+    "landscape": lambda m, d, **bar: landscape.line(m, MSE, m.parameters(), d, steps=3, **bar),
+    "landscape: ": lambda m, d, **bar: landscape.plane(m, MSE, m.parameters(), d, steps=2, **bar),
 }
 
 

@@ -1,0 +1,120 @@
+"""Say which statistics batch norm uses at weights that it has not been trained at."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from rsam.curvature.landscape.solutions import Solution, named_tensors
+from rsam.evaluation import at_points
+from rsam.evaluation.random_state import seed_random_state
+from rsam.evaluation.risk import Risk
+
+__all__ = ["MODES", "BatchNorm", "StatisticsBetween", "normalizing"]
+
+BatchNorm = Literal["eval", "batch", "recompute"]
+MODES = ("eval", "batch", "recompute")
+
+
+@contextmanager
+def normalizing(risk: Risk, how: BatchNorm) -> Iterator[None]:
+    """Have batch norm use the chosen statistics within this context, at the present weights.
+
+    Parameters
+    ----------
+    risk : Risk
+        Gives model and data; it is evaluated once for ``"recompute"``.
+    how : {"eval", "batch", "recompute"}
+        The running statistics as they are, those of each batch, or running statistics that are averaged anew over the
+        batches (as :func:`torch.optim.swa_utils.update_bn` does).
+    """
+    if how != "recompute":
+        with _layers(training=how == "batch"):
+            yield
+        return
+    with risk.evaluating():  # whose clones of the buffers hold the statistics as long as this context
+        with _layers(training=True, anew=True), torch.no_grad():
+            for _ in risk.outputs(order=1):
+                pass
+        seed_random_state(0)
+        with _layers(training=False):
+            yield
+
+
+@contextmanager
+def _layers(training: bool, anew: bool = False) -> Iterator[None]:
+    """Set the mode of all batch-norm layers that this thread calls, and if asked average their statistics anew."""
+    met: dict[_BatchNorm, tuple[bool, float | None]] = {}
+    thread = threading.get_ident()
+
+    def visit(module: nn.Module, args: Any) -> None:
+        if not isinstance(module, _BatchNorm) or module in met or threading.get_ident() != thread:
+            return
+        met[module] = module.training, module.momentum
+        module.training = training
+        if anew:
+            module.reset_running_stats()
+            module.momentum = None  # a plain average over the batches
+
+    handle = register_module_forward_pre_hook(visit)
+    try:
+        yield
+    finally:
+        handle.remove()
+        for module, (mode, momentum) in met.items():
+            module.training, module.momentum = mode, momentum
+
+
+class StatisticsBetween:
+    """Running statistics of batch norm between those of a model and those of another solution.
+
+    Parameters
+    ----------
+    model : torch.nn.Module or None
+        The model, whose layers are called as they are in ``other``; None has none that could be found.
+    other : torch.nn.Module, mapping or sequence of Tensor
+        A sequence of weights has no statistics: those of the model then stay.
+
+    Raises
+    ------
+    ValueError
+        If ``other`` has statistics and the model is unknown, or ``other`` lacks those of a layer of it.
+    """
+
+    def __init__(self, model: nn.Module | None, other: Solution) -> None:
+        self._buffers: list[Tensor] = []
+        self._ends: list[Tensor] = []
+        if not isinstance(other, nn.Module | Mapping):
+            return
+        held = named_tensors(other)
+        if model is None:
+            if any(name.endswith("running_var") for name in held):
+                raise ValueError(
+                    "other has running statistics, but model_func is no module in which to find the layers that they "
+                    "are of; pass the module, or batch_norm='batch' or 'recompute'"
+                )
+            return
+        for prefix, layer in model.named_modules():
+            for name in ("running_mean", "running_var"):
+                buffer = layer._buffers.get(name) if isinstance(layer, _BatchNorm) else None
+                if buffer is None:
+                    continue
+                key = f"{prefix}.{name}".lstrip(".").replace("_orig_mod.", "")
+                if key not in held:
+                    raise ValueError(f"other has no {key!r}; pass the whole state_dict(), with its buffers")
+                self._buffers.append(buffer)
+                self._ends.append(held[key].detach().to(buffer.device, buffer.dtype))
+
+    def at(self, t: float) -> AbstractContextManager[None]:
+        """Lend the model the statistics at a fraction of the way; before 0 and after 1 those of the ends."""
+        t = min(max(t, 0.0), 1.0)
+        return at_points(
+            self._buffers, [torch.lerp(b, end, t) for b, end in zip(self._buffers, self._ends, strict=True)]
+        )

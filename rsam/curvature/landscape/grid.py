@@ -1,0 +1,333 @@
+"""Evaluate a loss on lines and planes through the weights."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rsam.curvature.landscape.batch_norm import MODES, BatchNorm, StatisticsBetween, normalizing
+from rsam.curvature.landscape.directions import (
+    Directions,
+    as_tangents,
+    ascent_direction,
+    draw,
+    random_directions,
+)
+from rsam.curvature.landscape.gradients import CHANGE, SLOPE, gradients_along
+from rsam.curvature.landscape.result import Line, Plane
+from rsam.curvature.landscape.solutions import Solution, geodesic_to
+from rsam.curvature.landscape.trajectory import Trajectory
+from rsam.errors import NotFinite
+from rsam.evaluation import at_points
+from rsam.evaluation.batches import examples_of, move
+from rsam.evaluation.optional import progress
+from rsam.evaluation.risk import Data, LossFunc, Params, Risk
+
+__all__ = ["line", "plane"]
+
+#: Maps outputs and targets of a batch to a mean over its examples.
+Measure = Callable[[Any, Any], Tensor]
+Range = tuple[float, float]
+
+_LENGTH, _FILTERS, _MULTIPLES, _FRACTION = "geodesic length", "filter norms", "multiples", "fraction of the way"
+
+
+def line(
+    model_func: Callable[[Any], Any],
+    loss_func: LossFunc,
+    params: Params,
+    data: Data,
+    direction: Literal["random", "filter", "gradient"] | Sequence[Tensor] = "random",
+    *,
+    other: Solution | None = None,
+    extent: float | Range | None = None,
+    steps: int = 51,
+    batch_norm: BatchNorm = "eval",
+    measures: Mapping[str, Measure] | None = None,
+    gradients: bool = False,
+    batch_size_fn: Callable[[Any], int] | None = None,
+    in_memory: bool = True,
+    seed: int | torch.Generator = 0,
+    progressbar: bool = False,
+) -> Line:
+    r"""Evaluate a risk along a geodesic through the weights, :math:`t \mapsto f(\exp_x(t d))`.
+
+    On plain parameters the geodesic is the straight line :math:`x + t d`.
+
+    Parameters
+    ----------
+    model_func, loss_func, params, data, batch_size_fn
+        As for :class:`RiemannianHessian`. Layers other than batch norm are evaluated in the mode that they are in.
+    direction : {"random", "filter", "gradient"} or sequence of Tensor
+        ``"random"``: isotropic, of unit length in the metric. ``"filter"``: the same, filter-normalised
+        (:func:`normalize_filters`). ``"gradient"``: the unit direction of steepest ascent. Or a tangent of your own,
+        one tensor per parameter that is not frozen, whose length is kept.
+    other : torch.nn.Module, mapping or sequence of Tensor, optional
+        Follow the geodesic to this solution instead: a network of the same form, its ``state_dict()``, or its weights.
+        The first two need parameters with names, those of ``model_func`` or of ``params``.
+    extent : float or (float, float), optional
+        Greatest coordinate on either side, or the first and the last; by default 1, and from 0 to 1 for ``other``.
+    steps : int
+        Number of points, the ends included.
+    batch_norm : {"eval", "batch", "recompute"}
+        Whether batch norm uses its running statistics, those of each batch, or running statistics that are averaged
+        over ``data`` anew at each point, at twice the cost. The first shows the function that is deployed, but away
+        from the weights that the statistics belong to; these suit no rescaled weights, and a wall in the picture may be
+        theirs. Between solutions they are interpolated, so that both ends are right; in the middle they suit neither.
+    measures : mapping of str to callable, optional
+        What else to evaluate: functions of outputs and targets that return a mean over the examples of a batch.
+    gradients : bool
+        Take the gradient at each point too, at about three times the cost. ``line.measures`` then has ``"slope"``, the
+        derivative of the loss by the coordinate, and ``"gradient change"``, the distance of the gradient, brought back
+        by the vector transport, from the one at the weights (gradient predictiveness, Santurkar et al. 2018). Both are
+        nan where the gradient is not finite.
+    in_memory : bool
+        Keep the batches, on the device of the parameters, so that a loader is gone through once. Otherwise it is gone
+        through for each point.
+    seed : int or torch.Generator
+        Source of a random direction.
+    progressbar : bool
+        Show one over the points.
+
+    Returns
+    -------
+    Line
+        With the losses, which may be infinite or nan where they diverge.
+
+    Raises
+    ------
+    ValueError, RuntimeError
+        For bad options, and as :class:`RiemannianHessian`; if no loss is finite.
+    UnsupportedOperation
+        For a manifold without an exponential or, with ``other``, a logarithm; names it and the parameter.
+
+    Examples
+    --------
+    >>> import torch, rsam
+    >>> model = torch.nn.Linear(1, 1, bias=False)
+    >>> _ = torch.nn.init.ones_(model.weight)
+    >>> data = torch.ones(1, 1), torch.zeros(1, 1)
+    >>> line = rsam.curvature.landscape.line(
+    ...     model, torch.nn.MSELoss(), model.parameters(), data, "gradient", steps=3)
+    >>> line.coordinates, line.loss
+    (array([-1.,  0.,  1.]), array([0., 1., 4.]))
+    """
+    risk = Risk(model_func, loss_func, params, data, batch_size_fn=batch_size_fn)
+    survey = _Survey(risk, batch_norm, measures, in_memory, progressbar)
+    if other is not None:
+        if not (isinstance(direction, str) and direction == "random"):
+            raise ValueError("direction and other exclude each other: other is reached along its own geodesic")
+        tangents, unit = [geodesic_to(risk.space, risk.names, other, "other")], _FRACTION
+        if batch_norm == "eval":
+            survey.statistics = StatisticsBetween(risk.model, other)
+    else:
+        tangents, unit = survey.directions(direction if isinstance(direction, str) else [direction], 1, seed)
+    t = _coordinates(extent if extent is not None else (0.0, 1.0) if other is not None else 1.0, steps)
+    loss, found = survey.at(tangents, [(s,) for s in t.tolist()])
+    if gradients:
+        found |= gradients_along(risk, tangents[0], t.tolist(), survey.visit, progressbar)
+    return Line(loss, survey.lengths(tangents), unit, found, t)
+
+
+def plane(
+    model_func: Callable[[Any], Any],
+    loss_func: LossFunc,
+    params: Params,
+    data: Data,
+    directions: Literal["random", "filter"] | Directions | Trajectory = "random",
+    *,
+    extent: float | Range | Sequence[Range] | None = None,
+    steps: int | tuple[int, int] = 51,
+    batch_norm: BatchNorm = "eval",
+    measures: Mapping[str, Measure] | None = None,
+    batch_size_fn: Callable[[Any], int] | None = None,
+    in_memory: bool = True,
+    seed: int | torch.Generator = 0,
+    progressbar: bool = False,
+) -> Plane:
+    r"""Evaluate a risk on a plane of geodesics through the weights, :math:`(a, b) \mapsto f(\exp_x(a d + b e))`.
+
+    On plain parameters it is the plane :math:`x + a d + b e`.
+
+    Parameters
+    ----------
+    model_func, loss_func, params, data, batch_norm, measures, batch_size_fn, in_memory, progressbar
+        As for :func:`line`.
+    directions : {"random", "filter"}, two sequences of Tensor, or Trajectory
+        Random directions as for :func:`line`, two tangents of your own, or what :func:`trajectory_directions` found,
+        whose path is then in the picture.
+    extent : float, (float, float), or two of the latter, optional
+        Greatest coordinate on either side, or the first and the last, of both directions or each; by default 1, and
+        what a trajectory needs.
+    steps : int or (int, int)
+        Number of points along each direction.
+    seed : int or torch.Generator
+        Source of random directions.
+
+    Returns
+    -------
+    Plane
+        With the losses, which may be infinite or nan where they diverge.
+
+    Raises
+    ------
+    ValueError, RuntimeError, UnsupportedOperation
+        As for :func:`line`.
+
+    Examples
+    --------
+    >>> import torch, rsam
+    >>> model = torch.nn.Linear(2, 1)
+    >>> data = torch.randn(8, 2), torch.randn(8, 1)
+    >>> plane = rsam.curvature.landscape.plane(
+    ...     model, torch.nn.MSELoss(), model.parameters(), data, "filter", steps=(5, 3))
+    >>> plane.loss.shape, plane.unit
+    ((5, 3), 'filter norms')
+    >>> axes = plane.plot()
+    """
+    risk = Risk(model_func, loss_func, params, data, batch_size_fn=batch_size_fn)
+    survey = _Survey(risk, batch_norm, measures, in_memory, progressbar)
+    path: np.ndarray | None = None
+    chosen: Any = directions
+    if isinstance(directions, Trajectory):
+        path, chosen = directions.coordinates, directions.directions
+        extent = directions.extent() if extent is None else extent
+    tangents, unit = survey.directions(chosen, 2, seed)
+    unit = unit if path is None else _LENGTH
+    counts = (steps, steps) if isinstance(steps, int) else steps
+    x, y = (_coordinates(e, n) for e, n in zip(_two_ranges(1.0 if extent is None else extent), counts, strict=True))
+    loss, found = survey.at(tangents, list(itertools.product(x.tolist(), y.tolist())))
+    shape = (len(x), len(y))
+    measured = {name: values.reshape(shape) for name, values in found.items()}
+    return Plane(loss.reshape(shape), survey.lengths(tangents), unit, measured, x, y, path)
+
+
+class _Survey:
+    """Evaluates a risk and other measures at the ends of geodesics."""
+
+    def __init__(
+        self,
+        risk: Risk,
+        batch_norm: BatchNorm,
+        measures: Mapping[str, Measure] | None,
+        in_memory: bool,
+        progressbar: bool,
+    ) -> None:
+        if batch_norm not in MODES:
+            raise ValueError(f"batch_norm must be one of {MODES}, got {batch_norm!r}")
+        self.risk, self.batch_norm, self.progressbar = risk, batch_norm, progressbar
+        self.measures = dict(measures or {})
+        for name in ("loss", SLOPE, CHANGE):
+            if name in self.measures:
+                raise ValueError(f"measures: {name!r} means something here; take another name")
+        self.statistics: StatisticsBetween | None = None
+        if in_memory:
+            with risk.evaluating():
+                risk.data = [move(batch, risk.params[0].device) for batch in risk.data]
+
+    def directions(self, chosen: Any, count: int, seed: int | torch.Generator) -> tuple[list[list[Tensor]], str]:
+        """Return tangents, and what a coordinate along them counts."""
+        named = list(zip(self.risk.names, self.risk.params, strict=True))
+        if not isinstance(chosen, str):
+            chosen = list(chosen)
+            if len(chosen) != count:
+                raise ValueError(f"directions must be {count} lists of tensors, got {len(chosen)}")
+            return [as_tangents(self.risk.space, d) for d in chosen], _MULTIPLES
+        if chosen == "random":
+            return draw(self.risk.space, count, seed), _LENGTH
+        if chosen == "filter":
+            return random_directions(named, count, filter_normalized=True, seed=seed), _FILTERS
+        if chosen == "gradient" and count == 1:
+            with normalizing(self.risk, self.batch_norm):
+                return [ascent_direction(self.risk)], _LENGTH
+        choices = ["random", "filter"] + ["gradient"] * (count == 1)
+        raise ValueError(f"direction must be one of {choices} or tangents, got {chosen!r}")
+
+    @torch.no_grad()
+    def lengths(self, tangents: list[list[Tensor]]) -> tuple[float, ...]:
+        """Return the norms of tangents in the metric."""
+        return tuple(float(self.risk.space.norm(self.risk.params, d)) for d in tangents)
+
+    @torch.no_grad()
+    def at(
+        self, tangents: list[list[Tensor]], places: Sequence[tuple[float, ...]]
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return loss and measures at combinations of tangents with these coefficients."""
+        risk = self.risk
+        rows = []
+        for place in progress(places, show=self.progressbar, desc="landscape", unit="point"):
+            step = [t * place[0] for t in tangents[0]]
+            for coefficient, tangent in zip(place[1:], tangents[1:], strict=True):
+                torch._foreach_add_(step, tangent, alpha=coefficient)
+            ends = risk.space.exponential(risk.params, step)
+            with self.visit([y.to(p.dtype) for p, y in zip(risk.params, ends, strict=True)], place[0]):
+                rows.append(self._measured())
+        table = torch.stack(rows).cpu().double().numpy()  # the only time that a device is waited for
+        if not np.isfinite(table[:, 0]).any():
+            raise NotFinite("the loss is finite nowhere on this line or plane; take a smaller extent")
+        return table[:, 0], {name: table[:, k] for k, name in enumerate(self.measures, 1)}
+
+    @contextmanager
+    def visit(self, ends: list[Tensor], coordinate: float) -> Iterator[None]:
+        """Put the parameters at the end of a geodesic, with the statistics that belong there."""
+        between = nullcontext() if self.statistics is None else self.statistics.at(coordinate)
+        with at_points(self.risk.params, ends), between, normalizing(self.risk, self.batch_norm):
+            yield
+
+    def _measured(self) -> Tensor:
+        """Return loss and measures at the present weights, without waiting for the device."""
+        losses: list[Tensor] = []
+        others: list[list[Tensor]] = []
+        weights, examples = [], []
+        with self.risk.evaluating():
+            for outputs, targets, weight in self.risk.outputs(order=1):
+                losses.append(self.risk.loss_of(outputs, targets, may_diverge=True))
+                weights.append(weight)
+                if self.measures:
+                    others.append([_scalar(name, f(outputs, targets)) for name, f in self.measures.items()])
+                    examples.append(_count(targets))
+        means = [_weighted(losses, weights, self.risk.total(weights))]
+        for column in zip(*others, strict=True):
+            means.append(_weighted(column, examples, sum(examples)))
+        return torch.stack([m.to(means[0].device, means[0].dtype) for m in means])
+
+
+def _weighted(values: Iterable[Tensor], weights: Sequence[float], total: float) -> Tensor:
+    """Return a weighted sum over ``total``, at least in single precision."""
+    wide = [v.detach().reshape(()).to(torch.promote_types(v.dtype, torch.float32)) for v in values]
+    return torch.stack([v * (w / total) for v, w in zip(wide, weights, strict=True)]).sum()
+
+
+def _scalar(name: str, value: Any) -> Tensor:
+    value = torch.as_tensor(value)
+    if value.numel() != 1:
+        raise ValueError(f"measures: {name!r} must return a mean over the examples, got shape {tuple(value.shape)}")
+    return value
+
+
+def _count(targets: Any) -> float:
+    count = examples_of(targets)
+    if count is None:
+        raise ValueError("measures are averaged over examples, but the targets hold no tensor that counts them")
+    return float(count)
+
+
+def _coordinates(extent: Any, steps: int) -> np.ndarray:
+    low, high = extent if isinstance(extent, Sequence) else (-extent, extent)
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f"extent must be positive or a rising pair, and finite, got {extent}")
+    if steps < 2:
+        raise ValueError(f"steps must be at least 2, got {steps}")
+    return np.linspace(low, high, steps)
+
+
+def _two_ranges(extent: Any) -> tuple[Any, Any]:
+    """Return the extents of two directions, given one for both or two."""
+    return tuple(extent) if isinstance(extent, Sequence) and isinstance(extent[0], Sequence) else (extent, extent)

@@ -1,0 +1,378 @@
+"""That lines and planes show the loss where they say, against geoopt's exponentials and closed forms."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import geoopt
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import rsam
+from rsam.curvature import gradient_norm, landscape
+from rsam.curvature.landscape import line, plane
+from rsam.errors import NotFinite, UnsupportedOperation
+from tests.curvature.problems import (
+    DOUBLE,
+    batches,
+    examples,
+    functional,
+    labelled,
+    mixed_network,
+    network,
+    normal,
+    probed,
+    risk_at,
+)
+
+CE, MSE = nn.CrossEntropyLoss(), nn.MSELoss()
+MANIFOLDS = {
+    "sphere": (geoopt.SphereExact(), (5,)),
+    "ball": (geoopt.PoincareBall(), (3,)),
+    "stiefel": (geoopt.EuclideanStiefelExact(), (4, 2)),
+    "spd": (geoopt.SymmetricPositiveDefinite(), (3, 3)),
+}
+
+
+class Quadratic(nn.Module):
+    """Whose risk is w^T A w / 2, whatever the data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        root = normal(4, 4, seed=3)
+        self.a = root @ root.mT
+        self.w = nn.Parameter(normal(4, seed=4))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.w @ self.a @ self.w / 2
+
+
+def the_output(outputs: Tensor, targets: Tensor) -> Tensor:
+    return outputs
+
+
+NOTHING = torch.zeros(1, 1), torch.zeros(1, 1)
+ONE = {"x": torch.ones(1)}
+
+
+def loss_at(model: nn.Module, loss_func: Any, batch: Any, values: list[Tensor]) -> float:
+    loss, _ = functional(model, loss_func, batch)
+    with torch.no_grad():
+        return float(loss(*values))
+
+
+# -- along geodesics --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MANIFOLDS)
+def test_that_lines_and_planes_are_the_loss_at_the_exponentials_of_geoopt(name: str) -> None:
+    manifold, shape = MANIFOLDS[name]
+    model, batch = probed(manifold, shape)
+    x, risk = model.point.detach().clone(), risk_at(model, batch)
+    (d,), (e,) = landscape.random_directions(model.parameters(), seed=5)
+    assert float(manifold.inner(x, d, d).sum()) == pytest.approx(1)
+    found = line(model, MSE, model.parameters(), batch, [d], extent=(-0.5, 1.0), steps=4)
+    expected = [float(risk(manifold.expmap(x, t * d))) for t in (-0.5, 0.0, 0.5, 1.0)]
+    np.testing.assert_allclose(found.loss, expected, rtol=1e-9)
+    assert found.lengths == pytest.approx((1,)) and found.coordinates.tolist() == [-0.5, 0, 0.5, 1]
+    grid = plane(model, MSE, model.parameters(), batch, [[d], [e]], extent=((-0.5, 0.5), (0, 1)), steps=(3, 2))
+    expected = [[float(risk(manifold.expmap(x, a * d + b * e))) for b in (0, 1)] for a in (-0.5, 0, 0.5)]
+    np.testing.assert_allclose(grid.loss, expected, rtol=1e-9)
+    assert grid.x.tolist() == [-0.5, 0, 0.5] and grid.y.tolist() == [0, 1]
+
+
+def test_that_a_plane_of_a_quadratic_is_its_quadratic_form() -> None:
+    model = Quadratic()
+    w, d, e = model.w.detach().clone(), normal(4, seed=1), normal(4, seed=2)
+    found = plane(model, the_output, model.parameters(), NOTHING, [[d], [e]], extent=(-1, 2), steps=(4, 7))
+    x, y = np.meshgrid(np.linspace(-1, 2, 4), np.linspace(-1, 2, 7), indexing="ij")
+    q = (torch.stack((w, d, e)) @ model.a @ torch.stack((w, d, e)).mT / 2).numpy()
+    closed = q[0, 0] + 2 * q[0, 1] * x + 2 * q[0, 2] * y + q[1, 1] * x**2 + 2 * q[1, 2] * x * y + q[2, 2] * y**2
+    np.testing.assert_allclose(found.loss, closed, rtol=1e-12)
+    assert found.lengths == pytest.approx((float(d.norm()), float(e.norm()))) and found.unit == "multiples"
+
+
+def test_that_the_gradient_direction_is_the_steepest() -> None:
+    for model in (network(), mixed_network()):
+        case = model, CE, list(model.parameters()), labelled()
+        h = 1e-4
+        found = line(*case, "gradient", extent=h, steps=2)
+        # a central difference: its error is of order h^2
+        assert np.diff(found.loss)[0] / (2 * h) == pytest.approx(gradient_norm(*case), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", MANIFOLDS)
+def test_that_slopes_are_derivatives_of_the_loss(name: str) -> None:
+    model, batch = probed(*MANIFOLDS[name])
+    found = line(model, MSE, model.parameters(), batch, extent=1e-3, steps=5, gradients=True)
+    # central differences at neighbours 5e-4 apart: errors of order 1e-7
+    np.testing.assert_allclose(found.measures["slope"][1:-1], np.gradient(found.loss, 5e-4)[1:-1], rtol=1e-5, atol=1e-6)
+    assert found.measures["gradient change"][2] == pytest.approx(0, abs=1e-12)
+
+
+class Height(nn.Module):
+    """A linear function on the sphere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = normal(4, seed=1)
+        x = nn.functional.normalize(normal(4, seed=2), dim=0)
+        self.x = geoopt.ManifoldParameter(x, manifold=geoopt.SphereExact())
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.a @ self.x
+
+
+def test_that_gradients_change_as_in_closed_form() -> None:
+    model = Quadratic()
+    (d,) = landscape.random_directions(model.parameters(), 1)
+    found = line(model, the_output, model.parameters(), NOTHING, d, extent=(0, 2), steps=3, gradients=True)
+    step = float((model.a @ d[0]).norm())
+    np.testing.assert_allclose(found.measures["gradient change"], [0, step, 2 * step], rtol=1e-9, atol=1e-12)
+    # along the great circle towards its top, the gradient of a height keeps its direction
+    sphere = Height()
+    up = float(sphere.a @ sphere.x)
+    slope = math.sqrt(float(sphere.a @ sphere.a) - up**2)
+    found = line(sphere, the_output, sphere.parameters(), NOTHING, "gradient", extent=(0, 1.5), steps=4, gradients=True)
+    t = found.coordinates
+    slopes = slope * np.cos(t) - up * np.sin(t)
+    np.testing.assert_allclose(found.measures["slope"], slopes, rtol=1e-9)
+    np.testing.assert_allclose(found.measures["gradient change"], abs(slopes - slope), rtol=1e-9, atol=1e-9)
+
+
+def test_that_half_precision_rounds_the_points_and_not_the_steps() -> None:
+    model, batch = network().bfloat16(), tuple(t.bfloat16() for t in examples())
+    (d,) = landscape.random_directions(model.parameters(), 1)
+    assert {t.dtype for t in d} == {torch.float32}
+    found = line(model, MSE, model.parameters(), batch, d, extent=1e-2, steps=3)
+    for t, loss in zip((-1e-2, 0, 1e-2), found.loss, strict=True):
+        points = [(p.float() + t * v).bfloat16() for p, v in zip(model.parameters(), d, strict=True)]
+        assert loss == loss_at(model, MSE, batch, points)
+
+
+# -- between solutions ------------------------------------------------------------------------------------------------
+
+
+def test_that_the_ends_between_solutions_are_theirs_and_the_middle_is_the_geodesic_midpoint() -> None:
+    sphere = geoopt.SphereExact()
+    model, other = (rsam.nn.constrain(network(seed), sphere, "*.weight") for seed in (0, 1))
+    batch = labelled()
+    ends = [[p.detach() for p in m.parameters()] for m in (model, other)]
+    middle = [
+        nn.functional.normalize(a + b, dim=-1) if isinstance(p, geoopt.ManifoldParameter) else (a + b) / 2
+        for p, a, b in zip(model.parameters(), *ends, strict=True)
+    ]
+    expected = [loss_at(model, CE, batch, at) for at in (ends[0], middle, ends[1])]
+    for solution in (other, other.state_dict(), ends[1]):
+        found = line(model, CE, model.parameters(), batch, other=solution, steps=3)
+        np.testing.assert_allclose(found.loss, expected, rtol=1e-9)
+    assert found.unit == "fraction of the way"
+    angles = [torch.acos((a * b).sum(-1)) if a.dim() > 1 else a - b for a, b in zip(*ends, strict=True)]
+    assert found.lengths[0] == pytest.approx(float(torch.cat(angles).norm()))
+    tangents = landscape.direction_to(model.named_parameters(), other)
+    same = line(model, CE, model.parameters(), batch, tangents, extent=(0, 1), steps=3)
+    np.testing.assert_array_equal(same.loss, found.loss)
+
+
+def test_that_a_solution_that_is_none_is_refused_by_name() -> None:
+    model = rsam.nn.constrain(network(), geoopt.Sphere(), "2.weight")
+    case = model, CE, model.parameters(), labelled()
+    off, fewer = network(1).state_dict(), network(1).state_dict()
+    del fewer["2.bias"]
+    reshaped = {**model.state_dict(), "0.bias": torch.zeros(7)}
+    for other, message in (
+        (off, r"other: the geodesic to its 2\.weight \(shape \(3, 5\), Sphere\) ends elsewhere"),
+        (fewer, r"other has no '2\.bias'"),
+        (reshaped, r"other: 0\.bias .* has shape \(7,\) there"),
+        ([torch.zeros(2)], "other has 1 tensors, but 4 of params"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            line(*case[:2], model.parameters(), case[3], other=other)
+    with pytest.raises(ValueError, match="other has no 'parameter 0'"):
+        landscape.direction_to(model.parameters(), model)
+    with pytest.raises(UnsupportedOperation, match=r"0\.weight .*has no logarithm"):
+        landscape.direction_to(mixed_network().named_parameters(), mixed_network())
+
+
+# -- batch norm -------------------------------------------------------------------------------------------------------
+
+
+def normed() -> nn.Sequential:
+    """A network whose statistics are those of other data, in training mode."""
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3)).double()
+    model(3 * normal(20, 4, seed=9) + 1)
+    return model
+
+
+def by_hand(model: nn.Sequential, batch: Any, mean: Tensor, var: Tensor) -> float:
+    hidden = (model[0](batch[0]) - mean) / (var + 1e-5).sqrt()
+    return float(CE(model[3](torch.tanh(hidden)), batch[1]))
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("as_function", [False, True], ids=["module", "function"])
+def test_that_batch_norm_uses_the_statistics_that_are_asked_for(training: bool, as_function: bool) -> None:
+    model, batch = normed().train(training), labelled(12)
+    called = (lambda inputs: model(inputs)) if as_function else model
+    (d,) = landscape.random_directions(model.parameters(), 1)
+    d[2:4] = [torch.zeros(6, dtype=DOUBLE)] * 2  # scale and shift of batch norm stay 1 and 0
+    moved = copy.deepcopy(model)
+    with torch.no_grad():
+        for p, v in zip(moved.parameters(), d, strict=True):
+            p.add_(v)
+        hidden, pieces = moved[0](batch[0]), batches(batch, 6, 6)
+        parts = hidden.split(6)
+        means, variances = ([getattr(h, what)(0) for h in parts] for what in ("mean", "var"))
+        # biased in a batch; running statistics are averages over batches of unbiased ones
+        expected = {
+            "eval": by_hand(moved, batch, model[1].running_mean, model[1].running_var),
+            "recompute": by_hand(moved, batch, sum(means) / 2, sum(variances) / 2),
+            "batch": np.mean([by_hand(moved, b, h.mean(0), h.var(0, correction=0))
+                              for b, h in zip(pieces, parts, strict=True)]),
+        }  # fmt: skip
+    for how, loss in expected.items():
+        found = line(called, CE, model.parameters(), pieces, d, extent=(0, 1), steps=2, batch_norm=how)  # type: ignore[arg-type]
+        assert found.loss[1] == pytest.approx(loss, rel=1e-10), how
+    assert len(set(np.round(list(expected.values()), 6))) == 3
+
+
+def test_that_recomputed_statistics_are_those_of_torch() -> None:
+    model = normed().eval()
+    loader = DataLoader(TensorDataset(*labelled(12)), batch_size=5)
+    found = line(model, CE, model.parameters(), loader, batch_norm="recompute", steps=3)
+    updated = copy.deepcopy(model)
+    torch.optim.swa_utils.update_bn([(x,) for x, _ in loader], updated)
+    assert found.loss[1] == pytest.approx(CE(updated(labelled(12)[0]), labelled(12)[1]).item(), rel=1e-12)
+
+
+def test_that_both_ends_between_networks_with_batch_norm_are_theirs() -> None:
+    model, batch = normed(), labelled()
+    torch.manual_seed(1)
+    other = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3)).double()
+    other(normal(20, 4, seed=2))
+    found = line(model, CE, model.parameters(), batch, other=other, extent=(-0.5, 1.5), steps=5)
+    losses = [float(CE(copy.deepcopy(m).eval()(batch[0]), batch[1])) for m in (model, other)]
+    np.testing.assert_allclose(found.loss[[1, 3]], losses, rtol=1e-12)
+    middle = copy.deepcopy(model).eval()
+    averaged = {name: (a + b) / 2 for (name, a), b in zip(model.state_dict().items(), other.state_dict().values(),
+                                                         strict=True)}  # fmt: skip
+    middle.load_state_dict(averaged)
+    assert found.loss[2] == pytest.approx(float(CE(middle(batch[0]), batch[1])), rel=1e-12)
+    with pytest.raises(ValueError, match=r"other has no '1\.running_mean'"):
+        line(model, CE, model.parameters(), batch, other=dict(other.named_parameters()))
+    with pytest.raises(ValueError, match="model_func is no module"):
+        line(lambda x: model(x), CE, model.named_parameters(), batch, other=other)
+
+
+# -- data and measures ------------------------------------------------------------------------------------------------
+
+
+def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
+    return (outputs.argmax(1) == targets).double().mean()
+
+
+def test_that_measures_are_means_over_examples_of_unequal_batches() -> None:
+    model, batch = network(), labelled()
+    (d,) = landscape.random_directions(model.parameters(), 1)
+    points = [p.detach() + 2 * v for p, v in zip(model.parameters(), d, strict=True)]
+    names = dict(model.named_parameters())
+    outputs = torch.func.functional_call(model, dict(zip(names, points, strict=True)), batch[0])
+    expected = float(accuracy(outputs, batch[1]))
+    weighted = nn.CrossEntropyLoss(torch.tensor([1.0, 5.0, 9.0], dtype=DOUBLE))
+    for loss in (CE, weighted, nn.CrossEntropyLoss(reduction="sum")):
+        for in_memory in (True, False):
+            found = line(
+                model, loss, model.parameters(), batches(batch, 7, 4, 1), d, extent=(0, 2), steps=2,
+                measures={"accuracy": accuracy}, in_memory=in_memory)  # fmt: skip
+            assert found.measures["accuracy"][1] == pytest.approx(expected, rel=1e-12)
+            assert found.loss[1] == pytest.approx(float(loss(outputs, batch[1])), rel=1e-12)
+    grid = plane(model, CE, model.parameters(), batch, steps=(2, 3), measures={"accuracy": accuracy})
+    assert grid.measures["accuracy"].shape == (2, 3)
+
+
+class Counted(list):
+    passes = 0
+
+    def __iter__(self) -> Any:
+        self.passes += 1
+        return super().__iter__()
+
+
+def test_that_data_are_gone_through_once_unless_told_otherwise() -> None:
+    model = network()
+    for in_memory, passes in ((True, 1), (False, 6)):
+        data = Counted(batches(examples(), 7, 4, 1))
+        plane(model, MSE, model.parameters(), data, steps=(2, 3), in_memory=in_memory)
+        assert data.passes == passes
+
+
+def test_that_dropout_is_the_same_at_every_point() -> None:
+    model = nn.Sequential(nn.Linear(4, 20), nn.Dropout(), nn.Linear(20, 3)).double()
+    still = [torch.zeros_like(p) for p in model.parameters()]
+    found = line(model, CE, model.parameters(), labelled(), still, steps=5)
+    assert len(set(found.loss.tolist())) == 1
+    assert found.loss[0] != float(CE(copy.deepcopy(model).eval()(labelled()[0]), labelled()[1]))
+
+
+def test_that_points_where_the_loss_diverges_do_not_end_the_survey() -> None:
+    weight = nn.Parameter(torch.ones(1))
+    case = (lambda x: (x * weight).exp().sum()), None, [weight], ONE, [torch.ones(1)]
+    found = line(*case, extent=(0, 1e3), steps=3, gradients=True)
+    for values in (found.loss, *found.measures.values()):
+        assert np.isfinite(values).tolist() == [True, False, False]
+    with pytest.raises(NotFinite, match="finite nowhere"):
+        line(*case, extent=(200, 300), steps=3)
+
+
+def test_that_frozen_parameters_stay() -> None:
+    model = network()
+    model[0].requires_grad_(False)
+    tangents = landscape.random_directions(model.parameters(), 1)[0]
+    assert [t.shape for t in tangents] == [model[2].weight.shape, model[2].bias.shape]
+    found = line(model, MSE, model.parameters(), examples(), tangents, extent=(0, 1), steps=2)
+    at = [p + (0 if i < 2 else tangents[i - 2]) for i, p in enumerate(model.parameters())]
+    assert found.loss[1] == pytest.approx(loss_at(model, MSE, examples(), at), rel=1e-12)
+
+
+# -- options ----------------------------------------------------------------------------------------------------------
+
+BAD: list[tuple[Any, dict[str, Any], str]] = [
+    (line, {"direction": "up"}, "must be one of .*'gradient'.* or tangents, got 'up'"),
+    (plane, {"directions": "gradient"}, r"must be one of \['random', 'filter'\] or tangents"),
+    (plane, {"directions": [[]]}, "directions must be 2 lists of tensors, got 1"),
+    (line, {"direction": [torch.ones(2)]}, "a direction has 1 tensors, but 4 of params"),
+    (line, {"direction": [torch.ones(2)] * 4}, r"a direction has shape \(2,\) for 0\.weight"),
+    (line, {"direction": "filter", "other": network()}, "direction and other exclude each other"),
+    (line, {"extent": -1.0}, "extent must be positive or a rising pair"),
+    (line, {"extent": (0.0, float("inf"))}, "extent must be positive or a rising pair"),
+    (line, {"steps": 1}, "steps must be at least 2, got 1"),
+    (line, {"batch_norm": "train"}, "batch_norm must be one of"),
+    (line, {"measures": {"loss": accuracy}}, "'loss' means something here"),
+    (line, {"measures": {"all": lambda o, t: o}}, "'all' must return a mean over the examples"),
+]
+
+
+@pytest.mark.parametrize(("function", "options", "message"), BAD, ids=[message[:25] for _, _, message in BAD])
+def test_that_bad_options_are_refused(function: Any, options: dict[str, Any], message: str) -> None:
+    model = network()
+    with pytest.raises(ValueError, match=message):
+        function(model, MSE, model.parameters(), examples(), **options)
+
+
+def test_that_directions_that_are_not_tangent_are_refused_by_name() -> None:
+    model = mixed_network()
+    ambient = [torch.ones_like(p) for p in model.parameters()]
+    with pytest.raises(ValueError, match=r"not tangent at 0\.weight \(shape \(5, 4\), Stiefel"):
+        line(model, MSE, model.parameters(), examples(), ambient)
+    tangents = rsam.geometry.Product(model.parameters()).project(list(model.parameters()), ambient)
+    assert line(model, MSE, model.parameters(), examples(), tangents, steps=2).loss.shape == (2,)
+    with pytest.raises(ValueError, match="a direction is not finite"):
+        line(model, MSE, model.parameters(), examples(), [t * float("nan") for t in tangents])
+    with pytest.raises(UnsupportedOperation, match=r"point \(shape \(3, 3\), Birkhoff.*has no exponential"):
+        birkhoff, batch = probed(geoopt.BirkhoffPolytope(), (3, 3))
+        line(birkhoff, MSE, birkhoff.parameters(), batch)
