@@ -116,16 +116,15 @@ def test_that_slopes_are_derivatives_of_the_loss(name: str) -> None:
 
 
 class Height(nn.Module):
-    """A linear function on the sphere."""
+    """A linear function of one point."""
 
-    def __init__(self) -> None:
+    def __init__(self, x: Tensor, manifold: geoopt.Manifold) -> None:
         super().__init__()
-        self.a = normal(4, seed=1)
-        x = nn.functional.normalize(normal(4, seed=2), dim=0)
-        self.x = geoopt.ManifoldParameter(x, manifold=geoopt.SphereExact())
+        self.a = normal(*x.shape, seed=1)
+        self.x = geoopt.ManifoldParameter(x, manifold=manifold)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.a @ self.x
+        return (self.a * self.x).sum()
 
 
 def test_that_gradients_change_as_in_closed_form() -> None:
@@ -135,14 +134,28 @@ def test_that_gradients_change_as_in_closed_form() -> None:
     step = float((model.a @ d[0]).norm())
     np.testing.assert_allclose(found.measures["gradient change"], [0, step, 2 * step], rtol=1e-9, atol=1e-12)
     # along the great circle towards its top, the gradient of a height keeps its direction
-    sphere = Height()
-    up = float(sphere.a @ sphere.x)
+    sphere = Height(nn.functional.normalize(normal(4, seed=2), dim=0), geoopt.Sphere())
+    up = float(sphere.a @ sphere.x.detach())
     slope = math.sqrt(float(sphere.a @ sphere.a) - up**2)
     found = line(sphere, the_output, sphere.parameters(), NOTHING, "gradient", extent=(0, 1.5), steps=4, gradients=True)
     t = found.coordinates
     slopes = slope * np.cos(t) - up * np.sin(t)
     np.testing.assert_allclose(found.measures["slope"], slopes, rtol=1e-9)
     np.testing.assert_allclose(found.measures["gradient change"], abs(slopes - slope), rtol=1e-9, atol=1e-9)
+
+
+def test_that_gradients_are_brought_back_along_the_geodesic() -> None:
+    """On the canonical Stiefel manifold by the rotation that moves the point along it."""
+    model = Height(torch.linalg.qr(normal(4, 2, seed=2))[0], rsam.geometry.CanonicalStiefel())
+    ((u,),) = landscape.random_directions(model.parameters(), 1)
+    found = line(model, the_output, model.parameters(), NOTHING, [u], extent=(0, 1.2), steps=2, gradients=True)
+    x, c = model.x.detach(), model.a
+    generator = u - x @ x.mT @ u / 2
+    rotation = torch.matrix_exp(1.2 * (generator @ x.mT - x @ generator.mT))
+    y = rotation @ x
+    difference = rotation.mT @ (c - y @ c.mT @ y) - (c - x @ c.mT @ x)
+    norm = float((difference**2).sum() - ((x.mT @ difference) ** 2).sum() / 2) ** 0.5
+    assert found.measures["gradient change"][1] == pytest.approx(norm, rel=1e-9)
 
 
 def test_that_half_precision_rounds_the_points_and_not_the_steps() -> None:
@@ -256,13 +269,13 @@ def test_that_both_ends_between_networks_with_batch_norm_are_theirs() -> None:
     other = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3)).double()
     other(normal(20, 4, seed=2))
     found = line(model, CE, model.parameters(), batch, other=other, extent=(-0.5, 1.5), steps=5)
-    losses = [float(CE(copy.deepcopy(m).eval()(batch[0]), batch[1])) for m in (model, other)]
+    losses = [CE(copy.deepcopy(m).eval()(batch[0]), batch[1]).item() for m in (model, other)]
     np.testing.assert_allclose(found.loss[[1, 3]], losses, rtol=1e-12)
     middle = copy.deepcopy(model).eval()
     averaged = {name: (a + b) / 2 for (name, a), b in zip(model.state_dict().items(), other.state_dict().values(),
                                                          strict=True)}  # fmt: skip
     middle.load_state_dict(averaged)
-    assert found.loss[2] == pytest.approx(float(CE(middle(batch[0]), batch[1])), rel=1e-12)
+    assert found.loss[2] == pytest.approx(CE(middle(batch[0]), batch[1]).item(), rel=1e-12)
     with pytest.raises(ValueError, match=r"other has no '1\.running_mean'"):
         line(model, CE, model.parameters(), batch, other=dict(other.named_parameters()))
     with pytest.raises(ValueError, match="model_func is no module"):
@@ -316,7 +329,7 @@ def test_that_dropout_is_the_same_at_every_point() -> None:
     still = [torch.zeros_like(p) for p in model.parameters()]
     found = line(model, CE, model.parameters(), labelled(), still, steps=5)
     assert len(set(found.loss.tolist())) == 1
-    assert found.loss[0] != float(CE(copy.deepcopy(model).eval()(labelled()[0]), labelled()[1]))
+    assert found.loss[0] != CE(copy.deepcopy(model).eval()(labelled()[0]), labelled()[1]).item()
 
 
 def test_that_points_where_the_loss_diverges_do_not_end_the_survey() -> None:

@@ -37,6 +37,12 @@ def test_that_curvature_is_typed() -> None:
     assert all(isinstance(estimate, curvature.Estimate) for estimate in estimates)
     assert_type(estimates[0].interval(), tuple[float, float])
     assert_type(curvature.gradient_norm(model, loss, model.parameters(), loader), float)
+    case = model, loss, model.named_parameters(), loader
+    line = assert_type(curvature.landscape.line(*case, other=model, steps=2), curvature.landscape.Line)
+    assert line.lengths == (0.0,)
+    directions = assert_type(curvature.landscape.random_directions(model.parameters()), list[list[Tensor]])
+    case = model, loss, model.named_parameters(), loader
+    assert_type(curvature.landscape.plane(*case, directions, steps=2), curvature.landscape.Plane)
     assert_type(curvature.top_eigenvalues(hessian).values, Tensor)
     assert_type(curvature.spectral_density(hessian, 2).density, Tensor)
 

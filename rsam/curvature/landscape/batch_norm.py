@@ -50,26 +50,31 @@ def normalizing(risk: Risk, how: BatchNorm) -> Iterator[None]:
 
 @contextmanager
 def _layers(training: bool, anew: bool = False) -> Iterator[None]:
-    """Set the mode of all batch-norm layers that this thread calls, and if asked average their statistics anew."""
-    met: dict[_BatchNorm, tuple[bool, float | None]] = {}
-    thread = threading.get_ident()
+    """Set the mode of batch norm in all that this thread calls, and if asked average its statistics anew."""
+    met: dict[nn.Module, tuple[bool, Any]] = {}
+    thread = threading.get_ident()  # the hook is called in all threads
 
     def visit(module: nn.Module, args: Any) -> None:
-        if not isinstance(module, _BatchNorm) or module in met or threading.get_ident() != thread:
+        if module in met or torch.compiler.is_compiling() or threading.get_ident() != thread:
             return
-        met[module] = module.training, module.momentum
-        module.training = training
-        if anew:
-            module.reset_running_stats()
-            module.momentum = None  # a plain average over the batches
+        for part in module.modules():  # all at once, as rsam.evaluation.isolated() clones their buffers
+            if part in met:
+                continue
+            met[part] = part.training, getattr(part, "momentum", None)
+            if isinstance(part, _BatchNorm):
+                part.training = training
+                if anew:
+                    part.reset_running_stats()
+                    part.momentum = None  # a plain average over the batches
 
     handle = register_module_forward_pre_hook(visit)
     try:
         yield
     finally:
         handle.remove()
-        for module, (mode, momentum) in met.items():
-            module.training, module.momentum = mode, momentum
+        for part, (mode, momentum) in met.items():
+            if isinstance(part, _BatchNorm):
+                part.training, part.momentum = mode, momentum
 
 
 class StatisticsBetween:

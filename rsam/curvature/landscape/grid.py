@@ -3,40 +3,25 @@
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rsam.curvature.landscape.batch_norm import MODES, BatchNorm, StatisticsBetween, normalizing
-from rsam.curvature.landscape.directions import (
-    Directions,
-    as_tangents,
-    ascent_direction,
-    draw,
-    random_directions,
-)
-from rsam.curvature.landscape.gradients import CHANGE, SLOPE, gradients_along
+from rsam.curvature.landscape.batch_norm import BatchNorm, StatisticsBetween
+from rsam.curvature.landscape.directions import Directions
+from rsam.curvature.landscape.gradients import gradients_along
 from rsam.curvature.landscape.result import Line, Plane
 from rsam.curvature.landscape.solutions import Solution, geodesic_to
+from rsam.curvature.landscape.survey import LENGTH, Measure, Survey
 from rsam.curvature.landscape.trajectory import Trajectory
-from rsam.errors import NotFinite
-from rsam.evaluation import at_points
-from rsam.evaluation.batches import examples_of, move
-from rsam.evaluation.optional import progress
 from rsam.evaluation.risk import Data, LossFunc, Params, Risk
 
 __all__ = ["line", "plane"]
 
-#: Maps outputs and targets of a batch to a mean over its examples.
-Measure = Callable[[Any, Any], Tensor]
 Range = tuple[float, float]
-
-_LENGTH, _FILTERS, _MULTIPLES, _FRACTION = "geodesic length", "filter norms", "multiples", "fraction of the way"
 
 
 def line(
@@ -120,11 +105,11 @@ def line(
     (array([-1.,  0.,  1.]), array([0., 1., 4.]))
     """
     risk = Risk(model_func, loss_func, params, data, batch_size_fn=batch_size_fn)
-    survey = _Survey(risk, batch_norm, measures, in_memory, progressbar)
+    survey = Survey(risk, batch_norm, measures, in_memory, progressbar)
     if other is not None:
         if not (isinstance(direction, str) and direction == "random"):
             raise ValueError("direction and other exclude each other: other is reached along its own geodesic")
-        tangents, unit = [geodesic_to(risk.space, risk.names, other, "other")], _FRACTION
+        tangents, unit = [geodesic_to(risk.space, risk.names, other, "other")], "fraction of the way"
         if batch_norm == "eval":
             survey.statistics = StatisticsBetween(risk.model, other)
     else:
@@ -193,141 +178,29 @@ def plane(
     >>> axes = plane.plot()
     """
     risk = Risk(model_func, loss_func, params, data, batch_size_fn=batch_size_fn)
-    survey = _Survey(risk, batch_norm, measures, in_memory, progressbar)
+    survey = Survey(risk, batch_norm, measures, in_memory, progressbar)
     path: np.ndarray | None = None
     chosen: Any = directions
     if isinstance(directions, Trajectory):
         path, chosen = directions.coordinates, directions.directions
         extent = directions.extent() if extent is None else extent
     tangents, unit = survey.directions(chosen, 2, seed)
-    unit = unit if path is None else _LENGTH
+    unit = unit if path is None else LENGTH
     counts = (steps, steps) if isinstance(steps, int) else steps
-    x, y = (_coordinates(e, n) for e, n in zip(_two_ranges(1.0 if extent is None else extent), counts, strict=True))
+    extent = 1.0 if extent is None else extent
+    x, y = map(_coordinates, extent if np.ndim(extent) == 2 else (extent, extent), counts)  # type: ignore[arg-type]
     loss, found = survey.at(tangents, list(itertools.product(x.tolist(), y.tolist())))
     shape = (len(x), len(y))
     measured = {name: values.reshape(shape) for name, values in found.items()}
     return Plane(loss.reshape(shape), survey.lengths(tangents), unit, measured, x, y, path)
 
 
-class _Survey:
-    """Evaluates a risk and other measures at the ends of geodesics."""
-
-    def __init__(
-        self,
-        risk: Risk,
-        batch_norm: BatchNorm,
-        measures: Mapping[str, Measure] | None,
-        in_memory: bool,
-        progressbar: bool,
-    ) -> None:
-        if batch_norm not in MODES:
-            raise ValueError(f"batch_norm must be one of {MODES}, got {batch_norm!r}")
-        self.risk, self.batch_norm, self.progressbar = risk, batch_norm, progressbar
-        self.measures = dict(measures or {})
-        for name in ("loss", SLOPE, CHANGE):
-            if name in self.measures:
-                raise ValueError(f"measures: {name!r} means something here; take another name")
-        self.statistics: StatisticsBetween | None = None
-        if in_memory:
-            with risk.evaluating():
-                risk.data = [move(batch, risk.params[0].device) for batch in risk.data]
-
-    def directions(self, chosen: Any, count: int, seed: int | torch.Generator) -> tuple[list[list[Tensor]], str]:
-        """Return tangents, and what a coordinate along them counts."""
-        named = list(zip(self.risk.names, self.risk.params, strict=True))
-        if not isinstance(chosen, str):
-            chosen = list(chosen)
-            if len(chosen) != count:
-                raise ValueError(f"directions must be {count} lists of tensors, got {len(chosen)}")
-            return [as_tangents(self.risk.space, d) for d in chosen], _MULTIPLES
-        if chosen == "random":
-            return draw(self.risk.space, count, seed), _LENGTH
-        if chosen == "filter":
-            return random_directions(named, count, filter_normalized=True, seed=seed), _FILTERS
-        if chosen == "gradient" and count == 1:
-            with normalizing(self.risk, self.batch_norm):
-                return [ascent_direction(self.risk)], _LENGTH
-        choices = ["random", "filter"] + ["gradient"] * (count == 1)
-        raise ValueError(f"direction must be one of {choices} or tangents, got {chosen!r}")
-
-    @torch.no_grad()
-    def lengths(self, tangents: list[list[Tensor]]) -> tuple[float, ...]:
-        """Return the norms of tangents in the metric."""
-        return tuple(float(self.risk.space.norm(self.risk.params, d)) for d in tangents)
-
-    @torch.no_grad()
-    def at(
-        self, tangents: list[list[Tensor]], places: Sequence[tuple[float, ...]]
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Return loss and measures at combinations of tangents with these coefficients."""
-        risk = self.risk
-        rows = []
-        for place in progress(places, show=self.progressbar, desc="landscape", unit="point"):
-            step = [t * place[0] for t in tangents[0]]
-            for coefficient, tangent in zip(place[1:], tangents[1:], strict=True):
-                torch._foreach_add_(step, tangent, alpha=coefficient)
-            ends = risk.space.exponential(risk.params, step)
-            with self.visit([y.to(p.dtype) for p, y in zip(risk.params, ends, strict=True)], place[0]):
-                rows.append(self._measured())
-        table = torch.stack(rows).cpu().double().numpy()  # the only time that a device is waited for
-        if not np.isfinite(table[:, 0]).any():
-            raise NotFinite("the loss is finite nowhere on this line or plane; take a smaller extent")
-        return table[:, 0], {name: table[:, k] for k, name in enumerate(self.measures, 1)}
-
-    @contextmanager
-    def visit(self, ends: list[Tensor], coordinate: float) -> Iterator[None]:
-        """Put the parameters at the end of a geodesic, with the statistics that belong there."""
-        between = nullcontext() if self.statistics is None else self.statistics.at(coordinate)
-        with at_points(self.risk.params, ends), between, normalizing(self.risk, self.batch_norm):
-            yield
-
-    def _measured(self) -> Tensor:
-        """Return loss and measures at the present weights, without waiting for the device."""
-        losses: list[Tensor] = []
-        others: list[list[Tensor]] = []
-        weights, examples = [], []
-        with self.risk.evaluating():
-            for outputs, targets, weight in self.risk.outputs(order=1):
-                losses.append(self.risk.loss_of(outputs, targets, may_diverge=True))
-                weights.append(weight)
-                if self.measures:
-                    others.append([_scalar(name, f(outputs, targets)) for name, f in self.measures.items()])
-                    examples.append(_count(targets))
-        means = [_weighted(losses, weights, self.risk.total(weights))]
-        for column in zip(*others, strict=True):
-            means.append(_weighted(column, examples, sum(examples)))
-        return torch.stack([m.to(means[0].device, means[0].dtype) for m in means])
-
-
-def _weighted(values: Iterable[Tensor], weights: Sequence[float], total: float) -> Tensor:
-    """Return a weighted sum over ``total``, at least in single precision."""
-    wide = [v.detach().reshape(()).to(torch.promote_types(v.dtype, torch.float32)) for v in values]
-    return torch.stack([v * (w / total) for v, w in zip(wide, weights, strict=True)]).sum()
-
-
-def _scalar(name: str, value: Any) -> Tensor:
-    value = torch.as_tensor(value)
-    if value.numel() != 1:
-        raise ValueError(f"measures: {name!r} must return a mean over the examples, got shape {tuple(value.shape)}")
-    return value
-
-
-def _count(targets: Any) -> float:
-    count = examples_of(targets)
-    if count is None:
-        raise ValueError("measures are averaged over examples, but the targets hold no tensor that counts them")
-    return float(count)
-
-
 def _coordinates(extent: Any, steps: int) -> np.ndarray:
-    low, high = extent if isinstance(extent, Sequence) else (-extent, extent)
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+    """Return the coordinates of the points in one direction, for an extent ``r`` or ``(low, high)``."""
+    ends = np.asarray(extent, dtype=np.float64)
+    low, high = (-ends, ends) if ends.ndim == 0 else ends
+    if not (np.isfinite(ends).all() and low < high):
         raise ValueError(f"extent must be positive or a rising pair, and finite, got {extent}")
     if steps < 2:
         raise ValueError(f"steps must be at least 2, got {steps}")
     return np.linspace(low, high, steps)
-
-
-def _two_ranges(extent: Any) -> tuple[Any, Any]:
-    """Return the extents of two directions, given one for both or two."""
-    return tuple(extent) if isinstance(extent, Sequence) and isinstance(extent[0], Sequence) else (extent, extent)
