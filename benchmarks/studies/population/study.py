@@ -50,7 +50,8 @@ class PopulationStudy:
         runs = [member.run(self.places) for member in wanted]
         twins = frozenset(run.key for member, run in zip(wanted, runs, strict=True) if member.twin)
         results = self._results(directory)
-        missing = [m for m, run in zip(wanted, runs, strict=True) if run not in results.find(runs)]
+        found = results.find(runs)
+        missing = [member for member, run in zip(wanted, runs, strict=True) if run not in found]
         if missing:
             hours = sum(map(self._seconds, missing)) / 3600
             print(f"{len(missing)} networks to train, about {hours:.1f} hours of one core", file=sys.stderr)
