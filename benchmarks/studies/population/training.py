@@ -43,7 +43,7 @@ class Trajectory:
     losses : list of float
         Mean loss of the batches of each epoch as they were trained on.
     seconds, seconds_measuring : float
-        All of it, and measurements alone.
+        Of the processor, in all and for measurements alone.
     device, torch_version : str
         Where, and by what.
     """
@@ -77,7 +77,7 @@ def follow(run: Run, twins: frozenset[str] = frozenset()) -> Trajectory:
     Trajectory
         Its results.
     """
-    began = time.perf_counter()
+    began = time.process_time()
     with alone():
         training = _Training(run, run.key in twins)
         diverged = not training.run_all()
@@ -86,7 +86,7 @@ def follow(run: Run, twins: frozenset[str] = frozenset()) -> Trajectory:
         diverged=diverged,
         checkpoints=training.checkpoints,
         losses=training.losses,
-        seconds=round(time.perf_counter() - began, 2),
+        seconds=round(time.process_time() - began, 2),
         seconds_measuring=round(training.seconds, 2),
         device=device_name(),
         torch_version=torch.__version__,
@@ -141,7 +141,7 @@ class _Training:
 
     def _look(self, fraction: float, is_tenth: bool) -> None:
         """Measure the network if it is time to, or if its loss has fallen below a level."""
-        began = time.perf_counter()
+        began = time.process_time()
         loss = self.followed.loss()
         reached = [level for level in self.levels if loss <= level]
         self.levels = [level for level in self.levels if level not in reached]
@@ -149,4 +149,4 @@ class _Training:
         if is_tenth or reached:
             checkpoint = take(curvature=bool(reached) or fraction == 1, predict=self.predict and is_tenth)
             self.checkpoints.append(checkpoint)
-        self.seconds += time.perf_counter() - began
+        self.seconds += time.process_time() - began
