@@ -15,13 +15,14 @@ OUTCOME = "test_error"
 THRESHOLD = 0.2
 
 RULES = f"""\
-Intervals are 95 % and from a bootstrap over base configurations, each with all networks made from it. "Margins"
-means, unless something else is said, the quartiles, mean, standard deviation, skewness and kurtosis of the logarithms
-of positive margins to first order at the input and at three hidden layers, measured on 1,000 training examples and
-divided by the root of the layer's total variation. The gap is training minus test accuracy, both at the same time. In
-k-fold R² whole base configurations are left out, and features are standardised without them. Networks with wrong
-labels and those that diverged are left out and counted. Every R² stands beside those of the baselines: loss and
-accuracy on the training data, hyper-parameters, norms of the weights, and the sum of the losses of all batches.
+Intervals are 95 %: 1.96 standard deviations either way over bootstrap samples of base configurations, each with all
+networks made from it. "Margins" means, unless something else is said, the quartiles, mean, standard deviation,
+skewness and kurtosis of the logarithms of positive margins to first order at the input and at three hidden layers,
+measured on 1,000 training examples and divided by the root of the layer's total variation. The gap is training minus
+test accuracy, both at the same time. In k-fold R² whole base configurations are left out, and features are
+standardised without them. Networks with wrong labels and those that diverged are left out and counted. Every R²
+stands beside those of the baselines: loss and accuracy on the training data, hyper-parameters, norms of the weights,
+and the sum of the losses of all batches.
 
 - **C1** (a linear model on margin statistics predicts the gap with adjusted R² = {ADJUSTED_R2}): at the end of
   training, over all networks of a set. *Holds* if the interval of the adjusted R² reaches {ADJUSTED_R2} or lies above

@@ -1,0 +1,169 @@
+"""Networks of the population at one time of their training, and numbers that may predict their gap."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.studies.population.design import AXES, Member
+from benchmarks.studies.population.measurement import LAYERS, STATISTICS, Checkpoint
+from benchmarks.studies.population.training import Trajectory
+
+__all__ = ["BASELINES", "FEATURES", "Point", "at_end", "at_fraction", "at_level", "matrix"]
+
+Numbers = Sequence[float | None]
+_HIDDEN = [layer for layer in LAYERS if layer != "output"]
+_LOGARITHMS = slice(len(STATISTICS) // 2, None)
+_VALUES = slice(None, len(STATISTICS) // 2)
+_QUARTILES = slice(len(STATISTICS) // 2, len(STATISTICS) // 2 + 3)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A network at one time of its training."""
+
+    member: Member
+    trajectory: Trajectory
+    checkpoint: Checkpoint
+
+    @property
+    def gap(self) -> float:
+        """Training minus test accuracy, in points."""
+        return 100 * (self.checkpoint.scores["train_accuracy"] - self.checkpoint.scores["test_accuracy"])
+
+    @property
+    def test_error(self) -> float:
+        """In percent."""
+        return 100 * (1 - self.checkpoint.scores["test_accuracy"])
+
+    def outcome(self, name: str) -> float:
+        """Return the gap, the test error or the test loss."""
+        if name == "test_loss":
+            return self.checkpoint.scores["test_loss"]
+        return self.gap if name == "gap" else self.test_error
+
+
+def at_fraction(networks: Mapping[Member, Trajectory], fraction: float) -> list[Point]:
+    """Find the networks at a part of their training."""
+    return _points(networks, lambda c: abs(c.fraction - fraction) < 1e-9)
+
+
+def at_end(networks: Mapping[Member, Trajectory]) -> list[Point]:
+    """Find the networks at the end of their training."""
+    return at_fraction(networks, 1.0)
+
+
+def at_level(networks: Mapping[Member, Trajectory], level: float) -> list[Point]:
+    """Find the networks whose training loss reaches a level, where it first falls below it."""
+    return _points(networks, lambda c: level in c.levels)
+
+
+def _points(networks: Mapping[Member, Trajectory], wanted: Callable[[Checkpoint], bool]) -> list[Point]:
+    return [
+        Point(member, trajectory, next(filter(wanted, trajectory.checkpoints)))
+        for member, trajectory in networks.items()
+        if not trajectory.diverged and any(map(wanted, trajectory.checkpoints))
+    ]
+
+
+def matrix(points: Iterable[Point], *names: str) -> np.ndarray:
+    """Return the features of several sets side by side, a row for each network; nan for what does not exist."""
+    rows = [[math.nan if v is None else v for name in names for v in FEATURES[name](point)] for point in points]
+    return np.array(rows, dtype=np.float64)
+
+
+# -- margins ---------------------------------------------------------------------------------------------------------
+
+
+def _of_layers(layers: Sequence[str], which: slice) -> Callable[[Point], Numbers]:
+    return lambda point: [v for layer in layers for v in point.checkpoint.margins[layer][which]]
+
+
+def _relative(point: Point) -> Numbers:
+    """Quartiles of each layer's logarithms relative to the median, and shape; a factor of all margins cancels."""
+    found: list[float | None] = []
+    for layer in _HIDDEN:
+        q1, median, q3, _, deviation, skewness, kurtosis = point.checkpoint.margins[layer][_LOGARITHMS]
+        known = q1 is not None and median is not None and q3 is not None
+        found += [q1 - median, q3 - median] if known else [None, None]  # type: ignore[operator]
+        found += [deviation, skewness, kurtosis]
+    return found
+
+
+def _k_variance(point: Point) -> Numbers:
+    return [point.checkpoint.others[f"{kind}_{layer}"] for kind in ("kv", "kv_gradient") for layer in ("input", "last")]
+
+
+# -- baselines -------------------------------------------------------------------------------------------------------
+
+
+def _loss_and_accuracy(point: Point) -> Numbers:
+    scores = point.checkpoint.scores
+    return [scores["train_loss"], _log(scores["train_loss"]), scores["train_accuracy"]]
+
+
+def _hyperparameters(point: Point) -> Numbers:
+    """Numbers as they are or as logarithms, and one number for each optimizer but the first."""
+    v = point.member.hyperparameters
+    optimizers = list(AXES["optimizer"])[1:]
+    return [
+        *(float(v[axis]) for axis in ("width", "depth", "batch_norm", "rate", "decay", "dropout", "augment")),
+        math.log2(v["batch_size"]),
+        float(v["length"] == "full"),
+        *(float(v["optimizer"] == name) for name in optimizers),
+    ]
+
+
+def _norms(point: Point) -> Numbers:
+    others = point.checkpoint.others
+    return [_log(others["norm"]), _log(others["distance"]), others["log_path"], others["log_spectral"]]
+
+
+def _loss_sum(point: Point) -> Numbers:
+    return [_log(point.checkpoint.others["loss_sum"])]
+
+
+# -- other predictors of the gap -------------------------------------------------------------------------------------
+
+
+def _robustness(point: Point) -> Numbers:
+    """Accuracy and loss on mixtures of training examples of a class, and on moved ones."""
+    others = point.checkpoint.others
+    return [
+        v
+        for name in ("mixup", "moved")
+        for v in (others[f"{name}_accuracy"], others[f"{name}_loss"], _log(others[f"{name}_loss"]))
+    ]
+
+
+def _curvature(point: Point) -> Numbers:
+    return [_log(point.checkpoint.curvature.get(name)) for name in ("riemannian_trace", "riemannian_gradient_norm")]
+
+
+def _log(value: float | None) -> float | None:
+    return math.log(value) if value is not None and value > 0 else None
+
+
+BASELINES: Mapping[str, Callable[[Point], Numbers]] = {
+    "loss and accuracy": _loss_and_accuracy,
+    "hyper-parameters": _hyperparameters,
+    "weight norms": _norms,
+    "sum of losses": _loss_sum,
+}
+#: Sets of features by their names in tables.
+FEATURES: Mapping[str, Callable[[Point], Numbers]] = {
+    "margins": _of_layers(_HIDDEN, _LOGARITHMS),
+    "margins, quartiles": _of_layers(_HIDDEN, _QUARTILES),
+    "margins, not logarithms": _of_layers(_HIDDEN, _VALUES),
+    **{f"margins, {layer}": _of_layers([layer], _LOGARITHMS) for layer in _HIDDEN},
+    "margins, relative": _relative,
+    "output margins": _of_layers(["output"], _VALUES),
+    "constrained margins": _of_layers(["constrained"], _LOGARITHMS),
+    "k-variance margins": _k_variance,
+    "robustness": _robustness,
+    "curvature": _curvature,
+    **BASELINES,
+}
