@@ -31,23 +31,24 @@ def test_that_fits_of_products_are_those_of_the_gap_model() -> None:
     x, y, groups = _made()
     x = np.column_stack((100 + 1e-3 * x, x[:, 0] + x[:, 1]))  # other units, and a column that depends on others
     model = rsam.margins.GapModel().fit(x, y, groups)
-    networks, weights = Networks(x, y, groups), np.ones(30)
-    assert adjusted_r2(networks)(weights) == pytest.approx(model.adjusted_r2, abs=1e-9)
-    assert k_fold_r2(networks)(weights) == pytest.approx(model.k_fold_r2(), abs=1e-9)
-    assert held_out_error(networks)(weights) == pytest.approx(((y - model.held_out()) ** 2).sum(), rel=1e-9)
+    networks, weights = Networks(x, y, groups), np.ones((1, 30))
+    assert adjusted_r2(networks)(weights)[0] == pytest.approx(model.adjusted_r2, abs=1e-9)
+    assert k_fold_r2(networks)(weights)[0] == pytest.approx(model.k_fold_r2(), abs=1e-9)
+    assert held_out_error(networks)(weights)[0] == pytest.approx(((y - model.held_out()) ** 2).sum(), rel=1e-9)
 
 
 def test_that_weights_count_base_configurations_several_times() -> None:
     x, y, groups = _made()
     networks, weights = Networks(x, y, groups), np.random.default_rng(1).integers(0, 3, 30)
     rows = np.concatenate([np.flatnonzero(groups == g) for g in range(30) for _ in range(weights[g])])
-    coefficients = networks.fit(weights * 1.0)
+    sample = 1.0 * weights[None]
+    coefficients = networks.fit(sample)
     expected = np.linalg.lstsq(networks.design[rows], y[rows], rcond=None)[0]
-    np.testing.assert_allclose(coefficients, expected, rtol=1e-9)
-    assert weights @ networks.errors(coefficients) == pytest.approx(
+    np.testing.assert_allclose(coefficients[0], expected, rtol=1e-9)
+    assert networks.errors(coefficients, np.arange(30))[0] @ weights == pytest.approx(
         ((networks.design[rows] @ expected - y[rows]) ** 2).sum()
     )
-    assert networks.variation(weights) == pytest.approx(len(rows) * y[rows].var())
+    assert networks.variation(sample)[0] == pytest.approx(len(rows) * y[rows].var())
 
 
 def test_that_what_is_carried_over_never_saw_the_base_configuration() -> None:
@@ -66,13 +67,15 @@ def test_that_what_is_carried_over_never_saw_the_base_configuration() -> None:
         fit = rsam.margins.GapModel().fit(x[first & (groups != g)], y[first & (groups != g)])
         predicted[groups == g] = fit.predict(x[groups == g])
     errors = (predicted - y)[~first]
-    assert r2(np.ones(count)) == pytest.approx(1 - (errors**2).sum() / ((y[~first] - y[~first].mean()) ** 2).sum())
-    assert bias(np.ones(count)) == pytest.approx(errors.mean())
+    assert r2(np.ones((1, count)))[0] == pytest.approx(
+        1 - (errors**2).sum() / ((y[~first] - y[~first].mean()) ** 2).sum()
+    )
+    assert bias(np.ones((1, count)))[0] == pytest.approx(errors.mean())
 
 
 def test_that_the_bootstrap_has_the_spread_of_a_mean() -> None:
     values = np.random.default_rng(0).normal(size=400)
-    found = bootstrap(lambda w: float(w @ values / w.sum()), 400)
+    found = bootstrap(lambda w: w @ values / w.sum(1), 400)
     assert found.value == pytest.approx(values.mean())
     # half a width is 1.96 standard errors; of a thousand samples, within a tenth
     assert (found.high - found.low) / 2 == pytest.approx(1.96 * values.std() / 20, rel=0.1)

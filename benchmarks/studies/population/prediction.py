@@ -76,20 +76,22 @@ class Networks:
         return self.design.shape[1] - 1
 
     def fit(self, weights: np.ndarray) -> np.ndarray:
-        """Return the coefficients of a fit in which each base configuration counts so many times."""
+        """Return coefficients ``(samples, features + 1)`` of fits in which base configurations count so many times."""
         products = np.tensordot(weights, self.products, 1)
         # for samples in which a feature is constant; far below what the errors of measurements amount to
-        products[np.diag_indices_from(products)] += _RIDGE * len(self.y)
-        return np.linalg.solve(products, weights @ self.covariances)
+        products += _RIDGE * len(self.y) * np.eye(products.shape[-1])
+        return np.linalg.solve(products, (weights @ self.covariances)[..., None])[..., 0]
 
-    def errors(self, coefficients: np.ndarray, chosen: slice | np.ndarray = slice(None)) -> np.ndarray:
-        """Return the sum of squared errors of each base configuration, or of the chosen ones."""
-        quadratic = (self.products[chosen] @ coefficients) @ coefficients
-        return self.squares[chosen] - 2 * self.covariances[chosen] @ coefficients + quadratic
+    def errors(self, coefficients: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        """Return the sum of squared errors ``(samples, chosen)`` of the chosen base configurations."""
+        linear = coefficients @ self.covariances[chosen].T
+        quadratic = (np.tensordot(coefficients, self.products[chosen], ([1], [1])) * coefficients[:, None]).sum(-1)
+        return self.squares[chosen] - 2 * linear + quadratic
 
-    def variation(self, weights: np.ndarray) -> float:
-        """Return the sum of squared differences of the outcome from its mean."""
-        return float(weights @ self.squares - (weights @ self.sums) ** 2 / (weights @ self.counts))
+    def variation(self, weights: np.ndarray) -> np.ndarray:
+        """Return the sums of squared differences of the outcome from its mean ``(samples,)``; nan if there are none."""
+        found = weights @ self.squares - (weights @ self.sums) ** 2 / (weights @ self.counts)
+        return np.where(found > 0, found, np.nan)
 
 
 def _independent(x: np.ndarray) -> np.ndarray:
@@ -99,63 +101,70 @@ def _independent(x: np.ndarray) -> np.ndarray:
     return np.sort(order[: len(sizes)][sizes > 1e-8 * sizes[0]])
 
 
-Statistic = Callable[[np.ndarray], float]
+#: Takes how often each base configuration counts in each sample ``(samples, base configurations)``; returns a number
+#: for each sample.
+Statistic = Callable[[np.ndarray], np.ndarray]
 
 
 def adjusted_r2(networks: Networks) -> Statistic:
-    """Return a function of weights: R² of the fit, corrected for the number of features."""
-    features = networks.features
+    """Return a statistic: R² of the fit, corrected for the number of features."""
+    features, everyone = networks.features, np.arange(len(networks.names))
 
-    def of(weights: np.ndarray) -> float:
-        count = float(weights @ networks.counts)
-        error = float(weights @ networks.errors(networks.fit(weights))) / networks.variation(weights)
+    def of(weights: np.ndarray) -> np.ndarray:
+        count = weights @ networks.counts
+        error = (weights * networks.errors(networks.fit(weights), everyone)).sum(1) / networks.variation(weights)
         return 1 - error * (count - 1) / (count - features - 1)
 
     return of
 
 
 def held_out_error(networks: Networks) -> Statistic:
-    """Return a function of weights: the sum of squared errors of predictions without the own fold."""
+    """Return a statistic: the sum of squared errors of predictions without the own fold."""
 
-    def of(weights: np.ndarray) -> float:
-        total = 0.0
+    def of(weights: np.ndarray) -> np.ndarray:
+        total = np.zeros(len(weights))
         for fold in np.unique(networks.fold):
-            inside = networks.fold == fold
-            coefficients = networks.fit(np.where(inside, 0.0, weights))
-            total += float(weights[inside] @ networks.errors(coefficients, inside))
+            inside = np.flatnonzero(networks.fold == fold)
+            coefficients = networks.fit(_without(weights, inside))
+            total += (weights[:, inside] * networks.errors(coefficients, inside)).sum(1)
         return total
 
     return of
 
 
 def k_fold_r2(networks: Networks) -> Statistic:
-    """Return a function of weights: R² of predictions without the own fold."""
+    """Return a statistic: R² of predictions without the own fold."""
     error = held_out_error(networks)
     return lambda weights: 1 - error(weights) / networks.variation(weights)
 
 
 def transfer(fitted: Networks, others: Networks) -> tuple[Statistic, Statistic]:
-    """Return functions of weights: R² and bias on other networks, predicted by fits without their base configuration.
+    """Return two statistics: R² and bias on other networks, predicted by fits without their base configuration.
 
     Parameters
     ----------
     fitted, others : Networks
         Two parts of the same networks, by :meth:`Networks.part`.
     """
+    count = len(fitted.names)
 
-    def coefficients(weights: np.ndarray) -> list[np.ndarray]:
-        return [fitted.fit(np.where(np.arange(len(weights)) == i, 0.0, weights)) for i in range(len(weights))]
+    def r2(weights: np.ndarray) -> np.ndarray:
+        errors = [others.errors(fitted.fit(_without(weights, [i])), np.array([i]))[:, 0] for i in range(count)]
+        return 1 - (weights * np.stack(errors, 1)).sum(1) / others.variation(weights)
 
-    def r2(weights: np.ndarray) -> float:
-        errors = [others.errors(c, np.array([i]))[0] for i, c in enumerate(coefficients(weights))]
-        return 1 - float(weights @ np.array(errors)) / others.variation(weights)
-
-    def bias(weights: np.ndarray) -> float:
+    def bias(weights: np.ndarray) -> np.ndarray:
         # the first column of a design is of ones, so that the first row of its products are its sums
-        predicted = [others.products[i, 0] @ c for i, c in enumerate(coefficients(weights))]
-        return float(weights @ (np.array(predicted) - others.sums)) / float(weights @ others.counts)
+        predicted = [fitted.fit(_without(weights, [i])) @ others.products[i, 0] for i in range(count)]
+        return (weights * (np.stack(predicted, 1) - others.sums)).sum(1) / (weights @ others.counts)
 
     return r2, bias
+
+
+def _without(weights: np.ndarray, chosen: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Let base configurations count for nothing."""
+    weights = weights.copy()
+    weights[:, chosen] = 0.0
+    return weights
 
 
 def bootstrap(statistic: Statistic, count: int, samples: int = SAMPLES, seed: int = 0) -> Estimate:
@@ -166,15 +175,14 @@ def bootstrap(statistic: Statistic, count: int, samples: int = SAMPLES, seed: in
     Parameters
     ----------
     statistic : callable
-        Takes how often each base configuration counts.
+        See :data:`Statistic`.
     count : int
-        How many there are.
+        How many base configurations there are.
     samples, seed
         Samples of as many, drawn with replacement.
     """
-    random = np.random.default_rng(seed)
-    drawn = [statistic(np.bincount(random.integers(count, size=count), minlength=count) * 1.0) for _ in range(samples)]
-    return around(statistic(np.ones(count)), np.array(drawn))
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=samples)
+    return around(float(statistic(np.ones((1, count)))[0]), statistic(drawn * 1.0))
 
 
 def around(value: float, drawn: np.ndarray) -> Estimate:

@@ -13,9 +13,10 @@ from benchmarks.data import MissingDataset, load
 from benchmarks.runs.parallel import Workers, collect
 from benchmarks.runs.results import Results
 from benchmarks.studies.population.design import PLACES, Design, Member, Place, members
-from benchmarks.studies.population.rules import RULES
+from benchmarks.studies.population.report import report
+from benchmarks.studies.population.rules import HELD_BACK
 from benchmarks.studies.population.training import Trajectory, follow
-from benchmarks.studies.study import ROWS, NothingToReport, cost
+from benchmarks.studies.study import ROWS, NothingToReport, cost, preliminary
 
 __all__ = ["PopulationStudy"]
 
@@ -61,10 +62,15 @@ class PopulationStudy:
         """Report on the networks that are there."""
         results = self._results(directory)
         found = self.networks(directory)
-        if not found:
+        right = {member: trajectory for member, trajectory in found.items() if not member.label_noise}
+        by_place = {
+            place.label: of_place
+            for key, place in self.places.items()
+            if key != HELD_BACK and (of_place := {m: t for m, t in right.items() if m.place == key})
+        }
+        if not by_place:
             raise NothingToReport(f"{results.path} has no rows")
-        counts = [f"- {place.label}: {sum(m.place == key for m in found)}" for key, place in self.places.items()]
-        return "\n".join(["# Margins, curvature and the generalisation gap", "", *counts, "", RULES, "", cost(results)])
+        return report(by_place, preliminary(self._missing(found)), cost(results), directory)
 
     def quick(self) -> PopulationStudy:
         """Shorten the study to a few small networks."""
@@ -80,6 +86,17 @@ class PopulationStudy:
         wanted: Sequence[Member] = [m for design in self.designs for m in members(design)]
         found = self._results(directory).find([m.run(self.places) for m in wanted])
         return {m: found[run] for m in wanted if (run := m.run(self.places)) in found}
+
+    def _missing(self, found: Mapping[Member, Trajectory]) -> list[str]:
+        """Say how many networks of each design are not there."""
+        missing = []
+        for design in self.designs:
+            wanted = members(design)
+            count = sum(member not in found for member in wanted)
+            noise = " with wrong labels" if any(design.label_noise) else ""
+            if count:
+                missing.append(f"{count} of {len(wanted)} networks{noise} on {self.places[design.place].label}")
+        return missing
 
     def _loads(self, design: Design) -> bool:
         """Return whether a data set is here, or say how to get it."""

@@ -1,0 +1,186 @@
+"""The numbers that claims C1 to C4 are about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.studies.population.features import Point, at_level, matrix
+from benchmarks.studies.population.prediction import (
+    Estimate,
+    Networks,
+    adjusted_r2,
+    bootstrap,
+    held_out_error,
+    k_fold_r2,
+    transfer,
+)
+from benchmarks.studies.population.ranks import Correlation, correlate
+from benchmarks.studies.population.rules import MATCHED, OUTCOME, PRIMARY
+
+__all__ = [
+    "Carried",
+    "Predicted",
+    "carried_over",
+    "curvature_and_outcome",
+    "early_share",
+    "partial_r2",
+    "predicted",
+    "primary",
+    "usable",
+]
+
+#: Of the bootstrap.
+SAMPLES = 500
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """How well a set of features predicts an outcome.
+
+    Attributes
+    ----------
+    networks, features : int
+        How many there are.
+    adjusted, held_out : Estimate
+        Adjusted R², and R² of predictions for base configurations that were left out.
+    """
+
+    networks: int
+    features: int
+    adjusted: Estimate
+    held_out: Estimate
+
+
+@dataclass(frozen=True)
+class Carried:
+    """How well a model fitted to some networks predicts others.
+
+    Attributes
+    ----------
+    fitted, others : int
+        How many there are.
+    r2 : Estimate
+        On the others.
+    bias : Estimate
+        Mean of predicted minus true gap, in points.
+    """
+
+    fitted: int
+    others: int
+    r2: Estimate
+    bias: Estimate
+
+
+def usable(points: Sequence[Point], *names: str) -> list[Point]:
+    """Choose the networks that have all features of the sets."""
+    if not points:
+        return []
+    known = np.isfinite(matrix(points, *names)).all(1)
+    return [point for point, is_known in zip(points, known, strict=True) if is_known]
+
+
+def _networks(points: Sequence[Point], names: Sequence[str], outcome: str = "gap", within: bool = False) -> Networks:
+    x, y = matrix(points, *names), np.array([point.outcome(outcome) for point in points])
+    if within:
+        x, y = _without_means(np.column_stack((x, y)), points)
+    return Networks(x, y, [point.member.base for point in points])
+
+
+def _without_means(columns: np.ndarray, points: Sequence[Point]) -> tuple[np.ndarray, np.ndarray]:
+    """Subtract from each column its mean over the networks of the same width, depth and batch norm."""
+    kinds = [tuple(point.member.hyperparameters[a] for a in ("width", "depth", "batch_norm")) for point in points]
+    columns = columns.copy()
+    for kind in set(kinds):
+        rows = [i for i, other in enumerate(kinds) if other == kind]
+        columns[rows] -= columns[rows].mean(0)
+    return columns[:, :-1], columns[:, -1]
+
+
+# -- C1 and C2 -------------------------------------------------------------------------------------------------------
+
+
+def predicted(points: Sequence[Point], *names: str, outcome: str = "gap", within: bool = False) -> Predicted | None:
+    """Predict an outcome from sets of features; None where there are too few networks for that.
+
+    Parameters
+    ----------
+    points : sequence of Point
+        Those without the features are left out.
+    names : str
+        Keys of :data:`~benchmarks.studies.population.features.FEATURES`.
+    outcome : str
+        See :meth:`Point.outcome`.
+    within : bool
+        Compare networks of the same architecture only, by subtracting its means.
+    """
+    kept = usable(points, *names)
+    if len({p.member.base for p in kept}) < 3:
+        return None
+    networks = _networks(kept, names, outcome, within)
+    if len(kept) < networks.features + 10 or np.ptp(networks.y) == 0:
+        return None
+    count = len(networks.names)
+    return Predicted(
+        len(kept),
+        networks.features,
+        bootstrap(adjusted_r2(networks), count, SAMPLES),
+        bootstrap(k_fold_r2(networks), count, SAMPLES),
+    )
+
+
+def partial_r2(points: Sequence[Point], names: Sequence[str], baseline: Sequence[str]) -> Estimate | None:
+    """Return the part of a baseline's squared error, of left-out base configurations, that more features take away."""
+    kept = usable(points, *names, *baseline)
+    if len({p.member.base for p in kept}) < 3:
+        return None
+    less = _networks(kept, baseline)
+    more = _networks(kept, [*baseline, *names])
+    if len(kept) < more.features + 10:
+        return None
+    error, reduced = held_out_error(less), held_out_error(more)
+    return bootstrap(lambda weights: 1 - reduced(weights) / error(weights), len(less.names), SAMPLES)
+
+
+def early_share(early: Sequence[Point], late: Sequence[Point], *names: str) -> Estimate | None:
+    """Return k-fold R² early in training as a part of that at its end, over the same networks."""
+    both = {p.member for p in usable(early, *names)} & {p.member for p in usable(late, *names)}
+    if len({m.base for m in both}) < 3:
+        return None
+    first, last = (k_fold_r2(_networks([p for p in points if p.member in both], names)) for points in (early, late))
+    return bootstrap(lambda weights: first(weights) / last(weights), len({m.base for m in both}), SAMPLES)
+
+
+# -- C3 --------------------------------------------------------------------------------------------------------------
+
+
+def carried_over(fitted: Sequence[Point], others: Sequence[Point], *names: str) -> Carried | None:
+    """Predict the gaps of other networks by a model that saw nothing of their base configuration."""
+    first, second = usable(fitted, *names), usable(others, *names)
+    bases = {p.member.base for p in first} & {p.member.base for p in second}
+    if len(bases) < 3:
+        return None
+    first, second = ([p for p in points if p.member.base in bases] for points in (first, second))
+    whole = _networks([*first, *second], names)
+    chosen = np.arange(len(whole.y)) < len(first)
+    r2, bias = transfer(whole.part(chosen), whole.part(~chosen))
+    count = len(bases)
+    return Carried(len(first), len(second), bootstrap(r2, count, SAMPLES), bootstrap(bias, count, SAMPLES))
+
+
+# -- C4 --------------------------------------------------------------------------------------------------------------
+
+
+def curvature_and_outcome(
+    points: Sequence[Point], measure: str | Callable[[Point], float | None], outcome: str = OUTCOME
+) -> Correlation | None:
+    """Correlate a measure of curvature with an outcome within axes."""
+    take = measure if callable(measure) else lambda point: point.checkpoint.curvature.get(measure)
+    return correlate(points, take, lambda point: point.outcome(outcome))
+
+
+def primary(networks: Mapping) -> Correlation | None:
+    """Return the correlation that decides C4 on a set."""
+    return curvature_and_outcome(at_level(networks, MATCHED), PRIMARY)

@@ -1,0 +1,172 @@
+"""Tables of the population."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from benchmarks.report.table import markdown_table
+from benchmarks.studies.population.claims import (
+    carried_over,
+    curvature_and_outcome,
+    partial_r2,
+    predicted,
+)
+from benchmarks.studies.population.design import AXES, Member
+from benchmarks.studies.population.features import BASELINES, FEATURES, at_end, at_fraction, at_level
+from benchmarks.studies.population.ranks import Correlation, holm
+from benchmarks.studies.population.training import FRACTIONS, LEVELS, Trajectory
+
+__all__ = ["CURVATURES", "axes", "by_time", "carried", "correlations", "prediction", "reached", "summary"]
+
+Population = Mapping[Member, Trajectory]
+#: Training accuracy from which on a network counts as one that fits its data.
+FIT = 0.99
+_MARGINS = [name for name in FEATURES if name not in BASELINES and name not in ("curvature", "robustness")]
+_ADDED = ["loss and accuracy"]
+#: Measures of curvature by their names in tables.
+CURVATURES = {
+    "riemannian_trace": "Hessian trace, filters on spheres",
+    "riemannian_top_eigenvalue": "top eigenvalue, filters on spheres",
+    "riemannian_gradient_norm": "gradient norm, filters on spheres",
+    "riemannian_sharpness": "m-sharpness, filters on spheres",
+    "relative_trace": "Hessian trace relative to weights",
+    "relative_sharpness": "m-sharpness relative to weights",
+    "relative_flatness": "relative flatness of the head",
+    "euclidean_trace": "Hessian trace",
+    "euclidean_top_eigenvalue": "top eigenvalue",
+    "euclidean_gradient_norm": "gradient norm",
+    "euclidean_sharpness": "m-sharpness",
+}
+
+
+def summary(networks: Population) -> list[list[str]]:
+    """Describe a set's networks, a row for all and one for each length of training."""
+    rows = []
+    for label, chosen in (("all", None), ("full length", "full"), ("a quarter", "quarter")):
+        points = [p for p in at_end(networks) if chosen in (None, p.member.hyperparameters["length"])]
+        if not points:
+            continue
+        accuracies = [100 * p.checkpoint.scores["train_accuracy"] for p in points]
+        gaps = [p.gap for p in points]
+        fit = sum(a >= 100 * FIT for a in accuracies)
+        rows.append([label, str(len(points)), _range(accuracies), _range(gaps), f"{fit}"])
+    return rows
+
+
+def _range(values: Sequence[float]) -> str:
+    low, middle, high = np.quantile(values, [0, 0.5, 1])
+    return f"{low:.1f} to {high:.1f}, median {middle:.1f}"
+
+
+def reached(networks: Population) -> str:
+    """Count by axis value who reached each training loss."""
+    found: dict[tuple[str, str], Counter] = {}
+    for member, trajectory in networks.items():
+        levels = {level for c in trajectory.checkpoints for level in c.levels}
+        for axis, value in member.hyperparameters.items():
+            counter = found.setdefault((axis, str(value)), Counter())
+            counter["all"] += 1
+            counter.update(levels)
+    rows = [
+        [f"{axis.replace('_', ' ')} {value}", str(c["all"]), *(f"{100 * c[level] / c['all']:.0f}" for level in LEVELS)]
+        for (axis, value), c in sorted(found.items(), key=lambda item: (list(AXES).index(item[0][0]), item[0][1]))
+    ]
+    return markdown_table(["networks with", "number", *(f"{level}, %" for level in LEVELS)], rows)
+
+
+def prediction(networks: Population) -> str:
+    """Compare sets of features at the end of training, over all networks and within some of them."""
+    points = at_end(networks)
+    full = [p for p in points if p.member.hyperparameters["length"] == "full"]
+    fit = [p for p in points if p.checkpoint.scores["train_accuracy"] >= FIT]
+    columns = {
+        "all": (points, False),
+        "full length": (full, False),
+        "within an architecture": (points, True),
+        f"fit (≥ {100 * FIT:.0f} %)": (fit, False),
+    }
+    rows = []
+    for names in [*((n,) for n in (*_MARGINS, "robustness", *BASELINES)), ("margins", *_ADDED)]:
+        cells = []
+        for chosen, within in columns.values():
+            found = predicted(chosen, *names, within=within)
+            cells += [f"{found.adjusted:.2f}", f"{found.held_out:.2f}"] if found else ["", ""]
+        rows.append([" + ".join(names), *cells])
+    header = [f"{what}, {label}" for label in columns for what in ("adjusted R²", "k-fold R²")]
+    return markdown_table(["features", *header], rows)
+
+
+def added(networks: Population) -> list[list[str]]:
+    """Say what margins add to each baseline."""
+    points = at_end(networks)
+    rows = []
+    for baseline in BASELINES:
+        found = partial_r2(points, ["margins"], [baseline])
+        rows.append([baseline, f"{found:.2f}" if found else ""])
+    return rows
+
+
+def by_time(networks: Population, outcome: str = "gap") -> str:
+    """Follow k-fold R² through the training of networks of full length, and at matched training losses."""
+    full = {m: t for m, t in networks.items() if m.hyperparameters["length"] == "full"}
+    names = ["margins", "margins, relative", "constrained margins", "k-variance margins", *BASELINES]
+    times = [(f"{fraction:.0%}", at_fraction(full, fraction)) for fraction in FRACTIONS]
+    times += [(f"loss {level}", at_level(networks, level)) for level in LEVELS]
+    rows = []
+    for label, points in times:
+        found = [predicted(points, name, outcome=outcome) for name in names]
+        rows.append([label, str(len(points)), *(f"{f.held_out:.2f}" if f else "" for f in found)])
+    return markdown_table(["at", "networks", *names], rows)
+
+
+def carried(networks: Population) -> str:
+    """Apply models of full-length networks at their end to others, and the reverse."""
+    full, short = (
+        {m: t for m, t in networks.items() if m.hyperparameters["length"] == length} for length in ("full", "quarter")
+    )
+    targets = [
+        ("short ones at their end", at_end(full), at_end(short)),
+        *((f"itself at {f:.0%}", at_end(full), at_fraction(full, f)) for f in (0.2, 0.5, 0.8)),
+        ("from short ones to full length", at_end(short), at_end(full)),
+    ]
+    rows = []
+    for names in [("margins",), ("margins", *_ADDED), ("loss and accuracy",), ("margins, relative",),
+                  ("margins, relative", *_ADDED), ("constrained margins",), ("k-variance margins",),
+                  ("robustness",), ("robustness", *_ADDED)]:  # fmt: skip
+        cells = []
+        for _, fitted, others in targets:
+            found = carried_over(fitted, others, *names)
+            cells += [f"{found.r2:.2f}", f"{found.bias:.1f}"] if found else ["", ""]
+        rows.append([" + ".join(names), *cells])
+    header = [f"{what}, {label}" for label, *_ in targets for what in ("R²", "bias")]
+    return markdown_table(["features", *header], rows)
+
+
+def correlations(networks: Population, outcome: str) -> str:
+    """Correlate all measures of curvature with an outcome at each training loss, p-values after Holm."""
+    found: dict[tuple[str, float], Correlation] = {}
+    for level in LEVELS:
+        points = at_level(networks, level)
+        for measure in CURVATURES:
+            one = curvature_and_outcome(points, measure, outcome)
+            if one is not None:
+                found[measure, level] = one
+    corrected = holm({f"{m} {level}": one.p for (m, level), one in found.items()})
+    rows = []
+    for measure, label in CURVATURES.items():
+        cells = []
+        for level in LEVELS:
+            one = found.get((measure, level))
+            star = " *" if one and corrected[f"{measure} {level}"] < 0.05 else ""
+            cells.append(f"{one.mean:.2f}{star}" if one else "")
+        rows.append([label, *cells])
+    return markdown_table(["measure", *(f"loss {level}" for level in LEVELS)], rows)
+
+
+def axes(found: Correlation) -> str:
+    """Show the coefficient of each axis."""
+    rows = [[a.replace("_", " "), str(found.pairs[a]), f"{e:.2f}"] for a, e in found.by_axis.items()]
+    return markdown_table(["axis", "pairs", "Kendall's coefficient"], [*rows, ["mean", "", f"{found.mean:.2f}"]])

@@ -1,0 +1,138 @@
+"""Verdicts on claims C1 to C4, by the rules that were written beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmarks.studies.population.claims import (
+    Carried,
+    Predicted,
+    carried_over,
+    early_share,
+    partial_r2,
+    predicted,
+    primary,
+)
+from benchmarks.studies.population.design import Member
+from benchmarks.studies.population.features import at_end, at_fraction
+from benchmarks.studies.population.prediction import Estimate
+from benchmarks.studies.population.ranks import Correlation
+from benchmarks.studies.population.rules import (
+    ADJUSTED_R2,
+    BIAS,
+    CARRIED,
+    EARLY,
+    EARLY_SHARE,
+    MATCHED,
+    THRESHOLD,
+)
+from benchmarks.studies.population.training import Trajectory
+
+__all__ = ["Findings", "findings", "judge_c1", "judge_c2", "judge_c3", "judge_c4", "verdicts"]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the networks of a data set say.
+
+    Attributes
+    ----------
+    margins, baseline : Predicted
+        From margins at the end of training, and from loss and accuracy.
+    added : Estimate
+        Part of the baseline's squared error that margins take away.
+    early : Estimate
+        R² early in training as a part of that at its end.
+    carried, carried_baseline : Carried
+        Models of full-length networks applied to short ones.
+    curvature : Correlation
+        Of the primary measure and outcome.
+    """
+
+    margins: Predicted
+    baseline: Predicted
+    added: Estimate
+    early: Estimate
+    carried: Carried
+    carried_baseline: Carried
+    curvature: Correlation
+
+
+def findings(networks: Mapping[Member, Trajectory]) -> Findings | None:
+    """Find what verdicts need; None while there are too few networks."""
+    full, short = (
+        {m: t for m, t in networks.items() if m.hyperparameters["length"] == length} for length in ("full", "quarter")
+    )
+    found = (
+        predicted(at_end(networks), "margins"),
+        predicted(at_end(networks), "loss and accuracy"),
+        partial_r2(at_end(networks), ["margins"], ["loss and accuracy"]),
+        early_share(at_fraction(full, EARLY), at_end(full), "margins"),
+        carried_over(at_end(full), at_end(short), "margins"),
+        carried_over(at_end(full), at_end(short), "loss and accuracy"),
+        primary(networks),
+    )
+    return None if None in found else Findings(*found)  # type: ignore[arg-type]  # none of them is None
+
+
+def verdicts(by_place: Mapping[str, Findings]) -> str:
+    """Write a sentence for each claim, as a list."""
+
+    def each(sentence: str) -> str:
+        return "; ".join(f"{label}: {sentence.format(f=found)}" for label, found in by_place.items())
+
+    found = list(by_place.values())
+    worst = "; ".join(
+        f"{label}: {f.curvature.mean:.2f}, worst axis {f.curvature.worst.replace('_', ' ')} "
+        f"{f.curvature.by_axis[f.curvature.worst]:.2f}"
+        for label, f in by_place.items()
+    )
+    first = each(
+        "{f.margins.adjusted:.2f}, k-fold {f.margins.held_out:.2f}, loss and accuracy alone {f.baseline.held_out:.2f}, "
+        "of whose error margins take away {f.added:.2f}"
+    )
+    third = each(
+        "R² {f.carried.r2:.2f}, bias {f.carried.bias:.1f} points, loss and accuracy alone {f.carried_baseline.r2:.2f}, "
+        "{f.carried_baseline.bias:.1f}"
+    )
+    return "\n".join(
+        (
+            f"- **C1 {judge_c1([f.margins.adjusted for f in found])}** (published: adjusted R² {ADJUSTED_R2}). "
+            f"Adjusted R² at the end: {first}.",
+            f"- **C2 {judge_c2([f.early for f in found])}**. R² at {EARLY:.0%} of the training as a part of R² at its "
+            f"end: {each('{f.early:.2f}')}.",
+            f"- **C3 {judge_c3([f.carried for f in found])}**. The model of full length on networks trained a quarter "
+            f"as long: {third}.",
+            f"- **C4 {judge_c4([f.curvature for f in found])}**. Kendall's coefficient of curvature and test error at "
+            f"training loss {MATCHED}, within axes: {worst}.",
+        )
+    )
+
+
+def _decide(holds: Sequence[bool], fails: Sequence[bool]) -> str:
+    """A claim has to hold on every set, and does not hold if it fails on any."""
+    return "holds" if holds and all(holds) else "does not hold" if any(fails) else "undecided"
+
+
+def judge_c1(adjusted: Sequence[Estimate]) -> str:
+    """Compare adjusted R² on each set with the published figure."""
+    return _decide([e.high >= ADJUSTED_R2 for e in adjusted], [e.high < ADJUSTED_R2 for e in adjusted])
+
+
+def judge_c2(shares: Sequence[Estimate]) -> str:
+    """Compare R² early in training with that at its end."""
+    return _decide([e.high < EARLY_SHARE for e in shares], [e.low > EARLY_SHARE for e in shares])
+
+
+def judge_c3(carried: Sequence[Carried]) -> str:
+    """Ask whether predictions for short training are wrong on every set, or right on every set."""
+    wrong = [c.r2.high < CARRIED or c.bias.low > BIAS or c.bias.high < -BIAS for c in carried]
+    right = [c.r2.low > CARRIED and c.bias.low > -BIAS and c.bias.high < BIAS for c in carried]
+    return _decide(wrong, [bool(right) and all(right)])
+
+
+def judge_c4(correlations: Sequence[Correlation]) -> str:
+    """Ask whether curvature ranks networks rightly on average, and wrongly along no axis."""
+    holds = [c.mean.low > THRESHOLD and all(e.high >= -THRESHOLD for e in c.by_axis.values()) for c in correlations]
+    return _decide(holds, [c.mean.high < THRESHOLD for c in correlations])

@@ -1,0 +1,153 @@
+"""The verdicts and the report of the population, on made-up networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from benchmarks.studies.population.claims import Carried, carried_over, early_share, partial_r2, predicted
+from benchmarks.studies.population.design import Design, Member, members
+from benchmarks.studies.population.features import BASELINES, FEATURES, at_end, at_fraction, at_level, matrix
+from benchmarks.studies.population.measurement import LAYERS, STATISTICS, Checkpoint
+from benchmarks.studies.population.prediction import Estimate
+from benchmarks.studies.population.ranks import Correlation
+from benchmarks.studies.population.report import report
+from benchmarks.studies.population.rules import RULES
+from benchmarks.studies.population.tables import CURVATURES
+from benchmarks.studies.population.training import Trajectory
+from benchmarks.studies.population.verdicts import findings, judge_c1, judge_c2, judge_c3, judge_c4, verdicts
+
+Gap = Callable[[dict[str, list[float | None]], float], float]
+
+
+def _checkpoint(random: np.random.Generator, fraction: float, gap: Gap, levels: tuple[float, ...]) -> Checkpoint:
+    margins: dict[str, list[float | None]] = {
+        layer: list(random.normal(size=len(STATISTICS))) for layer in (*LAYERS, "constrained")
+    }
+    loss = random.uniform(0.1, 0.5)
+    accuracy = 1 - loss / 2 + 0.01 * random.normal()
+    scores = {"train_loss": loss, "train_accuracy": accuracy, "test_loss": 1.0}
+    scores["test_accuracy"] = accuracy - gap(margins, loss) / 100
+    others = ("norm", "distance", "log_path", "log_spectral", "loss_sum", "kv_input", "kv_last", "kv_gradient_input")
+    names = (*others, "kv_gradient_last", "mixup_accuracy", "mixup_loss", "moved_accuracy", "moved_loss")
+    numbers: dict[str, float | None] = {name: random.uniform(1, 2) for name in names}
+    # curvature that ranks by test error
+    curvature: dict[str, float | None] = {name: 1 - scores["test_accuracy"] for name in CURVATURES}
+    return Checkpoint(fraction, levels, scores, margins, numbers, curvature)
+
+
+def _population(gap: Gap, early: Gap | None = None, bases: int = 60) -> dict[Member, Trajectory]:
+    """Make networks whose gaps are functions of their margins and loss, early in training by another function."""
+    random = np.random.default_rng(0)
+    found = {}
+    for member in members(Design("mnist1d", bases=bases)):
+        checkpoints = [_checkpoint(random, 0.2, early or gap, ()), _checkpoint(random, 1.0, gap, (0.3,))]
+        found[member] = Trajectory(None, False, checkpoints, [], 1.0, 1.0, "cpu", "2")  # type: ignore[arg-type]
+    return found
+
+
+def _by_margins(margins: dict[str, list[float | None]], loss: float) -> float:
+    # the logarithm's median at the first block
+    return 20 + 5 * (margins["first"][STATISTICS.index("log median")] or 0.0)
+
+
+def test_that_margins_that_decide_the_gap_are_found_to() -> None:
+    networks = _population(_by_margins, early=lambda margins, loss: 20 * loss)
+    found = findings(networks)
+    assert found is not None
+    assert found.margins.adjusted.value == pytest.approx(1)
+    assert found.baseline.held_out.high < 0.2
+    assert found.added.value == pytest.approx(1, abs=0.01)
+    assert found.early.high < 0.5
+    assert found.carried.r2.value == pytest.approx(1)
+    assert found.curvature.mean.value == 1
+    text = verdicts({"one": found, "two": found})
+    for claim, verdict in (("C1", "holds"), ("C2", "holds"), ("C3", "does not hold"), ("C4", "holds")):
+        assert f"**{claim} {verdict}**" in text
+
+
+def test_that_margins_that_only_follow_the_loss_add_nothing() -> None:
+    random = np.random.default_rng(2)
+    networks = _population(lambda margins, loss: 40 * loss + random.normal())
+    added = partial_r2(at_end(networks), ["margins"], ["loss and accuracy"])
+    assert added is not None and added.low < 0
+    found = predicted(at_end(networks), "loss and accuracy")
+    assert found is not None and found.held_out.value > 0.9
+
+
+def test_that_gaps_at_random_are_not_predicted() -> None:
+    random = np.random.default_rng(1)
+    networks = _population(lambda margins, loss: 20 + random.normal())
+    for name in ("margins", "margins, relative", "constrained margins", "loss and accuracy"):
+        found = predicted(at_end(networks), name)
+        assert found is not None and found.held_out.value < 0.05
+        inside = predicted(at_end(networks), name, within=True)
+        assert inside is not None and inside.held_out.value < 0.05
+
+
+def test_that_a_bias_of_short_networks_is_found() -> None:
+    networks = _population(_by_margins)
+    for member, trajectory in networks.items():
+        if member.hyperparameters["length"] == "quarter":
+            trajectory.checkpoints[-1].scores["test_accuracy"] += 0.07
+    full, short = (
+        at_end({m: t for m, t in networks.items() if m.hyperparameters["length"] == n}) for n in ("full", "quarter")
+    )
+    found = carried_over(full, short, "margins")
+    assert found is not None and found.bias.value == pytest.approx(7)
+    share = early_share(at_fraction(networks, 0.2), at_end(networks), "margins")
+    assert share is not None
+
+
+def test_that_every_set_of_features_has_numbers() -> None:
+    points = at_level(_population(_by_margins, bases=3), 0.3)
+    for name in (*FEATURES, *BASELINES):
+        numbers = matrix(points, name)
+        assert len(numbers) == len(points)
+        assert np.isfinite(numbers).all()
+
+
+def _estimate(value: float, reach: float = 0.05) -> Estimate:
+    return Estimate(value, value - reach, value + reach)
+
+
+def test_that_verdicts_follow_their_rules() -> None:
+    assert judge_c1([_estimate(0.9), _estimate(0.85)]) == "holds"
+    assert judge_c1([_estimate(0.9), _estimate(0.8)]) == "does not hold"
+    assert judge_c2([_estimate(0.4), _estimate(0.3)]) == "holds"
+    assert judge_c2([_estimate(0.4), _estimate(0.6)]) == "does not hold"
+    assert judge_c2([_estimate(0.4), _estimate(0.48)]) == "undecided"
+
+    def carried(r2: float, bias: float) -> Carried:
+        return Carried(9, 9, _estimate(r2), _estimate(bias, 0.5))
+
+    assert judge_c3([carried(0.2, 0), carried(0.9, -3)]) == "holds"
+    assert judge_c3([carried(0.7, 0), carried(0.8, 1)]) == "does not hold"
+    assert judge_c3([carried(0.7, 0), carried(0.2, 0)]) == "undecided"
+
+    def correlation(mean: float, axis: float) -> Correlation:
+        return Correlation(_estimate(mean), {"width": _estimate(axis)}, {"width": 9}, 0.1)
+
+    assert judge_c4([correlation(0.4, 0.1), correlation(0.3, -0.2)]) == "holds"
+    assert judge_c4([correlation(0.4, 0.1), correlation(0.3, -0.4)]) == "undecided"
+    assert judge_c4([correlation(0.4, 0.1), correlation(0.1, 0.4)]) == "does not hold"
+
+
+def test_that_the_report_opens_with_its_picture_and_verdicts(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.studies.population.claims.SAMPLES", 10)
+    monkeypatch.setattr("benchmarks.studies.population.ranks.SAMPLES", 50)
+    networks = _population(_by_margins)
+    text = report({"made up": networks}, ["**Preliminary**."], "Nothing.", tmp_path)
+    assert (tmp_path / "population.svg").exists()
+    title, warning, picture, verdict, *rest = text.split("\n\n")
+    assert title.startswith("# ") and warning == "**Preliminary**." and picture.startswith("![")
+    assert verdict.count("\n- **C") == 3
+    assert RULES.split("\n")[0] in text
+    assert any(part.startswith("| features") for part in rest)
+
+
+def test_that_too_few_networks_have_no_verdict(tmp_path) -> None:
+    text = report({"made up": _population(_by_margins, bases=2)}, [], "Nothing.", tmp_path)
+    assert "Too few networks for verdicts" in text
