@@ -10,7 +10,7 @@ from rsam.testing import properties, steps
 from rsam.testing.isometries import Isometry, isometries
 from rsam.testing.manifold import NativeGeometry, check_manifold, properties_of
 from rsam.testing.optimizer import check_optimizer
-from rsam.testing.places import point_from_array, tangent_from_array
+from rsam.testing.points import point_from_array, tangent_from_array
 from rsam.testing.running import Report
 from rsam.testing.strategies import arrays, manifolds, points, step_sizes, tangents
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rsam.geometry import Kernel
-from rsam.testing.places import point_from_array
+from rsam.testing.points import point_from_array
 from rsam.testing.strategies import Shape, arrays
 
 __all__ = ["Isometry", "isometries"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rsam.geometry import Geometry, geometry_of
 from rsam.testing import properties as all_properties
-from rsam.testing.places import ambient_dtype
+from rsam.testing.points import ambient_dtype
 from rsam.testing.running import Check, Report, run_checks
 from rsam.testing.strategies import Shape, arrays, points, step_sizes, tangents
 

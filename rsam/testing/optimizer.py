@@ -14,7 +14,7 @@ from torch import Tensor
 from rsam.geometry import CanonicalStiefel
 from rsam.testing import steps
 from rsam.testing.isometries import Isometry, isometries
-from rsam.testing.places import ambient_dtype
+from rsam.testing.points import ambient_dtype
 from rsam.testing.running import Check, Report, run_checks
 from rsam.testing.strategies import Shape, arrays, points
 

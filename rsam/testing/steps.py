@@ -17,8 +17,8 @@ from torch import Tensor
 from rsam.geometry import geometry_of, pairing
 from rsam.testing.comparison import assert_close, tolerance
 from rsam.testing.isometries import Isometry
-from rsam.testing.places import metric_norm
-from rsam.testing.properties.common import assert_on_manifold, largest
+from rsam.testing.points import metric_norm
+from rsam.testing.properties.asserts import assert_on_manifold, largest
 
 __all__ = [
     "Trial",

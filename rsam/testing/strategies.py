@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 from torch import Tensor
 
 from rsam.geometry import CanonicalStiefel, KernelSphere, KernelStiefel
-from rsam.testing.places import ambient_dtype, point_from_array, tangent_from_array
+from rsam.testing.points import ambient_dtype, point_from_array, tangent_from_array
 
 __all__ = ["arrays", "manifolds", "points", "step_sizes", "tangents"]
 

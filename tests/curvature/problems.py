@@ -13,7 +13,7 @@ import rsam
 from rsam import geometry
 from rsam.curvature import RiemannianGaussNewton, RiemannianHessian
 from rsam.testing import point_from_array
-from rsam.testing.places import ambient_dtype
+from rsam.testing.points import ambient_dtype
 
 DOUBLE = torch.float64
 Batch = tuple[Tensor, Tensor]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rsam.geometry import CanonicalStiefel, Geometry, KernelSphere, KernelStiefel, geometry_of, pairing
 from rsam.testing import point_from_array, tangent_from_array
-from rsam.testing.places import ambient_dtype
+from rsam.testing.points import ambient_dtype
 from tests.geometry.cases import MANIFOLDS, Make
 
 IDS = [name for name, _, _ in MANIFOLDS]

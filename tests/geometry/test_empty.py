@@ -12,7 +12,7 @@ import rsam
 from rsam.geometry import Geometry, UnsupportedOperation, geometry_of
 from rsam.geometry.base import OPERATIONS
 from rsam.testing import point_from_array
-from rsam.testing.places import ambient_dtype
+from rsam.testing.points import ambient_dtype
 from tests.geometry.cases import MANIFOLDS, Make
 
 IDS = [name for name, _, _ in MANIFOLDS]

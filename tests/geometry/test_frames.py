@@ -10,7 +10,7 @@ from torch import Tensor
 from rsam import geometry
 from rsam.geometry import geometry_of
 from rsam.testing import point_from_array
-from rsam.testing.places import ambient_dtype
+from rsam.testing.points import ambient_dtype
 from tests.geometry.cases import MANIFOLDS, Make
 
 

@@ -13,7 +13,7 @@ import torch
 import rsam
 from rsam.geometry import KernelSphere, Product, off_manifold, warn_off_manifold
 from rsam.testing import point_from_array
-from rsam.testing.places import ambient_dtype
+from rsam.testing.points import ambient_dtype
 from tests.geometry.cases import MANIFOLDS, Make
 
 IDS = [name for name, _, _ in MANIFOLDS]

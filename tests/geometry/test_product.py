@@ -10,7 +10,7 @@ import torch
 
 from rsam.geometry import KernelSphere, KernelStiefel, Product, UnsupportedOperation, geometry_of
 from rsam.testing import point_from_array, tangent_from_array
-from rsam.testing.places import ambient_dtype
+from rsam.testing.points import ambient_dtype
 from tests.geometry.cases import MANIFOLDS, Make
 
 IDS = [name for name, _, _ in MANIFOLDS]

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_a
 
 import rsam
 from rsam.optim import averaging
-from rsam.testing.places import ambient_dtype, point_from_array
+from rsam.testing.points import ambient_dtype, point_from_array
 from tests.geometry.cases import MANIFOLDS
 
 

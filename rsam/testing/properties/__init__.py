@@ -6,10 +6,14 @@ and ``exact``, for the exponential instead of the retraction. After Manopt's ``c
 ``checkretraction`` (Boumal et al. 2014) and the tests of Manifolds.jl (Axen et al. 2023).
 """
 
-from rsam.testing.properties.calling import (
-    a_batch_equals_its_members,
-    a_list_equals_its_members,
-    arguments_are_not_written_to,
+from rsam.testing.properties.curves import (
+    a_step_stays_on_the_manifold,
+    a_zero_step_goes_nowhere,
+    steps_begin_along_their_tangent,
+    the_distance_along_a_geodesic_is_its_length,
+    the_gradient_is_the_slope_along_a_step,
+    the_logarithm_undoes_the_exponential,
+    the_retraction_agrees_with_the_geodesic,
 )
 from rsam.testing.properties.metric import (
     projecting_a_point_moves_it_nowhere,
@@ -32,6 +36,11 @@ from rsam.testing.properties.momentum import (
     momentum_that_was_carried_is_tangent,
     step_sizes_scale_the_step,
 )
+from rsam.testing.properties.purity import (
+    a_batch_equals_its_members,
+    a_list_equals_its_members,
+    arguments_are_not_written_to,
+)
 from rsam.testing.properties.second_order import (
     frames_are_orthonormal,
     random_tangents_are_isotropic,
@@ -39,15 +48,6 @@ from rsam.testing.properties.second_order import (
     steps_have_finite_derivatives_at_zero,
     the_acceleration_is_that_of_the_geodesic,
     the_connection_is_half_the_slope_of_the_acceleration,
-)
-from rsam.testing.properties.steps import (
-    a_step_stays_on_the_manifold,
-    a_zero_step_goes_nowhere,
-    steps_begin_along_their_tangent,
-    the_distance_along_a_geodesic_is_its_length,
-    the_gradient_is_the_slope_along_a_step,
-    the_logarithm_undoes_the_exponential,
-    the_retraction_agrees_with_the_geodesic,
 )
 from rsam.testing.properties.transport import (
     a_transported_tangent_is_tangent,

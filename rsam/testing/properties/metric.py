@@ -6,7 +6,7 @@ from torch import Tensor
 
 from rsam.geometry import Geometry, pairing
 from rsam.testing.comparison import assert_close, tolerance
-from rsam.testing.properties.common import assert_on_manifold, assert_tangent, largest, product
+from rsam.testing.properties.asserts import assert_on_manifold, assert_tangent, largest, product
 
 __all__ = [
     "projecting_a_point_moves_it_nowhere",

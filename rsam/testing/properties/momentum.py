@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rsam.geometry import Geometry
 from rsam.testing.comparison import assert_close
-from rsam.testing.properties.common import assert_isometric, assert_tangent, largest
+from rsam.testing.properties.asserts import assert_isometric, assert_tangent, largest
 
 __all__ = [
     "momentum_along_nothing_stays",

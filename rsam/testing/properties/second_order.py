@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rsam.geometry import Geometry, pairing
 from rsam.testing.comparison import assert_close
-from rsam.testing.properties.common import largest, product, stretched
+from rsam.testing.properties.asserts import largest, product, stretched
 
 __all__ = [
     "frames_are_orthonormal",

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rsam.geometry import Geometry, pairing
 from rsam.testing.comparison import assert_close
-from rsam.testing.properties.common import assert_isometric, assert_tangent, largest
+from rsam.testing.properties.asserts import assert_isometric, assert_tangent, largest
 
 __all__ = [
     "a_transported_tangent_is_tangent",

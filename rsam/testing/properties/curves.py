@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rsam.geometry import Geometry, pairing
 from rsam.testing.comparison import assert_close, assert_order, tolerance
-from rsam.testing.properties.common import assert_on_manifold, largest, product, stretched
+from rsam.testing.properties.asserts import assert_on_manifold, largest, product, stretched
 
 __all__ = [
     "a_step_stays_on_the_manifold",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rsam.geometry import Geometry
 from rsam.testing.comparison import assert_close, tolerance
-from rsam.testing.places import metric_norm
+from rsam.testing.points import metric_norm
 
 __all__ = ["assert_isometric", "assert_on_manifold", "assert_tangent", "largest", "product", "stretched"]
 
