@@ -1,16 +1,16 @@
-"""Benchmarks of rsam, which they use as any user would: ``python -m benchmarks --help``.
+"""Benchmark rsam through its public interface: ``python -m benchmarks --help``.
 
 A *study* declares *runs*; a run is pure configuration, and leaves one row in the study's results file. From the ground
 up, each importing only what is above it in this list:
 
 - ``machine``, ``data``: device, threads and memory; data sets and the scripts that cut the small ones
-- ``workloads``: what is trained and how it is scored, and where its weights live
-- ``run``, ``methods``: a run and what came of it; how it becomes an optimizer
+- ``workloads``: data, model, manifolds of the weights, loss and scores
+- ``run``, ``methods``: a run and its row of results; the optimizer of each method
 - ``report``, ``runs``: intervals, tables and figures; training one run, many at once, and the file of rows
-- ``studies``: which runs, and what is concluded from their rows
+- ``studies``: the runs of each study, and the conclusions from their rows
 """
 
 import warnings
 
-# geoopt 0.5.1 compiles its formulas so; whoever runs a benchmark can do nothing about it
+# geoopt 0.5.1 compiles its formulas with the deprecated torch.jit; the user can do nothing about the warning
 warnings.filterwarnings("ignore", message=r"`torch\.jit\.script.*` is deprecated")

@@ -1,8 +1,8 @@
-"""Entry of ``python -m benchmarks``."""
+"""Run ``python -m benchmarks``."""
 
 import sys
 
-# Worker processes import this file too. They shall not load all the rest before they are ready for a Ctrl-C.
+# Worker processes import this file too, and must not load everything else before they can handle Ctrl-C.
 if __name__ == "__main__":
     from benchmarks.cli import main
 

@@ -1,4 +1,4 @@
-"""The command line: ``python -m benchmarks list | run STUDY | report STUDY``."""
+"""Parse and run the command line: ``python -m benchmarks list | run STUDY | report STUDY``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The machine that trains: its device, its threads and its memory."""
+"""Choose the device, and control the threads and measure the memory of this process."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ import torch
 
 __all__ = ["alone", "device", "device_name", "one_thread", "peak_megabytes"]
 
-# torch's random state and number of threads are the process's: a worker with several threads trains in one at a time
+# torch has one random state and one number of threads per process: threads of one worker train one after another
 _ONE_AT_A_TIME = threading.RLock()
 
 
 def device() -> torch.device:
-    """Choose a GPU if there is one."""
+    """Choose the GPU if there is one, and the CPU otherwise."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def device_name() -> str:
-    """Name that GPU, or "cpu"."""
+    """Return the name of the GPU, or "cpu"."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Train nothing else in this process meanwhile, on one thread, and the same way whatever came before."""
-    # cuDNN would choose its algorithms by trying which is fastest today, of which some add up in any order;
-    # geoopt's stereographic functions are compiled while they run, and round otherwise once they are
+    """Keep other trainings out of this process meanwhile, and make this one independent of those before it."""
+    # cuDNN would choose the algorithms that are fastest today, some of which add in any order; geoopt compiles its
+    # stereographic functions while they run, and compiled ones round differently
     with (
         _ONE_AT_A_TIME,
         torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
@@ -42,7 +42,7 @@ def alone() -> Iterator[None]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch compute on one thread."""
+    """Let torch compute on one thread meanwhile."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

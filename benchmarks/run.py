@@ -1,4 +1,4 @@
-"""A run, which is one model trained once, and what came of it."""
+"""Describe a run, which trains one model once, and its row of results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replac
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # which brings torch: worker processes shall start at once
+if TYPE_CHECKING:  # imports torch, without which worker processes start fast
     from benchmarks.workloads.problem import Heldout, Workload
 
 __all__ = ["Knob", "Row", "Run"]
@@ -16,7 +16,7 @@ __all__ = ["Knob", "Row", "Run"]
 
 @dataclass(frozen=True)
 class Run:
-    """All that a result depends on, but for the machine and the versions of software.
+    """Configuration of a run: all that its result depends on, except the machine and the versions of software.
 
     Attributes
     ----------
@@ -25,7 +25,7 @@ class Run:
     method : str
         See :data:`benchmarks.methods.METHODS`.
     seed : int
-        Decides initial weights, data order and what is drawn or held out, so that methods of a seed are paired.
+        Decides initial weights, data order, random draws and the held-out data, so that methods are paired by seed.
     lr : float
         Learning rate, before the schedule of the workload.
     epochs : int
@@ -35,15 +35,15 @@ class Run:
     penalty : float
         Weight of a penalty.
     momentum : float
-        Of SGD.
+        Momentum of SGD.
     beta : float
         Decay of Adam's first moment.
     weight_decay : float
-        Of plain parameters.
+        Decay of plain parameters.
     heldout : {"test", "validation"}
-        What is scored: test data, or some of the training data, which are not trained on then.
+        The data to score on: the test data, or a part of the training data that is then not trained on.
     measures : tuple of str
-        What is measured beside the scores: :data:`~benchmarks.runs.measurement.CURVES`, and names of
+        Measurements beside the scores: :data:`~benchmarks.runs.measurement.CURVES`, and names of
         :data:`~benchmarks.runs.measurement.MEASURES`.
     """
 
@@ -62,9 +62,10 @@ class Run:
 
     @property
     def key(self) -> str:
-        """Hash of the run, by which its row is found again.
+        """Hash of the run, the key of its row.
 
-        Fields at their defaults are left out of it, so that rows outlive new fields; the defaults must stay.
+        The hash leaves out fields at their defaults, so that old rows keep their keys when fields are added; defaults
+        must never change.
         """
         return hashlib.sha256(json.dumps(_chosen(self), sort_keys=True).encode()).hexdigest()[:16]
 
@@ -73,7 +74,7 @@ class Run:
 
 
 def _chosen(configuration: Any) -> dict[str, Any]:
-    """List the kind of a dataclass and its fields that are not at their defaults."""
+    """List a dataclass's type and its fields that differ from their defaults."""
     values = {f.name: getattr(configuration, f.name) for f in fields(configuration)}
     defaults = {f.name: f.default for f in fields(configuration) if f.default is not MISSING}
     chosen = {
@@ -83,7 +84,7 @@ def _chosen(configuration: Any) -> dict[str, Any]:
 
 
 class Knob(Enum):
-    """The setting of a run that a method is tuned by beside the learning rate."""
+    """Setting of a run that is tuned beside the learning rate."""
 
     RHO = "rho"
     PENALTY = "penalty"
@@ -93,22 +94,22 @@ class Knob(Enum):
 
     @property
     def label(self) -> str:
-        """Its name in tables."""
+        """Name of the knob in tables."""
         return "beta 1" if self is Knob.BETA else self.value.replace("_", " ")
 
     def of(self, run: Run) -> float:
-        """Read its value in a run."""
+        """Return the knob's value in a run."""
         value: float = getattr(run, self.value)
         return value
 
     def turn(self, run: Run, value: float) -> Run:
-        """Set another value of it in a run."""
+        """Return the run with another value of the knob."""
         return replace(run, **{self.value: value})  # type: ignore[arg-type]  # the knobs are floats
 
 
 @dataclass(frozen=True)
 class Row:
-    """What is known about a finished run.
+    """Results of a finished run.
 
     Attributes
     ----------
@@ -117,25 +118,25 @@ class Row:
     diverged : bool
         Whether training ended early, at a loss or a gradient that was not finite.
     scores : dict of str to float
-        Scores of the last weights, in evaluation mode; none where they could not be computed.
+        Scores of the last weights, in evaluation mode; without those that could not be computed.
     curves : dict of str to list of float
-        By epoch: ``"loss"``, the mean over the batches as they were trained on; with the measure
+        Values by epoch: ``"loss"``, the mean over the batches during training; with the measure
         :data:`~benchmarks.runs.measurement.CURVES` the scores too.
     measures : dict of str to float
-        What the run asks to be measured; nan of what could not be; none if it diverged.
+        The run's measurements; nan where one failed; empty if the run diverged.
     violation : float
-        How far the worst parameter is off its manifold at the end, in units of what is tolerated
-        (:func:`benchmarks.workloads.manifolds.worst_violation`); nan if that is not known.
+        Distance of the worst parameter from its manifold at the end, in units of the tolerance
+        (:func:`benchmarks.workloads.manifolds.worst_violation`); nan if it is not known.
     gradients : int
-        Gradient evaluations of all steps together, of a batch each.
+        Gradient evaluations in all, each on one batch.
     seconds_per_step : float
         Median over the optimizer's steps, gradients included.
     seconds : float
-        All of the run, evaluations and measurements too.
+        Duration of the whole run, evaluations and measurements included.
     megabytes : float
-        Most memory that the process has held so far, other runs before this one included; nan if not known.
+        Peak memory of the process so far, earlier runs in it included; nan if not known.
     device, torch_version : str
-        Where, and by what.
+        Device that the run was on, and version of torch.
     """
 
     run: Run

@@ -1,4 +1,4 @@
-"""Data sets by name."""
+"""Load data sets by name."""
 
 import functools
 from collections.abc import Callable
@@ -27,7 +27,7 @@ _FOLDER = "imagefolder:"
 
 @functools.lru_cache(maxsize=2)
 def load(name: str) -> Dataset:
-    """Load a data set; the last two stay in memory.
+    """Load a data set; the two loaded last stay in memory.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def load(name: str) -> Dataset:
     Raises
     ------
     DatasetError
-        If there is none of that name, or it is damaged.
+        If no data set has that name, or its files are damaged.
     MissingDataset
         If it is not on this machine; says how to get it.
     """

@@ -1,4 +1,4 @@
-"""Files of arrays, whole or refused."""
+"""Read files of arrays, and refuse damaged ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read_arrays(path: Path, names: Iterable[str], cure: str) -> dict[str, np.nda
     path : Path
         The file.
     names : iterable of str
-        Which arrays.
+        Names of the arrays to read.
     cure : str
         How to get the file back, for the error.
 
@@ -43,7 +43,7 @@ def read_arrays(path: Path, names: Iterable[str], cure: str) -> dict[str, np.nda
     try:
         with np.load(path) as file:
             return {name: file[name] for name in names}
-    # of which RuntimeError and TypeError where the damage reads as encryption, or as no archive but one array
+    # RuntimeError if the damage reads as encryption, TypeError if the file reads as a single array
     except (OSError, EOFError, KeyError, ValueError, TypeError, RuntimeError, zlib.error, BadZipFile) as error:
         raise DatasetError(f"{path} is damaged ({error}); {cure}") from error
 
@@ -61,7 +61,7 @@ def read_idx(path: Path, cure: str) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        Its array, of bytes.
+        The array, of dtype ``uint8``.
 
     Raises
     ------

@@ -18,7 +18,7 @@ def shift_and_mirror(images: Tensor, generator: np.random.Generator) -> Tensor:
     images : Tensor
         Shape ``(n, channels, height, width)``.
     generator : numpy.random.Generator
-        Source of shifts and mirrorings; on the CPU whatever the device, so that it is the same everywhere.
+        Source of shifts and reflections; on the CPU, so that they are the same on every device.
 
     Returns
     -------

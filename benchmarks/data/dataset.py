@@ -1,4 +1,4 @@
-"""What every data set looks like to a run."""
+"""Define the common form of all data sets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class MissingDataset(DatasetError):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images and labels to train on, and others, held out, to measure accuracy on.
+    """Training images and labels, and held-out ones to measure accuracy on.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class Dataset:
         return tuple(self.train_images.shape[1:])
 
     def subset(self, examples: int) -> Dataset:
-        """Take so many training examples and at most as many held-out ones, the same ones each time; all for 0."""
+        """Take ``count`` training examples and at most as many held-out ones, the same each time; 0 takes all."""
         if not examples:
             return self
         generator = np.random.default_rng(0)
@@ -61,12 +61,12 @@ class Dataset:
         )
 
     def to(self, device: torch.device) -> Dataset:
-        """Move it to another device."""
+        """Move the data to a device."""
         return Dataset(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
 def normalised(train_images: Tensor, train_labels: Tensor, images: Tensor, labels: Tensor) -> Dataset:
-    """Scale bytes by mean and deviation of each channel over the training images ``(n, channels, height, width)``."""
+    """Normalise bytes by each channel's mean and deviation over the training images."""
     train = train_images.float()
     mean, deviation = train.mean((0, 2, 3), keepdim=True), train.std((0, 2, 3), keepdim=True)
     deviation = torch.where(deviation > 0, deviation, 1.0)  # a channel without contrast stays at 0
@@ -74,7 +74,7 @@ def normalised(train_images: Tensor, train_labels: Tensor, images: Tensor, label
 
 
 def hold_out_validation(data: Dataset, fraction: float, seed: int) -> Dataset:
-    """Hold out part of the *training* data instead of the test data, which are dropped.
+    """Hold out part of the *training* data, and drop the test data.
 
     Labels stay as they are: after :func:`~benchmarks.data.label_noise.with_label_noise` the validation labels are as
     noisy as those trained on, since whoever tunes on noisy data has no others.
@@ -82,16 +82,16 @@ def hold_out_validation(data: Dataset, fraction: float, seed: int) -> Dataset:
     Parameters
     ----------
     data : Dataset
-        Its held-out part is not looked at.
+        The data set; its held-out part is ignored.
     fraction : float
         Part of the training examples to hold out.
     seed : int
-        Chooses which.
+        Seed of the choice.
 
     Returns
     -------
     Dataset
-        Made of the training data only.
+        The training data, split in two.
     """
     order = torch.from_numpy(np.random.default_rng([seed, 2]).permutation(len(data.train_labels)))
     heldout, train = order.tensor_split([round(fraction * len(order))])

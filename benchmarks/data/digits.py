@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: 1797 images of 8 by 8, the last 597 held out; for smoke tests."""
+"""Load scikit-learn's handwritten digits for smoke tests: 1797 images of 8 by 8, the last 597 held out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TRAINING = 1200
 def load_digits() -> Dataset:
     """Load the images, scaled to mean 0 and deviation 1 of the training pixels.
 
-    The split is by position: the digits of a writer are neighbours, so that most test digits are of other writers.
+    The split is by position: digits of one writer follow each other, so that most test digits are by other writers.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Where data sets lie that are too large to come with this repository."""
+"""Find the directory of data sets that are too large for this repository."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 __all__ = ["DIRECTORY", "DOWNLOAD", "data_directory", "may_download"]
 
-#: Environment variables, since worker processes must know too; the command line sets them.
+#: Environment variables, which the command line sets: worker processes inherit them.
 DIRECTORY = "RSAM_DATA"
 DOWNLOAD = "RSAM_DOWNLOAD"
 
 
 def data_directory() -> Path:
-    """Find the directory of ``--data-dir`` or the environment variable ``RSAM_DATA``, ``data`` by default."""
+    """Return the directory named by ``--data-dir`` or the environment variable ``RSAM_DATA``; ``data`` by default."""
     return Path(os.environ.get(DIRECTORY, "data"))
 
 

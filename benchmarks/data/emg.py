@@ -1,4 +1,4 @@
-"""Covariance matrices of muscle signals under five hand signs, in two sessions of two people."""
+"""Load covariance matrices of muscle signals: five hand signs, two people, two sessions each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["FIRST", "SESSIONS", "SIGNS", "load_emg"]
 
 PATH = Path(__file__).parent / "emg.npz"
 SIGNS = ("rest", "rock", "paper", "scissors", "ok")
-#: Two people, each recorded twice.
+#: Two people, each recorded in two sessions.
 SESSIONS = ("mg_s1", "rr_s1", "mg_s2", "rr_s2")
 #: How many of these are first sessions.
 FIRST = 2
@@ -24,16 +24,16 @@ FIRST = 2
 
 @lru_cache(maxsize=1)
 def load_emg() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Load the matrices with what they are of.
+    """Load the matrices and their labels.
 
     Returns
     -------
     covariances : Tensor
-        Shape ``(n, 8, 8)``, positive definite, double precision, in units of the mean variance of a channel in the
-        first sessions, so that nothing of the second ones is used to train on the first.
+        Shape ``(n, 8, 8)``, positive definite, double precision, divided by the mean variance of a channel in the
+        first sessions, so that training on these uses nothing of the second sessions.
     signs, sessions, segments : Tensor
-        Shape ``(n,)``: indices into :data:`SIGNS` and :data:`SESSIONS`, and a number for each stretch of signal in
-        which one sign was held, of which windows are alike.
+        Shape ``(n,)``: indices into :data:`SIGNS` and :data:`SESSIONS`, and the number of the stretch of signal, held
+        in one sign, that a window was cut from; windows of one stretch are alike.
 
     Raises
     ------

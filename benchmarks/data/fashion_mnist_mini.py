@@ -1,4 +1,4 @@
-"""Fashion-MNIST mini, embedded in this folder: 2000 training and 2000 test images, 200 a class each."""
+"""Load Fashion-MNIST mini, a file of this folder: 2000 training and 2000 test images, 200 of each class in both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any folder of images in torchvision's ``ImageFolder`` layout."""
+"""Load a folder of images in torchvision's ``ImageFolder`` layout."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIDE = 64
 
 
 def load_image_folder(name: str) -> Dataset:
-    """Load ``NAME/train/CLASS/*`` and ``NAME/test/CLASS/*`` (or ``val``) below the data directory, or ``NAME/CLASS/*``.
+    """Load ``NAME/train/CLASS/*`` and ``NAME/test/CLASS/*`` (or ``val``), or ``NAME/CLASS/*``, of the data directory.
 
     Of the latter a fifth is held out, the same images each time.
     Images are made 64 pixels high and wide, by scaling the short side and cutting out the middle, and held in memory.
@@ -37,7 +37,7 @@ def load_image_folder(name: str) -> Dataset:
     MissingDataset
         If the folder is not there.
     DatasetError
-        If its layout is another, or training and test classes differ.
+        If the layout is neither of these, or training and test classes differ.
     """
     folder = data_directory() / name
     if not folder.is_dir():

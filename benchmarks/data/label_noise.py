@@ -1,4 +1,4 @@
-"""Wrong labels, on purpose."""
+"""Make some training labels wrong on purpose."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from benchmarks.data.dataset import Dataset
 
 
 def with_label_noise(data: Dataset, fraction: float, seed: int) -> Dataset:
-    """Symmetric label noise on the training labels.
+    """Add symmetric label noise to the training labels.
 
-    Exactly ``round(fraction * n)`` training examples, drawn without replacement, get another class each, drawn
-    uniformly from the *other* ones; so that exactly this part of the labels is wrong. Held-out labels stay.
+    Exactly ``round(fraction * n)`` training examples, drawn without replacement, get a label drawn uniformly from
+    the *other* classes, so that exactly this part of the labels is wrong. Held-out labels do not change.
 
     Parameters
     ----------
     data : Dataset
-        Left as it is.
+        The data set, which is not modified.
     fraction : float
         Part of the labels to make wrong, in [0, 1].
     seed : int
-        Chooses which, and how.
+        Seed of the choice of examples and of their new labels.
 
     Returns
     -------
     Dataset
-        With new training labels.
+        A copy with new training labels.
     """
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction of wrong labels must be in [0, 1], got {fraction}")

@@ -25,7 +25,7 @@ def load_mnist1d() -> Dataset:
     Raises
     ------
     MissingDataset
-        Without the package; says how to get it.
+        If the package is not installed; says how to get it.
     """
     return _generate(5000, 0.8)
 

@@ -1,4 +1,4 @@
-"""Fashion-MNIST, CIFAR-10 and CIFAR-100, in torchvision's layout below the data directory."""
+"""Load Fashion-MNIST, CIFAR-10 and CIFAR-100 in torchvision's layout below the data directory."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from benchmarks.data.arrays import read_idx
 from benchmarks.data.dataset import Dataset, DatasetError, MissingDataset, normalised
 from benchmarks.data.directory import data_directory, may_download
 
-#: Where Debian's package ``dataset-fashion-mnist`` puts its files.
+#: Directory of the files of Debian's package ``dataset-fashion-mnist``.
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 
 def load_fashion_mnist(debian: Path = DEBIAN) -> Dataset:
-    """Load all 60000 training and 10000 test images, those of the data directory before those of Debian's package.
+    """Load all 60000 training and 10000 test images, from the data directory or else from Debian's package.
 
     Parameters
     ----------
     debian : Path
-        Where that package puts its files.
+        Directory of that package's files.
 
     Returns
     -------
@@ -34,7 +34,7 @@ def load_fashion_mnist(debian: Path = DEBIAN) -> Dataset:
     Raises
     ------
     MissingDataset
-        If neither is there; says how to get them.
+        If neither exists; says how to get them.
     """
     given = (data_directory() / "FashionMNIST").is_dir()
     if not given and (debian / "train-images-idx3-ubyte.gz").exists():
@@ -78,13 +78,13 @@ def _load_cifar(name: str) -> Dataset:
 
 
 def _parts(name: str, hint: str = "") -> list[Tensor]:
-    """Load images and labels, as torchvision holds them, to train on, and to test on."""
-    import torchvision  # here: slow to import, and most workers need none of it
+    """Load torchvision's training images and labels, and its test images and labels."""
+    import torchvision  # here, since it is slow to import and most workers do not need it
 
     kind, root = getattr(torchvision.datasets, name), data_directory()
     try:
         parts = [kind(root, train=train, download=may_download()) for train in (True, False)]
-    except (RuntimeError, URLError) as error:  # not there, or not to be downloaded
+    except (RuntimeError, URLError) as error:  # missing, or the download failed
         raise MissingDataset(
             f"{name} is not in {root.absolute()}: give the directory that holds it in torchvision's layout by "
             f"--data-dir, or let torchvision fetch it there by --download{hint} ({error})"

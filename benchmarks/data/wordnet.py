@@ -1,4 +1,4 @@
-"""Hierarchies of nouns in WordNet: each node with all that it is a kind of."""
+"""Load hierarchies of nouns from WordNet, in which a node's ancestors are what it is a kind of."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from benchmarks.data.directory import data_directory
 __all__ = ["HIERARCHIES", "Hierarchy", "kinds_of", "load_hierarchy", "number", "read_nouns"]
 
 PATH = Path(__file__).parent / "mammals.tsv"
-#: Of Debian's package ``wordnet-base``.
+#: The file of Debian's package ``wordnet-base``.
 DEBIAN = Path("/usr/share/wordnet/data.noun")
 HIERARCHIES = ("mammals", "animals", "nouns")
-#: A hypernym, and the hypernym of an instance ("Paris" of "city").
+#: WordNet's symbols of a hypernym, and of an instance's hypernym ("city" of "Paris").
 POINTERS = ("@", "@i")
 
 
@@ -31,7 +31,7 @@ class Hierarchy:
     Attributes
     ----------
     names : tuple of str
-        Of the nodes: the first word of each set of synonyms; not all differ.
+        Names of the nodes: the first word of each set of synonyms; not all differ.
     parents : tuple of tuples of int
         Direct hypernyms of each node.
     """
@@ -41,25 +41,25 @@ class Hierarchy:
 
     @cached_property
     def edges(self) -> Tensor:
-        """The transitive closure: pairs of a node and one of its ancestors, shape ``(edges, 2)``, sorted.
+        """Transitive closure: sorted pairs of a node and one of its ancestors, shape ``(edges, 2)``.
 
         Raises
         ------
         ValueError
-            If there is a cycle.
+            If the graph has a cycle.
         """
         above: dict[int, frozenset[int]] = {}
         entered: set[int] = set()
         for start in range(len(self.names)):
             stack = [start]
-            while stack:  # not by recursion: some chains are long
+            while stack:  # no recursion, since some chains are long
                 node = stack[-1]
                 waiting = [p for p in self.parents[node] if p not in above]
                 if node in above or not waiting:
                     direct = self.parents[node]
                     above.setdefault(node, frozenset(direct).union(*(above[p] for p in direct)))
                     stack.pop()
-                elif node in entered:  # back here, and what was waited for is not done
+                elif node in entered:  # entered again before its parents were finished
                     raise ValueError(f"{self.names[node]!r} is a kind of itself")
                 else:
                     entered.add(node)
@@ -69,7 +69,7 @@ class Hierarchy:
 
     @cached_property
     def root(self) -> int:
-        """The node that most are a kind of."""
+        """The node with the most descendants."""
         return int(torch.bincount(self.edges[:, 1]).argmax())
 
 
@@ -87,7 +87,7 @@ def load_hierarchy(name: str) -> Hierarchy:
     Returns
     -------
     Hierarchy
-        The same for each call.
+        The same object in each call.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def read_nouns(path: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
     Raises
     ------
     DatasetError
-        If a line is not as the manual page says, which it names, or lines are missing.
+        If lines are missing, or a line, which the message names, differs from the format of the manual page.
     """
     names: dict[str, str] = {}
     parents: dict[str, list[str]] = {}
@@ -147,7 +147,7 @@ def read_nouns(path: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
 
 
 def kinds_of(name: str, names: Mapping[str, str], parents: Mapping[str, Iterable[str]]) -> list[str]:
-    """Find the first node of a name and all that is a kind of it, in order."""
+    """Find the first node of a name and all its descendants, in order."""
     kinds: dict[str, list[str]] = {}
     for offset, above in parents.items():
         for parent in above:
@@ -162,7 +162,7 @@ def kinds_of(name: str, names: Mapping[str, str], parents: Mapping[str, Iterable
 
 
 def number(names: Mapping[str, str], parents: Mapping[str, Iterable[str]], order: Iterable[str]) -> Hierarchy:
-    """Cut out the part of a graph that has these nodes, numbered in this order."""
+    """Cut out the subgraph of these nodes, numbered in this order."""
     chosen = list(order)
     place = {offset: i for i, offset in enumerate(chosen)}
     inside = tuple(tuple(sorted(place[p] for p in parents[offset] if p in place)) for offset in chosen)

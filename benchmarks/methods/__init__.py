@@ -1,4 +1,4 @@
-"""Methods of training by name."""
+"""Collect all methods of training by name."""
 
 from benchmarks.methods.method import Method
 from benchmarks.methods.penalties import GRADIENT_NORM, HESSIAN_TRACE

@@ -1,4 +1,4 @@
-"""Ablations: SAM's ascent in the ambient space of weights on manifolds."""
+"""Perturb weights on manifolds in the ambient space, as plain SAM does, for ablations."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["AmbientAscent"]
 
 
 class AmbientAscent:
-    """An optimizer with the gradient from weights that are perturbed as if there were no manifold.
+    """Optimizer that takes the gradient at weights that are perturbed as if there were no manifold.
 
     The ascent is that of Foret et al. 2021, eq. 2, ``w + rho g / |g|`` with the Euclidean gradient of all parameters
-    and its Euclidean norm. The gradient there is handed to the base optimizer at ``w`` as it is. What tells it from
-    :class:`rsam.RSAM` is the geometry of the ascent and of the way back, nothing else. No ``direction`` of RSAM's does
+    and its Euclidean norm. The base optimizer gets the gradient there unchanged, at ``w``. It differs from
+    :class:`rsam.RSAM` in the geometry of the ascent and of the way back alone. No ``direction`` of RSAM can replace
     it: whatever the direction, RSAM follows the manifold.
 
     Parameters
@@ -23,11 +23,11 @@ class AmbientAscent:
     base : torch.optim.Optimizer
         Takes the step.
     model : torch.nn.Module
-        Whose batch-norm statistics the second pass leaves alone.
+        The model; the second pass does not update its batch-norm statistics.
     rho : float
         Radius of the perturbation, in the ambient space.
     project : bool
-        Put the perturbed weights back on their manifolds, or leave them off.
+        Project the perturbed weights onto their manifolds.
     """
 
     def __init__(self, base: torch.optim.Optimizer, model: nn.Module, rho: float, *, project: bool = False) -> None:
@@ -61,7 +61,7 @@ class AmbientAscent:
     def _ascend(self, held: list[Tensor]) -> None:
         gradients = [p.grad for p in held if p.grad is not None]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        if norm > 0:  # else there is no way up
+        if norm > 0:  # at a zero gradient no direction goes up
             torch._foreach_add_(held, torch._foreach_mul(gradients, self.rho / norm))
             for p in held:
                 if self.project and hasattr(p, "manifold"):

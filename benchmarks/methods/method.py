@@ -1,4 +1,4 @@
-"""What a method of training is."""
+"""Define a method of training: its optimizer, objective and cost."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from benchmarks.run import Run
 
 __all__ = ["Method", "Objective", "plain_loss"]
 
-#: Takes a closure that returns the loss on a batch, and returns what is differentiated.
+#: Maps a closure that returns the loss on a batch to the objective that is differentiated.
 Objective = Callable[[Callable[[], Tensor]], Tensor]
 
 
 def plain_loss(closure: Callable[[], Tensor]) -> Tensor:
-    """Take the loss as it is, for methods without a penalty."""
+    """Return the loss itself, the objective of methods without a penalty."""
     return closure()
 
 
@@ -27,7 +27,7 @@ def _plain_objective(model: nn.Module, run: Run) -> Objective:
 
 @dataclass(frozen=True)
 class Method:
-    """How a name becomes an optimizer.
+    """Method of training, by the name that runs use.
 
     Attributes
     ----------
@@ -36,12 +36,12 @@ class Method:
     label : str
         For tables and figures.
     build : callable
-        Takes a freshly initialised model, its weights where they live, and the run, whose ``lr``, ``rho`` and so on it
-        heeds; returns an optimizer whose ``step`` takes a closure.
+        Takes a freshly initialised model, its weights on their manifolds already, and the run, from which it reads
+        ``lr``, ``rho`` and so on; returns an optimizer whose ``step`` takes a closure.
     gradients : int
-        Gradient evaluations of a step.
+        Gradient evaluations per step.
     objective : callable
-        Takes the model and the run; returns what makes the objective of a batch from a closure that returns its loss.
+        Takes the model and the run; returns a function from a closure of a batch's loss to its objective.
     """
 
     name: str

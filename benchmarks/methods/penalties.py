@@ -1,4 +1,4 @@
-"""SGD on plain weights with a curvature penalty in its loss, both by differences of gradients."""
+"""Train plain weights by SGD with a curvature penalty, computed by differences of gradients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _gradient_norm(model: nn.Module, run: Run) -> Objective:
 
 
 def _hessian_trace(model: nn.Module, run: Run) -> Objective:
-    # a trace has no lower bound where the loss is not convex: below zero it is left alone
+    # where the loss is not convex the trace has no lower bound: negative traces are not penalised
     return rsam.losses.HessianTrace(
         model.parameters(), weight=run.penalty, method="difference", clamp=0.0, seed=run.seed
     ).objective

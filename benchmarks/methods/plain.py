@@ -1,4 +1,4 @@
-"""Methods on plain weights: SGD and AdamW, SAM and ASAM, and a peer's SAM to check ours."""
+"""Train plain weights by SGD, AdamW, SAM, ASAM, and another library's SAM to check ours."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def _sam(model: nn.Module, run: Run, adaptive: bool) -> torch.optim.Optimizer:
 
 
 class _PeerSAM(torch.optim.Optimizer):
-    """``pytorch_optimizer.SAM`` as torch's own optimizers are called: with a closure, and at the first pass too.
+    """``pytorch_optimizer.SAM`` with torch's interface: ``step`` takes a closure, which makes the first pass too.
 
-    Running averages of batch norm are kept out of its second pass as its own recipe has it, by a momentum of 0.
+    The second pass does not update running averages of batch norm: their momentum is 0, as in its own recipe.
     """
 
     def __init__(self, model: nn.Module, run: Run) -> None:
@@ -51,7 +51,7 @@ class _PeerSAM(torch.optim.Optimizer):
         settings = {"lr": run.lr, "momentum": run.momentum, "weight_decay": run.weight_decay}
         self._sam: Any = SAM(model.parameters(), torch.optim.SGD, run.rho, **settings)  # type: ignore[arg-type]
         super().__init__(self._sam.param_groups, settings)
-        self.param_groups = self._sam.param_groups  # which a schedule must reach
+        self.param_groups = self._sam.param_groups  # shared, so that a schedule reaches them
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         assert closure is not None

@@ -1,4 +1,4 @@
-"""Methods for weights wherever they live: on the manifolds that the workload puts them on, or plain."""
+"""Train weights on the manifolds that the workload puts them on, and plain weights beside them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Transport = Literal["vector", "pullback", "project"]
 
 
 def _groups(model: nn.Module, run: Run) -> list[dict[str, Any]]:
-    """Parameter groups that decay the plain parameters only."""
+    """Make parameter groups that decay the plain parameters only."""
     placed = [p for p in model.parameters() if hasattr(p, "manifold")]
     plain = [p for p in model.parameters() if not hasattr(p, "manifold")]
     groups: list[dict[str, Any]] = [{"params": placed}, {"params": plain, "weight_decay": run.weight_decay}]

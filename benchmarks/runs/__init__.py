@@ -1,1 +1,1 @@
-"""Runs: their configuration, training one, many at once, and the file that keeps their rows."""
+"""Train one run or many at once, measure the trained models, and keep the rows in a file."""

@@ -1,4 +1,4 @@
-"""Runs over the workers of a Dask cluster, on one machine or many."""
+"""Distribute runs over the workers of a Dask cluster, on one machine or many."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ SECONDS = 20
 
 
 class ClusterError(Exception):
-    """The cluster cannot be had; the message says why, and what to do."""
+    """The cluster cannot be started or reached; the message says why, and what to do."""
 
 
 def outcomes(runs: Sequence[C], train: Callable[[C], R], jobs: int, scheduler: str) -> Generator[tuple[C, R | str]]:
-    """Yield each run with its row, or with what went wrong, in the order in which they end.
+    """Yield each run with its row or its error, in the order in which they end.
 
-    Runs of workers that die go to others, as often as the scheduler's ``allowed-failures`` says (3 times); new workers
-    may join at any time. They need this package on their path, and data where this process looks for them (see
-    :mod:`benchmarks.data.directory`), or to be allowed to download them; a GPU they find by themselves.
+    If a worker dies, its runs go to others, as often as the scheduler's ``allowed-failures`` says (3 times); new
+    workers may join at any time. Workers need this package on their path, and the data in the directory that this
+    process reads (see :mod:`benchmarks.data.directory`) or permission to download them; they find a GPU by themselves.
 
     Parameters
     ----------
     runs, train
         As for :func:`benchmarks.runs.parallel.collect`.
     jobs : int
-        Workers of a local cluster, of one thread each.
+        Number of workers of a local cluster, with one thread each.
     scheduler : str
         Address, such as ``tcp://host:8786``, or ``"local"``.
 
     Raises
     ------
     ClusterError
-        Without the package ``distributed``, or if nobody answers at the address.
+        If the package ``distributed`` is not installed, or nothing answers at the address.
     """
-    from benchmarks.data.directory import DIRECTORY, DOWNLOAD  # which brings torch: others shall start at once
+    from benchmarks.data.directory import DIRECTORY, DOWNLOAD  # imports torch, without which other commands start fast
 
     try:
         from distributed import Client, LocalCluster, as_completed
@@ -61,7 +61,7 @@ def outcomes(runs: Sequence[C], train: Callable[[C], R], jobs: int, scheduler: s
             "`dask worker ADDRESS --nthreads 1` in a directory where `import benchmarks` works"
         ) from error
     try:
-        # not pure: each is a call of its own, whose value is not looked up under a hash of its arguments
+        # not pure: Dask would look up the value of a call by a hash of its arguments
         flying |= {client.submit(_elsewhere, train, run, environment, pure=False): run for run in runs}
         if not client.scheduler_info()["workers"]:
             print(f"{scheduler} has no workers yet; they are waited for", file=sys.stderr)
@@ -72,12 +72,12 @@ def outcomes(runs: Sequence[C], train: Callable[[C], R], jobs: int, scheduler: s
                 suspects.append(run)
             else:
                 yield run, _outcome(future)
-            future.release()  # or the scheduler would keep it
-        # a run may have waited on the workers that another one killed: alone, each shows what it does
+            future.release()  # so that the scheduler does not keep the result
+        # a run may have failed because another one killed its worker: run alone, each fails or succeeds by itself
         for run in suspects:
             yield run, _outcome(client.submit(_elsewhere, train, run, environment, pure=False))
     finally:
-        if flying and client.status == "running":  # interrupted: nobody wants their results any more
+        if flying and client.status == "running":  # interrupted: the results are not needed any more
             client.cancel(list(flying), force=True)
         client.close()
         if cluster is not None:
@@ -85,7 +85,7 @@ def outcomes(runs: Sequence[C], train: Callable[[C], R], jobs: int, scheduler: s
 
 
 def _elsewhere(train: Callable[[C], R], run: C, environment: dict[str, str]) -> R:
-    """Train in a process that was not started by this one, with what the command line says of data."""
+    """Train in a process that this one did not start, with the data options of this command line."""
     os.environ.update(environment)
     return train(run)
 

@@ -1,4 +1,4 @@
-"""Curvature around the weights of a trained model."""
+"""Measure a trained model: curvature around its weights, and their distance from the start."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from benchmarks.workloads.problem import Problem
 
 __all__ = ["CURVES", "MEASURES", "Measure", "measure"]
 
-#: The measure of scores after each epoch, not only after the last.
+#: Name of the measure that records scores after each epoch, not only after the last.
 CURVES = "curves"
 PROBES = 20
-#: m-sharpness: radius in the metric, and examples that share a perturbation.
+#: Radius of m-sharpness in the metric, and number of examples that share a perturbation.
 RHO, MICRO_BATCH = 0.05, 50
 
 
 @dataclass(frozen=True)
 class _Trained:
-    """The training loss around the weights, in the metric of their manifolds."""
+    """A trained model with its training loss, to measure in the metric of the weights' manifolds."""
 
     problem: Problem
     start: list[Tensor]
@@ -64,14 +64,14 @@ class _Trained:
 
 @dataclass(frozen=True)
 class Measure:
-    """Something that is measured after training.
+    """Measurement to take after training.
 
     Attributes
     ----------
     label : str
         For tables.
     take : callable
-        Takes what was trained; returns numbers by name, the measure's own among them.
+        Takes the trained model; returns numbers by name, the measure's own among them.
     """
 
     label: str
@@ -90,30 +90,31 @@ MEASURES = {
 def measure(problem: Problem, names: Sequence[str], start: list[Tensor], seed: int) -> dict[str, float]:
     """Measure the training loss around the weights, in the metric of their manifolds.
 
-    In evaluation mode, on the training data that the problem measures on: the gradient norm on all of it, the rest on
-    a part that is the same for all methods of a seed. The trace is Hutchinson's with 20 probes; m-sharpness has a
-    radius of 0.05 and pieces of 50 examples; the distance is that in the ambient space from the first weights.
+    The model is in evaluation mode. The gradient norm is that on all training data; the rest is measured on a part of
+    them, the same part for all methods of a seed. The trace is estimated by Hutchinson's method with 20 probes;
+    m-sharpness has a radius of 0.05 and pieces of 50 examples; the distance is that in the ambient space from the
+    first weights.
 
     Parameters
     ----------
     problem : Problem
-        Whose model is trained.
+        The problem with its trained model.
     names : sequence of str
         Keys of :data:`MEASURES`.
     start : list of Tensor
         Parameters before training, on their manifolds already.
     seed : int
-        Of the probes.
+        Seed of the probes.
 
     Returns
     -------
     dict of str to float
-        By these names, and ``trace_error``, the standard error of the trace; nan of what cannot be measured.
+        Values by name, and ``trace_error``, the standard error of the trace; nan where a measurement fails.
 
     Raises
     ------
     ValueError
-        If there is no measure of a name.
+        If a name is not that of a measure.
     """
     if unknown := set(names) - MEASURES.keys():
         raise ValueError(f"there is no measure {', '.join(sorted(unknown))}; measures: {', '.join(MEASURES)}")
@@ -123,6 +124,6 @@ def measure(problem: Problem, names: Sequence[str], start: list[Tensor], seed: i
     for name in names:
         try:
             found |= MEASURES[name].take(trained)
-        except RuntimeError:  # an eigenvalue that does not converge, a product that is not finite; scores stand without
+        except RuntimeError:  # an eigenvalue did not converge or a product was not finite; the scores are still valid
             found[name] = math.nan
     return found

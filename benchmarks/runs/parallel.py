@@ -1,4 +1,4 @@
-"""Many runs at a time, their rows kept as they come."""
+"""Train many runs at a time, and keep each row as soon as its run ends."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ __all__ = ["RunsFailed", "Workers", "collect"]
 
 @dataclass(frozen=True)
 class Workers:
-    """Who does the runs.
+    """Processes or cluster that train the runs.
 
     Attributes
     ----------
     jobs : int
         Number of processes on this machine.
     scheduler : str, optional
-        Address of a Dask scheduler whose workers do them instead, or ``"local"`` for a Dask cluster of ``jobs``
-        processes on this machine.
+        Address of a Dask scheduler whose workers train instead, or ``"local"`` for a Dask cluster of ``jobs`` processes
+        on this machine.
     keep_weights : bool
         Whether each worker keeps the weights of the networks that are measured on test data, on its own disk.
     """
@@ -41,7 +41,7 @@ class RunsFailed(Exception):
     Attributes
     ----------
     failures : list of (Run, str)
-        Each with what happened to it.
+        Each failed run with its error.
     """
 
     def __init__(self, failures: Sequence[tuple[object, str]]) -> None:
@@ -58,23 +58,23 @@ def collect(
     fresh: bool = False,
     bar: tqdm | None = None,
 ) -> list[R]:
-    """Return rows of all the runs, after training those that have none yet.
+    """Train the runs that have no row yet, and return the rows of all.
 
     Parameters
     ----------
     runs : sequence of Run
-        What is wanted.
+        The runs whose rows are wanted.
     train : callable
-        Trains one of them; a function of a module, since worker processes must find it.
+        Trains one run; a function at the top level of a module, so that worker processes can import it.
     results : Results
-        Where rows are looked up, and put as soon as each is there: what ends this process, Ctrl-C or worse, loses the
-        runs in flight and no others.
+        File of rows. Each new row is appended as soon as its run ends, so that Ctrl-C or a crash loses only the runs in
+        flight.
     workers : Workers
-        Who trains.
+        The processes that train.
     fresh : bool
-        Do each run in a process of its own on this machine, whose memory is that run's.
+        Train each run in a new process on this machine, so that the peak memory of the process is that of the run.
     bar : tqdm, optional
-        Progress of several calls; one of this call by default.
+        Progress bar of several calls; by default a bar for this call.
 
     Returns
     -------
@@ -92,7 +92,7 @@ def collect(
         print(f"{len(found)} of {len(runs)} rows reused from {results.path}; delete it to train anew", file=sys.stderr)
     failures: list[tuple[C, str]] = []
     with _progress(len(runs), bar) as shown, closing(_outcomes(missing, train, workers, fresh)) as outcomes:
-        shown.initial += len(found)  # they took no time, which the estimate of what remains should know
+        shown.initial += len(found)  # done from the start: the estimate of the time left ignores them
         shown.update(len(found))
         for run, outcome in outcomes:
             if isinstance(outcome, str):
@@ -115,8 +115,8 @@ def _progress(total: int, bar: tqdm | None) -> AbstractContextManager[tqdm]:
 def _outcomes(
     runs: Sequence[C], train: Callable[[C], R], workers: Workers, fresh: bool
 ) -> Generator[tuple[C, R | str]]:
-    """Yield each run with its row, or with what went wrong, in the order in which they end."""
-    if not runs:  # no process need start
+    """Yield each run with its row or its error, in the order in which they end."""
+    if not runs:  # start no process
         return
     if workers.scheduler is None or fresh:
         yield from processes.outcomes(runs, train, workers.jobs, fresh)

@@ -1,4 +1,4 @@
-"""Runs over the cores of this machine, in processes of their own."""
+"""Distribute runs over the cores of this machine, in processes of their own."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["outcomes"]
 
 
 def outcomes(runs: Sequence[C], train: Callable[[C], R], jobs: int, fresh: bool) -> Generator[tuple[C, R | str]]:
-    """Yield each run with its row, or with what went wrong, in the order in which they end."""
+    """Yield each run with its row or its error, in the order in which they end."""
     waiting = deque(runs)
     flying: dict[Future[R], C] = {}
     pool = _pool(jobs, fresh)
     try:
         while waiting or flying:
-            # no more than can run at a time: the death of a worker fails all that was submitted
+            # submit no more runs than can run at a time, since the death of a worker fails all submitted ones
             broken = False
             try:
                 while waiting and len(flying) < jobs:
@@ -39,7 +39,7 @@ def outcomes(runs: Sequence[C], train: Callable[[C], R], jobs: int, fresh: bool)
             for future in done:
                 yield flying.pop(future), _outcome(future)
     finally:
-        if flying:  # interrupted: nobody wants their results any more
+        if flying:  # interrupted: the results are not needed any more
             for worker in multiprocessing.active_children():
                 worker.terminate()
         pool.shutdown(cancel_futures=True)
@@ -51,7 +51,7 @@ def _outcome(future: Future[Any]) -> Any:
         return future.result()
     if isinstance(error, BrokenProcessPool):
         return "a worker process died (out of memory, or killed?), and with it all that was running"
-    return str(error.__cause__ or error).strip().strip('"')  # the cause is the worker's own traceback
+    return str(error.__cause__ or error).strip().strip('"')  # the cause holds the worker's own traceback
 
 
 def _pool(jobs: int, fresh: bool) -> ProcessPoolExecutor:

@@ -1,4 +1,4 @@
-"""The results of a study: a file of JSON lines, one per run, which is only ever appended to."""
+"""Keep the results of a study in an append-only file of JSON lines, one per run."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import Any, Generic, Protocol, TypeVar
 
 
 class Configuration(Protocol):
-    """Something to do, as data."""
+    """Description of a run or a measurement, as data."""
 
     @property
     def key(self) -> str:
-        """Hash of it."""
+        """Hash of the configuration."""
         ...
 
 
 C = TypeVar("C", bound=Configuration)
-#: A dataclass of what came of a configuration, which is its field ``run``.
+#: Dataclass of a configuration's results; its field ``run`` is the configuration.
 R = TypeVar("R")
 
 
 class ResultsError(Exception):
-    """A file of results is damaged; the message says where, and what to do."""
+    """A file of results is damaged; the message says which line, and what to do."""
 
 
 class Results(Generic[R]):
@@ -47,7 +47,7 @@ class Results(Generic[R]):
         self.kind = kind
 
     def append(self, row: R) -> None:
-        """Add a row, for good."""
+        """Append a row, and sync the file."""
         content: Any = row
         line = json.dumps({"key": content.run.key, **asdict(content)}) + "\n"
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ class Results(Generic[R]):
             os.fsync(file.fileno())
 
     def find(self, runs: Iterable[C]) -> dict[C, R]:
-        """Find rows of those of the runs that are finished.
+        """Return the rows of those runs that have one.
 
         Raises
         ------
@@ -69,7 +69,7 @@ class Results(Generic[R]):
         return {run: self._row(run, found[run.key]) for run in runs if run.key in found}
 
     def columns(self, *names: str) -> list[tuple[Any, ...]]:
-        """Return these fields of every row, of which the key is one."""
+        """Return these fields of every row; ``"key"`` is one of them."""
         return [tuple({**row, "key": key}[name] for name in names) for key, row in self._contents().items()]
 
     def _row(self, run: Any, content: dict[str, Any]) -> R:
@@ -77,7 +77,7 @@ class Results(Generic[R]):
         return kind(**{**content, "run": run})
 
     def _contents(self) -> dict[str, dict[str, Any]]:
-        """Read what the file says, by the key of the configuration."""
+        """Read the lines of the file, by the key of their configuration."""
         kind: Any = self.kind
         columns = {field.name for field in fields(kind)}
         found = {}
@@ -87,7 +87,7 @@ class Results(Generic[R]):
                 key = content.pop("key")
             except (ValueError, KeyError, AttributeError) as error:
                 raise ResultsError(f"{self.path}, line {number}, is damaged ({error}); delete that line") from error
-            # rows that another version wrote count as missing
+            # rows of another version's format count as missing
             if content.keys() == columns:
                 found[key] = content
         return found
@@ -95,7 +95,7 @@ class Results(Generic[R]):
     def _whole_lines(self) -> list[bytes]:
         if not self.path.exists():
             return []
-        *whole, _ = self.path.read_bytes().split(b"\n")  # after the last newline: nothing, or a torn line
+        *whole, _ = self.path.read_bytes().split(b"\n")  # the rest after the last newline is empty or a torn line
         return whole
 
     def _cut_torn_line(self, descriptor: int) -> None:

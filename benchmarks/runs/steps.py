@@ -1,4 +1,4 @@
-"""One step of training on a batch."""
+"""Take one training step on a batch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def gradient_closure(
     objective: Objective = plain_loss,
     loss: Callable[[Any, Tensor], Tensor] = cross_entropy,
 ) -> Callable[[], Tensor]:
-    """Gradients and loss on a batch, as a closure for ``optimizer.step``: methods differ in how often they call it."""
+    """Make a closure for ``optimizer.step`` that computes loss and gradients on a batch; methods may call it twice."""
 
     def loss_of_batch() -> Tensor:
         return loss(model(inputs), targets)
@@ -40,10 +40,10 @@ def gradient_closure(
 
 
 def take_step(optimizer: Any, closure: Callable[[], Tensor]) -> float | None:
-    """Take a step; the loss before it, or None if no step could be taken, since loss or gradient were not finite."""
+    """Take a step; return the loss before it, or None if no step was taken because loss or gradient were not finite."""
     try:
         loss: Any = optimizer.step(closure)
-    # matrices that are not finite, or singular to rounding
+    # a matrix was not finite, or singular to rounding
     except (rsam.NotFinite, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
         return None
     return float(loss.detach())

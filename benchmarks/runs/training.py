@@ -1,4 +1,4 @@
-"""Training one model as a run says."""
+"""Train one model according to a run's configuration."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ __all__ = ["fit", "prepare", "train", "train_model"]
 
 
 def train(run: Run, weights: Path | None = None) -> Row:
-    """Train on one thread, or on a GPU; the same run gives the same row on the same machine, but for time and memory.
+    """Train on one thread or on a GPU; a run repeated on the same machine gives the same row except time and memory.
 
     Parameters
     ----------
     run : Run
-        What to train, how and on what.
+        Workload, method and settings.
     weights : Path, optional
-        Directory where the ``state_dict`` of a model that is measured on test data is kept, as ``KEY.pt``.
+        Directory in which the ``state_dict`` is kept as ``KEY.pt``, if the model is measured on test data.
 
     Returns
     -------
@@ -44,7 +44,7 @@ def train(run: Run, weights: Path | None = None) -> Row:
         weights.mkdir(parents=True, exist_ok=True)
         part = weights / f"{run.key}.part"
         torch.save(model.state_dict(), part)
-        os.replace(part, weights / f"{run.key}.pt")  # whole or not at all
+        os.replace(part, weights / f"{run.key}.pt")  # so that no half-written file is left
     return row
 
 
@@ -69,9 +69,9 @@ def fit(run: Run, problem: Problem, began: float) -> Row:
     run : Run
         Method, settings, epochs and measures.
     problem : Problem
-        Everything else.
+        Model, data, loss and scores.
     began : float
-        When the run began, in seconds of ``time.perf_counter``.
+        Time at which the run began, by ``time.perf_counter``.
 
     Returns
     -------
@@ -115,7 +115,7 @@ def fit(run: Run, problem: Problem, began: float) -> Row:
 def _train_epoch(
     epoch: int, run: Run, problem: Problem, optimizer: Any, objective: Objective, times: list[float]
 ) -> float | None:
-    """Take a step per batch; return their mean loss, or None after a loss or a gradient that is not finite."""
+    """Take a step per batch; return the mean loss, or None as soon as a loss or a gradient is not finite."""
     problem.model.train()
     losses = []
     for i, batch in enumerate(problem.batches(epoch)):
@@ -133,7 +133,7 @@ def _train_epoch(
 
 
 def _scores(problem: Problem) -> dict[str, float] | None:
-    """Score the model as it is; None where a matrix has become singular to rounding."""
+    """Score the model; return None if a matrix has become singular to rounding."""
     problem.model.eval()
     try:
         return problem.scores()

@@ -1,4 +1,4 @@
-"""Studies by name."""
+"""Collect all studies by name."""
 
 from benchmarks.studies.ablations import ABLATIONS
 from benchmarks.studies.estimators import ESTIMATORS

@@ -1,4 +1,4 @@
-"""SGD, SAM, Riemannian SGD and RSAM on Fashion-MNIST mini with a fifth of the training labels wrong."""
+"""Compare SGD, SAM, Riemannian SGD and RSAM on Fashion-MNIST mini with a fifth of the training labels wrong."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from benchmarks.studies.images.contestants import CONTESTANTS
 from benchmarks.studies.study import ROWS, NothingToReport, trainer
 from benchmarks.workloads.images import Images
 
-#: Learning rate and rho of each method: those of the best mean accuracy on a fifth of the training data, held out, over
-#: seeds 100 to 102. Tried were learning rates 0.001, 0.002, 0.005, 0.01, 0.02, 0.05 and 0.1, and for SAM and RSAM each
-#: with rho 0.05, 0.1, 0.2, 0.3, 0.4 and 0.6: training still works at the first and collapses at the last.
+#: Learning rate and rho of each method: those with the best mean accuracy on a held-out fifth of the training data over
+#: seeds 100 to 102, among learning rates 0.001, 0.002, 0.005, 0.01, 0.02, 0.05 and 0.1, and for SAM and RSAM each of
+#: these with rho 0.05, 0.1, 0.2, 0.3, 0.4 and 0.6, at the last of which training collapses.
 TUNED = {
     "sgd": (0.002, 0.0),
     "sam": (0.005, 0.2),
@@ -32,12 +32,12 @@ EPOCHS = 25
 FIGURE = "learning_curves.png"
 
 
-# What each pair tells: the ascent on plain weights, the ascent on spheres, the spheres under the ascent.
+# The pairs show the effect of the ascent on plain weights, of the ascent on spheres, and of the spheres in SAM.
 PAIRS = (("sam", "sgd"), ("rsam", "riemannian_sgd"), ("rsam", "sam"))
 
 
 def _differences(by_method: dict[str, list[Row]]) -> str:
-    """Average differences between methods with equal seeds, which share initialisation, noise and batches."""
+    """Average differences between methods, paired by seed: these share initialisation, noise and batches."""
     accuracy = {m: {row.run.seed: 100 * row.scores["accuracy"] for row in rs} for m, rs in by_method.items()}
     parts = []
     for one, other in PAIRS:
@@ -87,7 +87,7 @@ def report(rows: Sequence[Row], directory: Path) -> str:
 
 @dataclass(frozen=True)
 class QuickStudy:
-    """Trains some networks at settings that were chosen before, and reports on those that are there.
+    """Study that trains a few networks at settings chosen beforehand.
 
     Attributes
     ----------
@@ -102,11 +102,11 @@ class QuickStudy:
     runs: tuple[Run, ...]
 
     def run(self, directory: Path, workers: Workers) -> None:
-        """Train what has no row yet."""
+        """Train the runs that have no row yet."""
         collect(self.runs, trainer(directory, workers), self._results(directory), workers)
 
     def report(self, directory: Path) -> str:
-        """Report on the rows that are there."""
+        """Report on the finished runs."""
         found = self._results(directory).find(self.runs)
         if not found:
             raise NothingToReport(f"{self._results(directory).path} has no row of this study")

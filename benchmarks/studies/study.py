@@ -1,4 +1,4 @@
-"""What a study is."""
+"""Define what every study can do, and share the helpers to train and report it."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ K = TypeVar("K")
 
 
 class NothingToReport(Exception):
-    """There are no results yet."""
+    """The study has no results yet."""
 
 
 class NotYet(Exception):
-    """A row is missing."""
+    """The row of a run is missing."""
 
 
 def lookup(results: Results[R]) -> Callable[[Sequence[C]], list[R]]:
-    """Return a function that finds rows of runs, in order, and raises :class:`NotYet` where one is missing."""
+    """Return a function that finds the rows of runs, in order, and raises :class:`NotYet` if one is missing."""
 
     def find(runs: Sequence[C]) -> list[R]:
         found = results.find(runs)
@@ -41,7 +41,7 @@ def lookup(results: Results[R]) -> Callable[[Sequence[C]], list[R]]:
 
 
 def each(cases: Iterable[K], run: Callable[[K], object]) -> None:
-    """Run case after case; a run that fails keeps its own case from its end, and no other.
+    """Run case after case; a failed run stops its own case only.
 
     Raises
     ------
@@ -54,32 +54,32 @@ def each(cases: Iterable[K], run: Callable[[K], object]) -> None:
             run(case)
         except RunsFailed as error:
             failures += error.failures
-        except NotYet:  # it takes its settings from a case of which a run failed
+        except NotYet:  # the case takes settings from one of which a run failed
             continue
     if failures:
         raise RunsFailed(failures)
 
 
 def preliminary(missing: Sequence[str]) -> list[str]:
-    """Warn while cases are missing that conclusions are drawn from."""
+    """Warn if cases are missing that conclusions depend on."""
     return [f"**Preliminary**: without {'; '.join(missing)}."] if missing else []
 
 
 def cost(*results: Results[R]) -> str:
-    """Say what all runs of a study took, those of tuning included."""
+    """Say how many runs a study took, and how much time, tuning included."""
     seconds = [value for one in results for (value,) in one.columns("seconds")]
     return f"{len(seconds)} runs, tuning included, took {sum(seconds) / 3600:.1f} hours of one core."
 
 
 class Study(Protocol):
-    """Something that can be run, and reports.
+    """Interface of a study: it runs, and reports.
 
     Attributes
     ----------
     name : str
-        As typed.
+        Name on the command line.
     summary : str
-        One line.
+        Description in one line.
     """
 
     @property
@@ -89,24 +89,24 @@ class Study(Protocol):
     def summary(self) -> str: ...
 
     def run(self, directory: Path, workers: Workers) -> None:
-        """Do what is not done yet, and keep it in ``directory``."""
+        """Make the missing runs, and keep their results in ``directory``."""
         ...
 
     def report(self, directory: Path) -> str:
-        """Markdown on what is kept in ``directory``; figures go there too.
+        """Return a report in Markdown on the results in ``directory``, and write its figures there.
 
         Raises
         ------
         NothingToReport
-            If there is nothing yet.
+            If there are no results yet.
         """
         ...
 
     def quick(self) -> Study:
-        """Shorten the study: everything is tried, in less than five minutes on two cores, and nothing proved."""
+        """Shorten the study to a smoke test of less than five minutes on two cores."""
         ...
 
 
 def trainer(directory: Path, workers: Workers) -> Callable[[Run], Row]:
-    """Return a function that trains the runs of a study, and keeps weights if that is asked for."""
+    """Return a function that trains a run of a study, and keeps the weights if the workers are to."""
     return partial(train, weights=(directory / "weights").absolute() if workers.keep_weights else None)

@@ -1,1 +1,1 @@
-"""What is trained: data, a model, its loss, and how it is scored."""
+"""Define what can be trained: data, models, losses and scores."""

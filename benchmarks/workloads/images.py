@@ -1,4 +1,4 @@
-"""Images and signals, classified by small networks or residual ones."""
+"""Classify images and signals by small networks or residual ones."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _MANIFOLDS: dict[str, geoopt.Manifold] = {
     "stiefel": rsam.geometry.KernelStiefel(),
 }
 VALIDATION_FRACTION = 0.2
-#: Training examples around which curvature is measured, drawn once per seed.
+#: Number of training examples on which curvature is measured, drawn once per seed.
 EXAMPLES = 500
 
 
 @dataclass(frozen=True)
 class Images:
-    """A data set and a network.
+    """Workload of a data set and a network.
 
     Attributes
     ----------
@@ -43,14 +43,14 @@ class Images:
     label_noise : float
         Part of the training labels that is made wrong.
     batch_size : int
-        An epoch drops its last batch if that is smaller: batch norm has no use for few examples.
+        Examples per batch. A smaller last batch is dropped, since batch norm needs more examples.
     augment : bool
         Shift training images by up to an eighth of their width, and mirror half of them.
     examples : int
-        How many training examples there are, and test examples at most, drawn once for all seeds; 0 for all of the
+        Number of training examples to use, and upper bound of test examples, drawn once for all seeds; 0 for the whole
         data set.
     kernels : {"plain", "spheres", "stiefel"}
-        Where the kernels of convolutions live; all other weights are plain.
+        Manifold of the kernels of convolutions; all other weights are plain.
     """
 
     dataset: str = "fashion_mnist_mini"
@@ -66,7 +66,7 @@ class Images:
         return load(self.dataset)
 
     def data(self, seed: int, heldout: Heldout = "test") -> Dataset:
-        """Load images with the labels that are trained on; for validation a fifth, wrong labels too, is held out."""
+        """Load images with noisy training labels; for validation, hold out a fifth of these with their noisy labels."""
         data = with_label_noise(self.load().subset(self.examples), self.label_noise, seed)
         return hold_out_validation(data, VALIDATION_FRACTION, seed) if heldout == "validation" else data
 
@@ -88,7 +88,7 @@ class Images:
         model = MODELS[self.model](shape, classes).to(device())
         if self.kernels != "plain":
             rsam.nn.constrain(model, _MANIFOLDS[self.kernels], (nn.Conv1d, nn.Conv2d))
-        order = np.random.default_rng([seed, 0])  # 1 to 3 are label noise, validation split, measured examples
+        order = np.random.default_rng([seed, 0])  # 1 to 3: label noise, validation, measured examples
         augmentation = np.random.default_rng([seed, 4])
 
         def batches(epoch: int) -> Iterator[Batch]:
@@ -107,13 +107,13 @@ class Images:
 
 
 def as_images(workload: Workload) -> Images:
-    """Return a workload that is known to be one of images."""
+    """Return the workload as one of images; refuse any other."""
     assert isinstance(workload, Images)
     return workload
 
 
 def score(model: nn.Module, data: Dataset) -> dict[str, float]:
-    """Score by cross-entropy and accuracy on training data, labels as trained on, and accuracy on those held out."""
+    """Compute cross-entropy and accuracy on the training data with their noisy labels, and held-out accuracy."""
     outputs = logits(model, data.train_images)
     return {
         "accuracy": accuracy(logits(model, data.heldout_images), data.heldout_labels),

@@ -1,4 +1,4 @@
-"""Manifolds of the workloads by name, and how far a parameter is off its own."""
+"""Name the manifolds of the workloads, and measure how far a parameter is off its manifold."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ import rsam
 __all__ = ["MANIFOLDS", "TOLERANCE", "violation", "worst_violation"]
 
 MANIFOLDS = {
-    # geodesic steps: those of PoincareBall go along straight lines, out of the ball where they are long, and what it
-    # puts back at its border stays there
+    # with exact (geodesic) steps: PoincareBall steps along straight lines, which leave the ball if long; points that it
+    # puts back at the border stay there
     "poincare": geoopt.PoincareBallExact,
     "lorentz": geoopt.Lorentz,
     "stiefel": geoopt.EuclideanStiefel,
     "canonical": rsam.geometry.CanonicalStiefel,
     "spd": geoopt.SymmetricPositiveDefinite,
 }
-#: What counts as on the manifold, by precision: the rounding of some thousand steps.
+#: Tolerated violation by precision: the rounding of some thousand steps.
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-11}
 
 
 @torch.no_grad()
 def violation(parameter: Tensor, manifold: geoopt.Manifold) -> float:
-    """Measure how far off its manifold a parameter is, by the equation that defines the manifold.
+    """Measure by how much a parameter violates the equation of its manifold.
 
     Parameters
     ----------
     parameter : Tensor
-        Points.
+        The parameter, a batch of points.
     manifold : geoopt.Manifold
-        One of :data:`MANIFOLDS`, a sphere, or one of these for kernels.
+        One of :data:`MANIFOLDS`, a sphere, or a kernel version of either.
 
     Returns
     -------
@@ -56,7 +56,7 @@ def violation(parameter: Tensor, manifold: geoopt.Manifold) -> float:
         return float((point - point.mT).abs().max() / point.abs().max())
     if isinstance(manifold, geoopt.Lorentz):
         time, space = point[..., 0], point[..., 1:]
-        # relative to the terms, whose difference it is
+        # relative to the two terms that are subtracted
         residual = (time.square() - space.square().sum(-1) - manifold.k.double()).abs() / time.square()
         return float(residual.max()) if (time > 0).all() else float("inf")
     if isinstance(manifold, geoopt.PoincareBall):
@@ -65,6 +65,6 @@ def violation(parameter: Tensor, manifold: geoopt.Manifold) -> float:
 
 
 def worst_violation(model: nn.Module) -> float:
-    """Find the largest violation of the parameters on manifolds, in units of what their precision tolerates."""
+    """Return the largest violation among the parameters on manifolds, in units of their precision's tolerance."""
     placed = [p for p in model.parameters() if hasattr(p, "manifold")]
     return max((violation(p, p.manifold) / TOLERANCE[p.dtype] for p in placed), default=0.0)

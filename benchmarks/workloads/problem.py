@@ -1,4 +1,4 @@
-"""What a workload is, and what it hands to its trainer."""
+"""Define workloads, and the problem that a workload prepares for the trainer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 def shuffled(inputs: Tensor, targets: Tensor, size: int, seed: int) -> Callable[[int], Iterator[Batch]]:
-    """Return a function that yields the batches of an epoch: all data once, in an order of seed and epoch."""
+    """Return a function that yields the batches of an epoch: all data once, in an order given by seed and epoch."""
 
     def batches(epoch: int) -> Iterator[Batch]:
         generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
@@ -35,7 +35,7 @@ def cosine(progress: float) -> float:
 
 @dataclass(frozen=True)
 class Problem:
-    """A model, what it is trained on, and how it is scored.
+    """Model with its training data, loss and scores.
 
     Attributes
     ----------
@@ -44,17 +44,17 @@ class Problem:
     loss : callable
         Mean loss of outputs and targets.
     batches : callable
-        Takes the number of an epoch, each once and in order; returns its batches, the same ones for each method.
+        Takes the number of an epoch; returns its batches, the same for all methods. Called once per epoch, in order.
     steps : int
-        How many batches an epoch has.
+        Number of batches in an epoch.
     scores : callable
-        Scores of the model as it is, on what is held out and on what is trained on.
+        Returns the scores of the model in its present mode, on held-out data and on training data.
     measured : Batch
-        Training data around which curvature is measured.
+        Training data on which curvature is measured.
     whole : sequence of Batch
-        Training data of the gradient norm, where these are more.
+        Training data on which the gradient norm is measured; empty for those of ``measured``.
     schedule : callable
-        Takes the part of the training that is done, from 0 to 1; returns what the learning rate is multiplied by.
+        Takes the finished part of the training, from 0 to 1; returns a factor of the learning rate.
     """
 
     model: nn.Module
@@ -68,18 +68,18 @@ class Problem:
 
 
 class Workload(Protocol):
-    """What is trained and how it is scored, as a frozen dataclass: data, a model, and where its weights live."""
+    """Frozen dataclass that says what is trained and scored: data, a model, and the manifolds of its weights."""
 
     def load(self) -> object:
-        """Load what may not be on this machine.
+        """Load the data, and keep them in memory.
 
         Raises
         ------
         DatasetError
-            If it is missing or damaged; says how to get it.
+            If the data are missing or damaged; says how to get them.
         """
         ...
 
     def prepare(self, seed: int, heldout: Heldout) -> Problem:
-        """Initialise the model and draw the data of a seed; ``heldout`` says what is scored."""
+        """Initialise the model and draw the data of a seed; ``heldout`` names the data to score on."""
         ...

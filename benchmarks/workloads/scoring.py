@@ -1,4 +1,4 @@
-"""Scores of classifiers."""
+"""Score classifiers."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ["accuracies", "accuracy", "logits"]
 
 @torch.no_grad()
 def logits(model: nn.Module, inputs: Tensor) -> Tensor:
-    """Compute outputs ``(n, classes, ...)`` in evaluation mode, a part of the inputs at a time."""
+    """Compute outputs ``(n, classes, ...)`` in evaluation mode, for a part of the inputs at a time."""
     model.eval()
     return torch.cat([model(part) for part in inputs.split(500)])
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> float:
-    """Count outputs ``(n, classes, ...)`` of which the largest is right, as a part; what is not finite is wrong."""
+    """Return the part of outputs ``(n, classes, ...)`` that are right: finite, with the largest at the target."""
     finite = torch.isfinite(outputs).all(1)
     return float(((outputs.argmax(1) == targets) & finite).double().mean())
 
 
 def accuracies(model: nn.Module, sets: Mapping[str, Batch]) -> dict[str, float]:
-    """Measure accuracy on several sets, by their prefixes."""
+    """Measure accuracy on several data sets; the keys of the result begin with their prefixes."""
     return {f"{prefix}accuracy": accuracy(logits(model, x), y) for prefix, (x, y) in sets.items()}

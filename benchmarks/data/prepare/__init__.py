@@ -1,1 +1,1 @@
-"""Scripts that cut the small files of this repository from the data sets they come from."""
+"""Cut the small data files of this repository from their sources."""

@@ -1,4 +1,4 @@
-"""Derive ``emg.npz`` from the table that geomstats ships; the same bytes each time.
+"""Derive ``emg.npz`` from the table that geomstats ships, with the same bytes each time.
 
 ::
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.data.emg import PATH, SESSIONS, SIGNS
 
-#: Samples of a window, and those left out at both ends of a sign, where the hand moves; a sample takes 4 ms.
+#: Samples of 4 ms in a window, and samples dropped at both ends of a sign, where the hand moves.
 WINDOW, MARGIN = 250, 500
 
 
@@ -27,16 +27,16 @@ def cut(source: Path, target: Path) -> None:
     Parameters
     ----------
     source : Path
-        geomstats' ``emg.csv``: a line a sample, eight channels, hand sign, session.
+        geomstats' ``emg.csv``: one line per sample with eight channels, hand sign and session.
     target : Path
         The npz file to write: lower triangles row by row, signs, sessions and stretches of one sign.
 
     Raises
     ------
     FileNotFoundError
-        If the source is not there; says how to get it.
+        If the source does not exist; says how to get it.
     ValueError
-        If it is another table.
+        If the file is not that table.
     """
     if not source.is_file():
         raise FileNotFoundError(f"{source}: pip download --no-deps geomstats, and unzip emg.csv from the wheel")

@@ -1,4 +1,4 @@
-"""Cut ``fashion_mnist_mini.npz`` from Debian's package ``dataset-fashion-mnist``; the same bytes each time.
+"""Cut ``fashion_mnist_mini.npz`` from Debian's package ``dataset-fashion-mnist``, with the same bytes each time.
 
 ::
 
@@ -40,7 +40,7 @@ def cut(directory: Path, target: Path, per_class: int = PER_CLASS) -> None:
     DatasetError
         If a file of the package is missing or damaged; says how to install it.
     ValueError
-        If there are too few images of a class.
+        If a class has too few images.
     """
     cure = f"`apt-get install dataset-fashion-mnist` puts it into {DEBIAN}, or give the directory that holds it"
     generator = np.random.default_rng(SEED)

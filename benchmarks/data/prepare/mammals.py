@@ -1,4 +1,4 @@
-"""Cut ``mammals.tsv`` from Debian's package ``wordnet-base``; the same bytes each time.
+"""Cut ``mammals.tsv`` from Debian's package ``wordnet-base``, with the same bytes each time.
 
 ::
 
@@ -34,7 +34,7 @@ def cut(source: Path, target: Path) -> None:
     Raises
     ------
     FileNotFoundError
-        If the source is not there; says how to install it.
+        If the source does not exist; says how to install it.
     """
     if not source.is_file():
         raise FileNotFoundError(f"{source}: apt-get install wordnet-base")

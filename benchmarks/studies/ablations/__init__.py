@@ -1,4 +1,4 @@
-"""Why RSAM does or does not beat SAM."""
+"""Explain why RSAM does or does not beat SAM: cases of the ablations."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ SPACES = (
 )  # fmt: skip
 
 # With batch norm the gradient of a filter is tangent to its sphere by itself, so that an ascent in the ambient space
-# leaves it in second order only. Without, the two differ.
+# leaves the sphere to second order only. Without batch norm the two ascents differ.
 NO_BATCH_NORM = make_case(
     "plain20",
     "Fashion-MNIST mini, 20 % wrong labels, no batch norm",
@@ -31,7 +31,7 @@ NO_BATCH_NORM = make_case(
 
 
 def moved(contestant: Contestant) -> Contestant:
-    """Give a contestant as many settings as in the comparison, about what was chosen on MNIST-1D."""
+    """Move a contestant's grid to the settings that tuning chose on MNIST-1D, keeping its size."""
     grid = contestant.grid
     values = tuple(rho / 8 for rho in grid.values) if grid.knob is Knob.RHO else grid.values
     return replace(contestant, grid=replace(grid, rates=tuple(10 * lr for lr in grid.rates), values=values))
@@ -49,7 +49,7 @@ def _moved() -> Case:
     return replace(case, contestants=tuple(map(moved, case.contestants)))
 
 
-# There every method of the comparison chose its largest learning rate, and those with an ascent their smallest rho.
+# On MNIST-1D every method chose its largest learning rate, and those with an ascent chose their smallest rho.
 MOVED = _moved()
 QUICK_CASES = make_case(
     "digits",
@@ -60,7 +60,7 @@ QUICK_CASES = make_case(
     equal_gradients=False,
     main=False,
 )
-# the quick version compares on one case
+# the quick version compares methods on one case
 _QUICK_COMPARED = make_case(
     "digits", "digits", Images("digits", label_noise=0.0), 4, methods=SPACES, equal_gradients=False
 )

@@ -1,4 +1,4 @@
-"""Where differences between RSAM and SAM come from."""
+"""Trace differences between RSAM and SAM to their causes."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ __all__ = ["AblationsStudy"]
 
 @dataclass(frozen=True)
 class AblationsStudy:
-    """Takes a comparison apart.
+    """Study that explains the differences found by a comparison.
 
     Attributes
     ----------
     name, summary : str
         See :class:`~benchmarks.studies.study.Study`.
     compared : ComparisonStudy
-        The comparison, of which the same directory of results has the rows; what is missing of them is trained first.
+        The comparison, whose rows are in the same directory of results; missing rows are trained first.
     own : ComparisonStudy
-        Cases that no claim speaks of.
+        Additional cases, which enter no verdict.
     """
 
     name: str
@@ -38,7 +38,7 @@ class AblationsStudy:
     own: ComparisonStudy
 
     def run(self, directory: Path, workers: Workers) -> None:
-        """Train what is missing of the comparison, of the cases here, and at other settings than the chosen ones."""
+        """Train the missing runs of the comparison, of the own cases, and at settings other than the chosen ones."""
         there = self._compared(directory)
         there.mkdir(parents=True, exist_ok=True)
         self.compared.run(there, workers)
@@ -62,7 +62,7 @@ class AblationsStudy:
         return report(complete, missing, self._own(directory), cost(found), directory)
 
     def quick(self) -> AblationsStudy:
-        """Shorten the comparison and the cases here, with more than the chosen settings."""
+        """Shorten the comparison and the own cases, and let tuning keep two settings."""
         return replace(self, compared=_quick(self.compared), own=_quick(self.own))
 
     def _cases(self, directory: Path) -> list[list[Entry]]:
@@ -75,7 +75,7 @@ class AblationsStudy:
         return directory.with_name(directory.name.replace(self.name, self.compared.name))
 
     def _missing(self, entries: Sequence[Entry]) -> list[Run]:
-        """List runs that the comparison has not made."""
+        """List runs that are not part of the comparison."""
         chosen = {entry.tuned.setting for entry in entries}
         runs = [run for setting, run in wanted(entries).items() if setting not in chosen]
         return [replace(run, seed=seed) for run in runs for seed in self.compared.protocol.final]

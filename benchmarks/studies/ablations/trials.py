@@ -1,4 +1,4 @@
-"""What is trained beside the comparison, to see what its differences come from."""
+"""List the runs beside the comparison that explain its differences."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from benchmarks.studies.comparison.contest import Entry
 
 __all__ = ["COMPARED", "WAYS", "WITHOUT", "Trials", "as_decayed", "as_without", "at", "settings_of_ways", "wanted"]
 
-#: Ascents and ways back on the same manifolds, which differ in nothing else.
+#: By manifold, methods that differ only in their ascent and in how they carry the gradient back.
 WAYS = {
     "spheres": ("rsam", "rsam_pullback", "rsam_project", "ambient_sam"),
     "Stiefel": ("rsam_stiefel", "rsam_pullback_stiefel", "rsam_project_stiefel", "ambient_sam_stiefel"),
 }
-#: Those that the verdict on RSAM compares.
+#: Methods that the verdict on RSAM compares.
 COMPARED = ("sam", "rsam", "rsam_stiefel")
-#: What is left of a method without its ascent or its penalty.
+#: By method with an ascent or a penalty, the method without it.
 WITHOUT = {
     "sam": "sgd",
     "rsam": "riemannian_sgd",
@@ -35,9 +35,9 @@ class Trials:
     Attributes
     ----------
     entries : sequence of Entry
-        What the comparison has of the case.
+        The case's entries in the comparison.
     rows : dict of Run to list of Row
-        By setting, rows of the final seeds.
+        Rows of the final seeds by setting.
     """
 
     entries: Sequence[Entry]
@@ -45,44 +45,44 @@ class Trials:
 
     @property
     def by_method(self) -> dict[str, Entry]:
-        """Entries at the epochs of the case."""
+        """Entries trained for the epochs of the case, by contestant."""
         return by_method(self.entries)
 
 
 def by_method(entries: Sequence[Entry]) -> dict[str, Entry]:
-    """Sort entries at the epochs of their case by contestant."""
+    """Map contestants to their entries, without entries trained for more epochs than those of the case."""
     return {entry.name: entry for entry in entries if entry.at_case_epochs}
 
 
 def settings_of_ways(entries: Sequence[Entry], place: str) -> list[tuple[float, float]]:
-    """List learning rates and rhos that tuning chose for one of the ways on a manifold."""
+    """List the learning rates and rhos that tuning chose for any of the ascents on a manifold."""
     found = by_method(entries)
     chosen = [found[name].tuned.setting for name in WAYS[place] if name in found]
     return list(dict.fromkeys((setting.lr, setting.rho) for setting in chosen))
 
 
 def at(entry: Entry, lr: float, value: float) -> Run:
-    """Run a contestant at another setting than the chosen one."""
+    """Describe a run of a contestant at another setting than the chosen one."""
     return entry.case.run(entry.contestant, lr, value)
 
 
 def as_without(found: Mapping[str, Entry], name: str) -> Run:
-    """Take what a method was trained with, but for its ascent or penalty."""
+    """Describe the run at a method's chosen setting without its ascent or penalty."""
     setting = found[name].tuned.setting
     return at(found[WITHOUT[name]], setting.lr, setting.weight_decay)
 
 
 def as_decayed(found: Mapping[str, Entry], name: str) -> Run:
-    """Take what a method was trained with, but for the weight decay, which is that chosen for its base."""
+    """Describe the run at a method's chosen setting, but with the weight decay that was chosen for its base."""
     decay = found[WITHOUT[name]].tuned.setting.weight_decay
     return replace(found[name].tuned.setting, weight_decay=decay)
 
 
 def wanted(entries: Sequence[Entry]) -> dict[Run, Run]:
-    """List what is trained of a case beside the comparison: by setting, the run of seed 0.
+    """List the runs of a case beside the comparison: by setting, the run of seed 0.
 
-    All ways at each setting that one of them chose, all settings that tuning kept, methods with the weight decay of
-    their base, and bases at the settings of what is added to them. Curvature is measured of the last alone.
+    These are all ascents at each setting chosen for one of them, all settings that tuning kept, methods with the weight
+    decay of their base, and bases at the settings of the methods built on them. Only the last measure curvature.
     """
     found = by_method(entries)
     settings = [

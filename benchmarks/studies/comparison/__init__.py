@@ -1,1 +1,1 @@
-"""A comparison of methods: cases, a contest with tuning, tables, figures and a report."""
+"""Compare methods of training: cases, tuning, final runs, tables, figures and a report."""

@@ -1,4 +1,4 @@
-"""Who competes, on what."""
+"""Define contestants, their grids of settings, and the cases that they compete on."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["Case", "Contestant", "Grid", "Score"]
 
 @dataclass(frozen=True)
 class Grid:
-    """What tuning may choose from: each learning rate with each value of a knob."""
+    """Grid of settings to tune over: each learning rate with each value of a knob."""
 
     knob: Knob
     rates: tuple[float, ...]
     values: tuple[float, ...]
 
     def pairs(self) -> list[tuple[float, float]]:
-        """List learning rate and value of each setting."""
+        """List the learning rate and the knob's value of each setting."""
         return [(lr, value) for lr in self.rates for value in self.values]
 
     def corner(self) -> Grid:
@@ -30,18 +30,18 @@ class Grid:
 
 @dataclass(frozen=True)
 class Score:
-    """What methods are compared by.
+    """Score that methods are compared by.
 
     Attributes
     ----------
     name : str
         A key of :attr:`Row.scores`.
     unit : float
-        What scores are multiplied by in tables.
+        Factor of the scores in tables.
     worst : float, optional
-        The score of a model that diverged: that of one that has learnt nothing; that of its last weights by default.
+        Score of a model that diverged, namely that of one that has learnt nothing; by default that of its last weights.
     smaller : bool
-        Whether the score is better the smaller it is.
+        Whether smaller scores are better.
     """
 
     name: str = "accuracy"
@@ -50,13 +50,13 @@ class Score:
     smaller: bool = False
 
     def of(self, row: Row) -> float:
-        """Score a row, as tables show it."""
+        """Return a row's score in the unit of tables."""
         if row.diverged and self.worst is not None:
             return self.unit * self.worst
         return self.unit * row.scores[self.name]
 
     def tuned(self, row: Row) -> float:
-        """Score a row so that more is better, for tuning."""
+        """Return a row's score with the sign that makes larger better, for tuning."""
         score = row.scores.get(self.name, math.nan)
         if row.diverged or math.isnan(score):
             return -math.inf
@@ -65,25 +65,25 @@ class Score:
 
 @dataclass(frozen=True)
 class Contestant:
-    """A method in a comparison.
+    """Contestant of a comparison: a method with its grid.
 
     Attributes
     ----------
     name, label : str
-        By which it is found, and for tables.
+        Name to find it by, and label for tables.
     method : str
         See :data:`benchmarks.methods.METHODS`.
     grid : Grid
-        What its tuning may choose from.
+        Settings to tune over.
     kernels : str
-        Where kernels live, for workloads that ask.
+        Manifold of the kernels, for workloads that have a choice.
     passes : float
-        How many times the epochs of a case it trains for.
+        Number of epochs as a multiple of the case's.
     settings_of : str
-        The contestant whose chosen setting it takes whole, though its method may not heed all of it; empty to be tuned
-        for itself.
+        Contestant whose chosen setting it takes over as a whole, even if its own method ignores a part; empty if it is
+        tuned itself.
     base : str
-        The contestant without its ascent, to be compared with; empty if there is none.
+        Contestant without its ascent, to compare it with; empty if there is none.
     """
 
     name: str
@@ -98,26 +98,26 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Case:
-    """A workload and a budget, on which contestants are compared.
+    """Workload and budget on which contestants are compared.
 
     Attributes
     ----------
     name, label : str
-        For files, and for tables.
+        Name for files, and label for tables.
     template : Run
-        All of a run but method, seed, learning rate and knob.
+        Run that fixes everything except method, seed, learning rate and knob.
     contestants : tuple of Contestant
-        Who competes, in the order of tables.
+        The contestants in the order of tables.
     score : Score
-        What they are tuned and compared by.
+        Score that they are tuned and compared by.
     group : str
-        The question that the case is a part of, where conclusions are means over the cases of a group.
+        Group of the case, for conclusions that are means over a group of cases.
     note : str
-        What the seeds vary, and what else one should know.
+        Remark for the report, for example on what the seeds vary.
     main : bool
-        Whether verdicts look at it.
+        Whether the case enters verdicts.
     tuned_with : str
-        The name of another case, whose settings are taken; empty to tune for itself.
+        Name of another case whose chosen settings are used; empty if the case is tuned itself.
     """
 
     name: str
@@ -131,25 +131,25 @@ class Case:
     tuned_with: str = ""
 
     def epochs(self, contestant: Contestant) -> int:
-        """Count the epochs that a contestant trains for."""
+        """Return the number of epochs that a contestant trains for."""
         return round(self.template.epochs * contestant.passes)
 
     def run(self, contestant: Contestant, lr: float, value: float) -> Run:
-        """Describe the final run of seed 0 at a learning rate and a value of the knob."""
+        """Describe a contestant's final run of seed 0 at a learning rate and a value of the knob."""
         run = replace(self.template, method=contestant.method, lr=lr)
         return self.adopt(contestant, contestant.grid.knob.turn(run, value))
 
     def adopt(self, contestant: Contestant, setting: Run) -> Run:
-        """Take over a setting of another case."""
+        """Move a setting of another case to this one."""
         epochs, measures = self.epochs(contestant), self.template.measures
         return replace(setting, workload=self._workload(contestant), epochs=epochs, measures=measures)
 
     def settings(self, contestant: Contestant) -> list[Run]:
-        """List what tuning may choose from."""
+        """List the settings of a contestant's grid."""
         return [self.run(contestant, lr, value) for lr, value in contestant.grid.pairs()]
 
     def quick(self) -> Case:
-        """Keep two settings of each contestant, and tune the case for itself."""
+        """Keep two settings of each contestant, and tune on the case itself."""
         few = tuple(replace(c, grid=c.grid.corner()) for c in self.contestants)
         return replace(self, contestants=few, tuned_with="")
 

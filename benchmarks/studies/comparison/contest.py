@@ -1,4 +1,4 @@
-"""Tuning and training of all contestants of a case."""
+"""Tune and train all contestants of a case."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ Collect = Callable[[Sequence[Run]], Sequence[Row]]
 
 @dataclass(frozen=True)
 class Entry:
-    """A contestant on a case, what was chosen for it, and its final runs.
+    """Contestant on a case, with its chosen setting and its final runs.
 
     Attributes
     ----------
     case : Case
-        On what.
+        The case.
     contestant : Contestant
-        Who.
+        The contestant.
     tuned : Tuned
-        Its settings and their scores: of another case where settings are shared, of another contestant where it takes
-        those.
+        Its settings and their scores; those of another case or contestant if the setting was chosen there.
     rows : list of Row
         One per final seed, in order.
     """
@@ -38,43 +37,43 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """Of the contestant."""
+        """Name of the contestant."""
         return self.contestant.name
 
     @property
     def epochs(self) -> int:
-        """How long it trained."""
+        """Number of epochs that it trained for."""
         return self.case.epochs(self.contestant)
 
     @property
     def at_case_epochs(self) -> bool:
-        """Whether it trains for the epochs of its case."""
+        """Tell whether it trained for the number of epochs of its case."""
         return self.contestant.passes == 1
 
     @property
     def knob(self) -> float:
-        """The value of its knob that was chosen."""
+        """Chosen value of its knob."""
         return self.contestant.grid.knob.of(self.tuned.setting)
 
 
 def find(entries: Sequence[Entry], name: str) -> Entry:
-    """Find the entry of a contestant."""
+    """Find the entry of a contestant by its name."""
     return next(entry for entry in entries if entry.name == name)
 
 
 def compete(case: Case, collect: Collect, protocol: Protocol, tuned_with: Case | None = None) -> list[Entry]:
-    """Tune all contestants alike but those that take the settings of another, and train them with the final seeds.
+    """Tune each contestant, unless it takes the setting of another, and train all with the final seeds.
 
     Parameters
     ----------
     case : Case
-        Who competes, on what.
+        The case, with its contestants.
     collect : callable
-        Trains what is not trained yet, and returns rows in order.
+        Trains runs that have no row yet, and returns all rows in order.
     protocol : Protocol
         Seeds.
     tuned_with : Case, optional
-        On what settings are chosen, with the same contestants; the same case by default.
+        Case on which settings are chosen, with the same contestants; by default the case itself.
 
     Returns
     -------
@@ -94,12 +93,12 @@ def compete(case: Case, collect: Collect, protocol: Protocol, tuned_with: Case |
 
 
 def tuning_run(setting: Run, seed: int) -> Run:
-    """Train a setting without the validation data, on which it is scored, and measure nothing else."""
+    """Describe a tuning run of a setting: scored on validation data, without further measurements."""
     return replace(setting, seed=seed, heldout="validation", measures=())
 
 
 def count(cases: Sequence[Case], protocol: Protocol) -> int:
-    """Count the runs of some cases before any is made."""
+    """Count the runs that cases need, before any is made."""
     total = 0
     for case in cases:
         tuned = [] if case.tuned_with else [c for c in case.contestants if not c.settings_of]

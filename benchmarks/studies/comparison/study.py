@@ -1,4 +1,4 @@
-"""Comparisons: every case tuned, trained and reported."""
+"""Run a comparison: tune, train and report every case."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ __all__ = ["ComparisonStudy", "Extra"]
 
 @dataclass(frozen=True)
 class Extra:
-    """What a study draws beside its tables.
+    """Further part of a study's report, with runs of its own.
 
     Attributes
     ----------
     run : callable
-        Takes the entries and the directory, and keeps there what it needs; called once all is trained.
+        Takes the entries and the directory, and writes there the data of its figures; called after all training.
     report : callable
-        Takes the directory; returns Markdown, after writing figures there.
+        Takes the directory; writes figures there, and returns Markdown.
     """
 
     run: Callable[[Cases, Path], None]
@@ -41,24 +41,24 @@ class Extra:
 
 @dataclass(frozen=True)
 class ComparisonStudy:
-    """Compares methods of training on several cases.
+    """Study that compares methods of training on several cases.
 
     Attributes
     ----------
     name, summary : str
         See :class:`~benchmarks.studies.study.Study`.
     title : str
-        Of the report.
+        Title of the report.
     cases : tuple of Case
-        On what; those that others take their settings from come before these.
+        The cases; one that others take settings from comes before these.
     quick_cases : tuple of Case
-        On what instead when it shall be quick.
+        Cases of the quick version.
     rules : Rules
-        What is asked of them.
+        Questions of the report and how it answers them.
     protocol : Protocol
         Seeds.
     extra : Extra, optional
-        What else is drawn.
+        Further part of the report.
     """
 
     name: str
@@ -71,7 +71,7 @@ class ComparisonStudy:
     extra: Extra | None = None
 
     def run(self, directory: Path, workers: Workers) -> None:
-        """Train what is missing, case by case; cases whose data are not here are skipped, with a line that says so."""
+        """Train missing runs, case by case; skip cases whose data are missing, with a message."""
         results, train = self._results(directory), trainer(directory, workers)
         cases = [case for case in self.cases if _present(case)]
         seen: set[Run] = set()
@@ -79,7 +79,7 @@ class ComparisonStudy:
         with tqdm(total=count(cases, self.protocol), unit="run", file=sys.stderr, smoothing=0) as bar:
 
             def gather(runs: Sequence[Run]) -> list[Row]:
-                new = [run for run in runs if run not in seen]  # cases share tuning
+                new = [run for run in runs if run not in seen]  # cases share tuning runs
                 seen.update(new)
                 collect(new, train, results, workers, bar=bar)
                 return find(runs)
@@ -93,7 +93,7 @@ class ComparisonStudy:
             self.extra.run(self.entries(directory)[0], directory)
 
     def entries(self, directory: Path) -> tuple[list[list[Entry]], list[str]]:
-        """Find the entries of each case that is complete, and labels of the other cases."""
+        """Return the entries of each complete case, and the labels of the other cases."""
         find = lookup(self._results(directory))
         complete, missing = [], []
         for case in self.cases:
@@ -104,7 +104,7 @@ class ComparisonStudy:
         return complete, missing
 
     def report(self, directory: Path) -> str:
-        """Report on the cases that are complete; the others are named."""
+        """Report on the complete cases, and name the others."""
         complete, missing = self.entries(directory)
         results = self._results(directory)
         if not complete:
@@ -129,7 +129,7 @@ class ComparisonStudy:
 def _present(case: Case) -> bool:
     try:
         case.template.workload.load()
-    except DatasetError as error:  # missing or damaged: the others can be had
+    except DatasetError as error:  # missing or damaged: the other cases can still run
         print(f"skipped: {case.label}: {error}", file=sys.stderr)
         return False
     return True

@@ -1,7 +1,7 @@
-"""The tuning rule: the same budget of runs for every contestant, and no test data.
+"""Tune with the same budget of runs for every contestant, and without test data.
 
 Every setting of a contestant's grid is trained with a first seed; the best few are trained with further seeds, and the
-best mean over all of them is chosen. None of these seeds serves the final runs.
+best mean over all their seeds is chosen. The final runs use other seeds.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ K = TypeVar("K")
 
 @dataclass(frozen=True)
 class Protocol:
-    """Seeds of a study, and how many settings get past the first one.
+    """Seeds of a study, and number of settings that tuning keeps after the first seeds.
 
     Attributes
     ----------
     first : tuple of int
-        Seeds of every setting.
+        Seeds that every setting is tried with.
     kept : int
-        Settings of each contestant that are trained with more seeds.
+        Number of each contestant's best settings that are tried with more seeds.
     second : tuple of int
-        Those seeds.
+        The seeds of these further runs.
     final : tuple of int
         Seeds of the runs that are reported.
     """
@@ -46,7 +46,7 @@ class Protocol:
             raise ValueError("all seeds must differ, those of tuning and of the final runs")
 
     def budget(self, settings: int) -> int:
-        """Tuning runs of a contestant with so many settings; none where there is no choice."""
+        """Count the tuning runs of a contestant with this number of settings; 0 if there is only one."""
         if settings == 1:
             return 0
         return settings * len(self.first) + min(self.kept, settings) * len(self.second)
@@ -54,18 +54,18 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Tuned(Generic[C]):
-    """What tuning chose for a contestant.
+    """Setting that tuning chose for a contestant, with the scores of all.
 
     Attributes
     ----------
     setting : Run
         The best setting.
     score : float
-        Its mean score over the tuning seeds.
+        Mean score of the best setting over the tuning seeds.
     scores : dict of Run to float
-        Mean score of every setting over the seeds that it was trained with.
+        Mean score of each setting over the seeds that it was tried with.
     kept : tuple of Run
-        Settings that got past the first seeds, the chosen one among them.
+        Settings that were kept after the first seeds, the chosen one among them.
     """
 
     setting: C
@@ -74,7 +74,7 @@ class Tuned(Generic[C]):
     kept: tuple[C, ...]
 
     def at_edge(self, value: Callable[[C], float]) -> bool:
-        """Tell whether a value of the chosen setting is the least or the largest of those tried."""
+        """Tell whether a value of the chosen setting is the smallest or the largest of those tried."""
         tried = {value(setting) for setting in self.scores}
         return len(tried) > 1 and value(self.setting) in (min(tried), max(tried))
 
@@ -93,19 +93,19 @@ def tune(
     settings : mapping of K to sequence of Run
         The grid of each contestant, of the same size for all.
     collect : callable
-        Trains what is not trained yet, and returns rows in order.
+        Trains runs that have no row yet, and returns all rows in order.
     with_seed : callable
-        Makes a tuning run of a setting and a seed.
+        Makes a tuning run from a setting and a seed.
     score : callable
-        What is to be large, from a row.
+        Returns the score of a row; larger is better.
     protocol : Protocol
         Seeds.
 
     Returns
     -------
     dict of K to Tuned
-        The choices; of equal ones that with the better score of the first seeds. Where there is one setting only
-        nothing is trained, and its score is nan.
+        The choices; among settings with equal means, the one with the better score on the first seeds. If there is only
+        one setting nothing is trained, and the score is nan.
     """
 
     def scores(chosen: Mapping[K, Sequence[C]], seeds: Sequence[int]) -> dict[K, dict[C, list[float]]]:

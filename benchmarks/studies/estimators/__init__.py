@@ -1,4 +1,4 @@
-"""Which estimator of curvature to trust."""
+"""Measure which estimators of curvature to trust."""
 
 from benchmarks.studies.estimators.study import ESTIMATORS
 

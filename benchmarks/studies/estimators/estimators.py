@@ -1,4 +1,4 @@
-"""Estimators of trace and top eigenvalue by name."""
+"""Collect estimators of the trace and the top eigenvalue by name."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import rsam
 
 __all__ = ["ESTIMATORS", "Problem"]
 
-#: Products that each stochastic estimate may take: divisible by 2 for XTrace, and by 3 for Hutch++.
+#: Number of products per stochastic estimate: divisible by 2 for XTrace, and by 3 for Hutch++.
 PRODUCTS = 18
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A network, its batch and the operator of its Hessian."""
+    """Network with a batch and the operator of its Hessian."""
 
     model: nn.Module
     data: tuple[Tensor, Tensor]
@@ -49,14 +49,14 @@ def _hutchpp(problem: Problem, operator: Any, seed: int) -> float:
 
 
 def _difference(problem: Problem, operator: Any, seed: int) -> float:
-    # three-point differences, whose gradients are not asked for here
+    # by three-point differences; only the value is used, not its gradient
     penalty = rsam.losses.HessianTrace(problem.params, method="difference", probes=PRODUCTS, seed=seed)
     return float(penalty(problem.loss).detach())
 
 
 def _pyhessian(problem: Problem, operator: Any, seed: int) -> float:
     torch.manual_seed(seed)
-    # any other tolerance stops it at the first two means that are near by chance
+    # a larger tolerance would stop it as soon as two means are close by chance
     values = operator.trace(maxIter=PRODUCTS, tol=-float("inf"))
     return sum(values) / len(values)
 
@@ -78,7 +78,7 @@ def _make_pyhessian(problem: Problem) -> Any:
 
 @dataclass(frozen=True)
 class Named:
-    """An estimator: of what, by what operator, and whether it knows manifolds."""
+    """Estimator with its quantity, its operator, and whether it supports manifolds."""
 
     quantity: str
     estimate: Estimator
@@ -86,7 +86,7 @@ class Named:
     riemannian: bool = True
 
 
-#: What is measured over many seeds.
+#: Estimators that are measured over many seeds.
 ESTIMATORS: dict[str, Named] = {
     "Hutchinson, normal": Named("trace", _trace(distribution="normal")),
     "Hutchinson, Rademacher": Named("trace", _trace()),

@@ -1,4 +1,4 @@
-"""One measurement: an estimator on a network, over many seeds or exactly, or what differences measure there."""
+"""Measure an estimator on a network: its estimates over many seeds, the exact value, or traces by differences."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from benchmarks.studies.estimators.networks import batch, load, run_of
 __all__ = ["EXACT", "KINKS", "STEPS", "Measured", "Measurement", "measure"]
 
 EXACT, KINKS = "exact", "kinks"
-#: Steps of the three-point differences, as a fraction of the weights' root mean square in each direction.
+#: Steps of the three-point differences, as fractions of the weights' root mean square in each direction.
 STEPS = (1e-3, 1e-2, 1e-1)
 _KINK_PROBES = 10
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What to measure.
+    """Configuration of a measurement.
 
     Attributes
     ----------
     network : str
         See :mod:`benchmarks.studies.estimators.networks`.
     estimator : str
-        See :data:`ESTIMATORS`; or ``"exact"``, for the trace by all products and the top eigenvalue to rounding, or
-        ``"kinks"``, for the derivative's trace and that of differences of several steps with the same probes, in
+        One of :data:`ESTIMATORS`; or ``"exact"``, for the trace by all products and the top eigenvalue to rounding;
+        or ``"kinks"``, for the trace by derivatives and by differences of several steps, with the same probes and in
         double precision.
     seeds : int
-        How many.
+        Number of seeds.
     """
 
     network: str
@@ -49,7 +49,7 @@ class Measurement:
 
     @property
     def key(self) -> str:
-        """Hash of what it depends on."""
+        """Hash of the configuration."""
         content = {**asdict(self), "network": run_of(self.network).key, "products": PRODUCTS}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -59,21 +59,21 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Measured:
-    """What came of it.
+    """Results of a measurement.
 
     Attributes
     ----------
     run : Measurement
-        What was asked.
+        The configuration.
     values : list of float
-        Estimates by seed; for ``"exact"`` trace, top eigenvalue and size; for ``"kinks"`` the trace by derivatives,
-        those by differences, then cosines between the gradients of the two traces.
+        Estimates, one per seed; for ``"exact"`` trace, top eigenvalue and size; for ``"kinks"`` the trace by
+        derivatives, the traces by differences, then for each step the cosine between the gradients of both traces.
     seconds : float
-        Median time of an estimate, the operator made anew.
+        Median time of an estimate, construction of the operator included.
     gradients : float
-        The same in gradient evaluations.
+        The same time in units of a gradient evaluation.
     megabytes : float
-        Growth of the process's peak memory over that of a gradient evaluation.
+        Increase of the process's peak memory over that of a gradient evaluation.
     """
 
     run: Measurement
@@ -84,7 +84,7 @@ class Measured:
 
 
 def measure(measurement: Measurement, directory: Path) -> Measured:
-    """Measure on one thread."""
+    """Make a measurement on one thread."""
     torch.set_num_threads(1)
     dtype = torch.float64 if measurement.estimator == KINKS else torch.float32
     problem = Problem(load(measurement.network, directory, dtype), batch(measurement.network, dtype))
@@ -94,7 +94,7 @@ def measure(measurement: Measurement, directory: Path) -> Measured:
     times: list[tuple[float, float]] = []
 
     def once(estimate: Any) -> None:
-        # the gradient right after it, so that a slow moment of the machine hits both
+        # time the gradient right after the estimate, so that a slow moment of the machine hits both
         times.append((_seconds(lambda: values.extend(estimate())), _gradient_seconds(problem)))
 
     with contextlib.redirect_stdout(io.StringIO()):
@@ -122,7 +122,7 @@ def _exact(problem: Problem) -> list[float]:
 
 
 def _kinks(problem: Problem) -> list[float]:
-    """Traces with the same probes, and cosines of their gradients."""
+    """Compute traces with the same probes, and cosines between their gradients."""
     params = problem.params
     rms = (sum(float(p.detach().square().sum()) for p in params) / sum(p.numel() for p in params)) ** 0.5
     options: list[dict[str, Any]] = [{"method": "exact"}]

@@ -1,4 +1,4 @@
-"""The study of estimators: networks, measurements, report."""
+"""Run the study of estimators: train networks, measure, report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["ESTIMATORS", "EstimatorsStudy"]
 
 @dataclass(frozen=True)
 class EstimatorsStudy:
-    """Measures estimators on trained networks; what is measured is kept.
+    """Study that measures estimators on trained networks, and keeps each measurement.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class EstimatorsStudy:
     networks : tuple of str
         See :mod:`benchmarks.studies.estimators.networks`.
     seeds : int
-        Estimates of each estimator on each network.
+        Number of estimates by each estimator on each network.
     """
 
     name: str
@@ -38,7 +38,7 @@ class EstimatorsStudy:
     seeds: int = 20
 
     def measurements(self) -> list[Measurement]:
-        """List all that is measured; PyHessian where it is installed, on plain weights."""
+        """List all measurements; PyHessian's only if it is installed, and on plain weights only."""
         peers = find_spec("pyhessian") is not None
         found = [Measurement(network, name, seeds=1) for network in self.networks for name in (EXACT, KINKS)]
         for network in self.networks:
@@ -48,14 +48,14 @@ class EstimatorsStudy:
         return found
 
     def run(self, directory: Path, workers: Workers) -> None:
-        """Train and measure what is missing."""
+        """Train missing networks, and make missing measurements."""
         train_missing(self.networks, directory)
-        # each in a process of its own, for its peak memory
+        # each in a process of its own, to measure its peak memory
         task = functools.partial(measure, directory=directory)
         collect(self.measurements(), task, self._results(directory), workers, fresh=True)
 
     def report(self, directory: Path) -> str:
-        """Report, once all is measured."""
+        """Report if all measurements are there."""
         wanted = self.measurements()
         found = self._results(directory).find(wanted)
         if len(found) < len(wanted):
@@ -63,7 +63,7 @@ class EstimatorsStudy:
         return report([found[measurement] for measurement in wanted], directory)
 
     def quick(self) -> EstimatorsStudy:
-        """Tiny networks and few seeds."""
+        """Shorten the study to tiny networks and few seeds."""
         return replace(self, networks=tuple(TINY), seeds=3)
 
     def _results(self, directory: Path) -> Results[Measured]:

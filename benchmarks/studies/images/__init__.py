@@ -1,4 +1,4 @@
-"""The comparison of optimizers on images and signals."""
+"""Compare optimizers on images and signals."""
 
 from benchmarks.studies.comparison.study import ComparisonStudy
 from benchmarks.studies.comparison.tuning import Protocol

@@ -1,4 +1,4 @@
-"""On what the methods are compared."""
+"""Define the cases: data sets and networks on which methods are compared."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.workloads.images import Images, as_images
 
 __all__ = ["LARGE", "QUICK_CASES", "QUICK_LARGE_CASES", "SMALL", "make_case"]
 
-#: Of final runs.
+#: Measures of the final runs.
 _MEASURES = (CURVES, *MEASURES)
 
 
@@ -28,7 +28,7 @@ def make_case(
     main: bool = True,
     measures: tuple[str, ...] = _MEASURES,
 ) -> Case:
-    """Make a case of contestants by name, perhaps also at SAM's gradient evaluations, tuned anew for that."""
+    """Make a case of named contestants; ``equal_gradients`` adds them trained for SAM's number of gradients."""
     template = Run(workload, "", 0, 0.0, epochs, weight_decay=5e-4, measures=measures)
     contestants = [CONTESTANTS[method] for method in methods]
     again = [at_equal_gradients(c) for c in contestants] if equal_gradients else []
@@ -63,10 +63,10 @@ LARGE = (
     make_case("images", "the folder `images`, ResNet-18", _large("imagefolder:images", "resnet18"), 100),
 )
 
-#: Enough for every verdict to be asked.
+#: Methods that the verdicts compare.
 JUDGED = ("sgd", "sam", "peer_sam", "gradient_norm", "hessian_trace", "rsam", "rsam_stiefel")
 
-#: Each kind of data and every method once, for a smoke test.
+#: Each kind of data and each method once, for a smoke test.
 QUICK_CASES = (
     make_case("digits", "digits", Images("digits", label_noise=0.0), 4),
     make_case("noise20", "Fashion-MNIST mini, 20 % wrong labels", Images(), 2, methods=JUDGED, equal_gradients=False),
@@ -89,5 +89,5 @@ def _quick_version(case: Case) -> Case:
     )
 
 
-#: The same of the large ones, on 512 training examples and a network of eight layers.
+#: A smoke test of the large cases, on 512 training examples and a network of eight layers.
 QUICK_LARGE_CASES = tuple(map(_quick_version, LARGE))

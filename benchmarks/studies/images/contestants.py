@@ -1,4 +1,4 @@
-"""Who competes on images: each method, its kernels plain, on spheres or on Stiefel manifolds, with twenty settings."""
+"""List the contestants on images: each method, with kernels plain, on spheres or on Stiefel manifolds."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from benchmarks.workloads.images import Kernels
 
 __all__ = ["CHECK", "CHECKED", "CONTESTANTS", "at_equal_gradients"]
 
-#: SAM of a peer takes the settings that are chosen for ours, to which it should be equal.
+#: Another library's SAM takes the settings that are chosen for ours, and should give equal results.
 CHECK, CHECKED = "peer_sam", "sam"
 
 _RATES = (0.003, 0.01, 0.03, 0.1)
-# methods without a knob of their own are tried with several weight decays, so that every method has as many settings
+# methods without a knob of their own are tuned over weight decay, so that every method has twenty settings
 _DECAY = Grid(Knob.WEIGHT_DECAY, (0.001, 0.003, 0.01, 0.03, 0.1), (1e-4, 5e-4, 5e-3, 5e-2))
 _DECOUPLED = Grid(Knob.WEIGHT_DECAY, (3e-4, 1e-3, 3e-3, 1e-2, 3e-2), (0.01, 0.1, 0.5, 2.0))
-_RHO = Grid(Knob.RHO, _RATES, (0.05, 0.1, 0.2, 0.4, 0.8))  # at the last training collapses for many
+_RHO = Grid(Knob.RHO, _RATES, (0.05, 0.1, 0.2, 0.4, 0.8))  # at the last value training collapses for many methods
 _PLAIN = {
     "sgd": _DECAY,
     "adamw": replace(_DECOUPLED, rates=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2)),
     CHECKED: _RHO,
-    "asam": Grid(Knob.RHO, _RATES, (0.25, 0.5, 1.0, 2.0, 4.0)),  # in units of the weights
+    "asam": Grid(Knob.RHO, _RATES, (0.25, 0.5, 1.0, 2.0, 4.0)),  # a radius relative to the size of the weights
     CHECK: _RHO,
-    "gradient_norm": replace(_RHO, knob=Knob.PENALTY),  # whose first order SAM is
+    "gradient_norm": replace(_RHO, knob=Knob.PENALTY),  # to first order SAM is this penalty
     "hessian_trace": Grid(Knob.PENALTY, _RATES, (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)),
 }
 _CONSTRAINED = {
@@ -63,6 +63,6 @@ CONTESTANTS = {
 
 
 def at_equal_gradients(contestant: Contestant) -> Contestant:
-    """Let a contestant train for as many epochs as take SAM's gradient evaluations."""
+    """Let a contestant train for so many epochs that it uses as many gradient evaluations as SAM."""
     passes = METHODS[CHECKED].gradients / METHODS[contestant.method].gradients
     return replace(contestant, name=f"{contestant.name}, equal gradients", passes=passes)

@@ -1,4 +1,4 @@
-"""Comparisons where weights live on manifolds: hyperbolic, orthogonal, symmetric positive definite."""
+"""Compare methods on weights that live on manifolds: hyperbolic, orthogonal, symmetric positive definite."""
 
 from dataclasses import replace
 

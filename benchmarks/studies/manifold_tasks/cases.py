@@ -1,4 +1,4 @@
-"""On what methods are compared, and what their tuning may choose from."""
+"""Define the cases, and the settings to tune over."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks.workloads.spd import HandSigns
 
 __all__ = ["ANIMALS", "HYPERBOLIC", "NOUNS", "RECURRENT", "SPD", "shortened"]
 
-#: What final runs measure beside their scores.
+#: Measures of the final runs.
 _MEASURES = ("gradient_norm", "trace", "top_eigenvalue")
 
 
@@ -25,7 +25,7 @@ def _template(workload: Workload, epochs: int) -> Run:
 
 
 def shortened(cases: Sequence[Case], *names: str) -> tuple[Case, ...]:
-    """Shorten some cases by name, or all, to few epochs."""
+    """Shorten the named cases, or all of them, to few epochs."""
     return tuple(
         replace(case, template=replace(case.template, epochs=max(2, case.template.epochs // 20)))
         for case in cases
@@ -41,14 +41,14 @@ _BALL = (
     ". Steps in the ball are geodesics (geoopt's PoincareBallExact): those of PoincareBall are straight, leave the "
     "ball where they are long, and most points then stay at the border that they are put back to"
 )
-#: What the seeds of a hierarchy vary.
+#: Note on what the seeds of a hierarchy vary.
 _NOTES = {
     "mammals": "initial points, order, negative samples; not the edges held out for the test" + _BALL,
     "animals": "initial points, order, negative samples",
     "nouns": "initial points, order, negative samples",
 }
-#: The mean over a batch of 512 edges, each of which moves few of the points: hence rates far above 1. The projected
-#: ascent is in coordinates, which crowd near the border of the ball.
+#: The loss is a mean over a batch of 512 edges, each of which moves few points: hence rates far above 1. The radii of
+#: the projected ascent are small, since it is in coordinates, and points crowd near the border of the ball.
 _EMBEDDING = {
     space: contestants((3.0, 10.0, 17.0, 30.0), (0.01, 0.03, 0.1, 0.3), (0.003, 0.02, 0.1), ambient)
     for space, ambient in (("poincare", (1e-4, 1e-3, 1e-2)), ("lorentz", (1e-2, 1e-1, 1.0)))
@@ -61,7 +61,7 @@ def _embeddings(hierarchy: str, spaces: tuple[str, ...], sizes: tuple[int, ...],
     for space in spaces:
         for fraction, label in _HELD_OUT.items():
             for size in sizes:
-                # with half held out, of which the tenth is a part: tuning has seen no test edge of either
+                # tuned with half of the edges held out, the tenth among them: tuning sees no test edge of either
                 by = f"{hierarchy}-{space}-{tuned}-{'reconstruction' if fraction == 0 else '50'}"
                 name = f"{hierarchy}-{space}-{size}-{'reconstruction' if fraction == 0 else round(100 * fraction)}"
                 found.append(
@@ -76,7 +76,7 @@ def _embeddings(hierarchy: str, spaces: tuple[str, ...], sizes: tuple[int, ...],
                         tuned_with="" if by == name else by,
                     )
                 )
-    # those that others take their settings from come first
+    # cases that others take settings from come first
     return sorted(found, key=lambda case: case.tuned_with != "")
 
 
@@ -93,7 +93,7 @@ HYPERBOLIC = (
         "ball, a few of the parameters",
     ),
 )
-#: At one setting of each method: tuning over all nouns would take days. The quick version takes animals, a part of
+#: One setting per method, since tuning over all nouns would take days. The quick version embeds the animals among
 #: them.
 NOUNS, ANIMALS = (
     tuple(
@@ -158,7 +158,7 @@ SPD = tuple(
         f"emg-{metric}",
         f"hand signs in another session, {text}",
         _template(HandSigns(metric, 6), 30),
-        # moved once, where most had chosen an end: to larger rates of Adam and smaller rho
+        # moved once, to larger rates of Adam and smaller rho, since most methods had chosen an end of the grid
         contestants((0.01, 0.03, 0.1, 0.2), (0.003, 0.01, 0.03, 0.1), (0.0125, 0.05, 0.2), (0.0125, 0.05, 0.2)),
         Score(worst=0.2),
         "hand signs in another session",

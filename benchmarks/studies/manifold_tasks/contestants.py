@@ -1,4 +1,4 @@
-"""Who competes where weights live on manifolds: RSAM, its base optimizers, and an ascent that is projected back."""
+"""List the contestants on manifolds: RSAM, its base optimizers, and an ambient ascent that is projected back."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ def contestants(
     momentum: Values = (0.0, 0.5, 0.9),
     beta: Values = (0.5, 0.9, 0.95),
 ) -> tuple[Contestant, ...]:
-    """Make the contestants over both bases, with as many settings for each.
+    """Make the contestants over both bases, each with the same number of settings.
 
-    The bases compete also at the gradient evaluations of an ascent, trained twice as long and tuned for that; and at
-    settings that were chosen for RSAM, so that nothing differs but the ascent.
+    The bases compete in two further versions: trained twice as long, so that they use as many gradient evaluations as
+    RSAM, and tuned for that; and at the settings chosen for RSAM, so that only the ascent differs.
 
     Parameters
     ----------
     sgd, adam : tuple of float
-        Learning rates over each base.
+        Learning rates of each base.
     rho : tuple of float
         Radii of RSAM, in the metric.
     projected_rho : tuple of float
         Radii of the projected ascent, in the ambient space.
     momentum, beta : tuple of float
-        What the bases are tuned by when alone; under an ascent both are 0.9.
+        Values that the bases are tuned over when they train alone; under an ascent both are 0.9.
     """
     return (
         *_over("riemannian_sgd", "RiemannianSGD", "rsam", Grid(Knob.MOMENTUM, sgd, momentum)),

@@ -1,4 +1,4 @@
-"""The hierarchy in the disk, before and after training."""
+"""Draw the hierarchy in the disk, before and after training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["draw", "embed_in_disk"]
 
 _CASE, _FILE = "mammals-poincare-2-reconstruction", "disk.npz"
 _LABELS = {c.name: c.label for case in HYPERBOLIC if case.name == _CASE for c in case.contestants}
-#: Kinds whose descendants have a colour.
+#: Nodes whose descendants are coloured.
 _KINDS = ("carnivore", "ungulate", "rodent", "primate", "cetacean", "bat", "marsupial")
 
 
@@ -46,11 +46,11 @@ def embed_in_disk(cases: Cases, directory: Path) -> None:
     after = problem.model.points.detach().cpu().numpy()  # type: ignore[operator]
     with (directory / _FILE).with_suffix(".part").open("wb") as file:
         np.savez_compressed(file, before=before, after=after, method=best.name, key=run.key)
-    os.replace(file.name, directory / _FILE)  # whole or not at all
+    os.replace(file.name, directory / _FILE)  # so that no half-written file is left
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
-    """Load what is kept; nothing where the file is missing or damaged, so that it is made again."""
+    """Load the stored points; return None if the file is missing or damaged, so that it is made again."""
     try:
         return read_arrays(path, ("before", "after", "method", "key"), "run the study again")
     except DatasetError:
@@ -58,7 +58,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
 
 
 def draw(directory: Path) -> str:
-    """Draw the disk; empty where there is none, or it is damaged: ``run`` makes it again then."""
+    """Draw the disk; return "" if its file is missing or damaged, until ``run`` makes it again."""
     kept = _load(directory / _FILE)
     if not kept:
         return ""

@@ -1,4 +1,4 @@
-"""What things cost, beside other libraries."""
+"""Measure the costs of steps, curvature and penalties, beside those of other libraries."""
 
 from benchmarks.studies.overhead.study import OVERHEAD, OverheadStudy
 

@@ -1,4 +1,4 @@
-"""What Hessian-vector products and traces cost, in gradient evaluations, and how far trace estimates spread."""
+"""Time Hessian-vector products and traces in gradient evaluations, and measure the spread of trace estimates."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def _hessian(model: nn.Module, data: Any, **options: Any) -> rsam.curvature.Riem
 
 
 def report(repeats: int, warm_up: int) -> str:
-    """Time and compare; tables and verdicts."""
-    strided = _products("wide_cnn", repeats, warm_up)[0]  # whose convolutions torch's second backward is slow with
+    """Time all products and traces; return tables and verdicts."""
+    strided = _products("wide_cnn", repeats, warm_up)[0]  # torch's second backward is slow with strided convolutions
     table, ratio = _products("pooled_cnn", repeats, warm_up)
     verdict = (
         f"Ours on pooled_cnn with one batch takes {'' if ratio <= PRODUCT_LIMIT else 'NOT '}at most {PRODUCT_LIMIT} "
@@ -60,7 +60,7 @@ def report(repeats: int, warm_up: int) -> str:
 
 
 def _products(network: str, repeats: int, warm_up: int) -> tuple[str, float]:
-    """Table, and gradient evaluations of ours with one batch."""
+    """Time products; return a table, and the cost of ours on one batch in gradient evaluations."""
     (images, labels), model = _batch(), _network(network)
     params = list(model.parameters())
     halves = list(zip(images.split(_BATCH // 2), labels.split(_BATCH // 2), strict=True))
@@ -77,7 +77,7 @@ def _products(network: str, repeats: int, warm_up: int) -> tuple[str, float]:
         _TEN: lambda: loader @ columns,
     }
     parts |= _peers(model, (images, labels), halves, v)
-    with kept.keeping_graphs(), held.keeping_graphs():  # as within one call of an estimator
+    with kept.keeping_graphs(), held.keeping_graphs():  # as estimators do within one call
         times = interleaved(parts, repeats, warm_up, "products")
     times[_TEN] = [seconds / 10 for seconds in times[_TEN]]
     ratios = {name: median_ratio(times, name, "gradient") for name in parts if name != "gradient"}
@@ -108,7 +108,7 @@ def _peers(model: nn.Module, batch: Any, halves: Any, v: Tensor) -> dict[str, Ca
         vectors = [z.reshape(p.shape) for z, p in zip(v.split([p.numel() for p in params]), params, strict=True)]
         one, two = _pyhessian(model, data=batch), _pyhessian(model, dataloader=halves)
         found["PyHessian, one batch"] = lambda: hessian_vector_product(one.gradsH, one.params, vectors)
-        two.params = params  # it looks for gradients that are there only with a single batch
+        two.params = params  # PyHessian sets it for a single batch only
         found["PyHessian, loader of two"] = lambda: two.dataloader_hv_product(vectors)
     return found
 
@@ -134,7 +134,7 @@ def _traces(repeats: int) -> str:
         "curvlinops": theirs,
     }
     if find_spec("pyhessian"):
-        # or it stops as soon as two means are near by chance, and for any positive tol where the mean is negative
+        # with a positive tol it stops as soon as two means are close by chance, or the mean is negative
         parts["PyHessian"] = lambda: _pyhessian(model, data=batch).trace(maxIter=_PROBES, tol=-math.inf)
     times = interleaved(parts, repeats, 1, "traces")
     table = markdown_table(

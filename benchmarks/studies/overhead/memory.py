@@ -1,4 +1,4 @@
-"""How much memory a step of a SAM-like optimizer takes beside weights and gradients."""
+"""Measure the memory that a step of a SAM-like optimizer takes beside weights and gradients."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _spheres() -> list[Tensor]:
 
 
 def peak(run: Callable[[], object]) -> int:
-    """Bytes that are allocated at most, beside those that were before."""
+    """Return the peak of bytes allocated during a call, beyond those allocated before it."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
     now = most = 0
@@ -60,7 +60,7 @@ def _contenders() -> dict[str, tuple[list[Tensor], Callable[[list[Tensor]], Any]
 
 
 def report() -> str:
-    """Measure; a table."""
+    """Measure all optimizers; return a table."""
     rows = []
     for label, (params, make, sharp) in _contenders().items():
         optimizer = make(params)

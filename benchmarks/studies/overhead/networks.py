@@ -1,4 +1,4 @@
-"""The networks whose steps are timed."""
+"""Make the networks whose steps are timed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BATCH, RHO = 64, 0.05
 
 
 def network(name: str, lr: float, batch: int = BATCH) -> tuple[nn.Module, Any, Batch]:
-    """Make a network for a contestant of the comparison, its optimizer, and a batch."""
+    """Make a network for a contestant of the comparison, with its optimizer and a batch."""
     contestant = CONTESTANTS[name]
     workload = Images(kernels=contestant.kernels)  # type: ignore[arg-type]
     run = Run(workload, contestant.method, 0, lr, 1, RHO, weight_decay=5e-4)

@@ -1,4 +1,4 @@
-"""What a step of a Riemannian optimizer costs beside geoopt's and torch's, with gradients that are there."""
+"""Time steps of the Riemannian optimizers beside geoopt's and torch's, with gradients already computed."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from benchmarks.studies.overhead.timing import Times, interleaved, median_ratio,
 
 __all__ = ["CASES", "Case", "operations", "report"]
 
-#: Learning rates so small that each step does the same as the last.
+#: Learning rates so small that all steps start from nearly the same weights.
 _SGD: dict[str, Any] = {"lr": 1e-4, "momentum": 0.9}
 _ADAM: dict[str, Any] = {"lr": 1e-5}
 
 
 @dataclass(frozen=True)
 class Case:
-    """Parameters to step, and how fast that must be.
+    """Parameters to step, and the required speed.
 
     Attributes
     ----------
     label : str
-        For the table.
+        Label in the table.
     make : callable
         Makes the parameters.
     factor : float
-        How many times as fast as the peer a step must be.
+        Required speed of a step as a multiple of the peer's.
     peer : str
-        Whom the factor is against, ``"geoopt"`` or ``"torch"``.
+        Peer that the factor refers to, ``"geoopt"`` or ``"torch"``.
     """
 
     label: str
@@ -83,10 +83,11 @@ CASES = (
 
 @dataclass(frozen=True)
 class _Contender:
-    """An optimizer to step with the same gradients again and again."""
+    """Optimizer that is stepped repeatedly with the same gradients."""
 
     step: Callable[[], object]
-    refresh: Callable[[], object]  # as backward does: geoopt writes to gradients, and they are in the cache
+    # writes gradients anew, as backward does: geoopt changes them, and after backward they are in the cache
+    refresh: Callable[[], object]
 
 
 def _stepper(case: Case, make: Callable[..., Any], options: dict[str, Any]) -> _Contender:
@@ -99,7 +100,7 @@ def _stepper(case: Case, make: Callable[..., Any], options: dict[str, Any]) -> _
 
 
 def _handling(case: Case) -> _Contender:
-    """Do what no stacked step can do without: gather points and gradients, and write points."""
+    """Do the part that every stacked step needs: gather points and gradients, and write points."""
     contender = _stepper(case, torch.optim.SGD, {"lr": 0.0})
     optimizer: torch.optim.Optimizer = contender.step.__self__  # type: ignore[attr-defined]
     params = optimizer.param_groups[0]["params"]
@@ -130,7 +131,7 @@ def _contenders(case: Case) -> dict[str, _Contender]:
 
 
 class _Counter(TorchDispatchMode):
-    """Counts torch operations, but not the profiler's marks."""
+    """Counts torch operations, except the profiler's marks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -142,7 +143,7 @@ class _Counter(TorchDispatchMode):
 
 
 def operations(step: Callable[[], object]) -> int:
-    """Torch operations that the third call of a step dispatches: its launches on a GPU."""
+    """Count the torch operations that the third call of a step dispatches, which are launches on a GPU."""
     step()
     step()
     with _Counter() as counter:
@@ -162,13 +163,13 @@ def _row(case: Case, parts: dict[str, _Contender], times: Times) -> tuple[list[s
             f"{faster:.2f}" + ("" if faster >= case.factor else " (short)"),
             str(operations(parts[f"rsam {kind}"].step)),
         ]
-    # large parameters are not stacked, and torch has functions for lists of plain ones
+    # large parameters are not stacked, and plain ones use torch's functions on lists
     stacked = case.peer != "torch" and case.make()[0].numel() <= 2**14
     return [*cells, f"{case.factor:.2g}", f"{milliseconds(times, 'handling'):.2f}" if stacked else ""], kept
 
 
 def report(repeats: int, warm_up: int) -> str:
-    """Time and compare; a table and a verdict."""
+    """Time all cases; return a table and a verdict."""
     rows, short = [], []
     for case in CASES:
         parts = _contenders(case)

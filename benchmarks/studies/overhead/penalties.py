@@ -1,4 +1,4 @@
-"""What a training step with a penalty costs, in plain steps."""
+"""Time training steps with a penalty in units of plain steps."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from benchmarks.studies.overhead.timing import interleaved, median_ratio, millis
 __all__ = ["report"]
 
 LIMITS = {"gradient norm, difference": 2.3, "Hessian trace, difference": 3.3}
-# so small a learning rate that each step does the same as the last
+# a learning rate so small that all steps start from nearly the same weights
 _RATE = 1e-5
 _WEIGHT = 1e-3
 
 
 def _step(make: Callable[[Any], Any] | None, outputs_too: bool = False, method: str = "sgd") -> Callable[[], object]:
-    """Make a training step of a network of its own, with a penalty if ``make`` makes one of its parameters."""
+    """Make a training step of a new network; ``make`` may make a penalty from its parameters."""
     model, optimizer, (images, labels) = network(method, _RATE)
     penalty = None if make is None else make(model.parameters())
 
@@ -41,7 +41,7 @@ def _step(make: Callable[[Any], Any] | None, outputs_too: bool = False, method: 
 
 
 def report(repeats: int, warm_up: int) -> str:
-    """Time and compare; a table and verdicts."""
+    """Time all penalties; return a table and verdicts."""
     losses = rsam.losses
 
     def of(kind: Any, **options: Any) -> Callable[[Any], Any]:

@@ -1,4 +1,4 @@
-"""What a step of RSAM costs with ascents from a part of the batch and in every second step."""
+"""Time steps of RSAM that ascend from a part of the batch, or in every second step only."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from benchmarks.studies.overhead.timing import Times, interleaved, median_ratio,
 
 __all__ = ["LIMITS", "report"]
 
-#: Steps of RiemannianSGD that a step of RSAM may take, by batch size.
+#: Allowed cost of a step of RSAM in steps of RiemannianSGD, by batch size.
 LIMITS = {64: 1.3, 256: 1.2}
 _FRACTION = 0.25
 _EVERY = 2
-# so small a learning rate that each step does the same as the last
+# a learning rate so small that all steps start from nearly the same weights
 _RATE = 1e-5
 
 
 def _steps(batch: int) -> dict[str, Callable[[], object]]:
-    """Make two steps each, of networks of their own, on a batch."""
+    """Make functions that take two steps on a batch, each with a network of its own."""
     model, base, images_labels = network("riemannian_sgd", _RATE, batch)
     base_closure = gradient_closure(model, base, *images_labels)
     whole_model, whole, _ = network("rsam", _RATE, batch)
@@ -61,7 +61,7 @@ def _row(batch: int, times: Times) -> tuple[list[str], float]:
 
 
 def report(repeats: int, warm_up: int) -> str:
-    """Time and compare; a table and a verdict."""
+    """Time all savings; return a table and a verdict."""
     rows, short = [], []
     for batch, limit in LIMITS.items():
         cells, saving = _row(batch, interleaved(_steps(batch), repeats, warm_up, f"savings, batch {batch}"))

@@ -1,4 +1,4 @@
-"""What a step of RSAM costs beyond its two gradient evaluations."""
+"""Time steps of RSAM in units of two gradient evaluations and a base step."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from benchmarks.studies.overhead.timing import Times, interleaved, milliseconds
 
 __all__ = ["contenders", "report", "step_ratio"]
 
-#: Whole step over two gradients and base step.
+#: Allowed ratio of a whole step to two gradient evaluations and a base step.
 LIMITS = {"RSAM, spheres": 1.05, "RSAM, plain weights": 1.03}
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A SAM-like method beside its base optimizer, each with a network of its own.
+    """SAM-like method and its base optimizer, each with a network of its own.
 
     Attributes
     ----------
     label : str
-        For the table.
+        Label in the table.
     gradient : callable
         Evaluates the gradients of the base optimizer's network.
     base_step : callable
-        Steps the base optimizer with the gradients that are there.
+        Steps the base optimizer with the present gradients.
     sam_step : callable
-        Takes a whole step of the SAM-like optimizer: both gradient evaluations and the base step in it.
+        Takes a whole step of the SAM-like optimizer, both gradient evaluations and the base step included.
     """
 
     label: str
@@ -45,17 +45,17 @@ class Contender:
 
 
 def contenders() -> list[Contender]:
-    """RSAM on spheres, RSAM on plain weights and, if it is installed, ``pytorch_optimizer.SAM`` on these."""
+    """Make RSAM on spheres, RSAM on plain weights and, if installed, ``pytorch_optimizer.SAM`` on plain weights."""
     found = [_ours("RSAM, spheres", "rsam", "riemannian_sgd"), _ours("RSAM, plain weights", "sam", "sgd")]
     return [*found, _peer()] if find_spec("pytorch_optimizer") else found
 
 
-# so small a learning rate that each step does the same as the last
+# a learning rate so small that all steps start from nearly the same weights
 _RATE = 1e-4
 
 
 def _prepare(method: str) -> tuple[nn.Module, Any, Callable[[], Tensor]]:
-    """Make network, optimizer and closure over a batch."""
+    """Make a network, its optimizer, and a closure over a batch."""
     model, optimizer, batch = network(method, _RATE)
     return model, optimizer, gradient_closure(model, optimizer, *batch)
 
@@ -75,20 +75,20 @@ def _peer() -> Contender:
     optimizer = SAM(model.parameters(), torch.optim.SGD, rho=RHO, **options)
 
     def step() -> None:
-        closure()  # it wants the first gradients to be there
+        closure()  # its step expects the gradients of the first pass
         optimizer.step(closure)  # type: ignore[arg-type]
 
     return Contender("pytorch_optimizer.SAM, plain weights", gradient, base_optimizer.step, step)
 
 
 def step_ratio(times: Times) -> float:
-    """Take the median ratio of a whole step to two gradients and a base step, formed within each repeat."""
+    """Return the median over repeats of the ratio of a whole step to two gradients and a base step."""
     parts = zip(times["gradient"], times["base step"], times["step"], strict=True)
     return median(step / (2 * gradient + base) for gradient, base, step in parts)
 
 
 def report(repeats: int, warm_up: int) -> str:
-    """Time the contenders; a table and a verdict."""
+    """Time the contenders; return a table and a verdict."""
     found = contenders()
     parts: dict[str, Callable[[], object]] = {}
     for c in found:

@@ -1,4 +1,4 @@
-"""Costs of steps, of curvature and of penalties, beside those of other libraries."""
+"""Run the study of costs: steps, curvature and penalties, beside other libraries."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _TABLE = "README.md"
 
 @dataclass(frozen=True)
 class OverheadStudy:
-    """Times on one thread; each call measures anew.
+    """Study that times on one thread; each run measures anew.
 
     Attributes
     ----------
     name, summary : str
         See :class:`~benchmarks.studies.study.Study`.
     repeats : int
-        How often a step is timed; what takes longer, less often.
+        Number of times that a step is timed; slower operations are timed less often.
     warm_up : int
-        How often before that, without looking.
+        Number of untimed repeats before.
     """
 
     name: str
@@ -37,7 +37,7 @@ class OverheadStudy:
     warm_up: int = 20
 
     def run(self, directory: Path, workers: Workers) -> None:
-        """Measure, by this process whoever the workers are, and write the tables."""
+        """Measure in this process, whatever the workers, and write the tables."""
         few = max(2, self.repeats // 30)
         with one_thread():
             sections = [

@@ -1,4 +1,4 @@
-"""Times of several things, taken in turn so that a slow moment of the machine hits all."""
+"""Time several functions in turn, so that a slow moment of the machine hits all."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def interleaved(
     what: str,
     before: Mapping[str, Callable[[], object]] | None = None,
 ) -> Times:
-    """Time each part in each repeat, in seconds.
+    """Time each function in each repeat, in seconds.
 
     Parameters
     ----------
     parts : mapping of str to callable
-        What to time.
+        Functions to time.
     repeats : int
-        How often.
+        Number of timed repeats.
     warm_up : int
-        How often before that, without looking.
+        Number of untimed repeats before.
     what : str
-        For the progress bar.
+        Description in the progress bar.
     before : mapping of str to callable, optional
-        What to do before each part, untimed.
+        Functions to call before each part, untimed.
     """
     times: Times = {name: [] for name in parts}
     for i in trange(warm_up + repeats, desc=what, unit="repeat", file=sys.stderr):
@@ -49,10 +49,10 @@ def interleaved(
 
 
 def median_ratio(times: Times, part: str, whole: str) -> float:
-    """Take the median over the repeats of the ratio of two parts."""
+    """Return the median over repeats of the ratio of two parts."""
     return statistics.median(p / w for p, w in zip(times[part], times[whole], strict=True))
 
 
 def milliseconds(times: Times, part: str) -> float:
-    """Take the median time of a part, in milliseconds."""
+    """Return the median time of a part, in milliseconds."""
     return 1e3 * statistics.median(times[part])

@@ -1,4 +1,4 @@
-"""Hierarchies embedded in hyperbolic space, and classification there."""
+"""Embed hierarchies in hyperbolic space, and classify there."""
 
 from benchmarks.workloads.hyperbolic.classification import FewLabels
 from benchmarks.workloads.hyperbolic.embedding import Embedded

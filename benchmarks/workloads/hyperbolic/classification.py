@@ -1,4 +1,4 @@
-"""Few labels, classified by hyperplanes of the Poincaré ball, with geoopt's own layer."""
+"""Classify digits from few labels by hyperplanes of the Poincaré ball, with geoopt's own layer."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ PER_CLASS, BATCH = 10, 50
 
 
 class HyperbolicClassifier(nn.Module):
-    """A hidden layer, its features carried to the ball, signed distances to a hyperplane a class.
+    """Network of a hidden layer, a map of its features to the ball, and signed distances to one hyperplane per class.
 
     Parameters
     ----------
     inputs, dimension, classes : int
-        Sizes.
+        Numbers of inputs, of features and of classes.
     """
 
     def __init__(self, inputs: int, dimension: int, classes: int) -> None:
@@ -44,12 +44,12 @@ class HyperbolicClassifier(nn.Module):
 
 @dataclass(frozen=True)
 class FewLabels:
-    """scikit-learn's digits with ten labels a class, which the seed draws; ten more for validation.
+    """scikit-learn's digits with ten labelled images per class, drawn by the seed, and ten more for validation.
 
     Attributes
     ----------
     dimension : int
-        Of the ball.
+        Dimension of the ball.
     """
 
     dimension: int
@@ -59,7 +59,7 @@ class FewLabels:
         return load("digits")
 
     def prepare(self, seed: int, heldout: Heldout) -> Problem:
-        """Prepare network and labelled images of a seed, scored by accuracy."""
+        """Prepare network and labelled images of a seed; the score is accuracy."""
         data = self.load()
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(data.train_labels), generator=generator)

@@ -1,4 +1,4 @@
-"""Embedding a hierarchy so that what is a kind of something lies near it (Nickel and Kiela 2017, section 3)."""
+"""Embed a hierarchy with each node near its ancestors (Nickel and Kiela 2017, section 3)."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from benchmarks.workloads.problem import Batch, Heldout, Problem
 __all__ = ["Embedded", "Embedding", "Split", "split"]
 
 NEGATIVES = 20
-#: Part of the training during which the learning rate is a hundredth: angles are found near the origin, where there
-#: is room to turn.
+#: First part of the training, with a hundredth of the learning rate: points find their angles near the origin, where
+#: they can still turn.
 BURN_IN, BURN_IN_RATE = 0.2, 0.01
-#: Of the edges that remain, how many are held out for validation.
+#: Part of the remaining edges that is held out for validation.
 VALIDATION = 0.1
-#: Edges around which curvature is measured.
+#: Number of edges on which curvature is measured.
 MEASURED = 500
-#: Edges of a step.
+#: Number of edges per step.
 BATCH = {"mammals": 512, "animals": 512, "nouns": 4096}
 
 
 class Embedding(nn.Module):
-    """A point of hyperbolic space for each node.
+    """One point of hyperbolic space per node.
 
     Parameters
     ----------
     nodes, dimension : int
-        How many, and where.
+        Number of nodes, and dimension of the space.
     manifold : geoopt.Manifold
         A Poincaré ball or a hyperboloid.
 
     Attributes
     ----------
     points : geoopt.ManifoldParameter
-        Shape ``(nodes, dimension)``, with one coordinate more on a hyperboloid. Double precision, since far out single
-        precision cannot tell points apart.
+        Shape ``(nodes, dimension)``, with one more coordinate on a hyperboloid; in double precision, since single
+        precision cannot tell points apart far from the origin.
     """
 
     def __init__(self, nodes: int, dimension: int, manifold: geoopt.Manifold) -> None:
@@ -57,15 +57,15 @@ class Embedding(nn.Module):
         self.points = geoopt.ManifoldParameter(points, manifold=manifold)
 
     def forward(self, nodes: Tensor) -> Tensor:
-        """Negate the distances of the first node of each line to the others; ``-inf`` to -1, which is no node."""
+        """Return the negative distances from each row's first node to its others; ``-inf`` for -1, which is no node."""
         none = nodes[:, 1:] < 0
-        # another than the node itself in their place: the distance 0 has no second derivative, and 0 times it is nan
+        # -1 becomes a node other than the first: the distance 0 has no second derivative, and 0 times it would be nan
         others = torch.where(none, nodes[:, 1:2], nodes[:, 1:])
         distance = self._distance(self.points[nodes[:, :1]], self.points[others])
         return (-distance).masked_fill(none, -torch.inf)
 
     def distances(self, nodes: Tensor) -> Tensor:
-        """Measure the distances of some nodes to all, shape ``(len(nodes), all)``."""
+        """Compute the distances of some nodes to all, shape ``(len(nodes), all)``."""
         if isinstance(self.points.manifold, geoopt.Lorentz):
             return hyperboloid_distances(self.points[nodes], self.points, self.points.manifold.k)
         return self._distance(self.points[nodes].unsqueeze(1), self.points.unsqueeze(0))
@@ -78,7 +78,7 @@ class Embedding(nn.Module):
 
 @dataclass(frozen=True)
 class Split:
-    """Edges to train on, to score, and those that are no wrong answers when these are scored.
+    """Edges to train on, edges to score, and known edges, which scoring does not count as wrong answers.
 
     Attributes
     ----------
@@ -92,22 +92,22 @@ class Split:
 
 
 def split(edges: Tensor, fraction: float, heldout: str, seed: int) -> Split:
-    """Hold out edges, such that each node keeps one to be trained on.
+    """Hold out edges so that each node keeps at least one to train on.
 
     Parameters
     ----------
     edges : Tensor
-        All of them, shape ``(edges, 2)``.
+        All edges, shape ``(edges, 2)``.
     fraction : float
-        Part to hold out for the test; at 0 all are trained on and scored, which is reconstruction.
+        Part to hold out for the test; at 0 all edges are trained on and scored, which is called reconstruction.
     heldout : {"test", "validation"}
-        For validation a tenth of what is left is held out and scored, and nothing of the test edges is used.
+        For validation, a tenth of the other edges is held out and scored, and the test edges are not used.
     seed : int
-        Chooses what is held out for validation.
+        Seed of the choice of validation edges.
     """
     if fraction == 0:
         return Split(edges, edges, edges)
-    # the same test edges for all seeds, and a larger part contains a smaller: tuning has seen none of them
+    # the same test edges for all seeds, and a larger fraction contains a smaller, so that tuning sees none of them
     test, rest = _hold_out(edges, fraction, np.random.default_rng(5))
     if heldout == "test":
         return Split(rest, test, edges)
@@ -132,14 +132,14 @@ def _hold_out(edges: Tensor, fraction: float, generator: np.random.Generator) ->
 
 
 class _Negatives:
-    """Nodes that a node is not known to be a kind of, drawn uniformly."""
+    """Sampler of negatives: nodes that a node is not known to descend from, drawn uniformly."""
 
     def __init__(self, train: Tensor, nodes: int) -> None:
         self.nodes = nodes
         self.codes = (train[:, 0] * nodes + train[:, 1]).sort().values
 
     def __call__(self, edges: Tensor, generator: torch.Generator) -> Tensor:
-        """Append negatives to edges, shape ``(edges, 2 + NEGATIVES)``; -1 where a draw was no negative."""
+        """Append negatives to edges, shape ``(edges, 2 + NEGATIVES)``; -1 where the drawn node was not a negative."""
         drawn = torch.randint(self.nodes, (len(edges), NEGATIVES), generator=generator)
         codes = edges[:, :1] * self.nodes + drawn
         place = torch.searchsorted(self.codes, codes).clamp(max=len(self.codes) - 1)
@@ -149,18 +149,18 @@ class _Negatives:
 
 @dataclass(frozen=True)
 class Embedded:
-    """A hierarchy, a point for each of its nodes, and the loss of eq. 5 with 20 negatives.
+    """Workload that embeds a hierarchy, one point per node, by the loss of eq. 5 with 20 negatives.
 
     Attributes
     ----------
     hierarchy : {"mammals", "animals", "nouns"}
         See :func:`~benchmarks.data.wordnet.load_hierarchy`.
     space : {"poincare", "lorentz"}
-        Where points live: in the Poincaré ball or on the hyperboloid.
+        Space of the points: the Poincaré ball or the hyperboloid.
     dimension : int
-        Of the space.
+        Dimension of the space.
     fraction : float
-        Of the edges, how many are held out for the test; 0 to score the edges that are trained on.
+        Part of the edges that is held out for the test; 0 to score the training edges.
     """
 
     hierarchy: str
@@ -173,7 +173,7 @@ class Embedded:
         return load_hierarchy(self.hierarchy)
 
     def prepare(self, seed: int, heldout: Heldout) -> Problem:
-        """Prepare points, edges and negatives of a seed, scored by mean rank and mean average precision (MAP)."""
+        """Prepare points, edges and negatives of a seed; the scores are mean rank and mean average precision (MAP)."""
         hierarchy = self.load()
         return _problem(self, hierarchy, split(hierarchy.edges, self.fraction, heldout, seed), seed)
 

@@ -1,4 +1,4 @@
-"""How well distances rank what is related before what is not."""
+"""Measure how well distances rank related nodes before unrelated ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 __all__ = ["ranking"]
 
-#: Distances that are held at a time.
+#: Number of distances in memory at a time.
 _ENTRIES = 4_000_000
 
 
@@ -17,19 +17,19 @@ _ENTRIES = 4_000_000
 def ranking(distances: Callable[[Tensor], Tensor], nodes: int, scored: Tensor, known: Tensor) -> dict[str, float]:
     """Compute mean rank and mean average precision (Nickel and Kiela 2017, section 4.1).
 
-    For an edge from u to v: the rank of v among all nodes that u is not known to be related to, by distance from u.
-    The precision is averaged over the edges of a node, then over nodes.
+    The rank of an edge from u to v is that of v, by distance from u, among v and all nodes without a known edge from u.
+    Precisions are averaged over the edges of a node, then over nodes.
 
     Parameters
     ----------
     distances : callable
-        Takes some nodes, returns their distances to all: shape ``(len(some), nodes)``.
+        Takes a part of the nodes; returns their distances to all nodes, shape ``(len(part), nodes)``.
     nodes : int
-        How many there are.
+        Number of nodes.
     scored : Tensor
         Edges to rank, shape ``(edges, 2)``.
     known : Tensor
-        Edges that are no wrong answers; they contain the scored ones.
+        Edges that do not count as wrong answers, the scored ones included.
 
     Returns
     -------
@@ -39,7 +39,7 @@ def ranking(distances: Callable[[Tensor], Tensor], nodes: int, scored: Tensor, k
     Raises
     ------
     torch.linalg.LinAlgError
-        If a distance is not a number.
+        If a distance is nan.
     """
     starts = scored[:, 0].unique()
     ranks: list[Tensor] = []
@@ -48,7 +48,7 @@ def ranking(distances: Callable[[Tensor], Tensor], nodes: int, scored: Tensor, k
     known = known[known[:, 0].argsort(stable=True)]
     for some in starts.split(max(1, _ENTRIES // nodes)):
         distance = distances(some)
-        if distance.isnan().any():  # which would count as farther than all
+        if distance.isnan().any():  # nan would count as the farthest
             raise torch.linalg.LinAlgError("a distance is not a number")  # type: ignore[attr-defined]
         wrong = distance.clone()
         wrong[torch.arange(len(some), device=some.device), some] = torch.inf
@@ -59,11 +59,11 @@ def ranking(distances: Callable[[Tensor], Tensor], nodes: int, scored: Tensor, k
         rows = torch.searchsorted(some, edges[:, 0].contiguous())
         counts = torch.bincount(rows, minlength=len(some))
         columns = torch.arange(len(edges), device=rows.device) - (counts.cumsum(0) - counts)[rows]
-        # a row a node, its scored edges by distance, infinity behind
+        # one row per node: distances of its scored edges in order, padded with infinity
         right = distance.new_full((len(some), int(counts.max())), torch.inf)
         right[rows, columns] = distance[rows, edges[:, 1]]
         right = right.sort(1).values.contiguous()
-        # wrong ones that are as near count as nearer: an embedding of all nodes in one point ranks nothing
+        # a wrong answer at the same distance counts as nearer: an embedding in a single point must not score well
         bins = torch.searchsorted(right, wrong)
         counted = torch.zeros(len(some), right.shape[1] + 1, dtype=torch.long, device=right.device)
         nearer = counted.scatter_add_(1, bins, torch.ones_like(bins)).cumsum(1)[:, :-1]
@@ -78,7 +78,7 @@ def ranking(distances: Callable[[Tensor], Tensor], nodes: int, scored: Tensor, k
 
 
 def _within(edges: Tensor, some: Tensor) -> Tensor:
-    """Choose edges that start at one of some nodes; both are sorted."""
+    """Select the edges that start at one of the given nodes; both arguments are sorted."""
     starts = edges[:, 0].contiguous()
     first = torch.searchsorted(starts, some[0])
     found = edges[first : torch.searchsorted(starts, some[-1], right=True)]

@@ -1,4 +1,4 @@
-"""Networks by name."""
+"""Collect networks by name."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from benchmarks.workloads.networks.small_networks import Shape
 
 __all__ = ["MODELS", "Shape"]
 
-# name -> network for examples of a shape, which starts with the channels, and so many classes
+# each takes the shape of an example, channels first, and the number of classes
 MODELS: dict[str, Callable[[Shape, int], nn.Module]] = {
     "small_cnn": small_networks.small_cnn,
     "small_plain_cnn": small_networks.small_plain_cnn,

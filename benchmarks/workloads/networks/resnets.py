@@ -1,4 +1,4 @@
-"""Residual networks in the form of CIFAR, and torchvision's ResNet-18."""
+"""Build residual networks for CIFAR, and torchvision's ResNet-18."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Block(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """Residual network of ``6 n + 2`` layers for small images (He et al. 2016, Sec. 4.2).
+    """Residual network with ``6 n + 2`` layers for small images (He et al. 2016, Sec. 4.2).
 
     Parameters
     ----------
@@ -38,10 +38,10 @@ class CifarResNet(nn.Module):
     classes : int
         Number of logits.
     depth : int
-        8, 14, 20, and so on by six.
+        Number of layers: 8, 14, 20 and so on in steps of six.
     batch_norm : bool
-        After each convolution. Without it the second convolution of each block starts at a tenth of its usual size,
-        or the sums of many blocks would be too large.
+        Normalise after each convolution. Without it the second convolution of each block starts at a tenth of its usual
+        size, since the sum over many blocks would be too large.
     """
 
     def __init__(self, shape: Shape, classes: int, *, depth: int, batch_norm: bool = True) -> None:
@@ -68,8 +68,8 @@ class CifarResNet(nn.Module):
 
 
 def resnet18(shape: Shape, classes: int) -> nn.Module:
-    """torchvision's ResNet-18; on images smaller than 64 by 64 with a first convolution of 3 by 3 and no pooling."""
-    import torchvision  # here: slow to import, and most workers need none of it
+    """Build torchvision's ResNet-18; for images below 64 by 64, with a first convolution of 3 by 3 and no pooling."""
+    import torchvision  # here, since it is slow to import and most workers do not need it
 
     network = torchvision.models.resnet18(num_classes=classes)
     if min(shape[1:]) < 64:

@@ -1,4 +1,4 @@
-"""Small convolutional networks."""
+"""Build small convolutional networks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from math import prod
 
 from torch import nn
 
-#: Channels and sides of an image, or channels and length of a signal.
+#: Shape of an example: channels, height and width of an image, or channels and length of a signal.
 Shape = tuple[int, ...]
 
 
@@ -20,20 +20,20 @@ def strided_cnn(
     activation: Callable[[], nn.Module] = nn.ReLU,
     batch_norm: bool = True,
 ) -> nn.Module:
-    """Strided convolutions, and a linear head on all that they see.
+    """Build strided convolutions with a linear head on all their outputs.
 
     Parameters
     ----------
     shape : tuple of int
-        Of one example: ``(channels, height, width)`` for images, ``(channels, length)`` for signals.
+        Shape of one example: ``(channels, height, width)`` for images, ``(channels, length)`` for signals.
     classes : int
         Number of logits.
     widths : tuple of int
-        Filters of each convolution.
+        Number of filters of each convolution.
     activation : callable
-        Makes the nonlinearity.
+        Class of the activation.
     batch_norm : bool
-        Before each nonlinearity.
+        Normalise before each activation.
 
     Returns
     -------
@@ -44,7 +44,7 @@ def strided_cnn(
     convolution, norm = {1: (nn.Conv1d, nn.BatchNorm1d), 2: (nn.Conv2d, nn.BatchNorm2d)}[len(sides)]
     layers: list[nn.Module] = []
     for inside, out in zip((channels, *widths), widths, strict=False):
-        # with batch norm no bias, which it would subtract
+        # no bias before batch norm, which would subtract it
         layers.append(convolution(inside, out, 3, stride=2, padding=1, bias=not batch_norm))
         layers += [norm(out)] if batch_norm else []
         layers.append(activation())
@@ -53,7 +53,7 @@ def strided_cnn(
 
 
 def pooled_cnn(shape: Shape, classes: int) -> nn.Module:
-    """Three convolutions with batch norm and max-pooling, and a linear head; 83 thousand parameters."""
+    """Build three convolutions with batch norm and max-pooling, and a linear head; 83 thousand parameters."""
     channels, height, width = shape
     layers: list[nn.Module] = []
     for inside, out in ((channels, 32), (32, 64), (64, 96)):
@@ -61,21 +61,21 @@ def pooled_cnn(shape: Shape, classes: int) -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(96 * (height // 8) * (width // 8), classes))
 
 
-#: 19 thousand parameters for images of 28 by 28.
+#: Network of 19 thousand parameters for images of 28 by 28.
 small_cnn = partial(strided_cnn, widths=(16, 32, 32))
-#: The same without batch norm.
+#: ``small_cnn`` without batch norm.
 small_plain_cnn = partial(strided_cnn, widths=(16, 32, 32), batch_norm=False)
-#: The same without kinks.
+#: ``small_cnn`` with a smooth activation.
 small_gelu_cnn = partial(strided_cnn, widths=(16, 32, 32), activation=nn.GELU)
-#: Two thousand parameters.
+#: Network of two thousand parameters.
 tiny_cnn = partial(strided_cnn, widths=(4, 8, 8))
-#: The same without kinks.
+#: ``tiny_cnn`` with a smooth activation.
 tiny_gelu_cnn = partial(strided_cnn, widths=(4, 8, 8), activation=nn.GELU)
-#: 90 thousand parameters.
+#: Network of 90 thousand parameters.
 wide_cnn = partial(strided_cnn, widths=(32, 64, 96))
-#: The same without batch norm.
+#: ``wide_cnn`` without batch norm.
 wide_plain_cnn = partial(strided_cnn, widths=(32, 64, 96), batch_norm=False)
-#: For signals: the widths of the convolutional network of MNIST-1D's authors (Greydanus and Kobak 2024), kernels of 3.
+#: Network for signals: widths of that of MNIST-1D's authors (Greydanus and Kobak 2024), with kernels of 3.
 cnn_1d = partial(strided_cnn, widths=(25, 25, 25))
-#: The same without batch norm, as theirs is.
+#: ``cnn_1d`` without batch norm, as theirs.
 plain_cnn_1d = partial(strided_cnn, widths=(25, 25, 25), batch_norm=False)

@@ -1,4 +1,4 @@
-"""Recurrent networks whose recurrent matrix is orthogonal."""
+"""Train recurrent networks with an orthogonal recurrent matrix."""
 
 from benchmarks.workloads.recurrent.sequences import Sequences
 

@@ -1,4 +1,4 @@
-"""An Elman network with an orthogonal recurrent matrix."""
+"""Define an Elman network with an orthogonal recurrent matrix."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ __all__ = ["OrthogonalRNN"]
 
 
 class OrthogonalRNN(nn.Module):
-    """``h' = modReLU(W h + V x)`` with orthogonal ``W``, and a linear layer on the last states.
+    """Network ``h' = modReLU(W h + V x)`` with orthogonal ``W``, and a linear layer on the last states.
 
-    The nonlinearity keeps signs and adds a bias to magnitudes (Arjovsky et al. 2016, eq. 8, for real numbers), which
-    at a bias of 0 is the identity, so that nothing is lost over time at first.
+    The activation keeps signs and adds a bias to magnitudes (Arjovsky et al. 2016, eq. 8, for real numbers). At first
+    the bias is 0 and the activation the identity, so that states keep their length over time.
 
     Parameters
     ----------
     inputs, width, outputs : int
-        Of a step.
+        Numbers of inputs, hidden units and outputs of a step.
     manifold : geoopt.Manifold
-        A Stiefel manifold: the metric that ``W`` moves in. On square matrices the canonical metric is half the
-        Euclidean one, so that the two differ in units (of rho and the learning rate) and in the retraction alone.
+        The Stiefel manifold of ``W``, which fixes its metric. On square matrices the canonical metric is half the
+        Euclidean one, so that the two differ only in the units of rho and learning rate, and in the retraction.
     last : int
-        How many states are read, at the end of the sequence.
+        Number of states at the end of the sequence that the linear layer reads.
 
     Attributes
     ----------
     recurrent : geoopt.ManifoldParameter
-        ``W``, shape ``(width, width)``; at first plane rotations by random angles (Henaff et al. 2016).
+        The matrix ``W``, ``(width, width)``; at first plane rotations by random angles (Henaff et al. 2016).
     """
 
     def __init__(self, inputs: int, width: int, outputs: int, manifold: geoopt.Manifold, last: int = 1) -> None:
@@ -43,11 +43,11 @@ class OrthogonalRNN(nn.Module):
         self.recurrent = geoopt.ManifoldParameter(torch.block_diag(*turns, *fixed), manifold=manifold)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute outputs ``(n, outputs, last)`` of ``(n, steps, inputs)``; without the last axis if ``last`` is 1."""
+        """Map ``(n, steps, inputs)`` to outputs ``(n, outputs, last)``, without the last axis if ``last`` is 1."""
         driven = self.input(x)
         state = driven.new_zeros(len(x), self.bias.shape[0])
         states = []
-        for drive in driven.unbind(1):  # indexing would fill a gradient of all steps for each
+        for drive in driven.unbind(1):  # the backward pass of indexing would fill a gradient of all steps at each step
             state = drive + state @ self.recurrent.mT
             state = state.detach().sign() * (state.abs() + self.bias).relu()
             states.append(state)

@@ -1,7 +1,7 @@
-"""The copying and the adding problem (Hochreiter and Schmidhuber 1997), and images row by row.
+"""Train on the copying and the adding problem (Hochreiter and Schmidhuber 1997), and on images row by row.
 
-The first two are learnt from a fixed set of sequences, not from an endless stream, so that there is something to
-generalise from; they are scored on new sequences of the same length, and on longer ones.
+The first two are learnt from a fixed set of sequences, not from an endless stream, so that networks can differ in
+how they generalise; they are scored on new sequences of the same length, and on longer ones.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from benchmarks.workloads.scoring import accuracies
 __all__ = ["Sequences", "add", "copy"]
 
 TRAIN, HELDOUT, BATCH, MEASURED = 2000, 1000, 100, 200
-#: The copying problem: symbols, how many are to be remembered, and for how long.
+#: Copying problem: number of different symbols, length of the sequence to remember, and delay.
 SYMBOLS, REMEMBERED, DELAY = 8, 10, 30
-#: Steps of the adding problem.
+#: Number of steps of the adding problem.
 STEPS = 20
 
 
@@ -63,18 +63,18 @@ def add(count: int, steps: int, generator: torch.Generator) -> Batch:
 
 @dataclass(frozen=True)
 class Sequences:
-    """An orthogonal recurrent network on a problem.
+    """Workload of an orthogonal recurrent network on a problem with sequences.
 
     Attributes
     ----------
     problem : {"copying", "adding", "rows"}
-        Remember ten symbols over 30 steps, add two of 20 numbers, or classify Fashion-MNIST mini, a row of an image a
-        step. The first is scored over 30, 33 and 60 steps, the second, by the logarithm (base 10) of the mean squared
-        error, over 20, 22 and 40.
+        Remember ten symbols over 30 steps, add two of 20 numbers, or classify Fashion-MNIST mini by reading one row of
+        an image per step. Copying is scored at delays of 30, 33 and 60 steps; adding at 20, 22 and 40 numbers, by the
+        logarithm (base 10) of the mean squared error.
     metric : {"stiefel", "canonical"}
-        Of the manifold of orthogonal matrices.
+        Metric of the manifold of orthogonal matrices.
     width : int
-        Of the network.
+        Number of hidden units.
     """
 
     problem: str
@@ -82,7 +82,7 @@ class Sequences:
     width: int
 
     def load(self) -> object:
-        """Load the images; sequences are generated."""
+        """Load the images; sequences need no file."""
         return load("fashion_mnist_mini") if self.problem == "rows" else None
 
     def prepare(self, seed: int, heldout: Heldout) -> Problem:
@@ -108,7 +108,7 @@ class Sequences:
         )
 
 
-#: Sizes of a step's input and output, outputs that are read; what is trained on; what is scored, by prefix.
+#: By problem: sizes of a step's input and output, and number of outputs; training data; data to score on, by prefix.
 _Made = tuple[tuple[int, int, int], Batch, dict[str, Batch]]
 
 
@@ -137,5 +137,5 @@ def _rows(seed: int, heldout: Heldout) -> _Made:
 
 
 def _generator(seed: int, part: int, heldout: Heldout) -> torch.Generator:
-    """Seed the sequences to train on (part 0) and to score: others for validation than for the test."""
+    """Seed the generator of a part of the sequences: 0 to train on, others to score on, by validation or test."""
     return torch.Generator().manual_seed(4 * seed + part + 2 * (part == 1 and heldout == "validation"))

@@ -1,4 +1,4 @@
-"""Networks on symmetric positive definite matrices."""
+"""Train networks on symmetric positive definite matrices."""
 
 from benchmarks.workloads.spd.network import HandSigns
 

@@ -1,4 +1,4 @@
-"""Hand signs from covariance matrices of muscle signals, by a network of SPD features (Huang and Van Gool 2017)."""
+"""Classify hand signs from covariance matrices of muscle signals by an SPD network (Huang and Van Gool 2017)."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from benchmarks.workloads.scoring import accuracies
 __all__ = ["HandSigns", "SPDNetwork"]
 
 CHANNELS, BATCH, MEASURED = 8, 60, 300
-#: Eigenvalues below are raised to it (their eq. 4).
+#: Smaller eigenvalues are raised to this value (eq. 4 of Huang and Van Gool).
 FLOOR = 1e-3
 
 
 class SPDNetwork(nn.Module):
-    """Whitening by a learned SPD matrix, a bilinear map on a Stiefel manifold, the matrix logarithm, a linear layer.
+    """Network that whitens by a learned SPD matrix, then applies a bilinear map, the logarithm and a linear layer.
 
     Parameters
     ----------
     channels, features, classes : int
-        Sides of the matrices before and after the bilinear map, and outputs.
+        Side of the matrices before and after the bilinear map, and number of outputs.
     manifold : geoopt.Manifold
         A Stiefel manifold, for the bilinear map.
 
     Attributes
     ----------
     centre : geoopt.ManifoldParameter
-        The SPD matrix that features are taken relative to, ``(channels, channels)``; the identity at first.
+        The SPD matrix that whitens, ``(channels, channels)``; the identity at first.
     bilinear : geoopt.ManifoldParameter
-        Orthonormal columns ``W``, ``(channels, features)``: features are ``W^T X W`` (their eq. 2).
+        Matrix ``W`` with orthonormal columns, ``(channels, features)``; features are ``W^T X W`` (eq. 2).
     """
 
     def __init__(self, channels: int, features: int, classes: int, manifold: geoopt.Manifold) -> None:
@@ -50,12 +50,12 @@ class SPDNetwork(nn.Module):
         self.head = nn.Linear(triangle, classes, dtype=torch.float64)
         rows, columns = torch.tril_indices(features, features)
         self.register_buffer("where", rows * features + columns)
-        # so that the vector is as long as the matrix
+        # so that the vector has the norm of the matrix
         self.register_buffer("scale", (2.0 - (rows == columns).double()).sqrt())
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute logits of SPD matrices ``(n, channels, channels)``."""
-        # congruence by the Cholesky factor of the centre, which moves it to the identity
+        # congruence by the inverse Cholesky factor of the centre maps the centre to the identity
         factor = torch.linalg.cholesky(self.centre)
         x = torch.linalg.solve_triangular(factor, x, upper=False)
         x = torch.linalg.solve_triangular(factor, x.mT, upper=False)
@@ -66,14 +66,14 @@ class SPDNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class HandSigns:
-    """Train on the first session of each person, and score on the second; one of six repeats for validation.
+    """Workload that trains on each person's first session and scores on the second.
 
     Attributes
     ----------
     metric : {"stiefel", "canonical"}
-        Of the manifold of the bilinear map.
+        Metric of the Stiefel manifold of the bilinear map.
     features : int
-        Side of the matrices after that.
+        Side of the matrices after the bilinear map.
     """
 
     metric: str
@@ -84,10 +84,10 @@ class HandSigns:
         return load_emg()
 
     def prepare(self, seed: int, heldout: Heldout) -> Problem:
-        """Prepare network and matrices of a seed, scored by accuracy."""
+        """Prepare network and matrices of a seed; the score is accuracy."""
         covariances, signs, sessions, segments = load_emg()
         first = sessions < FIRST
-        # repeats of a session: each a stretch of all five signs
+        # a repeat of a session is a stretch of all five signs; one of six serves for validation
         repeat = torch.div(segments, len(SIGNS), rounding_mode="floor") % 6
         held = first & (repeat == seed % 6) if heldout == "validation" else ~first
         train = first & ~held
