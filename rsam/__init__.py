@@ -1,4 +1,4 @@
-"""Sharpness-aware minimisation for models whose parameters live on geoopt manifolds."""
+"""Minimise losses sharpness-aware, for models whose parameters live on geoopt manifolds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which weights :func:`rsam.nn.constrain` has put on manifolds, so that one that lost its manifold is not stepped."""
+"""Remember which weights :func:`rsam.nn.constrain` put on manifolds, to refuse those that lost their manifold."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def forget(owner: nn.Module) -> None:
 
 
 def no_parameter(name: str, manifold: geoopt.Manifold) -> str:
-    """Say that a constrained weight is computed by now, and what to do."""
+    """Say that a constrained weight is no parameter any more but computed, and what to do."""
     return (
         f"{name!r} was put on {manifold} by rsam.nn.constrain, and is no parameter any more: it was parametrized, "
         "normalised or pruned since. Undo that, or call rsam.nn.unconstrain"
@@ -35,7 +35,7 @@ def no_parameter(name: str, manifold: geoopt.Manifold) -> str:
 
 
 def refuse_lost(params: Iterable[Tensor]) -> None:
-    """Refuse parameters that were put on a manifold and are plain by now.
+    """Refuse parameters that were put on a manifold but are plain now.
 
     Raises
     ------

@@ -18,24 +18,24 @@ __all__ = [
 class NotFinite(RuntimeError):
     """A loss, a gradient or a product with the Hessian is not finite, or the norm of a gradient overflows.
 
-    A training loop that would rather go on or end early catches this and nothing else: the weights are as they were
+    A training loop that wants to go on, or to end early, can catch exactly this error: the weights are as they were
     before the step or the measurement.
     """
 
 
 class SingularPoint(NotFinite):
-    """An operation of a manifold has no finite answer at a finite point: on the boundary, or for a step that overflows.
+    """An operation of a manifold has no finite result at a finite point: on the boundary, or for a step that overflows.
 
-    The message names the parameter; an optimizer has written nothing.
+    The message names the parameter. An optimizer that raises it has changed nothing.
     """
 
 
 class UnsupportedOperation(NotImplementedError):
-    """A manifold has no such operation; the message names the manifold and, in a list, the parameter."""
+    """A manifold lacks an operation; the message names the manifold and, in a list, the parameter."""
 
 
 class StalePlan(RuntimeError):
-    """Points have another shape, dtype or device than the block was planned for; whoever planned it plans anew."""
+    """Points have another shape, dtype or device than the block was planned for; the caller must plan anew."""
 
 
 class NoHigherDerivative(RuntimeError):

@@ -60,7 +60,7 @@ class SpectralDensity:
         """
         if ax is None:
             ax = optional("matplotlib.figure", "plotting").Figure(layout="constrained").subplots()
-        floor = float(self.density.max()) * 1e-6  # below it are Gaussian tails without a meaning
+        floor = float(self.density.max()) * 1e-6  # densities below it are Gaussian tails without a meaning
         grid, density, spread = (t.double().cpu().numpy() for t in (self.grid, self.density, 2 * self.standard_error))
         ax.semilogy(grid, density.clip(floor))
         ax.fill_between(grid, (density - spread).clip(floor), (density + spread).clip(floor), alpha=0.3, lw=0)
@@ -111,7 +111,7 @@ def spectral_density(
     ValueError
         If ``steps`` is not less than the operator's size, or ``repeats`` less than 1.
     RuntimeError
-        If the Lanczos process breaks down, as it does where an operator has fewer different eigenvalues than steps.
+        If the Lanczos process breaks down, as it does if the operator has fewer different eigenvalues than steps.
 
     Examples
     --------
@@ -129,7 +129,7 @@ def spectral_density(
     if repeats < 1:
         raise ValueError(f"repeats must be at least 1, got {repeats}")
     with one_call(operator):
-        # a hundredth is enough for the ends, which have a margin
+        # a relative error of a hundredth is enough for the ends, which get a margin
         low, high = (
             float(top_eigenvalues(operator, which=end, rtol=1e-2, seed=seed).values[0])
             for end in ("smallest", "largest")
@@ -180,7 +180,7 @@ def _smoothed(tridiagonal: Tensor, low: float, high: float, points: int, kappa: 
         return tridiagonal.new_full((points,), math.nan)
     values, vectors = torch.linalg.eigh(tridiagonal)
     centre, radius = (high + low) / 2, (high - low) / 2
-    nodes, weights = (values - centre) / radius, vectors[0] ** 2 / radius  # of the spectrum moved to [-1, 1]
+    nodes, weights = (values - centre) / radius, vectors[0] ** 2 / radius  # of the spectrum scaled to [-1, 1]
     width = 2 / (len(values) - 1) / math.sqrt(8 * math.log(kappa))
     grid = torch.linspace(-1, 1, points, dtype=values.dtype, device=values.device)
     bumps = Normal(nodes.unsqueeze(1), width, validate_args=False).log_prob(grid).exp()

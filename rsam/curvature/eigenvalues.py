@@ -16,7 +16,7 @@ from rsam.evaluation.optional import optional, progress
 
 __all__ = ["Eigenpairs", "top_eigenvalues"]
 
-# Rows of a matrix that may be written down as a whole.
+# Largest size of an operator that may be written out as a dense matrix.
 _DENSE = 4096
 
 
@@ -59,7 +59,7 @@ def top_eigenvalues(
     operator : LinearOperator, or an operator of curvlinops
         Square and symmetric, such as a :class:`RiemannianHessian`.
     k : int
-        How many to find.
+        Number of eigenvalues to find.
     which : {"largest", "smallest", "magnitude"}
         The largest or smallest (most negative) ones, or those of largest modulus.
     rtol : float, optional
@@ -102,7 +102,7 @@ def top_eigenvalues(
         raise ValueError(f"which must be 'largest', 'smallest' or 'magnitude', got {which!r}")
     lanczos = min(size, max(2 * k + 1, 20))  # eigsh's own choice of basis
     with progress(show=progressbar, desc="eigenvalues", unit="product") as bar, one_call(operator):
-        if lanczos == size:  # as cheap, and exact
+        if lanczos == size:  # a dense solution is as cheap, and exact
             values, vectors, products = _dense(operator)
         else:
             values, vectors, products = _sparse(operator, k, code, rtol, max_products, seed, bar)
@@ -142,24 +142,25 @@ def _sparse(
         products += 1
         return scipy_operator @ v + shift * v
 
-    # ARPACK's tolerance is relative to each eigenvalue, and out of reach for one that is zero, as the smallest of a
-    # Gauss-Newton matrix is. So these are moved away from zero by about the norm, as three power steps estimate it.
+    # ARPACK's tolerance is relative to each eigenvalue, which is out of reach for an eigenvalue of zero, such as the
+    # smallest of a Gauss-Newton matrix. So the spectrum is shifted away from zero by about the norm of the operator,
+    # estimated by three power steps.
     power, scale = first, 0.0
     for _ in range(3):
         power = product(power / np.linalg.norm(power))
         scale = float(np.linalg.norm(power))
-        if scale == 0:  # an operator that takes a random vector to zero is zero
+        if scale == 0:  # an operator that maps a random vector to zero is zero
             return torch.zeros(k, **as_tensor), torch.eye(size, k, **as_tensor), products
     shift = {"LA": scale, "SA": -scale, "LM": 0.0}[code]
     counted = arpack.LinearOperator(operator.shape, matvec=product, dtype=first.dtype)
     basis = max(2 * k + 1, 20)
     restarts = max(1, (size if max_products is None else max_products) // (basis - k))
     tolerance = torch.finfo(operator.dtype).eps ** 0.5 if rtol is None else rtol
-    tolerance /= 2 if shift else 1  # relative to a norm that may have doubled
+    tolerance /= 2 if shift else 1  # the tolerance is relative to the norm, which the shift may have doubled
     try:
         values, vectors = arpack.eigsh(counted, k, which=code, v0=first, tol=tolerance, ncv=basis, maxiter=restarts)
     except arpack.ArpackNoConvergence as error:
-        if max_products is None and size <= _DENSE:  # a dense solution takes as many products as these did
+        if max_products is None and size <= _DENSE:  # a dense solution takes no more products than were spent already
             values, vectors, more = _dense(operator)
             return values, vectors, products + more
         raise RuntimeError(

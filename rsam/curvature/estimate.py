@@ -13,7 +13,7 @@ from rsam.evaluation.optional import optional, progress
 
 __all__ = ["CHUNK", "Estimate", "chunk_sizes", "collect", "generator_of"]
 
-#: Number of probes drawn at a time, which share the graphs of a loader's batches.
+#: Number of probes drawn at a time; they share the graphs of a loader's batches.
 CHUNK = 10
 
 
@@ -98,8 +98,8 @@ def collect(
     Parameters
     ----------
     chunks : iterable of Tensor
-        The source: yields samples ``(n, parts)`` in double precision on the CPU, ``probes`` of them in all, and is
-        not asked for more than needed. The sum of a sample's parts is what ``rtol`` is about.
+        The source, which yields samples ``(n, parts)`` in double precision on the CPU, ``probes`` of them in all; it
+        is read no further than needed. ``rtol`` refers to the sum of a sample's parts.
 
     Returns
     -------

@@ -39,17 +39,17 @@ def fisher_trace(
 ) -> Estimate:
     r"""Estimate the trace of the Fisher information.
 
-    That is the Gauss-Newton matrix of the loss (Martens 2020, Sec. 9). The estimate is the mean of
+    The Fisher information is the Gauss-Newton matrix of the loss (Martens 2020, Sec. 9). The estimate is the mean of
     :math:`\|J^\top u\|_x^2` over random ``u`` whose covariance is the Hessian of the loss in the outputs. It takes
-    first derivatives only, one backward pass per probe and batch, is never negative, and is right under batch norm in
+    first derivatives only, one backward pass per probe and batch. It is never negative, and right under batch norm in
     train mode, where single examples have no gradients.
 
     Parameters
     ----------
     model_func, params, data, num_data, batch_size_fn
-        As for :class:`RiemannianGaussNewton`; the targets only count the examples.
+        As for :class:`RiemannianGaussNewton`; of the targets only their number is used.
     loss_func : nn.CrossEntropyLoss, nn.BCEWithLogitsLoss or nn.MSELoss
-        The loss whose likelihood is meant, with mean or sum reduction and without weights.
+        The loss, which defines the likelihood; with mean or sum reduction, without class weights.
     probes : int
         Number of random vectors, at most.
     rtol : float, optional

@@ -16,26 +16,25 @@ __all__ = ["RiemannianGaussNewton"]
 
 
 class Graph(NamedTuple):
-    """Parts of a batch's graph that products with its matrix need."""
+    """Parts of a batch's graph that a product with its matrix needs."""
 
     outputs: Tensor
-    dual: Tensor  # u, at which the pulled-back covectors are linear
+    dual: Tensor  # u, in which the pulled-back covectors are linear
     pulled: list[Tensor]  # J^T u
     held: Tensor  # the outputs as a leaf
-    slope: Tensor  # the loss's derivative there
+    slope: Tensor  # the derivative of the loss in these outputs
 
 
 class RiemannianGaussNewton(TangentOperator):
     r"""Linear operator of the generalised Gauss-Newton matrix :math:`J^\top \Lambda J`, positive for convex losses.
 
-    With the Jacobian :math:`J` of the outputs and the Hessian :math:`\Lambda` of the loss in them. It is a metric
-    pulled back to the parameters, so that no acceleration of geodesics enters: on manifolds it is restricted to the
-    tangent space, in orthonormal coordinates. For cross-entropy, squared error and the binary cross-entropy of logits
-    it is the Fisher information matrix (Martens 2020, Sec. 9), whose trace :func:`fisher_trace` estimates too.
+    :math:`J` is the Jacobian of the outputs and :math:`\Lambda` the Hessian of the loss in the outputs. The matrix is
+    a metric pulled back to the parameters, so that no acceleration of geodesics enters: on manifolds it is restricted
+    to the tangent space, in orthonormal coordinates. For cross-entropy, squared error and the binary cross-entropy of
+    logits it is the Fisher information matrix (Martens 2020, Sec. 9), whose trace :func:`fisher_trace` estimates too.
 
-    Called as :class:`RiemannianHessian`, with the same parameters and errors; the model must return a tensor. For one
-    that returns more, pass a function, such as ``lambda inputs: model(**inputs).logits`` with batches
-    ``(inputs, labels)``.
+    Parameters and errors are those of :class:`RiemannianHessian`, but the model must return a tensor. For a model that
+    returns more, pass a function, such as ``lambda inputs: model(**inputs).logits`` with batches ``(inputs, labels)``.
 
     Examples
     --------
@@ -64,10 +63,10 @@ class RiemannianGaussNewton(TangentOperator):
 
     def _product(self, graph: Graph, tangent: list[Tensor]) -> list[Tensor]:
         products = [torch.zeros_like(v) for v in tangent]
-        if not graph.slope.requires_grad:  # a loss linear in the outputs
+        if not graph.slope.requires_grad:  # the loss is linear in the outputs
             return products
         for block in self.blocks:
-            moving = [i for i in block if graph.pulled[i].requires_grad]  # the outputs do not depend on the others
+            moving = [i for i in block if graph.pulled[i].requires_grad]  # outputs depend on these only
             if not moving:
                 continue
             pulled, vectors = [graph.pulled[i] for i in moving], [tangent[i] for i in moving]

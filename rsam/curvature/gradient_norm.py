@@ -55,7 +55,7 @@ def gradient_norm(
     gradient = risk.gradient()
     with torch.no_grad():
         raised = risk.space.raise_index(risk.params, gradient)
-        # squares of gradients that are finite in single precision need not be
+        # gradients may be finite in single precision while their squares overflow
         square = geometry.pairing(*([t.to(torch.promote_types(t.dtype, torch.float64)) for t in ts]
                                     for ts in (gradient, raised)))  # fmt: skip
     return float(square.clamp_min(0).sqrt())  # rounding may leave it negative

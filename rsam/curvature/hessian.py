@@ -16,7 +16,7 @@ Graph = list[Tensor]
 
 
 class RiemannianHessian(TangentOperator):
-    r"""Linear operator of the Riemannian Hessian, called as :class:`curvlinops.HessianLinearOperator` is.
+    r"""Linear operator of the Riemannian Hessian, with the arguments of :class:`curvlinops.HessianLinearOperator`.
 
     .. math::
 
@@ -26,28 +26,28 @@ class RiemannianHessian(TangentOperator):
     2008, Sec. 5.5, in ambient coordinates). Its quadratic form is the second derivative of the risk along geodesics.
     It acts in orthonormal coordinates of the tangent space, so that :func:`curvlinops.hutchinson_trace`,
     :func:`~curvlinops.hutchpp_trace`, :func:`~curvlinops.xtrace`, :func:`~curvlinops.lanczos_approximate_spectrum` and
-    SciPy's solvers work on it as they are. On plain parameters it is the Euclidean Hessian.
+    SciPy's solvers work on it unchanged. On plain parameters it is the Euclidean Hessian.
 
-    Products are second backward passes: torch's forward modes are silently wrong through batch norm. Of networks with
-    ReLU or max-pooling this is the Hessian between the kinks, which differences across them do not see.
+    Products are second backward passes, since torch's forward modes are silently wrong through batch norm. For networks
+    with ReLU or max-pooling this is the Hessian between the kinks, whereas differences cross the kinks.
 
     Parameters
     ----------
     model_func : callable
-        Maps inputs to outputs, a :class:`torch.nn.Module` as a rule, evaluated in the mode it is in. Batch norm in
-        train mode is differentiated through the statistics of each batch, in eval mode it is an affine map. A module
+        Maps inputs to outputs; as a rule a :class:`torch.nn.Module`, which is evaluated in its present mode. Batch norm
+        in train mode is differentiated through the statistics of each batch, in eval mode it is an affine map. A module
         that :func:`torch.compile` made is evaluated uncompiled.
     loss_func : callable or None
-        Maps outputs and targets, whatever they are, to a scalar; its ``reduction`` says how batches combine,
-        ``"mean"`` if it has none. None for a model that returns its loss, as those of Transformers do: a tensor, or
-        an output with a ``loss``.
+        Maps outputs and targets, of any type, to a scalar; its ``reduction`` says how batches combine, ``"mean"`` if it
+        has none. None for a model that returns its loss, as those of Transformers do: a tensor, or an output with an
+        attribute or item ``loss``.
     params : iterable of Tensor, or of (name, Tensor)
-        The parameters to differentiate in, plain or on manifolds. A batch may miss some, as those of an expert or
-        of another task: their derivatives are zero in it.
+        The parameters to differentiate in, plain or on manifolds. A batch may not depend on some, such as those of an
+        expert or of another task; its derivatives in them are zero.
     data : tuple, mapping or iterable
-        One batch, or a list or loader of them. A batch is a pair ``(inputs, targets)``, or a mapping: the model takes
-        it as keyword arguments, and the loss as targets. Unequal batches are weighted right; for ``loss_func=None``
-        by the number of ``labels`` that are not -100, or of examples.
+        One batch, or a list or loader of batches. A batch is a pair ``(inputs, targets)``, or a mapping: the model
+        takes it as keyword arguments, and the loss as targets. Batches are weighted by size, with ``loss_func=None`` by
+        the number of ``labels`` that are not -100, or of examples.
     progressbar : bool
         Show a bar over the batches of each product.
     check_deterministic : bool
@@ -57,7 +57,7 @@ class RiemannianHessian(TangentOperator):
     block_sizes : sequence of int, optional
         Numbers of consecutive parameters that form a block of a block-diagonal approximation, such as ``[1, 1, 1]``.
     batch_size_fn : callable, optional
-        Takes the inputs of a batch, or a mapping, and returns how many examples they are; by default the length of
+        Takes the inputs of a batch, or the mapping, and returns the number of its examples; by default the length of
         the targets.
     keep_graphs : bool, optional
         Whether :func:`trace` and the other estimators evaluate the model once for all products of a call, which halves
@@ -67,14 +67,14 @@ class RiemannianHessian(TangentOperator):
     Raises
     ------
     ValueError
-        For bad data, parameters or block sizes; when a product is asked for, also for a loss that is no scalar or has
-        no graph, and for a parameter that no batch depends on.
+        For bad data, parameters or block sizes; in the first product also for a loss that is no scalar or has no graph,
+        and for a parameter that no batch depends on.
     NotFinite
         If loss, gradient or product are not finite; a RuntimeError.
     RuntimeError
         If two passes over a loader differ.
     UnsupportedOperation
-        When a product is asked for, if a manifold has no acceleration.
+        In a product, if a manifold has no acceleration.
     NoHigherDerivative
         If a layer has no second derivative; names it.
 
@@ -99,7 +99,7 @@ class RiemannianHessian(TangentOperator):
     def _product(self, graph: Graph, tangent: list[Tensor]) -> list[Tensor]:
         products = [torch.zeros_like(v) for v in tangent]
         for block in self.blocks:
-            # a gradient that is constant, of a loss linear in the parameter, has no graph
+            # the gradient has no graph where it is constant, since the loss is linear in the parameter
             moving = [i for i in block if graph[i].requires_grad]
             if not moving:
                 continue

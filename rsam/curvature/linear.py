@@ -17,9 +17,9 @@ __all__ = ["LinearOperator", "is_operator"]
 class LinearOperator:
     """Linear operator on vectors and matrices, which may also come in parts, one tensor per parameter.
 
-    Stands in for an operator of curvlinops: its estimators work on this one, and its inverses and sums read the
-    attributes with an underscore. Sums, differences, multiples and products of operators are operators; those of
-    curvlinops may be operands too, a product of one with this on the right excepted.
+    It can replace an operator of curvlinops: curvlinops' estimators work on it, and its inverses and sums read the
+    attributes with an underscore. Sums, differences, multiples and products of operators are operators. Operators of
+    curvlinops may be operands too, except as the left factor of a product with this one.
 
     A subclass defines :meth:`_matmat`, :attr:`device` and :attr:`dtype`, and :meth:`_adjoint` unless it sets
     ``SELF_ADJOINT``.
@@ -149,12 +149,12 @@ class LinearOperator:
         Parameters
         ----------
         dtype : numpy dtype, optional
-            What SciPy takes it for; double precision by default.
+            Type that SciPy computes in; double precision by default.
 
         Raises
         ------
         ImportError
-            Without SciPy.
+            If SciPy is not installed.
         """
         product, adjoint = _on_arrays(self), _on_arrays(self.adjoint())
         scipy = optional("scipy.sparse.linalg", "to_scipy")
@@ -164,7 +164,7 @@ class LinearOperator:
 
 
 def is_operator(value: Any) -> bool:
-    """Return whether a value is an operator, ours or one of curvlinops."""
+    """Tell whether a value is an operator, ours or one of curvlinops."""
     return hasattr(value, "_in_shape")
 
 
@@ -175,14 +175,14 @@ def _on_arrays(operator: LinearOperator) -> Callable[[Any], Any]:
         if np.iscomplexobj(x):
             return multiply(x.real) + 1j * multiply(x.imag)
         product = operator @ torch.as_tensor(x, dtype=operator.dtype, device=operator.device)
-        # by way of double, since numpy has no bfloat16; whole numbers stay none
+        # through double, since numpy has no bfloat16; integers become floats
         return product.detach().cpu().double().numpy().astype(np.result_type(x, np.float32))
 
     return multiply
 
 
 class _Composed(LinearOperator):
-    """Operator made of others, the first of which is applied last."""
+    """Operator composed of others; the first is applied last, as in a product of matrices."""
 
     def __init__(self, *operands: LinearOperator) -> None:
         self._operands = operands

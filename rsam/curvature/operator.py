@@ -18,13 +18,13 @@ __all__ = ["TangentOperator", "one_call"]
 class TangentOperator(LinearOperator):
     r"""Self-adjoint operator on the tangent space at the parameters, in coordinates of an orthonormal frame.
 
-    With the isometry :math:`B` from coordinates to tangents and a bilinear form :math:`A` on tangents it is
-    :math:`B^\top A B`, a symmetric matrix whose size is the dimension of the product manifold: its trace, eigenvalues
+    For the isometry :math:`B` from coordinates to tangents and a bilinear form :math:`A` on tangents, the operator is
+    :math:`B^\top A B`, a symmetric matrix whose size is the dimension of the product manifold. Its trace, eigenvalues
     and spectrum are those of :math:`A` in the metric, and no direction leaves the tangent space. Plain parameters are
     their own coordinates.
 
-    Each product evaluates model and loss anew, so that it is that of the present weights, data and modes. Estimators
-    evaluate them once for all products of a call, as :meth:`keeping_graphs` does for products of your own.
+    Each product evaluates model and loss anew, so that it follows changes of weights, data and modes. Estimators
+    evaluate both once for all products of a call; for products of your own :meth:`keeping_graphs` does the same.
 
     See :class:`RiemannianHessian` for the parameters.
 
@@ -60,7 +60,7 @@ class TangentOperator(LinearOperator):
         self.blocks = _blocks(block_sizes, len(self.risk.params))
         one_batch = isinstance(self.risk.data, Sequence) and len(self.risk.data) == 1
         self._kept_in_calls = one_batch if keep_graphs is None else keep_graphs
-        self._keepers = 0  # contexts that are open
+        self._keepers = 0  # number of open contexts
         self._graphs: list[tuple[Any, float]] | None = None
         self._kept_at: list[tuple[int, int]] = []
         shapes = [tuple(shape) for shape in self.risk.space.coordinates_shape(self.risk.params)]
@@ -75,7 +75,7 @@ class TangentOperator(LinearOperator):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Real dtype of the coordinates: at least single precision, for which torch has the factorisations."""
+        """Real dtype of the coordinates: at least single precision, since torch's factorisations need it."""
         return self._common({torch.promote_types(p.dtype.to_real(), torch.float32) for p in self.risk.params}, "dtype")
 
     def _common(self, found: set[Any], attribute: str) -> Any:
@@ -162,7 +162,7 @@ class TangentOperator(LinearOperator):
         raise NotImplementedError
 
     def _correct(self, products: list[Tensor], gradient: list[Tensor], tangent: list[Tensor]) -> list[Tensor]:
-        """Add what the geometry of the parameters contributes."""
+        """Add the term of the parameters' geometry."""
         return products
 
     # -- graphs -------------------------------------------------------------------------------------------------
@@ -171,8 +171,8 @@ class TangentOperator(LinearOperator):
     def keeping_graphs(self) -> Iterator[None]:
         """Evaluate model and loss once for all products within this context.
 
-        It holds the memory of a forward and a backward pass for every batch. Weights, data, modes and whatever else
-        model and loss depend on must stay as they are in the context.
+        The context holds the memory of a forward and a backward pass for every batch. Weights, data, modes and
+        everything else that model and loss depend on must not change in it.
 
         Raises
         ------
@@ -213,7 +213,7 @@ class TangentOperator(LinearOperator):
         return self._graphs
 
     def _marks(self) -> list[tuple[int, int]]:
-        """Return what an optimizer's step changes whatever the values are."""
+        """Return marks of the parameters that any optimizer's step changes."""
         return [(p.data_ptr(), p._version) for p in self.risk.params]
 
     def _check_deterministic(self) -> None:
@@ -237,7 +237,7 @@ def _blocks(block_sizes: Sequence[int] | None, count: int) -> list[list[int]]:
 
 @contextmanager
 def one_call(operator: LinearOperator) -> Iterator[None]:
-    """Keep the graphs of all operators that a given one is composed of, for one call of an estimator."""
+    """Keep the graphs of an operator, and of those it is composed of, for one call of an estimator."""
     with ExitStack() as stack:
         for part in _parts(operator):
             if part._kept_in_calls:

@@ -38,11 +38,11 @@ def sharpness(
 ) -> Estimate:
     r"""Measure the rise of the risk around the weights, in the metric of their manifolds.
 
-    ``kind="worst"``: :math:`\max_{\|e\|_x \le \rho} f(R_x(e)) - f(x)` (Foret et al. 2021, eq. 1), bounded
-    from below by one step along the gradient, as SAM takes it, or by projected gradient ascent of the lifted risk
-    :math:`e \mapsto f(R_x(e))` from there and from random starts. ``kind="average"``:
-    :math:`\mathbb{E} f(R_x(\rho v)) - f(x)` over normal isotropic tangents ``v``, by pairs of opposite ones
-    (Andriushchenko et al. 2023, eq. 2), so that the radius is about :math:`\rho\sqrt{\mathrm{dimension}}`.
+    ``kind="worst"`` is :math:`\max_{\|e\|_x \le \rho} f(R_x(e)) - f(x)` (Foret et al. 2021, eq. 1). The result is a
+    lower bound of it, by one step along the gradient, as SAM takes it, or by projected gradient ascent of the lifted
+    risk :math:`e \mapsto f(R_x(e))` from there and from random starts. ``kind="average"`` is
+    :math:`\mathbb{E} f(R_x(\rho v)) - f(x)` over normal isotropic tangents ``v``, estimated by pairs of opposite ones
+    (Andriushchenko et al. 2023, eq. 2); the length of ``rho v`` is about :math:`\rho\sqrt{\mathrm{dimension}}`.
     The curves :math:`R_x` agree with geodesics to second order.
 
     Parameters
@@ -58,8 +58,8 @@ def sharpness(
     restarts : int
         Ascents from random points of the sphere of radius ``rho``, beside the one from the centre.
     micro_batch : int, optional
-        m-sharpness: the mean of the worst cases of disjoint pieces of ``data`` of that size, each with its own
-        perturbation (Foret et al. 2021, Sec. 4.1). Pieces do not cross batches.
+        Size of the pieces for m-sharpness, the mean of the worst cases of disjoint pieces of ``data``, each with its
+        own perturbation (Foret et al. 2021, Sec. 4.1). Pieces do not cross batches.
     adaptive : bool
         Measure plain parameters in units of their size, :math:`\|e / |x|\|` (Kwon et al. 2021); not on manifolds.
     probes : int
@@ -72,7 +72,7 @@ def sharpness(
     Returns
     -------
     Estimate
-        With a standard error over probes or pieces; 0 for the worst case over all data.
+        The rise, with a standard error over probes or pieces; the error is 0 for the worst case over all data.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def _of_pieces(
     risk: Risk, size: int, rho: float, adaptive: bool, generator: torch.Generator, steps: int, restarts: int, bar: bool
 ) -> Estimate:
     values, weights, evaluations = [], [], 0
-    with risk.evaluating():  # for the loader, which draws random numbers too
+    with risk.evaluating():  # since the loader draws random numbers too
         for batch in progress(risk.data, show=bar, desc="sharpness", unit="batch"):
             for piece in pieces(batch, size):
                 weight = risk.weight_of(*as_pair(piece))
@@ -132,7 +132,7 @@ def _of_pieces(
 
 
 class _Ball:
-    """The ball of radius rho around the weights, in coordinates in which it is round."""
+    """Ball of radius rho around the weights, in coordinates in which it is round."""
 
     def __init__(self, risk: Risk, rho: float, adaptive: bool, generator: torch.Generator) -> None:
         self.risk, self.rho, self.generator = risk, rho, generator
@@ -155,7 +155,7 @@ class _Ball:
             return self.risk.value() - self.centre
 
     def _slope(self, e: list[Tensor]) -> list[Tensor]:
-        """Return the unit ascent direction of the lifted risk at ``e``, as a tangent; zero where it has none."""
+        """Return the unit ascent direction of the lifted risk at ``e``, as a tangent; zero if the gradient is."""
         params = self.risk.params
         self.evaluations += 1
         with torch.enable_grad():
@@ -186,8 +186,9 @@ class _Ball:
     def _ascend(self, e: list[Tensor], steps: int) -> float:
         best, last, length = 0.0, -math.inf, self.rho
         for _ in range(steps):
-            # as long as the radius: on the sphere that is a power iteration, which arrives; Madry et al.'s (2018)
-            # 2.5 rho / steps add up to a way too short, however many. Inside, where it overshoots, it is halved
+            # steps are as long as the radius: on the sphere this is a power iteration, which converges, while steps of
+            # 2.5 rho / steps (Madry et al. 2018) cover too short a way, however many. Where a step inside the ball
+            # overshoots, it is halved
             e = list(torch._foreach_add(e, self._slope(e), alpha=length))
             norm = float(self.risk.space.norm(self.risk.params, e))
             if norm > self.rho:

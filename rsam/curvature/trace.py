@@ -30,10 +30,10 @@ def trace(
 ) -> Estimate:
     r"""Estimate the trace of a symmetric operator, such as a :class:`RiemannianHessian`.
 
-    ``"hutchinson"`` averages :math:`z^\top A z` over ``probes`` random :math:`z` (Hutchinson 1989); ``"xtrace"`` makes
-    the most of ``probes`` products in all by leaving out each of ``probes / 2`` vectors in turn (Epperly, Tropp and
-    Webber 2024), which pays where few eigenvalues dominate; ``"exact"`` takes as many products as the operator has
-    columns. curvlinops' estimators work on the operator too, but return no error.
+    ``"hutchinson"`` averages :math:`z^\top A z` over ``probes`` random :math:`z` (Hutchinson 1989). ``"xtrace"`` takes
+    ``probes`` products in all, and leaves out each of ``probes / 2`` vectors in turn (Epperly, Tropp and Webber 2024);
+    it is more accurate where few eigenvalues dominate. ``"exact"`` takes one product per column. curvlinops' estimators
+    work on the operator too, but return no error.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def trace(
     method : {"hutchinson", "xtrace", "exact"}
         See above.
     distribution : {"rademacher", "normal"}
-        Distribution of the probes: random signs, which vary less, or normal numbers.
+        Distribution of the probes: random signs, whose estimates vary less, or normal numbers.
     seed : int or torch.Generator
         Source of the probes.
     progressbar : bool
@@ -56,9 +56,9 @@ def trace(
     Returns
     -------
     Estimate
-        The trace and its standard error. That of ``"xtrace"`` is from the spread of its dependent samples (Epperly et
-        al. 2024, Sec. 2.3) and as a rule too small, by up to 40 %: its nominal 95 % intervals hold the trace in 75 to
-        90 % of runs, those of ``"hutchinson"`` in 91 to 95 %.
+        The trace and its standard error. The error of ``"xtrace"`` is computed from dependent samples (Epperly et al.
+        2024, Sec. 2.3) and as a rule too small, by up to 40 %: its nominal 95 % intervals hold the trace in 75 to 90 %
+        of runs, those of ``"hutchinson"`` in 91 to 95 %.
 
     Raises
     ------
@@ -109,12 +109,12 @@ def layer_traces(
     operator, probes, rtol, method, distribution, seed, progressbar
         As for :func:`trace`; ``rtol`` applies to the whole trace.
     by : {"parameter", "module"}
-        Unit of the result: each parameter, or each module with its weight and bias; the model itself is ``""``.
+        What to group by: each parameter, or each module with its weight and bias; the model itself is ``""``.
 
     Returns
     -------
     dict of str to Estimate
-        By dotted names, in the order of the parameters.
+        Traces by dotted name, in the order of the parameters.
 
     Raises
     ------
@@ -167,7 +167,7 @@ def _samples(
     seed: int | torch.Generator,
     progressbar: bool,
 ) -> Tensor:
-    """Return quadratic forms ``(samples, parameters)`` of random probes, each parameter's part of it."""
+    """Return the quadratic forms of random probes, in parts per parameter: ``(samples, parameters)``."""
     with one_call(operator):
         forms = _quadratic_forms(operator, probes, distribution, generator_of(seed, operator.device))
         return collect(forms, probes, rtol, "trace", "probe", progressbar)
@@ -187,7 +187,7 @@ def _draw(operator: LinearOperator, count: int, distribution: str, generator: to
     if distribution not in ("rademacher", "normal"):
         raise ValueError(f"distribution must be 'rademacher' or 'normal', got {distribution!r}")
     probes = torch.empty(count, _size(operator), dtype=operator.dtype, device=operator.device)
-    for probe in probes:  # one by one, so that the numbers do not depend on how many are drawn at a time
+    for probe in probes:  # one by one, so that the numbers do not depend on how many probes are drawn at a time
         if distribution == "normal":
             probe.normal_(generator=generator)
         else:

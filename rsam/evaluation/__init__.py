@@ -1,8 +1,8 @@
 """Evaluate a loss and its derivatives again and again without side effects.
 
 :func:`isolated` and :func:`at_points` leave a model as it was; :func:`differentiable` makes layers differentiable more
-than once, and :func:`check_graph` and :func:`explain` name those that are not. :mod:`rsam.evaluation.risk` stands on
-these: a loss over a whole data set.
+than once, and :func:`check_graph` and :func:`explain` name layers that are not. :mod:`rsam.evaluation.risk` builds the
+loss over a whole data set on them.
 """
 
 from rsam.errors import NoHigherDerivative

@@ -17,7 +17,7 @@ Data = tuple[Any, Any] | Mapping[str, Any] | Iterable[Any]
 
 
 def as_batches(data: Data) -> Iterable[Any]:
-    """Return an iterable of batches, for data that may be a single batch.
+    """Return data as an iterable of batches, also if they are a single batch.
 
     Raises
     ------
@@ -26,7 +26,7 @@ def as_batches(data: Data) -> Iterable[Any]:
     """
     if isinstance(data, Mapping):
         return [data]
-    if isinstance(data, Iterator):  # iter(data) is data would start a loader, which draws a random number
+    if isinstance(data, Iterator):  # testing `iter(data) is data` would start a loader, which draws a random number
         raise ValueError("data can be gone through only once; pass a list or a loader instead of an iterator")
     if isinstance(data, tuple) and len(data) == 2:
         if all(map(_may_be_batch, data)):
@@ -45,7 +45,7 @@ def _may_be_batch(value: Any) -> bool:
 
 
 def as_pair(batch: Any) -> tuple[Any, Any]:
-    """Return inputs and targets of a batch; both are the batch itself if it is a mapping.
+    """Return inputs and targets of a batch; for a mapping, both are the mapping itself.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def examples_of(value: Any) -> int | None:
 
 
 def pieces(batch: Any, size: int) -> Iterator[Any]:
-    """Cut a batch into batches of ``size`` examples, and one of the rest.
+    """Cut a batch into batches of ``size`` examples; the last one may be smaller.
 
     Raises
     ------
@@ -96,14 +96,14 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def _map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """Apply a function to all tensors in nested mappings, tuples and lists, whose types stay."""
+    """Apply a function to all tensors in nested mappings, tuples and lists, and keep the types of these."""
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, Mapping):
         items = {k: _map_tensors(function, v) for k, v in value.items()}
         if not isinstance(value, MutableMapping):
             return items
-        copied = copy.copy(value)  # a tokenizer's batch has its items as attributes too
+        copied = copy.copy(value)  # the items of a tokenizer's batch are its attributes too
         copied.update(items)
         return copied
     if isinstance(value, tuple | list):

@@ -25,7 +25,7 @@ _REPLACED = re.compile(
     r"(batch|instance|layer|weight)_norm|hardsigmoid|scaled_dot_product|efficient_attention|flash_att"
 )
 _REMEDY = "build the loss within rsam.evaluation.differentiable(), or pass a closure"
-# Nodes that a further derivative goes through although torch has none, or a wrong one: the order at which it fails.
+# By node that torch differentiates further without an error, but wrongly: the order at which the derivative is wrong.
 _NODES = {
     r"WeightNormInterfaceBackward": (2, f"torch's fused weight_norm has a wrong second derivative; {_REMEDY}"),
     r"EmbeddingBagBackwardBackward": (2, "torch's embedding_bag has no second derivative"),
@@ -79,11 +79,11 @@ def check_graph(value: Tensor, order: int) -> None:
 
 
 def _message_of(node: Any) -> str:
-    """Return the message of a node that does nothing but raise."""
+    """Return the message of a node whose backward only raises."""
     for count in range(1, 100):
         try:
             node(*[None] * count)
-        except TypeError:  # another number of arguments
+        except TypeError:  # the node takes another number of arguments
             continue
         except RuntimeError as error:
             return _with_remedy(str(error))
@@ -104,18 +104,17 @@ def explain(
     error : RuntimeError
         The caught error.
     evaluate : callable, optional
-        Builds the loss once more; each module that it calls is then differentiated alone, all of it
-        within :func:`isolated`.
+        Builds the loss once more, within :func:`isolated`; each module that it calls is then differentiated alone.
     model : torch.nn.Module, optional
         Gives the modules their dotted names.
     order : int
-        How many derivatives were asked for.
+        Order of the derivative that torch refused.
 
     Returns
     -------
     RuntimeError
         The error to raise: a :class:`NoHigherDerivative` that names the first innermost module that fails alone, or
-        else the operation in torch's words; ``error`` itself if its cause is another.
+        else the operation in torch's words; ``error`` itself if it has another cause.
 
     Examples
     --------
@@ -140,7 +139,7 @@ def _first_failing(evaluate: Callable[[], Any], order: int) -> nn.Module | None:
     testing = False
 
     def look(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        # within the hook, where autocast and function modes are the model's; children end before their parents
+        # within the hook, which sees the autocast and function modes of the model; children end before their parents
         nonlocal testing
         if testing or found or torch.compiler.is_compiling() or isinstance(module, torch.fx.GraphModule):
             return
@@ -161,7 +160,7 @@ def _first_failing(evaluate: Callable[[], Any], order: int) -> nn.Module | None:
 
 
 def _differentiates(module: nn.Module, args: tuple[Any, ...], order: int) -> bool:
-    """Return whether torch takes this many derivatives of a module alone, in its inputs and parameters."""
+    """Tell whether torch can differentiate a module alone so often, in its inputs and parameters."""
     leaves: list[Tensor] = [p for p in module.parameters() if p.requires_grad]
 
     def leaf(x: Any) -> Any:
@@ -174,7 +173,7 @@ def _differentiates(module: nn.Module, args: tuple[Any, ...], order: int) -> boo
         output = module.forward(*map(leaf, args))
         outputs = [y for y in (output if isinstance(output, tuple | list) else [output]) if isinstance(y, Tensor)]
         outputs = [y for y in outputs if y.requires_grad]
-        value = sum((y.square().sum() for y in outputs), torch.zeros(()))  # squared: no derivative is constant
+        value = sum((y.square().sum() for y in outputs), torch.zeros(()))  # squared, so that no derivative is constant
         for taken in range(order):
             if not value.requires_grad:
                 return True

@@ -1,4 +1,4 @@
-"""Replace torch's layers by forms that can be differentiated more than once.
+"""Replace torch's layers by versions that can be differentiated more than once.
 
 Some of torch's fused kernels have no second or third derivative, and a few have a wrong one (torch 2.4 to 2.14, found
 by finite differences). A context replaces them by operations that torch differentiates rightly.
@@ -27,7 +27,7 @@ _warned: set[str] = set()
 def differentiable(order: int = 3) -> AbstractContextManager[Any]:
     """Make forward passes within this context differentiable ``order`` times in reverse mode.
 
-    Values are those of the unmodified layers up to rounding, and running statistics advance as ever. Replaced are
+    Values are those of the unmodified layers up to rounding, and running statistics advance as usual. It replaces
 
     - from order 2 on: fused attention by its math form; RNN, LSTM and GRU kernels of cuDNN by their composite form;
       ``weight_norm``, whose fused kernel has a silently wrong second derivative; ``hardsigmoid``;
@@ -36,23 +36,23 @@ def differentiable(order: int = 3) -> AbstractContextManager[Any]:
     - from order 3 on: batch norm and instance norm with batch statistics (no third derivative, in torch 2.4 a silently
       wrong one) and layer norm (silently wrong third derivative).
 
-    A warning mentions attention and cuDNN, once per process, since they cost memory and time. Not replaced, and
-    without a second derivative in torch: ``EmbeddingBag``, ``CTCLoss``, ``MultiMarginLoss``,
-    ``MultiLabelMarginLoss``, flex attention, ``SyncBatchNorm`` across processes, and custom functions marked
-    ``once_differentiable``; in torch 2.4 also ``grid_sample``, ``cdist`` and ``pdist``. At third order ``pdist`` and
-    ``logcumsumexp`` give NaN. A part under :mod:`torch.utils.checkpoint` is recomputed in the backward pass, which has
-    to run in the context too.
+    A warning mentions attention and cuDNN, once per process, since their replacements cost memory and time. Some
+    operations have no second derivative in torch and are not replaced: ``EmbeddingBag``, ``CTCLoss``,
+    ``MultiMarginLoss``, ``MultiLabelMarginLoss``, flex attention, ``SyncBatchNorm`` across processes, and custom
+    functions marked ``once_differentiable``; in torch 2.4 also ``grid_sample``, ``cdist`` and ``pdist``. At third order
+    ``pdist`` and ``logcumsumexp`` give NaN. Parts under :mod:`torch.utils.checkpoint` are recomputed in the backward
+    pass, which must then run in the context too.
 
     Parameters
     ----------
     order : int
-        How many derivatives will be taken: 3 for the gradient of a curvature, 2 for a curvature, or for the gradient
-        of a gradient norm. 1 changes nothing.
+        Number of derivatives to be taken: 3 for the gradient of a curvature, 2 for a curvature or for the gradient of a
+        gradient norm. With 1 nothing is replaced.
 
     Returns
     -------
     context manager
-        Affects this thread; compiled functions run uncompiled in others too.
+        It affects this thread only, except that compiled functions run uncompiled in other threads too.
 
     Examples
     --------
@@ -77,8 +77,8 @@ def _replacing(order: int) -> Iterator[None]:
 
 
 def without_compilation() -> AbstractContextManager[Any]:
-    """Run compiled functions uncompiled within this context, in all threads; without effect before torch 2.6."""
-    # nothing can be compiled before this module is loaded, which takes a second or more
+    """Run compiled functions uncompiled within this context, in all threads; does nothing before torch 2.6."""
+    # if this module is not loaded nothing can be compiled yet; loading it takes a second or more
     if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
         return nullcontext()
     return torch.compiler.set_stance("force_eager")
@@ -117,7 +117,7 @@ def _attention(*args: Any, **kwargs: Any) -> Tensor:
 
 
 def _multi_head_attention(*args: Any, **kwargs: Any) -> Any:
-    if not kwargs.get("need_weights", True):  # else torch computes the weights, and attention by them
+    if not kwargs.get("need_weights", True):  # with weights torch uses the math form itself
         _warn_once(*_MATH_ATTENTION)
     with sdpa_kernel(SDPBackend.MATH):
         return F.multi_head_attention_forward(*args, **kwargs)
@@ -187,7 +187,7 @@ def _normalise(
 
 
 def _update(running: Tensor | None, batch: Tensor, momentum: float) -> None:
-    # through .data, as torch's kernel does it: a version count would invalidate graphs that hold the buffer
+    # through .data, as in torch's kernel: a higher version count would invalidate graphs that hold the buffer
     if running is not None:
         running.data.mul_(1 - momentum).add_(batch.detach().to(running.dtype), alpha=momentum)
 
@@ -226,7 +226,7 @@ def _instance_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     channels, count = input.shape[1], math.prod(input.shape[2:])
-    if not use_input_stats or count == 1:  # torch refuses the latter
+    if not use_input_stats or count == 1:  # torch refuses count == 1
         return F.instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
     shape = [1, channels] + [1] * (input.dim() - 2)
     y, mean, variance = _normalise(input, list(range(2, input.dim())), weight, bias, shape, eps)
@@ -241,14 +241,14 @@ def _layer_norm(
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     eps: float = 1e-5,
-    cudnn_enable: bool = True,  # an argument of torch.layer_norm only
+    cudnn_enable: bool = True,  # torch.layer_norm has this argument, nn.functional.layer_norm does not
 ) -> Tensor:
     return _normalise(input, list(range(-len(normalized_shape), 0)), weight, bias, list(normalized_shape), eps)[0]
 
 
 _SECOND: dict[Any, Callable[..., Any]] = {
     F.scaled_dot_product_attention: _attention,
-    # its body runs with the mode off, which then does not see the attention inside
+    # the body of this function runs with the mode off, so that the mode would not see the attention inside
     F.multi_head_attention_forward: _multi_head_attention,
     torch._weight_norm: _weight_norm,
     F.hardsigmoid: _hardsigmoid,

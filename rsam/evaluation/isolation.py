@@ -1,4 +1,4 @@
-"""Evaluate a model without side effects, and at other weights than its own."""
+"""Evaluate a model without side effects, or at other weights than its own."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["at_points", "isolated"]
 def isolated() -> Iterator[None]:
     """Keep buffers and the global random state as they are through this thread's evaluations of modules.
 
-    A module that is called within this context works on clones of its buffers and of those of its submodules. The
-    buffers themselves, the same tensor objects, are put back at the end, also after an exception. They are never
-    written to: a graph that was built before and needs them can still be differentiated, and a graph built inside
-    keeps the clones that it needs. Contexts may be nested.
+    A module that is called within this context works on clones of its buffers and of those of its submodules. At the
+    end, also after an exception, the module gets its original buffers back, which are never written to. So a graph that
+    was built before and needs them can still be differentiated, and a graph built inside keeps the clones that it
+    needs. Contexts may be nested.
 
     Not protected are weights, ``.grad`` and Python attributes, buffers that :func:`torch.func.functional_call` lends to
     a module, and those of a module compiled in place (``model.compile()``; ``torch.compile(model)`` is fine).
@@ -39,7 +39,7 @@ def isolated() -> Iterator[None]:
     (tensor([0., 0.]), tensor(0))
     """
     originals: dict[nn.Module, dict[str, Tensor]] = {}
-    clones: dict[int, Tensor] = {}  # by the identity of the original, which `originals` keeps alive: ties stay ties
+    clones: dict[int, Tensor] = {}  # by the original's identity, so that tied buffers stay tied
 
     def clone(buffer: Tensor) -> Tensor:
         if id(buffer) not in clones:
@@ -47,14 +47,14 @@ def isolated() -> Iterator[None]:
         return clones[id(buffer)]
 
     def visit(module: nn.Module, args: Any) -> None:
-        # a compiled module calls this from outside, for all of its parts; within, it could not be traced
+        # for a compiled module this hook runs outside, once for all its parts; inside it could not be traced
         if torch.compiler.is_compiling() or threading.get_ident() != thread or module in originals:
             return
-        for part in module.modules():  # all at once: a forward may use a buffer of a child that it never calls
+        for part in module.modules():  # all at once: a forward may use buffers of a child that it never calls
             if part not in originals:
                 held = {name: b for name, b in part._buffers.items() if b is not None and not is_lazy(b)}
                 originals[part] = held
-                for name, b in held.items():  # one by one: a scripted module's buffers have no update
+                for name, b in held.items():  # one by one, since a scripted module's buffers have no method `update`
                     part._buffers[name] = clone(b)
 
     thread = threading.get_ident()  # the hook is called in all threads
@@ -74,16 +74,16 @@ def isolated() -> Iterator[None]:
 def at_points(params: Sequence[Tensor], points: Sequence[Tensor]) -> Iterator[None]:
     """Give parameters the values of ``points`` within this context.
 
-    Nothing is copied or written to: the parameters refer to the memory of ``points`` within the context, and to
-    their own again after it, also after an exception. So a graph that was built before can still be differentiated,
-    which it could not after an in-place change.
+    Nothing is copied or written to: within the context the parameters refer to the memory of ``points``, after it,
+    also after an exception, to their own again. So a graph that was built before can still be differentiated, which
+    an in-place change would prevent.
 
     Parameters
     ----------
     params : sequence of Tensor
         Leaf tensors.
     points : sequence of Tensor
-        As many tensors, of the shapes, dtypes and devices of the parameters.
+        One tensor per parameter, of its shape, dtype and device.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def at_points(params: Sequence[Tensor], points: Sequence[Tensor]) -> Iterator[No
                 f"{tuple(p.shape)}, {p.dtype} on {p.device}"
             )
     olds = [p.data for p in params]
-    # autocast keeps its casts of a parameter by the parameter's identity, whatever the values
+    # autocast caches its casts by the parameter's identity, and would not see the new values
     torch.clear_autocast_cache()
     try:
         for p, x in zip(params, points, strict=True):

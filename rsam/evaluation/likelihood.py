@@ -24,22 +24,23 @@ def hessian_root(outputs: Tensor, signs: Tensor, likelihood: Likelihood) -> Tens
     Parameters
     ----------
     outputs : Tensor
-        Shape ``(N, C, ...)`` with logits of classes in dimension 1 (``(C,)`` for a single example), or any.
+        For ``"categorical"``: shape ``(N, C, ...)`` with logits of classes in dimension 1, or ``(C,)`` for a single
+        example. Otherwise any shape.
     signs : Tensor
-        Of the same shape.
+        Random signs of the same shape.
     likelihood : {"categorical", "bernoulli", "gaussian"}
         See :data:`Likelihood`.
 
     Returns
     -------
     Tensor
-        Of the shape of ``outputs``, at least in single precision.
+        Tensor of the shape of ``outputs``, at least in single precision.
     """
     f = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
     signs = signs.to(f.dtype)
     if likelihood == "gaussian":
         return math.sqrt(2) * signs
-    # roots of probabilities by their logarithms, which have derivatives also where a probability underflows
+    # roots of probabilities by their logarithms, which are differentiable even where a probability underflows
     if likelihood == "bernoulli":
         return torch.exp((F.logsigmoid(f) + F.logsigmoid(-f)) / 2) * signs
     classes = 1 if f.dim() > 1 else 0

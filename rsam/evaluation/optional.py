@@ -1,4 +1,4 @@
-"""Import packages of the extra ``curvature`` where they are used, and no earlier."""
+"""Import packages of the extra ``curvature`` only where they are used."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def optional(module: str, purpose: str) -> Any:
     Parameters
     ----------
     module : str
-        Its full name.
+        Full name of the module.
     purpose : str
         Feature that needs it, for the message.
 
     Raises
     ------
     ImportError
-        Without its package; says which extra to install.
+        If its package is not installed; says which extra to install.
     """
     try:
         return importlib.import_module(module)
@@ -32,16 +32,16 @@ def optional(module: str, purpose: str) -> Any:
 
 
 def progress(iterable: Iterable[Any] | None = None, *, show: bool, **options: Any) -> Any:
-    """Return a progress bar, or something of its interface that shows nothing.
+    """Return a progress bar, or an object with its interface that shows nothing.
 
     Parameters
     ----------
     iterable : iterable, optional
-        What the bar goes over; without it, :meth:`update` advances the bar.
+        Items that the bar counts; without them, :meth:`update` advances the bar.
     show : bool
         Whether to show it, which needs tqdm.
     **options
-        For tqdm.
+        Passed on to tqdm.
     """
     if show:
         return optional("tqdm", "a progress bar").tqdm(iterable, **options)
@@ -49,7 +49,7 @@ def progress(iterable: Iterable[Any] | None = None, *, show: bool, **options: An
 
 
 class _Hidden:
-    """Stands in for a bar of tqdm and shows nothing."""
+    """Replacement of tqdm's bar that shows nothing."""
 
     def __init__(self, iterable: Iterable[Any]) -> None:
         self._iterable = iterable
@@ -64,4 +64,4 @@ class _Hidden:
         pass
 
     def update(self, count: int = 1) -> None:
-        """Ignore how far the work is."""
+        """Do nothing."""

@@ -1,4 +1,4 @@
-"""Record which parameters the derivatives of a pass over the data reach."""
+"""Record which parameters a pass over the data depends on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Reach"]
 
 
 class Reach:
-    """Parameters that the batches of a pass depend on: one batch may miss an expert or a head, but not all may.
+    """Record of the parameters that batches depend on: one batch may miss an expert or a head, but not all may.
 
     Parameters
     ----------
@@ -21,10 +21,10 @@ class Reach:
     def __init__(self, count: int) -> None:
         self._missed = set(range(count))
         self._looked = False
-        self._without_graph = ""  # what lacked a graph, until a batch has one
+        self._without_graph = ""  # says what came without a graph, as long as no batch had one
 
     def note(self, gradients: Sequence[Tensor | None]) -> None:
-        """Add what a batch depends on: all parameters whose gradient is not None."""
+        """Add the parameters that a batch depends on: those whose gradient is not None."""
         self._missed -= {i for i, g in enumerate(gradients) if g is not None}
         self._looked, self._without_graph = True, ""
 

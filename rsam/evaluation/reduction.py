@@ -1,4 +1,4 @@
-"""Find out how a loss combines examples, and so how its batches combine."""
+"""Find out how a loss combines examples, and hence how to combine batches."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _CLASS_LOSSES = (nn.CrossEntropyLoss, nn.NLLLoss)
 def uncompiled(function: Any) -> Any:
     """Return the original of a compiled module or function, or the argument itself if it is not compiled.
 
-    The compiled one has no second derivative, and hides which loss it is.
+    A compiled function has no second derivative, and does not tell which loss it is.
     """
     inner = getattr(function, "_orig_mod", getattr(function, "_torchdynamo_orig_callable", function))
     if getattr(inner, "__globals__", {}).get("__name__") == "torch._dynamo.external_utils":
-        return inner.__wrapped__  # torch wraps its own functions once more
+        return inner.__wrapped__  # torch wraps its own functions a second time
     return inner
 
 
 def own_loss(outputs: Any) -> Any:
-    """Return the loss in what a model returned: the output itself, its attribute or its item ``loss``."""
+    """Return the loss that a model returned: the output itself, or its attribute or item ``loss``."""
     found = outputs if isinstance(outputs, Tensor) else getattr(outputs, "loss", None)
     if found is None and isinstance(outputs, Mapping):
         found = outputs.get("loss")
@@ -49,9 +49,10 @@ def check_is_tensor(outputs: Any) -> None:
 
 
 def counted_labels(model: nn.Module | None, batch: Any) -> float | None:
-    """Return how many labels a model's own loss is the mean over, None if the batch has none that are classes.
+    """Return the number of labels that a model's own loss averages over; None if the batch has no class labels.
 
-    By the conventions of Transformers: -100 is ignored, and a causal language model predicts all tokens but the first.
+    The conventions are those of Transformers: the label -100 is ignored, and a causal language model predicts all
+    tokens but the first.
     """
     labels = batch.get("labels") if isinstance(batch, Mapping) else None
     if not isinstance(labels, Tensor) or labels.is_floating_point():
@@ -63,24 +64,24 @@ def counted_labels(model: nn.Module | None, batch: Any) -> float | None:
 
 
 def is_exactly(loss_func: Any, kind: type[nn.Module]) -> bool:
-    """Return whether a loss is of that kind and has its ``forward``."""
+    """Tell whether a loss is of that class and does not override its ``forward``."""
     return isinstance(loss_func, kind) and type(loss_func).forward is kind.forward
 
 
 @dataclass(frozen=True)
 class Reduction:
-    """How a loss combines examples, read off its module, torch's function, or a partial application of it.
+    """Rule by which a loss combines examples, read off its module, torch's function, or a partial application of it.
 
     Attributes
     ----------
     sums : bool
-        Whether it is the sum instead of the mean.
+        Whether the loss is a sum instead of a mean.
     of_classes : bool
-        Whether it divides by the total weight of the targets that are not ignored.
+        Whether the loss divides by the total weight of the targets that are not ignored.
     weight : Tensor or None
         Weights of the classes.
     ignore_index : int
-        Target that does not count.
+        Target that is ignored.
     """
 
     sums: bool
@@ -90,7 +91,7 @@ class Reduction:
 
     @classmethod
     def of(cls, loss_func: Callable[..., Any] | None) -> Reduction:
-        """Read the reduction off a loss; without one it is taken for a mean over examples."""
+        """Read the reduction off a loss; a loss without one is taken for a mean over examples."""
         keywords: dict[str, Any] = {}
         while isinstance(loss_func, functools.partial):
             keywords = {**loss_func.keywords, **keywords}

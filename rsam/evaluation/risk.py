@@ -30,36 +30,37 @@ Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]]
 class Risk:
     r"""Mean (or sum) of a loss over data, as a function of parameters.
 
-    The result for a loader is that of its batches put together, however unequal they are. Evaluations change neither
-    buffers nor ``.grad`` nor the random state; random layers such as dropout draw the same numbers in every evaluation,
-    so that the risk is one function.
+    The result for a loader is that for one batch of all its examples, however unequal its batches are. Evaluations
+    change neither buffers nor ``.grad`` nor the random state; random layers such as dropout draw the same numbers in
+    every evaluation, so that the risk is a function of the parameters.
 
     Parameters
     ----------
     model_func : callable
-        Maps inputs to outputs, a :class:`torch.nn.Module` as a rule; evaluated in the mode it is in.
+        Maps inputs to outputs; as a rule a :class:`torch.nn.Module`, which is evaluated in its present mode.
     loss_func : callable or None
-        Maps outputs and targets to a scalar. Its ``reduction``, if it has one, says how batches combine; otherwise it
-        is taken for a mean over examples. The weights and the ``ignore_index`` of a class loss count too. None for a
-        model that returns its loss, or an output with a ``loss``.
+        Maps outputs and targets to a scalar. Its ``reduction`` says how batches combine; a loss without one is taken
+        for a mean over examples. The weights and the ``ignore_index`` of a class loss are taken into account. None for
+        a model that returns its loss, or an output with an attribute or item ``loss``.
     params : iterable of Tensor
         Parameters of the model, plain or on manifolds, or pairs ``(name, parameter)``; frozen ones are left out.
     data : tuple, mapping or iterable
-        One batch, or a list or loader of them: ``(inputs, targets)``, or a mapping, which the model takes as keyword
-        arguments and the loss as targets. Tensors are moved to the parameters' device; a batch all of whose targets are
-        ignored is skipped.
+        One batch, or a list or loader of batches. A batch is a pair ``(inputs, targets)``, or a mapping, which the
+        model takes as keyword arguments and the loss as targets. Tensors are moved to the parameters' device; a batch
+        whose targets are all ignored is skipped.
     num_data : int, optional
         Number of examples to divide by, if it is not that of ``data``.
     batch_size_fn : callable, optional
-        Takes the inputs of a batch and returns how many examples they are; by default the length of the targets.
+        Takes the inputs of a batch and returns the number of its examples; by default the length of the targets.
     progressbar : bool
-        Show one over the batches of each evaluation.
+        Show a bar over the batches of each evaluation.
 
     Raises
     ------
     ValueError
-        For data that can be iterated over only once, for parameters that are not leaves or twice in the list, and for
-        none at all; later for empty data, a loss that is no scalar, and a parameter that no batch depends on.
+        For data that can be iterated over only once, for parameters that are not leaves or are listed twice, and for
+        an empty list; in an evaluation, for empty data, a loss that is no scalar, and a parameter that no batch
+        depends on.
     NotFinite
         In an evaluation, if loss or gradient are not finite; a RuntimeError.
     """
@@ -82,7 +83,7 @@ class Risk:
         self._reach = Reach(len(self.params))
         self._is_piece = False
         known = {} if self.model is None else {id(p): name for name, p in self.model.named_parameters()}
-        # compiled parts of a model are one level deeper
+        # parts of a model may be compiled too
         self.names = names = [known.get(id(p), name).replace("_orig_mod.", "") for name, p in given]
         self.space = geometry.Product(self.params, names=names)
         for i, p in enumerate(self.params):
@@ -95,7 +96,7 @@ class Risk:
 
     @property
     def model(self) -> nn.Module | None:
-        """The model if it is a module, else None."""
+        """Model if it is a module, else None."""
         return self.model_func if isinstance(self.model_func, nn.Module) else None
 
     def piece(self, batch: Any) -> Risk:
@@ -113,14 +114,14 @@ class Risk:
 
     @property
     def reduction(self) -> Reduction:
-        """How the loss combines examples, as it is now."""
+        """Present reduction of the loss, which may change between evaluations."""
         return Reduction.of(self.loss_func)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Isolate evaluations within this context, and have random layers draw the same numbers each time."""
-        # compiled in place, a module does not let its buffers be exchanged; restored after each pass, the sources of
-        # data draw the same numbers in the next: the order of a loader, augmentations
+        # uncompiled, since a module compiled in place does not let its buffers be exchanged. The generators of loaders
+        # and augmentations are restored after each pass, so that the next one draws the same numbers
         with without_compilation(), isolated(), keeping_sources(self.data):
             seed_random_state(0)
             yield
@@ -138,7 +139,7 @@ class Risk:
             empty = False
             inputs, targets = as_pair(move(batch, device))
             weight = self.weight_of(inputs, targets)
-            if weight == 0:  # all targets ignored: a mean over nothing, nan for torch
+            if weight == 0:  # all targets are ignored: torch's mean over none is nan
                 continue
             with differentiable(order):
                 outputs = self.model_func(**inputs) if isinstance(batch, Mapping) else self.model_func(inputs)
@@ -168,7 +169,7 @@ class Risk:
             yield self.gradient_of(loss, create_graph=order > 1), weight
 
     def gradient_of(self, value: Tensor, create_graph: bool = False, **options: Any) -> list[Tensor]:
-        """Return Euclidean gradients of a loss or, with ``grad_outputs``, of outputs, zero where there is none."""
+        """Return Euclidean gradients of a loss or, with ``grad_outputs``, of outputs; zero where they are None."""
         for i, p in enumerate(self.params):
             if not p.requires_grad:
                 raise ValueError(
@@ -185,14 +186,14 @@ class Risk:
             self._reach.note_without_graph(f"{source} returned {'an output' if of_outputs else 'a loss'}")
         gradients = [torch.zeros_like(p) if g is None else g for g, p in zip(found, self.params, strict=True)]
         self.check_finite(gradients, "the gradient of {} is")
-        if create_graph:  # torch takes an operation without a second derivative for constant
+        if create_graph:  # torch treats operations without a second derivative as constants
             check_graph(
                 torch.stack([g.real.sum().to(gradients[0].device, torch.float32) for g in gradients]).sum(), order=2
             )
         return gradients
 
     def check_finite(self, tensors: Sequence[Tensor], what: str) -> None:
-        """Raise if a tensor, one for each parameter, is not finite; ``what`` has a place for the parameter."""
+        """Raise if a parameter's tensor is not finite; ``what`` has a field ``{}`` for the name of the parameter."""
         if not all_finite(tensors):
             i = next(i for i, t in enumerate(tensors) if not torch.isfinite(t).all())
             raise NotFinite(f"{what.format(self.describe(i))} not finite")
@@ -224,7 +225,7 @@ class Risk:
         return total
 
     def explain(self, error: RuntimeError, order: int = 2) -> RuntimeError:
-        """Return an error that names the module without a derivative, or the given one if its cause is another."""
+        """Return an error that names the module without a derivative, or the given error if it has another cause."""
 
         def evaluate() -> None:
             next(self.losses(order))
@@ -232,7 +233,7 @@ class Risk:
         return explain(error, evaluate, self.model, order)
 
     def weight_of(self, inputs: Any, targets: Any) -> float:
-        """Return the weight of a batch in the mean: its number of examples, or the number that the loss divides by."""
+        """Return the weight of a batch in the mean: its number of examples, or the divisor of the loss."""
         if self.reduction.sums:
             return 1.0
         if self.batch_size_fn is not None:
@@ -260,7 +261,7 @@ def _check_scalar(loss: Any) -> None:
 
 
 def accumulators(like: Sequence[Tensor]) -> list[Tensor]:
-    """Return zeros to sum batches in, at least in single precision."""
+    """Return zeros to accumulate batches in, at least in single precision."""
     return [torch.zeros_like(t, dtype=torch.promote_types(t.dtype, torch.float32)) for t in map(Tensor.detach, like)]
 
 
