@@ -1,4 +1,4 @@
-"""Manifolds, one by one and as the product that a model lives on, and those that geoopt lacks."""
+"""Compute on manifolds, one by one or as the product that a model lives on, and add those that geoopt lacks."""
 
 from rsam.errors import UnsupportedOperation
 from rsam.geometry import manifolds  # noqa: F401  (importing registers them)

@@ -21,11 +21,10 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def asks(*methods: str) -> Callable[[_F], _F]:
-    """Mark an operation of a geometry, and say which methods of the manifold its generic answer asks.
+    """Mark an operation of a geometry, and name the methods of the manifold that its generic form calls.
 
-    Where a subclass of a manifold with closed forms overrides one of these methods, the generic answer is taken again
-    (:mod:`rsam.geometry.registry`). What is marked here is all that lists of points, and geometries that answer by
-    others, know about operations.
+    If a subclass of a manifold with closed forms overrides one of these methods, the generic form is used again
+    (:mod:`rsam.geometry.registry`). Products and forwarding geometries have exactly the operations marked here.
     """
 
     def mark(operation: _F) -> _F:
@@ -38,13 +37,14 @@ def asks(*methods: str) -> Callable[[_F], _F]:
 class Geometry:
     r"""Tangent-space algebra of one geoopt manifold.
 
+
     Points and vectors are tensors of shape ``(*batch, *point)``, as in geoopt. Tangent vectors are velocities in
     the ambient coordinates; covectors are what autograd leaves in ``x.grad``, so that the pairing of a covector
     ``g`` and a tangent ``v`` is ``sum(g * v)``. Nothing here mutates its arguments.
 
-    This base class asks geoopt for everything, and derives what geoopt has no name for (lowering an index,
-    isotropic tangents, geodesic acceleration). Subclasses registered for a manifold class replace that by closed
-    forms, and by corrections where geoopt is wrong.
+    This base class calls geoopt for everything that geoopt has, and derives the rest (lowering an index, isotropic
+    tangents, geodesic acceleration). Subclasses registered for a manifold class replace its methods by closed
+    forms, and correct geoopt where it is wrong.
 
     Parameters
     ----------
@@ -58,12 +58,12 @@ class Geometry:
     isometric : bool
         Whether :meth:`transport` preserves the metric.
     momentum_transport : str
-        How :meth:`retract_transport` carries tangents, in words.
+        Description of how :meth:`retract_transport` carries tangents.
     numbers : frozenset of str
-        What the coordinates of points may be, of "real" and "complex".
+        Allowed numbers in points: "real", "complex" or both.
     may_fail : bool
-        Whether a curve from a finite point along a finite tangent may end at numbers that are not finite, at a
-        boundary, say. Lists of points then look at the ends, for which a device is waited for.
+        Whether a curve from a finite point along a finite tangent may end at numbers that are not finite, for example
+        at a boundary. Products then check the ends of curves, and wait for the device.
     """
 
     retraction_order: int = 1
@@ -74,7 +74,7 @@ class Geometry:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        # the closed form of a step with its transport must not outlive a new form of either
+        # a subclass that redefines the step or the transport must not inherit the closed form of both together
         changed = {"retract", "exponential", "transport", "carry"} & vars(cls).keys()
         if changed and "retract_transport" not in vars(cls):
             cls.retract_transport = Geometry.retract_transport  # type: ignore[method-assign]
@@ -85,11 +85,11 @@ class Geometry:
         self.manifold = manifold
 
     def key(self) -> Hashable:
-        """Equal keys: equal manifolds, so that points may be stacked. By default the class and its constants."""
+        """Return a key, equal for equal manifolds, whose points may be stacked: by default class and constants."""
         return key_of(self.manifold)
 
     def contains(self, x: Tensor, tolerance: float) -> bool:
-        """Whether a look that costs less than a projection shows that all points are on the manifold."""
+        """Tell whether a check cheaper than a projection shows that all points are on the manifold."""
         return False
 
     def unsupported(self, operation: str) -> UnsupportedOperation:
@@ -99,41 +99,41 @@ class Geometry:
 
     @asks("proju")
     def dimension(self, x: Tensor) -> int:
-        """Dimension of the manifold that the whole tensor ``x`` is a point of, batch included."""
+        """Return the dimension of the manifold that the whole tensor ``x``, batch included, is a point of."""
         return points_in(x, self.manifold.ndim) * len(self._numerical_frame(x.detach()))
 
     # -- metric -------------------------------------------------------------------------------------------------
 
     @asks("inner")
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        """Inner product of two tangents at each point, kept broadcastable to ``x``."""
+        """Return the inner product of two tangents at each point, broadcastable to ``x``."""
         # keepdim: without it geoopt's stereographic inner broadcasts n points to (n, n), and Euclidean ndim=0
         # does not sum at all
         return self.manifold.inner(x, u, v, keepdim=True)
 
     @asks("inner", "component_inner")
     def component_inner(self, x: Tensor, u: Tensor) -> Tensor:
-        """Squared norm of each smallest independent component, broadcastable to ``x`` (for Adam)."""
+        """Return the squared norm of each smallest independent component, broadcastable to ``x`` (for Adam)."""
         return self.inner(x, u, u)
 
     @asks("inner")
     def squared_norm(self, x: Tensor, u: Tensor) -> Tensor:
-        """Squared norm of a tangent over the whole tensor, a scalar."""
+        """Return the squared norm of a tangent over the whole tensor, a scalar."""
         return self.inner(x, u, u).sum()
 
     @asks("inner", "component_inner")
     def point_inner(self, x: Tensor, u: Tensor) -> Tensor:
-        """Squared norm at each point, of which a kernel is several, broadcastable to ``x``."""
+        """Return the squared norm at each point, broadcastable to ``x``; a kernel may be several points."""
         return self.inner(x, u, u)
 
     @asks("egrad2rgrad")
     def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
-        """Tangent that represents the covector ``g``: the Riemannian gradient of a Euclidean one."""
+        """Return the tangent that represents the covector ``g``: the Riemannian gradient for a Euclidean one."""
         return self.manifold.egrad2rgrad(x, g.clone())  # clone: some manifolds write into their argument
 
     @asks("inner")
     def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
-        """Covector that represents the tangent ``t``; the derivative of the linear form ``v -> <t, v>``."""
+        """Return the covector that represents the tangent ``t``: the derivative of the linear form ``v -> <t, v>``."""
         create_graph = _tracked(x, t)
         with torch.enable_grad():
             v = torch.zeros_like(t).requires_grad_()
@@ -144,29 +144,29 @@ class Geometry:
 
     @asks("proju")
     def project(self, x: Tensor, u: Tensor) -> Tensor:
-        """Projection of an ambient vector onto the tangent space at ``x``."""
+        """Project an ambient vector onto the tangent space at ``x``."""
         return self.manifold.proju(x, u)
 
     @asks("proju")
     def restore_tangent(self, x: Tensor, u: Tensor) -> Tensor:
-        """The tangent that a vector was before it was rounded: a projection, along whatever rounds least."""
+        """Undo the rounding of a tangent: project onto the tangent space in the direction that rounds least."""
         return self.project(x, u)
 
     @asks("projx")
     def project_point(self, x: Tensor) -> Tensor:
-        """Nearby point on the manifold for an ambient ``x``."""
+        """Map an ambient ``x`` to a nearby point on the manifold."""
         return self.manifold.projx(x)
 
     # -- curves -------------------------------------------------------------------------------------------------
 
     @asks("retr")
     def retract(self, x: Tensor, u: Tensor) -> Tensor:
-        """The retraction that optimizers step with."""
+        """Return the end of the retraction, by which optimizers step."""
         return self.manifold.retr(x, u)
 
     @asks("expmap")
     def exponential(self, x: Tensor, u: Tensor) -> Tensor:
-        """The exact exponential map."""
+        """Return the end of the geodesic, by the exact exponential map."""
         try:
             return self.manifold.expmap(x, u)
         except NotImplementedError as error:
@@ -174,7 +174,7 @@ class Geometry:
 
     @asks("logmap")
     def logarithm(self, x: Tensor, y: Tensor) -> Tensor:
-        """Tangent at ``x`` whose geodesic reaches ``y`` at time one."""
+        """Return the tangent at ``x`` whose geodesic reaches ``y`` at time one."""
         try:
             return self.manifold.logmap(x, y)
         except NotImplementedError as error:
@@ -182,17 +182,17 @@ class Geometry:
 
     @asks()
     def curve(self, x: Tensor, u: Tensor, exact: bool = False) -> Tensor:
-        """End of the curve from ``x`` along ``u``: :meth:`exponential` if ``exact``, else :meth:`retract`."""
+        """Return the end of a curve from ``x`` along ``u``: :meth:`exponential` if ``exact``, else :meth:`retract`."""
         return self.exponential(x, u) if exact else self.retract(x, u)
 
     @asks("retr", "expmap")
     def retract_second_order(self, x: Tensor, u: Tensor) -> Tensor:
-        """End of a curve that agrees with the geodesic to second order: what differences of a Hessian run along."""
+        """Return the end of a curve that agrees with the geodesic to second order, for differences of a Hessian."""
         return self.curve(x, u, exact=self.retraction_order < 2)
 
     @asks("transp")
     def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
-        """Transport of a tangent ``v`` from ``x`` to ``y``, where the curve between them does not matter."""
+        """Transport a tangent ``v`` from ``x`` to ``y``, when the curve between them does not matter."""
         try:
             return self.manifold.transp(x, y, v)
         except NotImplementedError as error:
@@ -200,23 +200,23 @@ class Geometry:
 
     @asks("transp")
     def transport(self, x: Tensor, u: Tensor, y: Tensor, v: Tensor, exact: bool = False) -> Tensor:
-        """Vector transport of ``v`` from ``x`` to ``y = curve(x, u, exact)``."""
+        """Transport a tangent ``v`` from ``x`` to ``y = curve(x, u, exact)``."""
         return self.carry(x, y, v)
 
     @asks("transp")
     def transport_back(self, x: Tensor, u: Tensor, y: Tensor, v: Tensor, exact: bool = False) -> Tensor:
-        """Vector transport of ``v`` from ``y = curve(x, u, exact)`` back to ``x``."""
+        """Transport a tangent ``v`` from ``y = curve(x, u, exact)`` back to ``x``."""
         return self.carry(y, x, v)
 
     @asks("retr", "expmap", "transp")
     def retract_transport(
         self, x: Tensor, u: Tensor, v: Tensor, t: float | Tensor = 1.0, isometric: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Retract along ``t u``, and carry ``v`` by the cheapest right vector transport, or an isometric one if asked.
+        """Retract along ``t u``, and carry ``v`` by the cheapest valid vector transport, or by an ``isometric`` one.
 
-        What optimizers do with their momentum (geoopt's ``retr_transp``); ``t`` is a number, or one for each point, of
-        the shape of :meth:`component_inner`. Any linear map of the tangent spaces that is smooth and the identity for
-        a zero step is right (Absil et al. 2008, Def. 8.1.1): :attr:`momentum_transport` says which one it is.
+        Optimizers carry their momentum so (geoopt's ``retr_transp``). ``t`` is a number, or a tensor of the shape of
+        :meth:`component_inner`. A vector transport is valid if it is linear, smooth, and the identity for a zero step
+        (Absil et al. 2008, Def. 8.1.1); :attr:`momentum_transport` says which one is used.
         """
         step = u * t
         y = self.retract(x, step)
@@ -226,7 +226,7 @@ class Geometry:
 
     @asks("retr", "expmap")
     def pullback(self, x: Tensor, u: Tensor, c: Tensor, exact: bool = False) -> Tensor:
-        r"""Covector ``(D curve_x(u))^T c`` at ``x``: the gradient of the lifted function at ``u``."""
+        r"""Return the covector ``(D curve_x(u))^T c`` at ``x``: the gradient of the lifted function at ``u``."""
         with torch.enable_grad():
             u = u.detach().requires_grad_()
             y = self.curve(x.detach(), u, exact)
@@ -237,7 +237,7 @@ class Geometry:
 
     @asks("proju")
     def coordinates_shape(self, x: Tensor) -> torch.Size:
-        """Shape of the coordinates of tangents at ``x``: ``(*batch, d)`` for points of dimension ``d``."""
+        """Return the shape of the coordinates of tangents at ``x``: ``(*batch, d)`` for points of dimension ``d``."""
         split = x.dim() - self.manifold.ndim
         batch, count = x.shape[:split], math.prod(x.shape[:split])
         dimension = self.dimension(x) // count if count else self.dimension(x.new_zeros(x.shape[split:]))
@@ -247,19 +247,19 @@ class Geometry:
     def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
         r"""Tangent :math:`B_x z` of coordinates in an orthonormal frame: :math:`\langle B_x z, B_x z\rangle = \|z\|^2`.
 
-        Smooth in ``x``, except where the frame has to jump. The fallback makes a frame of projected unit vectors.
+        It is smooth in ``x``, except where the frame has to jump. The fallback makes a frame of projected unit vectors.
         """
         if not x.numel():
-            return x * z.sum()  # no points, and a graph to z as if there were some
+            return x * z.sum()  # without points, still a graph to z
         frame = self._numerical_frame(x)
         ndim = self.manifold.ndim
         return (frame * z.movedim(-1, 0).reshape(*z.shape[-1:], *z.shape[:-1], *([1] * ndim))).sum(0)
 
     def _numerical_frame(self, x: Tensor) -> Tensor:
-        """Orthonormal tangents ``(d, *x.shape)`` at every point of ``x``.
+        """Return orthonormal tangents ``(d, *x.shape)`` at every point of ``x``.
 
-        From projected unit vectors and their inner products, in memory of the square of a point's size. Independent
-        ones are chosen, then orthonormalised by Cholesky, which is smooth in ``x`` while the choice stays.
+        They are made from projected unit vectors and their inner products, in memory of the square of a point's size:
+        independent ones are chosen, and orthonormalised by Cholesky, which is smooth in ``x`` while the choice stays.
         """
         ndim = self.manifold.ndim
         point, batch = x.shape[x.dim() - ndim :], x.shape[: x.dim() - ndim]
@@ -294,7 +294,7 @@ class Geometry:
 
     @asks("inner", "proju")
     def random_tangent(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Normal tangent whose covariance is the inverse metric, so that E<v, v> is the dimension."""
+        """Draw a normal tangent whose covariance is the inverse metric, so that E<v, v> is the dimension."""
         shape = self.coordinates_shape(x)
         return self.from_coordinates(x, torch.randn(shape, dtype=x.real.dtype, device=x.device, generator=generator))
 
@@ -320,9 +320,9 @@ class Geometry:
         create_graph = _tracked(x, v)
         with torch.enable_grad():
             t = torch.zeros((), dtype=x.real.dtype, device=x.device, requires_grad=True)
-            probe = torch.zeros_like(x, requires_grad=True)  # d/dprobe of the linear form picks each component
+            probe = torch.zeros_like(x, requires_grad=True)  # the derivative in the probe gives all components
             y = self.exponential(x, t * v) if create_graph else self.exponential(x.detach(), t * v.detach())
-            # a curve that is straight in these coordinates would drop t from the graph: keep a zero of it there
+            # for a curve that is straight in these coordinates t would drop out of the graph: add zero times it
             form = ((probe.conj() * y).sum() + 0 * t**3 * probe.sum()).real
             (speed,) = torch.autograd.grad(form, t, create_graph=True)
             (form,) = torch.autograd.grad(speed, t, create_graph=True)
@@ -331,7 +331,7 @@ class Geometry:
         return acceleration
 
     def _check_acceleration(self, x: Tensor, v: Tensor, acceleration: Tensor) -> None:
-        """Raise if a second difference disagrees by far: through a norm of the tangent torch gives 0 or NaN at zero."""
+        """Raise if a second difference disagrees by far: at zero torch's derivatives of a norm are 0 or NaN."""
         size = float(v.abs().max()) if v.numel() else 0.0
         if not size:
             return
@@ -353,7 +353,7 @@ def moved(x: Tensor, u: Tensor, t: float | Tensor) -> Tensor:
 
 
 def _tracked(*tensors: Tensor) -> bool:
-    """Whether a result of these must carry a graph."""
+    """Tell whether results of these tensors must carry a graph."""
     return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
@@ -362,7 +362,7 @@ def points_in(x: Tensor, ndim: int) -> int:
     return math.prod(x.shape[: x.dim() - ndim])
 
 
-#: The operations of a geometry by name, each with the methods of the manifold that its generic answer asks.
+#: The operations of a geometry by name, each with the methods of the manifold that its generic form calls.
 OPERATIONS: dict[str, tuple[str, ...]] = {
     name: operation.asks for name, operation in vars(Geometry).items() if hasattr(operation, "asks")
 }

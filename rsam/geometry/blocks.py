@@ -1,4 +1,4 @@
-"""Blocks, which are computed at once: equal small points as one stack, large or unequal ones alone."""
+"""Group parameters into blocks that are computed at once: equal small points as a stack, others alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rsam.geometry.sharded import Shards, local, refuse_cut_points, shards_of
 
 __all__ = ["HALF", "Block", "make_blocks", "widened"]
 
-# What is written to parameters, and what decides how far.
+# Operations whose results are written to parameters, and operations whose results scale these.
 _CURVES = ("retract", "exponential", "curve", "retract_transport")
 _NORMS = ("inner", "component_inner", "point_inner", "squared_norm")
 
@@ -28,49 +28,50 @@ HALF = (torch.bfloat16, torch.float16)
 
 
 def _limits(device: torch.device) -> tuple[int, int]:
-    """Elements of a parameter up to which stacking pays, since it saves calls and costs two copies, and of a stack.
+    """Return the largest number of elements of a parameter for which stacking pays, and that of a stack.
 
-    Measured on a CPU, whose cache larger stacks do not fit. For other devices an estimate: a call takes about as long
-    as a copy of a million elements.
+    Stacking saves calls, and costs two copies. The numbers for a CPU are measured (larger stacks do not fit its cache);
+    those for other devices are estimates: a call takes about as long as a copy of a million elements.
     """
     return (2**14, 2**17) if device.type == "cpu" else (2**20, 2**26)
 
 
 def widened(tensor: Tensor) -> Tensor:
-    """A tensor in which squares of half-precision numbers neither overflow nor vanish."""
+    """Return a tensor in single precision if it is in half, so that squares neither overflow nor vanish."""
     return tensor.float() if tensor.dtype in HALF else tensor
 
 
 @dataclass(frozen=True)
 class Block:
-    """Points that are computed at once.
+    """Points that are computed together.
 
     Attributes
     ----------
     geometry : Geometry
-        The manifold that all of them live on; where that only changes the layout of another, as kernels do, the other.
+        Geometry of the manifold that all of them live on. If the manifold only changes the layout of another one, as
+        kernels do, that of the other one.
     layout : DelegatingGeometry or None
-        What changes the layout then.
+        The geometry that changes the layout, in that case.
     indices : tuple of int
-        Where they are in the list of parameters.
+        Positions of the points in the list of parameters.
     stacked : bool
-        Whether they are stacked in a first dimension; if not, there is one.
+        Whether the points are stacked along a new first dimension; otherwise there is only one.
     dtype : torch.dtype
-        Of the points; a block computes in float32 where that is half precision.
+        Type of the points; if it has half precision the block computes in float32.
     device : torch.device
-        Where they are.
+        Device of the points.
     point, inner : torch.Size
-        Shape of one point, and that in the layout of the computation.
+        Shape of one point, and its shape in the layout of the computation.
     names : tuple of str
-        Words for each of them in messages.
+        Name of each point in messages.
     plain : bool
         Whether the points are Euclidean.
     enters : bool
-        Whether the computation has another precision or layout than the points.
+        Whether the computation uses another precision or layout than the points have.
     rows : tuple of int, optional
-        Where these points are in the stack of a larger block, if this is a part of one.
+        Positions of the points in the stack of a larger block, if this block is a part of one.
     shards : Shards, optional
-        The processes that have the other points of these parameters, if they are sharded.
+        The processes that hold the other points of these parameters, if they are sharded.
     """
 
     geometry: Geometry
@@ -88,12 +89,12 @@ class Block:
     shards: Shards | None = None
 
     def fits(self, points: Tensor) -> bool:
-        """Whether gathered points, not yet entered, are as they were planned."""
+        """Tell whether gathered points have the planned shape, dtype and device, before they are entered."""
         shape = points.shape[1:] if self.stacked else points.shape
         return shape == self.point and points.dtype == self.dtype and points.device == self.device
 
     def part(self, rows: Sequence[int]) -> Block:
-        """The block of some of these points."""
+        """Return the block of some of these points."""
         own = range(len(self.indices)) if self.rows is None else self.rows
         return replace(
             self,
@@ -103,11 +104,11 @@ class Block:
         )
 
     def gather(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Stack this block's members of a list with one tensor per parameter, as the block computes with them."""
+        """Stack this block's members of a list with one tensor per parameter, in the form for the computation."""
         return self.gather_members([tensors[i] for i in self.indices])
 
     def gather_members(self, members: Sequence[Tensor]) -> Tensor:
-        """Stack a list that has one tensor per member, in the precision of the computation whatever their own is."""
+        """Stack a list that has one tensor per member, in the precision of the computation."""
         stack = self.stack(members)
         stack = self.enter(stack) if self.enters else stack
         if self.plain or stack.dtype == (own := torch.float32 if self.dtype in HALF else self.dtype):
@@ -115,11 +116,11 @@ class Block:
         return stack.to(own)
 
     def stack(self, members: Sequence[Tensor]) -> Tensor:
-        """Stack a list that has one tensor per member, in the layout that they have."""
+        """Stack a list that has one tensor per member, without a change of layout."""
         return torch.stack(tuple(members)) if self.stacked else members[0]
 
     def gather_coordinates(self, members: Sequence[Tensor]) -> Tensor:
-        """Stack coordinates of tangents, one tensor per member, which no layout changes."""
+        """Stack coordinates of tangents, one tensor per member; these have the same layout everywhere."""
         return self.widen(self.stack(members))
 
     def gather_points(self, members: Sequence[Tensor]) -> Tensor:
@@ -128,11 +129,11 @@ class Block:
         Raises
         ------
         StalePlan
-            If they are not as they were planned.
+            If they differ from the planned shape, dtype or device.
         """
         try:
             points = self.stack(members)
-        except RuntimeError as error:  # of unequal shapes, or on several devices
+        except RuntimeError as error:  # unequal shapes, or several devices
             raise StalePlan(f"{self.names[0]} and its like differ by now") from error
         if not self.fits(points):
             raise StalePlan(f"{self.names[0]} is not as it was planned")
@@ -172,7 +173,7 @@ class Block:
             else:
                 result = getattr(self.geometry, operation)(*arguments, **options)
         except NotImplementedError as error:
-            # geoopt's abstract methods raise without a word
+            # geoopt's abstract methods raise without a message
             named = error if isinstance(error, UnsupportedOperation) else self.geometry.unsupported(operation)
             raise UnsupportedOperation(f"{self.names[0]}: {named}") from error
         except Exception as error:
@@ -186,7 +187,7 @@ class Block:
         return result
 
     def _refuse_singular(self, operation: str, arguments: Sequence[Any], options: dict[str, Any]) -> None:
-        """Raise the error that names the first point without a finite answer; the arguments themselves are finite."""
+        """Raise the error that names the first point without a finite result, given finite arguments."""
         row = 0
         for row in range(len(self.names) if self.stacked else 0):
             members = [a[row] if isinstance(a, Tensor) else a for a in arguments]
@@ -203,7 +204,7 @@ class Block:
 
 
 def _is_lost(operation: str, result: Any) -> bool:
-    """Whether an end is not finite, or a norm, which may overflow, is no number."""
+    """Tell whether the end of a curve is not finite, or a norm is nan; a norm may overflow."""
     if operation in _CURVES:
         return not _all_finite(result[:1] if isinstance(result, tuple) else [result])
     return operation in _NORMS and bool(result.isnan().any())
@@ -219,14 +220,14 @@ def make_blocks(
     labels: Sequence[Hashable],
     describe: Callable[[int], str],
 ) -> list[Block]:
-    """Group equal small points; in the order of the first of each group.
+    """Group equal small points into blocks, ordered by the first point of each.
 
     Raises
     ------
     UnsupportedOperation
         For a manifold that no geometry treats; names the parameter.
     TypeError
-        For what is no manifold of geoopt's; names the parameter.
+        For a manifold that is not geoopt's; names the parameter.
     ValueError
         For complex points on a manifold of real ones, or the other way round, and for a parameter that is sharded
         through its points; names it.
@@ -245,7 +246,7 @@ def make_blocks(
         _check_numbers(x, geometries[id(manifold)], i, describe)
         alone, together = _limits(x.device)
         key: Hashable = i
-        # plain points gain nothing: torch has functions for lists of them
+        # plain points gain nothing, since torch has functions for lists of them
         if 0 < x.numel() <= alone and not isinstance(manifold, geoopt.Euclidean):
             if id(manifold) not in keys:
                 keys[id(manifold)] = geometries[id(manifold)].key()

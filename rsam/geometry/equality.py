@@ -1,4 +1,4 @@
-"""When two manifolds are equal: objects of one class with the same constants."""
+"""Compare manifolds: objects of one class with the same constants are equal."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _OF_EVERY_MODULE = vars(torch.nn.Module()).keys()
 
 
 def key_of(manifold: geoopt.Manifold) -> Hashable:
-    """Return what is equal for equal manifolds, which geoopt compares by identity.
+    """Return a key that is equal for equal manifolds, which geoopt compares by identity.
 
-    Constants such as a curvature are compared by their numbers, which are read here, once. One that is trained is
-    only equal to itself, and so is a manifold of a class outside geoopt and rsam, of which nobody knows what it keeps.
+    Constants such as a curvature are compared by value, read here once. A trained constant is equal to itself only, and
+    so is a manifold of a class outside geoopt and rsam, whose state is unknown.
     """
     parts: list[Hashable] = []
     for name, module in manifold.named_modules():
@@ -35,16 +35,16 @@ def _is_known(entry: Any) -> bool:
 
 
 def _frozen(value: Any) -> Hashable:
-    """A plain attribute in a form that compares by value; anything that may change or does not say so, by identity."""
+    """Return an attribute in a form that compares by value, or by identity if it may be mutable."""
     if isinstance(value, list | tuple):
         return tuple(map(_frozen, value))
     if isinstance(value, slice):
         return (value.start, value.stop, value.step)
     if isinstance(value, Tensor):
         return id(value)
-    if isinstance(value, MethodType) and _is_known(value):  # as geoopt's Scaled makes them
+    if isinstance(value, MethodType) and _is_known(value):  # geoopt's Scaled has such attributes
         return value.__qualname__
-    if type(value).__module__.startswith("geoopt.") and not isinstance(value, Enum):  # the metrics of Siegel spaces
+    if type(value).__module__.startswith("geoopt.") and not isinstance(value, Enum):  # metrics of Siegel spaces
         return (type(value), _frozen(sorted(vars(value).items())))
     try:
         hash(value)
@@ -61,12 +61,12 @@ def _number(tensor: Tensor) -> Hashable:
 
 
 class Constants:
-    """The constants of some manifolds as they are now.
+    """Record of the constants of manifolds, to notice changes.
 
     Parameters
     ----------
     manifolds : iterable of geoopt.Manifold
-        Whose constants are meant.
+        Manifolds whose constants are recorded.
     """
 
     def __init__(self, manifolds: Iterable[geoopt.Manifold]) -> None:
@@ -77,7 +77,7 @@ class Constants:
         ]
 
     def changed(self) -> bool:
-        """Whether one was replaced or written to, without reading it; a write through ``.data`` does not show."""
+        """Tell, without reading values, whether a constant was replaced or written to, except through ``.data``."""
         for held, name, tensor, version, address, trained in self._seen:
             if held.get(name) is not tensor or tensor._version != version:
                 return True

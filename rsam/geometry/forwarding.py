@@ -1,4 +1,4 @@
-"""Geometries that answer by asking others."""
+"""Define geometries that forward their operations to others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["DelegatingGeometry", "ForwardingGeometry"]
 
 
 class ForwardingGeometry(Geometry):
-    """Every operation that gives tensors of the shape of a point goes to another geometry, or to several."""
+    """Geometry that forwards each operation with a result of a point's shape to another geometry, or to several."""
 
     def _forward(self, operation: str, x: Tensor, *vectors: Any, **options: Any) -> Any:
         raise NotImplementedError
@@ -27,7 +27,7 @@ def _forwarding(operation: str) -> Any:
     return forward
 
 
-# the others are made of these, or differ in shape: they are for subclasses to answer
+# not forwarded, since their results have other shapes or are made of forwarded ones; subclasses define them
 _OTHERS = (
     "inner", "component_inner", "point_inner", "squared_norm", "dimension", "curve",
     "random_tangent", "coordinates_shape", "from_coordinates", "to_coordinates",
@@ -37,14 +37,14 @@ for _operation in OPERATIONS.keys() - set(_OTHERS):
 
 
 class DelegatingGeometry(ForwardingGeometry):
-    """Another geometry seen through a linear change of layout, which the subclass gives (default: none).
+    """Another geometry behind a linear change of layout, which the subclass defines (by default none).
 
     Attributes
     ----------
     base : Geometry
         The other geometry.
     only_layout : bool
-        Whether nothing else is changed, so that who computes much may enter once and ask the other itself.
+        Whether only the layout differs, so that callers may convert once and use the base directly.
     """
 
     only_layout: bool = False
@@ -58,11 +58,11 @@ class DelegatingGeometry(ForwardingGeometry):
         self.may_fail = base.may_fail
 
     def enter(self, x: Tensor) -> Tensor:
-        """Points or vectors in the layout of the base."""
+        """Return points or vectors in the layout of the base."""
         return x
 
     def leave(self, y: Tensor, shape: torch.Size) -> Tensor:
-        """Undo :meth:`enter` for tensors of that shape."""
+        """Undo :meth:`enter`, for results of the given shape."""
         return y
 
     def _forward(self, operation: str, x: Tensor, *vectors: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""geoopt's interface over a geometry, for the manifolds that geoopt lacks."""
+"""Give the manifolds that geoopt lacks its interface, on top of a geometry."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["FromGeometry"]
 
 
 class FromGeometry(geoopt.Manifold):
-    """geoopt's interface, answered by the registered :class:`~rsam.geometry.Geometry` of the class."""
+    """Manifold with geoopt's interface that calls the registered :class:`~rsam.geometry.Geometry` of its class."""
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor | None = None, *, keepdim: bool = False) -> Tensor:
         value = geometry_of(self).inner(x, u, u if v is None else v)
@@ -21,7 +21,7 @@ class FromGeometry(geoopt.Manifold):
         geometry = geometry_of(self)
         if v is None:
             return geometry.component_inner(x, u)
-        # polarisation: the geometry only knows squares
+        # polarisation, since the geometry has squares only
         return (geometry.component_inner(x, u + v) - geometry.component_inner(x, u - v)) / 4
 
     def proju(self, x: Tensor, u: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-r"""Linear algebra of batches of matrices: symmetric and skew parts, powers, complements.
+r"""Compute with batches of matrices: symmetric and skew parts, powers, complements.
 
-Orthonormal tangent frames are made of these: a frame at ``x`` is a linear isometry :math:`B_x` from
-:math:`\mathbb{R}^d` onto the tangent space. It is smooth in ``x`` but for jumps where a sign or a choice changes, so
-that losses may be differentiated through tangents :math:`B_x z`.
+Orthonormal tangent frames are built from these. A frame at ``x`` is a linear isometry :math:`B_x` from
+:math:`\mathbb{R}^d` onto the tangent space, smooth in ``x`` except for jumps where a sign or a choice changes, so that
+losses may be differentiated through tangents :math:`B_x z`.
 """
 
 from __future__ import annotations
@@ -28,36 +28,36 @@ __all__ = [
 
 
 def dot(u: Tensor, v: Tensor) -> Tensor:
-    """Products of real vectors ``(*batch, n)``, as ``(*batch, 1)``."""
+    """Return inner products of real vectors ``(*batch, n)``, as ``(*batch, 1)``."""
     return (u * v).sum(-1, keepdim=True)
 
 
 def sym(a: Tensor) -> Tensor:
-    """Symmetric part of matrices ``(*batch, n, n)``, transposed without conjugation."""
-    return (a + a.mT) * 0.5  # older torch rounds a complex64 that is divided by 2
+    """Return the symmetric part of matrices ``(*batch, n, n)``, transposed without conjugation."""
+    return (a + a.mT) * 0.5  # older versions of torch round when they divide a complex64 by 2
 
 
 def solve(a: Tensor, b: Tensor) -> Tensor:
-    """Solve linear systems; on the CPU a singular one raises, elsewhere to look for one would wait for the device."""
+    """Solve linear systems; a singular one raises on the CPU only, since the check would wait for another device."""
     return torch.linalg.solve(a, b) if a.device.type == "cpu" else torch.linalg.solve_ex(a, b)[0]
 
 
 def powers(h: Tensor, *exponents: float) -> list[Tensor]:
-    """Powers of positive definite, real symmetric or Hermitian matrices, from one eigendecomposition."""
+    """Return powers of positive definite, real symmetric or Hermitian matrices, from one eigendecomposition."""
     values, vectors = torch.linalg.eigh(h)
     return [(vectors * (values**e).unsqueeze(-2).to(vectors.dtype)) @ vectors.mH for e in exponents]
 
 
 def _reflector(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    r"""Return ``w``, ``m``, ``s`` of the orthogonal ``q = I - w m^-1 w^T`` that takes ``x`` to ``s`` over zeros.
+    r"""Return ``w``, ``m``, ``s`` of the orthogonal ``q = I - w m^-1 w^T`` that maps ``x`` to ``[s; 0]``.
 
-    ``x`` is ``(*batch, n, p)`` with orthonormal columns and ``s`` diagonal of signs. With ``w = x - [s; 0]`` and
-    ``m = w^T x`` it is a product of ``p`` Householder reflections in one block; with their signs ``m`` is well
+    ``x`` is ``(*batch, n, p)`` with orthonormal columns, and ``s`` a diagonal matrix of signs. With ``w = x - [s; 0]``
+    and ``m = w^T x``, ``q`` is a product of ``p`` Householder reflections in one block; with their signs ``m`` is well
     conditioned (Ballard et al. 2014, Reconstructing Householder vectors from tall-skinny QR).
     """
     p = x.shape[-1]
     packed, tau = torch.geqrf(x.detach())
-    # where a column needs no reflection LAPACK makes none, and leaves the sign that makes m singular
+    # if a column needs no reflection LAPACK makes none, and its sign is the one that makes m singular
     negative = (packed.diagonal(dim1=-2, dim2=-1) < 0) ^ (tau == 0)
     s = torch.where(negative, -1.0, 1.0).to(x.dtype).diag_embed()
     w = torch.cat((x[..., :p, :] - s, x[..., p:, :]), -2)
@@ -65,7 +65,7 @@ def _reflector(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def complement(x: Tensor, k: Tensor) -> Tensor:
-    """``x_perp k`` with an orthonormal basis ``x_perp`` of the complement of the columns of ``x``; O(npq)."""
+    """Return ``x_perp k`` with an orthonormal basis ``x_perp`` of the complement of the columns of ``x``; O(npq)."""
     p = x.shape[-1]
     w, m, _ = _reflector(x)
     padded = torch.cat((torch.zeros_like(k[..., :1, :]).expand(*k.shape[:-2], p, k.shape[-1]), k), -2)
@@ -73,14 +73,14 @@ def complement(x: Tensor, k: Tensor) -> Tensor:
 
 
 def complement_transpose(x: Tensor, c: Tensor) -> Tensor:
-    """``x_perp^T c``: the transpose of :func:`complement`."""
+    """Return ``x_perp^T c``, the transpose of :func:`complement`."""
     p = x.shape[-1]
     w, m, _ = _reflector(x)
     return c[..., p:, :] - x[..., p:, :] @ torch.linalg.solve(m, w.mT @ c)
 
 
 def _triangle(n: int, offset: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Rows and columns of the lower triangle, and for every entry of a matrix its index in them."""
+    """Return rows and columns of the lower triangle, and for every entry of a matrix its index in these."""
     rows, columns = torch.tril_indices(n, n, -offset, device=device)
     indices = torch.zeros(n, n, dtype=torch.long, device=device)
     indices[rows, columns] = indices[columns, rows] = torch.arange(len(rows), device=device)
@@ -93,12 +93,12 @@ def _symmetric_scale(n: int, like: Tensor) -> Tensor:
 
 
 def symmetric_from_vector(z: Tensor, n: int) -> Tensor:
-    """Symmetric ``(*batch, n, n)`` with Frobenius norm that of ``z``, ``(*batch, n (n + 1) / 2)``."""
+    """Map ``z``, ``(*batch, n (n + 1) / 2)``, to symmetric matrices ``(*batch, n, n)`` of Frobenius norm ``|z|``."""
     return z[..., _triangle(n, 0, z.device)[1]] * _symmetric_scale(n, z)
 
 
 def symmetric_to_vector(a: Tensor) -> Tensor:
-    """Transpose of :func:`symmetric_from_vector`, for any square ``a``."""
+    """Apply the transpose of :func:`symmetric_from_vector`, to any square ``a``."""
     n = a.shape[-1]
     (rows, columns), _ = _triangle(n, 0, a.device)
     scaled = a * _symmetric_scale(n, a)
@@ -106,7 +106,7 @@ def symmetric_to_vector(a: Tensor) -> Tensor:
 
 
 def skew_from_vector(z: Tensor, p: int) -> Tensor:
-    """Skew-symmetric ``(*batch, p, p)`` whose lower triangle is ``z``, of Frobenius norm ``sqrt(2)`` times its norm."""
+    """Return skew matrices ``(*batch, p, p)`` with lower triangle ``z``, of Frobenius norm ``sqrt(2) |z|``."""
     if p == 1:
         return z.new_zeros(*z.shape[:-1], 1, 1)
     full = z[..., _triangle(p, 1, z.device)[1]]
@@ -114,13 +114,13 @@ def skew_from_vector(z: Tensor, p: int) -> Tensor:
 
 
 def skew_to_vector(a: Tensor) -> Tensor:
-    """Transpose of :func:`skew_from_vector`, for any square ``a``."""
+    """Apply the transpose of :func:`skew_from_vector`, to any square ``a``."""
     (rows, columns), _ = _triangle(a.shape[-1], 1, a.device)
     return (a - a.mT)[..., rows, columns]
 
 
 def independent_rows(gram: Tensor) -> Tensor:
-    """Unit rows ``(*batch, d, n)`` that choose a well conditioned basis out of ``n`` vectors with these products."""
+    """Choose a well conditioned basis of ``n`` vectors with these products, as unit rows ``(*batch, d, n)``."""
     rest = gram
     rows: list[Tensor] = []
     first = rest.diagonal(dim1=-2, dim2=-1).amax(-1, keepdim=True)
@@ -129,7 +129,7 @@ def independent_rows(gram: Tensor) -> Tensor:
         largest = pivots.amax(-1, keepdim=True)
         if len(rows) == gram.shape[-1] or not (largest > first * math.sqrt(torch.finfo(gram.dtype).eps)).any():
             return torch.stack(rows, -2) if rows else gram[..., :0, :]
-        # the first of the large ones, not the largest: among equals rounding would choose
+        # the first of the large pivots, not the largest: among equal ones rounding would decide
         place = (pivots > largest / 2).to(gram.dtype).argmax(-1, keepdim=True)
         rows.append(torch.zeros_like(pivots).scatter(-1, place, 1.0))
         column = (rest @ rows[-1].unsqueeze(-1)).squeeze(-1)

@@ -1,4 +1,4 @@
-"""Whether points are on their manifolds."""
+"""Check whether points are on their manifolds."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ __all__ = ["off_manifold", "warn_off_manifold"]
 
 @torch.no_grad()
 def off_manifold(space: Product) -> dict[int, float]:
-    """Find the parameters that are off their manifolds, beyond what the rounding of their dtype explains.
+    """Find the parameters that are off their manifolds by more than the rounding of their dtype.
 
-    Reads the numbers, once for each block: for when an optimizer is made or weights came from elsewhere, and not for
-    each step. Parameters on the meta device, sharded ones, and those on manifolds without a projection are left out.
+    The check reads every number, and waits for the device once per block: call it when an optimizer is made or after
+    weights are loaded, not in each step. Parameters on the meta device, sharded ones, and those on manifolds without a
+    projection are left out.
 
     Parameters
     ----------
@@ -30,8 +31,8 @@ def off_manifold(space: Product) -> dict[int, float]:
     Returns
     -------
     dict of int to float
-        By index in ``space.params``, the largest change that projecting makes to a number, over the largest number if
-        that is above 1; NaN where there is no projection, as of a zero vector on a sphere.
+        By index in ``space.params``, the largest change of a number by the projection, divided by the largest number if
+        that is above 1; NaN for points without a projection, such as the zero vector on a sphere.
 
     Raises
     ------
@@ -60,7 +61,7 @@ def off_manifold(space: Product) -> dict[int, float]:
 
 
 def _off(block: Block, x: Tensor) -> dict[int, float]:
-    tolerance = max(1e-5, 8 * torch.finfo(block.dtype).eps)  # geoopt's own, where the numbers have the digits
+    tolerance = max(1e-5, 8 * torch.finfo(block.dtype).eps)  # geoopt's own tolerance, unless rounding is coarser
     try:
         if block.geometry.contains(x, tolerance):
             return {}
@@ -77,7 +78,7 @@ def _difference(x: Tensor, y: Tensor) -> float:
 
 
 def warn_off_manifold(space: Product, stacklevel: int = 2) -> None:
-    """Warn of parameters that are off their manifolds, by name, with how far and what to do.
+    """Warn of parameters that are off their manifolds; name them, the distance, and what to do.
 
     Parameters
     ----------

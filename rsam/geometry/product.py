@@ -1,4 +1,4 @@
-"""The product manifold of a model: the manifolds of a list of parameters as one geometry, planned once."""
+"""Treat the manifolds of a list of parameters as one product geometry, planned once."""
 
 from __future__ import annotations
 
@@ -23,49 +23,48 @@ Tensors = Sequence[Tensor]
 
 
 class Product:
-    r"""The product of the manifolds of a list of parameters, as one :class:`Geometry`: a model is a point on it.
+    r"""Product of the manifolds of a list of parameters, as one :class:`Geometry`: a model is a point on it.
 
-    Has every operation of :class:`Geometry`, in its order of arguments, on lists of tensors, one per parameter:
-    ``space.retract(points, tangents)``, ``space.raise_index(points, covectors)`` and so on. Small points of equal shape
-    on equal manifolds (the same class and constants; a trained curvature is equal to itself only) are stacked and
-    computed at once; half-precision points are computed in float32, for which torch has the
-    factorisations; plain tensors need neither, but for norms. Arguments are never written to; a result may be the
-    argument itself where nothing changes.
+    A product has every operation of :class:`Geometry`, with the same order of arguments, on lists of tensors, one per
+    parameter: ``space.retract(points, tangents)``, ``space.raise_index(points, covectors)`` and so on. Small points of
+    equal shape on equal manifolds (the same class and constants; a trained curvature is equal to itself only) are
+    stacked and computed at once. Half-precision points are computed in float32, which torch's factorisations need;
+    plain tensors only for norms. Arguments are never written to; a result may be the argument itself where nothing
+    changes.
 
-    What does not change from call to call is planned once. The plan is checked at each call: points of another shape,
-    dtype or device, a parameter that was put on another manifold, and equal manifolds of which one was given another
-    constant (by any way but ``.data``, which torch does not track), are planned anew; a parameter that lost its
+    Whatever stays the same from call to call is planned once. Each call checks the plan, and makes a new one for points
+    of another shape, dtype or device, after a parameter was put on another manifold, and after a constant of one of
+    several equal manifolds changed (but not through ``.data``, which torch does not track). A parameter that lost its
     manifold is refused by name.
 
     Parameters
     ----------
     params : iterable of Tensor, or of (name, Tensor)
-        Points, plain or with a ``manifold`` attribute, as ``model.parameters()`` or ``model.named_parameters()`` give
-        them.
+        Points, plain or with an attribute ``manifold``, such as ``model.parameters()`` or ``model.named_parameters()``.
     manifolds : sequence of geoopt.Manifold, optional
-        Where the points live, if they do not say so themselves.
+        Manifolds of the points; by default those of their attributes.
     names : sequence of str, optional
-        Words for each point in messages; by default its name, or its position in the list.
+        Name of each point in messages; by default that in ``params``, or its position in the list.
     apart : sequence of hashable, optional
-        One label per point: points of different labels are not stacked (those of two parameter groups, for example).
+        One label per point; points with different labels, for example of two parameter groups, are not stacked.
 
     Attributes
     ----------
     params : list of Tensor
         The parameters.
     manifolds : list of geoopt.Manifold
-        Where they live.
+        Manifolds of the parameters.
     blocks : list of Block
-        What is computed at once.
+        Groups of points that are computed at once.
     labels : list of hashable
-        What keeps points apart.
+        Label of each point.
 
     Raises
     ------
     ValueError
         For lists of unequal length; for complex points on a manifold of real ones, or the other way round.
     TypeError
-        For a manifold of another library's than geoopt; names its class, its package and the parameter.
+        For a manifold of a library other than geoopt; names its class, its package and the parameter.
     UnsupportedOperation
         For a manifold, or an operation on it, that :mod:`rsam.geometry` does not have; names manifold and parameter.
 
@@ -101,7 +100,7 @@ class Product:
             self._names = list(names)
         self.labels: list[Any] = [0] * count if apart is None else list(apart)
         self.manifolds = list(map(attached_to, self.params)) if manifolds is None else list(manifolds)
-        self._bearing = [hasattr(p, "manifold") for p in self.params]  # a manifold that may be lost
+        self._bearing = [hasattr(p, "manifold") for p in self.params]  # to notice a manifold that is lost
         self._signature: Any = None
         self.blocks: list[Block] = []
         self._plan(self.params)
@@ -117,40 +116,40 @@ class Product:
 
     @property
     def points(self) -> list[Tensor]:
-        """The values of the parameters; this process's part of those that are sharded over several."""
+        """Values of the parameters; of sharded ones the part of this process."""
         return list(map(local, self.params)) if self._sharded else self.params
 
     @property
     def shards(self) -> list[Shards]:
-        """The meshes over which parameters are sharded, each once."""
+        """Meshes over which parameters are sharded, each once."""
         return list(dict.fromkeys(block.shards for block in self.blocks if block.shards is not None))
 
     def gradients(self) -> list[Tensor | None]:
-        """Return ``grad`` of each parameter, in parts as :attr:`points`."""
+        """Return ``grad`` of each parameter; of sharded ones the part of this process."""
         return list(map(local_gradient, self.params)) if self._sharded else [p.grad for p in self.params]
 
     # -- the plan -----------------------------------------------------------------------------------------------
 
     def _plan(self, points: Tensors) -> None:
         self._parts: dict[tuple[int, ...], Product] = {}
-        self._signature = None  # a plan that fails is made again
+        self._signature = None  # if planning fails, the next call plans again
         self._sharded = any(shards_of(p) is not None for p in points)
         self.blocks = make_blocks(points, self.manifolds, self.labels, self.describe)
-        # equal ones are computed with the first of them: only as long as they are equal
+        # equal manifolds are computed with the first of them, as long as they are equal
         together = [{id(m): m for m in (self.manifolds[i] for i in b.indices)} for b in self.blocks]
         self._constants = Constants(m for members in together if len(members) > 1 for m in members.values())
         self._signature = _signature(list(map(local, points)))
 
     def update(self, points: Tensors | None = None, stacks_are_checked: bool = False) -> bool:
-        """Plan anew if the plan does not fit these points (the parameters by default), and return whether it had to.
+        """Plan anew if the plan does not fit these points (by default the parameters), and return whether it did.
 
         Parameters
         ----------
         points : list of Tensor, optional
-            What the plan is for.
+            Points that the plan must fit.
         stacks_are_checked : bool
-            Leave shape, dtype and device of stacked points to who stacks them (:meth:`Block.fits`), and those of plain
-            points to who treats them: a fraction of the time where there are hundreds.
+            Do not check shape, dtype and device of stacked points, because the caller does when it stacks them
+            (:meth:`Block.fits`), nor of plain points; this saves much time for hundreds of points.
 
         Raises
         ------
@@ -176,7 +175,7 @@ class Product:
         return False
 
     def _adopt_manifolds(self, points: Tensors, own: list[geoopt.Manifold | None]) -> None:
-        """Take up the manifolds that points say they live on."""
+        """Take over the manifolds from the attributes of points."""
         for i, (x, new, old) in enumerate(zip(points, own, self.manifolds, strict=True)):
             if new is not None and new is not old:
                 self.manifolds[i] = new
@@ -189,7 +188,7 @@ class Product:
                 )
 
     def part(self, indices: Sequence[int]) -> Product:
-        """Return the product of some of the parameters only; the same one until this is planned anew."""
+        """Return the product of some of the parameters; the same object until this one is planned anew."""
         key = tuple(indices)
         if key in self._parts:
             return self._parts[key]
@@ -203,11 +202,11 @@ class Product:
         return part
 
     def gather(self, tensors: Tensors) -> list[Tensor]:
-        """Make one tensor per block out of one per point: stacks, or the tensors themselves."""
+        """Turn one tensor per point into one per block: stacks, or the tensors themselves."""
         return [block.gather(tensors) for block in self.blocks]
 
     def scatter(self, stacks: Tensors, scatter: Callable[[Block, Tensor], Tensors] = Block.scatter) -> list[Tensor]:
-        """Make one tensor per point out of one per block; views of the stacks."""
+        """Turn one tensor per block into one per point, which are views of the stacks."""
         results: list[Tensor] = [None] * len(self.params)  # type: ignore[list-item]
         for block, stack in zip(self.blocks, stacks, strict=True):
             for i, value in zip(block.indices, scatter(block, stack), strict=True):
@@ -215,7 +214,7 @@ class Product:
         return results
 
     def _apply(self, operation: str, points: Tensors, *arguments: Any, **options: Any) -> list[Any]:
-        """Results of an operation, one per block; what is no list goes to all of them."""
+        """Apply an operation to each block; arguments that are no lists are passed to all."""
         self.update(points)
         columns = [self.gather(points)]
         gather = Block.gather_coordinates if operation == "from_coordinates" else Block.gather_members
@@ -243,11 +242,11 @@ class Product:
         return scalar_sum(self._apply("squared_norm", points, _wide(us)))
 
     def component_inner(self, points: Tensors, us: Tensors) -> list[Tensor]:
-        """Return squared norms of the smallest independent components, of the shapes of the points."""
+        """Return squared norms of the smallest independent components, expanded to the shapes of the points."""
         return self._expanded("component_inner", points, us)
 
     def point_inner(self, points: Tensors, us: Tensors) -> list[Tensor]:
-        """Return squared norms at each point, of the shapes of the points."""
+        """Return squared norms at each point, expanded to the shapes of the points."""
         return self._expanded("point_inner", points, us)
 
     def _expanded(self, operation: str, points: Tensors, us: Tensors) -> list[Tensor]:
@@ -259,7 +258,7 @@ class Product:
         return sum(self._apply("dimension", points))
 
     def coordinates_shape(self, points: Tensors) -> list[torch.Size]:
-        """Return the shapes of the coordinates of tangents: ``(*batch, dimension)``, and for a plain point its own.
+        """Return the shapes of the coordinates of tangents: ``(*batch, dimension)``, for a plain point its own shape.
 
         A complex plain point has two coordinates per number, in a last dimension.
         """
@@ -283,9 +282,9 @@ class Product:
         points : list of Tensor
             Points.
         generator : torch.Generator or callable, optional
-            Source of randomness on the device of the points, or what gives it for a device.
+            Source of randomness on the device of the points, or a function from a device to its source.
         distribution : {"normal", "rademacher"}
-            Standard normal, or signs with equal chances.
+            Standard normal numbers, or random signs.
 
         Raises
         ------
@@ -304,18 +303,18 @@ class Product:
                 coordinates.append(z.random_(0, 2, generator=source).mul_(2).sub_(1))  # faster than bernoulli_
         return coordinates
 
-    if TYPE_CHECKING:  # the others are made below, from those of a geometry
+    if TYPE_CHECKING:  # the other operations are made below, from those of a geometry
 
         def __getattr__(self, operation: str) -> Any: ...
 
 
 def _signature(points: Tensors) -> Any:
-    """Collect all that a plan depends on besides the manifolds."""
+    """Collect everything that a plan depends on except the manifolds."""
     return [x.shape for x in points], [x.dtype for x in points], [x.device for x in points]
 
 
 def stack_scalars(terms: Tensors) -> Tensor:
-    """Stack scalars on the first one's device, in the widest dtype and at least in float32."""
+    """Stack scalars on the device of the first, in the widest dtype, at least float32."""
     dtypes = {t.dtype for t in terms}
     dtype = functools.reduce(torch.promote_types, dtypes, torch.float32)
     if dtypes != {dtype} or len({t.device for t in terms}) > 1:
@@ -324,7 +323,7 @@ def stack_scalars(terms: Tensors) -> Tensor:
 
 
 def scalar_sum(terms: Tensors) -> Tensor:
-    """Sum scalars on the first one's device, in the widest dtype and at least in float32."""
+    """Sum scalars on the device of the first, in the widest dtype, at least float32."""
     return stack_scalars(terms).sum() if terms else torch.zeros(())
 
 
@@ -353,15 +352,15 @@ def pairing(covectors: Tensors, tangents: Tensors) -> Tensor:
 
 @torch.no_grad()
 def all_finite(tensors: Tensors, shards: Iterable[Shards | None] = ()) -> bool:
-    """Return whether every number is finite; one synchronisation of the device unless something looks wrong.
+    """Tell whether every number is finite, with one synchronisation of the device unless a number is not.
 
-    With ``shards`` in all of these processes, each of which has to ask.
+    With ``shards``, tell whether this is so in all of these processes; each of them must call it.
     """
     tensors = [t for t in map(local, tensors) if t.numel()]
     meshes = [one for one in dict.fromkeys(shards) if one is not None]
     if not tensors and not meshes:
         return True
-    # cheapest to look at; they may overflow where each number is finite
+    # norms are cheapest to check, but may overflow although each number is finite
     size = scalar_sum(torch._foreach_norm(_wide(tensors)) if tensors else ())
     for mesh in meshes:
         size = mesh.reduce(size.double(), "SUM")
@@ -369,7 +368,7 @@ def all_finite(tensors: Tensors, shards: Iterable[Shards | None] = ()) -> bool:
 
 
 def _wide(tensors: Tensors) -> list[Tensor]:
-    """Tensors in which squares of half-precision numbers neither overflow nor vanish."""
+    """Convert half precision to single, so that squares neither overflow nor vanish."""
     return list(map(widened, tensors))
 
 
@@ -380,7 +379,7 @@ def _is_finite(tensor: Tensor) -> bool:
 def _on_lists(operation: str) -> Any:
     def on_lists(self: Product, points: Tensors, *vectors: Tensors, **options: Any) -> Any:
         results = self._apply(operation, points, *vectors, **options)
-        if operation == "retract_transport":  # the one that gives two tensors
+        if operation == "retract_transport":  # the only one with two results
             ends, carried = zip(*results, strict=True) if results else ((), ())
             return self.scatter(ends), self.scatter(carried)
         return self.scatter(results, Block.unstack if operation == "to_coordinates" else Block.scatter)

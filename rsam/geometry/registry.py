@@ -1,4 +1,4 @@
-"""Which geometry a manifold class has."""
+"""Register geometries for classes of manifolds, and look them up."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 
 
 def register(manifold_class: type[geoopt.Manifold]) -> Callable[[_T], _T]:
-    """Register a geometry, or one operation of it, for a manifold class and its subclasses without an entry.
+    """Register a geometry, or one of its operations, for a manifold class and its subclasses without their own.
 
     Parameters
     ----------
@@ -30,13 +30,13 @@ def register(manifold_class: type[geoopt.Manifold]) -> Callable[[_T], _T]:
     Returns
     -------
     callable
-        Decorator for a :class:`Geometry` subclass, or for a function named after one of its methods and taking
-        the manifold where the method takes ``self``.
+        Decorator for a subclass of :class:`Geometry`, or for a function that has the name of one of its methods and
+        takes the manifold instead of ``self``.
 
     Raises
     ------
     TypeError
-        If the decorated function bears the name of no operation.
+        If the name of the decorated function is not that of an operation.
 
     Examples
     --------
@@ -79,7 +79,7 @@ def _lookup(manifold_class: type) -> type[Geometry]:
             known = _registry[cls]
             return type(f"{manifold_class.__name__}Geometry", (known,), overridden) if overridden else known
         if cls.__module__.startswith("geoopt."):
-            continue  # geoopt's own variants of a registered class only rename its methods
+            continue  # geoopt's own subclasses of a registered class only rename its methods
         asked = [name for name, methods in OPERATIONS.items() if vars(cls).keys() & set(methods)]
         if asked:
             overridden.update((name, getattr(Geometry, name)) for name in asked)
@@ -90,14 +90,14 @@ def _lookup(manifold_class: type) -> type[Geometry]:
 
 
 def geometry_of(manifold: geoopt.Manifold) -> Geometry:
-    """Return the registered geometry of a manifold, or the generic one that asks the manifold itself.
+    """Return the registered geometry of a manifold, or the generic one, which calls the manifold's methods.
 
-    A class that derives from a registered one and overrides some of its methods is asked about those.
+    For a subclass of a registered class that overrides some methods, operations that depend on these call them.
 
     Raises
     ------
     TypeError
-        For what is no :class:`geoopt.Manifold`; names its class and package.
+        If it is no :class:`geoopt.Manifold`; names its class and package.
     UnsupportedOperation
         For a variant of a manifold that is refused as a whole.
     """
@@ -105,7 +105,7 @@ def geometry_of(manifold: geoopt.Manifold) -> Geometry:
 
 
 def manifold_of(tensor: Tensor) -> geoopt.Manifold:
-    """Return the manifold a tensor lives on; :class:`geoopt.Euclidean` for a plain one.
+    """Return the manifold that a tensor lives on; :class:`geoopt.Euclidean` for a plain tensor.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def manifold_of(tensor: Tensor) -> geoopt.Manifold:
 
 
 def attached_to(tensor: Tensor) -> Any:
-    """Return what a tensor says that it lives on, whatever it is; :class:`geoopt.Euclidean` for a plain one."""
+    """Return a tensor's attribute ``manifold``, of any type; :class:`geoopt.Euclidean` for a plain tensor."""
     manifold = getattr(tensor, "manifold", None)
     return _EUCLIDEAN if manifold is None else manifold
 
@@ -135,5 +135,5 @@ def _checked(manifold: Any) -> Any:
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Return whether a tensor is Euclidean, so that any optimizer may step it."""
+    """Tell whether a tensor is Euclidean, so that any optimizer may step it."""
     return isinstance(manifold_of(tensor), geoopt.Euclidean)

@@ -1,4 +1,4 @@
-"""Parameters that are sharded over a device mesh: each process computes with its own points and sums norms over all."""
+"""Compute with sharded parameters: each process with its own points, and norms as sums over all processes."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ __all__ = ["Shards", "agree", "like", "local", "local_gradient", "refuse_cut_poi
 
 
 def _is_sharded(tensor: Any) -> bool:
-    # torch.distributed.tensor takes long to import, and who has such a tensor has imported it
+    # torch.distributed.tensor is slow to import, and is imported already if there is such a tensor
     sharded = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)  # public from torch 2.5 on
     return sharded is not None and isinstance(tensor, sharded)
 
 
 @dataclass(frozen=True)
 class Shards:
-    """The processes over which a parameter is split, each of which has a part of it.
+    """Processes over which a parameter is split, each of which holds a part.
 
     Attributes
     ----------
     mesh : torch.distributed.device_mesh.DeviceMesh
         The processes.
     dims : tuple of int
-        Dimensions of the mesh along which the parameter is split; along the others each process has the same.
+        Dimensions of the mesh along which the parameter is split; along the others it is replicated.
     """
 
     mesh: Any
     dims: tuple[int, ...]
 
     def reduce(self, tensor: Tensor, operation: str) -> Tensor:
-        """Reduce a tensor over the processes: ``"SUM"`` or ``"MAX"``, the same everywhere."""
+        """Reduce a tensor over the processes by ``"SUM"`` or ``"MAX"``; all get the same result."""
         operator = getattr(torch.distributed.ReduceOp, operation)
-        kind = self.mesh.device_type  # parts that are kept on the CPU need not have means to speak of their own
+        kind = self.mesh.device_type  # parts offloaded to the CPU may have no backend of their own
         total = tensor.clone() if tensor.device.type == kind else tensor.to(kind)
         for dim in self.dims:
             torch.distributed.all_reduce(total, operator, group=self.mesh.get_group(dim))
@@ -45,7 +45,7 @@ class Shards:
 
 
 def shards_of(tensor: Any) -> Shards | None:
-    """Return the processes over which a tensor is split; None for one that each process has whole."""
+    """Return the processes over which a tensor is split; None if each process holds it whole."""
     if not _is_sharded(tensor):
         return None
     dims = tuple(d for d, placement in enumerate(tensor.placements) if not placement.is_replicate())
@@ -62,15 +62,15 @@ def local_gradient(parameter: Any) -> Tensor | None:
     gradient = parameter.grad
     if gradient is None or not _is_sharded(gradient):
         return gradient
-    if gradient.placements != parameter.placements:  # such as a sum that is still to be taken, in tensor parallelism
+    if gradient.placements != parameter.placements:  # for example a pending sum, in tensor parallelism
         gradient = gradient.redistribute(placements=parameter.placements)
     return gradient._local_tensor
 
 
 def like(parameter: Any, part: Tensor) -> Tensor:
-    """Make a tensor that is sharded as a parameter is, of this process's part; the part itself if it is not sharded.
+    """Make a tensor from this process's part that is sharded as a parameter; return the part if that is not sharded.
 
-    The part may have other dimensions than the parameter's after those that are split, or be a scalar.
+    The part may be a scalar, or differ from the parameter in the dimensions behind those that are split.
     """
     if not _is_sharded(parameter):
         return part
@@ -85,7 +85,7 @@ def like(parameter: Any, part: Tensor) -> Tensor:
 
 
 def refuse_cut_points(parameter: Any, batch_dims: int, description: str) -> None:
-    """Refuse a parameter that is split in another dimension than one of its batch of points.
+    """Refuse a parameter that is split inside its points instead of between them.
 
     Raises
     ------
@@ -104,9 +104,9 @@ def refuse_cut_points(parameter: Any, batch_dims: int, description: str) -> None
 
 
 def sum_over_shards(terms: Sequence[Tensor], shards: Sequence[Shards | None]) -> list[Tensor]:
-    """Sum each of several tensors over the processes that its parameter is split over; one all-reduce per mesh.
+    """Sum tensors, each over the processes that its parameter is split over; one all-reduce per mesh.
 
-    Every process has to call it with as many numbers of each mesh, in the same order.
+    Every process must call it with the same number of tensors per mesh, in the same order.
     """
     results = list(terms)
     for one in dict.fromkeys(s for s in shards if s is not None):
@@ -119,7 +119,7 @@ def sum_over_shards(terms: Sequence[Tensor], shards: Sequence[Shards | None]) ->
 
 
 def agree(flag: bool, shards: Sequence[Shards | None]) -> bool:
-    """Return whether a flag is true in all processes of these meshes; nothing is sent where nothing is sharded."""
+    """Tell whether a flag is true in all processes of these meshes; communicate only if there are any."""
     for one in dict.fromkeys(s for s in shards if s is not None):
         device = one.mesh.device_type
         flag = not one.reduce(torch.tensor(float(not flag), device=device), "MAX")

@@ -1,8 +1,8 @@
-r"""Trigonometric functions of a *squared* angle.
+r"""Compute trigonometric functions of a *squared* angle.
 
-:math:`\cos\sqrt s`, :math:`\sin\sqrt s/\sqrt s` and their kin are analytic in ``s``, while the norm that one would
-take of a tangent vector has no derivative at zero. geoopt's exponential maps take that norm and return NaN
-derivatives for a zero step.
+:math:`\cos\sqrt s`, :math:`\sin\sqrt s/\sqrt s` and similar functions are analytic in ``s``, whereas the norm of a
+tangent vector has no derivative at zero. geoopt's exponential maps use that norm, and their derivatives for a zero
+step are NaN.
 """
 
 from __future__ import annotations
@@ -32,38 +32,38 @@ def _alternate(coefficients: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def _away_from_zero(s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mask of small ``s``, and ``s`` and its root with the small ones moved to where derivatives are finite."""
+    """Return a mask of small ``s``, and ``s`` and its root with small ones replaced, so that derivatives are finite."""
     small = s.abs() < _SMALL
     safe = torch.where(small, torch.ones_like(s), s)
     return small, safe, safe.abs().sqrt()
 
 
 def cos_sqrt(s: Tensor) -> Tensor:
-    """Cosine of the root of ``s >= 0``."""
+    """Return the cosine of the root of ``s >= 0``."""
     small, _, root = _away_from_zero(s)
     return torch.where(small, _polynomial(_COS, s), root.cos())
 
 
 def sinc_sqrt(s: Tensor) -> Tensor:
-    """Sine of the root of ``s >= 0``, over the root."""
+    """Return the sine of the root of ``s >= 0``, over the root."""
     small, _, root = _away_from_zero(s)
     return torch.where(small, _polynomial(_SINC, s), root.sin() / root)
 
 
 def cosh_sqrt(s: Tensor) -> Tensor:
-    """Hyperbolic cosine of the root of ``s >= 0``."""
+    """Return the hyperbolic cosine of the root of ``s >= 0``."""
     small, _, root = _away_from_zero(s)
     return torch.where(small, _polynomial(_alternate(_COS), s), root.cosh())
 
 
 def sinhc_sqrt(s: Tensor) -> Tensor:
-    """Hyperbolic sine of the root of ``s >= 0``, over the root."""
+    """Return the hyperbolic sine of the root of ``s >= 0``, over the root."""
     small, _, root = _away_from_zero(s)
     return torch.where(small, _polynomial(_alternate(_SINC), s), root.sinh() / root)
 
 
 def tanc_sqrt(s: Tensor) -> Tensor:
-    """``tan(r) / r`` with ``r`` the root of ``s``; for negative ``s`` ``tanh(r) / r`` with ``r`` the root of ``-s``."""
+    """Return ``tan(r) / r`` with ``r`` the root of ``s``, or for negative ``s`` ``tanh(r) / r`` with that of ``-s``."""
     small, safe, root = _away_from_zero(s)
     large = torch.where(safe > 0, root.tan(), root.tanh()) / root
     return torch.where(small, _polynomial(_TANC, s), large)

@@ -1,4 +1,4 @@
-"""One manifold a file; importing this package registers them all."""
+"""Define geometries, one manifold per file; importing this package registers them all."""
 
 from rsam.geometry.manifolds import (  # noqa: F401
     birkhoff,
@@ -13,7 +13,7 @@ from rsam.geometry.manifolds import (  # noqa: F401
     stiefel,
 )
 
-# pickles of before these were in files of their own look for them here
+# where older pickles look for them
 from rsam.geometry.manifolds.kernel import KernelSphere, KernelStiefel
 from rsam.geometry.manifolds.stiefel import CanonicalStiefel
 

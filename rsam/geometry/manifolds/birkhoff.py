@@ -1,4 +1,4 @@
-"""Doubly stochastic matrices."""
+"""Define the geometry of doubly stochastic matrices."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["BirkhoffGeometry"]
 
 
 def _solve(x: Tensor, rows: Tensor, columns: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
-    """Column ``a`` and row ``b^T`` such that ``(a + b^T) * x`` has the row and column sums ``sums``."""
+    """Return a column ``a`` and a row ``b^T`` such that ``(a + b^T) * x`` has the row and column sums ``sums``."""
     n = x.shape[-1]
     system = torch.cat((torch.cat((rows.diag_embed(), x), -1), torch.cat((x.mT, columns.diag_embed()), -1)), -2)
     null = torch.cat((x.new_ones(n), -x.new_ones(n)))
-    # (a, b) is free up to (c, -c); the rank-one term makes the system regular and chooses one. At a permutation
-    # matrix there is more freedom, which the shift keeps harmless
+    # (a, b) is determined up to (c, -c); the rank-one term makes the system regular and selects one. At a permutation
+    # matrix there is more freedom, which the shift removes
     shift = torch.finfo(x.dtype).eps * torch.eye(2 * n, dtype=x.dtype, device=x.device)
     solution = torch.linalg.solve(system + torch.outer(null, null) / (2 * n) + shift, sums.unsqueeze(-1))
     a, b = solution.split(n, -2)
@@ -40,7 +40,7 @@ def _newton(x: Tensor) -> Tensor:
 class BirkhoffGeometry(Geometry):
     r"""Fisher metric :math:`\frac1n \sum u_{ij} v_{ij} / x_{ij}`, as geoopt scales it (Douik and Hassibi 2019).
 
-    geoopt's ``proju`` multiplies by ``x`` before it projects, so that it moves tangents, and its Riemannian
+    geoopt's ``proju`` multiplies by ``x`` before it projects, so that it changes tangents, and geoopt's Riemannian
     gradient lacks the factor ``n`` of the metric. Its ``expmap`` is the retraction; no exponential is known.
     """
 
@@ -57,15 +57,16 @@ class BirkhoffGeometry(Geometry):
         return t / x / x.shape[-1]
 
     def project(self, x: Tensor, u: Tensor) -> Tensor:
-        """Orthogonal projection ``u - (a 1^T + 1 b^T) * x`` onto zero row and column sums."""
+        """Project orthogonally onto zero row and column sums: ``u - (a 1^T + 1 b^T) * x``."""
         ones = torch.ones_like(x[..., 0])
         a, b = _solve(x, ones, ones, torch.cat((u.sum(-1), u.sum(-2)), -1))
         return u - (a + b) * x
 
     def project_point(self, x: Tensor) -> Tensor:
-        """Scaling by rows and columns, to the precision of the dtype (geoopt stops at 1e-5).
+        """Scale rows and columns to sums of one, to the precision of the dtype (geoopt stops at 1e-5).
 
-        Sinkhorn's sweeps, which slow down near the boundary, then Newton's method on the logarithms of the factors.
+        Sinkhorn's sweeps, which slow down near the boundary, are followed by Newton's method on the factors'
+        logarithms.
         """
         if not x.numel():
             return x
@@ -79,12 +80,12 @@ class BirkhoffGeometry(Geometry):
             y = _sinkhorn(y)
         if not x.requires_grad:
             return y
-        # from the limit, two of Newton's steps have its first two derivatives; so many sweeps have not
+        # two Newton steps from the limit have its first two derivatives; sweeps have not
         return _newton(_newton(x * (y / x).detach()))
 
     def retract(self, x: Tensor, u: Tensor) -> Tensor:
         exponent = u / x
-        # scaling a row changes nothing after Sinkhorn, and keeps the exponential from overflowing
+        # scaling a row does not change the result of Sinkhorn, and keeps the exponential from overflowing
         return self.project_point(x * torch.exp(exponent - exponent.amax(-1, keepdim=True).detach()))
 
     def exponential(self, x: Tensor, u: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Products and rescalings of other manifolds."""
+"""Define geometries of products and rescalings of other manifolds."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["ProductGeometry", "ScaledGeometry"]
 
 
 def _flat(piece: Tensor, x: Tensor) -> Tensor:
-    """The piece of each point of ``x`` in one dimension; of no points as well, whose -1 torch cannot infer."""
+    """Flatten each point; unlike ``reshape(..., -1)``, also if there are no points."""
     batch = x.shape[:-1]
     return piece.reshape(*batch, math.prod(piece.shape[len(batch) :]))
 
 
 @register(geoopt.ProductManifold)
 class ProductGeometry(ForwardingGeometry):
-    """Everything part by part, on the slices of the last dimension that geoopt packs points into."""
+    """Geometry that works part by part, on the slices of the last dimension into which geoopt packs points."""
 
     def __init__(self, manifold: geoopt.Manifold) -> None:
         super().__init__(manifold)
@@ -60,13 +60,13 @@ class ProductGeometry(ForwardingGeometry):
         return torch.Size((*x.shape[:-1], sum(self._dimensions(x))))
 
     def _dimensions(self, x: Tensor) -> list[int]:
-        """Dimension of each part of one point."""
+        """Return the dimension of each part of one point."""
         one = x.detach().reshape(-1, x.shape[-1])[0] if x.numel() else x.new_zeros(x.shape[-1])
         return [part.dimension(piece) for part, piece in zip(self._parts, self._split(one), strict=True)]
 
     def _split_coordinates(self, x: Tensor, z: Tensor) -> list[Tensor]:
         pieces = z.split(self._dimensions(x), -1)
-        # a part may be a batch of its own, or flat of any shape
+        # a part may be a batch of points, or of any shape if it is Euclidean
         shapes = [part.coordinates_shape(piece) for part, piece in zip(self._parts, self._split(x), strict=True)]
         return [piece.reshape(shape) for piece, shape in zip(pieces, shapes, strict=True)]
 
@@ -90,17 +90,17 @@ class ProductGeometry(ForwardingGeometry):
 
 @register(geoopt.Scaled)
 class ScaledGeometry(DelegatingGeometry):
-    r"""The base with every length multiplied by ``s``: metric :math:`s^2\langle u, v\rangle`, the same geodesics.
+    r"""Geometry of the base with lengths multiplied by ``s``: metric :math:`s^2\langle u, v\rangle`, same geodesics.
 
-    geoopt writes tangents of a scaled manifold in units of ``s``, and its ``inner`` and ``egrad2rgrad`` forget
-    ``s``; here a tangent is a velocity as everywhere else, so that retractions are those of the base.
+    geoopt writes tangents of a scaled manifold in units of ``s``, and its ``inner`` and ``egrad2rgrad`` ignore ``s``.
+    Here a tangent is a velocity as everywhere else, so that retractions are those of the base.
     """
 
     def __init__(self, manifold: geoopt.Manifold) -> None:
         super().__init__(manifold, geometry_of(manifold.base))
 
     def _scale(self, x: Tensor) -> Tensor:
-        return self.manifold.scale.to(x.dtype.to_real())  # geoopt's may be of another precision than the points
+        return self.manifold.scale.to(x.dtype.to_real())  # geoopt's scale may have another precision than the points
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         return super().inner(x, u, v) * self._scale(x) ** 2

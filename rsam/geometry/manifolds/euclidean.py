@@ -1,4 +1,4 @@
-"""Flat space: a plain parameter is a point here."""
+"""Define the geometry of flat space, in which plain parameters are points."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["EuclideanGeometry"]
 
 @register(geoopt.Euclidean)
 class EuclideanGeometry(Geometry):
-    """Every operation is the identity or an addition, on real and complex tensors."""
+    """Geometry whose operations are identities or additions, on real and complex tensors."""
 
     retraction_order = 2
     isometric = True
@@ -26,7 +26,7 @@ class EuclideanGeometry(Geometry):
         return x.numel() * (2 if x.is_complex() else 1)
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        # geoopt's needs a real product for complex tensors, and with ndim=0 treats each number as a point: so do we
+        # real for complex tensors, unlike geoopt's; with ndim=0 each number is a point, as in geoopt
         product = (u.conj() * v).real
         ndim = self.manifold.ndim
         return product.sum(tuple(range(-ndim, 0)), keepdim=True) if ndim else product

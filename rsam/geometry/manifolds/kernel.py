@@ -1,4 +1,4 @@
-"""Convolution kernels as points of a manifold of vectors or matrices."""
+"""Treat convolution kernels as points of a manifold of vectors or matrices."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ __all__ = ["Kernel", "KernelSphere", "KernelStiefel"]
 
 
 class Kernel(FromGeometry):
-    r"""A convolution kernel, or any weight ``(out, in, *window)``, as a point of a manifold of vectors or matrices.
+    r"""Manifold of convolution kernels, or any weights ``(out, in, *window)``, flattened to vectors or matrices.
 
     Parameters
     ----------
     base : geoopt.Manifold
-        Where the flattened kernel lives.
+        Manifold of the flattened kernel.
     ndim : int
-        Dimensions of one kernel: 4 for ``Conv2d``, 3 for ``Conv1d``, 2 for ``Linear``. More leading dimensions are a
-        batch of kernels.
+        Number of dimensions of one kernel: 4 for ``Conv2d``, 3 for ``Conv1d``, 2 for ``Linear``. Further leading
+        dimensions form a batch of kernels.
 
     Raises
     ------
@@ -49,11 +49,11 @@ class Kernel(FromGeometry):
         raise NotImplementedError
 
     def flatten(self, x: Tensor) -> Tensor:
-        """Kernels ``(*batch, out, in, *window)`` in the layout of ``base``."""
+        """Bring kernels ``(*batch, out, in, *window)`` to the layout of ``base``."""
         raise NotImplementedError
 
     def unflatten(self, y: Tensor, shape: torch.Size) -> Tensor:
-        """Inverse of :meth:`flatten` for kernels of that shape."""
+        """Invert :meth:`flatten` for kernels of the given shape."""
         raise NotImplementedError
 
     def projx(self, x: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class Kernel(FromGeometry):
     def random(
         self, *size: int, dtype: torch.dtype | None = None, device: torch.device | None = None
     ) -> geoopt.ManifoldTensor:
-        """Projection of a standard normal kernel."""
+        """Draw a standard normal kernel and project it."""
         shape = size2shape(*size)
         self._assert_check_shape(shape, "x")
         return geoopt.ManifoldTensor(self.projx(torch.randn(shape, dtype=dtype, device=device)), manifold=self)
@@ -125,14 +125,14 @@ class KernelSphere(Kernel):
 
 
 class KernelStiefel(Kernel):
-    """The kernel as one orthonormal matrix ``(in * window, out)``, or its transpose where there are more filters.
+    """Manifold of kernels that are one orthonormal matrix ``(in * window, out)``, or its transpose if it is wide.
 
-    A step takes several products of the kernel with ``out`` by ``out`` matrices, where one of :class:`KernelSphere`
-    reads the kernel a few times. With all convolutions of a ResNet-18 constrained, a step of
+    A step multiplies the kernel several times by ``out`` by ``out`` matrices, whereas a step of :class:`KernelSphere`
+    only reads the kernel a few times. With all convolutions of a ResNet-18 constrained, a step of
     :class:`rsam.optim.RiemannianSGD` with momentum took 0.8 s on one CPU thread, 1.2 s in the canonical metric, and
-    0.06 s on spheres: 14 and 21 times as long. Matrix products (projections of gradient and momentum, Cholesky-QR or
-    Cayley) were four fifths of that, factorisations a fortieth. The time does not depend on the batch, so that it
-    weighs less the larger the batch is; to save it, constrain the smaller layers only.
+    0.06 s on spheres, 14 and 21 times less. Matrix products (projections of gradient and momentum, Cholesky-QR or
+    Cayley) took four fifths of that time, factorisations a fortieth. The time does not depend on the batch size; to
+    save it, constrain the smaller layers only.
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ class KernelStiefel(Kernel):
 
 @register(Kernel)
 class KernelGeometry(DelegatingGeometry):
-    """The geometry of the flattened kernel."""
+    """Geometry of the flattened kernel."""
 
     manifold: Kernel
     only_layout = True

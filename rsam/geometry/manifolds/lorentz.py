@@ -1,4 +1,4 @@
-"""The hyperboloid model of hyperbolic space."""
+"""Define the geometry of the hyperboloid model of hyperbolic space."""
 
 from __future__ import annotations
 
@@ -17,63 +17,63 @@ __all__ = ["LorentzGeometry"]
 
 
 def _flip(u: Tensor) -> Tensor:
-    """``J u`` with ``J = diag(-1, 1, ...)``, on a new tensor: geoopt's egrad2rgrad flips its argument in place."""
+    """Return ``J u`` with ``J = diag(-1, 1, ...)`` as a new tensor; geoopt's egrad2rgrad flips in place."""
     return torch.cat((-u[..., :1], u[..., 1:]), -1)
 
 
 def _tangent(x: Tensor, space: Tensor) -> Tensor:
-    """The tangent with these coordinates of space: a projection along time, which rounds least."""
+    """Return the tangent with these spatial coordinates: a projection along time, which rounds least."""
     return torch.cat((dot(x[..., 1:], space) / x[..., :1], space), -1)
 
 
 def _from_frame(root: Tensor, x: Tensor, z: Tensor) -> Tensor:
-    """The tangent ``(0, z)`` of the origin ``(root, 0)``, carried to ``x``."""
+    """Transport the tangent ``(0, z)`` from the origin ``(root, 0)`` to ``x``."""
     space = x[..., 1:]
     time = dot(space, z) / root
     return torch.cat((time, z + space * time / (root + x[..., :1])), -1)
 
 
 def _in_frame(root: Tensor, x: Tensor, u: Tensor) -> Tensor:
-    """:func:`_from_frame` undone, with digits that :func:`_on_frame` of ``J u`` would lose."""
+    """Invert :func:`_from_frame`, accurately; :func:`_on_frame` of ``J u`` would lose digits."""
     return u[..., 1:] - x[..., 1:] * u[..., :1] / (root + x[..., :1])
 
 
 def _on_frame(root: Tensor, x: Tensor, c: Tensor) -> Tensor:
-    """Pairings of a covector with the frame: :func:`_from_frame` transposed."""
+    """Pair a covector with the frame: apply the transpose of :func:`_from_frame`."""
     space = x[..., 1:]
     return c[..., 1:] + space * (c[..., :1] + dot(space, c[..., 1:]) / (root + x[..., :1])) / root
 
 
 def _raised(root: Tensor, x: Tensor, c: Tensor) -> Tensor:
-    """The tangent that represents a covector; of ``J u``, the orthogonal projection of ``u``."""
+    """Return the tangent that represents a covector; for ``J u`` it is the orthogonal projection of ``u``."""
     return _from_frame(root, x, _on_frame(root, x, c))
 
 
 def _farthest(x: Tensor) -> float:
-    """Size of coordinates beyond which tangents are made of rounding: 2**23 or 2**52, distances of 16 and 36."""
+    """Return the size of coordinates beyond which tangents are mere rounding: 2**23 or 2**52, at distances 16 or 36."""
     return 1 / torch.finfo(x.dtype).eps
 
 
 def _longest(x: Tensor) -> float:
-    """Length of steps in units of ``sqrt(k)``: beyond the farthest point, and not so far that squares overflow."""
+    """Return the longest step in units of ``sqrt(k)``: it passes the farthest point, but squares do not overflow."""
     return math.log(_farthest(x)) + 2
 
 
 def _end(k: Tensor, space: Tensor) -> tuple[Tensor, Tensor]:
-    """The point with these coordinates of space, or the farthest in its direction, and what they were multiplied by."""
+    """Return the point with these spatial coordinates, shortened to those of the farthest point, and their factor."""
     most = _farthest(space) ** 2
-    inside = (most / dot(space, space).clamp_min(most)).sqrt()  # exactly one, but for the farthest
+    inside = (most / dot(space, space).clamp_min(most)).sqrt()  # exactly one unless the point is too far
     space = space * inside
     # geoopt's projx squares a norm, which has no second derivative at the origin
     return torch.cat(((k + dot(space, space)).sqrt(), space), -1), inside
 
 
 def _boosted_to_origin(root: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Coordinates of space of ``y`` after the boost that takes ``x`` to the origin, in units of ``root``."""
+    """Return the spatial coordinates of ``y`` after the boost that takes ``x`` to the origin, in units of ``root``."""
     x, y = x / root, y / root
     (time, space), (time_y, space_y) = ((a[..., :1], a[..., 1:]) for a in (x, y))
     near = space_y - space * (time_y - dot(space, space_y) / (1 + time))
-    # near the origin that is well; elsewhere apart along and across the direction of x, where large terms cancel
+    # accurate near the origin; elsewhere large terms cancel, unless parts along and across x are computed apart
     square = dot(space, space)
     close = square < 1
     size = torch.where(close, torch.ones_like(square), square).sqrt()
@@ -93,14 +93,15 @@ class LorentzGeometry(Geometry):
     The retraction is the exponential; tangents are carried by parallel transport, in a form that is finite
     between equal points, where geoopt divides zero by zero.
 
-    At distance ``d`` from the origin coordinates are of the size of ``t = cosh(d)``, and the Minkowski product of two
-    of them rounds by ``t**2``: it leaves no digit beyond a distance of 8 in single precision, 18 in double, where a
-    squared norm may even be negative. So tangents are measured in the frame that is carried from the origin
-    (:meth:`from_coordinates`), which rounds by ``t``, as points themselves do, and lasts twice as far. What cannot is
-    :meth:`project`: orthogonal to the tangents are the long vectors, of which rounding makes some.
+    At distance ``d`` from the origin coordinates have the size ``t = cosh(d)``, and the Minkowski product of two such
+    vectors has rounding errors of the order of ``t**2``: no digit of it is right beyond a distance of 8 in single
+    precision, 18 in double, where a squared norm may even be negative. So tangents are measured in the frame that is
+    transported from the origin (:meth:`from_coordinates`). Its rounding errors are of the order of ``t``, as those of
+    points themselves, so that it can be used twice as far out. :meth:`project` cannot be improved so: vectors
+    orthogonal to the tangent space are long, and rounding errors have parts along them.
 
-    Curves end there, at distances of 16 and 36 for ``k = 1``, as they do at geoopt's edge of the Poincare ball. Without
-    an end a step of a length of 88 overflows in single precision.
+    Curves end at that distance, 16 or 36 for ``k = 1``, as they do at geoopt's edge of the Poincare ball. Without an
+    end a step of length 88 would overflow in single precision.
     """
 
     retraction_order = 2
@@ -109,10 +110,10 @@ class LorentzGeometry(Geometry):
     may_fail = False
 
     def _root(self, x: Tensor) -> Tensor:
-        return self.manifold.k.to(x.dtype).sqrt()  # geoopt's k may be of less precision than the points
+        return self.manifold.k.to(x.dtype).sqrt()  # geoopt's k may have less precision than the points
 
     def _length2(self, x: Tensor, u: Tensor) -> Tensor:
-        """Squared length of a tangent in units of ``sqrt(k)``, which an overridden inner product does not change."""
+        """Return the squared length of a tangent in units of ``sqrt(k)``, whatever a subclass's inner product is."""
         root = self._root(x)
         z = _in_frame(root, x, u) / root
         return dot(z, z)
@@ -130,7 +131,8 @@ class LorentzGeometry(Geometry):
         return _raised(self._root(x), x, g)
 
     def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
-        # J t but for a normal covector, which no tangent sees; of the size of the norm of t and not of its numbers
+        # J t up to a normal covector, which pairs to zero with tangents; its size is that of the norm of t, not of its
+        # coordinates
         root = self._root(x)
         z = _in_frame(root, x, t)
         return torch.cat((-dot(x[..., 1:], z) / (root + x[..., :1]), z), -1)
@@ -161,7 +163,7 @@ class LorentzGeometry(Geometry):
         angle = (square * (t * t) / k).clamp_min(torch.finfo(x.dtype).tiny).sqrt()
         short = (_longest(x) / angle).clamp_max(1)
         angle, t = angle * short, short * t
-        # torch's sinh is slow, and a difference of exponentials has no digits for small angles
+        # torch's sinh is slow, and a difference of exponentials is inaccurate for small angles
         grown = angle.exp()
         cosh, half = (grown + grown.reciprocal()) / 2, (angle / 2).tanh()
         sinhc = (cosh + 1) * half / angle

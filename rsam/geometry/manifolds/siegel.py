@@ -1,4 +1,4 @@
-"""The Siegel spaces: complex symmetric matrices, as an upper half space and as a bounded domain."""
+"""Define the geometry of Siegel spaces: complex symmetric matrices, in a half space or in a bounded domain."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["BoundedDomainGeometry", "UpperHalfGeometry"]
 class _SiegelGeometry(Geometry):
     r"""Metric :math:`s\,\mathrm{Re\,tr}(h^{-1} u\, \bar h^{-1} \bar v)` with a Hermitian ``h(z)`` and a scale ``s``.
 
-    Tangents are carried as ``m v m^T`` with ``m = (h(y) h(x)^{-1})^{1/2}``, isometrically and in the same way in all
-    frames: transport commutes with the isometries that the retraction commutes with. geoopt knows no exponential here,
-    takes ``egrad2rgrad`` for the projection, and leaves carried tangents as they are.
+    Tangents are transported as ``m v m^T`` with ``m = (h(y) h(x)^{-1})^{1/2}``. This is isometric, and commutes with
+    the isometries that the retraction commutes with. geoopt has no exponential here, uses ``egrad2rgrad`` as the
+    projection, and transports tangents without changing them.
     """
 
     isometric = True
@@ -49,7 +49,7 @@ class _SiegelGeometry(Geometry):
 
     def retract(self, x: Tensor, u: Tensor) -> Tensor:
         y = sym(x + u)
-        # geoopt's clamp into the domain goes by eigenvectors, which have no derivative where eigenvalues meet
+        # geoopt clamps into the domain by eigenvectors, which have no derivative where eigenvalues are equal
         clamped = self.manifold.projx(y.detach())
         return torch.where(clamped == y, y, clamped)
 
@@ -76,7 +76,7 @@ class _SiegelGeometry(Geometry):
 
 @register(geoopt.UpperHalf)
 class UpperHalfGeometry(_SiegelGeometry):
-    """``z = x + iy`` with ``y`` positive definite, which is the Hermitian form (Siegel 1943)."""
+    """Geometry of ``z = x + iy`` with positive definite ``y``, which is the Hermitian form (Siegel 1943)."""
 
     def _hermitian(self, z: Tensor) -> Tensor:
         return z.imag.to(z.dtype)
@@ -87,10 +87,10 @@ class UpperHalfGeometry(_SiegelGeometry):
 
 @register(geoopt.BoundedDomain)
 class BoundedDomainGeometry(_SiegelGeometry):
-    r"""``I - z z*`` positive definite, which is the Hermitian form; isometric to the upper half space by Cayley.
+    r"""Geometry of ``z`` with positive definite ``I - z z*``, the Hermitian form; isometric to the upper half space.
 
-    geoopt 0.5.1 swaps ``z`` and its conjugate in ``inner``, which the isometries ``u z u^T`` do not preserve, and its
-    Riemannian gradient belongs to neither. The scale makes geoopt's ``dist`` the geodesic distance.
+    geoopt 0.5.1 swaps ``z`` and its conjugate in ``inner``, which the isometries ``u z u^T`` then do not preserve, and
+    its Riemannian gradient fits neither metric. The scale makes geoopt's ``dist`` the geodesic distance.
     """
 
     scale = 4.0

@@ -1,4 +1,4 @@
-"""Symmetric positive definite matrices."""
+"""Define the geometry of symmetric positive definite matrices."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["SPDGeometry"]
 class SPDGeometry(Geometry):
     r"""Affine-invariant metric :math:`\mathrm{tr}(x^{-1} u x^{-1} v)` (Pennec et al. 2006; Bhatia 2007).
 
-    Second-order retraction ``x + u + u x^-1 u / 2``; parallel transport along the geodesic.
+    The retraction ``x + u + u x^-1 u / 2`` is of second order; tangents are transported in parallel along the geodesic.
     """
 
     retraction_order = 2
@@ -59,7 +59,7 @@ class SPDGeometry(Geometry):
     ) -> tuple[Tensor, Tensor]:
         """Carry ``v`` by the congruence ``e v e^T`` with ``e = I + u x^-1 / 2``, parallel to first order.
 
-        It commutes with all isometries, and lengthens nothing: ``e e^T <= y`` at ``x = I``.
+        This commutes with all isometries, and lengthens no tangent: ``e e^T <= y`` at ``x = I``.
         """
         step = u * t
         half = solve(x, step) / 2
@@ -81,7 +81,7 @@ class SPDGeometry(Geometry):
         return sym(e @ v @ e.mT)
 
     def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
-        # by Cholesky: the symmetric root has no derivative where eigenvalues meet, as they do at the identity
+        # by Cholesky, since the symmetric root has no derivative where eigenvalues are equal, as at the identity
         root = torch.linalg.cholesky(x)
         return sym(root @ symmetric_from_vector(z, x.shape[-1]) @ root.mT)
 

@@ -1,4 +1,4 @@
-"""The unit sphere, whole or cut by a linear subspace."""
+"""Define the geometry of the unit sphere, whole or cut by a linear subspace."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _unit(x: Tensor) -> Tensor:
 
 
 def _reflector(x: Tensor) -> tuple[Tensor, Tensor]:
-    """``w`` and ``m`` of the Householder reflection ``I - w w^T / m`` that takes ``x`` to plus or minus ``e_1``."""
+    """Return ``w`` and ``m`` of the Householder reflection ``I - w w^T / m`` that maps ``x`` to ``e_1`` or ``-e_1``."""
     first = x[..., :1]
     sign = torch.where(first < 0, 1.0, -1.0).to(x.dtype)
     return torch.cat((first - sign, x[..., 1:]), -1), 1 - sign * first
@@ -27,9 +27,9 @@ def _reflector(x: Tensor) -> tuple[Tensor, Tensor]:
 
 @register(geoopt.Sphere)
 class SphereGeometry(Geometry):
-    """Retraction by normalisation; both it and the exponential run along great circles.
+    """Geometry of the sphere stepped by normalisation; the retraction runs along great circles, as geodesics do.
 
-    Tangents are carried by parallel transport, where geoopt projects: a projection is not isometric.
+    Tangents are carried by parallel transport; geoopt projects them, which is not isometric.
     """
 
     retraction_order = 2
@@ -75,7 +75,7 @@ class SphereGeometry(Geometry):
         return _unit(self._onto_subspace(x))
 
     def retract(self, x: Tensor, u: Tensor) -> Tensor:
-        # onto the subspace again, off which rounding would drift over many steps
+        # project onto the subspace again: over many steps rounding errors would add up
         return _unit(self._onto_subspace(x + u))
 
     def retract_transport(
@@ -83,16 +83,16 @@ class SphereGeometry(Geometry):
     ) -> tuple[Tensor, Tensor]:
         y = self._onto_subspace(moved(x, u, t))
         length = torch.linalg.vector_norm(y, dim=-1, keepdim=True)
-        y = y / length if torch.is_grad_enabled() else y.div_(length)  # in place: it is new, and there is much of it
+        y = y / length if torch.is_grad_enabled() else y.div_(length)  # in place: y is new, and large
         return y, self.carry(x, y, v) if isometric else self.project(y, v)
 
     def exponential(self, x: Tensor, u: Tensor) -> Tensor:
         angle2 = dot(u, u)
-        # normalised, or rounding would let the norm drift over many steps
+        # normalised, since over many steps rounding would change the norm
         return _unit(self._onto_subspace(cos_sqrt(angle2) * x + sinc_sqrt(angle2) * u))
 
     def logarithm(self, x: Tensor, y: Tensor) -> Tensor:
-        # by the tangent of the angle: geoopt's clamped cosine loses close points (dist(x, x) is 4.5e-4 in float64)
+        # by the tangent of the angle: geoopt's clamped cosine is wrong for close points (its dist(x, x) is 4.5e-4)
         u = self.project(x, y)
         sine = torch.linalg.vector_norm(u, dim=-1, keepdim=True)
         angle = torch.atan2(sine, dot(x, y))
@@ -101,12 +101,12 @@ class SphereGeometry(Geometry):
     def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         # the reflection in s = x + y, up to its sign: v is orthogonal to x, and so <s, v> is <y, v>
         s = x + y
-        # the clamp only matters for antipodes, between which no direction is preferred
+        # the clamp matters for antipodes only, between which no direction is preferred
         size2 = torch.linalg.vector_norm(s, dim=-1, keepdim=True).square().clamp_min(torch.finfo(x.dtype).eps)
         return torch.addcmul(v, dot(y, v) / size2, s, value=-2)
 
     def _subspace(self, x: Tensor) -> Tensor | None:
-        """Orthonormal basis ``(n, r)`` of the subspace, if there is one."""
+        """Return an orthonormal basis ``(n, r)`` of the subspace, or None for the whole sphere."""
         if self._projector is None:
             return None
         values, vectors = torch.linalg.eigh(self._projector.to(x))
@@ -131,7 +131,7 @@ class SphereGeometry(Geometry):
 
 @register(geoopt.SphereExact)
 class SphereExactGeometry(SphereGeometry):
-    """The sphere stepped along geodesics."""
+    """Geometry of the sphere stepped along geodesics."""
 
     momentum_transport = "projection"
 

@@ -1,4 +1,4 @@
-"""The stereographic models of constant curvature: Poincare ball, flat space, projected sphere."""
+"""Define the geometry of stereographic models of constant curvature: Poincare ball, flat space, projected sphere."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ __all__ = ["StereographicExactGeometry", "StereographicGeometry"]
 class StereographicGeometry(Geometry):
     r"""Conformal metric :math:`\lambda_x^2 \langle u, v\rangle`, :math:`\lambda_x = 2 / (1 + \kappa\|x\|^2)`.
 
-    Addition as retraction, parallel transport along the geodesic (Bachmann et al. 2020, Skopek et al. 2020). Momentum
-    keeps its direction in the coordinates, and is scaled by the ratio of the conformal factors.
+    The retraction is addition, and tangents are transported in parallel along the geodesic (Bachmann et al. 2020,
+    Skopek et al. 2020). Momentum keeps its direction in the coordinates, and is scaled by the ratio of the conformal
+    factors.
     """
 
     isometric = True
@@ -28,10 +29,10 @@ class StereographicGeometry(Geometry):
     may_fail = False
 
     def _k(self, x: Tensor) -> Tensor:
-        return self.manifold.k.to(x.dtype)  # geoopt's k may be of another precision than the points
+        return self.manifold.k.to(x.dtype)  # geoopt's k may have another precision than the points
 
     def _shrink(self, k: Tensor, square: Tensor) -> Tensor:
-        """``1 / lambda`` of points with squared norm ``square``."""
+        """Return ``1 / lambda`` of points with squared norm ``square``."""
         return (1 + k * square).clamp_min(1e-15) / 2
 
     def _inverse(self, x: Tensor) -> Tensor:
@@ -56,14 +57,14 @@ class StereographicGeometry(Geometry):
         return u
 
     def _radius2(self, x: Tensor) -> Tensor:
-        """Square of the radius that geoopt clips at, and 1e30 where the space does not end."""
+        """Return the square of the radius that geoopt clips at, or 1e30 if the space is unbounded."""
         k = self._k(x)
         eps = 4e-3 if x.dtype == torch.float32 else 1e-5
         return torch.where(k < 0, (1 - eps) ** 2 / k.abs(), 1e30).to(x.dtype)
 
     def _clip(self, y: Tensor) -> Tensor:
         radius2 = self._radius2(y)
-        # inside it is the root of r / r, which is exactly one with no derivative; a norm has none at the origin
+        # inside, the root of r / r is exactly one and has derivative zero; a norm has no derivative at the origin
         return y * (radius2 / dot(y, y).clamp_min(radius2)).sqrt()
 
     def project_point(self, x: Tensor) -> Tensor:
@@ -75,7 +76,7 @@ class StereographicGeometry(Geometry):
     def retract_transport(
         self, x: Tensor, u: Tensor, v: Tensor, t: float | Tensor = 1.0, isometric: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Multiply momentum by the ratio of the conformal factors, an isometry in any case."""
+        """Retract, and multiply momentum by the ratio of the conformal factors, which is always an isometry."""
         y = moved(x, u, t)
         square, radius2 = dot(y, y), self._radius2(x)
         y = y * (radius2 / square.clamp_min(radius2)).sqrt()
@@ -91,10 +92,10 @@ class StereographicGeometry(Geometry):
         return logmap(x, y, k=self._k(x))
 
     def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
-        """Parallel transport along the geodesic: a rotation of the plane of ``x`` and ``y``, and the conformal factors.
+        """Transport in parallel along the geodesic: rotate in the plane of ``x`` and ``y``, scale by conformal factors.
 
         The rotation is geoopt's gyration, written as the Cayley transform of a skew matrix in the difference of the
-        points, which keeps its digits near the boundary.
+        points, which is accurate near the boundary too.
         """
         k, w = self._k(x), y - x
         xx, yy, ww, xw = dot(x, x), dot(y, y), dot(w, w), dot(x, w)
@@ -120,7 +121,7 @@ class StereographicGeometry(Geometry):
 
 @register(geoopt.StereographicExact)
 class StereographicExactGeometry(StereographicGeometry):
-    """The same models stepped along geodesics."""
+    """Geometry of the same models stepped along geodesics."""
 
     retraction_order = 2
     momentum_transport = "conformal factors"

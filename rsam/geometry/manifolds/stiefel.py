@@ -1,4 +1,4 @@
-"""Orthonormal frames: Stiefel matrices ``x`` of shape ``(n, p)`` with ``x^T x = I``, in both usual metrics."""
+"""Define the geometry of Stiefel matrices ``x``, ``(n, p)`` with ``x^T x = I``, in both usual metrics."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def _eye(x: Tensor, n: int) -> Tensor:
 
 
 def _polish_or_factor(y: Tensor) -> Tensor:
-    """Orthonormalise what a matrix exponential made, which huge steps take too far off for Newton-Schulz."""
+    """Orthonormalise the result of a matrix exponential, which huge steps leave too far off for Newton-Schulz."""
     error = (y.mT @ y - _eye(y, y.shape[-1])).abs().amax() if y.numel() else y.sum()
     return polish(flat(y)).view(y.shape) if bool(error < torch.finfo(y.dtype).eps ** 0.5) else signed_qr(y)
 
 
 def _shortened(u: Tensor) -> Tensor:
-    """``u``, or where it is longer than 64 in float32 or 16384 in float64, the step in its direction that is so long.
+    """Shorten a step to a length of at most 64 in float32, or 16384 in float64.
 
-    Rounding errors of the Cayley transform grow by the square of the length; at twice the fourth root of 1 / eps one
-    step of Newton-Schulz still takes them away. A single plane is then turned by nearly pi, and would not be turned by
-    more. Where the square overflows none is taken.
+    Rounding errors of the Cayley transform grow with the square of the length; up to twice the fourth root of 1 / eps
+    one step of Newton-Schulz removes them. A step of that length turns a plane by nearly pi, and no longer step would
+    turn it further. If the square of the length overflows, the step becomes zero.
     """
     return bounded(u, 2.0 ** math.floor(1 - math.log2(torch.finfo(u.dtype).eps) / 4))
 
@@ -63,22 +63,22 @@ def _skew_part(x: Tensor, u: Tensor) -> Tensor:
 
 
 def _cayley(x: Tensor, u: Tensor, a: Tensor) -> Tensor:
-    """End of the Cayley curve along ``u = x a + n``, polished; of flat tensors."""
+    """Return the end of the Cayley curve along ``u = x a + n``, polished; for flat tensors."""
     if x.shape[-2] == x.shape[-1]:
-        # n = 0, and (I - a/2)^-1 = (I + a/2) (I + a^T a / 4)^-1: Cholesky, faster than LU where there are many
+        # n = 0, and (I - a/2)^-1 = (I + a/2) (I + a^T a / 4)^-1; Cholesky is faster than LU for many matrices
         gram = torch.baddbmm(_eye(a, a.shape[-1]).expand_as(a), a.mT, a, alpha=0.25)
         inverse = spd_inverse(cholesky_root(gram))
         return polish(torch.baddbmm(x, x, torch.baddbmm(inverse, a, inverse, alpha=0.5), beta=-1, alpha=2))
     m = torch.baddbmm(torch.add(u, x, alpha=2), x, a, alpha=-1)
     gram = torch.baddbmm(a, m.mT, m, beta=-0.5, alpha=0.25)  # m^T m = 4 I + n^T n
     factors, pivots, _ = torch.linalg.lu_factor_ex(gram)
-    # from the right: MKL needs half the time that it does from the left
+    # from the right, for which MKL needs half the time
     c = torch.linalg.lu_solve(factors, pivots, _eye(a, a.shape[-1]).expand_as(a), left=False)
     return polish(torch.baddbmm(x, m, c, beta=-1))
 
 
 def _turned(x: Tensor, u: Tensor, a: Tensor, y: Tensor, v: Tensor) -> Tensor:
-    """Apply the orthogonal matrix that takes ``x`` along ``u`` to ``y`` to ``v``; of flat tensors."""
+    """Apply to ``v`` the orthogonal matrix that moves ``x`` along ``u`` to ``y``; for flat tensors."""
     alpha = torch.bmm(x.mT, v)
     if x.shape[-2] == x.shape[-1]:
         return torch.bmm(y, alpha)
@@ -87,15 +87,15 @@ def _turned(x: Tensor, u: Tensor, a: Tensor, y: Tensor, v: Tensor) -> Tensor:
 
 
 def _rotate(a: Tensor, b: Tensor, v: Tensor, exact: bool = False) -> Tensor:
-    """Apply the Cayley transform (the exponential if ``exact``) of the skew ``a b^T - b a^T`` to ``v``.
+    """Apply to ``v`` the Cayley transform (the exponential if ``exact``) of the skew ``a b^T - b a^T``.
 
-    A step and its inverse differ in the order of ``a`` and ``b``.
+    To invert the step, swap ``a`` and ``b``.
     """
     n, p = a.shape[-2:]
     if 2 * p >= n:
         w = a @ b.mT - b @ a.mT
         return torch.matrix_exp(w) @ v if exact else solve(_eye(w, n) - w / 2, v + w @ v / 2)
-    # left right^T has rank 2p: the same functions of the small matrix right^T left (Sherman-Morrison-Woodbury)
+    # left right^T has rank 2p: compute the same functions of the small right^T left (Sherman-Morrison-Woodbury)
     left, right = torch.cat((a, b), -1), torch.cat((b, -a), -1)
     small, rhs = right.mT @ left, right.mT @ v
     if not exact:
@@ -107,12 +107,12 @@ def _rotate(a: Tensor, b: Tensor, v: Tensor, exact: bool = False) -> Tensor:
 
 
 class _StiefelGeometry(Geometry):
-    """Operations that do not depend on the metric."""
+    """Geometry of the operations that do not depend on the metric."""
 
     isometric = True
     momentum_transport = "projection"
     may_fail = False
-    # Length of x a for the skew a with one entry 1 below the diagonal: what the metrics differ in.
+    # Length of x a for the skew a with a single 1 below the diagonal, in which the metrics differ.
     _turn: float
 
     def dimension(self, x: Tensor) -> int:
@@ -123,7 +123,7 @@ class _StiefelGeometry(Geometry):
         return bool((x.mT @ x - _eye(x, x.shape[-1])).abs().max() <= tolerance)
 
     def project(self, x: Tensor, u: Tensor) -> Tensor:
-        # not geoopt's canonical proju, u - x u^T x, which is no projection
+        # geoopt's canonical proju, u - x u^T x, is no projection
         return project(flat(x), flat(u)).view(u.shape)
 
     def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
@@ -141,12 +141,11 @@ class _StiefelGeometry(Geometry):
     def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """Rotate ``v`` by a rotation near the identity that takes ``x`` to ``y``.
 
-        Rotations are isometries of both metrics, which geoopt's projection is not, and this one's inverse is the one
-        from ``y`` to ``x``. It is the Cayley transform of the skew ``w`` of least rank with
-        ``w (x + y) / 2 = y - x``.
+        Rotations are isometries of both metrics; geoopt's projection is not. The inverse of this rotation is the one from
+        ``y`` to ``x``. It is the Cayley transform of the skew ``w`` of least rank with ``w (x + y) / 2 = y - x``.
         """
         s, d = x + y, 2 * (y - x)
-        # s^T s is singular only where y is at a right angle and more from x; the shift keeps the rotation finite
+        # s^T s is singular only if y is at an angle of 90 degrees or more from x; the shift keeps the rotation finite
         gram = s.mT @ s + torch.finfo(x.dtype).eps * _eye(x, x.shape[-1])
         a = solve(gram, s.mT).mT
         return _rotate(d - a @ (s.mT @ d) / 2, a, v)
@@ -154,7 +153,7 @@ class _StiefelGeometry(Geometry):
 
 @register(geoopt.EuclideanStiefel)
 class EuclideanStiefelGeometry(_StiefelGeometry):
-    """Metric of the embedding, retraction by QR (Absil et al. 2008, Ex. 4.1.3)."""
+    """Geometry with the metric of the embedding and the retraction by QR (Absil et al. 2008, Ex. 4.1.3)."""
 
     momentum_transport = "projection"
     _turn = 2**0.5
@@ -188,7 +187,7 @@ class EuclideanStiefelGeometry(_StiefelGeometry):
 
 @register(geoopt.EuclideanStiefelExact)
 class EuclideanStiefelExactGeometry(EuclideanStiefelGeometry):
-    """The same manifold stepped along geodesics."""
+    """Geometry of the same manifold stepped along geodesics."""
 
     retraction_order = 2
     momentum_transport = "projection"
@@ -202,13 +201,12 @@ class CanonicalStiefelGeometry(_StiefelGeometry):
     r"""Canonical metric :math:`\langle u, v\rangle = \mathrm{tr}\,u^T (I - xx^T/2) v` (Edelman et al. 1998, 2.39).
 
     A tangent ``u`` is ``W x`` for the skew ``W = P u x^T - x u^T P`` with ``P = I - x x^T / 2``. The geodesic is
-    ``expm(t W) x``; the retraction is its Cayley transform (Wen and Yin 2013), second order. Both move ``x`` by an
-    orthogonal matrix, and carry tangents by the same matrix: isometric, with the transpose as the exact way back.
-    Momentum is projected, which takes less time and keeps it tangent.
-    Steps by Cayley transforms are shortened to a length of 64 in float32, 16384 in float64: beyond, they would lose
-    orthogonality to rounding.
+    ``expm(t W) x``; the retraction, of second order, is the Cayley transform of ``W`` applied to ``x`` (Wen and Yin
+    2013). Both move ``x`` by an orthogonal matrix, and transport tangents by the same matrix, which is isometric and
+    inverted by the transpose. Momentum is projected, which takes less time and keeps it tangent. Cayley steps are
+    shortened to a length of 64 in float32, 16384 in float64: longer ones would lose orthogonality to rounding.
 
-    geoopt 0.5.1 builds ``W`` without ``P``: its step has derivative ``u + x x^T u`` at zero.
+    geoopt 0.5.1 builds ``W`` without ``P``, so that its step has derivative ``u + x x^T u`` at zero.
     """
 
     retraction_order = 2
@@ -229,7 +227,7 @@ class CanonicalStiefelGeometry(_StiefelGeometry):
         return t - x @ (x.mT @ t) / 2
 
     def _generator(self, x: Tensor, u: Tensor) -> Tensor:
-        """The first factor of ``W = P u x^T - x u^T P``."""
+        """Return ``P u``, the first factor of ``W = P u x^T - x u^T P``."""
         return u - x @ (x.mT @ u) / 2
 
     def retract(self, x: Tensor, u: Tensor) -> Tensor:
@@ -256,7 +254,7 @@ class CanonicalStiefelGeometry(_StiefelGeometry):
     def transport_back(self, x: Tensor, u: Tensor, y: Tensor, v: Tensor, exact: bool = False) -> Tensor:
         if exact:
             return _rotate(x, self._generator(x, u), v, exact=True)
-        # the rotation commutes with its own generator: from y the step along -u, carried there, leads to x
+        # the rotation commutes with its generator: the step from y along -u, carried there, leads to x
         short = _shortened(flat(u)).view(u.shape)
         return self.transport(y, -self.transport(x, short, y, short), x, v)
 
@@ -266,16 +264,16 @@ class CanonicalStiefelGeometry(_StiefelGeometry):
 
 
 class CanonicalStiefel(FromGeometry, geoopt.CanonicalStiefel):
-    r"""Drop-in :class:`geoopt.CanonicalStiefel` whose steps are right.
+    r"""Drop-in replacement of :class:`geoopt.CanonicalStiefel` with correct steps.
 
     Points are matrices :math:`X \in \mathbb{R}^{n\times p}`, :math:`X^\top X = I`, under the canonical metric. The
     retraction is the Cayley transform through :math:`W = PuX^\top - Xu^\top P`, :math:`P = I - XX^\top/2` (Wen and
-    Yin 2013, eq. 11 and Lemma 4), a system of ``p`` by ``p``; :meth:`expmap` is the geodesic;
-    tangents are carried along either curve by the orthogonal matrix that moves the point, an isometry, and by
-    ``transp``, which knows no curve, by a rotation near the identity.
+    Yin 2013, eq. 11 and Lemma 4), which solves a ``p`` by ``p`` system; :meth:`expmap` follows the geodesic. Along
+    either curve tangents are transported by the orthogonal matrix that moves the point, an isometry; ``transp``, which
+    is not given a curve, transports by a rotation near the identity.
 
-    geoopt 0.5.1's own retraction has derivative :math:`u + XX^\top u` at zero (a square matrix moves twice as far as
-    asked), and its ``proju`` is not idempotent, which makes momentum grow without bound under ``stabilize``.
+    geoopt 0.5.1's own retraction has derivative :math:`u + XX^\top u` at zero (a square matrix moves twice as far as it
+    should), and its ``proju`` is not idempotent, so that momentum grows without bound under ``stabilize``.
 
     Examples
     --------
@@ -287,5 +285,5 @@ class CanonicalStiefel(FromGeometry, geoopt.CanonicalStiefel):
     """
 
 
-# or its methods, which ask the geometry, would be asked back
+# the generic geometry would call this manifold's methods, which call the geometry
 register(CanonicalStiefel)(CanonicalStiefelGeometry)
