@@ -1,12 +1,12 @@
-"""Differentiable penalties on flatness that follow the manifolds of the parameters.
+"""Penalise sharp minima by differentiable terms that follow the manifolds of the parameters.
 
-Each is a ``torch.nn.Module`` that is added to a training loss: ``(loss + penalty(closure)).backward()``, or at least
-cost ``penalty.objective(closure).backward()``. ``method="exact"`` differentiates the loss twice or three times,
+Each penalty is a ``torch.nn.Module`` to add to a training loss: ``(loss + penalty(closure)).backward()``, or, at the
+least cost, ``penalty.objective(closure).backward()``. ``method="exact"`` differentiates the loss twice or three times,
 ``method="difference"`` needs gradients only.
 
-Which form of the trace to use: :class:`FisherTrace`, which is never negative and needs one derivative less; or
-:class:`HessianTrace` with ``clamp=0`` and a small weight that is raised gradually, since the trace of the Hessian of a
-loss that is not convex has no lower bound, and training drives it to minus infinity.
+As the penalty of a trace use :class:`FisherTrace`, which is never negative and needs one derivative less, or
+:class:`HessianTrace` with ``clamp=0`` and a small weight that is raised gradually: for a loss that is not convex the
+trace of the Hessian has no lower bound, and training drives it to minus infinity.
 """
 
 from rsam.errors import NoHigherDerivative

@@ -1,4 +1,4 @@
-"""Evaluate a closure for differences: at other weights, with steps for the precision at hand."""
+"""Evaluate a closure at other weights for differences, and choose steps for its precision."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["Evaluations", "full_precision", "reached", "step_length", "step_per_
 
 
 class Evaluations:
-    """Values and gradients of a function of the parameters, where they are and elsewhere.
+    """Values and gradients of a function of the parameters, at their present values and at others.
 
-    All evaluations see the random numbers of the moment when this object was made. Gradients are in the parameters,
-    which are moved, followed by ``others``, all other leaves that the function depends on: a penalty on the gradient
-    in the weights depends on the biases too.
+    All evaluations start from the random state at which this object was made. Gradients are those in the parameters,
+    which are moved, followed by those in ``others``, all further leaves that the function depends on: a penalty on the
+    gradient in the weights depends on the biases too.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class Evaluations:
         self.others: list[Tensor] = []
         self._state = random_state()
         self._dtypes: set[torch.dtype] = set()
-        # autograd numbers its nodes as they are made
+        # autograd numbers its nodes in the order in which they are made
         self._since = _node_number()
         self._shares = False
 
@@ -68,7 +68,7 @@ class Evaluations:
         Raises
         ------
         ValueError
-            For a parameter whose moves the function would not follow, and if it depends on no parameter at all.
+            For a parameter that the function would not follow if it moved, and if it depends on no parameter at all.
         """
         found, early, self._shares, dtypes = _leaves(subject, self._since)
         self._dtypes |= dtypes
@@ -98,12 +98,12 @@ class Evaluations:
             set_random_state(self._state)
             subject = self._subject_of(self._closure())
             moved = self._gradient(subject, cotangent)
-        # a leaf that is made anew at each evaluation, or not used at this one, has no gradient to compare
+        # a leaf that is made anew in each evaluation, or not used in this one, keeps its gradient
         return subject.detach(), [h if g is None else g for g, h in zip(moved, gradient, strict=True)]
 
     def _gradient(self, subject: Tensor, cotangent: Tensor | None, retain_graph: bool = False) -> list[Tensor | None]:
-        # kept where a part of the graph was made outside and is still needed there; else freed, as compiled
-        # functions demand
+        # keep a graph of which a part was made outside the closure and is still needed there; free others, since
+        # compiled functions demand it
         retain_graph = retain_graph or self._shares
         return self._differentiate(subject, [*self.params, *self.others], cotangent, retain_graph)
 
@@ -113,9 +113,10 @@ class Evaluations:
 
 
 def reached(space: geometry.Product, gradient: Sequence[Tensor | None]) -> tuple[geometry.Product, list[Tensor]]:
-    """Leave out parameters without a gradient, such as those of an expert or of a head that the batch does not use.
+    """Leave out parameters without a gradient, for example those of an expert that the batch does not use.
 
-    They get no gradient of the loss, and so none of the penalty: an optimizer would still act on a zero gradient.
+    Without a gradient of the loss they should get none of the penalty, not even a zero one, on which an optimizer would
+    act.
 
     Raises
     ------
@@ -131,7 +132,7 @@ def reached(space: geometry.Product, gradient: Sequence[Tensor | None]) -> tuple
 
 
 def full_precision(params: Sequence[Tensor]) -> ExitStack:
-    """Return a context without autocast: geometry and second derivatives need the digits."""
+    """Return a context without autocast, since geometry and second derivatives need full precision."""
     stack = ExitStack()
     for kind in {params[0].device.type, "cpu"}:
         if torch.is_autocast_enabled(kind):
@@ -159,7 +160,7 @@ def _count(params: Sequence[Tensor]) -> int:
 def _norm(params: Sequence[Tensor]) -> float:
     norms = torch._foreach_norm([p.detach() for p in params])
     total = math.hypot(*torch.stack([n.to(norms[0].device, torch.float32) for n in norms]).tolist())
-    return total or math.sqrt(_count(params))  # weights that are all zero have no scale: one each
+    return total or math.sqrt(_count(params))  # if all weights are zero, take one for each
 
 
 def _node_number() -> int:
@@ -170,8 +171,8 @@ def _node_number() -> int:
 def _leaves(tensor: Tensor, since: int) -> tuple[list[Tensor], set[int], bool, set[torch.dtype]]:
     """Find every tensor that ``tensor.backward()`` would accumulate a gradient in.
 
-    Returned with them are the identities of those that enter by a node made before ``since``, whether there is such a
-    node, and the dtypes of all results, which show an autocast that the closure turned on (not in torch 2.4).
+    Return also the identities of those that a node made before ``since`` uses, whether there is such a node, and the
+    dtypes of all results, which show an autocast that the closure turned on (not in torch 2.4).
     """
     if tensor.grad_fn is None:
         return [tensor], set(), False, set()

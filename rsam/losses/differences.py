@@ -1,6 +1,6 @@
 """Take differences of a loss and of its gradient along curves that agree with geodesics to second order.
 
-Plain parameters, whose curves are straight, go through ``torch._foreach``; the others through autograd.
+Plain parameters, whose curves are straight, are moved by ``torch._foreach``; the others by autograd.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["add", "forward_difference", "symmetric_sum", "tangent_parts"]
 
 @torch.no_grad()
 def add(xs: Sequence[Tensor], ys: Sequence[Tensor], factor: float = 1.0) -> list[Tensor]:
-    """Return ``x + factor * y`` for each, without a graph."""
+    """Return ``x + factor * y`` for each pair of tensors, without a graph."""
     return list(torch._foreach_add(list(xs), list(ys), alpha=factor)) if xs else []
 
 
@@ -34,20 +34,20 @@ def forward_difference(
     Parameters
     ----------
     gradient : list of Tensor
-        The Euclidean gradient at the parameters, in them and in the others.
+        The Euclidean gradient at the parameters, in these and in the other leaves.
     direction : list of Tensor
         Tangents ``r`` at the parameters.
     step : float
-        The ``t``.
+        The length ``t``.
     evaluate : Evaluations
-        The same function's values and gradients.
+        Values and gradients of the same function.
     cotangent : Tensor, optional
-        Covector that pulls back to the gradients of a function that is no scalar.
+        Covector in the values of a function that is no scalar, whose pullbacks are the gradients.
 
     Returns
     -------
     tuple of Tensor and list of Tensor
-        The value, and the change as covectors at the parameters and the others.
+        The value, and the change as covectors at the parameters and at the other leaves.
     """
     params = evaluate.params
     plain, curved, space = _split(evaluate.space)
@@ -65,9 +65,9 @@ def forward_difference(
 
 @torch.no_grad()
 def tangent_parts(space: geometry.Product, covectors: list[Tensor]) -> list[Tensor]:
-    """Return the parts of covectors that pair with tangents; covectors after those of the parameters stay.
+    """Return the tangential parts of covectors; covectors behind those of the parameters are unchanged.
 
-    The normal parts of a difference are no derivatives: they do not vanish with the step, would be divided by it, and
+    The normal part of a difference is no derivative: it does not vanish with the step. Divided by the step, it would
     dominate the norm by which gradients are clipped.
     """
     _, curved, bent_space = _split(space)
@@ -89,18 +89,18 @@ def symmetric_sum(
     Parameters
     ----------
     gradient : list of Tensor
-        That at ``x``.
+        The gradient at ``x``.
     coordinates : list of Tensor
-        The ``z``.
+        The coordinates ``z``.
     step : float
-        The ``t``.
+        The length ``t``.
     evaluate : Evaluations
-        Of the loss.
+        Values and gradients of the loss.
 
     Returns
     -------
     tuple of (Tensor, Tensor) and list of Tensor
-        The two losses, and the gradient in the parameters and the others.
+        The two losses, and the gradient in the parameters and in the other leaves.
     """
     params = evaluate.params
     plain, curved, space = _split(evaluate.space)
@@ -123,7 +123,7 @@ def symmetric_sum(
 
 
 def _split(space: geometry.Product) -> tuple[list[int], list[int], geometry.Product]:
-    """Return the indices of plain parameters and of the others, and the product manifold of the latter."""
+    """Return the indices of plain parameters and of those on manifolds, and the product manifold of the latter."""
     indices: tuple[list[int], list[int]] = ([], [])
     for i, p in enumerate(space.params):
         indices[p.is_complex() or not geometry.is_plain(p)].append(i)

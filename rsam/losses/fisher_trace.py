@@ -28,23 +28,23 @@ class FisherTrace(RandomPenalty):
     :math:`\Lambda` the Hessian of the loss in the outputs: :math:`(\mathrm{diag}(p) - pp^\top)/N` for
     ``nn.CrossEntropyLoss`` on ``N`` examples, for which this is the trace of the Fisher information (Martens 2020, New
     Insights and Perspectives on the Natural Gradient Method). It is the part of the Hessian's trace that is never
-    negative, needs second derivatives only, and no labels: the recommended form of a trace penalty.
+    negative, and needs neither third derivatives nor labels. It is the recommended form of a trace penalty.
 
-    The estimate is :math:`\|J^\top u\|^2` with random ``u`` of covariance :math:`\Lambda`, made of independent signs;
-    cross terms between examples vanish in the mean, also under batch norm. Its gradient is that of the estimate, the
-    dependence of ``u`` on the outputs included.
+    The estimate is :math:`\|J^\top u\|^2` with random ``u`` of covariance :math:`\Lambda`, made from independent signs;
+    cross terms between examples vanish in the mean, also under batch norm. The gradient is that of the estimate, and
+    includes the dependence of ``u`` on the outputs.
 
-    Called with outputs instead of losses: ``penalty(outputs)``, ``penalty(closure)`` with a closure that returns the
+    Call it with outputs instead of losses: ``penalty(outputs)``, ``penalty(closure)`` with a closure that returns the
     outputs, and ``objective(closure)`` with one that returns ``(loss, outputs)``.
 
     Parameters
     ----------
     params, weight, method, step, probes, seed
-        As for :class:`~rsam.losses.HessianTrace`, but for ``step``, which is that of
-        :class:`~rsam.losses.GradientNorm`: with ``method="difference"`` the value is exact and its gradient has
+        As for :class:`~rsam.losses.HessianTrace`, except that ``step`` is that of
+        :class:`~rsam.losses.GradientNorm`: with ``method="difference"`` the value is exact, and its gradient has
         error O(t).
     likelihood : {"categorical", "bernoulli", "gaussian"}
-        The loss, with mean reduction: ``nn.CrossEntropyLoss`` on logits ``(N, C, ...)``, ``nn.BCEWithLogitsLoss``,
+        The loss, with mean reduction: ``nn.CrossEntropyLoss`` on logits ``(N, C, ...)``, ``nn.BCEWithLogitsLoss`` or
         ``nn.MSELoss``. Class weights, ignored targets and label smoothing are not taken into account.
 
     Raises
@@ -102,7 +102,7 @@ class FisherTrace(RandomPenalty):
         return self.coordinates(geometry.Product([outputs]))[0]
 
     def _probe(self, outputs: Tensor, signs: Tensor) -> Tensor:
-        r"""Return :math:`\Lambda^{1/2}` of signs, for the mean reduction, as a smooth function of the outputs."""
+        r"""Return :math:`\Lambda^{1/2}` applied to random signs, for the mean reduction, smooth in the outputs."""
         count = outputs.numel()
         if self.likelihood == "categorical":
             count //= outputs.shape[1 if outputs.dim() > 1 else 0]
@@ -127,7 +127,7 @@ class FisherTrace(RandomPenalty):
         return loss + self._of_outputs(self._subject_of(outcome), evaluate).to(loss.device)
 
     def _of_outputs(self, outputs: Any, evaluate: Evaluations) -> Tensor:
-        """Return the weighted value; its gradient goes to leaves with ``u`` fixed, and through ``u`` to outputs."""
+        """Return the weighted value, with a gradient in the leaves for fixed ``u``, and in outputs through ``u``."""
         self._check(outputs)
         total = torch.zeros((), device=evaluate.params[0].device)
         covectors: list[Tensor] = []

@@ -25,27 +25,26 @@ class GradientNorm(Penalty):
 
     ``method="exact"`` differentiates twice. ``method="difference"`` gives the same value, and its gradient
     :math:`p\,n^{p-1}\,\mathrm{Hess}[r/n]` from one more gradient of the loss, at :math:`R_x(t\,r/n)` (Zhao et al.),
-    with error O(t): 2 gradient evaluations a training step instead of about 3.6. On networks with ReLU or max
-    pooling the two measure different things: the difference sees the kinks between the two points, the derivative none.
+    with error O(t). It takes 2 gradient evaluations per training step instead of about 3.6. On networks with ReLU or
+    max pooling the two differ: the difference sees the kinks between its points, the derivative does not.
 
     Parameters
     ----------
     params : iterable of Tensor, or of (name, Tensor)
-        The parameters whose gradient is meant, as ``model.parameters()`` or ``model.named_parameters()`` gives them.
-        Frozen ones are left out, and those that the loss at hand does not depend on, such as another expert. Others
-        that the loss depends on, as biases that are left out on purpose, are not moved, but get their gradient of the
-        penalty too.
+        The parameters of the gradient, such as ``model.parameters()`` or ``model.named_parameters()``. Those that are
+        frozen, or that the loss does not depend on, are left out. Parameters that are not in the list but that the loss
+        depends on, such as biases, are not moved, but the penalty has a gradient in them too.
     p : {1, 2}
-        The power. With 1, at a zero gradient, value and gradient are zero.
+        The power. With 1, the penalty of a zero gradient is zero and has a zero gradient.
     weight : float
-        Factor of what is returned; may be set at any time. With 0 nothing is evaluated.
+        Factor of the penalty; may be changed at any time. With 0 nothing is evaluated.
     method : {"exact", "difference"}
         See above.
     step : float, optional
-        Length ``t`` of the difference. Default: :math:`\sqrt\varepsilon` times the norm of all weights, with the
-        rounding error :math:`\varepsilon` of the coarsest dtype that the loss is computed in, of the parameters and by
-        autocast. One that is turned on inside the closure is not seen by torch 2.4, nor within what
-        :func:`torch.compile` made; set ``step`` then, or turn it on around the call.
+        Length ``t`` of the difference. The default is :math:`\sqrt\varepsilon` times the norm of all weights, with the
+        rounding error :math:`\varepsilon` of the coarsest dtype in the computation of the loss, parameters and autocast
+        included. An autocast that the closure turns on is not noticed in torch 2.4, nor in functions that
+        :func:`torch.compile` made; set ``step`` then, or turn autocast on around the call.
 
     Raises
     ------
@@ -60,7 +59,7 @@ class GradientNorm(Penalty):
     >>> penalty = rsam.losses.GradientNorm(model.named_parameters(), weight=0.1, method="difference")
     >>> penalty.objective(lambda: torch.nn.functional.mse_loss(model(x), y)).backward()
 
-    Exactly, from a loss that is at hand:
+    With the exact method, from a loss that is computed already:
 
     >>> penalty = rsam.losses.GradientNorm(model.parameters(), weight=0.1)
     >>> with rsam.losses.differentiable():
@@ -87,7 +86,7 @@ class GradientNorm(Penalty):
         square = geometry.pairing(gradient, space.raise_index(space.params, gradient))
         if self.p == 2:
             return square
-        # the root has no derivative at zero, where rounding may also leave the square negative; NaN stays
+        # the root has no derivative at zero, and rounding may make the square negative; NaN stays NaN
         zero = square <= 0
         return torch.where(zero, torch.ones_like(square), square).sqrt() * ~zero
 
@@ -98,7 +97,7 @@ class GradientNorm(Penalty):
             raised = evaluate.space.raise_index(params, penalised)
             norm = geometry.pairing(penalised, raised).clamp_min(0).sqrt()
         length = float(norm)
-        if not 0 < length < math.inf:  # there is no direction
+        if not 0 < length < math.inf:  # without a direction
             return norm, gradient, 0.0
         step = step_length(params, evaluate.rounding()) if self.step is None else self.step
         _, change = forward_difference(gradient, raised, step / length, evaluate)

@@ -18,20 +18,20 @@ __all__ = ["HessianTrace"]
 class HessianTrace(RandomPenalty):
     r"""Penalty :math:`\mathrm{tr}\,\mathrm{Hess}\,L`, the trace of the Riemannian Hessian, by Hutchinson's estimator.
 
-    The mean over probes ``v`` of :math:`v^\top H v + \langle g, a_x(v)\rangle`, where ``H`` and ``g`` are the
-    Euclidean Hessian and gradient, :math:`a_x(v)` is the acceleration of the geodesic and :math:`v = B_x z` with
-    random ``z`` in an orthonormal frame of the tangent space (Hutchinson 1989; Avron and Toledo 2011). Its gradient is
-    that of the sampled estimate, with ``z`` fixed.
+    The estimate is the mean over probes ``v`` of :math:`v^\top H v + \langle g, a_x(v)\rangle`. ``H`` and ``g`` are the
+    Euclidean Hessian and gradient, :math:`a_x(v)` is the acceleration of the geodesic, and :math:`v = B_x z` has random
+    coordinates ``z`` in an orthonormal frame of the tangent space (Hutchinson 1989; Avron and Toledo 2011). The
+    gradient is that of the sampled estimate, with ``z`` fixed.
 
-    Where the loss is not convex the trace has no lower bound: a large weight drives it to minus infinity. Give it
-    ``clamp=0`` and a small weight that is raised gradually, or take :class:`~rsam.losses.FisherTrace`, which is never
-    negative and cheaper to differentiate.
+    Where the loss is not convex the trace has no lower bound, and a large weight drives it to minus infinity. Set
+    ``clamp=0`` and raise the weight gradually from a small value, or use :class:`~rsam.losses.FisherTrace`, which is
+    never negative and cheaper to differentiate.
 
     ``method="exact"`` differentiates three times. ``method="difference"`` is the three-point difference
-    :math:`(L(R_x(ev)) - 2 L(x) + L(R_x(-ev)))/e^2` along a second-order retraction and its exact gradient, an estimate
-    of the trace with error O(e²): 3 gradient evaluations a training step instead of 6 to 10. On networks with ReLU or
-    max pooling the two measure different things: the difference sees the kinks between the points, the derivative none.
-    In models that are bfloat16 throughout the three-point difference is dominated by the rounding of the loss: take
+    :math:`(L(R_x(ev)) - 2 L(x) + L(R_x(-ev)))/e^2` along a second-order retraction, with its exact gradient; it
+    estimates the trace with error O(e²), and takes 3 gradient evaluations per training step instead of 6 to 10. On
+    networks with ReLU or max pooling the two differ: the difference sees the kinks between its points, the derivative
+    does not. In models entirely in bfloat16 the rounding of the loss dominates the three-point difference: use
     ``method="exact"`` there, or :class:`~rsam.losses.GradientNorm` or :class:`~rsam.losses.FisherTrace`.
 
     Parameters
@@ -39,12 +39,12 @@ class HessianTrace(RandomPenalty):
     params, weight, method
         As for :class:`~rsam.losses.GradientNorm`.
     step : float, optional
-        The ``e``. Default: :math:`\varepsilon^{1/4}` times the root mean square of all weights, with
-        :math:`\varepsilon` as for :class:`~rsam.losses.GradientNorm`.
+        Length ``e`` of the difference. The default is :math:`\varepsilon^{1/4}` times the root mean square of all
+        weights, with :math:`\varepsilon` as for :class:`~rsam.losses.GradientNorm`.
     clamp : float, optional
-        An estimate below it is replaced by it, with zero gradient.
+        Lower bound: a smaller estimate is replaced by it, with zero gradient.
     probes : int
-        Number of ``v`` to average over.
+        Number of probes ``v`` to average over.
     distribution : {"rademacher", "normal"}
         Distribution of the coordinates ``z``.
     seed : int
@@ -90,10 +90,10 @@ class HessianTrace(RandomPenalty):
     def _exact(self, subject: Tensor) -> Tensor:
         space, gradient = self._gradient(subject)
         params = space.params
-        curved = [i for i, g in enumerate(gradient) if g.requires_grad]  # the loss is linear in the others
+        curved = [i for i, g in enumerate(gradient) if g.requires_grad]  # the loss is linear in the other parameters
         total = torch.zeros((), device=params[0].device)
         for _ in range(self.probes):
-            # with its graph: the probe turns with the frame
+            # with its graph, since the probe turns with the frame
             v = space.from_coordinates(params, self.coordinates(space))
             total = total + geometry.pairing(gradient, space.acceleration(params, v))
             if curved:

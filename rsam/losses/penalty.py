@@ -1,4 +1,4 @@
-"""Define the base class of all penalties: its parameters, its two ways to be called, and its checks."""
+"""Define the base class of all penalties, with their parameters, calls and checks."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ __all__ = ["Closure", "Differences", "Method", "Params", "Penalty"]
 Closure = Callable[[], Any]
 Method = Literal["exact", "difference"]
 Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]]
-Differences = tuple[Tensor, list[Tensor], float]  # a value, and covectors and a factor whose product is its gradient
+Differences = tuple[Tensor, list[Tensor], float]  # a value; covectors and a factor of its gradient
 
 
 class Penalty(nn.Module):
-    """Base class of the penalties; see :class:`~rsam.losses.GradientNorm` for the parameters that all share.
+    """Base class of all penalties; see :class:`~rsam.losses.GradientNorm` for the parameters that they share.
 
-    A subclass defines its exact value, and value and gradient by differences.
+    A subclass defines the exact value, and the value and gradient by differences.
     """
 
-    #: How often the gradient of the exact value differentiates the loss.
+    #: Order of the loss's derivatives in the gradient of the exact value.
     order: int = 2
 
     def __init__(self, params: Params, weight: float, method: Method, step: float | None) -> None:
@@ -82,14 +82,14 @@ class Penalty(nn.Module):
         Raises
         ------
         ValueError
-            For a loss that is no scalar, has no graph, or depends on none of the parameters. One that it does not
-            depend on beside others, as an expert that the batch does not use, is left out.
+            For a loss that is no scalar, has no graph, or depends on none of the parameters. If it depends on some of
+            them, the others, such as an expert that the batch does not use, are left out.
         NotFinite
             If something is not finite; a RuntimeError.
         NoHigherDerivative
             If a layer cannot be differentiated as often as needed; a RuntimeError.
         UnsupportedOperation
-            If a manifold lacks what is needed; names both.
+            If a manifold lacks an operation that is needed; names both.
         """
         if not self._weighs():
             return self._nothing()
@@ -125,10 +125,10 @@ class Penalty(nn.Module):
 
         Notes
         -----
-        By differences, gradients are computed here already, one per evaluation, and ``backward`` only adds them up.
-        A hook that was registered on a parameter (``register_hook``) runs at each of them, and once more in
-        ``backward``: one that changes the gradient, as clipping does, should be a post-accumulate-grad hook, which
-        runs once, in ``backward``.
+        With ``method="difference"`` this method computes the gradients, one per evaluation, and ``backward`` only adds
+        them up. A hook on a parameter (``register_hook``) runs for each of these gradients, and once more in
+        ``backward``. Use a post-accumulate-grad hook, which runs once, in ``backward``, for hooks that change the
+        gradient, such as clipping.
 
         Raises
         ------
@@ -146,11 +146,11 @@ class Penalty(nn.Module):
             return loss + self._derive(self._subject_of(outcome), closure).to(loss.device)
 
     def _loss_of(self, outcome: Any) -> Tensor:
-        """Return the loss in what the closure of :meth:`objective` returned."""
+        """Return the loss from the result of the closure of :meth:`objective`."""
         return outcome
 
     def _subject_of(self, outcome: Any) -> Any:
-        """Return the penalised quantity in what the closure of :meth:`objective` returned."""
+        """Return the penalised quantity from the result of the closure of :meth:`objective`."""
         return outcome
 
     def _derive(self, subject: Any, closure: Closure | None = None) -> Tensor:
@@ -198,9 +198,9 @@ class Penalty(nn.Module):
         loss = evaluate.here()
         self._check(loss)
         gradient = evaluate.gradient_here(loss)
-        loss = loss.detach()  # nothing keeps the graph
+        loss = loss.detach()  # so that nothing keeps the graph
         value, covectors, factor = self._estimate(loss, gradient, evaluate)
-        if not all_finite([loss, value, *covectors]):  # one check, since a gradient that is not finite shows here
+        if not all_finite([loss, value, *covectors]):  # a single check: it notices gradients that are not finite too
             what = "its change at moved weights" if all_finite([loss, *gradient]) else "its gradient"
             raise NotFinite(f"{type(self).__name__}: the loss ({loss.item()}) or {what} is not finite")
         return loss, gradient, value, covectors, factor
@@ -224,7 +224,7 @@ class Penalty(nn.Module):
         return self._planned
 
     def _gradient(self, outcome: Tensor, cotangent: Tensor | None = None) -> tuple[geometry.Product, list[Tensor]]:
-        """Return the live parameters that an outcome depends on, and its gradient in them, with a graph."""
+        """Return the live parameters that an outcome depends on, and the gradient in them, with a graph."""
         space = self._space()
         return reached(space, self._autograd(outcome, space.params, cotangent, create_graph=True))
 

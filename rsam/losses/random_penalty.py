@@ -1,4 +1,4 @@
-"""Define penalties with random tangents, drawn from generators of their own."""
+"""Define penalties with random tangents, drawn from their own generators."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Distribution = Literal["normal", "rademacher"]
 
 
 class RandomPenalty(Penalty):
-    """A penalty estimated with random probes. See :class:`~rsam.losses.HessianTrace` for the parameters.
+    """Penalty that is estimated with random probes. See :class:`~rsam.losses.HessianTrace` for the parameters.
 
-    The global random state is not used. ``state_dict`` holds the generators' states, so that a resumed run draws the
-    probes that the interrupted one would have drawn.
+    It does not use the global random state. ``state_dict`` holds the states of the generators, so that a resumed run
+    draws the probes that the interrupted one would have drawn.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class RandomPenalty(Penalty):
         self._states: dict[str, Tensor] = {}  # loaded states of generators that are not made yet
 
     def generator(self, device: torch.device) -> torch.Generator:
-        """Return the generator that draws on a device."""
+        """Return the generator of a device."""
         name = str(device)
         if name not in self._generators:
             self._generators[name] = torch.Generator(device).manual_seed(self._seed)
@@ -63,7 +63,7 @@ class RandomPenalty(Penalty):
         return {**{name: g.get_state() for name, g in self._generators.items()}, **self._states}
 
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
-        """Continue where the saved penalty stopped."""
+        """Load the states of the generators."""
         self._states = {name: s.cpu() for name, s in state.items()}
 
     def second_difference(
@@ -74,7 +74,7 @@ class RandomPenalty(Penalty):
         sums: list[Tensor] = []
         for _ in range(self.probes):
             (ahead, behind), both = symmetric_sum(gradient, self.coordinates(evaluate.space), step, evaluate)
-            change = change + ((ahead - loss) + (behind - loss))  # each difference is exact, being of near numbers
+            change = change + ((ahead - loss) + (behind - loss))  # each difference of close numbers is exact
             sums = add(sums, both) if sums else both
         covectors = tangent_parts(evaluate.space, add(sums, gradient, -2.0 * self.probes))
         return change / self.probes, covectors, 1 / self.probes

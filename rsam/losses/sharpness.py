@@ -18,19 +18,19 @@ class Sharpness(RandomPenalty):
 
     The noise has standard deviation ``rho`` in each direction of an orthonormal frame of the tangent space, and comes
     in pairs :math:`\pm v`, which cancels the first-order term. To second order this is :math:`\rho^2/2` times the
-    trace of the Riemannian Hessian (the expected sharpness of Neyshabur et al. 2017). Its gradient is the exact one of
-    the sampled estimate and needs gradients of the loss only: so there is no choice of ``method``, and a closure is
-    needed. A training step takes ``1 + 2 probes`` gradient evaluations.
+    trace of the Riemannian Hessian (the expected sharpness of Neyshabur et al. 2017). The gradient is the exact one of
+    the sampled estimate. It takes gradients of the loss only, so that there is no choice of ``method``, but a closure
+    is needed. A training step takes ``1 + 2 probes`` gradient evaluations.
 
-    Loss plus ``weight`` times the penalty is :math:`(1 - w) L + w\,E\,L`. Up to weight 1 it is bounded below where the
-    loss is; above, in general it is not, since the loss itself then counts negatively.
+    Loss plus ``weight`` times the penalty is :math:`(1 - w) L + w\,E\,L`. With a weight up to 1 it is bounded below if
+    the loss is. With a larger weight in general it is not, since the loss itself then has a negative factor.
 
     Parameters
     ----------
     params, weight
         As for :class:`~rsam.losses.GradientNorm`.
     rho : float
-        Standard deviation of the noise, positive; may be set at any time.
+        Standard deviation of the noise, positive; may be changed at any time.
     probes : int
         Number of pairs to average over.
     distribution, seed

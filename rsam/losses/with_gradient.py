@@ -34,7 +34,7 @@ def with_gradient(value: Tensor, covectors: Sequence[Tensor], tensors: Sequence[
     value : Tensor
         Scalar without a graph.
     covectors, tensors : sequence of Tensor
-        Of the same shapes, one by one.
+        Tensors in pairs of the same shape.
 
     Returns
     -------

@@ -1,8 +1,8 @@
-"""Margins of classifiers, and predictions of the generalization gap from them. Needs ``rsam[margins]``.
+"""Measure margins of classifiers, and predict the generalization gap from them. Needs ``rsam[margins]``.
 
 :func:`margins` measures how far examples are from the decision boundary, at the input and at hidden layers, in the
-metric of the layer's manifold; :func:`statistics` makes a vector of them, from which :class:`GapModel` predicts the
-difference of training and test accuracy.
+metric of the layer's manifold. :func:`statistics` summarises margins as a vector, from which :class:`GapModel` predicts
+the difference of training and test accuracy.
 """
 
 try:

@@ -1,4 +1,4 @@
-"""Rank correlations of a measure and the generalization gap."""
+"""Compute rank correlations of a measure and the generalization gap."""
 
 from __future__ import annotations
 
@@ -46,29 +46,29 @@ def kendall_tau(measure: Sequence[float] | np.ndarray, gaps: Sequence[float] | n
 
 @dataclass(frozen=True)
 class GranulatedTau:
-    """Rank correlations when one hyper-parameter varies and all others are fixed.
+    """Rank correlations for each hyper-parameter, with all others fixed.
 
     Attributes
     ----------
     by_axis : dict of str to float
-        Mean over the cells of each hyper-parameter.
+        Mean correlation over the cells of each hyper-parameter.
     """
 
     by_axis: dict[str, float]
 
     @property
     def mean(self) -> float:
-        """Mean over the hyper-parameters (Jiang et al. 2020)."""
+        """Mean correlation over the hyper-parameters (Jiang et al. 2020)."""
         return sum(self.by_axis.values()) / len(self.by_axis)
 
     @property
     def worst_axis(self) -> str:
-        """The hyper-parameter of the lowest correlation, where the measure fails most (Dziugaite et al. 2020)."""
+        """Hyper-parameter with the lowest correlation, for which the measure fails most (Dziugaite et al. 2020)."""
         return min(self.by_axis, key=self.by_axis.__getitem__)
 
     @property
     def worst(self) -> float:
-        """The lowest correlation."""
+        """Lowest correlation."""
         return self.by_axis[self.worst_axis]
 
 
@@ -86,9 +86,9 @@ def granulated_tau(
     Parameters
     ----------
     measure, gaps : sequence of float
-        One number for each network; of a measure that should be larger where the gap is.
+        One number for each network; the measure should be larger where the gap is larger.
     hyperparameters : mapping of str to sequence
-        For each hyper-parameter its value in each network.
+        Values of each hyper-parameter, one for each network.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Distances to the decision boundary, by a search along geodesics."""
+"""Search for distances to the decision boundary along geodesics."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def distances(
 ) -> dict[str, Tensor]:
     r"""Search for the distances of all examples to the decision boundary, at layers of a classifier.
 
-    The boundary is where :math:`\delta = f_y - \max_{j \ne y} f_j` changes its sign. In the tangent space at the
-    example's representation, where geodesics are rays, the boundary is linearised again and again: half of the steps
-    go to its nearest point from where they are (as DeepFool does; the first step is the first-order margin), the others
-    to its nearest point from the example (Hasofer and Lind 1974), shortened where that leads away. In between and in
-    the end rays are bisected. So each result is the geodesic distance of a point of the boundary: an upper bound of the
-    distance to it, and that distance where the steps find the nearest point. It costs ``steps`` gradients and
-    135 evaluations for each layer and batch.
+    The boundary is where :math:`\delta = f_y - \max_{j \ne y} f_j` changes its sign. The search linearises the boundary
+    repeatedly, in the tangent space at the example's representation, where geodesics are rays. The first half of the
+    steps goes from the present point to the nearest point of the linearised boundary (as DeepFool does; the first step
+    is the first-order margin), the second half to its point nearest to the example (Hasofer and Lind 1974), shortened
+    where that leads away. In between and at the end rays are bisected. So each result is the geodesic distance to a
+    point of the boundary: an upper bound of the distance to the boundary, and equal to it if the steps find the nearest
+    point. The search costs ``steps`` gradients and 135 evaluations for each layer and batch.
 
     Parameters
     ----------
     model, data, layers, manifolds, subspaces, progressbar
-        As for :func:`margins`; ``"output"`` is no layer here.
+        As for :func:`margins`, without the layer ``"output"``.
     steps : int
-        Linearisations.
+        Number of linearisations.
 
     Returns
     -------
@@ -56,7 +56,7 @@ def distances(
     Raises
     ------
     TypeError, ValueError, UnsupportedOperation
-        As :func:`margins`, but a search is not refused where a gradient vanishes.
+        As :func:`margins`, except that a gradient may vanish.
     NotFinite
         If logits are not finite.
 
@@ -97,22 +97,22 @@ def distances(
 
 
 class _Linearised(NamedTuple):
-    """The boundary as it looks from a tangent."""
+    """Linearised boundary at a tangent."""
 
-    there: Tensor  # its point nearest to the tangent
-    nearest: Tensor  # its point nearest to the origin, which is the example
-    remaining: Tensor  # how far it is from the tangent
+    there: Tensor  # point of the boundary nearest to the tangent
+    nearest: Tensor  # point of the boundary nearest to the origin, which is the example
+    remaining: Tensor  # distance of the boundary from the tangent
 
 
 class _Search:
-    """The search of a batch at one layer, in the tangent spaces at its representations."""
+    """Search for a batch at one layer, in the tangent spaces at its representations."""
 
     def __init__(self, network: Network, space: Space, layer: str, inputs: Any, labels: Tensor, h: Tensor) -> None:
         self.network, self.space, self.layer, self.inputs, self.labels = network, space, layer, inputs, labels
         self.start, self.dtype = full(h), h.dtype
 
     def difference(self, v: Tensor) -> Tensor:
-        """Difference of logits at the ends of geodesics."""
+        """Return the difference of logits at the ends of geodesics."""
         h = self.space.exponential(self.start, v).to(self.dtype)
         logits, _ = self.network.run(self.inputs, {self.layer: h})
         return lowest(difference_of(logits, self.labels), self.labels)[0]
@@ -128,35 +128,35 @@ class _Search:
             v = self.linearised(v).there
             if i in (0, approaches - 1):
                 best, found = self.shorter(v, at_start, best, found)
-        # on from the boundary, if the steps have strayed
+        # go on from the boundary point found before, if the last steps have left the boundary
         v = self.improved(torch.where(_column(found < torch.inf, v), best, v), steps - approaches)
         _, found = self.shorter(v, at_start, best, found)
         sign = torch.where(at_start < 0, -1.0, 1.0).to(found.dtype)
         return torch.where(at_start == 0, torch.zeros_like(found), sign * found)
 
     def improved(self, v: Tensor, steps: int) -> Tensor:
-        """Go on from ``v`` to a point of the boundary that is nearer to the example."""
+        """Move from ``v`` to a point of the boundary that is nearer to the example."""
         anchor = target = v
         share = _column(torch.ones(len(v), dtype=v.dtype, device=v.device), v)
         least = torch.inf * share
         for _ in range(steps):
             at = self.linearised(v)
-            # the length of v, and what is left to the boundary, which counts more
+            # the length of v plus twice the remaining distance to the boundary
             merit = _column(self.space.norm(self.start, v) + 2 * at.remaining, v)
             better = merit < least
             anchor, target = torch.where(better, v, anchor), torch.where(better, at.nearest, target)
-            # half the step where the boundary curves away from the example so that a whole one overshoots
+            # halve the step if it overshoots, because the boundary curves away from the example
             least, share = torch.minimum(merit, least), torch.where(better, share, share / 2)
             v = anchor + share * (target - anchor)
         return anchor
 
     def shorter(self, v: Tensor, at_start: Tensor, best: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
-        """Points of the boundary and their distances, with those on the rays along ``v`` where they are nearer."""
+        """Update the best points of the boundary and their distances by those on the rays along ``v``, if nearer."""
         end, length = self.crossing(v, at_start)
         return torch.where(_column(length < found, v), end, best), torch.minimum(length, found)
 
     def linearised(self, v: Tensor) -> _Linearised:
-        """Linearise the difference at ``v``."""
+        """Linearise the difference of logits at ``v``."""
         v = v.detach().requires_grad_()
         difference = self.difference(v)
         (covector,) = torch.autograd.grad(difference.sum(), v)
@@ -171,7 +171,7 @@ class _Search:
 
     @torch.no_grad()
     def crossing(self, v: Tensor, at_start: Tensor) -> tuple[Tensor, Tensor]:
-        """Where each ray meets a change of sign, and how far that is, infinite where it does not."""
+        """Return the point where each ray meets a change of sign, and its distance, infinite if there is none."""
         negative = at_start < 0
 
         def crossed(t: Tensor) -> Tensor:
@@ -195,5 +195,5 @@ class _Search:
 
 
 def _column(numbers: Tensor, like: Tensor) -> Tensor:
-    """One number for each example, shaped to be multiplied with what has more dimensions."""
+    """Reshape one number per example to multiply tensors with more dimensions."""
     return numbers.reshape(-1, *[1] * (like.dim() - 1))

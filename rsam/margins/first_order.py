@@ -1,4 +1,4 @@
-"""Margins to first order: the difference of two logits, over the norm of its gradient."""
+"""Measure margins to first order: the difference of two logits, divided by the norm of its gradient."""
 
 from __future__ import annotations
 
@@ -46,40 +46,39 @@ def margins(
 
     .. math:: \frac{f_y - f_j}{\|\nabla_h (f_y - f_j)\|} \Big/ \sqrt{\mathrm{variation}},
 
-    positive if the example is classified rightly, negative if not; the first factor is the distance to the boundary
-    between the classes :math:`y` and :math:`j` where :math:`f_y - f_j` is affine, and to first order elsewhere. The
-    second makes it independent of the layer's scale (Jiang et al. 2019, eq. 4): the total variation is the trace of
-    the covariance of the layer's representations over all of ``data``. The model is evaluated in evaluation mode, and
-    no trace is left in it.
+    positive if the example is classified correctly, negative if not. The first factor is the distance to the boundary
+    between the classes :math:`y` and :math:`j`, exactly if :math:`f_y - f_j` is affine, else to first order. The
+    second factor makes the margin independent of the layer's scale (Jiang et al. 2019, eq. 4): the total variation is
+    the trace of the covariance of the layer's representations over all of ``data``. The model is evaluated in
+    evaluation mode, and not changed.
 
     Parameters
     ----------
     model : torch.nn.Module
         Classifier that returns logits ``(examples, classes)``, or an object or mapping with ``logits``.
     data : tuple or iterable
-        One batch ``(inputs, labels)``, or a loader of such batches, which is gone through once. Labels are class
-        indices; inputs are moved to the model's device.
+        One batch ``(inputs, labels)``, or a loader of such batches, which is read once. Labels are class indices;
+        inputs are moved to the model's device.
     layers : sequence of str
-        ``"input"``; modules as named by ``model.named_modules()``, for their output; or ``"output"``, for the plain
-        difference of logits :math:`f_y - \max_{j \ne y} f_j`, which is not divided by anything.
+        ``"input"``; names of modules in ``model.named_modules()``, for their outputs; or ``"output"``, for the
+        undivided difference of logits :math:`f_y - \max_{j \ne y} f_j`.
     nearest : {"runner_up", "any"}
-        Class :math:`j`: the one of the largest logit beside :math:`y`; or the one of the smallest quotient, at one
-        gradient for each class. That is the nearest boundary for a right classification, and for a wrong one the
-        boundary that is farthest on the wrong side (Elsayed et al. 2018).
+        Class :math:`j`: that of the largest logit except :math:`y`, or that of the smallest quotient, which costs one
+        gradient for each class. The latter gives the nearest boundary of a correctly classified example, and the
+        farthest one of a wrongly classified example (Elsayed et al. 2018).
     normalize : bool
         Divide by the square root of the total variation.
     manifolds : mapping of str to geoopt.Manifold, optional
-        Manifolds of layers whose outputs are points: the norm of the gradient is that of their metric, and the total
-        variation the mean squared geodesic distance to the Fréchet mean. The points of such layers are kept in memory
-        for it.
+        Manifolds of layers whose outputs are points. For these the norm of the gradient is that in the metric, and the
+        total variation is the mean squared geodesic distance to the Fréchet mean, which needs all points in memory.
     subspaces : mapping of str to Tensor, optional
-        Orthonormal columns for layers: the margin when only these directions are free, by projecting the gradient on
-        them. With those of :func:`principal_components` at the input and ``normalize=False`` it is the first order
-        of the constrained margin of Mouton et al. (2024).
+        Orthonormal columns for layers, to measure the margin along these directions only, by projecting the gradient
+        on them. With those of :func:`principal_components` at the input and ``normalize=False`` it is the constrained
+        margin of Mouton et al. (2024) to first order.
     eps : float
-        Added to the squared norm of the gradient, as in the code of Jiang et al. (who take 1e-6).
+        Number added to the squared norm of the gradient, as in the code of Jiang et al. (where it is 1e-6).
     progressbar : bool
-        Show one over the batches.
+        Show a bar over the batches.
 
     Returns
     -------
@@ -90,17 +89,17 @@ def margins(
     ------
     TypeError, ValueError
         For labels that are no class indices, outputs that are no logits, layers that are not called exactly once or
-        that the output does not depend on, points that are not on their manifold, a layer without variation, and a
-        model whose outputs for one example depend on other examples of the batch.
+        that the output does not depend on, points off their manifold, a layer without variation, and a model whose
+        output for an example depends on other examples of the batch.
     NotFinite
-        If a margin is not finite, as where the gradient vanishes.
+        If a margin is not finite, for example because the gradient vanishes.
     UnsupportedOperation
-        If a manifold has no logarithm, which its total variation needs.
+        If a manifold has no logarithm, which the total variation needs.
 
     Notes
     -----
-    That examples do not interact is checked on the first batch of two examples or more, where outputs of every second
-    one are differentiated in all others.
+    On the first batch of two examples or more, the outputs of every second example are differentiated in all other
+    examples, to check that examples do not interact.
 
     Examples
     --------
@@ -136,12 +135,12 @@ def total_variations(
     manifolds: Mapping[str, geoopt.Manifold] | None = None,
     progressbar: bool = False,
 ) -> dict[str, Tensor]:
-    """Measure the total variations of the representations at layers, of which :func:`margins` takes the square root.
+    """Measure the total variations of representations at layers; :func:`margins` divides by their square roots.
 
     Parameters
     ----------
     model, data, layers, manifolds, progressbar
-        As for :func:`margins`, but for the layer ``"output"``, which has none there.
+        As for :func:`margins`, without the layer ``"output"``.
 
     Returns
     -------
@@ -175,7 +174,7 @@ def total_variations(
 
 
 class Measured(NamedTuple):
-    """Values, gradients and margins of the examples of a batch at each layer."""
+    """Labels, values and margins of the examples of a batch at each layer."""
 
     labels: Tensor
     values: dict[str, Tensor]
@@ -231,7 +230,7 @@ def spaces_of(
 
 
 def check_classes(labels: Tensor, logits: Tensor) -> Tensor:
-    """Return the labels of a batch on the device of its logits, if there are as many and all are classes."""
+    """Return the labels of a batch on the device of its logits, after checking their number and their classes."""
     count, classes = logits.shape
     if len(labels) != count:
         raise ValueError(f"model returned logits for {count} examples, but the batch has {len(labels)} labels")
@@ -272,13 +271,13 @@ def _margins(
             new = difference.detach(), spaces[n].dual_norm(values[n].detach(), g)
             old = best.setdefault(n, (torch.full_like(new[0], torch.inf), torch.ones_like(new[1])))
             quotient = old[0] / old[1]
-            nearer = (labels != j) & ~(new[0] / new[1] >= quotient) & ~quotient.isnan()  # NaN stays, to be noticed
+            nearer = (labels != j) & ~(new[0] / new[1] >= quotient) & ~quotient.isnan()  # NaN stays NaN
             best[n] = torch.where(nearer, new[0], old[0]), torch.where(nearer, new[1], old[1])
     return best
 
 
 def _gradients(total: Tensor, values: dict[str, Tensor], retain_graph: bool) -> dict[str, Tensor]:
-    """Gradients in the layers' values; of a sum over examples, those of the examples are its rows."""
+    """Return gradients in the layers' values; in that of a sum over examples, each row belongs to one example."""
     gradients = torch.autograd.grad(total, list(values.values()), retain_graph=retain_graph, allow_unused=True)
     for name, gradient in zip(values, gradients, strict=True):
         if gradient is None:
@@ -287,7 +286,7 @@ def _gradients(total: Tensor, values: dict[str, Tensor], retain_graph: bool) -> 
 
 
 def check_interaction(differences: Tensor, labels: Tensor, values: dict[str, Tensor]) -> None:
-    """Raise if the output for an even example depends on an odd one."""
+    """Raise if the output for an example of even index depends on one of odd index."""
     total = lowest(differences, labels)[0][::2].sum()
     gradients = torch.autograd.grad(total, list(values.values()), retain_graph=True, allow_unused=True)
     for name, gradient in zip(values, gradients, strict=True):

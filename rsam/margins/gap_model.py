@@ -1,4 +1,4 @@
-"""A linear model of the generalization gap, with errors that are honest about configurations it has not seen."""
+"""Predict the generalization gap linearly, with errors that hold for configurations not seen before."""
 
 from __future__ import annotations
 
@@ -24,9 +24,8 @@ _FORMAT = 1
 class GapModel:
     r"""Predict the generalization gap, training minus test accuracy, from statistics of margins by least squares.
 
-    A pipeline of scikit-learn: features are standardised, those that are linear combinations of earlier ones are
-    dropped, and a linear regression is fitted; in cross-validation all three are fitted without the fold that is
-    predicted.
+    The model is a pipeline of scikit-learn: it standardises features, drops those that are linear combinations of
+    earlier ones, and fits a linear regression. Cross-validation fits all three without the fold that is predicted.
 
     Parameters
     ----------
@@ -37,15 +36,15 @@ class GapModel:
     nearest, normalize
         As for :func:`margins`.
     eps : float
-        As for :func:`margins`, but by default that of Jiang et al.: in narrow networks with ReLUs the gradients of some
-        examples vanish, and quantiles hardly see these.
+        As for :func:`margins`, but by default that of Jiang et al., since in narrow networks with ReLUs the gradients
+        of some examples vanish; quantiles hardly depend on these.
 
     Attributes
     ----------
     names : tuple of str
-        Features, once fitted.
+        Names of the features, after fitting.
     dropped : tuple of str
-        Those that are linear combinations of earlier ones: with ``kind="fences"`` two for each layer.
+        Names of features that are linear combinations of earlier ones; with ``kind="fences"`` two for each layer.
 
     Examples
     --------
@@ -86,7 +85,7 @@ class GapModel:
         manifolds: Mapping[str, geoopt.Manifold] | None = None,
         progressbar: bool = False,
     ) -> Statistics:
-        """Measure the statistics of a network's margins that this model predicts from.
+        """Measure the statistics of a network's margins, from which this model predicts.
 
         Parameters
         ----------
@@ -131,19 +130,19 @@ class GapModel:
         gaps : sequence of float
             Training minus test accuracy of each network.
         groups : sequence, optional
-            Configuration of each network, a number or a string: networks that differ in the seed only share one.
-            Whole groups are left out in cross-validation; by default each network is a group.
+            Configuration of each network, a number or a string; networks that differ only in the seed share one.
+            Cross-validation leaves out whole groups. By default each network is a group.
 
         Returns
         -------
         GapModel
-            Itself.
+            The model itself.
 
         Raises
         ------
         ValueError
             For features with different names, unequal lengths, numbers that are not finite, gaps that are all equal,
-            and fewer networks than the fit needs.
+            and too few networks for the fit.
         """
         x, names = _matrix(features)
         y = np.asarray(gaps, dtype=np.float64)
@@ -171,7 +170,7 @@ class GapModel:
         Returns
         -------
         numpy.ndarray
-            ``(networks,)``.
+            Predictions ``(networks,)``.
 
         Raises
         ------
@@ -217,26 +216,26 @@ class GapModel:
 
     @property
     def r2(self) -> float:
-        """Coefficient of determination on the networks that the model was fitted to."""
+        """Coefficient of determination on the networks of the fit."""
         fit = self._fitted()
         return fit.r2(fit.predict(fit.x))
 
     @property
     def adjusted_r2(self) -> float:
-        """The same, corrected for the number of features: ``1 - (1 - r2) (n - 1) / (n - p - 1)``.
+        """Coefficient of determination, corrected for the number of features: ``1 - (1 - r2) (n - 1) / (n - p - 1)``.
 
-        Of ``p`` features that are independent; those that were dropped do not count.
+        ``p`` is the number of independent features, without those that were dropped.
         """
         n, p = len(self._fitted().y), len(self._fitted().kept)
         return 1 - (1 - self.r2) * (n - 1) / (n - p - 1)
 
     def held_out(self, folds: int = 10) -> np.ndarray:
-        """Predict each network by a model that was fitted without its fold, which holds whole groups.
+        """Predict each network by a model that was fitted without the network's fold; folds hold whole groups.
 
         Parameters
         ----------
         folds : int
-            How many; as many as there are groups, if those are fewer.
+            Number of folds; reduced to the number of groups if there are fewer.
 
         Returns
         -------
@@ -253,10 +252,10 @@ class GapModel:
         return self._fitted().held_out(folds)
 
     def k_fold_r2(self, folds: int = 10) -> float:
-        """Coefficient of determination of :meth:`held_out`.
+        """Compute the coefficient of determination of :meth:`held_out`.
 
-        At most 1; 0 where the predictions are no better than the mean gap, and below where they are worse, as those
-        from features that tell nothing are.
+        It is at most 1, it is 0 if the predictions are no better than the mean gap, and negative if they are worse, for
+        example predictions from features that are unrelated to the gap.
 
         Parameters
         ----------
@@ -287,17 +286,17 @@ class GapModel:
         Parameters
         ----------
         confidence : float
-            Of each interval, between 0 and 1; nothing is corrected for there being several.
+            Level of each interval, between 0 and 1, not corrected for the number of intervals.
         method : {"student", "bootstrap"}
-            ``"student"``: t-intervals of least squares, for errors that are independent from network to network.
-            ``"bootstrap"``: percentiles over resampled groups, which networks of one configuration call for.
+            ``"student"``: t-intervals of least squares, for errors that are independent between networks.
+            ``"bootstrap"``: percentiles over resampled groups, for errors that networks of a configuration share.
         samples, seed
-            Of the bootstrap.
+            Number of resamplings and seed of the bootstrap.
 
         Returns
         -------
         Coefficients
-            Of the features that were not dropped.
+            Coefficients of the features that were not dropped.
 
         Raises
         ------
@@ -320,24 +319,24 @@ class GapModel:
     # -- saving --------------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:
-        """Write the model to an ``.npz`` file: its settings, and the features and gaps that it was fitted to.
+        """Write the model to an ``.npz`` file: its settings, and the features and gaps of the fit.
 
-        Nothing in it is pickled.
+        The file contains no pickled objects.
 
         Parameters
         ----------
         path : str or Path
-            Ends in ``.npz``.
+            File name that ends in ``.npz``.
 
         Raises
         ------
         RuntimeError
             If the model is not fitted.
         ValueError
-            For a path that ends otherwise.
+            For another file name.
         """
         fit = self._fitted()
-        if Path(path).suffix != ".npz":  # numpy would add it, and load not find the file
+        if Path(path).suffix != ".npz":  # numpy would add the suffix, and load would not find the file
             raise ValueError(f"path must end in .npz, got {str(path)!r}")
         settings = {
             "format": _FORMAT,
@@ -367,7 +366,7 @@ class GapModel:
         Raises
         ------
         ValueError
-            For a file of another kind.
+            If :meth:`save` did not write the file.
         """
         with np.load(path, allow_pickle=False) as file:
             if not {"settings", "features", "gaps", "groups"} <= set(file.files):

@@ -1,4 +1,4 @@
-"""A classifier with a view of its layers, evaluated over data without leaving a trace."""
+"""Evaluate a classifier and its layers over data, without changing it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rsam.evaluation.random_state import keeping_sources, seed_random_state
 
 __all__ = ["INPUT", "OUTPUT", "Data", "Network", "full"]
 
-#: One batch ``(inputs, labels)``, or what yields such batches.
+#: One batch ``(inputs, labels)``, or an iterable of batches.
 Data = tuple[Any, Any] | Iterable[tuple[Any, Any]]
 
 INPUT, OUTPUT = "input", "output"
@@ -28,7 +28,7 @@ def full(t: Tensor) -> Tensor:
 
 
 class Network:
-    """A classifier whose named layers can be read, and set to other values.
+    """Classifier whose named layers can be read and replaced.
 
     Parameters
     ----------
@@ -36,12 +36,12 @@ class Network:
         Maps a batch of inputs to logits ``(examples, classes)``, or to an object or mapping with ``logits``. A model
         that :func:`torch.compile` made is evaluated uncompiled, since compiled code does not see the hooks.
     layers : sequence of str
-        ``"input"``, ``"output"``, or modules as named by ``named_modules``.
+        ``"input"``, ``"output"``, or names of modules in ``named_modules``.
 
     Raises
     ------
     TypeError, ValueError
-        For a model that is no module, and layers that it does not have.
+        For a model that is no module, and for layers that it does not have.
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[str]) -> None:
@@ -53,7 +53,7 @@ class Network:
 
     @contextmanager
     def evaluating(self, data: Data) -> Iterator[None]:
-        """Context in which the model is in evaluation mode; modes, buffers and random states are as before after it."""
+        """Set evaluation mode within this context; restore modes, buffers and random states after it."""
         modes = [(module, module.training) for module in self.model.modules()]
         with ExitStack() as contexts:
             contexts.enter_context(isolated())
@@ -72,10 +72,10 @@ class Network:
                     module.training = training
 
     def batches(self, data: Data, name: str, progressbar: bool) -> Iterator[tuple[Any, Tensor]]:
-        """Yield inputs and labels, checked and on the model's device; to be gone through in :meth:`evaluating`."""
+        """Yield checked inputs and labels on the model's device; iterate within :meth:`evaluating`."""
         empty = True
         for batch in tqdm(_batches(data), desc=name, unit="batch", disable=not progressbar):
-            if not (isinstance(batch, Sequence) and len(batch) == 2):  # a tensor or a dict would unpack to nonsense
+            if not (isinstance(batch, Sequence) and len(batch) == 2):  # a tensor or a dict could be unpacked wrongly
                 raise ValueError(f"data must yield pairs (inputs, labels), not {type(batch).__name__}")
             inputs, labels = batch
             _check_labels(labels)
@@ -87,9 +87,9 @@ class Network:
             raise ValueError("data is empty: it yields no example")
 
     def run(self, inputs: Any, replaced: Mapping[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return logits, and the values of the layers, all in one graph if gradients are enabled.
+        """Return logits and the values of the layers, all in one graph if gradients are enabled.
 
-        ``replaced`` gives layers other values than those that the model computes.
+        ``replaced`` holds values for layers, which replace those that the model computes.
         """
         replaced = replaced or {}
         values: dict[str, Tensor] = {}
@@ -127,9 +127,9 @@ class Network:
 
 
 class _Reader:
-    """Forward hook that keeps a module's output, and hands on a clone of it.
+    """Forward hook that keeps a module's output, and passes on a clone of it.
 
-    Of a clone, since the next layer may write into it, as ``ReLU(inplace=True)`` does.
+    The next layer may write into the clone, as ``ReLU(inplace=True)`` does.
     """
 
     def __init__(self, name: str, values: dict[str, Tensor], replacement: Tensor | None) -> None:
@@ -146,7 +146,7 @@ class _Reader:
             raise TypeError(f"layer {self.name!r} must put out one tensor of real or complex numbers, not {kind}")
         if self.replacement is not None:
             output = self.replacement
-        elif not output.requires_grad:  # all before it is frozen
+        elif not output.requires_grad:  # everything before it is frozen
             output = output.detach().requires_grad_()
         self.values[self.name] = output
         return output.clone()

@@ -1,4 +1,4 @@
-"""Norms of networks that margins of their outputs are compared with: spectral norms and the path norm."""
+"""Compute norms of networks to compare output margins with: spectral norms and the path norm."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _CONVOLUTIONS: dict[type, Any] = {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d, nn.C
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _POOLS = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
 _GLOBAL_POOLS = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
-#: Layers that hand on nonnegative numbers as they are (in evaluation mode).
+#: Layers that do not change nonnegative numbers (in evaluation mode).
 _PLAIN = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
-#: From this size on a convolution is not written out as a matrix.
+#: Smallest size of a convolution that is not written out as a matrix.
 _DENSE = 256
 
 
 def spectral_norms(model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
     """Compute the spectral norms of all linear, convolutional and batch-norm layers.
 
-    The product of these norms bounds the Lipschitz constant of a chain of them with activations such as ReLU;
-    Bartlett et al. (2017) divide the margins of the output by it. Each is the largest singular value of the layer as
-    a linear map, without its bias: of a convolution as it acts on the images it gets, padding and stride included,
-    not of its kernel as a matrix; of a batch norm with its running statistics.
+    The product of these norms bounds the Lipschitz constant of a chain of such layers with activations such as ReLU;
+    Bartlett et al. (2017) divide the margins of the output by it. Each norm is the largest singular value of the layer
+    as a linear map, without its bias. For a convolution this is the map of the images that it gets, padding and stride
+    included, not the kernel as a matrix; for a batch norm, the map with its running statistics.
 
     Parameters
     ----------
@@ -46,12 +46,12 @@ def spectral_norms(model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
     Returns
     -------
     dict of str to Tensor
-        Scalars in the order of ``model.named_modules()``.
+        Scalars by name, in the order of ``model.named_modules()``.
 
     Raises
     ------
     TypeError, ValueError
-        For a layer with parameters of another kind, and a convolution that is not called exactly once.
+        For a layer of another type with parameters, and for a convolution that is not called exactly once.
     NotFinite
         If a weight is not finite.
 
@@ -81,28 +81,28 @@ def spectral_norms(model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
 def path_norm(model: nn.Module, inputs: Tensor) -> Tensor:
     r"""Compute the path norm of a chain of layers with ReLUs.
 
-    The root of the sum, over all paths from an input or a bias to an output, of the product of the squares of the
-    weights along the path (Neyshabur et al. 2015; Jiang et al. 2020, who count biases as weights too): one evaluation
-    with squared weights, at an input of ones. Batch norms take part with the affine maps that they are in evaluation
-    mode, average pooling with its weights.
+    The norm is the root of the sum, over all paths from an input or a bias to an output, of the product of the squared
+    weights along the path (Neyshabur et al. 2015; Jiang et al. 2020, who count biases as weights too). It takes one
+    evaluation with squared weights, at an input of ones. Batch norms enter as their affine maps in evaluation mode,
+    average pooling with its weights.
 
     Parameters
     ----------
     model : torch.nn.Module
-        An ``nn.Sequential``, also of others, of ``Linear``, ``Conv``, ``BatchNorm``, ``AvgPool``, ``Flatten``, ReLUs
-        and dropout; or one such layer.
+        A (nested) ``nn.Sequential`` of ``Linear``, ``Conv``, ``BatchNorm``, ``AvgPool``, ``Flatten``, ReLUs and
+        dropout; or one such layer.
     inputs : Tensor
         A batch of inputs; only the shape of one example matters.
 
     Returns
     -------
     Tensor
-        Scalar, in double precision, since squares along deep paths leave single precision.
+        Scalar, in double precision, since products of squares along deep paths leave the range of single precision.
 
     Raises
     ------
     ValueError
-        For a layer of another kind.
+        For a layer of another type.
     NotFinite
         If the norm is not finite.
 
@@ -134,7 +134,7 @@ def _chain(layer: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _squared(name: str, layer: Any, x: Tensor) -> Tensor:
-    """Sums of squares over the paths that reach the numbers of a layer's output."""
+    """Return sums of squares over the paths that end at each number of a layer's output."""
     if isinstance(layer, _PLAIN):
         return x
     if isinstance(layer, nn.Flatten):
@@ -161,7 +161,7 @@ def _squared(name: str, layer: Any, x: Tensor) -> Tensor:
 
 
 def _averages_alike(pool: Any) -> bool:
-    """Whether every window is divided by its size."""
+    """Tell whether the sum over every window is divided by the size of the window."""
     padded = any(pool.padding) if isinstance(pool.padding, tuple) else pool.padding
     return (
         not pool.ceil_mode
@@ -171,7 +171,7 @@ def _averages_alike(pool: Any) -> bool:
 
 
 def _linear(layer: Any, x: Tensor, of_weight: Callable[[Tensor], Tensor]) -> Tensor:
-    """The linear map of a layer, without its bias, with a changed weight."""
+    """Apply the linear map of a layer, without its bias, with a changed weight."""
     weight = of_weight(layer.weight)
     if type(layer) is nn.Linear:
         return F.linear(x, weight)
@@ -183,7 +183,7 @@ def _linear(layer: Any, x: Tensor, of_weight: Callable[[Tensor], Tensor]) -> Ten
 
 
 def _affine(name: str, norm: Any) -> tuple[Tensor, Tensor]:
-    """Scale and shift of a batch norm in evaluation mode."""
+    """Return the scale and shift of a batch norm in evaluation mode."""
     if norm.running_var is None:
         raise ValueError(f"layer {name!r} keeps no running statistics, so that it is no affine map in evaluation mode")
     scale = torch.rsqrt(norm.running_var.double() + norm.eps)
@@ -194,7 +194,7 @@ def _affine(name: str, norm: Any) -> tuple[Tensor, Tensor]:
 
 
 def _shapes(model: nn.Module, layers: dict[str, nn.Module], inputs: Tensor) -> dict[str, torch.Size]:
-    """Shapes of what convolutions are given."""
+    """Return the shapes of the inputs of convolutions."""
     if not layers:
         return {}
     network = Network(model, tuple(layers))
@@ -231,7 +231,7 @@ def _spectral_norm(name: str, layer: Any, shape: torch.Size | None) -> Tensor:
 
 
 def _largest_singular_value(layer: Any, shape: torch.Size, like: Tensor) -> Tensor:
-    """By Lanczos iterations of the convolution and its transpose, which autograd has."""
+    """Compute it by Lanczos iterations with the convolution and its transpose, which autograd provides."""
     x = like.new_zeros(1, *shape).requires_grad_()
     with torch.enable_grad():
         y = _linear(layer, x, lambda t: full(t.detach()))

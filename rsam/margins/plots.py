@@ -1,4 +1,4 @@
-"""Two pictures: margins through training, and predicted against true gaps."""
+"""Plot margins through training, and predicted against true gaps."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def plot_margins(checkpoints: Mapping[float, Mapping[str, Tensor]], *, xlabel: s
     Parameters
     ----------
     checkpoints : mapping of float to mapping of str to Tensor
-        For each epoch (or step) what :func:`margins` returned.
+        For each epoch (or step) the result of :func:`margins`.
     xlabel : str
-        What the numbers of the checkpoints count.
+        Label of the axis of checkpoints.
     columns : int
-        Panels in a row, at most.
+        Largest number of panels in a row.
 
     Returns
     -------
     matplotlib.figure.Figure
-        With bands between quantiles, the median, and a line at 0, below which classifications are wrong. Save it with
-        ``figure.savefig``.
+        Figure with bands between quantiles, the median, and a line at 0, below which classifications are wrong. Save it
+        with ``figure.savefig``.
 
     Raises
     ------
@@ -88,25 +88,25 @@ def plot_gaps(
     Parameters
     ----------
     predicted : sequence of float
-        Such as :meth:`GapModel.held_out`.
+        Predictions, such as those of :meth:`GapModel.held_out`.
     gaps : sequence of float
-        True ones.
+        True gaps.
     groups : sequence, optional
-        What the colour of each network says, such as its configuration; up to ten different ones.
+        Group of each network, such as its configuration, shown by colour; up to ten different ones.
     title : str
-        Above the picture, beside the coefficient of determination.
+        Title, above the plot beside the coefficient of determination.
 
     Returns
     -------
     matplotlib.figure.Figure
-        With the line on which predictions are right.
+        Figure with the line on which predictions are right.
 
     Raises
     ------
     ImportError
         Without matplotlib.
     ValueError
-        For unequal lengths, and more than ten groups.
+        For unequal lengths, and for more than ten groups.
 
     Examples
     --------
@@ -142,7 +142,7 @@ def plot_gaps(
 
 def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, list[Any]]:
     try:
-        from matplotlib.figure import Figure  # without pyplot: no window, no state of its own
+        from matplotlib.figure import Figure  # without pyplot, which has global state and opens windows
     except ImportError as error:
         raise ImportError("pictures need matplotlib: pip install matplotlib") from error
     figure = Figure(figsize=size, layout="constrained", dpi=150)

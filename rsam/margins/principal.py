@@ -1,4 +1,4 @@
-"""Principal components of the data, to which perturbations can be confined."""
+"""Find principal components of representations, to confine perturbations to them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rsam.margins.spaces import Space
 
 __all__ = ["PrincipalComponents", "principal_components"]
 
-#: Largest size of a representation; the matrix of covariances has its square.
+#: Largest size of a representation; the covariance matrix has its square.
 _LARGEST = 16384
 
 
 class PrincipalComponents(NamedTuple):
-    """Directions of largest variance.
+    """Principal components: directions of largest variance.
 
     Attributes
     ----------
@@ -27,7 +27,7 @@ class PrincipalComponents(NamedTuple):
     variances : Tensor
         Variance along each, ``(rank,)``.
     total_variation : Tensor
-        Variance along all directions, also those that were left out; a scalar.
+        Variance along all directions, those left out included; a scalar.
     """
 
     directions: Tensor
@@ -40,14 +40,14 @@ def principal_components(
 ) -> PrincipalComponents:
     """Find the leading principal components of the representations at a layer, in one pass.
 
-    Their ``directions`` are what :func:`margins` and :func:`distances` take as a subspace (Mouton et al. 2024).
+    Pass their ``directions`` to :func:`margins` and :func:`distances` as a subspace (Mouton et al. 2024).
 
     Parameters
     ----------
     model, data, progressbar
         As for :func:`margins`.
     rank : int
-        How many components; at most the size of an example, and fewer than there are examples.
+        Number of components; at most the size of an example, and less than the number of examples.
     layer : str
         ``"input"`` or a module.
 
@@ -94,7 +94,7 @@ def principal_components(
                 mean, scatter = x.new_zeros(x.shape[1]), x.new_zeros(x.shape[1], x.shape[1])
             centre = x.mean(0)
             centred, change, share = x - centre, centre - mean, len(x) / (count + len(x))
-            # merges of means and sums of squares as in Variation
+            # means and sums of squares are merged as in Variation
             scatter = scatter + centred.mT @ centred.conj() + count * share * torch.outer(change, change.conj())
             mean = mean + share * change
             count += len(x)

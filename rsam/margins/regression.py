@@ -1,4 +1,4 @@
-"""Least squares on standardised features that are independent, and the intervals of its coefficients."""
+"""Fit least squares to independent standardised features, and give intervals of the coefficients."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Coefficients:
     Attributes
     ----------
     names : tuple of str
-        Features.
+        Names of the features.
     values, low, high : numpy.ndarray
         Change of the gap per standard deviation of each feature, and the ends of the interval.
     """
@@ -40,17 +40,17 @@ class Coefficients:
 
 
 class Regression:
-    """A least-squares fit, with the data that it was fitted to.
+    """Least-squares fit, with its data.
 
     Parameters
     ----------
     x, y, groups : numpy.ndarray
-        Features ``(n, features)``, what is predicted, and which rows belong together.
+        Features ``(n, features)``, numbers to predict, and group of each row.
 
     Raises
     ------
     ValueError
-        For fewer rows than the fit needs, and all ``y`` equal.
+        For too few rows for the fit, and if all ``y`` are equal.
     """
 
     def __init__(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> None:
@@ -72,7 +72,7 @@ class Regression:
 
     @property
     def coefficients(self) -> np.ndarray:
-        """Coefficients of the standardised features that were not dropped."""
+        """Return the coefficients of the standardised features that were not dropped."""
         return self.pipeline["regression"].coef_
 
     def r2(self, predicted: np.ndarray) -> float:
@@ -80,7 +80,7 @@ class Regression:
         return 1 - float(((self.y - predicted) ** 2).sum() / ((self.y - self.y.mean()) ** 2).sum())
 
     def held_out(self, folds: int) -> np.ndarray:
-        """Return predictions of what was fitted without the row's fold of whole groups."""
+        """Return predictions of each row by a fit without its fold; folds hold whole groups."""
         count = len(np.unique(self.groups))
         if folds < 2 or count < 2:
             raise ValueError(f"cross-validation needs two folds and two groups, got {folds} and {count}")
@@ -94,7 +94,7 @@ class Regression:
         z = self._standardised()
         degrees = len(z) - z.shape[1] - 1
         variance = ((self.y - self.predict(self.x)) ** 2).sum() / degrees
-        # standardised features have mean zero, so that the intercept does not enter
+        # standardised features have mean zero, so that the intercept is independent of the coefficients
         error = np.sqrt(variance * np.diag(np.linalg.inv(z.T @ z)))
         reach = student.ppf((1 + confidence) / 2, degrees) * error
         return self.coefficients - reach, self.coefficients + reach
@@ -117,9 +117,9 @@ class Regression:
 
 
 class _Independent(TransformerMixin, BaseEstimator):
-    """Keeps the columns that are no linear combination of those before them.
+    """Transformer that keeps the columns that are no linear combinations of those before them.
 
-    Least squares solves for such columns too, but with huge coefficients where rounding hides the dependence.
+    Least squares can be solved with dependent columns too, but with huge coefficients if rounding hides the dependence.
     """
 
     tolerance = 1e-6
@@ -129,7 +129,7 @@ class _Independent(TransformerMixin, BaseEstimator):
         self.kept_: list[int] = []
         for i, column in enumerate(x.T):
             rest = column.copy()
-            for _ in range(2):  # once more, for the digits that the first pass loses
+            for _ in range(2):  # a second pass restores the digits that the first one loses
                 for b in basis:
                     rest -= (b @ rest) * b
             size = float(np.linalg.norm(rest))

@@ -1,4 +1,4 @@
-"""The space that a layer's representations live in: its metric, its geodesics, and how much the data vary in it."""
+"""Define the spaces of a layer's representations, with metric, geodesics and the variation of data in them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ __all__ = ["OnManifold", "Space", "Subspace", "Variation", "pairing"]
 def pairing(covector: Tensor, tangent: Tensor) -> Tensor:
     """Return the pairings of a covector and a tangent, one for each example.
 
-    By ``sum``, which adds in pairs; ``vector_norm`` loses four digits of single precision in ten million numbers.
+    ``sum`` adds in pairs; ``vector_norm`` would lose four digits of single precision in ten million numbers.
     """
     return (covector.conj() * tangent).real.flatten(1).sum(1)
 
 
 class Variation:
-    """Total variation of representations: the trace of their covariance, in one pass over batches.
+    """Accumulator of the total variation of representations, the trace of their covariance, in one pass over batches.
 
-    Means and sums of squares of batches are merged as by Chan, Golub and LeVeque (1983), which loses no digits.
+    Means and sums of squares of batches are merged as in Chan, Golub and LeVeque (1983), without loss of digits.
     """
 
     def __init__(self, layer: str) -> None:
@@ -33,7 +33,7 @@ class Variation:
         self.squares: Tensor | None = None
 
     def add(self, h: Tensor) -> None:
-        """Take in the representations of a batch."""
+        """Add the representations of a batch."""
         x = full(h).flatten(1)
         mean = x.mean(0)
         squares = pairing(x - mean, x - mean).sum()
@@ -53,13 +53,13 @@ class Variation:
 
 
 class Space:
-    """Euclidean representations of a layer."""
+    """Space of Euclidean representations of a layer."""
 
     def __init__(self, layer: str) -> None:
         self.layer = layer
 
     def check(self, h: Tensor, count: int) -> None:
-        """Raise unless ``h`` holds the representations of ``count`` examples, in this space."""
+        """Raise unless ``h`` holds the representations of ``count`` examples in this space."""
         if h.dim() == 0 or h.shape[0] != count:
             raise ValueError(
                 f"layer {self.layer!r} puts out shape {tuple(h.shape)} for {count} examples; its first dimension must "
@@ -67,7 +67,7 @@ class Space:
             )
 
     def gradient(self, h: Tensor, covector: Tensor) -> Tensor:
-        """Return the direction of steepest ascent, whose square length is its pairing with ``covector``."""
+        """Return the direction of steepest ascent; its squared length is its pairing with ``covector``."""
         return covector
 
     def dual_norm(self, h: Tensor, covector: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ class Space:
 
 
 class Subspace(Space):
-    """Euclidean representations that move only along given directions."""
+    """Space of Euclidean representations that move only along given directions."""
 
     def __init__(self, layer: str, directions: Tensor) -> None:
         super().__init__(layer)
@@ -102,7 +102,7 @@ class Subspace(Space):
         self.directions = full(directions.detach())
         identity = torch.eye(directions.shape[1], dtype=self.directions.dtype, device=directions.device)
         gram = self.directions.mH @ self.directions
-        if not torch.allclose(gram, identity, atol=1e-3):  # of directions that were rounded to bfloat16, 4e-3
+        if not torch.allclose(gram, identity, atol=1e-3):  # directions that were rounded to bfloat16 pass
             raise ValueError(f"the directions of the subspace of layer {layer!r} must be orthonormal columns")
 
     def check(self, h: Tensor, count: int) -> None:
@@ -120,7 +120,7 @@ class Subspace(Space):
 
 
 class OnManifold(Space):
-    """Representations that are points of a geoopt manifold, or several points for each example."""
+    """Space of representations that are points of a geoopt manifold, or several points for each example."""
 
     def __init__(self, layer: str, manifold: geoopt.Manifold) -> None:
         super().__init__(layer)
@@ -128,7 +128,7 @@ class OnManifold(Space):
 
     def check(self, h: Tensor, count: int) -> None:
         super().check(h, count)
-        # what a model in half precision puts out is off by its rounding
+        # outputs of a model in half precision are off the manifold by their rounding
         tolerance = min(torch.finfo(h.dtype).eps ** 0.5, 0.03)
         h = full(h.detach())
         if h.dim() <= self.manifold.ndim:
@@ -150,7 +150,7 @@ class OnManifold(Space):
         return self.geometry.exponential(h, v)
 
     def reach(self, h: Tensor, v: Tensor) -> Tensor:
-        # shorter than the geodesic where that goes round a sphere, or ends at the rim that geoopt keeps within a ball
+        # shorter than v if the geodesic goes round a sphere, or ends at the border that geoopt sets inside a ball
         try:
             return self.norm(h, self.geometry.logarithm(h, self.exponential(h, v)))
         except UnsupportedOperation:
@@ -161,7 +161,7 @@ class OnManifold(Space):
 
 
 class _FrechetVariation(Variation):
-    """Mean squared geodesic distance to the Fréchet mean; keeps the representations, since the mean is an iteration."""
+    """Accumulator of the mean squared distance to the Fréchet mean; it keeps all points for the mean's iteration."""
 
     def __init__(self, space: OnManifold) -> None:
         super().__init__(space.layer)
@@ -188,12 +188,12 @@ class _FrechetVariation(Variation):
             step = tangents.mean(0, keepdim=True)
             square = self.space.norm(mean, step).square()
             if square <= torch.finfo(x.dtype).eps * value:
-                break  # the square distance to the mean is within about that share of its least
+                break  # the mean squared distance is within about this fraction of its minimum
             candidate = geometry.exponential(mean, length * step)
             new_tangents, new_value = spread(candidate)
             if new_value < value:
                 mean, tangents, value = candidate, new_tangents, new_value
-            else:  # far out in a hyperbolic space a full step overshoots
+            else:  # far from the origin of a hyperbolic space a full step overshoots
                 length /= 2
         if not square <= 1e-3 * value:
             raise NotFinite(f"no Fréchet mean of the representations at layer {self.layer!r} was found")

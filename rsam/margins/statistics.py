@@ -1,4 +1,4 @@
-"""Summaries of margin distributions, as vectors with names."""
+"""Summarise margin distributions by vectors of named numbers."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ _NAMES = {
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """A vector with a name for each number.
+    """Vector of statistics with a name for each number.
 
     Attributes
     ----------
     names : tuple of str
-        Such as ``"input: median"``.
+        Names, such as ``"input: median"``.
     values : numpy.ndarray
-        In double precision.
+        The numbers, in double precision.
     """
 
     names: tuple[str, ...]
     values: np.ndarray
 
     def __add__(self, other: Statistics) -> Statistics:
-        """Concatenate two."""
+        """Concatenate two vectors of statistics."""
         return Statistics(self.names + other.names, np.concatenate((self.values, other.values)))
 
     def __len__(self) -> int:
@@ -60,14 +60,14 @@ def statistics(margins: Mapping[str, Tensor] | Tensor, kind: Kind = "fences", *,
         model cannot tell fences from quartiles, of which they are linear combinations. ``"moments"``: mean, standard
         deviation, skewness and kurtosis (3 for a normal distribution).
     log : {"drop", "signed"}, optional
-        Summarise logarithms instead of the margins themselves. A negative margin, of a wrong classification, has
-        none: with ``"drop"`` it is left out, as Jiang et al. do, so that the vector does not tell how many there are;
-        with ``"signed"`` every margin :math:`m` is replaced by :math:`\mathrm{sign}(m) \log(1 + |m|)`.
+        Summarise logarithms instead of the margins themselves. A negative margin, of a wrong classification, has no
+        logarithm. With ``"drop"`` negative margins are left out, as by Jiang et al., so that the vector does not depend
+        on their number; with ``"signed"`` each margin :math:`m` is replaced by :math:`\mathrm{sign}(m) \log(1 + |m|)`.
 
     Returns
     -------
     Statistics
-        Add two for their concatenation.
+        Named vector; ``a + b`` concatenates two.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Margins normalised by k-variance, an optimal transport cost between samples of a class."""
+"""Normalise margins by the k-variance, an optimal transport cost between samples of a class."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ __all__ = ["k_variance", "kv_margins"]
 def k_variance(features: Tensor, k: int | None = None, *, repeats: int = 1, seed: int = 0) -> float:
     r"""Estimate the k-variance of a distribution from examples.
 
-    The expectation of the Wasserstein-1 distance between two independent samples of size ``k``,
-    :math:`\mathbb{E}\, W_1(\hat\mu_S, \hat\mu_{S'})`, as Chuang et al. (2021) have it: without the factor in k of
-    Solomon et al. (2022). It falls with ``k``, and the slower, the less the distribution is concentrated on few
-    clusters. For samples of equal size the distance is the least mean distance of pairs, of one from each.
+    The k-variance is the expected Wasserstein-1 distance between two independent samples of size ``k``,
+    :math:`\mathbb{E}\, W_1(\hat\mu_S, \hat\mu_{S'})`, as defined by Chuang et al. (2021), without the factor in k of
+    Solomon et al. (2022). It falls with ``k``, faster if the distribution is concentrated on few clusters. For samples
+    of equal size the distance is the least mean distance over all ways to pair their points.
 
     Parameters
     ----------
     features : Tensor
         Examples ``(n, ...)``, flattened.
     k : int, optional
-        Size of each sample, at most ``n // 2``, which is the default.
+        Size of each sample, at most ``n // 2``, the default.
     repeats : int
-        How many pairs of disjoint random samples to average over. Each costs of the order of :math:`k^3`.
+        Number of pairs of disjoint random samples to average over. The cost of each pair is of order :math:`k^3`.
     seed : int
         Source of the samples.
 
@@ -67,7 +67,7 @@ def k_variance(features: Tensor, k: int | None = None, *, repeats: int = 1, seed
 
 def _wasserstein(x: Tensor, order: np.ndarray, k: int) -> float:
     first, second = (x[torch.as_tensor(part, device=x.device)] for part in (order[:k], order[k : 2 * k]))
-    # by differences, not by products of large numbers that nearly cancel
+    # by differences, since products of large numbers would nearly cancel
     costs = torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist").double().cpu().numpy()
     return float(costs[linear_sum_assignment(costs)].mean())
 
@@ -88,14 +88,14 @@ def kv_margins(
     The kV-margin is :math:`(f_y - \max_{j \ne y} f_j) \big/ \sum_c p_c V_c L_c`: :math:`p_c` is the share of class
     :math:`c`, :math:`V_c` the :func:`k_variance` of its representations at the layer, and :math:`L_c` the largest norm
     of the gradient of the numerator over its examples, for its Lipschitz constant. The gradient-normalised one,
-    kV-GN, divides the first-order margin of each example by :math:`\sum_c p_c V_c` instead. The median over the
-    training data is what the paper ranks networks by.
+    kV-GN, divides the first-order margin of each example by :math:`\sum_c p_c V_c` instead. The paper ranks networks by
+    the median over the training data.
 
     Parameters
     ----------
     model, data, layers, progressbar
-        As for :func:`margins`. The representations of all of ``data`` are kept in memory: pass a random part of the
-        training data (the authors take 200 examples for each class).
+        As for :func:`margins`. The representations of all of ``data`` are kept in memory, so pass a random part of the
+        training data (the authors use 200 examples for each class).
     gradient_normalized : bool
         Whether to measure kV-GN rather than kV.
     k, repeats, seed

@@ -1,4 +1,4 @@
-"""Modules whose weights live on manifolds, and batch statistics in the two passes of RSAM."""
+"""Put weights of modules on manifolds, and update batch statistics once in the two passes of RSAM."""
 
 from rsam.nn.constraints import (
     _BackOntoManifolds,  # noqa: F401  (pickles look for the hook here)

@@ -19,39 +19,37 @@ __all__ = ["constrain", "unconstrain"]
 
 _M = TypeVar("_M", bound=nn.Module)
 
-# Beyond this a loaded weight is off its manifold; geoopt's own tolerance.
+# Error above which a loaded weight counts as off its manifold; geoopt's own tolerance.
 _TOLERANCE = 1e-5
 
 
 def constrain(module: _M, manifold: geoopt.Manifold, where: Where = "weight", exclude: Where = ()) -> _M:
     """Put weights of a module on a manifold, in place.
 
-    Each chosen parameter becomes a :class:`geoopt.ManifoldParameter` at the projection of its present value. The
-    module's class, forward and ``state_dict`` keys stay; so do deep copies, ``.to()`` and ``load_state_dict``, which
-    projects weights that it finds off the manifold. Create the optimizer afterwards.
+    Each chosen parameter becomes a :class:`geoopt.ManifoldParameter` at the projection of its present value. Class,
+    forward and ``state_dict`` keys of the module do not change. Deep copies, ``.to()`` and ``load_state_dict`` keep the
+    manifolds; the last projects weights that are off the manifold. Create the optimizer afterwards.
 
     On the ``meta`` device there is nothing to project yet: ``load_state_dict`` puts the weights on the manifold, with
-    ``assign=True`` or after ``to_empty``. Where ``to_empty`` is followed by an initialisation instead, constrain the
-    module again, since ``to_empty`` makes new parameters; the first forward pass refuses to run until then.
+    ``assign=True`` or after ``to_empty``. If ``to_empty`` is followed by an initialisation instead, constrain the
+    module again, since ``to_empty`` makes new parameters; until then a forward pass raises.
 
     Apply :mod:`torch.nn.utils.parametrize`, weight norm, spectral norm and pruning to other weights only. On a
-    constrained weight torch refuses some of them with a message of its own and lets others pass; then
-    ``load_state_dict`` raises.
+    constrained weight torch refuses some of them; after others ``load_state_dict`` raises.
 
     Parameters
     ----------
     module : torch.nn.Module
         A layer or a whole model.
     manifold : geoopt.Manifold
-        Where the weights shall live. A :class:`rsam.geometry.Kernel` takes weights ``(out, in, *window)`` of any number
-        of dimensions.
+        The manifold. A :class:`rsam.geometry.Kernel` takes weights ``(out, in, *window)`` of any number of dimensions.
     where : str, type, torch.nn.Parameter, callable, or list of these
-        A name or a pattern (:mod:`fnmatch`) for names as ``module.named_parameters()`` gives them, such as
-        ``"weight"`` or ``"features.*.weight"``; a type of modules, whose parameter ``weight`` is meant; one of the
-        parameters itself; a function of name and parameter that returns whether it is meant; or several of these.
-        A pattern passes over the weights of norm layers.
+        The weights to put on the manifold: a name or a pattern (:mod:`fnmatch`) for names in
+        ``module.named_parameters()``, such as ``"weight"`` or ``"features.*.weight"``; a type of modules, for their
+        parameters ``weight``; one of the parameters itself; a function of name and parameter that returns a bool; or a
+        list of these. Patterns do not match the weights of norm layers.
     exclude : as ``where``
-        What is left out after all; of a type of modules every parameter.
+        Weights to leave out; for a type of modules all their parameters.
 
     Returns
     -------
@@ -61,8 +59,8 @@ def constrain(module: _M, manifold: geoopt.Manifold, where: Where = "weight", ex
     Raises
     ------
     ValueError
-        If nothing matches, a name or pattern in either list matches nothing, or a weight cannot live on the manifold;
-        says which and why, and changes nothing.
+        If nothing matches, a name or pattern in either list matches nothing, or a weight cannot live on the manifold.
+        The message says which and why; nothing is changed then.
     TypeError
         For what is no :class:`geoopt.Manifold`; names its class and package.
     UnsupportedOperation
@@ -92,7 +90,7 @@ def constrain(module: _M, manifold: geoopt.Manifold, where: Where = "weight", ex
         if id(weight) not in points:
             fitting = _fitting(manifold, weight)
             points[id(weight)] = (_projected(slot.name, weight, fitting), fitting)
-    # a tied weight is the same object wherever the module holds it, and each holder looks after it
+    # a tied weight is the same object in all modules that hold it, and each of them checks it
     for prefix, owner in module.named_modules():
         for attribute, held in owner._parameters.items():
             if held is not None and id(held) in points:
@@ -103,8 +101,8 @@ def constrain(module: _M, manifold: geoopt.Manifold, where: Where = "weight", ex
     for weight in list(module.parameters()):
         if id(weight) in points:
             weight.data, fitting = points[id(weight)]
-            weight.grad = None  # it was that of another value
-            # the object stays, so that ties and whoever holds it stay too; torch materialises lazy parameters so
+            weight.grad = None  # it was the gradient at another value
+            # the object changes its class, so that ties and other references stay, as torch's lazy parameters do
             weight.__class__ = geoopt.ManifoldParameter
             weight.manifold = fitting  # type: ignore[attr-defined]
     return module
@@ -113,8 +111,7 @@ def constrain(module: _M, manifold: geoopt.Manifold, where: Where = "weight", ex
 def unconstrain(module: _M) -> _M:
     """Make the weights that :func:`constrain` put on manifolds plain parameters again, in place.
 
-    They keep their values. Parameters that a layer of geoopt made itself stay where they are. Create the optimizer
-    afterwards.
+    They keep their values. Parameters of geoopt's own layers stay on their manifolds. Create the optimizer afterwards.
 
     Parameters
     ----------
@@ -147,7 +144,7 @@ def unconstrain(module: _M) -> _M:
 
 
 def _make_plain(owner: nn.Module, attribute: str) -> None:
-    # where it was parametrized or pruned since, what it is computed from is on the manifold
+    # if the weight was parametrized or pruned since, the parameter that it is computed from is on the manifold
     held = [owner._parameters.get(attribute), owner._parameters.get(f"{attribute}_orig")]
     if is_parametrized(owner, attribute):
         held += owner.parametrizations[attribute].parameters(recurse=False)  # type: ignore[index, union-attr]
@@ -158,14 +155,14 @@ def _make_plain(owner: nn.Module, attribute: str) -> None:
 
 
 def _fitting(manifold: geoopt.Manifold, weight: Tensor) -> geoopt.Manifold:
-    """The kernel manifold for the weight's number of dimensions; others take any batch already."""
+    """Return a kernel manifold for the weight's number of dimensions; other manifolds take any batch."""
     if isinstance(manifold, geometry.Kernel) and weight.dim() >= 2 and manifold.ndim != weight.dim():
         return manifold.with_ndim(weight.dim())
     return manifold
 
 
 def _usable(slot: Slot, manifold: geoopt.Manifold) -> Tensor:
-    """The weight of a slot, if it can live on the manifold."""
+    """Return the weight of a slot, or raise if it cannot live on the manifold."""
     reason = _objection(slot, manifold)
     if reason is None:
         assert slot.weight is not None
@@ -202,7 +199,7 @@ def _objection(slot: Slot, manifold: geoopt.Manifold) -> str | None:
 
 @torch.no_grad()
 def _projected(name: str, weight: Tensor, manifold: geoopt.Manifold) -> Tensor:
-    """The nearest point of the manifold, laid out in memory as the weight is."""
+    """Project a weight onto the manifold, and keep its memory layout."""
     weight = weight.detach()
     if weight.is_meta:
         return weight
@@ -212,32 +209,32 @@ def _projected(name: str, weight: Tensor, manifold: geoopt.Manifold) -> Tensor:
             f"{name} (shape {tuple(weight.shape)}) cannot go on {manifold}: it has no nearest point there (a zero or "
             "non-finite row?)"
         )
-    # torch's factorisations return transposed memory, and flattened kernels are no longer channels_last
+    # torch's factorisations return transposed memory, and unflattened kernels are not channels_last
     return torch.empty_like(weight).copy_(point)
 
 
 class _BackOntoManifolds:
-    """Hook after loading: projects weights that came from elsewhere; a point of the manifold stays bitwise.
+    """Hook after loading that projects weights off the manifold; weights on it stay bitwise.
 
-    geoopt's parameters accept any tensor, and ``load_state_dict(assign=True)`` would replace them by plain ones.
+    geoopt's parameters accept any tensor, and ``load_state_dict(assign=True)`` replaces them by plain ones.
     """
 
     def __init__(self) -> None:
-        self.constraints: dict[str, tuple[str, geoopt.Manifold]] = {}  # full name and manifold by attribute
+        self.constraints: dict[str, tuple[str, geoopt.Manifold]] = {}  # by attribute: full name, manifold
 
     def __call__(self, owner: nn.Module, incompatible_keys: Any) -> None:
         for attribute, (name, manifold) in self.constraints.items():
             weight = owner._parameters.get(attribute)
             if weight is None:
                 raise RuntimeError(constrained.no_parameter(name, manifold))
-            if shards_of(weight) is not None:  # each process looks at its own points
-                geometry.Product([(name, weight)], manifolds=[manifold])  # refuses one that is cut through its points
+            if shards_of(weight) is not None:  # each process checks its own points
+                geometry.Product([(name, weight)], manifolds=[manifold])  # refuses split points
                 weight.manifold = manifold  # type: ignore[attr-defined]
                 part = local(weight.detach())
                 part.copy_(_back_on(name, part, manifold))
                 continue
             point = _back_on(name, weight, manifold)
-            if not isinstance(weight, geoopt.ManifoldParameter):  # assigned, and shared with the state dict
+            if not isinstance(weight, geoopt.ManifoldParameter):  # assigned: the state dict's own tensor
                 setattr(owner, attribute, geoopt.ManifoldParameter(point, manifold, weight.requires_grad))
             elif point is not weight:
                 with torch.no_grad():
@@ -245,7 +242,7 @@ class _BackOntoManifolds:
 
     @classmethod
     def of(cls, owner: nn.Module) -> _BackOntoManifolds:
-        """The one hook of a module, registered at first."""
+        """Return the hook of a module, and register it if it is the first."""
         for hook in owner._load_state_dict_post_hooks.values():
             if isinstance(hook, cls):
                 return hook
@@ -256,11 +253,11 @@ class _BackOntoManifolds:
 
 
 class _NoneLost:
-    """Hook before the forward pass of a module that was constrained on ``meta``: ``to_empty`` drops the constraint."""
+    """Hook before the forward pass that raises if ``to_empty`` has dropped a constraint made on ``meta``."""
 
     def __call__(self, owner: nn.Module, args: Any) -> None:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            return  # sharded modules compute with plain parameters of their own
+            return  # sharded modules compute with temporary plain parameters
         for attribute, (name, manifold) in _BackOntoManifolds.of(owner).constraints.items():
             weight = owner._parameters.get(attribute)
             if type(weight) is nn.Parameter and not weight.is_meta:
@@ -271,11 +268,11 @@ class _NoneLost:
 
 
 def _back_on(name: str, weight: Tensor, manifold: geoopt.Manifold) -> Tensor:
-    """The weight itself if it is on the manifold, else its projection, with a warning."""
+    """Return the weight if it is on the manifold, else its projection, with a warning."""
     if weight.is_meta or _is_on(manifold, weight.detach()):
         return weight
     projected = _projected(name, weight, manifold)
-    # geoopt tests squares, which cancel where points are far out; what a projection leaves there is on it
+    # geoopt tests squares, which cancel for points far out: a point that its projection does not move is on it
     if torch.allclose(projected, weight, rtol=_tolerance(weight), atol=_tolerance(weight)):
         return weight
     warnings.warn(f"loaded {name!r} was not on {manifold} and was projected onto it", stacklevel=3)
@@ -290,6 +287,6 @@ def _is_on(manifold: geoopt.Manifold, x: Tensor) -> bool:
     tolerance = _tolerance(x)
     x = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
     constants = (*manifold.parameters(), *manifold.buffers())
-    if any(constant.dtype != x.real.dtype for constant in constants):  # which geoopt refuses to compare with points
+    if any(constant.dtype != x.real.dtype for constant in constants):  # geoopt refuses to compare these with points
         manifold = copy.deepcopy(manifold).to(x.real.dtype)
     return manifold.check_point_on_manifold(x, atol=tolerance, rtol=tolerance)

@@ -1,4 +1,4 @@
-"""Parameter groups by what weight decay means to a parameter."""
+"""Group parameters by whether they should have weight decay."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from rsam.nn.selection import scales_features
 
 __all__ = ["parameter_groups"]
 
-# torch's optimizers take (name, parameter) pairs since
+# torch's optimizers take (name, parameter) pairs since this version
 _NAMES_SINCE = (2, 6)
 
 
 def parameter_groups(
     model: nn.Module, weight_decay: float, *, constrained: Mapping[str, Any] | None = None
 ) -> list[dict[str, Any]]:
-    """Group a model's parameters, so that weight decay reaches plain weights only.
+    """Group a model's parameters so that weight decay applies to plain weights only.
 
-    Decay is for plain parameters of two dimensions or more. Biases, norm layers' weights and other vectors get none;
-    nor do parameters on manifolds, where the manifold fixes the scale that decay would shrink (on a sphere its
-    Riemannian gradient is zero) or gives the origin another meaning.
+    Plain parameters of two dimensions or more have decay. Biases, weights of norm layers and other vectors have none.
+    Neither have parameters on manifolds: the manifold fixes the scale that decay would shrink (on a sphere the
+    Riemannian gradient of decay is zero), or gives the origin another meaning.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Whose parameters are grouped: each once, however many modules share it, frozen ones too.
+        The model; each parameter is listed once, however many modules share it, frozen ones too.
     weight_decay : float
-        Of plain weights; not negative.
+        Decay of plain weights; not negative.
     constrained : dict, optional
         Options of the group of parameters on manifolds, such as ``{"lr": 0.3}``.
 
     Returns
     -------
     list of dict
-        Up to three groups for any optimizer: decayed, not decayed, and on manifolds; those without parameters are left
-        out. Parameters are ``(name, parameter)`` pairs where torch's optimizers take them, which is since 2.6.
+        Up to three groups for any optimizer: decayed, not decayed, and on manifolds; empty groups are left out. They
+        hold pairs ``(name, parameter)``, or before torch 2.6, whose optimizers do not take pairs, parameters.
 
     Raises
     ------

@@ -16,13 +16,13 @@ __all__ = ["Slot", "Where", "choose", "computed_names", "scales_features"]
 _Criterion = str | type[nn.Module] | Tensor | Callable[[str, Tensor], bool]
 Where = _Criterion | Sequence[_Criterion]
 
-# Modules whose weights are one independent factor a feature.
+# Modules whose weights are one independent factor per feature.
 _SCALES = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.PReLU)
-_SHOWN = 3  # names in a message: a model has hundreds
+_SHOWN = 3  # number of names in a message, since a model may have hundreds
 
 
 class Slot(NamedTuple):
-    """Where a module holds a parameter; ``weight`` is None where it computes it from others instead."""
+    """Attribute of a module that holds a parameter; ``weight`` is None if it is computed from other parameters."""
 
     name: str
     owner: nn.Module
@@ -31,7 +31,7 @@ class Slot(NamedTuple):
 
 
 def computed_names(owner: nn.Module) -> list[str]:
-    """Attributes of a module that are computed: by parametrizations, and by torch's older norms and pruning."""
+    """Return the attributes of a module that are computed by parametrizations, torch's older norms or pruning."""
     names = list(getattr(owner, "parametrizations", ()))
     for hook in owner._forward_pre_hooks.values():
         if type(hook).__name__ in ("WeightNorm", "SpectralNorm"):
@@ -42,21 +42,21 @@ def computed_names(owner: nn.Module) -> list[str]:
 
 
 def scales_features(owner: nn.Module, weight: Tensor) -> bool:
-    """Return whether a weight holds one independent factor per feature, as those of norm layers do."""
+    """Tell whether a weight holds one independent factor per feature, as weights of norm layers do."""
     if isinstance(owner, _SCALES):
         return True
     if isinstance(weight, nn.parameter.UninitializedParameter):
         return False
-    return "norm" in type(owner).__name__.lower() and weight.dim() <= 1  # the many classes that torch does not have
+    return "norm" in type(owner).__name__.lower() and weight.dim() <= 1  # norm layers that are not torch's
 
 
 def choose(module: nn.Module, where: Where, exclude: Where = ()) -> list[Slot]:
-    """List the parameters that ``where`` means and ``exclude`` does not.
+    """List the parameters that ``where`` selects and ``exclude`` does not.
 
     Raises
     ------
     ValueError
-        If none is left, a name or pattern matches nothing, or a layer of a wanted type has no weight.
+        If none is left, a name or pattern matches nothing, or a layer of a selected type has no weight.
     """
     slots, wanted, unwanted = list(_slots(module)), _criteria(where), _criteria(exclude)
     for word, criteria in (("where", wanted), ("exclude", unwanted)):
@@ -102,14 +102,14 @@ def _means(criterion: _Criterion, slot: Slot) -> bool:
 
 
 def _excludes(criterion: _Criterion, slot: Slot) -> bool:
-    """As :func:`_means`, but patterns mean norm layers too, and types every parameter of a layer."""
+    """Match as :func:`_means`, but let patterns match norm layers too, and types every parameter of a layer."""
     if isinstance(criterion, str):
         return fnmatchcase(slot.name, criterion)
     return isinstance(slot.owner, criterion) if isinstance(criterion, type) else _means(criterion, slot)
 
 
 def _needs_its_name(slot: Slot) -> bool:
-    """Whether a pattern leaves a parameter out: that of a norm layer, or one that another is computed from."""
+    """Tell whether patterns skip a parameter: that of a norm layer, or one from which another is computed."""
     if isinstance(slot.owner, ParametrizationList):
         return True
     return slot.weight is not None and scales_features(slot.owner, slot.weight)

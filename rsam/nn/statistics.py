@@ -14,7 +14,7 @@ __all__ = ["update_statistics_once"]
 
 
 class _StatisticsOnce:
-    """Pass hook that undoes what a pass that is not kept did to buffers, and gives both passes one random state."""
+    """Pass hook that restores buffers after a pass that is not kept, and gives both passes the same random state."""
 
     def __init__(self, modules: list[nn.Module], rng: bool) -> None:
         self._modules = modules
@@ -25,7 +25,7 @@ class _StatisticsOnce:
         self._after: list[Tensor] | None = None
 
     def _buffers(self) -> list[Tensor]:
-        # looked up each time: a module that moves to another device gets new ones
+        # looked up each time, since a module that moves to another device gets new buffers
         return [b for m in self._modules for b in m._buffers.values() if b is not None]
 
     def before_pass(self, kept: bool) -> None:
@@ -60,28 +60,28 @@ class _StatisticsOnce:
 def update_statistics_once(
     optimizer: RSAM, model: nn.Module, *, buffers: Literal["batch_norm", "all"] = "batch_norm", rng: bool = False
 ) -> None:
-    """Have batch-norm running statistics updated by one pass of each RSAM step only.
+    """Let only one pass of each RSAM step update running statistics of batch norm.
 
-    Without this they average over the weights and the perturbed weights. The pass is the first, at the weights; the
-    second where the first sees a part of the batch only (``step(closure, ascent_closure)``); the only one of a step
-    without ascent, or along the momentum.
+    Otherwise the statistics average over the weights and the perturbed weights. The pass that updates is the first, at
+    the weights. It is the second if the first sees only a part of the batch (``step(closure, ascent_closure)``), and
+    the only one in a step without an ascent, or with one along the momentum.
 
     Parameters
     ----------
     optimizer : rsam.RSAM
-        Whose passes are meant.
+        The optimizer that makes the passes.
     model : torch.nn.Module
-        Whose buffers are meant.
+        The model with the buffers.
     buffers : {"batch_norm", "all"}
-        Only those of batch-norm layers, or every buffer of the model.
+        Buffers to restore: those of batch-norm layers, or every buffer of the model.
     rng : bool
-        Give the second pass the random numbers of the first, so that dropout masks are equal; needs
-        ``step(closure)``, and one batch for both passes.
+        Give the second pass the random numbers of the first, so that dropout masks are equal. This needs
+        ``step(closure)``, and the same batch in both passes.
 
     Raises
     ------
     ValueError
-        If ``buffers`` is neither.
+        If ``buffers`` is neither of these.
 
     Examples
     --------
