@@ -1,4 +1,4 @@
-"""Property-based tests of manifolds and of optimizers on them, for a project's own pytest."""
+"""Test manifolds, and optimizers on them, by properties, within a project's own pytest."""
 
 try:
     import hypothesis  # noqa: F401

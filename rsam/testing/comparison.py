@@ -1,4 +1,4 @@
-"""How numbers are compared: to half the digits of their dtype, and by slopes on a log-log line."""
+"""Compare numbers to half the digits of their dtype, and orders of errors by slopes on a log-log line."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["assert_close", "assert_order", "flattest_slope", "show", "tolerance"
 
 
 def tolerance(dtype: torch.dtype) -> float:
-    """Half the digits of a dtype, as a relative error.
+    """Return half the digits of a dtype, as a relative error.
 
-    The points of :mod:`rsam.testing` amplify rounding by no more than the other half, and a formula that is wrong
-    is wrong by far more.
+    At the points of :mod:`rsam.testing` rounding errors are amplified by at most the other half; errors of a wrong
+    formula are much larger.
     """
     return 4 * float(torch.finfo(dtype).eps) ** 0.5
 
@@ -25,7 +25,7 @@ def _largest(a: Tensor) -> float:
 
 
 def show(a: Tensor) -> str:
-    """Numbers of a tensor, short."""
+    """Format the numbers of a tensor shortly."""
     values = a.detach().resolve_conj().tolist()
 
     def short(value: object) -> str:
@@ -42,18 +42,18 @@ def assert_close(actual: Tensor, expected: Tensor, what: str, *, scale: float = 
     Parameters
     ----------
     actual, expected : Tensor
-        What was computed and what it should be.
+        The computed tensor and the expected one.
     what : str
-        Names the comparison in the message.
+        Name of the comparison in the message.
     scale : float
-        Size of the quantities that cancelled on the way here, of which a thousand roundings are forgiven.
+        Size of the quantities that cancelled in the computation, of which a thousand roundings are tolerated.
     slack : float
-        Multiplies the tolerance.
+        Factor of the tolerance.
 
     Raises
     ------
     AssertionError
-        Unless shapes agree, all is finite, and the greatest difference is within the tolerance.
+        Unless shapes agree, all numbers are finite, and the greatest difference is within the tolerance.
     """
     if actual.shape != expected.shape:
         raise AssertionError(f"{what}: shape {tuple(actual.shape)}, expected {tuple(expected.shape)}")
@@ -70,14 +70,14 @@ def assert_close(actual: Tensor, expected: Tensor, what: str, *, scale: float = 
 
 
 def flattest_slope(steps: Sequence[float], errors: Sequence[float], window: int = 6) -> float | None:
-    """Slope of the straightest piece of a log-log line, after Manopt's ``identify_linear_piece``.
+    """Return the slope of the straightest piece of a log-log line, as Manopt's ``identify_linear_piece``.
 
     Parameters
     ----------
     steps, errors : sequence of float
-        The line; errors that are zero must be left out.
+        The points of the line; leave out errors that are zero.
     window : int
-        Points in a piece.
+        Number of points in a piece.
 
     Returns
     -------
@@ -108,13 +108,13 @@ def assert_order(error: Callable[[float], float], order: int, what: str, *, floo
     Parameters
     ----------
     error : callable
-        Takes a step ``t`` in (0, 1].
+        Function of a step ``t`` in (0, 1].
     order : int
         The power.
     what : str
-        Names the error in the message.
+        Name of the error in the message.
     floor : float
-        Errors below it are rounding and are left out.
+        Size of rounding errors; errors below it are left out.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Maps of a manifold onto itself that no step of an optimizer ought to notice."""
+"""Draw isometries of manifolds, to which steps of optimizers should be equivariant."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Map = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Isometry:
-    """An isometry and its inverse, both differentiable.
+    """Isometry and its inverse, both differentiable.
 
     Attributes
     ----------
     name : str
-        Printed in messages.
+        Name in messages.
     apply, invert : callable
         Map tensors of points.
     """
@@ -44,15 +44,16 @@ class Isometry:
 def isometries(
     manifold: geoopt.Manifold, shape: Shape, dtype: torch.dtype = torch.float64
 ) -> st.SearchStrategy[Isometry]:
-    """Strategy for isometries of a manifold that its retraction commutes with; the simplest is the identity.
+    """Draw isometries of a manifold that its retraction commutes with; the simplest is the identity.
 
-    Isometries that only the exponential commutes with are drawn where that is the retraction: rotations from the
-    right on Stiefel matrices (QR sees the order of columns), Moebius translations of the ball (adding does not).
+    Isometries that only the exponential commutes with are drawn only if the exponential is the retraction. These are
+    rotations of Stiefel matrices from the right (QR depends on the order of columns), and Moebius translations of the
+    ball.
 
     Parameters
     ----------
     manifold : geoopt.Manifold
-        A manifold of geoopt or rsam. For a class of your own, ``@rsam.testing.isometries.register`` a strategy.
+        A manifold of geoopt or rsam. For your own class, register a strategy by ``@rsam.testing.isometries.register``.
     shape : tuple of int
         Shape of the points.
     dtype : torch.dtype
@@ -72,23 +73,23 @@ def _matrix(m: Tensor) -> str:
 
 
 def _orthogonal(n: int, dtype: torch.dtype) -> st.SearchStrategy[Tensor]:
-    """Rotations, or special unitary matrices, as exponentials of skew ones."""
+    """Draw rotations, or special unitary matrices, as exponentials of skew ones."""
     return arrays((n, n), dtype).map(lambda a: torch.matrix_exp((a.tril(-1) - a.tril(-1).mH) / 2))
 
 
 def _invertible(n: int, dtype: torch.dtype) -> st.SearchStrategy[Tensor]:
-    """Matrices of condition at most about e^2."""
+    """Draw matrices of a condition number of at most about e^2."""
     return arrays((n, n), dtype).map(lambda a: torch.matrix_exp(a / 4 / n))
 
 
 def _rows(m: Tensor, inverse: Tensor, kind: str) -> Isometry:
-    """``m`` applied to vectors in the last dimension."""
+    """Return the isometry that applies ``m`` to vectors in the last dimension."""
     return Isometry(f"{kind} {_matrix(m)}", lambda x: x @ m.mT, lambda y: y @ inverse.mT)
 
 
 @isometries.register
 def _(manifold: geoopt.Euclidean, shape: Shape, dtype: torch.dtype = torch.float64) -> st.SearchStrategy[Isometry]:
-    # not rotations, which an optimizer that treats each number alone would notice
+    # no rotations, to which optimizers that treat each number alone are not equivariant
     size = torch.Size(shape).numel()
 
     def permutation(order: list[int], signs: list[int]) -> Isometry:

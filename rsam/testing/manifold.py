@@ -1,4 +1,4 @@
-"""Checking a manifold in one line."""
+"""Check a manifold in one line."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _ARGUMENTS = ("x", "y", "u", "v", "w", "a", "t", "exact")
 
 
 class NativeGeometry(Geometry):
-    """geoopt's methods as its own optimizers call them, to test those: pass it as ``geometry``.
+    """Geometry of geoopt's own methods, as geoopt's optimizers call them; pass it as ``geometry`` to test these.
 
-    The base class shields callers from some defects, which this one lets through.
+    The base class hides some defects of geoopt from callers; this one does not.
     """
 
     def inner(self, x: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -36,7 +36,7 @@ class NativeGeometry(Geometry):
         return self.manifold.component_inner(x, u)
 
     def point_inner(self, x: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-        return super().inner(x, u, u)  # of which geoopt has none
+        return super().inner(x, u, u)  # geoopt has no squared norm
 
     def raise_index(self, x: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
         return self.manifold.egrad2rgrad(x, g)
@@ -106,31 +106,30 @@ def check_manifold(
     Parameters
     ----------
     manifold : geoopt.Manifold
-        Any manifold, of geoopt or your own. Operations that it does not have are not checked.
+        A manifold of geoopt or your own. Operations that it does not have are not checked.
     shape : tuple of int
-        Shape of the points to try, ``(*batch, *point)``; small ones find as much as large ones.
+        Shape of the points to try, ``(*batch, *point)``; small points find as many errors as large ones.
     dtype : torch.dtype
-        Precision; a manifold with a curvature of another one is copied into it.
+        Precision; a manifold with a curvature of another precision is converted to a copy in this one.
     max_examples : int
-        Cases to try for each property.
+        Number of cases to try for each property.
     geometry : rsam.geometry.Geometry, optional
-        What to check instead of the registered geometry: ``NativeGeometry(manifold)`` checks the manifold's own
-        methods.
+        Geometry to check instead of the registered one: ``NativeGeometry(manifold)`` checks the manifold's own methods.
     properties : iterable of callable, optional
-        What to check instead of ``properties_of(geometry)``; functions of a geometry and of any arguments named as
-        in :mod:`rsam.testing.properties`.
+        Properties to check instead of ``properties_of(geometry)``: functions of a geometry and of any arguments with
+        names from :mod:`rsam.testing.properties`.
     skip : sequence of callable
         Properties to leave out.
 
     Returns
     -------
     Report
-        The properties that hold, and those that need an operation that is missing.
+        The properties that hold, and those that need a missing operation.
 
     Raises
     ------
     AssertionError
-        If any property does not hold; with the simplest case found for each.
+        If any property does not hold; shows the simplest case found for each.
 
     Examples
     --------
@@ -165,7 +164,7 @@ def check_manifold(
 def _cases(
     names: Sequence[str], manifold: geoopt.Manifold, shape: Shape, dtype: torch.dtype
 ) -> st.SearchStrategy[dict[str, Any]]:
-    """Strategy for the named arguments of properties."""
+    """Draw the named arguments of properties."""
     unknown = set(names) - set(_ARGUMENTS)
     if unknown:
         raise TypeError(f"a property takes {unknown.pop()!r}, which is not among {', '.join(_ARGUMENTS)}")
@@ -173,7 +172,7 @@ def _cases(
     @st.composite
     def cases(draw: st.DrawFn) -> dict[str, Any]:
         case: dict[str, Any] = {}
-        for name in _ARGUMENTS:  # points before the tangents at them
+        for name in _ARGUMENTS:  # points before tangents at them
             if name not in names:
                 continue
             if name in ("x", "y"):

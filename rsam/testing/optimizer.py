@@ -1,4 +1,4 @@
-"""Checking an optimizer in one line."""
+"""Check an optimizer in one line."""
 
 from __future__ import annotations
 
@@ -50,39 +50,39 @@ def check_optimizer(
     isometry: st.SearchStrategy[Isometry] | None = None,
     skip: Sequence[Callable[..., None]] = (),
 ) -> Report:
-    """Check the steps of an optimizer, on one parameter of a manifold beside a plain one.
+    """Check the steps of an optimizer, on a parameter on a manifold and a plain one.
 
-    Of any optimizer: it stays on the manifold, returns the loss, leaves the weights alone if the closure raises, and
-    does not notice isometries. Of one with ``first_step``, ``second_step``, ``restore`` and ``base_optimizer``, as
-    :class:`rsam.RSAM` has them, also: its ascent has length ``rho`` in the metric, along the gradient; for
-    ``rho -> 0`` it becomes its base; and it restores weights exactly.
+    Any optimizer must stay on the manifold, return the loss, leave the weights unchanged if the closure raises, and be
+    equivariant to isometries. An optimizer with ``first_step``, ``second_step``, ``restore`` and ``base_optimizer``, as
+    :class:`rsam.RSAM`, must also ascend by ``rho`` in the metric along the gradient, become its base for ``rho -> 0``,
+    and restore weights exactly.
 
     Parameters
     ----------
     factory : callable
-        Makes the optimizer of a list of parameters; give it a learning rate of at most 1.
+        Makes an optimizer of a list of parameters, with a learning rate of at most 1.
     manifold : geoopt.Manifold, optional
-        Where the parameter is; by default it is tried on one manifold of each kind, plain space included.
+        Manifold of the parameter; by default one manifold of each kind is tried, plain space included.
     shape : tuple of int, optional
         Shape of the parameter; needed with ``manifold``.
     dtype : torch.dtype
-        Precision; a manifold with a curvature of another one is copied into it.
+        Precision; a manifold with a curvature of another precision is converted to a copy in this one.
     max_examples : int
-        Cases to try on each manifold.
+        Number of cases to try on each manifold.
     isometry : hypothesis strategy of Isometry, optional
         Isometries to try instead of :func:`rsam.testing.isometries`.
     skip : sequence of callable
-        Properties in :mod:`rsam.testing.steps` to leave out.
+        Properties of :mod:`rsam.testing.steps` to leave out.
 
     Returns
     -------
     Report
-        The properties that hold, and those that do not apply to such an optimizer or manifold.
+        The properties that hold, and those that do not apply to this optimizer or manifold.
 
     Raises
     ------
     AssertionError
-        If any property does not hold; with the simplest case found for each.
+        If any property does not hold; shows the simplest case found for each.
     ValueError
         If a manifold is given without a shape.
 
@@ -115,7 +115,7 @@ def check_optimizer(
     try:
         drawn["isometry"] = isometries(manifold, shape, dtype) if isometry is None else isometry
     except NotImplementedError:
-        drawn["isometry"] = st.none()  # for which the property does not apply
+        drawn["isometry"] = st.none()  # the property does not apply without an isometry
     outcome = run_checks(
         checks, lambda names: st.fixed_dictionaries({name: drawn[name] for name in names}), max_examples
     )

@@ -1,4 +1,4 @@
-"""Points and tangents made from plain arrays: simple arrays give simple points.
+"""Make points and tangents from plain arrays: simple arrays give simple points.
 
 An array of zeros becomes the simplest point of a manifold (the first axis, the identity, the origin), so that a
 search for the smallest array that breaks something ends at a point that can be read.
@@ -20,21 +20,21 @@ __all__ = ["ambient_dtype", "metric_norm", "point_from_array", "tangent_from_arr
 
 
 def _amplification(dtype: torch.dtype) -> float:
-    """Bound on how much the metric may stretch an ambient rounding error at the points that are made.
+    """Return a bound on the factor by which the metric may stretch an ambient rounding error at these points.
 
-    With ``eps ** -1/4`` for a length, a squared length keeps half the digits of the dtype, which is what all
-    comparisons in this package ask for.
+    With ``eps ** -1/4`` for a length, a squared length keeps half the digits of the dtype, to which this package
+    compares numbers.
     """
     return 0.5 * float(torch.finfo(dtype).eps) ** -0.25
 
 
 def ambient_dtype(manifold: geoopt.Manifold, dtype: torch.dtype) -> torch.dtype:
-    """Dtype of a point on the manifold: the complex counterpart of ``dtype`` where points are complex."""
+    """Return the dtype of points on the manifold: ``dtype``, or its complex counterpart if points are complex."""
     return dtype.to_complex() if isinstance(manifold, SiegelManifold) else dtype
 
 
 def metric_norm(geometry: Geometry, x: Tensor, u: Tensor) -> float:
-    """Norm of a tangent in the metric, over the whole tensor."""
+    """Return the norm of a tangent in the metric, over the whole tensor."""
     return float(geometry.inner(x, u, u).sum().real.clamp_min(0).sqrt())
 
 
@@ -43,17 +43,17 @@ def metric_norm(geometry: Geometry, x: Tensor, u: Tensor) -> float:
 
 @singledispatch
 def point_from_array(manifold: geoopt.Manifold, a: Tensor) -> Tensor:
-    """Point on a manifold made from an ambient array of the same shape.
+    """Make a point on a manifold from an ambient array of the same shape.
 
-    The generic way projects the sum of ``a`` and the first axis or the identity. Register a better one for a
+    The generic rule projects the sum of ``a`` and the first axis or the identity. Register a better rule for a
     manifold class with ``@rsam.testing.point_from_array.register``.
 
     Parameters
     ----------
     manifold : geoopt.Manifold
-        Where the point is to be.
+        The manifold.
     a : Tensor
-        Any array of the shape of a point, ``(*batch, *point)``.
+        Array of the shape of a point, ``(*batch, *point)``.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def point_from_array(manifold: geoopt.Manifold, a: Tensor) -> Tensor:
 
 
 def _anchor(a: Tensor, ndim: int) -> Tensor:
-    """First axis for vectors, identity for matrices."""
+    """Return the first axis for vectors, the identity for matrices."""
     anchor = torch.zeros_like(a)
     if ndim >= 2:
         anchor.diagonal(dim1=-2, dim2=-1).fill_(1)
@@ -84,13 +84,13 @@ def _sym(a: Tensor) -> Tensor:
 
 
 def _compress(size: Tensor, largest: float) -> Tensor:
-    """Factor that maps a size in [0, inf) into [0, largest), and leaves it alone up to 1/2."""
+    """Return the factor that maps a size in [0, inf) into [0, largest), and is one for sizes up to 1/2."""
     large = size.clamp_min(0.5)
     return torch.where(size <= 0.5, 1.0, ((1 - 1 / (4 * large)) / large).minimum(largest / large))
 
 
 def _positive_definite(a: Tensor) -> Tensor:
-    """``L D L^T`` with the diagonal of ``a`` as powers of two and its lower triangle in ``L``: never singular."""
+    """Make ``L D L^T`` from powers of two in the diagonal of ``a`` and its lower triangle, so that it is regular."""
     limit = math.log2(_amplification(a.dtype)) / 2  # the metric stretches by the inverse square root of eigenvalues
     n = a.shape[-1]
     lower = a.clamp(-1, 1).tril(-1) / n + torch.eye(n, dtype=a.dtype)
@@ -108,7 +108,7 @@ def _(manifold: geoopt.Sphere, a: Tensor) -> Tensor:
     anchor = _anchor(a, 1)
     if manifold.projector is not None:
         projector = manifold.projector.to(a)
-        # the axis that lies best in the subspace; there is one, since the projector is not zero
+        # the axis closest to the subspace; its projection is not zero, since the projector is not
         anchor = projector[:, projector.diagonal().argmax()].expand_as(a)
         a = a @ projector.mT
     sum_ = anchor + a
@@ -128,7 +128,7 @@ def _(manifold: geoopt.Stereographic, a: Tensor) -> Tensor:
     if k == 0:
         return a.clone()
     norm = torch.linalg.vector_norm(a, dim=-1, keepdim=True)
-    if k > 0:  # twice as near the origin as the steps here would need to reach the point at infinity
+    if k > 0:  # at half the distance from which steps of this length could reach the point at infinity
         return _compress(norm / 2, 1.0) * a / k.sqrt()
     # 2 / (1 - r^2) is the stretch of the metric at radius r
     return _compress(norm, 1 - 1 / _amplification(a.dtype)) * a / (-k).sqrt()
@@ -138,7 +138,7 @@ def _(manifold: geoopt.Stereographic, a: Tensor) -> Tensor:
 def _(manifold: geoopt.Lorentz, a: Tensor) -> Tensor:
     space = a[..., 1:]
     norm = torch.linalg.vector_norm(space, dim=-1, keepdim=True)
-    # the metric of the ambient coordinates stretches by the first of them, from a boost to the point
+    # the metric stretches ambient coordinates by the first of them, as the boost to the point does
     space = space * (_amplification(a.dtype) / 8 / norm.clamp_min(1e-12)).clamp_max(1)
     k = manifold.k.detach().to(a)
     return torch.cat(((k + (space * space).sum(-1, keepdim=True)).sqrt(), space), -1)
@@ -187,21 +187,21 @@ def _(manifold: Kernel, a: Tensor) -> Tensor:
 
 
 def tangent_from_array(manifold: geoopt.Manifold, x: Tensor, a: Tensor, *, longest: float = 0.5) -> Tensor:
-    """Tangent at ``x`` made from an ambient array: projected, and of a length in the metric that suits steps.
+    """Make a tangent at ``x`` from an ambient array: project it, and rescale it to a length that suits steps.
 
-    The projection keeps its length as an array as its length in the metric, cut at ``longest``. The default is
-    within the injectivity radius of every manifold here, and within the domain of the retractions that add.
+    The length of the tangent in the metric is the ambient length of the projection, but at most ``longest``. The
+    default is within the injectivity radius of every manifold here, and within the domain of retractions by addition.
 
     Parameters
     ----------
     manifold : geoopt.Manifold
         The manifold; its registered geometry projects and measures.
     x : Tensor
-        A point on it.
+        A point on the manifold.
     a : Tensor
-        Any array of its shape.
+        Array of the shape of ``x``.
     longest : float
-        Greatest length in the metric.
+        Largest length in the metric.
 
     Returns
     -------
@@ -210,13 +210,13 @@ def tangent_from_array(manifold: geoopt.Manifold, x: Tensor, a: Tensor, *, longe
     """
     try:
         geometry = geometry_of(manifold)
-    except UnsupportedOperation:  # a metric that rsam refuses; the manifold's own methods can still be looked into
+    except UnsupportedOperation:  # rsam refuses this metric, but the manifold's own methods can be used
         geometry = Geometry(manifold)
     u = geometry.project(x, a)
     size, given = float(torch.linalg.vector_norm(u)), float(torch.linalg.vector_norm(a))
-    if size <= 1e-6 * given:  # nothing is left but rounding
+    if size <= 1e-6 * given:  # only rounding errors are left
         return torch.zeros_like(x)
     length = metric_norm(geometry, x, u)
-    if not 0 < length < float("inf"):  # a metric that is wrong is for the properties to find
+    if not 0 < length < float("inf"):  # the properties should find that the metric is wrong
         return u
     return u * (min(size, longest) / length)

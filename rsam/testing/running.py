@@ -1,4 +1,4 @@
-"""Running properties over drawn cases, and each that fails down to the simplest case."""
+"""Check properties on drawn cases, and shrink each failure to the simplest case."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from rsam.testing.comparison import show
 __all__ = ["Check", "Outcome", "Report", "run_checks"]
 
 Case = Mapping[str, Any]
-#: Strategy for cases that hold the named arguments.
+#: Makes a strategy for cases with the named arguments.
 Cases = Callable[[Sequence[str]], st.SearchStrategy[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
 class Report:
-    """Record of what was checked.
+    """Record of the checked properties.
 
     Attributes
     ----------
     checked : tuple of str
-        Names of the properties that were found to hold.
+        Names of the properties that hold.
     skipped : tuple of str
-        Names of those that need an operation the manifold does not have.
+        Names of properties that need an operation the manifold does not have.
     """
 
     checked: tuple[str, ...]
@@ -38,15 +38,15 @@ class Report:
 
 
 class Check:
-    """A property with its first argument, the thing under test, filled in.
+    """Property with its first argument, the tested object.
 
     Parameters
     ----------
     function : callable
-        Raises AssertionError, or anything else but NotImplementedError, where the property does not hold; its name
+        The property. It raises AssertionError, or any error except NotImplementedError, if it does not hold; its name
         is that of the property.
     subject : object
-        Its first argument.
+        The first argument of the function.
     """
 
     def __init__(self, function: Callable[..., None], subject: object) -> None:
@@ -56,8 +56,8 @@ class Check:
         self._subject = subject
 
     def error(self, case: Case) -> Exception | None:
-        """Return what goes wrong with the arguments it takes from a case, if anything does."""
-        # clones, since what is tested may write to its arguments
+        """Return the error that the property raises on a case, if any."""
+        # clones, since the tested object may write to its arguments
         taken = {key: case[key].clone() if isinstance(case[key], Tensor) else case[key] for key in self.arguments}
         try:
             self._function(self._subject, **taken)
@@ -68,7 +68,7 @@ class Check:
 
 @dataclass
 class Outcome:
-    """Outcome of the checks."""
+    """Checked, skipped and failed properties."""
 
     failures: list[PropertyError]
     report: Report
@@ -83,7 +83,7 @@ class Outcome:
 
 
 def _settings(max_examples: int) -> settings:
-    # derandomised, so that a run can be repeated, and nothing is left on disk
+    # derandomised, so that a run can be repeated, and without files
     return settings(
         max_examples=max_examples,
         deadline=None,
@@ -99,7 +99,7 @@ def _settings(max_examples: int) -> settings:
 def run_checks(checks: Sequence[Check], cases: Cases, max_examples: int) -> Outcome:
     """Try all checks on the same cases, then search for the simplest case of each that failed.
 
-    Drawing a case costs more than most properties do, so they share it.
+    Drawing a case costs more than most properties, so that all share it.
     """
     names = sorted({argument for check in checks for argument in check.arguments})
     reached: set[str] = set()
@@ -133,7 +133,7 @@ def _failure(check: Check, case: Case, error: Exception) -> PropertyError:
 
 
 def _simplest(check: Check, cases: Cases, max_examples: int) -> PropertyError | None:
-    """Search for the simplest case that fails; None if, with fewer arguments, none comes up again."""
+    """Search for the simplest case that fails; None if no case fails when only the needed arguments are drawn."""
 
     @_settings(10 * max_examples)
     @given(cases(check.arguments))
@@ -145,6 +145,6 @@ def _simplest(check: Check, cases: Cases, max_examples: int) -> PropertyError | 
     try:
         run()
     except PropertyError as failure:
-        failure.__notes__ = []  # hypothesis repeats the case there
+        failure.__notes__ = []  # hypothesis repeats the case in its notes
         return failure.with_traceback(None)
     return None

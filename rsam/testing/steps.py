@@ -1,4 +1,4 @@
-"""Properties of the steps of optimizers, each a function that raises AssertionError where it does not hold.
+"""Define properties of optimizers' steps, as functions that raise AssertionError if one does not hold.
 
 The model is a point ``x`` of a manifold and a plain parameter, the loss a quadratic function of both, made from
 ambient arrays ``a`` and ``b``.
@@ -35,18 +35,18 @@ Loss = Callable[[Tensor], Tensor]
 
 
 class Interrupted(Exception):
-    """Raised by a closure on purpose."""
+    """Error that a closure raises on purpose."""
 
 
 class Model:
-    """Parameters, an optimizer of them, and a closure.
+    """Parameters with an optimizer and a closure.
 
     Attributes
     ----------
     x : geoopt.ManifoldParameter
         Parameter on the manifold.
     plain : torch.nn.Parameter
-        Plain one.
+        Plain parameter.
     """
 
     def __init__(self, trial: Trial, x: Tensor, loss: Loss) -> None:
@@ -58,7 +58,7 @@ class Model:
         self.interrupt_at = -1
 
     def closure(self) -> Tensor:
-        """Zero gradients, compute the loss, go backward."""
+        """Clear gradients, compute the loss, and call ``backward``."""
         self.calls += 1
         self.optimizer.zero_grad()
         loss = self._loss(self.x) + ((self.plain - 1) ** 2).sum() / 4
@@ -68,14 +68,14 @@ class Model:
         return loss
 
     def step(self, count: int = 1) -> Any:
-        """Take steps; the last one's result."""
+        """Take steps, and return the result of the last."""
         result = None
         for _ in range(count):
             result = self.optimizer.step(self.closure)
         return result
 
     def values(self) -> list[Tensor]:
-        """Copies of the parameters."""
+        """Return copies of the parameters."""
         return [self.x.detach().as_subclass(Tensor).clone(), self.plain.detach().clone()]
 
     def set_rho(self, rho: float) -> None:
@@ -86,7 +86,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Trial:
-    """Subject of a test: a factory of optimizers, on a manifold."""
+    """Subject of the tests: a factory of optimizers, and a manifold."""
 
     factory: Callable[[list[Tensor]], Any]
     manifold: geoopt.Manifold
@@ -94,7 +94,7 @@ class Trial:
     def loss(self, x: Tensor, a: Tensor, b: Tensor) -> Loss:
         """Return ``s (a . y + (b . y)^2 / 2)``, with ``s`` such that the gradient at ``x`` is short in the metric.
 
-        Then steps with learning rates up to 1 keep to where retractions that add are on the manifold.
+        So steps with learning rates up to 1 stay where retractions by addition lead to points on the manifold.
         """
 
         def raw(y: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class Trial:
         return Model(self, x, self.loss(x, a, b))
 
     def sam(self, x: Tensor, a: Tensor, b: Tensor) -> Model:
-        """Return a model whose optimizer perturbs; NotImplementedError if it has no two halves of a step."""
+        """Return a model whose optimizer perturbs; raise NotImplementedError if its steps do not have two halves."""
         model = self.model(x, a, b)
         if not all(hasattr(model.optimizer, name) for name in ("first_step", "second_step", "restore")):
             raise NotImplementedError("the optimizer does not perturb")
@@ -156,7 +156,7 @@ def steps_are_blind_to_isometries(trial: Trial, x: Tensor, a: Tensor, b: Tensor,
 def the_ascent_goes_the_radius_along_the_gradient(trial: Trial, x: Tensor, a: Tensor, b: Tensor) -> None:
     """Raise unless the perturbation is ``rho`` times the unit vector along the gradient, in the product metric.
 
-    The radius is small, so that the curve hardly departs from its tangent: relatively by about as much.
+    The radius is so small that the curve hardly leaves its tangent, relatively by about the radius.
     """
     model = trial.sam(x, a, b)
     if any(group.get("adaptive") for group in model.optimizer.param_groups):
@@ -199,7 +199,7 @@ def a_step_without_radius_is_the_base_step(trial: Trial, x: Tensor, a: Tensor, b
     if not torch.equal(none, expected):
         raise AssertionError(f"with rho = 0 the step ends at {none.tolist()}, the base's at {expected.tolist()}")
     if "betas" in base.optimizer.base_optimizer.defaults:
-        return  # Adam's step is no continuous function of a gradient that vanishes
+        return  # Adam's step is discontinuous where a gradient vanishes
     errors = [largest(step(rho) - expected) for rho in (1e-2, 1e-3)]
     if not errors[1] <= errors[0] / 4 + 100 * tolerance(x.dtype) * largest(expected):
         raise AssertionError(

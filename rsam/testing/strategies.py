@@ -1,7 +1,7 @@
-"""Hypothesis strategies for manifolds, points on them, tangents and step sizes.
+"""Draw manifolds, points on them, tangents and step sizes, by Hypothesis.
 
-All are built on plain arrays of floats, which shrink to zeros and small integers, and so to the points that
-:func:`rsam.testing.point_from_array` makes of those: the first axis, the identity, the origin.
+All strategies are built on plain arrays of floats, which shrink to zeros and small integers, hence to the points that
+:func:`rsam.testing.point_from_array` makes from these: the first axis, the identity, the origin.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ __all__ = ["arrays", "manifolds", "points", "step_sizes", "tangents"]
 
 Shape = tuple[int, ...]
 
-# Half-precision floats are short to read, and coarse enough to keep off underflow.
+# Half-precision floats are short to read, and coarse enough to avoid underflow.
 _floats = st.floats(-4, 4, width=16, allow_subnormal=False)
 _double = torch.float64
 
 
 def arrays(shape: Shape, dtype: torch.dtype = torch.float64) -> st.SearchStrategy[Tensor]:
-    """Strategy for any tensors of a shape, with entries in [-4, 4].
+    """Draw tensors of a shape, with entries in [-4, 4].
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def arrays(shape: Shape, dtype: torch.dtype = torch.float64) -> st.SearchStrateg
     dtype : torch.dtype
         Real or complex.
     """
-    # without a fill, which would make constant arrays simpler than those with one entry
+    # without a fill, since that would make constant arrays simpler than arrays with one nonzero entry
     real = hnp.arrays(np.float64, shape, elements=_floats, fill=st.nothing()).map(torch.from_numpy)
     if dtype.is_complex:
         return st.builds(torch.complex, real, real).map(lambda z: z.to(dtype))
@@ -45,15 +45,15 @@ def arrays(shape: Shape, dtype: torch.dtype = torch.float64) -> st.SearchStrateg
 
 
 def points(manifold: geoopt.Manifold, shape: Shape, dtype: torch.dtype = torch.float64) -> st.SearchStrategy[Tensor]:
-    """Strategy for points of a manifold: near a simple one, near the boundary, and of large norm.
+    """Draw points of a manifold: near a simple one, near the boundary, and of large norm.
 
-    How near and how large is bounded by the digits of ``dtype``: the metric amplifies rounding by its square root at
-    most.
+    Distances from the boundary and norms are bounded by the digits of ``dtype``, so that the metric amplifies rounding
+    errors at most by ``eps ** -1/2``.
 
     Parameters
     ----------
     manifold : geoopt.Manifold
-        Where the points are; for a class of your own see :func:`rsam.testing.point_from_array`.
+        Manifold of the points; for your own class see :func:`rsam.testing.point_from_array`.
     shape : tuple of int
         Shape of the tensors, ``(*batch, *point)``.
     dtype : torch.dtype
@@ -66,29 +66,29 @@ def points(manifold: geoopt.Manifold, shape: Shape, dtype: torch.dtype = torch.f
     >>> bool(0.9 < x.norm() < 1)
     True
     """
-    scales = st.sampled_from([1.0, 16.0])  # the second reaches for the boundary
+    scales = st.sampled_from([1.0, 16.0])  # the larger scale gives points near the boundary
     return st.builds(
         lambda a, scale: point_from_array(manifold, scale * a), arrays(shape, ambient_dtype(manifold, dtype)), scales
     )
 
 
 def tangents(x: Tensor, manifold: geoopt.Manifold, *, longest: float = 0.5) -> st.SearchStrategy[Tensor]:
-    """Strategy for tangent vectors at a point, zero included.
+    """Draw tangent vectors at a point, zero included.
 
     Parameters
     ----------
     x : Tensor
         A point.
     manifold : geoopt.Manifold
-        The manifold it is on.
+        The manifold of the point.
     longest : float
-        Greatest length in the metric.
+        Largest length in the metric.
     """
     return arrays(tuple(x.shape), x.dtype).map(lambda a: tangent_from_array(manifold, x, a, longest=longest))
 
 
 def step_sizes() -> st.SearchStrategy[float]:
-    """Strategy for step sizes in (0, 1], of all magnitudes down to 1e-5; the simplest is 1."""
+    """Draw step sizes in (0, 1], of all magnitudes down to 1e-5; the simplest is 1."""
     return st.integers(0, 16).map(lambda k: 2.0**-k)
 
 
@@ -99,7 +99,7 @@ def _fixed(make: Callable[[], geoopt.Manifold], *shapes: Shape) -> st.SearchStra
 def _curved(
     make: Callable[[Tensor], geoopt.Manifold], low: float, high: float
 ) -> st.SearchStrategy[tuple[geoopt.Manifold, Shape]]:
-    """Manifolds of a curvature in a range, of vectors."""
+    """Draw manifolds of vectors with a curvature in a range."""
     curvatures = st.floats(low, high, width=16).map(lambda k: torch.tensor(k, dtype=_double))
     return st.tuples(curvatures.map(make), st.sampled_from([(2,), (3,), (2, 3)]))
 
@@ -110,7 +110,7 @@ _squares: tuple[Shape, ...] = ((2, 2), (3, 3), (2, 3, 3))
 
 
 def _subspace(columns: int) -> Tensor:
-    """Span of a few simple vectors in four dimensions."""
+    """Draw spans of a few simple vectors in four dimensions."""
     return torch.tensor([[1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 2]], dtype=_double)[:, :columns]
 
 
@@ -124,9 +124,9 @@ def _stereographic_product() -> geoopt.Manifold:
 
 
 def manifolds() -> st.SearchStrategy[tuple[geoopt.Manifold, Shape]]:
-    """Strategy for pairs of a manifold and a shape of tensors on it.
+    """Draw pairs of a manifold and a shape of tensors on it.
 
-    Every manifold of geoopt, of various curvatures and shapes, and those of :mod:`rsam.geometry`; in float64.
+    They cover every manifold of geoopt and :mod:`rsam.geometry`, of various curvatures and shapes, in float64.
 
     Examples
     --------

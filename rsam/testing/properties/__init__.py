@@ -1,8 +1,8 @@
-"""Properties that every manifold has, each a function that raises AssertionError where it does not hold.
+"""Define properties that every manifold has, as functions that raise AssertionError if one does not hold.
 
-Arguments, as drawn by :func:`rsam.testing.check_manifold`: a :class:`rsam.geometry.Geometry`; points ``x`` and ``y``;
+:func:`rsam.testing.check_manifold` draws their arguments: a :class:`rsam.geometry.Geometry`; points ``x`` and ``y``;
 tangents ``u`` (of steps) and ``v`` at ``x``, ``w`` at ``y``; an ambient array or covector ``a``; a step size ``t``;
-and ``exact``, for the exponential instead of the retraction. After Manopt's ``checkmanifold`` and
+and ``exact``, for the exponential instead of the retraction. The properties follow Manopt's ``checkmanifold`` and
 ``checkretraction`` (Boumal et al. 2014) and the tests of Manifolds.jl (Axen et al. 2023).
 """
 

@@ -1,4 +1,4 @@
-"""Helpers that the properties share."""
+"""Assert what several properties need, and measure tensors for these."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ __all__ = ["assert_isometric", "assert_on_manifold", "assert_tangent", "largest"
 
 
 def largest(a: Tensor) -> float:
-    """Greatest modulus of a number in ``a``."""
+    """Return the largest modulus of a number in ``a``."""
     return float(a.detach().abs().max()) if a.numel() else 0.0
 
 
 def product(geometry: Geometry, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """Inner product over the whole tensor: a real scalar."""
+    """Return the inner product over the whole tensor, a real scalar."""
     value = geometry.inner(x, u, v).sum()
     return value.real if value.is_complex() else value
 
 
 def stretched(geometry: Geometry, x: Tensor, u: Tensor, length: float = 0.5) -> Tensor:
-    """Return ``u`` rescaled to a length in the metric, where it has one."""
+    """Rescale ``u`` to a length in the metric, if its own is positive and finite."""
     norm = metric_norm(geometry, x, u)
     return u * (length / norm) if 0 < norm < float("inf") else u
 
@@ -59,7 +59,7 @@ def assert_isometric(geometry: Geometry, x: Tensor, u: Tensor, v: Tensor, y: Ten
     ):
         scale = float(product(geometry, x, u, u).abs() + product(geometry, x, v, v).abs())
         scale += largest(after[0]) * largest(after[1]) + largest(before[0]) * largest(before[1])
-        scale += float(torch.finfo(x.dtype).eps) * largest(x) ** 2  # what is left of carried zeros
+        scale += float(torch.finfo(x.dtype).eps) * largest(x) ** 2  # for zeros that were transported
         assert_close(product(geometry, y, *after), product(geometry, x, *before), what, scale=scale)
 
 

@@ -1,4 +1,4 @@
-"""Properties of retractions and exponentials."""
+"""Check retractions and exponentials."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def a_zero_step_goes_nowhere(geometry: Geometry, x: Tensor, exact: bool) -> None
 
 
 def _central(dtype: torch.dtype) -> float:
-    """Step of a central difference that balances its error ``h^2`` with the rounding ``eps / h``."""
+    """Return the step of a central difference that balances the error ``h^2`` with the rounding ``eps / h``."""
     return float(torch.finfo(dtype).eps) ** (1 / 3)
 
 
@@ -40,7 +40,7 @@ def steps_begin_along_their_tangent(geometry: Geometry, x: Tensor, u: Tensor, ex
     h = _central(x.dtype)
     u = stretched(geometry, x, u)
     difference = (geometry.curve(x, h * u, exact) - geometry.curve(x, -h * u, exact)) / (2 * h)
-    # h^2 times third derivatives, which are of the size of a boost's in units of the metric
+    # the error is h^2 times third derivatives, which are as large as those of a boost in units of the metric
     assert_close(difference, u, "D R_x(0)[u]", scale=largest(x) / h, slack=4)
 
 
@@ -71,7 +71,7 @@ def the_gradient_is_the_slope_along_a_step(geometry: Geometry, x: Tensor, u: Ten
 
 
 def the_logarithm_undoes_the_exponential(geometry: Geometry, x: Tensor, u: Tensor, t: float) -> None:
-    """Raise unless the logarithm of the end of a geodesic is its velocity ``t u``, also where that is short."""
+    """Raise unless the logarithm of the end of a geodesic is its velocity ``t u``, even if that is short."""
     u = t * u
     back = geometry.logarithm(x, geometry.exponential(x, u))
     assert_close(back, u, "log(Exp(x, u))", scale=max(1.0, largest(x)) ** 2)
@@ -80,8 +80,8 @@ def the_logarithm_undoes_the_exponential(geometry: Geometry, x: Tensor, u: Tenso
 def the_distance_along_a_geodesic_is_its_length(geometry: Geometry, x: Tensor, u: Tensor, t: float) -> None:
     """Raise unless the manifold's ``dist`` to the end of a geodesic is the length of its velocity ``t u``.
 
-    Squares are compared, since distances are inverse cosines, which halve the digits of short ones; with ``u = 0`` it
-    is the distance from a point to itself.
+    Squares are compared, since distances are computed by inverse cosines, which halve the digits of short distances.
+    With ``u = 0`` this tests the distance from a point to itself.
     """
     u = t * u
     y = geometry.exponential(x, u)

@@ -1,4 +1,4 @@
-"""Properties of points, of the metric, and of the projection onto tangent spaces."""
+"""Check points, the metric, and the projection onto tangent spaces."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ __all__ = [
 
 
 def the_point_is_on_the_manifold(geometry: Geometry, x: Tensor) -> None:
-    """Raise unless geoopt's check finds ``x`` on the manifold: what points are made by, projects rightly."""
+    """Raise unless geoopt's check finds ``x`` on the manifold, that is, the projection that made it is right."""
     assert_on_manifold(geometry, x, "the point")
 
 
 def projecting_a_point_moves_it_nowhere(geometry: Geometry, x: Tensor) -> None:
-    """Raise unless the projection onto the manifold leaves its points alone."""
+    """Raise unless the projection onto the manifold does not move its points."""
     assert_close(geometry.project_point(x), x, "the projected point")
 
 
 def the_metric_is_symmetric_and_positive(geometry: Geometry, x: Tensor, u: Tensor, v: Tensor) -> None:
     """Raise unless ``<u, v> == <v, u>`` and ``<u, u>`` is positive, up to rounding.
 
-    Also that they satisfy the Cauchy-Schwarz inequality.
+    Raise also unless they satisfy the Cauchy-Schwarz inequality.
     """
     uv, vu = product(geometry, x, u, v), product(geometry, x, v, u)
     uu, vv = product(geometry, x, u, u), product(geometry, x, v, v)
-    squares = largest(u) ** 2 + largest(v) ** 2  # of coordinates, which cancel where the metric is not definite
+    squares = largest(u) ** 2 + largest(v) ** 2  # cancel if the metric is indefinite
     assert_close(uv, vu, "<u, v> against <v, u>", scale=float(uu.abs() + vv.abs()) + squares)
     error = tolerance(x.dtype)
     if uu < -error * squares:
@@ -86,6 +86,6 @@ def the_riemannian_gradient_represents_the_euclidean_one(geometry: Geometry, x: 
 
 
 def raising_undoes_lowering(geometry: Geometry, x: Tensor, v: Tensor) -> None:
-    """Raise unless a tangent is what its own covector is raised to."""
+    """Raise unless lowering and then raising the index of a tangent gives the tangent."""
     covector = geometry.lower_index(x, v)
     assert_close(geometry.raise_index(x, covector), v, "raise(lower(v))", scale=largest(x))

@@ -1,6 +1,6 @@
-"""Properties of a step with its transport, which optimizers carry their momentum with.
+"""Check steps together with the transport by which optimizers carry their momentum.
 
-Each is asked of the cheapest transport and of the isometric one.
+Each property is checked for the cheapest transport and for the isometric one.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def momentum_is_carried_linearly(geometry: Geometry, x: Tensor, u: Tensor, v: Te
 
 
 def momentum_along_nothing_stays(geometry: Geometry, x: Tensor, u: Tensor, v: Tensor) -> None:
-    """Raise unless a step of length zero carries tangents nowhere."""
+    """Raise unless a step of length zero leaves tangents unchanged."""
     for isometric in (False, True):
         for step, t in ((torch.zeros_like(u), 1.0), (u, 0.0)):
             _, carried = geometry.retract_transport(x, step, v, t, isometric)
@@ -63,14 +63,14 @@ def momentum_along_nothing_stays(geometry: Geometry, x: Tensor, u: Tensor, v: Te
 
 
 def momentum_is_carried_isometrically_if_asked(geometry: Geometry, x: Tensor, u: Tensor, v: Tensor) -> None:
-    """Raise unless inner products are preserved if asked; asked where the geometry says ``isometric``."""
+    """Raise unless the isometric transport preserves inner products; checked if the geometry is ``isometric``."""
     y, tv = geometry.retract_transport(x, u, v, isometric=True)
     _, tu = geometry.retract_transport(x, u, u, isometric=True)
     assert_isometric(geometry, x, u, v, y, tu, tv)
 
 
 def momentum_that_is_the_step_is_carried_as_any_other(geometry: Geometry, x: Tensor, u: Tensor, t: float) -> None:
-    """Raise unless the step itself is carried as an equal copy is, for which closed forms take short cuts."""
+    """Raise unless the step itself is carried as an equal copy is; closed forms have short cuts for the step itself."""
     for isometric in (False, True):
         same, equal = (geometry.retract_transport(x, u, v, t, isometric) for v in (u, u.clone()))
         for one, other, what in zip(same, equal, ("the end of the step", "T(u)"), strict=True):
@@ -78,12 +78,12 @@ def momentum_that_is_the_step_is_carried_as_any_other(geometry: Geometry, x: Ten
 
 
 def step_sizes_scale_the_step(geometry: Geometry, x: Tensor, u: Tensor, v: Tensor, t: float) -> None:
-    """Raise unless a step ``u`` of size ``-t`` is the step ``-t u``, for a number and for one of each component."""
+    """Raise unless a step ``u`` of size ``-t`` is the step ``-t u``, for a number and for a number per component."""
     squares = geometry.component_inner(x, u)
     for what, size in (
         ("a number", -t),
         ("a tensor", torch.full_like(squares, -t)),
-        ("sizes that differ", -t / (1 + squares)),  # as Adam's
+        ("sizes that differ", -t / (1 + squares)),  # as in Adam
     ):
         for isometric in (False, True):
             scaled = geometry.retract_transport(x, u, v, size, isometric)

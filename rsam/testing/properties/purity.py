@@ -1,4 +1,4 @@
-"""Properties of the operations as functions: pure, and equal on batches, lists and single points."""
+"""Check that operations are pure functions, and agree on batches, lists and single points."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _step(g: Geometry, x: Tensor, u: Tensor, a: Tensor, isometric: bool = False)
     return torch.stack(g.retract_transport(x, u, g.project(x, a), isometric=isometric), -1)  # behind the batch
 
 
-# Each takes a point, a tangent and an ambient array.
+# Each operation takes a geometry, a point, a tangent and an ambient array.
 _OPERATIONS: dict[str, Operation] = {
     "inner": lambda g, x, u, a: g.inner(x, u, u),
     "component_inner": lambda g, x, u, a: g.component_inner(x, u).expand(x.shape),
@@ -48,7 +48,7 @@ _OPERATIONS: dict[str, Operation] = {
     "transport_back": lambda g, x, u, a: _carry(g, x, u, a, back=True),
     "retract_transport": lambda g, x, u, a: _step(g, x, u, a),
     "retract_transport, isometric": lambda g, x, u, a: _step(g, x, u, a, isometric=True),
-    # raised, since covectors are determined on tangents only
+    # raised, since a covector is determined by its values on tangents only
     "pullback": lambda g, x, u, a: g.raise_index(x, g.pullback(x, u, a)),
     "acceleration": lambda g, x, u, a: g.acceleration(x, u),
     "connection": lambda g, x, u, a: g.connection(x, a, u),
@@ -62,7 +62,7 @@ def arguments_are_not_written_to(geometry: Geometry, x: Tensor, u: Tensor, a: Te
     """Raise if any operation changes a tensor that it is given."""
     for name, operation in _OPERATIONS.items():
         arguments = {"x": x.clone(), "u": u.clone(), "a": a.clone()}
-        with contextlib.suppress(Exception):  # what raises is for the other properties to say
+        with contextlib.suppress(Exception):  # the other properties report errors
             operation(geometry, *arguments.values())
         for key, before in {"x": x, "u": u, "a": a}.items():
             if not torch.equal(arguments[key], before):
@@ -77,14 +77,14 @@ def a_batch_equals_its_members(geometry: Geometry, x: Tensor, u: Tensor, y: Tens
             batch = operation(geometry, torch.stack([x, y]), torch.stack([u, w]), torch.stack([a, a]))
         except NotImplementedError:
             continue
-        if name == "squared_norm":  # of the whole tensor
+        if name == "squared_norm":  # this one sums over the whole tensor
             single = single.sum(0)
         scale = max(map(largest, (x, u, y, w, a)))
         assert_close(batch, single, f"{name} of a batch against its members", scale=scale)
 
 
 def a_list_equals_its_members(geometry: Geometry, x: Tensor, u: Tensor, y: Tensor, w: Tensor, a: Tensor) -> None:
-    """Raise unless a product of three, which stacks, agrees with a loop; asked of registered geometries."""
+    """Raise unless a product of three, which stacks, agrees with a loop; checked for registered geometries."""
     manifold = geometry.manifold
     if type(geometry) is not type(geometry_of(manifold)):
         raise NotImplementedError("a product uses the registered geometry")
@@ -117,9 +117,9 @@ def a_list_equals_its_members(geometry: Geometry, x: Tensor, u: Tensor, y: Tenso
             alone = [getattr(geometry, name)(p, *(c[i] for c in columns)) for i, p in enumerate(points)]
         except NotImplementedError:
             continue
-        if name == "retract_transport":  # the one that gives two tensors
+        if name == "retract_transport":  # the only one with two results
             together, alone = [*itertools.chain(*together)], [*itertools.chain(*zip(*alone, strict=True))]
-        elif name in ("component_inner", "point_inner"):  # which a product expands
+        elif name in ("component_inner", "point_inner"):  # a product expands these
             alone = [term.expand(p.shape) for term, p in zip(alone, points, strict=True)]
         for one, other in zip(together, alone, strict=True):
             scale = max(map(largest, (x, u, y, w, a)))

@@ -1,4 +1,4 @@
-"""Properties of second derivatives, and of random tangents, whose covariance is the inverse metric."""
+"""Check second derivatives, and random tangents, whose covariance is the inverse metric."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ __all__ = [
 
 
 def steps_have_finite_derivatives_at_zero(geometry: Geometry, x: Tensor, v: Tensor, a: Tensor, exact: bool) -> None:
-    """Raise unless a step can be differentiated twice at a zero tangent, and begins along it.
+    """Raise unless a step can be differentiated twice at a zero tangent, with the identity as first derivative.
 
-    A norm on the way makes NaN of them.
+    A norm in the computation would make the derivatives NaN.
     """
     with torch.enable_grad():
         u = torch.zeros_like(x).requires_grad_()
@@ -30,7 +30,7 @@ def steps_have_finite_derivatives_at_zero(geometry: Geometry, x: Tensor, v: Tens
         (first,) = torch.autograd.grad(loss, u, create_graph=True)
         slope = pairing([first], [v])
         second = torch.zeros_like(u)
-        if slope.requires_grad:  # not where the step is an addition
+        if slope.requires_grad:  # it does not if the step is an addition
             (second,) = torch.autograd.grad(slope, u, allow_unused=True, materialize_grads=True)
     if not torch.isfinite(second).all():
         raise AssertionError(f"the second derivative at a zero tangent is not finite: {second.tolist()}")

@@ -1,4 +1,4 @@
-"""Properties of vector transports and of the pullback."""
+"""Check vector transports and the pullback."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ def transport_is_linear(geometry: Geometry, x: Tensor, u: Tensor, v: Tensor, t: 
 
 
 def transport_along_nothing_is_the_identity(geometry: Geometry, x: Tensor, v: Tensor, exact: bool) -> None:
-    """Raise unless a step of length zero carries tangents nowhere."""
+    """Raise unless a step of length zero leaves tangents unchanged."""
     zero = torch.zeros_like(x)
     assert_close(geometry.transport(x, zero, x.clone(), v, exact), v, "T_0(v)", scale=largest(x))
 
 
 def transport_is_isometric(geometry: Geometry, x: Tensor, u: Tensor, v: Tensor, exact: bool) -> None:
-    """Raise unless transport preserves inner products; asked where the geometry says ``isometric``."""
+    """Raise unless transport preserves inner products; checked if the geometry is ``isometric``."""
     y = geometry.curve(x, u, exact)
     tu, tv = geometry.transport(x, u, y, u, exact), geometry.transport(x, u, y, v, exact)
     assert_isometric(geometry, x, u, v, y, tu, tv)
 
 
 def transport_back_undoes_transport(geometry: Geometry, x: Tensor, u: Tensor, v: Tensor, exact: bool) -> None:
-    """Raise unless the way back of what was carried is what it was; asked where the geometry says ``isometric``."""
+    """Raise unless transport and transport back give the tangent itself; checked if the geometry is ``isometric``."""
     y = geometry.curve(x, u, exact)
     back = geometry.transport_back(x, u, y, geometry.transport(x, u, y, v, exact), exact)
     assert_close(back, v, "T^-1(T(v))", scale=largest(x))
