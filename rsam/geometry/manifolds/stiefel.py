@@ -141,8 +141,8 @@ class _StiefelGeometry(Geometry):
     def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """Rotate ``v`` by a rotation near the identity that takes ``x`` to ``y``.
 
-        Rotations are isometries of both metrics; geoopt's projection is not. The inverse of this rotation is the one from
-        ``y`` to ``x``. It is the Cayley transform of the skew ``w`` of least rank with ``w (x + y) / 2 = y - x``.
+        Rotations are isometries of both metrics; geoopt's projection is not. The inverse of this rotation is the one
+        from ``y`` to ``x``. It is the Cayley transform of the skew ``w`` of least rank with ``w (x + y) / 2 = y - x``.
         """
         s, d = x + y, 2 * (y - x)
         # s^T s is singular only if y is at an angle of 90 degrees or more from x; the shift keeps the rotation finite
