@@ -14,7 +14,7 @@ from rsam.errors import UnsupportedOperation
 from rsam.geometry.equality import key_of
 from rsam.geometry.linalg import independent_rows
 
-__all__ = ["OPERATIONS", "Geometry", "asks", "moved", "points_in"]
+__all__ = ["OPERATIONS", "Geometry", "add_scaled", "asks", "points_in"]
 
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -347,7 +347,7 @@ class Geometry:
             )
 
 
-def moved(x: Tensor, u: Tensor, t: float | Tensor) -> Tensor:
+def add_scaled(x: Tensor, u: Tensor, t: float | Tensor) -> Tensor:
     """Return ``x + t u``, in one pass."""
     return torch.addcmul(x, t, u) if isinstance(t, Tensor) else torch.add(x, u, alpha=t)
 

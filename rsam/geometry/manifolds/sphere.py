@@ -6,7 +6,7 @@ import geoopt
 import torch
 from torch import Tensor
 
-from rsam.geometry.base import Geometry, moved, points_in
+from rsam.geometry.base import Geometry, add_scaled, points_in
 from rsam.geometry.linalg import dot
 from rsam.geometry.registry import register
 from rsam.geometry.trigonometry import cos_sqrt, sinc_sqrt
@@ -81,7 +81,7 @@ class SphereGeometry(Geometry):
     def retract_transport(
         self, x: Tensor, u: Tensor, v: Tensor, t: float | Tensor = 1.0, isometric: bool = False
     ) -> tuple[Tensor, Tensor]:
-        y = self._onto_subspace(moved(x, u, t))
+        y = self._onto_subspace(add_scaled(x, u, t))
         length = torch.linalg.vector_norm(y, dim=-1, keepdim=True)
         y = y / length if torch.is_grad_enabled() else y.div_(length)  # in place: y is new, and large
         return y, self.carry(x, y, v) if isometric else self.project(y, v)

@@ -7,7 +7,7 @@ import torch
 from geoopt.manifolds.stereographic.math import logmap, mobius_add
 from torch import Tensor
 
-from rsam.geometry.base import Geometry, moved
+from rsam.geometry.base import Geometry, add_scaled
 from rsam.geometry.linalg import dot
 from rsam.geometry.registry import register
 from rsam.geometry.trigonometry import tanc_sqrt
@@ -77,7 +77,7 @@ class StereographicGeometry(Geometry):
         self, x: Tensor, u: Tensor, v: Tensor, t: float | Tensor = 1.0, isometric: bool = False
     ) -> tuple[Tensor, Tensor]:
         """Retract, and multiply momentum by the ratio of the conformal factors, which is always an isometry."""
-        y = moved(x, u, t)
+        y = add_scaled(x, u, t)
         square, radius2 = dot(y, y), self._radius2(x)
         y = y * (radius2 / square.clamp_min(radius2)).sqrt()
         # the squared norm of y after the clip, without a second sum
