@@ -1,4 +1,4 @@
-"""Test tensors are tiny: on several threads linear algebra spends its time waiting for them."""
+"""Run the tests on one thread: their tensors are so tiny that several threads mostly wait."""
 
 import torch
 

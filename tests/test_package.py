@@ -1,4 +1,4 @@
-"""That the package imports what its metadata promises and no more, in one direction."""
+"""That the package imports only what its metadata declare, in one direction."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 import rsam
 
 ROOT = Path(rsam.__file__).parent
-# what each part may import
+# parts that each part may import
 MAY_IMPORT = {
     "errors": set(),
     "constrained": set(),
@@ -32,7 +32,7 @@ MAY_IMPORT = {
 
 
 def _statements(node: ast.AST) -> Iterator[ast.AST]:
-    """Everything in a syntax tree that runs, which nothing does for a type checker only."""
+    """Yield the nodes of a syntax tree, without blocks for type checkers only."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
             child = ast.Module(child.orelse, [])
@@ -41,7 +41,7 @@ def _statements(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _imported(file: Path) -> Iterator[str]:
-    """Full names of what a file imports, at once or later: modules, or members of modules."""
+    """Return the full names of modules and their members that a file imports, at any time."""
     for node in _statements(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom):
             assert not node.level, f"{file}: a relative import"
@@ -51,7 +51,7 @@ def _imported(file: Path) -> Iterator[str]:
 
 
 def _imports(file: Path) -> set[str]:
-    """Modules of rsam that a file imports."""
+    """Return the modules of rsam that a file imports."""
     names = {name if name in MODULES else name.rpartition(".")[0] for name in _imported(file)}
     return names & MODULES.keys()
 
@@ -85,7 +85,7 @@ def test_that_only_dependencies_are_imported_and_extras_where_they_are_declared(
     extras = {"rsam.testing": {"hypothesis"}, "rsam.margins": {"scipy", "sklearn", "tqdm", "matplotlib"}}
     for module, file in MODULES.items():
         part = ".".join(module.split(".")[:2])
-        if part != "rsam.integrations":  # which import their frameworks
+        if part != "rsam.integrations":  # integrations import their frameworks
             packages = {name.split(".")[0] for name in _imported(file)}
             assert packages - known <= extras.get(part, set()), file
 
@@ -95,7 +95,7 @@ def test_every_part_is_listed() -> None:
     assert parts - {"__init__", "__pycache__", "py"} == set(MAY_IMPORT)
 
 
-# hidden after geoopt has imported what it needs of SciPy
+# hide SciPy after geoopt has imported its part of it
 WITHOUT_EXTRAS = """
 import sys, torch, rsam
 sys.modules.update(dict.fromkeys(["curvlinops", "tqdm", "matplotlib", "scipy.stats", "scipy.sparse.linalg"]))

@@ -1,4 +1,4 @@
-"""That the README's table of manifolds says what the code does."""
+"""That the README's table of manifolds agrees with the code."""
 
 from __future__ import annotations
 

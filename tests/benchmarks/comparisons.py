@@ -1,4 +1,4 @@
-"""Comparisons made up of random numbers, and tables read back."""
+"""Make up comparisons from random numbers, and read tables back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def generator(seed: int = 0) -> np.random.Generator:
 
 
 def made_up(case: Case, seeds: int = SEEDS, seed: int = 0) -> list[Entry]:
-    """Entries of all contestants of a case, with numbers of which only the accuracies of a seed are related."""
+    """Make up entries of all contestants of a case; numbers are independent, except accuracies of equal seeds."""
     rng = generator(seed)
     base = rng.uniform(0.65, 0.75, seeds)
     return [
@@ -37,7 +37,7 @@ def made_up(case: Case, seeds: int = SEEDS, seed: int = 0) -> list[Entry]:
 
 
 def cells(text: str, start: str) -> dict[str, list[str]]:
-    """The rows of the first Markdown table of a text whose first header cell is this one, by their first cell."""
+    """Read the first Markdown table whose first header cell is this one; return its rows by their first cell."""
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
     first = next(i for i, line in enumerate(lines) if line[0] == start)
     found = {}
@@ -49,7 +49,7 @@ def cells(text: str, start: str) -> dict[str, list[str]]:
 
 
 def table_of(text: str) -> list[dict[str, str]]:
-    """A Markdown table, a dict a row."""
+    """Read a Markdown table as one dict per row."""
     header, _, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines())
     return [dict(zip(header, row, strict=True)) for row in rows]
 
@@ -59,6 +59,6 @@ def percent(entry: Entry) -> np.ndarray:
 
 
 def shown(values: Sequence[float], digits: int) -> str:
-    """Mean and half of scipy's 95 % interval."""
+    """Format the mean and half of scipy's 95 % interval."""
     low, high = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
     return f"{np.mean(values):.{digits}f} ± {(high - low) / 2:.{digits}f}"

@@ -18,7 +18,7 @@ from tests.benchmarks.entries import made_case
 
 @pytest.fixture
 def directory(monkeypatch, tmp_path) -> Path:
-    """Where data sets are looked for: nowhere else, and nothing is downloaded or remembered."""
+    """Give each test a data directory of its own, without downloads and without data from other tests."""
     monkeypatch.setenv("RSAM_DATA", str(tmp_path))
     monkeypatch.delenv("RSAM_DOWNLOAD", raising=False)
     load.cache_clear()
@@ -27,13 +27,13 @@ def directory(monkeypatch, tmp_path) -> Path:
 
 @pytest.fixture
 def cheap(monkeypatch) -> None:
-    """Figures that are not rendered, which is what takes the time of a report."""
+    """Do not render figures, which takes most of the time of a report."""
     monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: path.touch())
 
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory) -> tuple[str, Path, list[list[Entry]]]:
-    """The report on two main cases, the first with equal gradients, and a third, with its directory."""
+    """Report on two main cases, the first with equal gradients, and a third; return it with its directory."""
     cases = [
         made_up(made_case(ASKED, "one", equal_gradients=True)),
         made_up(made_case(ASKED, "two"), seed=1),

@@ -1,4 +1,4 @@
-"""Rows and entries of a comparison, made of numbers instead of training."""
+"""Make rows and entries of a comparison from numbers, without training."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def made_row(
     diverged: bool = False,
     **others: object,
 ) -> Row:
-    """A row of as many epochs as its run asks for, whose curves end where they are told to."""
+    """Make a row with as many epochs as its run has, whose curves end at the given values."""
     epochs = 1 if diverged else run.epochs
     losses = [math.nan if diverged else 1 / (i + 1) for i in range(epochs)]
     curves = {"train_loss": losses, "train_accuracy": [train] * epochs, "accuracy": [accuracy] * epochs}
@@ -58,7 +58,7 @@ def made_case(
     main: bool = True,
     **workload: object,
 ) -> Case:
-    """A case of four epochs of the digits, without contestants at equal gradients, unless told otherwise."""
+    """Make a case of four epochs on the digits, by default without contestants at equal gradients."""
     images = Images(**{"dataset": "digits", **workload})  # type: ignore[arg-type]
     return cases.make_case(
         name, f"made up, {name}", images, 4, methods=methods, equal_gradients=equal_gradients, main=main
@@ -75,7 +75,7 @@ def made_entry(
     grid: Sequence[tuple[float, float]] = ((0.01, 0.1), (0.03, 0.1), (0.1, 0.1)),
     chosen: int = 1,
 ) -> Entry:
-    """An entry of seeds 0, 1, ... from the test accuracy (of 1), train accuracy and curvature of each.
+    """Make an entry of seeds 0, 1, ... from their test accuracies (in [0, 1]), train accuracies and curvatures.
 
     Seeds in ``diverged`` have no curvature.
     """
@@ -96,7 +96,7 @@ def made_entry(
 
 
 class Recorder:
-    """Stands for ``collect``: makes rows by a function of the run, and keeps each list of runs that it was given."""
+    """Replacement of ``collect`` that makes rows by a function of the run, and keeps each list of runs."""
 
     def __init__(self, row: Callable[[Run], Row] = made_row) -> None:
         self.calls: list[list[Run]] = []
@@ -108,5 +108,5 @@ class Recorder:
 
     @property
     def runs(self) -> list[Run]:
-        """All runs that were asked for."""
+        """All runs that were collected."""
         return [run for call in self.calls for run in call]

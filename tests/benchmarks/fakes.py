@@ -1,4 +1,4 @@
-"""Stand-ins for training, for worker processes to import: no torch here, so that they start at once."""
+"""Replace training in worker processes, without torch, so that they start fast."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.run import Row, Run
 
 @dataclass(frozen=True)
 class Nothing:
-    """A workload that is not trained; a directory may come with it."""
+    """Workload that is not trained, with an optional directory."""
 
     directory: str = ""
 
@@ -57,7 +57,7 @@ def dies_on_seed_1(run: Run) -> Row:
 
 
 def hangs_from_seed_2(run: Run) -> Row:
-    """Announces its process in the directory of the workload, then never ends."""
+    """Write the process id to the directory of the workload, then never end."""
     if run.seed >= 2:
         Path(run.workload.directory, f"worker-{os.getpid()}").touch()
         time.sleep(600)
@@ -65,7 +65,7 @@ def hangs_from_seed_2(run: Run) -> Row:
 
 
 def fake_measured_train(run: Run, weights: Path | None = None) -> Row:
-    """Accuracies and curvature that differ from run to run, and are the same each time."""
+    """Return accuracies and curvature that depend on the run only."""
     number = int(run.key, 16) / 16**16
     names = ("gradient_norm", "trace", "trace_error", "top_eigenvalue", "sharpness", "distance")
     measures = {name: (i + 1) * (0.1 + number) for i, name in enumerate(names)} if "trace" in run.measures else {}
@@ -73,14 +73,14 @@ def fake_measured_train(run: Run, weights: Path | None = None) -> Row:
 
 
 def tells_its_data_directory(run: Run) -> Row:
-    """As the device of its row."""
-    from benchmarks.data.directory import data_directory  # which brings torch
+    """Return the data directory as the device of the row."""
+    from benchmarks.data.directory import data_directory  # imports torch
 
     return replace(row_of(run), device=str(data_directory()))
 
 
 def dies_once_on_seed_1(run: Run) -> Row:
-    """Kills its process, the first time; the directory of the workload remembers it."""
+    """Kill the process the first time, as a file in the directory of the workload records."""
     if run.seed == 1:
         try:
             Path(run.workload.directory, "died").touch(exist_ok=False)

@@ -1,4 +1,4 @@
-"""Comparisons on manifolds without training."""
+"""Make comparisons on manifolds without training."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CASES = (ONE, OTHER, ERRORS)
 
 
 def made(run: Run, diverged: bool = False) -> Row:
-    """A row without training: random numbers of the run, on validation data best at one setting."""
+    """Make a row of random numbers that depend on the run; validation scores are best at one setting."""
     rng = np.random.default_rng(int(run.key, 16))
     value = float(rng.uniform(0.4, 0.5))
     best = run.rho == 0.02 if run.method.startswith(("rsam", "projected")) else 0.5 in (run.momentum, run.beta)

@@ -1,4 +1,4 @@
-"""Test accuracy from saved weights, by nothing but torch and numpy: ``recompute_accuracy.py IMAGES WEIGHTS``.
+"""Compute test accuracy from saved weights by torch and numpy alone: ``recompute_accuracy.py IMAGES WEIGHTS``.
 
 It shares no code with the benchmarks: the network is written out, and the images are read and normalised here.
 """

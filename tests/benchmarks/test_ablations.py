@@ -1,4 +1,4 @@
-"""What differences between RSAM and SAM come from: which runs are made, and what the report says of them."""
+"""That the ablations make the right runs, and report them as they are."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ PROTOCOL = Protocol(first=(100,), kept=2, second=(101,), final=(0, 1, 2))
 
 
 def with_grid(case: Case) -> Case:
-    """Four settings each."""
+    """Give each contestant a grid of four settings."""
     grids = [replace(c, grid=Grid(c.grid.knob, (0.01, 0.1), (0.2, 0.4))) for c in case.contestants]
     return replace(case, contestants=tuple(grids))
 
@@ -51,7 +51,7 @@ CASE = with_grid(made_case(METHODS_HERE))
 
 
 def accuracy_of(run: Run) -> float:
-    """On validation data best where it is said to be; on test data some number of the run."""
+    """Return a validation accuracy that is best at the given setting, or a test accuracy that depends on the run."""
     setting = (run.lr, CONTESTANTS[run.method].grid.knob.of(run))
     if run.heldout == "validation":
         return 0.6 + 0.1 * (setting == BEST.get(run.method, (0.1, 0.4))) - 0.01 * run.lr
@@ -60,7 +60,7 @@ def accuracy_of(run: Run) -> float:
 
 
 def made(run: Run) -> Row:
-    """A row without training."""
+    """Make a row without training."""
     rng = np.random.default_rng(int(replace(run, measures=()).key, 16))
     measures = ("gradient_norm", "trace", "top_eigenvalue", "sharpness", "distance") if run.measures else ()
     return made_row(run, accuracy_of(run), measures={name: float(rng.uniform(1, 2)) for name in measures})
@@ -80,7 +80,7 @@ def cells(table: str) -> list[list[str]]:
 
 
 def shown(values: list[float]) -> str:
-    """Mean and half of Student's interval, by SciPy."""
+    """Format the mean and half of Student's interval, by SciPy."""
     low, high = scipy.stats.t.interval(0.95, len(values) - 1, np.mean(values), scipy.stats.sem(values))
     return f"{np.mean(values):.2f} ± {(high - low) / 2:.2f}"
 
@@ -114,7 +114,7 @@ def test_that_without_its_ascent_a_method_is_its_base_at_the_same_rate_and_decay
     assert [row[1] for row in rows] == [CONTESTANTS[name].label for name in ("sam", "rsam")]
     for row, name in zip(rows, ("sam", "rsam"), strict=True):
         lr, rho = BEST.get(name, (0.1, 0.4))
-        # the decay of the method itself, which its grid does not vary
+        # the method's own decay, over which it is not tuned
         setting = of[name].tuned.setting
         bare = replace(setting, method=WITHOUT[name], rho=0.0)
         assert (setting.lr, setting.rho) == (lr, rho)
@@ -152,7 +152,7 @@ def test_that_the_decomposition_adds_up() -> None:
     place, constraint, ascent, sam, total = cells(decomposition([trials_of(entries_of())]))[0][1:]
     assert place == "spheres"
     mean = {text: float(text.split()[0]) for text in (constraint, ascent, sam, total)}
-    # four roundings to a hundredth
+    # the sum of four numbers that are rounded to a hundredth
     assert mean[total] == pytest.approx(mean[constraint] + mean[ascent] - mean[sam], abs=0.021)
     other = percents("rsam", BEST["rsam"]) - percents("riemannian_sgd", (0.1, 0.4))
     assert ascent == shown(list(other))
@@ -196,7 +196,7 @@ TINY = AblationsStudy(
 
 
 def here(runs, train: Callable[[Run], Row], results: Results[Row], workers, *, bar=None) -> list[Row]:
-    """``collect`` in this process."""
+    """Run ``collect`` in this process."""
     found = results.find(runs)
     for run in runs:
         if run not in found:
@@ -207,7 +207,7 @@ def here(runs, train: Callable[[Run], Row], results: Results[Row], workers, *, b
 
 @pytest.fixture
 def trained(monkeypatch) -> list[Run]:
-    """Runs as they are trained, by making up their rows."""
+    """Replace training by made-up rows, and record the runs."""
     runs: list[Run] = []
 
     def train(run: Run) -> Row:
@@ -231,7 +231,7 @@ def test_that_the_comparison_is_trained_first_where_it_is_looked_for_and_nothing
     first = len(trained)
     TINY.run(directory, Workers())
     assert len(trained) == first
-    # the report shows its own case whole, and both cases taken apart
+    # the report shows its own case with all tables, and the ablations of both cases
     assert "## made up, own" in text
     assert "Preliminary" not in text
     assert "## made up, made" not in text
@@ -247,7 +247,7 @@ def test_that_runs_at_other_settings_measure_no_more_than_is_shown(trained, tmp_
     extra = [run for run in trained if run.heldout == "test" and not run.measures]
     assert extra
     assert {run.seed for run in extra} == set(PROTOCOL.final)
-    # the bases at the settings of what is added to them
+    # the bases at the settings of the methods built on them
     measured = [run for run in trained if run.measures and "curves" not in run.measures]
     assert {run.method for run in measured} == {"sgd", "riemannian_sgd"}
 
@@ -273,11 +273,11 @@ def test_that_in_little_it_takes_the_results_in_little(tmp_path) -> None:
     assert ABLATIONS._compared(Path("results/ablations")) == Path("results/optimizers")
 
 
-# ---- why batch norm matters
+# ---- the role of batch norm
 
 
 def normal_part(model: torch.nn.Module) -> float:
-    """Largest share of a kernel gradient's length that is along the filter itself, over the filters."""
+    """Return the largest cosine, over all filters, between the gradient of a filter and the filter itself."""
     images, labels = torch.randn(64, 1, 28, 28), torch.arange(64) % 10
     cross_entropy(model.train()(images), labels).backward()
     shares = []
@@ -289,7 +289,7 @@ def normal_part(model: torch.nn.Module) -> float:
 
 
 def test_that_gradients_under_batch_norm_are_tangent_to_the_filters_spheres_and_without_are_not() -> None:
-    # exactly so but for the 1e-5 that batch norm adds to variances, a thousandth of these at most
+    # zero, except for the 1e-5 that batch norm adds to variances, at most a thousandth of these
     torch.manual_seed(0)
     assert normal_part(MODELS["small_cnn"]((1, 28, 28), 10)) < 1e-2
     assert normal_part(MODELS[as_images(NO_BATCH_NORM.template.workload).model]((1, 28, 28), 10)) > 0.1

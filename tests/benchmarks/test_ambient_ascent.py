@@ -30,7 +30,7 @@ def test_that_the_ambient_ascent_is_sam_on_plain_weights() -> None:
         optimizer.step(gradient_closure(twin, optimizer, data.train_images[:64], data.train_labels[:64]))
     for mine, theirs in zip(twin.parameters(), sam.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
-    for mine, theirs in zip(twin.buffers(), sam.buffers(), strict=True):  # of the first passes only
+    for mine, theirs in zip(twin.buffers(), sam.buffers(), strict=True):  # updated by the first passes only
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
 
 
@@ -85,7 +85,7 @@ def test_that_an_exception_in_the_ambient_ascent_leaves_batch_statistics() -> No
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = cross_entropy(model(images), labels)  # which moves the statistics
+        loss = cross_entropy(model(images), labels)  # updates the statistics
         calls.append(any(not torch.equal(p, q) for p, q in zip(model.parameters(), weights, strict=True)))
         if len(calls) == 2:
             raise ArithmeticError
@@ -94,7 +94,7 @@ def test_that_an_exception_in_the_ambient_ascent_leaves_batch_statistics() -> No
 
     with pytest.raises(ArithmeticError):
         optimizer.step(closure)
-    assert calls == [False, True]  # the second time elsewhere
+    assert calls == [False, True]  # the second call is at other weights
     for found, expected in zip(model.parameters(), weights, strict=True):
         assert torch.equal(found, expected)
     for found, expected in zip(model.buffers(), once.buffers(), strict=True):

@@ -1,4 +1,4 @@
-"""That a report opens in a browser, without a word on its console, and fits a phone."""
+"""That a report opens in a browser without messages on its console, and fits a phone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.benchmarks.fakes import fake_measured_train
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
-    pytest.mark.xdist_group("browser"),  # one page serves all tests
+    pytest.mark.xdist_group("browser"),  # all tests share one page
 ]
 QUIET = [
     "--headless",
@@ -36,7 +36,7 @@ QUIET = [
 
 
 def opened(page: Path, profile: Path, width: int = 1000) -> tuple[str, list[str]]:
-    """The document once it is loaded, and the lines of the console."""
+    """Load a page in a browser; return the document and the lines of the console."""
     size = [f"--window-size={width},800", f"--user-data-dir={profile}"]
     command = [str(CHROMIUM), *QUIET, *size, "--dump-dom", page.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
@@ -45,7 +45,7 @@ def opened(page: Path, profile: Path, width: int = 1000) -> tuple[str, list[str]
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> Path:
-    """The report of the little comparison, with made-up rows."""
+    """Write the page of a small comparison with made-up rows."""
     directory = tmp_path_factory.mktemp("report")
     study, results = OPTIMIZERS.quick(), Results(directory / "rows.jsonl", Row)
 
@@ -76,7 +76,7 @@ def test_that_errors_would_be_seen(tmp_path) -> None:
 
 
 def test_that_it_fits_a_phone_and_shows_its_figures(page, tmp_path) -> None:
-    # the page itself has no script; this one says how wide it is, in a frame as wide as a phone
+    # this script, not part of the page, measures the page in a frame as wide as a phone
     script = """<script>addEventListener("load", () => {
       const figures = [...document.images].filter(image => image.complete && image.naturalWidth > 0);
       parent.postMessage([document.documentElement.scrollWidth, innerWidth, figures.length].join(" "), "*");

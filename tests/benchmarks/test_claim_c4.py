@@ -1,6 +1,6 @@
 """That C4 follows from the numbers as its rule says.
 
-Rank correlations are made as orders of five networks, whose coefficients are the multiples of 0.1.
+Rank correlations are those of orders of five networks, whose coefficients are multiples of 0.1.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.benchmarks.verdicts import COUNTS, FIVE, SLACK, assert_is_test_of, en
 
 
 def cases_of_c4(first: Sequence[int], second: Sequence[int], third: Sequence[int], fourth: Sequence[int]) -> list:
-    """Two cases whose correlations of each measure have these means over cases, in tenths."""
+    """Make two cases; the mean of their correlations is given for each measure, in tenths."""
     measures = dict(zip(CURVATURES, (first, second, third, fourth), strict=True))
     swing = [2, -2, 1, -1, 0, 3, -3, 2, -1, 0]
     return [
@@ -30,13 +30,13 @@ def cases_of_c4(first: Sequence[int], second: Sequence[int], third: Sequence[int
     ]
 
 
-# tenths of ten seeds each, with what their interval for four measures is
+# correlations of ten seeds in tenths, and their interval when corrected for four measures
 STRONG = [3, 4, 3, 4, 3, 3, 4, 3, 3, 1]
 NEARLY_STRONG = [3, 3, 3, 4, 3, 3, 3, 3, 3, 1]
 WEAK = [1, 2, 1, 2, 1, 2, 1, 2, 1, 2]
 WIDE = [7, -3, 7, -3, 7, -3, 7, -3, 7, 7]
 NEGATIVE = [-5, -6, -5, -6, -5, -6, -5, -6, -5, -6]
-#: Its 95 % interval is above 0 and that for four measures is not; likewise below 0.3.
+#: Values whose 95 % interval is above 0, but not when corrected for four measures; likewise below 0.3.
 JUST_ABOVE_ALONE = [7, -1, 7, -1, 6, 0, 6, -1, 7, 2]
 JUST_BELOW_ALONE = [4, -3, 4, -4, 4, -3, 3, -4, 4, -4]
 
@@ -99,7 +99,7 @@ def test_that_c4_rests_on_tests_of_the_mean_correlation_over_cases() -> None:
 
 def test_that_c4_takes_the_gap_and_not_the_accuracy() -> None:
     cases = cases_of_c4(STRONG, STRONG, STRONG, STRONG)
-    # test accuracies that are opposite to the gaps become equal to them; the gaps stay
+    # turn test accuracies from opposite to the gaps to equal to them, with the same gaps
     for case in cases:
         for entry in case:
             for i, row in enumerate(entry.rows):

@@ -1,4 +1,4 @@
-"""That C5 follows from the numbers as its rule says, and these are those of scipy."""
+"""That C5 follows from the numbers as its rule says, with scipy's intervals."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tests.benchmarks.verdicts import HALVED, NEARLY, SEEDS, SLACK, assert_is_te
 def cases_of_c5(
     logs: Mapping[str, np.ndarray], points: Mapping[str, np.ndarray], diverged: Sequence[int] = ()
 ) -> list[list[Entry]]:
-    """Two cases: by penalty, log2 of what it penalises over SGD's, and accuracy minus SAM's, means over the cases.
+    """Make two cases from their means per penalty: log2 of the penalised curvature over SGD's, accuracy minus SAM's.
 
-    What a penalty does not penalise it raises, and SGD is more accurate than SAM.
+    Each penalty raises the curvature that it does not penalise, and SGD is more accurate than SAM.
     """
     found = []
     for i in range(2):
@@ -88,7 +88,7 @@ def test_that_c5_rests_on_paired_tests_of_the_mean_over_cases() -> None:
 
     tests = []
     for penalty, measure in (("gradient_norm", "gradient_norm"), ("hessian_trace", "trace")):
-        # a mean of logarithms of ratios is a difference of means of logarithms
+        # the mean of logarithms of ratios is the difference of the means of logarithms
         tests.append([values(name, lambda row, m=measure: np.log2(row.measures[m])) for name in (penalty, "sgd")])
         tests.append([values(name, lambda row: 100 * row.scores["accuracy"]) for name in (penalty, "sam")])
     for (_, comparison), (one, other) in zip(evidence, tests, strict=True):

@@ -1,4 +1,4 @@
-"""That C6 follows from the numbers as its rule says, and these are those of scipy."""
+"""That C6 follows from the numbers as its rule says, with scipy's intervals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.benchmarks.verdicts import A_LITTLE, SEEDS, SLACK, assert_is_test_of,
 def cases_of_c6(
     spheres: np.ndarray, stiefel: np.ndarray, sam: float = 80.0, diverged: Sequence[int] = ()
 ) -> list[list[Entry]]:
-    """Two cases whose mean differences to SAM are these; SAM itself varies by seed and case."""
+    """Make two cases with these mean differences to SAM; SAM itself varies by seed and case."""
     found = []
     for i, (on_spheres, on_stiefel) in enumerate(zip(halves(spheres), halves(stiefel), strict=True)):
         case = made_case(("rsam", "sam", "rsam_stiefel", "peer_sam"), name=f"case{i}")
@@ -80,7 +80,7 @@ def test_that_c6_pairs_seeds() -> None:
     shuffled = [[replace(e, rows=e.rows[1:] + e.rows[:1]) if i == 1 else e for i, e in enumerate(c)] for c in cases]
     for (_, paired), (_, unpaired) in zip(c6(cases).evidence, c6(shuffled).evidence, strict=True):
         assert unpaired.interval.mean == pytest.approx(paired.interval.mean)
-        # SAM varies by points from seed to seed, the differences by a tenth of one
+        # SAM varies by several points from seed to seed, the differences by a tenth of a point
         assert unpaired.interval.half_width > 5 * paired.interval.half_width
         assert unpaired.p > paired.p
 

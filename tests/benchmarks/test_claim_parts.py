@@ -1,4 +1,4 @@
-"""Small parts of the claims, and what is common to all of them."""
+"""That the parts shared by all claims are right."""
 
 from __future__ import annotations
 

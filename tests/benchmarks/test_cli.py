@@ -84,7 +84,7 @@ def test_that_every_study_has_a_little_form_of_its_own(monkeypatch, name, capsys
     little = STUDIES[name].quick()
     assert type(little) is type(STUDIES[name])
     assert little != STUDIES[name]
-    # and it is this one that --quick means, in a directory of its own
+    # --quick runs this version, in a directory of its own
     assert main(["report", name, "--quick", "--results", str(tmp_path)]) == 1
     assert f"{tmp_path}/{name}-quick" in capsys.readouterr().err
 
@@ -102,7 +102,7 @@ def test_that_options_reach_those_who_train(monkeypatch, tmp_path) -> None:
             return "# spied"
 
     monkeypatch.setitem(STUDIES, "quick", Spy())
-    # so that the variables that the command sets end with the test
+    # so that variables set by the command are reset after the test
     monkeypatch.setenv("RSAM_DATA", "elsewhere")
     monkeypatch.setenv("RSAM_DOWNLOAD", "0")
     options = ["--scheduler", "tcp://host:1", "--keep-weights", "--data-dir", str(tmp_path / "data"), "--download"]

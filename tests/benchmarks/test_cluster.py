@@ -1,4 +1,4 @@
-"""That Dask's workers give the rows that local processes give, and may die."""
+"""That Dask's workers return the same rows as local processes, even if some die."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_that_rows_are_those_of_local_processes(scheduler, results) -> None:
 
 
 def test_that_workers_look_for_data_where_the_command_line_says(scheduler, monkeypatch, results) -> None:
-    monkeypatch.setenv("RSAM_DATA", "/somewhere/else")  # after the workers were started
+    monkeypatch.setenv("RSAM_DATA", "/somewhere/else")  # changed after the workers started
     (row,) = collect(runs(1), fakes.tells_its_data_directory, results, Workers(scheduler=scheduler))
     assert row.device == "/somewhere/else"
 

@@ -19,7 +19,7 @@ from tests.benchmarks.entries import made_case, made_entry
 
 
 def drawn(monkeypatch, draw: Callable[[Path], None], path: Path) -> Figure:
-    """The figure that is saved."""
+    """Record the figure that is saved."""
     kept: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda self, *args, **options: kept.append(self))
     draw(path)
@@ -82,7 +82,7 @@ def test_that_curves_are_means_over_the_networks_that_did_not_diverge(monkeypatc
         sgd.rows[i] = replace(row, curves={**row.curves, "accuracy": [0.1, 0.2, 0.3, row.scores["accuracy"]]})
     figure = drawn(monkeypatch, lambda path: figures.draw_curves(entries, path), tmp_path / "a.svg")
     *_, test = figure.axes
-    (line,) = test.lines  # AdamW is not among those that are drawn, all networks of SAM diverged
+    (line,) = test.lines  # AdamW is never drawn, and all networks of SAM diverged
     assert list(line.get_xdata()) == [1, 2, 3, 4]
     assert line.get_ydata() == pytest.approx([10, 20, 30, 50])
 

@@ -1,4 +1,4 @@
-"""That the report of the comparison holds all that it should."""
+"""That the report of the comparison is complete."""
 
 from __future__ import annotations
 
@@ -70,10 +70,10 @@ def test_that_the_table_at_equal_gradients_lists_each_method_once_at_sams_cost(w
     assert sorted(label for label, _ in listed) == sorted(CONTESTANTS[name].label for name in ASKED)
     costs = {c.label: METHODS[c.method].gradients for c in CONTESTANTS.values()}
     for label, epochs in listed:
-        # SAM takes 4 epochs at 2 gradients a step; up to half an epoch of the method more or less
+        # SAM takes 4 epochs at 2 gradients per step; the method's epochs are rounded, by up to half an epoch
         assert abs(epochs * costs[label] - 8) <= costs[label] / 2
     assert text.count("### At equal gradient evaluations") == 1
-    # and the table above it has each method at the epochs of the case, once
+    # the table above has each method once, at the epochs of the case
     above = text.split("## made up, one")[1].split("###")[0]
     table = table_of("\n".join(line for line in above.splitlines() if line.startswith("|")))
     assert [row["method"] for row in table] == [CONTESTANTS[name].label for name in ASKED]

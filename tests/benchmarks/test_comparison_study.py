@@ -1,4 +1,4 @@
-"""That the comparison trains what is missing, and reports on what is there."""
+"""That the comparison trains missing runs, and reports on finished ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.benchmarks.entries import Recorder, made_case, made_row
 
 
 def made_by_number(run: Run) -> Row:
-    """A row whose numbers depend on the run, without training."""
+    """Make a row without training, with numbers that depend on the run."""
     rng = generator(int(run.key, 16))
     measures = {name: float(rng.lognormal()) for name in (*MEASURES, "trace_error")} if run.measures else {}
     return made_row(run, float(rng.uniform(0.5, 0.8)), measures=measures)
@@ -46,7 +46,7 @@ FIRST = as_images(TINY.cases[0].template.workload)
 
 
 def fill(directory: Path, case: Case, but: Callable[[Run], bool] = lambda run: False) -> None:
-    """Put the rows of a case where a study looks for them."""
+    """Write the rows of a case to a study's file."""
     results = Results(directory / "rows.jsonl", Row)
     recorder = Recorder(made_by_number)
     compete(case, recorder, TINY.protocol)
@@ -108,7 +108,7 @@ def test_that_the_report_is_on_the_rows_of_the_file(cheap, tmp_path) -> None:
 
 
 def here(*arguments: object, bar: object, **options: object) -> list[Row]:
-    """``collect`` in this process: what it would send to workers is called."""
+    """Run ``collect`` in this process, without workers."""
     runs, train, results, _ = arguments
     found = results.find(runs)  # type: ignore[attr-defined]
     for run in runs:  # type: ignore[attr-defined]
@@ -168,7 +168,7 @@ def test_that_a_run_that_fails_and_data_that_are_damaged_keep_back_their_own_cas
             raise RunsFailed([(runs[0], repr(error))]) from error
 
     folder = tmp_path / "damaged" / "train"
-    folder.mkdir(parents=True)  # without classes
+    folder.mkdir(parents=True)  # a folder without classes
     monkeypatch.setenv("RSAM_DATA", str(tmp_path))
     monkeypatch.setattr(study, "trainer", lambda directory, workers: train)
     monkeypatch.setattr(study, "collect", gather)

@@ -94,7 +94,7 @@ def test_that_the_overview_has_every_method_at_the_epochs_of_each_case() -> None
     first = made_up(made_case(("sgd", "sam"), "one", equal_gradients=True))
     second = made_up(made_case(("sam", "rsam"), "two"), seed=1)
     assert [e.epochs for e in first] == [4, 4, 8]
-    first_of_all = [first[2], *first[:2]]  # what took more epochs does not stand for its method, wherever it is
+    first_of_all = [first[2], *first[:2]]  # more epochs: it does not stand for its method
     rows = {row["test accuracy, %"]: row for row in table_of(tables.overview([first_of_all, second]))}
     assert list(rows) == ["SGD", "SAM", "RSAM, spheres"]
     for label, one, two in (("SGD", first[0], None), ("SAM", first[1], second[0]), ("RSAM, spheres", None, second[1])):
@@ -124,7 +124,7 @@ def test_that_the_table_of_verdicts_shows_simultaneous_intervals() -> None:
 
 def test_that_penalties_are_compared_with_sgd_seed_by_seed() -> None:
     entries = made_up(made_case(ASKED, equal_gradients=True))
-    for entry in entries:  # one that diverged tells nothing of curvature
+    for entry in entries:  # a network that diverged has no curvature
         if entry.name == "rsam":
             entry.rows[1] = replace(entry.rows[1], measures={})
     rows = table_of(tables.penalties([entries]))
@@ -175,7 +175,7 @@ def test_that_correlations_are_with_gap_and_accuracy_in_all_and_in_parts() -> No
         for manifold in ("plain", "spheres"):
             part = rows[f"{label}, gap, {manifold} only"]
             assert part["made up, made"] == reference(measure, gap, [manifold])
-        assert f"{label}, gap, stiefel only" not in rows  # a single network does not correlate
+        assert f"{label}, gap, stiefel only" not in rows  # a single network has no correlation
     within = [
         scipy.stats.spearmanr([r.measures["trace"] for r in e.rows], [gap(r) for r in e.rows]).statistic
         for e in entries

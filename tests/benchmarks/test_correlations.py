@@ -17,7 +17,7 @@ from tests.benchmarks.verdicts import FIVE, assert_is_test_of, entries_of_c4, ge
 
 
 def random_entries(seeds: int = 4, diverged: Mapping[str, Sequence[int]] | None = None) -> list[Entry]:
-    """Nine networks and the peer's, with unrelated numbers."""
+    """Make entries of nine networks and the peer's, with independent numbers."""
     rng = generator(5)
     methods = (
         "sgd",
@@ -52,7 +52,7 @@ def test_that_the_rank_correlation_is_that_of_scipy_without_the_peer(measure) ->
         assert len(found) == 4
         for seed, coefficient in enumerate(found):
             rows = [entry.rows[seed] for entry in entries[:-1]]
-            # Spearman's is Pearson's of the ranks
+            # Spearman's coefficient is Pearson's coefficient of the ranks
             ranks = [
                 scipy.stats.rankdata(values) for values in ([r.measures[measure] for r in rows], [of(r) for r in rows])
             ]
@@ -90,7 +90,7 @@ def test_that_a_seed_of_which_one_network_is_left_has_no_correlation() -> None:
 
 
 def of_ranks(curvature: Sequence[Sequence[int]], gaps: Sequence[Sequence[int]], peer: bool = False) -> list[Entry]:
-    """Entries of these curvatures and gaps, a line a method."""
+    """Make entries from curvatures and gaps, one row per method."""
     methods = [*FIVE, "hessian_trace", "gradient_norm"][: len(curvature)] + ["peer_sam"] * peer
     case = made_case(tuple(methods))
     lines = [*zip(curvature, gaps, strict=True)]
@@ -132,7 +132,7 @@ def test_that_the_p_value_within_methods_is_that_of_all_orders_of_the_seeds() ->
 
     null = np.array([statistic(order) for order in itertools.permutations(range(5))])
     assert mean == pytest.approx(statistic(range(5)))
-    # twice the smaller tail; sums of products in another order differ in the last digits
+    # twice the smaller tail; the order of summation changes the last digits
     tails = np.mean(null >= mean - 1e-9), np.mean(null <= mean + 1e-9)
     assert 0.01 < min(tails) < 0.3
     assert p == pytest.approx(min(1, 2 * min(tails)))
@@ -140,7 +140,7 @@ def test_that_the_p_value_within_methods_is_that_of_all_orders_of_the_seeds() ->
 
 @pytest.mark.parametrize("copies", [1, 7])
 def test_that_the_seeds_of_all_methods_are_permuted_jointly(copies) -> None:
-    # methods that agree on every seed are worth one method: only 1 of 120 orders is as extreme, at either end
+    # methods that agree on every seed count as one: only 1 of 120 orders is as extreme, at either end
     ranks = [[1, 2, 3, 4, 5]] * copies
     assert within_methods([of_ranks(ranks, ranks)], "trace") == pytest.approx((1.0, 2 / 120))
 
@@ -150,7 +150,7 @@ def test_that_perfect_correlation_within_methods_is_seen_at_ten_seeds(sign) -> N
     ranks = [list(generator(i).permutation(10)) for i in range(4)]
     mean, p = within_methods([of_ranks(ranks, [[sign * r for r in line] for line in ranks])], "trace")
     assert mean == pytest.approx(sign)
-    # 1 / 10! of the orders is as extreme, so that none but the given one is found among 2000
+    # only 1 / 10! of the orders is as extreme, so that of 2000 orders only the given one is
     assert p == pytest.approx(2 / 2001)
 
 
@@ -160,7 +160,7 @@ def test_that_unrelated_numbers_within_methods_have_p_values_of_all_sizes() -> N
         rng = generator(100 + i)
         curvature = [list(rng.permutation(6)) for _ in range(3)]
         found.append(within_methods([of_ranks(curvature, [list(rng.permutation(6)) for _ in range(3)])], "trace")[1])
-    # under the null a p-value is uniform, or larger: 40 of them are below 0.1 about 4 times, above 9 with odds of 1:100
+    # under the null p-values are uniform or larger: about 4 of 40 are below 0.1, more than 9 with a chance of 1 in 100
     assert sum(p < 0.1 for p in found) <= 9
     assert sum(p > 0.5 for p in found) >= 10
 
@@ -187,6 +187,6 @@ def test_that_where_every_method_has_a_network_that_diverged_nothing_is_known_wi
 @pytest.mark.filterwarnings("ignore:Precision loss")
 def test_that_where_all_seeds_are_equal_nothing_correlates_within_a_method() -> None:
     entries = of_ranks([[1, 2, 3, 4, 5], [1, 2, 3, 4, 5]], [[1, 2, 3, 4, 5], [3, 3, 3, 3, 3]])
-    for row in entries[1].rows:  # of equal accuracies, differences to the last digit would be ranked
+    for row in entries[1].rows:  # for equal accuracies differences in the last digit would be ranked
         assert gap(row) == gap(entries[1].rows[0])
     assert within_methods([entries], "trace")[0] == pytest.approx(0.5)

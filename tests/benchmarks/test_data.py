@@ -1,4 +1,4 @@
-"""That the embedded data are what they claim, and labels get wrong by exactly as much as asked."""
+"""That the data in this repository are what they claim, and exactly the given part of labels is made wrong."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_that_exactly_the_asked_part_of_the_labels_is_wrong(data) -> None:
     assert noisy.train_labels.min() == 0
     assert noisy.train_labels.max() == 9
     assert torch.equal(noisy.heldout_labels, data.heldout_labels)
-    # every wrong class, and each class, gets its share
+    # each wrong class, and each class, occurs as often as expected
     shift = (noisy.train_labels - data.train_labels)[wrong] % 10
     assert (shift.bincount(minlength=10)[1:] > 20).all()
     assert (data.train_labels[wrong].bincount(minlength=10) > 20).all()
@@ -112,7 +112,7 @@ def write_idx(path, array: np.ndarray) -> None:
 
 @pytest.fixture
 def package(tmp_path):
-    """A small package of the same format: the first pixels of an image tell part, number and class."""
+    """Write a small package of the same format; the first pixels of an image encode part, number and class."""
     for part, (prefix, count) in enumerate((("train", 60), ("t10k", 40))):
         labels = np.arange(count, dtype=np.uint8) % 10
         images = np.zeros((count, 28, 28), np.uint8)

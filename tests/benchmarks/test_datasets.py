@@ -1,4 +1,4 @@
-"""That data sets are what they should be, or say how to be had."""
+"""That data sets are what they should be, or their errors say how to get them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_that_digits_are_scikit_learn_s_and_split_in_order() -> None:
     assert digits.shape == (1, 8, 8) and digits.classes == 10 and len(digits.train_labels) == 1200
     images = torch.cat([digits.train_images, digits.heldout_images]).flatten(1).double()
     train = pixels[:1200]
-    # torch's deviation divides by n - 1, over 76800 pixels
+    # torch's deviation divides by n - 1, and there are 76800 pixels
     np.testing.assert_allclose(images, (pixels - train.mean()) / train.std(ddof=1), rtol=1e-4, atol=1e-5)
 
 
@@ -98,7 +98,7 @@ def test_that_a_data_set_is_read_once(monkeypatch) -> None:
     assert made == ["a", "b"]
     load("c")
     assert load("b") is second and made == ["a", "b", "c"]
-    load("a")  # only two are kept
+    load("a")  # only two stay in memory
     assert made == ["a", "b", "c", "a"]
 
 
@@ -110,7 +110,7 @@ def test_that_a_wrong_name_lists_the_right_ones() -> None:
 def test_that_channels_are_scaled_by_the_training_images_only() -> None:
     train = torch.stack([torch.zeros(2, 2, 2), torch.stack([torch.full((2, 2), 2.0), torch.full((2, 2), 20.0)])])
     found = normalised(train, torch.tensor([0, 1]), train[1:] * 3, torch.tensor([2]))
-    deviation = (8 / 7) ** 0.5  # of four zeros and four twos
+    deviation = (8 / 7) ** 0.5  # deviation of four zeros and four twos
     torch.testing.assert_close(found.heldout_images, torch.full((1, 2, 2, 2), 0.0) + torch.tensor(
         [(6 - 1) / deviation, (60 - 10) / (10 * deviation)]).reshape(1, 2, 1, 1))  # fmt: skip
     assert found.classes == 3
@@ -136,7 +136,7 @@ def test_that_a_subset_is_the_same_each_time_and_as_large_as_asked_for() -> None
     assert torch.equal(part.train_images, whole.subset(8).train_images)
     assert len(set(part.train_labels.tolist())) == 8 and part.train_labels.tolist() != list(range(8))
     assert torch.equal(part.train_images.flatten(), part.train_labels.float())
-    # all three held-out ones, if in another order; then two of them
+    # all three held-out examples, perhaps in another order; then two of them
     assert part.heldout_labels.sort().values.tolist() == [0, 1, 2]
     few = whole.subset(2)
     assert len(few.heldout_labels) == 2
@@ -164,7 +164,7 @@ def test_that_the_reach_is_an_eighth_of_the_width() -> None:
     found = shift_and_mirror(one.expand(1000, 1, 3, 16), np.random.default_rng(1))
     counts = [int((found == image).flatten(1).all(1).sum()) for base in shifted for image in (base, base.flip(3))]
     assert sum(counts) == 1000
-    # each of the 50 comes 20 times, with a deviation of 4.4
+    # each of the 50 comes about 20 times, with a deviation of 4.4
     assert all(0 < count < 45 for count in counts)
     assert torch.equal(one, kept)
     other = shift_and_mirror(one.expand(1000, 1, 3, 16), np.random.default_rng(2))

@@ -13,7 +13,7 @@ from benchmarks.studies.manifold_tasks import HYPERBOLIC, disk
 
 
 def entries() -> list[Entry]:
-    """Two methods on the case that is drawn, an epoch each; the second is said to be better."""
+    """Make entries of two methods on the case that is drawn, with one epoch each; the second is better."""
     case = next(c for c in HYPERBOLIC.cases if c.name == "mammals-poincare-2-reconstruction")
     found = []
     for contestant in case.contestants:
@@ -35,7 +35,7 @@ def test_that_the_best_method_is_trained_once_more_and_drawn(monkeypatch, tmp_pa
     assert np.abs(after - before).max() > 1e-3
     assert np.linalg.norm(after, axis=1).max() < 1
 
-    monkeypatch.setattr(disk, "fit", None)  # it is there already
+    monkeypatch.setattr(disk, "fit", None)  # the points are kept from before
     disk.embed_in_disk([case], tmp_path)
     text = disk.draw(tmp_path)
     assert "RiemannianAdam" in text and "](disk.svg)" in text

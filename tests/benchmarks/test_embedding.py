@@ -1,4 +1,4 @@
-"""That hierarchies are embedded on the edges they should be, by the loss of the paper, in both models of the space."""
+"""That hierarchies are embedded by the right edges, by the paper's loss, in both models of hyperbolic space."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from benchmarks.workloads.hyperbolic.embedding import Embedded, split
 from benchmarks.workloads.manifolds import MANIFOLDS, worst_violation
 from benchmarks.workloads.problem import Problem
 
-#: A binary tree below its last node, so that node 0 has ancestors.
+#: A binary tree whose root is the last node, so that node 0 has ancestors.
 TREE = Hierarchy(("x",) * 31, tuple((30 - (30 - i - 1) // 2,) if i < 30 else () for i in range(31)))
 BOTH = pytest.mark.parametrize("manifold", ["poincare", "lorentz"])
 
 
 @pytest.fixture(autouse=True)
 def tree(monkeypatch) -> None:
-    """A hierarchy of which there is none on disk, with batches of 16."""
+    """Provide a hierarchy without a file, with batches of 16."""
     monkeypatch.setattr(module, "load_hierarchy", lambda name: TREE if name == "tree" else load_hierarchy(name))
     monkeypatch.setitem(module.BATCH, "tree", 16)
 
@@ -32,7 +32,7 @@ def made(space: str, size: int = 3, seed: int = 0, heldout: str = "test", fracti
 
 
 def spread(problem: Problem, seed: int = 0) -> np.ndarray:
-    """Move the points of a ball, or their images on the hyperboloid, to random places; returns those in the ball."""
+    """Move points in the ball, or their images on the hyperboloid, to random positions; return those in the ball."""
     points = problem.model.points
     hyperboloid = isinstance(points.manifold, geoopt.Lorentz)
     ball = np.random.default_rng(seed).uniform(-0.5, 0.5, (len(points), points.shape[1] - hyperboloid))
@@ -44,7 +44,7 @@ def spread(problem: Problem, seed: int = 0) -> np.ndarray:
 
 
 def ball_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Eq. 1 of Nickel and Kiela."""
+    """Compute distances by eq. 1 of Nickel and Kiela."""
     rest = (1 - (x**2).sum(-1)) * (1 - (y**2).sum(-1))
     return np.arccosh(1 + 2 * ((x - y) ** 2).sum(-1) / rest)
 
@@ -81,7 +81,7 @@ def test_that_edges_are_held_out_and_each_node_keeps_one(fraction) -> None:
 def test_that_no_seed_sees_test_edges_of_any_case_in_tuning() -> None:
     edges = load_hierarchy("mammals").edges
     test = {fraction: pairs(split(edges, fraction, "test", seed=0).scored) for fraction in (0.1, 0.5)}
-    assert test[0.1] < test[0.5]  # whose settings are those of the former
+    assert test[0.1] < test[0.5]  # the larger part contains the smaller, whose settings it shares
     for seed in (1, 1000):
         assert pairs(split(edges, 0.1, "test", seed).scored) == test[0.1]
         assert not pairs(split(edges, 0.1, "validation", seed).known) & test[0.1]
@@ -89,7 +89,7 @@ def test_that_no_seed_sees_test_edges_of_any_case_in_tuning() -> None:
 
 def test_that_no_more_is_held_out_than_nodes_can_spare() -> None:
     found = split(TREE.edges, 0.9, "test", seed=0)
-    assert found.train[:, 0].tolist() == list(range(30))  # one edge a node
+    assert found.train[:, 0].tolist() == list(range(30))  # one edge per node
 
 
 @pytest.mark.parametrize("heldout", ["test", "validation"])
@@ -105,7 +105,7 @@ def test_that_negatives_are_the_draws_that_are_not_known_from_training(heldout) 
         for (u, _, *found), draw in zip(lines.tolist(), drawn.tolist(), strict=True):
             assert found == [-1 if w == u or (u, w) in train else w for w in draw]
             unseen += sum((u, w) in pairs(TREE.edges) for w in found)
-    assert unseen  # edges that are held out are negatives as any other, or they would be given away
+    assert unseen  # held-out edges may be drawn as negatives, since avoiding them would reveal them
 
 
 def test_that_batches_are_the_same_for_every_method_and_cover_the_edges_once() -> None:
@@ -139,7 +139,7 @@ def test_that_distances_are_hyperbolic_and_the_same_in_both_models(manifold) -> 
     ball = spread(problem)
     nodes = torch.tensor([0, 7, 30])
     expected = ball_distances(ball[nodes][:, None], ball[None])
-    # both models round the distance of a point to itself up to the root of the precision
+    # in both models rounding makes the distance of a point to itself as large as the root of the precision
     np.testing.assert_allclose(problem.model.distances(nodes).detach(), expected, rtol=1e-9, atol=1e-7)
 
 
@@ -167,11 +167,11 @@ def test_that_second_derivatives_are_finite_and_right_where_draws_were_no_negati
     product = torch.autograd.grad((gradient(create_graph=True) * direction).sum(), points)[0]
     assert product.isfinite().all() and product.abs().max() > 0.01
     step, sides = 1e-5, []
-    for sign in (1, -2):  # there, and from there to the other side
+    for sign in (1, -2):  # to that point, and from there to the other side
         with torch.no_grad():
             points.add_(sign * step * direction)
         sides.append(gradient())
-    # central differences are off by step^2 and by rounding over step, about 1e-10 each
+    # central differences have errors of step^2 and of rounding / step, about 1e-10 each
     torch.testing.assert_close(product, (sides[0] - sides[1]) / (2 * step), rtol=1e-6, atol=1e-7)
 
 
@@ -183,11 +183,11 @@ def test_that_scores_are_of_the_edges_held_out(monkeypatch) -> None:
 
 
 def test_that_geoopt_s_distance_in_the_ball_ends_where_ours_goes_on() -> None:
-    """Defect of geoopt 0.5.1: ``dist`` is at most 16.8 and flat there, on points that its own clipping allows."""
+    """Defect of geoopt 0.5.1: ``dist`` is at most 16.8, and constant beyond, for points that its clipping allows."""
     ball = geoopt.PoincareBall()
     far = torch.tensor([[1 - 1e-5, 0.0], [-(1 - 1e-5), 0.0]], dtype=torch.float64, requires_grad=True)
     theirs, ours = ball.dist(far[0], far[1]), ball_distance(far[0], far[1])
-    # twice the distance from the origin, 2 artanh(r), to the digits that 1 - r^2 keeps
+    # twice the distance from the origin, 2 artanh(r), to the precision of 1 - r^2
     assert float(ours.detach()) == pytest.approx(4 * np.arctanh(1 - 1e-5), rel=1e-9)
     assert float(theirs.detach()) < 17
     assert torch.autograd.grad(theirs, far)[0].abs().max() == 0
@@ -196,7 +196,7 @@ def test_that_geoopt_s_distance_in_the_ball_ends_where_ours_goes_on() -> None:
 
 @pytest.mark.parametrize("k", [1.0, 2.0])
 def test_that_geoopt_s_distance_on_the_hyperboloid_loses_the_digits_that_ours_keeps(k) -> None:
-    """Defect of geoopt 0.5.1: ``dist`` has no digits of points close together and 20 away from the origin."""
+    """Defect of geoopt 0.5.1: ``dist`` has no right digit for close points 20 away from the origin."""
     manifold = geoopt.Lorentz(torch.tensor(k, dtype=torch.float64))
 
     def at(radius: float, angle: float) -> Tensor:
@@ -204,8 +204,8 @@ def test_that_geoopt_s_distance_on_the_hyperboloid_loses_the_digits_that_ours_ke
         return k**0.5 * torch.stack([r.cosh(), r.sinh() * a.cos(), r.sinh() * a.sin()])
 
     start, turned, further = at(20.0, 0.0), at(20.0, 1e-8), at(21.0, 0.0)
-    # sinh(d / 2) = sinh(r) sin(a / 2) of two points as far out, and the difference of two in a line; both to some
-    # roundings of coordinates, which are 2.4e8: about 5e-8
+    # sinh(d / 2) = sinh(r) sin(a / 2) for two points equally far out, and the difference of radii for two points on
+    # a line; both up to some roundings of coordinates of size 2.4e8, about 5e-8
     expected = k**0.5 * torch.tensor([2 * np.arcsinh(np.sinh(20) * np.sin(0.5e-8)), 1.0], dtype=torch.float64)
     others = torch.stack([turned, further])
     torch.testing.assert_close(hyperboloid_distance(start, others, manifold.k), expected, rtol=1e-6, atol=0)
@@ -215,7 +215,7 @@ def test_that_geoopt_s_distance_on_the_hyperboloid_loses_the_digits_that_ours_ke
 
 @pytest.mark.parametrize(("length", "of_geoopt"), [(0.01, 3.01), (1.0, 6.1), (2.0, 12.2), (4.0, 12.2)])
 def test_that_long_steps_of_geoopt_s_ball_end_at_its_border_and_ours_where_they_should(length, of_geoopt) -> None:
-    # outwards from a point at distance 3 of the origin: geoopt's retraction goes on straight in coordinates
+    # outwards from a point at distance 3 from the origin, where geoopt's retraction is straight in coordinates
     radius = torch.tensor(1.5, dtype=torch.float64).tanh()
     x = torch.stack([radius, 0 * radius])
     step = length * (1 - radius**2) / 2 * torch.eye(2, dtype=torch.float64)[0]

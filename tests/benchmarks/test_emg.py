@@ -1,4 +1,4 @@
-"""That covariances of muscle signals are what they claim, and no session or stretch is on both sides of a split."""
+"""That covariances of muscle signals are what they claim, and no split divides a session or a stretch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COLUMNS = ["time", *(f"c{i}" for i in range(8)), "label", "exp"]
 
 @pytest.fixture
 def fresh() -> Iterator[None]:
-    """What a test has read must not reach the next."""
+    """Forget the matrices that another test has loaded."""
     load_emg.cache_clear()
     yield
     load_emg.cache_clear()
@@ -47,7 +47,7 @@ def test_that_matrices_are_symmetric_positive_definite_and_in_units_of_the_mean_
 
 
 def test_that_a_resting_hand_moves_least() -> None:
-    # which would not be so if signs were mixed up
+    # this would fail if signs were mixed up
     covariances, signs, sessions, _ = load_emg()
     power = covariances.diagonal(dim1=1, dim2=2).sum(1)
     for session in range(len(SESSIONS)):
@@ -92,13 +92,13 @@ def test_that_rarer_damage_is_named_too(fresh, monkeypatch, tmp_path, damage) ->
         path.write_bytes(b"")
     elif damage == "broken stream":
         content = bytearray(emg.PATH.read_bytes())
-        # the first member's data begin behind its header of 30 bytes, its name and its extra field
+        # the data of the first member begin after its header of 30 bytes, its name and its extra field
         start = 30 + int.from_bytes(content[26:28], "little") + int.from_bytes(content[28:30], "little")
-        content[start] = 0xFF  # a block of a kind that deflate does not have
+        content[start] = 0xFF  # a block type that deflate does not have
         path.write_bytes(content)
     elif damage == "encrypted":
         content = bytearray(emg.PATH.read_bytes())
-        content[content.index(b"PK\x01\x02") + 8] |= 1  # as the directory says of the first member
+        content[content.index(b"PK\x01\x02") + 8] |= 1  # the flag in the directory entry of the first member
         path.write_bytes(content)
     elif damage == "one array":
         with path.open("wb") as file:
@@ -125,7 +125,7 @@ def test_that_cutting_takes_windows_between_margins(tmp_path) -> None:
     generator = np.random.default_rng(0)
     lengths = [2 * MARGIN + 3 * WINDOW + 10, 2 * MARGIN + WINDOW - 1, 2 * MARGIN + WINDOW, 2 * MARGIN + WINDOW]
     signals = [generator.normal(size=(n, 8)) @ generator.normal(size=(8, 8)) + 5 for n in lengths]
-    # the second is a sample too short, the last differs from the one before by its session alone
+    # the second stretch is one sample too short, the last differs from the one before in its session only
     kinds = [("rest", "mg_s1"), ("ok", "mg_s1"), ("paper", "rr_s1"), ("paper", "rr_s2")]
     source = write_table(tmp_path / "emg.csv", [(*kind, s) for kind, s in zip(kinds, signals, strict=True)])
     cut(source, tmp_path / "cut.npz")
@@ -151,7 +151,7 @@ def test_that_other_tables_are_refused(tmp_path) -> None:
 
 
 def examples(monkeypatch, seed: int, heldout: str) -> tuple[list[int], list[int]]:
-    """Which matrices are trained on, and which are scored."""
+    """Return the numbers of the matrices to train on, and of those to score on."""
     monkeypatch.setattr(network, "accuracies", lambda model, sets: sets)
     problem = network.HandSigns("stiefel", 4).prepare(seed, heldout)  # type: ignore[arg-type]
     covariances, signs, *_ = load_emg()
@@ -184,7 +184,7 @@ def test_that_validation_holds_out_each_repeat_once_and_shows_no_test_session(mo
         assert not set(segments[train].tolist()) & set(segments[held].tolist())
         assert set(sessions[train + held].tolist()) == {0, 1}
         assert len(train) == 1000 and len(held) == 200
-        # a stretch of each sign, of each person
+        # one stretch of each sign for each person
         assert {(int(signs[i]), int(sessions[i])) for i in held} == {(s, p) for s in range(5) for p in range(2)}
         shown += held
     assert sorted(shown) == np.flatnonzero(sessions.numpy() < 2).tolist()

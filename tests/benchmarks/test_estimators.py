@@ -1,4 +1,4 @@
-"""That the study of estimators measures what it says, and reports it as it is."""
+"""That the study of estimators measures what it claims to measure, and reports it correctly."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.benchmarks.training_steps import on
 
 @pytest.fixture
 def trained(monkeypatch, tmp_path):
-    """Networks trained for a single short epoch, on few examples."""
+    """Train the networks for a single short epoch, on few examples."""
     few = {name: replace(on(run, batch_size=500), epochs=1) for name, run in networks.NETWORKS.items()}
     monkeypatch.setattr(networks, "NETWORKS", few)
     monkeypatch.setattr(networks, "_EXAMPLES", 16)
@@ -42,7 +42,7 @@ def test_that_networks_are_trained_once_and_lie_on_their_manifolds(trained) -> N
 
 @pytest.mark.parametrize("network", ["plain, ReLU", "spheres, GELU"])
 def test_that_estimates_surround_the_exact_trace(trained, monkeypatch, network) -> None:
-    # the exact one column by column is long; a thousand probes are within a few per cent
+    # the exact trace, column by column, would take long; a thousand probes are right to a few per cent
     monkeypatch.setattr(measuring, "_exact", lambda problem: [float(rsam.curvature.trace(problem.hessian(), 300))])
     (truth,) = measure(Measurement(network, EXACT, seeds=1), trained).values
     for estimator in ("Hutchinson, Rademacher", "XTrace", "PyHessian"):
@@ -57,7 +57,7 @@ def test_that_differences_agree_with_derivatives_without_kinks(trained) -> None:
     steps = len(measuring.STEPS)
     values = measure(Measurement("spheres, GELU", KINKS, seeds=1), trained).values
     exact, smallest = values[0], values[1]
-    assert smallest == pytest.approx(exact, rel=1e-3)  # of second order in the step
+    assert smallest == pytest.approx(exact, rel=1e-3)  # the error is of second order in the step
     assert values[1 + steps] > 0.999
 
 
@@ -76,7 +76,7 @@ def test_that_errors_are_reported_in_per_cent_of_the_truth(tmp_path) -> None:
     rows = [_fake(run) for run in ESTIMATORS.measurements()]
     text = report(rows, tmp_path)
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
-    deviation = (20 / 19 * 0.25) ** 0.5  # of ten errors of 0 and ten of 1
+    deviation = (20 / 19 * 0.25) ** 0.5  # deviation of ten errors of 0 and ten of 1
     half = 2.093 * deviation / math.sqrt(20)  # Student's quantile for 19 degrees of freedom
     for name in ("XTrace", "PyHessian", "Lanczos"):
         assert [name, f"0.50 ± {half:.2f}", f"{deviation:.2f}", "36", "7"] in cells, name

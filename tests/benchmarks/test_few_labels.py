@@ -1,4 +1,4 @@
-"""That few labels are trained on, others validate, and classes are told apart by planes of the Poincaré ball."""
+"""That few labels are trained on, others validate, and hyperplanes of the Poincaré ball separate classes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.workloads.hyperbolic import classification
 
 
 def few(monkeypatch, seed: int, heldout: str) -> tuple[list[int], tuple[Tensor, Tensor]]:
-    """Places in the training part of what is trained on; what is scored; the batches of an epoch are checked."""
+    """Return indices of the labelled images in the training part, and the data to score on; check the batches."""
     monkeypatch.setattr(classification, "accuracies", lambda model, sets: sets)
     problem = classification.FewLabels(4).prepare(seed, heldout)  # type: ignore[arg-type]
     images, labels = problem.scores()["train_"]

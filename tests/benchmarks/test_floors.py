@@ -11,7 +11,7 @@ import benchmarks
 import rsam
 
 ROOT = Path(benchmarks.__file__).parent
-#: From the ground up: each may import what is before it, and nothing else.
+#: Folders from the ground up: each may import those before it only.
 FLOORS = {
     "benchmarks": ("machine", "data", "workloads", "run", "methods", "report", "runs", "studies", "cli", "__main__"),
     "benchmarks.studies": (
@@ -29,7 +29,7 @@ FLOORS = {
 
 
 def _imports(file: Path, package: str) -> set[str]:
-    """Parts of a package that a file imports."""
+    """Return the parts of a package that a file imports."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(f"{package}."):

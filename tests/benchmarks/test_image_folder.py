@@ -53,7 +53,7 @@ def test_that_of_a_folder_of_classes_a_fifth_is_held_out(directory) -> None:
             _picture(directory / "mine" / name / f"{i}.png", 100 * c + 10 * i)
     found = load("imagefolder:mine")
     assert (len(found.train_labels), len(found.heldout_labels)) == (16, 4)
-    # each picture has one brightness, which is in one part
+    # each picture has a brightness of its own, which occurs in one part only
     brightness = torch.cat([found.train_images, found.heldout_images])[:, 0, 0, 0]
     order = brightness.argsort()
     assert len(brightness.unique()) == 20
@@ -63,7 +63,7 @@ def test_that_of_a_folder_of_classes_a_fifth_is_held_out(directory) -> None:
 
 
 def _write_pictures(folder: Path, pictures: list[np.ndarray]) -> None:
-    """One class of pictures ``(3, height, width)``, numbered."""
+    """Write a class of numbered pictures ``(3, height, width)``."""
     folder.mkdir(parents=True)
     for i, pixels in enumerate(pictures):
         Image.fromarray(pixels.transpose(1, 2, 0)).save(folder / f"{i}.png")
@@ -71,7 +71,7 @@ def _write_pictures(folder: Path, pictures: list[np.ndarray]) -> None:
 
 def test_that_the_middle_of_an_image_is_cut_out(directory) -> None:
     generator = np.random.default_rng(3)
-    # each channel of its own brightness; the short side needs no scaling
+    # each channel has its own brightness; the short side needs no scaling
     brightness = np.array([60, 120, 240]).reshape(3, 1, 1)
     wide, high = ((generator.random((3, *sides)) * brightness).astype(np.uint8) for sides in ((64, 192), (192, 64)))
     _write_pictures(directory / "mine" / "train" / "a", [wide, high])
@@ -89,7 +89,7 @@ def test_that_a_large_image_is_scaled_not_cut(directory) -> None:
     found = load("imagefolder:mine").heldout_images
     low, high = found.min(), found.max()
     assert low < high
-    # four pixels make one, of which smoothing reaches one or two further
+    # four pixels become one; smoothing reaches one or two pixels further
     assert (found[0, :, :, :14] == low).all() and (found[0, :, :, 18:] == high).all()
     assert torch.equal(found[1], found[0].mT)
 
@@ -106,10 +106,10 @@ def test_that_a_folder_of_another_layout_is_refused(directory, lacking) -> None:
     for part in {"train", "val"} - {lacking}:
         _picture(directory / "mine" / part / "a" / "0.png", 9)
     (directory / "mine" / lacking).mkdir()
-    _picture(directory / "mine" / lacking / "0.png", 9)  # in no class
+    _picture(directory / "mine" / lacking / "0.png", 9)  # an image outside the classes
     with pytest.raises(DatasetError, match=rf"{lacking} is no folder of one folder of images a class") as caught:
         load("imagefolder:mine")
-    assert not isinstance(caught.value, MissingDataset)  # a study would pass over it without an error
+    assert not isinstance(caught.value, MissingDataset)  # which would make a study skip the case without an error
 
 
 def test_that_a_damaged_picture_is_named(directory) -> None:

@@ -1,4 +1,4 @@
-"""That a row's accuracy is that of the weights that were kept, by a script that shares no code with the benchmarks."""
+"""That a row's accuracy is that of the saved weights, by a script that shares no code with the benchmarks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_that_the_accuracy_is_that_of_the_kept_weights(method, tmp_path) -> None
     row = train(run, weights=tmp_path)
     command = [sys.executable, str(SCRIPT), str(PATH), str(tmp_path / f"{run.key}.pt")]
     printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
-    # in double precision one image may fall to the other side
+    # in double precision the class of one image may differ
     assert float(printed) == pytest.approx(row.scores["accuracy"], abs=1 / 2000)
     assert row.scores["accuracy"] > 0.5
 

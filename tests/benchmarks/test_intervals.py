@@ -1,4 +1,4 @@
-"""That intervals and paired comparisons are scipy's."""
+"""That intervals and paired comparisons equal scipy's."""
 
 from __future__ import annotations
 

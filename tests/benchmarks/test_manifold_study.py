@@ -1,4 +1,4 @@
-"""That comparisons on tasks tune all methods alike, train each trial once, and report the numbers of their rows."""
+"""That comparisons on manifolds tune all methods alike, train each run once, and report the numbers of their rows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_that_every_method_has_as_many_settings() -> None:
         for case in found.cases:
             sizes = {len(set(case.settings(contestant))) for contestant in case.contestants}
             assert {c.method for c in case.contestants} <= METHODS.keys()
-            # those of bases at the settings of an ascent
+            # runs of bases at the settings of an ascent
             assert (case.template.momentum, case.template.beta) == (0.9, 0.9)
             assert sizes == ({1} if found is HYPERBOLIC_NOUNS else {12})
 
@@ -50,7 +50,7 @@ def test_that_tuning_sees_validation_data_and_final_trials_the_test_data_with_ot
         assert (entry.tuned.setting.lr, entry.knob) == (0.2, chosen)
         assert [row.run.seed for row in entry.rows] == list(PROTOCOL.final)
         assert {replace(row.run, seed=0) for row in entry.rows} == {entry.tuned.setting}
-        # a base that is trained twice as long takes the gradient evaluations of an ascent, and is tuned for that
+        # a base that trains twice as long uses as many gradient evaluations as an ascent, and is tuned for that
         twice = 2 if entry.name.endswith("_twice") else 1
         assert {row.run.epochs for row in entry.rows} == {twice * ONE.template.epochs}
         assert {setting.epochs for setting in entry.tuned.scores} == {twice * ONE.template.epochs}
@@ -58,7 +58,7 @@ def test_that_tuning_sees_validation_data_and_final_trials_the_test_data_with_ot
 
 def test_that_nothing_but_the_ascent_differs_from_a_base_that_takes_its_settings() -> None:
     def prefers(runs: Sequence[Run]) -> list[Row]:
-        """Of RSAM another learning rate than of its base."""
+        """Score best another learning rate for RSAM than for its base."""
         return [
             replace(made(replace(r, lr=round(0.3 - r.lr, 1)) if r.method.startswith("rsam") else r), run=r)
             for r in runs
@@ -111,7 +111,7 @@ def test_that_cases_name_what_there_is(found: ComparisonStudy) -> None:
     assert len(set(names)) == len(names)
     for i, case in enumerate(found.cases):
         assert case.note
-        # a mean over cases is one of the same score
+        # cases of a group have the same score, so that a mean over them makes sense
         assert len({(c.score.name, c.score.unit, c.score.smaller) for c in found.cases if c.group == case.group}) == 1
         if case.tuned_with:
             other = found.cases[names.index(case.tuned_with)]
@@ -129,7 +129,7 @@ def test_that_the_embeddings_are_all_that_were_asked_for() -> None:
 
 
 def test_that_embeddings_are_tuned_without_the_test_edges_of_any_case() -> None:
-    # the tenth held out is a part of the half, so that tuning on the half sees neither
+    # the held-out tenth is a part of the half, so that tuning with the half sees neither
     sources = {c.tuned_with or c.name for c in HYPERBOLIC.cases if c.group.endswith("held out")}
     assert sources == {"mammals-poincare-5-50", "mammals-lorentz-5-50"}
 
@@ -141,7 +141,7 @@ TINY = ComparisonStudy("tiny", "", "Tiny", CASES, (), RULES, PROTOCOL)
 
 @pytest.fixture
 def trained(monkeypatch) -> list[Run]:
-    """Runs as they are trained, by making up their rows."""
+    """Replace training by made-up rows, and record the runs."""
     found: list[Run] = []
 
     def here(runs, train, results: Results[Row], workers, *, bar) -> None:
@@ -198,7 +198,7 @@ def test_that_trials_that_leave_their_manifold_are_shouted_about(trained, monkey
     text = (tmp_path / "rows.jsonl").read_text(encoding="utf-8")
     (tmp_path / "rows.jsonl").write_text(text.replace('"violation": 0.2', '"violation": 1.5', 1), encoding="utf-8")
     assert "**1 left their manifolds**" in TINY.report(tmp_path)
-    # a trial of tuning too
+    # runs of tuning too
     line = next(line for line in text.splitlines() if '"validation"' in line and '"violation": 0.1,' in line)
     off = text.replace(line, line.replace('"violation": 0.1', '"violation": 1.5'))
     (tmp_path / "rows.jsonl").write_text(off, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""That tables of comparisons on tasks show the numbers of their rows."""
+"""That tables of comparisons on manifolds show the numbers of their rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.studies.comparison.contest import Entry
 from benchmarks.studies.manifold_tasks.tables import by_case, case_table, conclusions, improvement, overview
 from tests.benchmarks.manifold_cases import CASES, CONTESTANTS, ERRORS, NAMES, ONE, entries_of, made
 
-#: What each line of conclusions compares, in order.
+#: Methods that each line of conclusions compares, in order.
 PAIRS = (
     ("rsam", "riemannian_sgd"),
     ("rsam_adam", "riemannian_adam"),
@@ -40,13 +40,13 @@ def values(entry: Entry) -> np.ndarray:
 
 
 def better(entries: Sequence[Entry], method: str, other: str) -> np.ndarray:
-    """How much better a method is than another, seed by seed."""
+    """Return by how much a method is better than another, seed by seed."""
     of = {entry.name: entry for entry in entries}
     return (values(of[method]) - values(of[other])) * (-1 if entries[0].case.score.smaller else 1)
 
 
 def ends(numbers: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """Student's interval, by scipy."""
+    """Return the ends of Student's interval, by scipy."""
     found = scipy.stats.ttest_1samp(numbers, 0).confidence_interval(level)
     return found.low, found.high
 
@@ -64,7 +64,7 @@ def test_that_the_table_of_a_case_shows_scores_and_paired_differences(case) -> N
         assert row[1] == interval(values(entry))
         base = entry.contestant.base
         assert row[3] == (interval(better(entries, entry.name, base)) if base else "")
-        # geometric mean of 1, 4, 1; eigenvalues are negative, which leaves none
+        # the geometric mean of 1, 4, 1; eigenvalues are negative and have none
         assert row[4:7] == ["2", f"{4 ** (1 / 3):.3g}", "nan"]
 
 
@@ -77,7 +77,7 @@ def test_that_traces_that_are_not_positive_are_counted() -> None:
 
 def test_that_choices_at_the_edge_of_their_grid_are_flagged() -> None:
     for row, entry in zip(rows_of(case_table(entries_of())), entries_of(), strict=True):
-        # of two rates each is at an edge; 0.02 is in the middle, and 0.5 the middle momentum but the least beta
+        # either of two rates is at an edge; 0.02 is in the middle; 0.5 is the middle momentum, but the smallest beta
         alone = "lr, beta 1" if entry.name.startswith("riemannian_adam") else "lr"
         ascent = entry.contestant.settings_of
         assert row[9] == (f"of {LABELS[ascent]}" if ascent else alone)
@@ -92,7 +92,7 @@ def test_that_conclusions_are_drawn_on_means_over_the_cases_of_a_group() -> None
         pair = PAIRS[i % 8]
         numbers = better(errors, *pair) if i >= 8 else (better(one, *pair) + better(other, *pair)) / 2
         assert row[1] == f"{LABELS[pair[0]]} − {LABELS[pair[1]]}"
-        # two groups and two bases ask the same
+        # the same question for two groups and two bases
         low, high = ends(numbers, 1 - 0.05 / 4)
         assert row[2:4] == [f"{numbers.mean():.2f}", f"{low:.2f} to {high:.2f}"]
         assert float(row[4]) == pytest.approx(min(1, 4 * scipy.stats.ttest_1samp(numbers, 0).pvalue), abs=6e-4)
@@ -129,7 +129,7 @@ def test_that_other_scores_are_compared_too_where_less_may_be_better() -> None:
     assert [row[1] for row in rows] == ["accuracy, %", "twice as long, %", "mean rank"]
     numbers = better(entries, *PAIRS[0])
     assert [row[2] for row in rows] == [interval(numbers), interval(numbers), interval(-numbers / 100)]
-    # and shown, points of accuracy as such
+    # tables show points of accuracy
     rows = rows_of(overview([entries]))[:3]
     assert [row[0] for row in rows[1:]] == ["twice as long, %", "mean rank"]
     assert rows[1][1:] == rows[0][1:]
@@ -160,7 +160,7 @@ def test_that_trials_that_diverged_are_counted_and_score_as_if_nothing_was_learn
     assert table[of["rsam"]][3] == interval(numbers)
     assert rows_of(conclusions([changed], 1))[0][2] == f"{numbers.mean():.2f}"
     assert rows_of(by_case([changed]))[0][2] == interval(numbers)
-    # of other scores nothing is known
+    # other scores have no such unit
     longer = [
         replace(e, rows=[replace(r, scores={n: 0.5 for n in (*r.scores, "long_accuracy") if r.scores}) for r in e.rows])
         for e in changed

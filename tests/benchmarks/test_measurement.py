@@ -1,4 +1,4 @@
-"""That the curvature of a trained network is measured as it says."""
+"""That the curvature of a trained network is measured as documented."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FEATURES, CLASSES = 5, 3
 
 
 def dataset(count: int, seed: int = 0) -> Dataset:
-    """Made-up examples ``(1, 5)`` in double precision, no two of them alike; the held-out ones would spoil all."""
+    """Make examples ``(1, 5)`` in double precision, no two alike; held-out ones that would spoil all measurements."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.randn(count, 1, FEATURES, generator=generator, dtype=torch.float64)
     labels = torch.randint(CLASSES, (count,), generator=generator)
@@ -32,7 +32,7 @@ def dataset(count: int, seed: int = 0) -> Dataset:
 
 
 def measure(model: nn.Module, data: Dataset, start: list[Tensor], seed: int) -> dict[str, float]:
-    """All measures of a network on images, in the parts that its workload makes of these."""
+    """Take all measures of a network on images, divided as by its workload."""
     images, labels = data.train_images, data.train_labels
     whole = list(zip(images.split(EXAMPLES), labels.split(EXAMPLES), strict=True))
     problem = Problem(model, nn.CrossEntropyLoss(), lambda epoch: [], 0, dict, chosen(data, seed), whole)
@@ -40,13 +40,13 @@ def measure(model: nn.Module, data: Dataset, start: list[Tensor], seed: int) -> 
 
 
 def linear(seed: int = 0) -> nn.Module:
-    """Eighteen parameters, so few that eigenvalues are found exactly."""
+    """Make a network of eighteen parameters, so few that eigenvalues are computed exactly."""
     torch.manual_seed(seed)
     return nn.Sequential(nn.Flatten(), nn.Linear(FEATURES, CLASSES)).double()
 
 
 def bent(seed: int = 0) -> nn.Module:
-    """39 parameters, and a Hessian that is not positive."""
+    """Make a network of 39 parameters with an indefinite Hessian."""
     torch.manual_seed(seed)
     return nn.Sequential(nn.Flatten(), nn.Linear(FEATURES, 4), nn.Tanh(), nn.Linear(4, CLASSES)).double()
 
@@ -56,13 +56,13 @@ def starts(model: nn.Module) -> list[Tensor]:
 
 
 def chosen(data: Dataset, seed: int) -> tuple[Tensor, Tensor]:
-    """The examples that are drawn, in their order."""
+    """Return the drawn examples in their order."""
     order = torch.from_numpy(np.random.default_rng([seed, 3]).permutation(len(data.train_labels)))[:500]
     return data.train_images[order], data.train_labels[order]
 
 
 class Flat:
-    """The loss on a batch as a function of all parameters in one vector."""
+    """Loss on a batch as a function of all parameters in one vector."""
 
     def __init__(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
         self.model, self.batch = model, batch
@@ -95,7 +95,7 @@ def test_that_the_gradient_norm_is_of_all_training_examples(make, count) -> None
 def test_that_the_top_eigenvalue_of_few_parameters_is_exact(count) -> None:
     model, data = linear(), dataset(count)
     found = measure(model, data, starts(model), seed=1)["top_eigenvalue"]
-    # of the drawn examples: on all 620 it is another one
+    # on the drawn examples; on all 620 it differs
     expected = torch.linalg.eigvalsh(Flat(model, chosen(data, 1)).hessian())[-1]
     assert found == pytest.approx(float(expected), rel=1e-12)
 
@@ -106,12 +106,12 @@ def test_that_the_top_eigenvalue_is_the_largest_not_the_most_extreme(seed) -> No
     with torch.no_grad():
         for p in model.parameters():
             p.mul_(4)
-        # sure of itself and always wrong: far from a minimum
+        # confident and always wrong, far from a minimum
         data = replace(data, train_labels=model(data.train_images).argmin(1))
     values = torch.linalg.eigvalsh(Flat(model, chosen(data, seed)).hessian())
     assert values[0] < -1.3 * values[-1] < 0
     found = measure(model, data, starts(model), seed)["top_eigenvalue"]
-    # asked for to a hundredth of the greatest modulus
+    # computed to a hundredth of the largest modulus
     assert found == pytest.approx(float(values[-1]), abs=0.01 * float(values.abs().max()))
 
 
@@ -120,7 +120,7 @@ def test_that_the_trace_and_its_error_are_hutchinson_s() -> None:
     hessian = Flat(model, chosen(data, 0)).hessian()
     found = [measure(model, data, starts(model), seed) for seed in range(seeds)]
     exact = float(hessian.trace())
-    # of z^T H z with random signs: twice the sum of the squares off the diagonal
+    # the variance of z^T H z with random signs is twice the sum of squares off the diagonal
     deviation = math.sqrt(2 * float((hessian - torch.diag(hessian.diagonal())).square().sum()))
     error = deviation / math.sqrt(PROBES)
     assert PROBES == 20
@@ -128,16 +128,16 @@ def test_that_the_trace_and_its_error_are_hutchinson_s() -> None:
     assert abs(mean - exact) < 4 * error / math.sqrt(seeds)
     spread = np.std([m["trace"] for m in found], ddof=1)
     told = math.sqrt(sum(m["trace_error"] ** 2 for m in found) / seeds)
-    # a deviation of 40 numbers that are about normal is right to 11 %, one of 40 times 20 to 2.6 %; the first is given
-    # four times that, the second three
+    # the deviation of 40 nearly normal numbers has a relative error of 11 %, that of 40 times 20 of 2.6 %; the bounds
+    # are four times the first and three times the second
     assert spread == pytest.approx(error, rel=0.45)
     assert told == pytest.approx(error, rel=0.08)
-    for m in found:  # that one of 40 such numbers is as far off as this has a chance of one in 400
+    for m in found:  # one of 40 such numbers is this far off with a chance of one in 400
         assert abs(m["trace"] - exact) < 4 * error
 
 
 class Scaled(nn.Module):
-    """Logits that are the first three numbers of an example, times the only parameter."""
+    """Network whose logits are the first three numbers of an example, times its only parameter."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ class Scaled(nn.Module):
 def test_that_probes_are_signs() -> None:
     model, data = Scaled(), dataset(70)
     found = measure(model, data, starts(model), seed=0)
-    # whose square is 1, so that each tells a Hessian of one number
+    # signs have squares of 1, so that each probe gives a Hessian of one number exactly
     expected = float(Flat(model, chosen(data, 0)).hessian())
     assert found["trace"] == pytest.approx(expected, rel=1e-12)
     assert found["top_eigenvalue"] == pytest.approx(expected, rel=1e-12)
@@ -162,7 +162,7 @@ def test_that_the_trace_is_of_the_drawn_examples() -> None:
     with torch.no_grad():
         model[1].weight.zero_()
         model[1].bias.zero_()
-    # of equal probabilities the trace depends on the lengths of examples only: those that are drawn have a length of 3
+    # for equal probabilities the trace depends only on the lengths of examples: the drawn ones have length 3
     order = np.random.default_rng([7, 3]).permutation(620)
     lengths = torch.ones(620, 1, 1, dtype=torch.float64)
     lengths[order[500:]] = 30.0
@@ -177,7 +177,7 @@ def test_that_the_trace_is_of_the_drawn_examples() -> None:
 
 
 def expected_sharpness(model: nn.Module, images: Tensor, labels: Tensor, size: int, rho: float) -> float:
-    """Mean over pieces of how much the loss of each rises, one step of SAM's away."""
+    """Return the mean over pieces of the rise of their loss along a step of SAM's ascent."""
     total = 0.0
     for start in range(0, len(labels), size):
         loss = Flat(model, (images[start : start + size], labels[start : start + size]))
@@ -195,7 +195,7 @@ def test_that_m_sharpness_is_the_mean_over_pieces(make, count, seed) -> None:
     found = measure(model, data, starts(model), seed)["sharpness"]
     assert (MICRO_BATCH, RHO) == (50, 0.05)
     expected = expected_sharpness(model, *chosen(data, seed), size=50, rho=0.05)
-    assert found == pytest.approx(expected, rel=1e-9)  # a difference of losses, which are a hundred times as large
+    assert found == pytest.approx(expected, rel=1e-9)  # a difference of losses that are a hundred times as large
 
 
 def test_that_the_distance_is_euclidean_over_all_parameters() -> None:
@@ -209,7 +209,7 @@ def test_that_the_distance_is_euclidean_over_all_parameters() -> None:
 
 
 def on_spheres() -> nn.Module:
-    """Two filters of three numbers on spheres, and a plain bias and head: 26 parameters, 24 dimensions."""
+    """Make two filters of three numbers on spheres, with plain bias and head: 26 parameters, 24 dimensions."""
     torch.manual_seed(4)
     model = nn.Sequential(nn.Conv1d(1, 2, 3), nn.Tanh(), nn.Flatten(), nn.Linear(6, 3, bias=False)).double()
     return rsam.nn.constrain(model, rsam.geometry.KernelSphere(), nn.Conv1d)
@@ -220,11 +220,11 @@ def test_that_the_metric_is_that_of_the_manifolds() -> None:
     loss = Flat(model, chosen(data, 2))
 
     def normalised(vector: Tensor) -> Tensor:
-        """The loss where rays from the centres meet the spheres: as great circles do to second order."""
+        """Return the loss at filters projected onto their spheres, which follows great circles to second order."""
         filters = vector[:6].view(2, 3)
         return loss(torch.cat([(filters / filters.norm(dim=1, keepdim=True)).flatten(), vector[6:]]))
 
-    # onto the tangents: from each filter the part along it is taken
+    # project onto the tangent space: subtract the part along each filter
     projector = torch.eye(26, dtype=torch.float64)
     for i in (0, 3):
         projector[i : i + 3, i : i + 3] -= torch.outer(loss.point[i : i + 3], loss.point[i : i + 3])
@@ -232,7 +232,7 @@ def test_that_the_metric_is_that_of_the_manifolds() -> None:
     hessian = projector @ torch.autograd.functional.hessian(normalised, loss.point) @ projector
     found = measure(model, data, starts(model), seed=2)
     assert found["gradient_norm"] == pytest.approx(float(slope.norm()), rel=1e-12)
-    assert slope.norm() < 0.995 * loss.gradient().norm()  # or the sphere would not show
+    assert slope.norm() < 0.995 * loss.gradient().norm()  # otherwise the sphere would make no difference
     values = torch.linalg.eigvalsh(hessian)
     assert found["top_eigenvalue"] == pytest.approx(float(values[-1]), abs=0.01 * float(values.abs().max()))
     assert abs(found["trace"] - float(hessian.trace())) < 4 * found["trace_error"]
@@ -249,7 +249,7 @@ def test_that_the_distance_on_spheres_is_a_chord() -> None:
     model, data = on_spheres(), dataset(60)
     start = starts(model)
     with torch.no_grad():
-        model[0].weight[0].neg_()  # to the antipode
+        model[0].weight[0].neg_()  # move it to the antipode
     assert measure(model, data, start, seed=0)["distance"] == pytest.approx(2.0, rel=1e-12)
 
 
@@ -264,7 +264,7 @@ def with_batch_norm() -> nn.Module:
     torch.manual_seed(5)
     model = nn.Sequential(nn.Conv1d(1, 4, 3), nn.BatchNorm1d(4), nn.ReLU(), nn.Dropout(0.5), nn.Flatten())
     model.append(nn.Linear(12, 3))
-    for _ in range(3):  # statistics that are not those of the data
+    for _ in range(3):  # give batch norm statistics that are not those of the data
         model(torch.randn(20, 1, FEATURES) * 2 + 1)
     return model
 
@@ -298,7 +298,7 @@ def test_that_a_network_is_measured_in_evaluation_mode() -> None:
     model, data = with_batch_norm().double(), dataset(110)
     model.eval()
     expected = Flat(model, (data.train_images, data.train_labels)).gradient().norm()
-    model.train()  # as training leaves it
+    model.train()  # the mode after training
     assert measure(model, data, starts(model), seed=0)["gradient_norm"] == pytest.approx(float(expected), rel=1e-10)
 
 
@@ -308,8 +308,8 @@ def test_that_a_seed_decides_examples_and_probes() -> None:
     assert first == again
     for name in ("trace", "trace_error", "top_eigenvalue", "sharpness"):
         assert first[name] != other[name]
-    assert first["gradient_norm"] == other["gradient_norm"]  # of all of them
-    # where no examples are left out, the probes are what differs
+    assert first["gradient_norm"] == other["gradient_norm"]  # it is measured on all examples
+    # if no examples are left out, only the probes differ
     few = dataset(100)
     first, other = (measure(model, few, starts(model), seed) for seed in (0, 1))
     assert abs(first["trace"] - other["trace"]) > 1e-6

@@ -34,14 +34,14 @@ def assert_kernels_live(model: nn.Module, manifold: str) -> None:
         assert (unit, orthonormal) == {
             "plain": (False, False),
             "spheres": (True, False),
-            "stiefel": (len(rows) <= rows.shape[1], True),  # more filters than numbers in each are not orthogonal
+            "stiefel": (len(rows) <= rows.shape[1], True),  # more filters than numbers per filter cannot be orthogonal
         }[manifold]
 
 
 @pytest.mark.parametrize("count", [0, 3])
 @pytest.mark.parametrize("name", CONTESTANTS)
 def test_that_kernels_live_where_the_method_says(name, count) -> None:
-    # its first convolution has more filters, 16, than numbers in each, 9
+    # its first convolution has 16 filters of 9 numbers each
     model, _ = steps(on(run_of(name), model="small_cnn"), count)
     assert_kernels_live(model, CONTESTANTS[name].kernels)
 
@@ -76,7 +76,7 @@ def test_that_a_peer_s_sam_takes_the_same_steps() -> None:
     ours, _ = steps(on(run_of("sam"), **plain), 10)
     peer, _ = steps(on(run_of("peer_sam"), **plain), 10)
     for mine, theirs in zip(ours.parameters(), peer.parameters(), strict=True):
-        # single precision, ten steps; they add the perturbation's norm in another order
+        # single precision, ten steps; the peer adds the norm of the perturbation in another order
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
@@ -92,7 +92,7 @@ def test_that_sgd_has_momentum_and_weight_decay() -> None:
 def test_that_adamw_decays_apart_from_the_gradient() -> None:
     start = Bowl().position()
     slope = Bowl.MATRIX @ start
-    # the first step divides the gradient by its own size
+    # Adam's first step divides the gradient by its own size
     expected = start * (1 - 0.1 * 0.3) - 0.1 * slope / (slope.abs() + 1e-8)
     torch.testing.assert_close(Bowl().step("adamw", lr=0.1, weight_decay=0.3), expected, **EXACT)
 
@@ -126,7 +126,7 @@ def tangent(point: Tensor, vector: Tensor) -> Tensor:
 
 
 def descend(start: Tensor, covector: Tensor, lr: float, decay: float) -> Tensor:
-    """A step of Riemannian SGD from a filter on the sphere and a plain bias."""
+    """Take a step of Riemannian SGD from a filter on the sphere and a plain bias."""
     weights, bias = start[:3], start[3:]
     moved = on_sphere(weights - lr * tangent(weights, covector[:3]))
     return torch.cat([moved, bias - lr * (covector[3:] + decay * bias)])
@@ -149,7 +149,7 @@ def test_that_riemannian_adam_decays_the_bias_only_and_apart_from_its_gradient()
 
 
 def transported(start: Tensor, end: Tensor, gradient: Tensor) -> Tensor:
-    """The tangent part of a gradient at the end, turned back to the start along with the great circle between."""
+    """Rotate the tangential part of a gradient at the end back to the start, along the great circle."""
     cosine = start @ end
     across = (start - cosine * end) / (1 - cosine**2).sqrt()
     turn = torch.outer(across, end) - torch.outer(end, across)
@@ -157,7 +157,7 @@ def transported(start: Tensor, end: Tensor, gradient: Tensor) -> Tensor:
 
 
 def pulled_back(start: Tensor, ascent: Tensor) -> Tensor:
-    """The gradient in the ascent of the loss after it."""
+    """Return the gradient of the loss after an ascent, in the ascent."""
     ascent = ascent.clone().requires_grad_()
     end = torch.cat([on_sphere(start[:3] + ascent[:3]), start[3:] + ascent[3:]])
     (gradient,) = torch.autograd.grad(end @ Bowl.MATRIX @ end / 2, ascent)
@@ -187,7 +187,7 @@ def test_that_the_ways_to_the_perturbed_gradient_are_as_named(name) -> None:
 def test_that_methods_on_spheres_have_momentum(name) -> None:
     first = Bowl().step(name, 1, lr=0.1, rho=0.1, momentum=0.9)
     torch.testing.assert_close(first, Bowl().step(name, 1, lr=0.1, rho=0.1), **EXACT)
-    # the bias is plain: the second step differs by 0.9 times the first one, in which nothing was decayed
+    # the bias is plain: without decay the second step differs by 0.9 times the first one
     second = Bowl().step(name, 2, lr=0.1, rho=0.1, momentum=0.9)[3] - first[3]
     without = Bowl().step(name, 2, lr=0.1, rho=0.1)[3] - first[3]
     torch.testing.assert_close(second - without, 0.9 * (first[3] - 0.8), **EXACT)
@@ -205,9 +205,9 @@ def test_that_the_peer_s_learning_rate_follows_a_schedule() -> None:
             schedule.step()
             found[name].append([p.detach().clone() for p in model.parameters()])
     for ours, theirs in zip(found["sam"], found["peer_sam"], strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)  # as above
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)  # tolerances as above
     last, beyond = found["peer_sam"][2:]
-    assert all(torch.equal(p, q) for p, q in zip(last, beyond, strict=True))  # at a rate of 0
+    assert all(torch.equal(p, q) for p, q in zip(last, beyond, strict=True))  # the learning rate is 0
 
 
 @pytest.mark.parametrize("name", ["sam", "asam", "rsam", "rsam_pullback", "rsam_project", "ambient_sam", "peer_sam"])

@@ -1,4 +1,4 @@
-"""That networks are what their names say, fit their data, and can be trained."""
+"""That networks have the described structure, fit their data, and can be trained."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.workloads.networks.resnets import CifarResNet, _Block
 from benchmarks.workloads.networks.small_networks import strided_cnn
 
 FASHION, DIGITS, CIFAR, FOLDER, SIGNALS = (1, 28, 28), (1, 8, 8), (3, 32, 32), (3, 64, 64), (1, 40)
-#: Examples of what each network is for, with their number of classes.
+#: Shape of an example and number of classes for each network.
 MEANT_FOR = {
     "small_cnn": [(FASHION, 10), (DIGITS, 10), (SIGNALS, 10)],
     "small_plain_cnn": [(FASHION, 10), (DIGITS, 10)],
@@ -55,7 +55,7 @@ def test_that_networks_give_logits_and_train(name, shape, classes) -> None:
     before = [p.detach().clone() for p in model.parameters()]
     for p in model.parameters():
         assert p.grad is not None and p.grad.isfinite().all()
-    # in a network that is wired wholly, all layers hear of the labels
+    # if all layers are connected, all of them get gradients
     assert all(bool(p.grad.any()) for p in model.parameters())
     torch.optim.SGD(model.parameters(), lr=0.1).step()
     assert not any(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
@@ -76,7 +76,7 @@ def test_that_only_networks_without_plain_in_their_names_have_batch_norm(name) -
         assert all(m.bias is None for m in convolutions)  # batch norm would subtract it
 
 
-# What the comments beside the networks say, on images of 28 by 28 in ten classes.
+# The sizes that comments beside the networks claim, on images of 28 by 28 in ten classes.
 @pytest.mark.parametrize(
     ("name", "thousands"), [("small_cnn", 19), ("tiny_cnn", 2), ("wide_cnn", 90), ("pooled_cnn", 83)]
 )
@@ -101,7 +101,7 @@ def test_that_a_strided_network_computes_what_it_says(shape, convolve, batch_nor
     x = examples
     for m in [m for m in model if isinstance(m, nn.Conv1d | nn.Conv2d)]:
         x = convolve(x, m.weight, m.bias, stride=2, padding=1)
-        # of a fresh layer, whose scale is 1 and whose shift is 0
+        # a new layer has scale 1 and shift 0
         x = torch.relu(F.batch_norm(x, None, None, training=True) if batch_norm else x)
     torch.testing.assert_close(model(examples), F.linear(x.flatten(1), model[-1].weight, model[-1].bias))
 
@@ -136,7 +136,7 @@ def test_that_a_block_has_a_shortcut_without_parameters(inside, out, stride, sid
     x = torch.randn(4, inside, side, side, dtype=torch.float64)
     inner = torch.relu(normed(convolved(x, block.first, stride), block.first_norm))
     inner = normed(convolved(inner, block.second, 1), block.second_norm)
-    # every second pixel of a row and of a column, and zeros for the channels that are more
+    # every second pixel of each row and column, and zeros for the additional channels
     short = F.avg_pool2d(x, kernel_size=1, stride=stride)
     short = torch.cat([short, torch.zeros(4, out - inside, *short.shape[2:], dtype=torch.float64)], 1)
     torch.testing.assert_close(block(x), torch.relu(inner + short))
@@ -187,7 +187,7 @@ def test_that_branches_start_small_where_no_batch_norm_keeps_them_so(name) -> No
     factor = 0.1 if name == "plain_resnet20" else 1.0
     for block in model.blocks:
         for convolution, size in ((block.first, 1.0), (block.second, factor)):
-            # torch draws uniformly below 1 / sqrt(numbers in a filter); the greatest of thousands is nearly there
+            # torch draws uniformly below 1 / sqrt(numbers in a filter); the largest of thousands is close to that
             greatest = float(convolution.weight.detach().abs().max()) * math.sqrt(convolution.weight[0].numel())
             assert 0.95 * size < greatest <= size * (1 + 1e-6)
 
@@ -211,10 +211,10 @@ def test_that_resnet_18_on_large_images_is_torchvision_s(shape) -> None:
     state = model.state_dict()
     images = torch.randn(2, *shape)
     if shape[0] == 1:
-        # grey images in three equal channels: as a third of each filter in each
+        # grey images in three equal channels are equivalent to a third of each filter in each channel
         state["conv1.weight"] = state["conv1.weight"].expand(-1, 3, -1, -1) / 3
     reference.load_state_dict(state)
-    # the same arithmetic, but for the order of sums over the channels
+    # the same arithmetic up to the order of sums over channels
     torch.testing.assert_close(model(images), reference(images.expand(-1, 3, -1, -1)), rtol=1e-4, atol=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""That costs are compared within each repeat, and all contenders are reported."""
+"""That ratios of costs are formed within each repeat, and all contenders are reported."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MEASURED = ROOT / "benchmarks" / "results" / "overhead" / "README.md"
 
 def test_that_a_step_is_compared_with_its_parts() -> None:
     times = {"gradient": [1.0, 2.0, 100.0], "base step": [0.5, 1.0, 1.0], "step": [3.0, 6.0, 402.0]}
-    assert steps.step_ratio(times) == pytest.approx(1.2)  # of 3/2.5, 6/5 and 402/201
+    assert steps.step_ratio(times) == pytest.approx(1.2)  # the median of 3/2.5, 6/5 and 402/201
     assert timing.median_ratio(times, "step", "gradient") == pytest.approx(3.0)
     assert timing.milliseconds(times, "gradient") == pytest.approx(2000)
 
@@ -32,7 +32,7 @@ def test_that_parts_are_timed_in_turn_after_the_warm_up() -> None:
 
 
 def test_that_every_contender_is_reported_with_its_limit(tmp_path, monkeypatch) -> None:
-    # what is measured, in little
+    # small versions of the measurements
     cases = {case.label: case for case in optimizers.CASES}
     small = [cases["50 SPD 8×8"], cases["200 plain of 256"]]
     monkeypatch.setattr(optimizers, "CASES", small)
@@ -62,7 +62,7 @@ def test_that_every_contender_is_reported_with_its_limit(tmp_path, monkeypatch) 
     for limit in (
         "at most 1.05.",
         "at most 1.03.",
-        "hort of ",  # no case is, or those that are
+        "hort of ",  # no case falls short, or the text names those that do
         "at most 2.3 gradient evaluations.",
         "at least 2.5 times",
         "at most half.",
@@ -83,7 +83,7 @@ def test_that_operations_are_counted_once_each_and_the_profilers_not() -> None:
 
 def test_that_the_peak_is_what_is_held_at_once() -> None:
     def run() -> None:
-        torch.empty(1000)  # freed at once
+        torch.empty(1000)  # freed immediately
         first = torch.empty(2000)
         second = torch.empty(3000)
         del first, second

@@ -1,4 +1,4 @@
-"""That the HTML page of a report shows all of it and needs nothing beside it."""
+"""That the HTML page of a report is complete and self-contained."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.report.page import write_report
 
 
 class Page(HTMLParser):
-    """What a page refers to, its text and its cells, and what surrounds its tables."""
+    """Parser that collects a page's references, text and cells, and the elements around its tables."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Page(HTMLParser):
 
 def test_that_the_page_of_a_report_holds_its_images_and_refers_to_nothing_else(whole, tmp_path) -> None:
     text, directory, _ = whole
-    shutil.copytree(directory, tmp_path, dirs_exist_ok=True)  # which other tests look at
+    shutil.copytree(directory, tmp_path, dirs_exist_ok=True)  # other tests use the directory too
     plain, page = write_report(text, tmp_path)
     assert plain.read_text(encoding="utf-8").strip() == text.strip()
     found = Page(page)
@@ -121,7 +121,7 @@ def test_that_an_image_that_is_not_there_is_an_error(tmp_path) -> None:
 def test_that_a_readme_beside_the_report_shows_it_without_title_names_its_figures_and_keeps_the_rest(tmp_path) -> None:
     (tmp_path / "README.md").write_text("# Ours\n\nAbove.\n\n<!-- report -->\nold\n<!-- end -->\nBelow.\n")
     (tmp_path / "figure.svg").write_text("<svg/>")
-    # a backslash is no reference to a group
+    # a backslash must not be read as a reference to a group
     write_report("# Title\n\n## Part\n\nOne \\1.\n\n![Figure](figure.svg)\n\nTwo.\n", tmp_path)
     shown = "## Part\n\nOne \\1.\n\n*Figure, drawn by `report`: Figure.*\n\nTwo."
     expected = f"# Ours\n\nAbove.\n\n<!-- report -->\n{shown}\n<!-- end -->\nBelow.\n"

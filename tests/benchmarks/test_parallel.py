@@ -1,4 +1,4 @@
-"""That a study loses nothing that was finished: not to failures, dying workers, Ctrl-C or kill -9."""
+"""That a study loses no finished run to failures, dying workers, Ctrl-C or kill -9."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_that_rows_are_made_once_and_found_later(results) -> None:
     assert collect(runs(4), fakes.fake_train, results, Workers(2)) == expected
     written = results.path.read_bytes()
     assert len(written.splitlines()) == 4
-    # were any of them trained again, this would fail
+    # this would fail if any run were trained again
     assert collect(runs(4), fakes.fails_on_seed_1, results, Workers(2)) == expected
     assert results.path.read_bytes() == written
 
@@ -57,7 +57,7 @@ def test_that_a_dying_worker_loses_only_what_was_running(results) -> None:
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
 def test_that_interruption_keeps_what_had_finished_and_leaves_no_process(tmp_path, results, end) -> None:
     program = (
-        # a shell's background jobs, and all that they start, ignore Ctrl-C
+        # background jobs of a shell, and their children, ignore Ctrl-C
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
         "from pathlib import Path; from benchmarks.runs.parallel import Workers, collect; "
         "from benchmarks.run import Row; from benchmarks.runs.results import Results; "
@@ -72,7 +72,7 @@ def test_that_interruption_keeps_what_had_finished_and_leaves_no_process(tmp_pat
     try:
         wait_until_hanging(tmp_path, count=2)
         process.send_signal(end)
-        # the pipes close when the last worker that inherited them is gone
+        # the pipes close when the last worker that inherited them has ended
         process.communicate(timeout=60)
     finally:
         process.kill()

@@ -1,4 +1,4 @@
-"""That ranks and precision are those of Nickel and Kiela, whatever the order and the chunks they are computed in."""
+"""That ranks and precision are those of Nickel and Kiela, in any order and by chunks of any size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NODES = 40
 
 
 def made_up(seed: int, part: float = 0.4) -> tuple[np.ndarray, Tensor, Tensor]:
-    """Distances between random points, edges to score, and those that are known; not in order."""
+    """Make distances between random points, edges to score, and known edges, in random order."""
     generator = np.random.default_rng(seed)
     points = generator.normal(size=(NODES, 3))
     table = np.linalg.norm(points[:, None] - points[None], axis=2)
@@ -33,7 +33,7 @@ def rows_of(table: np.ndarray) -> Callable[[Tensor], Tensor]:
 
 
 def slowly(table: np.ndarray, scored: Tensor, known: Tensor) -> dict[str, float]:
-    """The definitions, an edge at a time."""
+    """Compute ranks and precision by their definitions, one edge at a time."""
     related = set(map(tuple, known.tolist()))
     ranks, precisions = [], []
     for u in sorted({u for u, _ in scored.tolist()}):
@@ -53,7 +53,7 @@ def slowly(table: np.ndarray, scored: Tensor, known: Tensor) -> dict[str, float]
 @pytest.mark.parametrize("seed", range(3))
 def test_that_rank_and_precision_are_those_of_a_slow_loop(seed, part) -> None:
     table, scored, known = made_up(seed, part)
-    # precision is summed in single precision, about 40 terms
+    # precision is a sum of about 40 terms in single precision
     assert ranking(rows_of(table), NODES, scored, known) == pytest.approx(slowly(table, scored, known), rel=1e-6)
 
 
@@ -105,7 +105,7 @@ def test_that_a_perfect_embedding_has_rank_and_precision_1_and_the_worst_the_lea
     worst = noise + 2 * related
     found = ranking(lambda some: worst[some], NODES, scored, known)
     counts = related.sum(1)
-    # behind all that are wrong, which are all but the node and those it is related to
+    # behind all wrong answers, which are all nodes except the node itself and those it is related to
     ranks = (counts * (NODES - counts)).sum() / counts.sum()
     assert found["mean_rank"] == pytest.approx(float(ranks), rel=1e-6)
 
@@ -121,13 +121,13 @@ def test_that_nodes_without_scored_edges_do_not_count() -> None:
     one = scored[scored[:, 0] == scored[0, 0]]
     assert ranking(recorded, NODES, one, known) == pytest.approx(slowly(table, one, known), rel=1e-6)
     assert asked == [int(scored[0, 0])]
-    # what is known of others changes nothing
+    # known edges of other nodes change nothing
     own = known[known[:, 0] == scored[0, 0]]
     assert ranking(rows_of(table), NODES, one, own) == ranking(rows_of(table), NODES, one, known)
 
 
 def test_that_known_edges_and_the_node_itself_are_no_wrong_answers() -> None:
-    # on a line from node 0: 1 and 2 are nearer than the scored 3; 4 is behind it
+    # nodes on a line from node 0: 1 and 2 are nearer than the scored 3, and 4 is farther
     table = np.abs(np.subtract.outer(np.arange(5.0), np.arange(5.0)))
     scored = torch.tensor([[0, 3]])
 
@@ -141,7 +141,7 @@ def test_that_known_edges_and_the_node_itself_are_no_wrong_answers() -> None:
 
 
 def test_that_an_embedding_in_one_point_ranks_nothing() -> None:
-    # of ten nodes, one is right, one is the node itself, and the eight others are as near
+    # of ten nodes one is right, one is the node itself, and the other eight are equally near
     found = ranking(lambda some: torch.zeros(len(some), 10), 10, torch.tensor([[0, 1]]), torch.tensor([[0, 1]]))
     assert found == {"mean_rank": 9.0, "map": pytest.approx(1 / 9)}
 

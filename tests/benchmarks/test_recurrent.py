@@ -1,4 +1,4 @@
-"""That orthogonal recurrent networks compute what they should, and their problems are those of the papers."""
+"""That orthogonal recurrent networks compute the formulas, and their problems are those of the papers."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_that_the_adding_problem_marks_a_number_in_each_half() -> None:
 
 @pytest.mark.parametrize("task", ["copying", "adding", "rows"])
 def test_that_scores_are_those_of_sequences_that_were_not_trained_on(monkeypatch, task) -> None:
-    """Test data do not change with the split, validation data are others, and a seed has data of its own."""
+    """Test data do not depend on the split; validation data differ from them; each seed has its own data."""
     found: dict[tuple[str, int], torch.Tensor] = {}
     for heldout in ("test", "validation"):
         for seed in (0, 1):
@@ -117,7 +117,7 @@ def test_that_accuracy_is_counted_on_short_and_on_long_sequences() -> None:
     scores = problem.scores()
     assert set(lengths) == {50, 53, 80}
     assert set(scores) == {"accuracy", "longer_accuracy", "long_accuracy", "train_accuracy"}
-    # eight symbols, ten thousand of them to be guessed: chance, by five standard errors of 0.0033
+    # ten thousand guesses of one in eight symbols, within five standard errors of 0.0033 from chance
     assert scores["accuracy"] == pytest.approx(1 / 8, abs=0.02)
 
 
@@ -126,7 +126,7 @@ def test_that_the_error_of_the_adding_problem_is_the_logarithm_of_the_mean_squar
     with torch.no_grad():
         problem.model.output.weight.zero_()  # type: ignore[union-attr]
         problem.model.output.bias.fill_(1.0)  # type: ignore[union-attr]
-    # the sum of two uniform numbers has mean 1 and variance 1/6, whose standard error over 1000 is 0.006
+    # the sum of two uniform numbers has mean 1 and variance 1/6; the variance of 1000 has a standard error of 0.006
     for name in ("log_error", "longer_log_error", "long_log_error"):
         assert 10 ** problem.scores()[name] == pytest.approx(1 / 6, abs=0.03)
 

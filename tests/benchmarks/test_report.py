@@ -1,4 +1,4 @@
-"""That numbers reach the reader as they are."""
+"""That reports show the numbers of the rows."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_that_tables_are_aligned() -> None:
 
 
 def quick_rows(accuracies: dict[str, float]) -> list:
-    """Rows of the quick study whose three seeds differ by one per cent."""
+    """Make rows of the quick study whose three seeds differ by one per cent."""
     return [
         row_of(run, accuracies[run.method] + 0.01 * (run.seed - 1))
         for run in quick.QUICK.runs

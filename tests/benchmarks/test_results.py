@@ -1,4 +1,4 @@
-"""That the file of results survives whatever ends the process that writes it."""
+"""That the file of results survives any end of the process that writes it."""
 
 from __future__ import annotations
 
@@ -83,11 +83,11 @@ def test_that_rows_of_another_version_count_as_missing(results) -> None:
 
 @dataclass(frozen=True)
 class Otherwise(Nothing):
-    """Another workload of the same fields."""
+    """Another workload with the same fields."""
 
 
 def test_that_keys_tell_workloads_apart_and_outlive_new_fields() -> None:
     (run,) = runs(1)
     assert replace(run, workload=Otherwise()).key != run.key
-    # fields at their defaults do not count, so that this number may never change
+    # the key ignores fields at their defaults, so that this hash must never change
     assert Run(Embedded("mammals", "lorentz", 5), "rsam", 0, 0.1, 100, rho=0.2).key == "4d1f6ea3e339b6ca"

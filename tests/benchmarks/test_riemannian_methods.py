@@ -1,4 +1,4 @@
-"""That methods for tasks on manifolds do as their names say, and leave parameters where they belong."""
+"""That methods on manifolds do what their names say, and keep parameters on their manifolds."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from benchmarks.run import Run
 from benchmarks.workloads.manifolds import MANIFOLDS, TOLERANCE, violation, worst_violation
 
 NAMES = [method.name for method in RIEMANNIAN]
-#: Each method that ascends, and what it is without that.
+#: By method with an ascent, the method without it.
 BASES = {name: "riemannian_adam" if name.endswith("adam") else "riemannian_sgd" for name in NAMES if "sam" in name}
 RUN = Run(None, "", 0, lr=0.1, epochs=1, rho=0.3, momentum=0.5)  # type: ignore[arg-type]
 
 
 class Towards(nn.Module):
-    """The squared distance in the ambient space of a point to a fixed one, weighted by coordinate."""
+    """Squared distance in the ambient space from a point to a fixed one, weighted by coordinate."""
 
     def __init__(self, point: torch.Tensor, manifold: geoopt.Manifold | None = None) -> None:
         super().__init__()
@@ -88,12 +88,12 @@ def test_that_the_base_of_a_method_is_its_limit_without_a_radius(name) -> None:
         for _ in range(3):
             optimizer.step(closure_of(model, optimizer))
         found.append(model.weights.detach())
-    # a radius of 1e-12 moves gradients by as much, and Adam's first steps by their quotients
+    # a radius of 1e-12 changes gradients by about as much, and Adam's first steps by quotients of gradients
     torch.testing.assert_close(*found, rtol=0, atol=1e-8)
 
 
 def test_that_the_projected_ascent_looks_at_the_gradient_on_the_manifold() -> None:
-    # on the circle the way up is hand-made: step along the Euclidean gradient, then divide by the length
+    # the ascent on the circle by hand: step along the Euclidean gradient, then divide by the length
     model = Towards(torch.tensor([0.6, 0.8], dtype=torch.float64), geoopt.Sphere())
     optimizer = AmbientAscent(rsam.optim.RiemannianSGD(model.parameters(), lr=0.1), model, 0.3, project=True)
     x, slope, target = model.weights.detach().clone(), model.slope, model.target
@@ -126,7 +126,7 @@ def test_that_a_point_that_is_no_number_is_off_every_manifold(name) -> None:
 def test_that_the_violation_is_what_it_is_called() -> None:
     column = torch.tensor([[1.0], [0.0]])
     assert violation(1.1 * column, geoopt.EuclideanStiefel()) == pytest.approx(0.21, abs=1e-6)
-    # -t^2 + x^2 = -1 violated by 3 of t^2 = 4
+    # -t^2 + x^2 = -1 is violated by 3, relative to t^2 = 4
     assert violation(torch.tensor([2.0, 0.0]), geoopt.Lorentz()) == pytest.approx(0.75)
     assert violation(torch.tensor([-1.0, 0.0]), geoopt.Lorentz()) == float("inf")
     skew = torch.tensor([[2.0, 0.5], [0.0, 2.0]])

@@ -1,4 +1,4 @@
-"""That the tables of README and results are those of the committed rows."""
+"""That the tables of the README and the results pages are those of the committed rows."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 COMMAND = "python -m benchmarks report {name} --results benchmarks/results"
 MEASURED = sorted(path.parent.name for path in RESULTS.glob("*/rows.jsonl"))
-#: ``<!-- summary of STUDY -->``, then what its report wrote to ``summary.md``.
+#: ``<!-- summary of STUDY -->``, followed by the ``summary.md`` of its report.
 SUMMARY = re.compile(r"<!-- summary of ([\w-]+) -->\n(.*?)\n<!-- end -->", re.DOTALL)
 SUMMARIES = dict(SUMMARY.findall((ROOT / "README.md").read_text(encoding="utf-8")))
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> Path:
-    """A copy, for figures to be written to: a report may read the results of another study beside its own."""
+    """Copy the results, to write figures there; all of them, since a report may read those of another study."""
     return Path(shutil.copytree(RESULTS, tmp_path_factory.mktemp("results"), dirs_exist_ok=True))
 
 

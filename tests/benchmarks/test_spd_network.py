@@ -1,4 +1,4 @@
-"""That the network of SPD features computes what the paper says, and is scored on sessions that it has not seen."""
+"""That the SPD network computes the paper's formulas, and is scored on sessions that it has not seen."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_that_the_feature_vector_is_as_long_as_the_matrix() -> None:
     vectors = []
     model.head.register_forward_pre_hook(lambda _, inputs: vectors.append(inputs[0]))
     model(matrices())
-    # with a square orthogonal map the norm of the logarithm is that of the matrix itself
+    # under a square orthogonal map the logarithm keeps its norm
     expected = [np.linalg.norm(scipy.linalg.logm(x)) for x in matrices().numpy()]
     np.testing.assert_allclose(vectors[0].detach().norm(dim=1), expected, rtol=1e-12)
 
@@ -58,7 +58,7 @@ def test_that_small_eigenvalues_are_raised() -> None:
 
 
 def places_of(covariances: torch.Tensor) -> set[int]:
-    """Numbers of the windows that these matrices are of."""
+    """Return the numbers of the windows that matrices belong to."""
     where = {row.numpy().tobytes(): i for i, row in enumerate(load_emg()[0])}
     return {where[row.numpy().tobytes()] for row in covariances}
 
@@ -91,7 +91,7 @@ def test_that_validation_takes_whole_repeats_of_the_first_sessions() -> None:
         assert not {int(segments[i]) for i in trained} & {int(segments[i]) for i in validated}
         assert torch.bincount(signs[sorted(validated)]).tolist() == [40] * 5
         held.append(validated)
-    # every repeat is held out by one of six seeds
+    # each repeat is held out for one of six seeds
     assert sum(len(h) for h in held) == len(set().union(*held)) == 1200
 
 

@@ -1,4 +1,4 @@
-"""That a study killed in its middle ends, when called again, with the report of an undisturbed one."""
+"""That a study that is killed and called again ends with the report of an undisturbed one."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from benchmarks.studies.images.cases import make_case
 from benchmarks.studies.images.report import RULES
 from benchmarks.workloads.images import Images
 
-#: An undisturbed study serves all tests: one process is to run them.
+#: All tests share one undisturbed study, so that one process should run them.
 pytestmark = pytest.mark.xdist_group("survival")
 ROOT = Path(__file__).parents[2]
-#: All that the claims are about, which the report judges.
+#: The methods that the claims of the report compare.
 METHODS = ("sgd", "sam", "gradient_norm", "hessian_trace", "rsam", "rsam_stiefel")
 STUDY = ComparisonStudy(
     name="survival",
@@ -54,7 +54,7 @@ def start(directory: Path, scheduler: str | None) -> subprocess.Popen:
     directory.mkdir(exist_ok=True)
     program = PROGRAM.format(directory=str(directory), scheduler=scheduler)
     guarded = "if __name__ == '__main__':\n" + "".join(f"    {line}\n" for line in program.strip().splitlines())
-    script = directory / "main.py"  # Dask's processes import the script that starts them
+    script = directory / "main.py"  # Dask's processes import the script that started them
     script.write_text(guarded, encoding="utf-8")
     return subprocess.Popen(
         [sys.executable, str(script)], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE
@@ -62,7 +62,7 @@ def start(directory: Path, scheduler: str | None) -> subprocess.Popen:
 
 
 def rows(directory: Path) -> dict[str, dict]:
-    """What the file says, by key, but for the times."""
+    """Return the rows of the file by key, without their times."""
     path = directory / "rows.jsonl"
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     contents = [json.loads(line) for line in lines]
@@ -79,7 +79,7 @@ def undisturbed(tmp_path_factory) -> Path:
 
 
 def wait_for(count: int, process: subprocess.Popen, directory: Path) -> None:
-    """Until so many runs are done."""
+    """Wait until a number of runs are done."""
     end = time.monotonic() + 120
     while len(rows(directory)) < count:
         assert process.poll() is None and time.monotonic() < end, "it ended, or hangs"
@@ -87,8 +87,8 @@ def wait_for(count: int, process: subprocess.Popen, directory: Path) -> None:
 
 
 def kill_a_worker(process: subprocess.Popen) -> None:
-    """Kill one of two workers of a Dask cluster, of which another one takes the place."""
-    psutil = pytest.importorskip("psutil")  # which Dask needs
+    """Kill one of two workers of a Dask cluster, which starts another in its place."""
+    psutil = pytest.importorskip("psutil")  # Dask needs it
     children = psutil.Process(process.pid).children(recursive=True)
     workers = [child for child in children if any("spawn_main" in word for word in child.cmdline())]
     assert len(workers) == 2
@@ -102,11 +102,11 @@ def test_that_a_killed_study_ends_as_an_undisturbed_one(tmp_path, undisturbed, s
         if scheduler == "local":
             wait_for(3, process, tmp_path)
             kill_a_worker(process)
-            wait_for(8, process, tmp_path)  # it goes on
+            wait_for(8, process, tmp_path)  # the study goes on
         else:
             wait_for(5, process, tmp_path)
         process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=60)  # its workers end too
+        process.communicate(timeout=60)  # the workers end too
     finally:
         process.kill()
     before = rows(tmp_path)
@@ -115,11 +115,11 @@ def test_that_a_killed_study_ends_as_an_undisturbed_one(tmp_path, undisturbed, s
     _, errors = again.communicate(timeout=300)
     assert again.returncode == 0, errors.decode()
     assert rows(tmp_path) == rows(undisturbed)
-    # and none was trained twice
+    # no run was trained twice
     assert len((tmp_path / "rows.jsonl").read_bytes().splitlines()) == len(rows(undisturbed))
     assert report(tmp_path) == report(undisturbed)
 
 
 def report(directory: Path) -> str:
-    """The report without times."""
+    """Return the report without times."""
     return re.sub(r"\| +[\d.]+ \| +\|$|[\d.]+ hours|\d+ MB", "", STUDY.report(directory), flags=re.MULTILINE)

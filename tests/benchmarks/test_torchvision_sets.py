@@ -42,7 +42,7 @@ def test_that_fashion_mnist_is_read_from_debian_s_package(tmp_path) -> None:
 
 
 def _write_raw(directory: Path, generator: np.random.Generator) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Few images in torchvision's layout: the same files as Debian's, unpacked."""
+    """Write a few images in torchvision's layout, which has the files of Debian's package, unpacked."""
     raw = directory / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
     arrays = {}
@@ -71,7 +71,7 @@ def test_that_a_missing_fashion_mnist_tells_all_ways_to_it(directory) -> None:
 
 
 def _write_cifar(monkeypatch, directory: Path, name: str) -> dict[str, tuple[np.ndarray, list[int]]]:
-    """Few images in torchvision's layout, whose check of the files' contents is told to expect just their names."""
+    """Write a few images in torchvision's layout, and reduce its check of the files to their names."""
     kind = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}[name]
     generator = np.random.default_rng(2)
     folder = directory / kind.base_folder
@@ -83,7 +83,7 @@ def _write_cifar(monkeypatch, directory: Path, name: str) -> dict[str, tuple[np.
         monkeypatch.setattr(kind, attribute, [[file, None] for file in files])
         pixels, labels = [], []
         for file in files:
-            # a row of a file holds the red pixels of an image row by row, then the green ones, then the blue ones
+            # each row of a file holds the red pixels of an image, row by row, then the green ones, then the blue ones
             batch = (generator.random((4, 3, 32, 32)) * [[[50]], [[150]], [[255]]]).astype(np.uint8)
             fine = generator.integers(0, classes, 4).tolist()
             content = {"data": batch.reshape(4, 3072), "labels" if name == "cifar10" else "fine_labels": fine}

@@ -52,7 +52,7 @@ def test_that_training_learns(method) -> None:
     assert row.scores == {name: row.curves[name][-1] for name in ("accuracy", "train_accuracy", "train_loss")}
     assert row.scores["train_accuracy"] > 0.5
     assert row.scores["accuracy"] > 0.5
-    # filters stay on their manifolds: a part of the tolerance of single precision
+    # filters stay on their manifolds within the tolerance of single precision
     assert row.violation < 0.1
 
 
@@ -75,7 +75,7 @@ def test_that_all_methods_start_from_the_same_function_and_data() -> None:
     for name, contestant in CONTESTANTS.items():
         data, model, _ = prepared(tiny(name))
         labels.append(data.train_labels)
-        if contestant.kernels != "stiefel":  # the nearest orthonormal filters are others
+        if contestant.kernels != "stiefel":  # the nearest orthonormal filters compute other outputs
             outputs.append(model(images))  # batch norm undoes the scale of the filters
     for output in outputs:
         torch.testing.assert_close(output, outputs[0], rtol=1e-2, atol=1e-2)
@@ -85,7 +85,7 @@ def test_that_all_methods_start_from_the_same_function_and_data() -> None:
 
 @pytest.mark.parametrize("method", ["sgd", "sam", "hessian_trace", "rsam"])
 def test_that_a_run_that_diverges_ends_with_a_row(method) -> None:
-    # by the second step logits are beyond single precision
+    # in the second step logits overflow in single precision
     run = replace(on(tiny(method), model="small_plain_cnn"), lr=1e38, epochs=3, measures=(CURVES, "trace"))
     row = train(run)
     assert row.diverged

@@ -1,4 +1,4 @@
-"""That contestants are tuned alike, by a rule that knows neither test data nor final seeds."""
+"""That contestants are tuned alike, without test data and without the final seeds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SETTINGS = 20
 def tuned(
     settings: dict[str, Sequence[str]], score: Callable[[str, int], float], protocol: Protocol = PROTOCOL
 ) -> tuple[dict[str, Tuned], list[list[tuple[str, int]]]]:
-    """What is chosen of settings that are names, and the calls of ``collect``; a run is a name and a seed."""
+    """Tune over settings that are names, with runs that are names and seeds; return choices and collected runs."""
     calls: list[list[tuple[str, int]]] = []
 
     def collect(runs: Sequence[tuple[str, int]]) -> Sequence[tuple[str, int]]:
@@ -62,7 +62,7 @@ def test_that_all_settings_get_the_first_seeds_and_the_best_few_the_others() -> 
 
 
 def test_that_who_wins_the_first_seed_by_luck_loses_to_who_is_better_in_the_mean() -> None:
-    # with seed 100 alone "lucky" leads; over all four seeds its mean is 0.6 and that of "better" 0.7
+    # "lucky" leads with seed 100 alone; over all four seeds its mean is 0.6, and that of "better" 0.7
     scores = {"lucky": (0.9, 0.5, 0.5, 0.5), "better": (0.7, 0.7, 0.7, 0.7), "worst": (0.1, 0.99, 0.99, 0.99)}
     protocol = Protocol(first=(100,), kept=2, second=(101, 102, 103), final=(0,))
     found, _ = tuned({"x": list(scores)}, lambda s, seed: scores[s][seed - 100], protocol)
@@ -72,7 +72,7 @@ def test_that_who_wins_the_first_seed_by_luck_loses_to_who_is_better_in_the_mean
 
 
 def test_that_the_first_seeds_count_in_the_choice() -> None:
-    # over the second seeds alone "late" leads; over all of them its mean is 0.45 and that of "early" 0.5
+    # "late" leads over the second seeds alone; over all seeds its mean is 0.45, and that of "early" 0.5
     scores = {"early": (0.8, 0.4, 0.4, 0.4), "late": (0.3, 0.5, 0.5, 0.5)}
     protocol = Protocol(first=(100,), kept=2, second=(101, 102, 103), final=(0,))
     found, _ = tuned({"x": list(scores)}, lambda s, seed: scores[s][seed - 100], protocol)
@@ -88,7 +88,7 @@ def test_that_several_first_seeds_decide_by_their_mean() -> None:
 
 
 def test_that_a_setting_that_was_dropped_is_not_chosen_for_its_mean_over_fewer_seeds() -> None:
-    # "kept" falls to a mean of 0.45, below the 0.6 that "dropped" had with its only seed
+    # the mean of "kept" falls to 0.45, below the score 0.6 of "dropped" with its only seed
     scores = {"dropped": (0.6, None), "kept": (0.7, 0.2)}
     protocol = Protocol(first=(100,), kept=1, second=(101,), final=(0,))
     found, _ = tuned({"x": list(scores)}, lambda s, seed: scores[s][seed - 100], protocol)
@@ -102,7 +102,7 @@ def test_that_of_equal_settings_the_first_is_kept_and_chosen() -> None:
 
 
 def test_that_scores_go_to_the_settings_that_they_are_of() -> None:
-    # each of the runs has a score of its own, so that any other order would show
+    # each run has a different score, so that a wrong order would be noticed
     settings = {"x": ["a", "b", "c"], "y": ["d", "e", "f"]}
     found, _ = tuned(settings, lambda s, seed: ord(s) * 1000 + seed)
     for k, grid_of_k in settings.items():
@@ -166,7 +166,7 @@ def test_that_each_grid_is_a_product_of_the_size_of_all(name) -> None:
     settings = grid.pairs()
     assert len(settings) == len(set(settings)) == SETTINGS
     assert set(settings) == {(lr, knob) for lr in grid.rates for knob in grid.values}
-    # neither axis has ends only
+    # both axes have values between their ends
     assert len(grid.rates) >= 3
     assert len(grid.values) >= 3
     assert min(grid.rates) > 0
@@ -209,7 +209,7 @@ def test_that_all_that_a_case_names_exists(case) -> None:
     names = [c.name for c in case.contestants]
     assert {c.method for c in case.contestants} <= set(METHODS)
     assert len(set(names)) == len(names)
-    # what the verdicts and the columns beside SAM look at
+    # the methods of the verdicts and of the columns beside SAM
     assert {"sgd", CHECKED, "rsam", "rsam_stiefel"} <= set(names)
     assert {"gradient_norm", "hessian_trace"} <= set(names) or not case.main
 
@@ -241,7 +241,7 @@ def test_that_each_method_competes_at_the_epochs_of_its_case_and_once_at_equal_g
     cost_other = [(c.method, c.kernels) for c in at_case if METHODS[c.method].gradients != gradients]
     assert [(c.method, c.kernels) for c in again] == (cost_other if again else [])
     for c in again:
-        # epochs are whole, so that it costs as much as SAM up to half an epoch of its own
+        # epochs are whole numbers, so that the cost equals SAM's up to half an epoch
         cost = METHODS[c.method].gradients
         assert abs(case.epochs(c) * cost - epochs * gradients) <= cost / 2
 
@@ -261,18 +261,18 @@ METHODS_HERE = ("sgd", "peer_sam", "hessian_trace", "sam", "rsam")
 
 
 def with_grid(case: Case) -> Case:
-    """Six settings each."""
+    """Give each contestant a grid of six settings."""
     grids = [replace(c, grid=Grid(c.grid.knob, (0.01, 0.1, 1.0), (0.2, 0.4))) for c in case.contestants]
     return replace(case, contestants=tuple(grids))
 
 
 CASE = with_grid(made_case(METHODS_HERE, equal_gradients=True))
-# the peer's best would be another than SAM's, were it asked
+# if the peer were tuned, its best setting would differ from SAM's
 BEST = {"sgd": (0.1, 0.2), "sam": (1.0, 0.4), "peer_sam": (0.01, 0.2), "hessian_trace": (0.01, 0.4), "rsam": (0.1, 0.4)}
 
 
 def competed(case: Case = CASE) -> tuple[list[Entry], Recorder]:
-    """Entries and runs when each method has one best setting, which is worst on test data."""
+    """Return entries and runs, with one best setting per method, which is the worst on test data."""
 
     def row(run: Run) -> Row:
         best = (run.lr, CONTESTANTS[run.method].grid.knob.of(run)) == BEST[run.method]

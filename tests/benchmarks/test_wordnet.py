@@ -1,4 +1,4 @@
-"""That hierarchies are WordNet's, with all that a node is a kind of."""
+"""That hierarchies are those of WordNet, with all ancestors of each node."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NOUNS = f"""\
 
 @pytest.fixture(autouse=True)
 def fresh(directory, monkeypatch) -> Iterator[None]:
-    """Hierarchies are remembered; those of a test must not reach the next."""
+    """Forget the hierarchies that another test has loaded."""
     load_hierarchy.cache_clear()
     monkeypatch.setattr(wordnet, "DEBIAN", directory / "usr" / "data.noun")
     yield
@@ -45,7 +45,7 @@ def write(directory: Path, text: str = NOUNS, name: str = "data.noun") -> Path:
 
 
 def closure_by_powers(hierarchy: Hierarchy) -> np.ndarray:
-    """Pairs that paths join: powers of the adjacency matrix until none is new."""
+    """Compute the transitive closure by powers of the adjacency matrix, until no pair is new."""
     nodes = len(hierarchy.names)
     pairs = [(node, parent) for node, above in enumerate(hierarchy.parents) for parent in above]
     rows, columns = np.array(pairs).reshape(-1, 2).T
@@ -54,7 +54,7 @@ def closure_by_powers(hierarchy: Hierarchy) -> np.ndarray:
     while reached.nnz != before:
         before = reached.nnz
         reached = ((reached + reached @ direct) > 0).astype(float)
-    return np.argwhere(reached.toarray() > 0)  # in order, as the edges must be
+    return np.argwhere(reached.toarray() > 0)  # sorted, as edges must be
 
 
 def test_that_mammals_are_as_many_as_in_the_literature_and_their_closure_is_that_by_matrix_powers() -> None:
@@ -72,7 +72,7 @@ def test_that_mammals_are_as_many_as_in_the_literature_and_their_closure_is_that
 def test_that_the_closure_of_a_random_graph_is_the_one_by_matrix_powers(density) -> None:
     generator = np.random.default_rng(round(100 * density))
     nodes = 40
-    order = generator.permutation(nodes)  # so that parents have larger and smaller numbers
+    order = generator.permutation(nodes)  # so that parents may have larger or smaller numbers
     above = np.triu(generator.random((nodes, nodes)) < density, 1)
     direct = above[np.ix_(order, order)]
     graph = Hierarchy(("x",) * nodes, tuple(tuple(np.flatnonzero(row).tolist()) for row in direct))
@@ -82,9 +82,9 @@ def test_that_the_closure_of_a_random_graph_is_the_one_by_matrix_powers(density)
 
 def test_that_a_long_chain_does_not_reach_the_recursion_limit() -> None:
     before, length = sys.getrecursionlimit(), 1200
-    sys.setrecursionlimit(1000)  # some libraries raise it
+    sys.setrecursionlimit(1000)  # some libraries raise the limit
     try:
-        # the first node is the lowest, so that the first walk is the whole chain
+        # the first node is the lowest, so that the first walk follows the whole chain
         chain = Hierarchy(("x",) * length, (*((i + 1,) for i in range(length - 1)), ()))
         edges = chain.edges
     finally:
@@ -135,7 +135,7 @@ def test_that_a_damaged_line_is_named(directory, damaged) -> None:
 
 
 def test_that_a_file_that_ends_early_is_noticed(directory) -> None:
-    # after a whole line; the second set of synonyms points to the third
+    # cut after a whole line; the second set of synonyms refers to the third
     path = write(directory, "".join(NOUNS.splitlines(keepends=True)[:4]))
     with pytest.raises(DatasetError, match=r"data\.noun: 1 sets of synonyms are missing"):
         read_nouns(path)
@@ -145,7 +145,7 @@ def test_that_missing_nouns_say_how_to_get_them(directory) -> None:
     with pytest.raises(MissingDataset, match=r"apt-get install wordnet-base.*data\.noun.*--data-dir") as caught:
         load_hierarchy("nouns")
     assert str(directory / "data.noun") in str(caught.value)
-    write(directory)  # and a failure is not remembered
+    write(directory)  # a failure is not remembered
     assert len(load_hierarchy("nouns").names) == 7
 
 
@@ -183,7 +183,7 @@ def test_that_cutting_keeps_kinds_of_the_first_mammal_and_what_joins_them(direct
     cut(write(directory), path)
     monkeypatch.setattr(wordnet, "PATH", path)
     found = load_hierarchy("mammals")
-    # the hamster is a pet too, but pets are outside
+    # the hamster is a pet too, but pets are not in the subgraph
     assert found.names == ("mammal", "mouse0", "hamster", "Algernon")
     assert found.parents == ((), (0,), (1,), (2,))
 

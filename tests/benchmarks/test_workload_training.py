@@ -1,4 +1,4 @@
-"""That a run trains what it says, the same way each time, and says so where it diverges."""
+"""That a run trains what it describes, reproducibly, and reports divergence."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_that_a_run_gives_the_same_row_again(task) -> None:
     assert one.violation < 1
     assert set(one.measures) == {"gradient_norm", "trace", "trace_error", "top_eigenvalue"}
     assert all(map(math.isfinite, one.measures.values()))
-    assert one.gradients % 2 == 0  # two a step
+    assert one.gradients % 2 == 0  # two per step
 
 
 @pytest.mark.parametrize("task", RUNS)
@@ -71,7 +71,7 @@ def test_that_training_is_the_optimizer_on_the_batches(method) -> None:
     for epoch in range(2):
         for inputs, targets in by_hand.batches(epoch):
             for group in optimizer.param_groups:
-                group["lr"] = run.lr * cosine(done / 40)  # twenty batches of 60 an epoch
+                group["lr"] = run.lr * cosine(done / 40)  # twenty batches of 60 per epoch
             done += 1
 
             def closure(inputs=inputs, targets=targets):
@@ -82,7 +82,7 @@ def test_that_training_is_the_optimizer_on_the_batches(method) -> None:
 
             optimizer.step(closure)
     for one, other in zip(trained.model.parameters(), by_hand.model.parameters(), strict=True):
-        # the same products, at rates that were rounded otherwise
+        # the same products, but learning rates are rounded differently
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
@@ -93,7 +93,7 @@ def problem_of(loss: nn.Module, schedule=lambda progress: 1.0) -> Problem:
 
 
 class Broken(nn.Module):
-    """A loss that is infinite at a call, or raises there."""
+    """Loss that at a given call is infinite or raises."""
 
     def __init__(self, at: int, error: Exception | None = None) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ def test_that_a_run_whose_scores_cannot_be_computed_has_diverged() -> None:
 
 
 class Steep(nn.Module):
-    """Finite losses: the gradient of the one is not, of the other its norm."""
+    """Finite loss whose gradient, or the gradient's norm, is not finite."""
 
     def __init__(self, overflows: bool) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ class Steep(nn.Module):
 
     def forward(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         nought = outputs.sum() - outputs.sum().detach()
-        # of three outputs: each number of the gradient is 6/7 of the largest there is
+        # with three outputs each number of the gradient is 6/7 of the largest float
         return nought * (torch.finfo(torch.float32).max / 3.5) if self.overflows else nought.sqrt()
 
 
@@ -181,7 +181,7 @@ def test_that_curvature_is_that_of_the_training_loss_in_the_metric() -> None:
     params = list(problem.model.parameters())
     hessian = rsam.curvature.RiemannianHessian(problem.model, problem.loss, params, problem.measured)
     exact = float(rsam.curvature.trace(hessian, method="exact"))
-    # a standard error of the mean over twenty probes; five of them are missed once in two million times
+    # the standard error of a mean over twenty probes; it is off by five of them once in two million times
     assert row.measures["trace"] == pytest.approx(exact, abs=5 * row.measures["trace_error"])
     inputs = torch.cat([x for x, _ in problem.batches(0)])
     known = {x.numpy().tobytes() for x in inputs}

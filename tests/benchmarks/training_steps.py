@@ -1,4 +1,4 @@
-"""A few steps of a method, to be looked at."""
+"""Take a few steps of a method, for tests to examine."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ KNOBS = {Knob.RHO: 0.1, Knob.PENALTY: 1e-3, Knob.WEIGHT_DECAY: 5e-4}
 
 
 def on(run: Run, **workload: object) -> Run:
-    """The run on another workload."""
+    """Return the run on another workload."""
     return replace(run, workload=replace(run.workload, **workload))  # type: ignore[type-var]
 
 
 def run_of(name: str, run: Run = RUN) -> Run:
-    """A contestant of the comparison, in little."""
+    """Describe a small run of a contestant of the comparison."""
     contestant = CONTESTANTS[name]
     knob = contestant.grid.knob
     return knob.turn(replace(on(run, kernels=contestant.kernels), method=contestant.method), KNOBS[knob])
 
 
 def prepared(run: Run) -> tuple[Dataset, nn.Module, Any]:
-    """Data, initial network and optimizer."""
+    """Return data, initial network and optimizer."""
     assert isinstance(run.workload, Images)
     model = prepare(run).model
     return run.workload.data(run.seed, run.heldout), model, METHODS[run.method].build(model, run)
 
 
 def steps(run: Run, count: int) -> tuple[nn.Module, int]:
-    """The network after some steps on the first batch, and how often it was evaluated."""
+    """Return the network after some steps on the first batch, and its number of evaluations."""
     data, model, optimizer = prepared(run)
     objective = METHODS[run.method].objective(model, run)
     passes = []
@@ -52,7 +52,7 @@ def steps(run: Run, count: int) -> tuple[nn.Module, int]:
 
 
 class Bowl(nn.Module):
-    """One filter and its bias, with a loss that is quadratic in their four numbers."""
+    """Network of one filter with a bias, and a loss that is quadratic in their four numbers."""
 
     MATRIX = torch.tensor(
         [[3.0, 0.5, -0.4, 0.7], [0.5, 1.0, 0.3, -0.2], [-0.4, 0.3, 2.0, 0.6], [0.7, -0.2, 0.6, 1.5]]
@@ -66,7 +66,7 @@ class Bowl(nn.Module):
             self.filter.bias.fill_(0.8)
 
     def position(self) -> Tensor:
-        """The four numbers, weights first."""
+        """Return the four numbers, weights first."""
         return torch.cat([p.detach().flatten() for p in self.parameters()]).as_subclass(Tensor)
 
     def loss(self) -> Tensor:
@@ -74,7 +74,7 @@ class Bowl(nn.Module):
         return numbers @ self.MATRIX @ numbers / 2
 
     def step(self, name: str, count: int = 1, **options: float) -> Tensor:
-        """Where some steps of a method lead."""
+        """Return the four numbers after some steps of a method."""
         run = replace(run_of(name), **{"rho": 0.0, "momentum": 0.0, "weight_decay": 0.0, **options})
         if CONTESTANTS[name].kernels == "spheres":
             rsam.nn.constrain(self, rsam.geometry.KernelSphere(), nn.Conv1d)

@@ -1,4 +1,4 @@
-"""Numbers that end an interval just where it should, and thresholds as the rules have them."""
+"""Make numbers with given intervals, and read the thresholds from the texts of rules."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmarks.studies.images.claims import RULES
 from tests.benchmarks.entries import made_case, made_entry
 
 SEEDS = 10
-#: Five networks of a case, none of them the peer's.
+#: Five methods of a case, without the peer's.
 FIVE = ("sgd", "adamw", "sam", "asam", "rsam")
 SLACK = 0.01
 
@@ -32,31 +32,31 @@ def text_of(claim: str) -> str:
 
 
 def number(claim: str, pattern: str) -> float:
-    """A threshold as the text of a rule has it."""
+    """Read a threshold from the text of a rule."""
     (found,) = set(re.findall(pattern, text_of(claim)))
     return float(found)
 
 
 def with_interval(low: float, high: float, comparisons: int, seed: int = 0) -> np.ndarray:
-    """Values, one a seed, whose Bonferroni interval is this one, by scipy."""
+    """Make values, one per seed, with this Bonferroni interval, by scipy."""
     values = generator(seed).normal(size=SEEDS)
     reference = scipy.stats.ttest_1samp(values, 0).confidence_interval(1 - 0.05 / comparisons)
     return (low + high) / 2 + (values - values.mean()) * (high - low) / (reference.high - reference.low)
 
 
 def assert_is_test_of(comparison: Comparison, values: Sequence[float], comparisons: int) -> None:
-    """That a comparison is scipy's test of values against 0, after Bonferroni."""
+    """Assert that a comparison equals scipy's test of values against 0, after Bonferroni."""
     test = scipy.stats.ttest_1samp(values, 0)
     for interval, level in ((comparison.interval, 0.95), (comparison.simultaneous, 1 - 0.05 / comparisons)):
         reference = test.confidence_interval(level)
-        # accuracies go to fractions and back to points, which costs a few units in the 16th digit of 100
+        # converting accuracies to fractions and back to points changes a few units in the 16th digit of 100
         assert (interval.low, interval.high) == pytest.approx((reference.low, reference.high), rel=1e-9, abs=1e-9)
         assert interval.mean == pytest.approx(np.mean(values), abs=1e-9)
     assert comparison.p == pytest.approx(min(1, comparisons * test.pvalue), rel=1e-6)
 
 
 def halves(values: np.ndarray, size: float = 3.0) -> list[np.ndarray]:
-    """Two cases' values with this mean, each of which is far noisier than their mean."""
+    """Split values into two cases whose mean they are, each much noisier than the mean."""
     noise = size * generator(99).normal(size=len(values))
     return [values + noise, values - noise]
 
@@ -67,7 +67,7 @@ NEARLY = number("C5", r"\(b\) above (-[\d.]+) points")
 
 
 def by_coefficient() -> dict[int, tuple[int, ...]]:
-    """Orders of five whose Spearman coefficient with 0, ..., 4 is each multiple of a tenth, by the classic formula."""
+    """Return orders of five by their Spearman coefficient with 0, ..., 4 in tenths, by the classic formula."""
     found = {}
     for order in itertools.permutations(range(5)):
         squares = sum((a - b) ** 2 for a, b in enumerate(order))
@@ -81,9 +81,9 @@ ORDER = tuple(generator(3).permutation(5))
 
 
 def entries_of_c4(tenths: Mapping[str, Sequence[int]], case: Case | None = None, peer: bool = True) -> list[Entry]:
-    """Five networks whose rank correlations of a measure and the gap are so many tenths, seed by seed.
+    """Make entries of five methods with these rank correlations of a measure and the gap, in tenths, per seed.
 
-    The peer's, which should not count, would turn any correlation towards -1.
+    The peer's entry, which should not count, would turn any correlation towards -1.
     """
     methods = (*FIVE, "peer_sam") if peer else FIVE
     case = case or made_case(methods)
@@ -91,7 +91,7 @@ def entries_of_c4(tenths: Mapping[str, Sequence[int]], case: Case | None = None,
     found = []
     for i, method in enumerate(methods):
         is_peer = method == "peer_sam"
-        # ranks on an exponential scale: Pearson's coefficient would be another
+        # ranks on an exponential scale, for which Pearson's coefficient differs
         curvature = {
             name: [1e-9 if is_peer else math.exp(2 * ORDERS[t][ORDER[i]]) for t in of_seeds]
             for name, of_seeds in tenths.items()

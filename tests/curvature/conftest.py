@@ -1,4 +1,4 @@
-"""The weights that torch draws for a model are the same in every run."""
+"""Seed torch before each test, so that models have the same weights in every run."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Small problems shared by the curvature tests, and dense references for them."""
+"""Define small problems for the curvature tests, and dense references for them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def normal(*shape: int, seed: int = 0, dtype: torch.dtype = DOUBLE) -> Tensor:
 
 
 class Probed(nn.Module):
-    """A generic smooth function of one point: what some arrays see of it, squashed."""
+    """Smooth function of one point without symmetries: bounded functions of its pairings with fixed arrays."""
 
     def __init__(self, x: Tensor, manifold: geoopt.Manifold) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Probed(nn.Module):
 
 
 def probed(manifold: geoopt.Manifold, shape: tuple[int, ...]) -> tuple[Probed, Batch]:
-    """A generic point on a manifold, and data that look at it."""
+    """Make a random point on a manifold, and data for a function of it."""
     manifold = manifold.double()
     dtype = ambient_dtype(manifold, DOUBLE)
     model = Probed(point_from_array(manifold, normal(*shape, seed=1, dtype=dtype) / 2), manifold)
@@ -49,7 +49,7 @@ def probed(manifold: geoopt.Manifold, shape: tuple[int, ...]) -> tuple[Probed, B
 
 
 def risk_at(model: Probed, batch: Batch) -> Callable[[Tensor], Tensor]:
-    """Its mean squared error as a function of the point, all of it in torch's own words."""
+    """Compute the mean squared error as a function of the point, by torch alone."""
 
     def risk(x: Tensor) -> Tensor:
         outputs = torch.func.functional_call(model, {"point": x}, (batch[0],))
@@ -59,26 +59,26 @@ def risk_at(model: Probed, batch: Batch) -> Callable[[Tensor], Tensor]:
 
 
 def network(seed: int = 0) -> nn.Module:
-    """Two layers on plain parameters, in double precision."""
+    """Make a network of two layers with plain parameters, in double precision."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
 
 
 def mixed_network(seed: int = 0) -> nn.Module:
-    """The same with orthonormal columns in the first layer and unit rows in the last."""
+    """Make the same network with orthonormal columns in the first layer and unit rows in the last."""
     model = network(seed)
     rsam.nn.constrain(model, geoopt.EuclideanStiefel(), model[0].weight)
     return rsam.nn.constrain(model, geoopt.Sphere(), model[2].weight)
 
 
 def examples(count: int = 12, seed: int = 5) -> Batch:
-    """Inputs of size 4 and targets of size 3."""
+    """Draw inputs of size 4 and targets of size 3."""
     return normal(count, 4, seed=seed), normal(count, 3, seed=seed + 1)
 
 
 def labelled(count: int = 12, seed: int = 5) -> Batch:
-    """Inputs of size 4 and classes out of 3."""
+    """Draw inputs of size 4 and labels of three classes."""
     return normal(count, 4, seed=seed), torch.randint(3, (count,), generator=generator(seed + 1))
 
 
@@ -89,7 +89,7 @@ def batches(batch: Batch, *sizes: int) -> list[Batch]:
 def functional(
     model: nn.Module, loss_func: Callable[[Tensor, Tensor], Tensor], batch: Batch
 ) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
-    """The loss as a function of all of a model's parameters, and their values."""
+    """Return the loss as a function of all parameters of a model, and their values."""
     names = [name for name, _ in model.named_parameters()]
 
     def loss(*values: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ def functional(
 def dense_hessian(
     model: nn.Module, loss_func: Callable[[Tensor, Tensor], Tensor], batch: Batch
 ) -> tuple[list[list[Tensor]], Tensor]:
-    """Blocks of the Euclidean Hessian as matrices, and all of it."""
+    """Compute the blocks of the Euclidean Hessian as matrices, and the whole."""
     loss, values = functional(model, loss_func, batch)
     blocks = torch.autograd.functional.hessian(loss, values)
     flat = [
@@ -113,7 +113,7 @@ def dense_hessian(
 
 
 def dense(operator: Any) -> Tensor:
-    """All columns of an operator."""
+    """Compute all columns of an operator."""
     return operator @ torch.eye(operator.shape[1], dtype=operator.dtype)
 
 
@@ -122,7 +122,7 @@ def snapshot(model: nn.Module) -> list[Tensor]:
 
 
 def second_difference(f: Callable[[float], float], h: float = 2e-2) -> float:
-    """Of fourth order: the error is h^4 / 1440 of the sixth derivative, here 1e-10, and rounding 1e-16 / h^2, 1e-12."""
+    """Take a difference of fourth order, with error h^4 / 1440 (here 1e-10) and rounding 1e-16 / h^2 (1e-12)."""
 
     def central(h: float) -> float:
         return (f(h) - 2 * f(0.0) + f(-h)) / h**2
@@ -131,14 +131,14 @@ def second_difference(f: Callable[[float], float], h: float = 2e-2) -> float:
 
 
 def along(points: list[Tensor], tangents: list[Tensor], t: float, exact: bool = True) -> list[Tensor]:
-    """The points at time t of the geodesics with these velocities."""
+    """Return the points at time t of the geodesics with these velocities."""
     space = geometry.Product(points)
     with torch.no_grad():
         return (space.exponential if exact else space.retract_second_order)(points, [t * v for v in tangents])
 
 
 def model_with_buffers() -> nn.Module:
-    """Whatever changes by being looked at: running statistics, power iterations, random numbers."""
+    """Make a model that evaluation changes: running statistics, power iterations, random numbers."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = nn.Sequential(
@@ -149,7 +149,7 @@ def model_with_buffers() -> nn.Module:
             nn.utils.parametrizations.spectral_norm(nn.Linear(6, 5)),
             nn.Linear(5, 3),
         ).double()
-    model[5].eval()  # modes need not agree
+    model[5].eval()  # layers may differ in mode
     return rsam.nn.constrain(model, geoopt.Sphere(), model[0].weight)
 
 
@@ -166,7 +166,7 @@ def a_product(operator: Any) -> Tensor:
 
 
 class Breaks(nn.CrossEntropyLoss):
-    """Fails after some calls."""
+    """Loss that fails after some calls."""
 
     def __init__(self, after: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Batches of a loader, however unequal, count as the one batch that they make up."""
+"""That batches of a loader, however unequal, count as one batch of all their examples."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ each_loss = pytest.mark.parametrize(("loss_func", "data"), CASES)
 
 
 def measures(model: nn.Module, loss_func: Any, data: Any) -> dict[str, Tensor]:
-    """Everything that has no random part."""
+    """Return all measures without a random part."""
     hessian = RiemannianHessian(model, loss_func, model.parameters(), data)
     return {
         "hessian": dense(hessian),
@@ -80,14 +80,14 @@ def test_that_unequal_batches_count_as_one(loss_func: Any, data: Data) -> None:
 
 
 def test_that_the_plain_mean_over_these_batches_would_be_wrong() -> None:
-    """As hessian-eigenthings takes it; or the test before could not fail."""
+    """hessian-eigenthings takes that mean; the test before would pass with it if batches were alike."""
     model, loss_func = network(), nn.CrossEntropyLoss()
     for data in (labelled, partly_ignored):
         pieces = batches(data(), 7, 4, 1)
         right = dense(RiemannianHessian(model, loss_func, model.parameters(), pieces))
         single = [dense(RiemannianHessian(model, loss_func, model.parameters(), [piece])) for piece in pieces]
         assert float((sum(single) / 3 - right).norm()) > 0.1 * float(right.norm())
-        # nor do plain numbers of examples do where some are ignored
+        # numbers of examples would be wrong too if some targets are ignored
         counted = sum(len(p[1]) * h for p, h in zip(pieces, single, strict=True)) / 12
         assert (float((counted - right).norm()) > 0.1 * float(right.norm())) == (data is partly_ignored)
 
@@ -95,7 +95,7 @@ def test_that_the_plain_mean_over_these_batches_would_be_wrong() -> None:
 def test_that_a_batch_whose_targets_are_all_ignored_counts_nothing() -> None:
     model, loss_func = network(), nn.CrossEntropyLoss()
     x, y = partly_ignored()
-    pieces = batches((x, y), 3, 9)  # the mean over the first is nan
+    pieces = batches((x, y), 3, 9)  # the mean over the first piece is nan
     for name, value in measures(model, loss_func, pieces).items():
         torch.testing.assert_close(value, measures(model, loss_func, (x, y))[name], rtol=1e-9, atol=1e-11)
     value = sharpness(model, loss_func, model.parameters(), (x, y), micro_batch=3)
@@ -108,7 +108,7 @@ def test_that_a_batch_whose_targets_are_all_ignored_counts_nothing() -> None:
 
 
 class Routed(nn.Module):
-    """Two layers after a common one, of which each example takes one."""
+    """A common layer, then two layers of which each example uses one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class Routed(nn.Module):
 
 
 class Switched(Routed):
-    """The same, for batches of examples that all take the same one: the other is not called."""
+    """The same network for batches whose examples all use one of the layers; the other is not called."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.experts[int(x[0, 0] <= 0)](x + self.common(x).tanh())
@@ -137,7 +137,7 @@ def test_that_a_batch_may_miss_parameters(frozen: bool) -> None:
     routed, switched = Routed(), Switched()
     switched.load_state_dict(routed.state_dict())
     for model in (routed, switched):
-        if frozen:  # a batch of the other expert has no graph at all
+        if frozen:  # a batch of the other expert has no graph
             model.requires_grad_(False)
             model.experts[1].requires_grad_(True)
     pieces = by_expert(labelled())
@@ -167,7 +167,7 @@ def test_that_a_parameter_that_no_piece_depends_on_is_named() -> None:
 
 def test_that_targets_tell_the_number_of_examples_where_inputs_have_it_elsewhere() -> None:
     class Transposed(nn.Module):
-        """Takes examples in the second dimension, as recurrent layers do."""
+        """Network with examples in the second dimension, as in recurrent layers."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -177,14 +177,14 @@ def test_that_targets_tell_the_number_of_examples_where_inputs_have_it_elsewhere
             return self.net(inputs.mT)
 
     model = Transposed()
-    pieces = [(x.mT, y) for x, y in batches(examples(), 7, 5)]  # the inputs are equally long
+    pieces = [(x.mT, y) for x, y in batches(examples(), 7, 5)]  # the first dimensions of inputs are equal
     ours = dense(RiemannianHessian(model, nn.MSELoss(), model.parameters(), pieces))
     expected = dense(RiemannianHessian(model.net, nn.MSELoss(), model.net.parameters(), examples()))
     torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-12)
 
 
 def test_that_a_loader_that_shuffles_gives_one_operator() -> None:
-    """Its order is drawn from the random state, which is the same for every pass."""
+    """The loader draws its order from the random state, which is the same in every pass."""
     model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)).double()
     loader = DataLoader(TensorDataset(*examples()), batch_size=4, shuffle=True)
     hessian = RiemannianHessian(model, nn.MSELoss(), model.parameters(), loader)
@@ -200,7 +200,7 @@ def test_that_a_loader_with_a_random_order_of_its_own_repeats_it() -> None:
     before = generator.get_state()
     hessian = RiemannianHessian(model, nn.MSELoss(), model.parameters(), loader)
     z = torch.ones(hessian.shape[0], dtype=torch.float64)
-    # under batch norm another order would be another operator
+    # under batch norm another order would give another operator
     torch.testing.assert_close(hessian @ z, hessian @ z, rtol=0, atol=0)
     assert torch.equal(generator.get_state(), before)
 

@@ -1,4 +1,4 @@
-"""Operators are those of the present model, loss and data, and evaluate them once within one call of an estimator."""
+"""That operators follow changes of model, loss and data, and evaluate these once per call of an estimator."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_that_products_evaluate_anew_unless_graphs_are_kept() -> None:
         model.calls = 0
         fresh = [a_product(a) for _ in range(3)]
         assert model.calls == 3 * count
-        for _ in range(2):  # nothing is left over from one context to the next
+        for _ in range(2):  # a second context starts anew
             model.calls = 0
             with a.keeping_graphs(), a.keeping_graphs():
                 kept = [a_product(a) for _ in range(3)]
@@ -80,14 +80,14 @@ def test_that_a_call_of_an_estimator_evaluates_each_batch_once(estimate: Callabl
             assert model.calls == calls
     model.calls = 0
     estimate(hessian(model, loss_func, pieces))
-    assert model.calls > 2  # the graphs of a loader may not fit
+    assert model.calls > 2  # the graphs of a loader are not kept, since they may not fit in memory
     model.calls = 0
     estimate(RiemannianHessian(model, loss_func, model.parameters(), labelled(), keep_graphs=False))
     assert model.calls > 1
 
 
 class Told(nn.Module):
-    """A model that depends on whatever Python has for attributes."""
+    """Model that depends on attributes of every kind."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,10 +101,10 @@ class Told(nn.Module):
 
 
 class Case:
-    """A model, a loss and a batch, of which everything can be changed."""
+    """Model, loss and batch, all of which can be changed."""
 
     def __init__(self) -> None:
-        # with weights, the Gauss-Newton matrix depends on the labels too
+        # with class weights the Gauss-Newton matrix depends on the labels too
         self.told, self.loss_func = Told(), nn.CrossEntropyLoss(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
         x, self.labels = labelled()
         self.inputs = {"x": x}
@@ -186,7 +186,7 @@ def test_that_an_operator_follows_autocast() -> None:
     full = a_product(a)
     with torch.autocast("cpu", torch.bfloat16):
         half = a_product(a)
-    # bfloat16 has 8 bits; the two are not one and the same graph, yet of one function
+    # bfloat16 has 8 bits; the two graphs differ, but the function is the same
     assert not torch.equal(half, full)
     torch.testing.assert_close(half, full, rtol=0.1, atol=0.1 * float(full.abs().max()))
     assert torch.equal(a_product(a), full)
@@ -236,5 +236,5 @@ def test_that_an_operator_follows_a_change_of_dtype() -> None:
 
     a = RiemannianHessian(embedding, quartic, embedding.parameters(), data)
     a_product(a)
-    embedding.double()  # the numbers are the same
+    embedding.double()  # a change of dtype alone, with the same numbers
     assert torch.equal(a_product(a), a_product(RiemannianHessian(embedding, quartic, embedding.parameters(), data)))

@@ -1,4 +1,4 @@
-"""That nothing is touched where something cannot be measured, and the error says what to change."""
+"""That a failed measurement changes nothing, and its error says what to change."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def refused(
     message: str,
     params: Any = None,
 ) -> None:
-    """Assert that it is, and that weights and gradients are as they were."""
+    """Assert that a measurement is refused, and leaves weights and gradients as they were."""
     for p in model.parameters():
         p.grad = torch.full_like(p, 0.5)
     before = snapshot(model)
@@ -160,7 +160,7 @@ def test_that_losses_and_gradients_that_are_not_finite_are_refused(measure: Meas
     refused(measure, network(), infinite, examples(), rsam.NotFinite, f"the loss is {bad}, which is not finite")
 
     class Cusp(nn.Module):
-        """A finite value with an infinite slope in one weight."""
+        """Finite loss with an infinite slope in one weight."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -222,7 +222,7 @@ def test_that_parameters_of_several_dtypes_have_no_common_one() -> None:
         trace(a, 2)
 
 
-# -- what only some ask for -------------------------------------------------------------------------------------------
+# -- requirements of single measures ----------------------------------------------------------------------------------
 
 
 def test_that_the_fisher_trace_refuses_losses_that_are_no_likelihood() -> None:

@@ -1,4 +1,4 @@
-"""The Gauss-Newton matrix against curvlinops and dense Jacobians, and the Fisher trace against it."""
+"""That the Gauss-Newton matrix is that of curvlinops and of dense Jacobians, and the Fisher trace is its trace."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_that_the_matrix_is_that_of_curvlinops(
 
 
 def dense_gauss_newton(model: nn.Module, loss_func: nn.Module, batch: Batch) -> Tensor:
-    """J^T Lambda J on a basis of the tangent space that no operator gave."""
+    """Compute J^T Lambda J on a basis of the tangent space that is independent of the operator."""
     names, params = zip(*model.named_parameters(), strict=True)
     values = [p.detach() for p in params]
 
@@ -78,7 +78,7 @@ def dense_gauss_newton(model: nn.Module, loss_func: nn.Module, batch: Batch) -> 
     j = torch.cat([part.reshape(f.numel(), -1) for part in jacobians], 1)
     basis = []
     for k, p in enumerate(params):
-        if isinstance(geometry.manifold_of(p), geoopt.Sphere):  # a row at a time, completed to an orthogonal matrix
+        if isinstance(geometry.manifold_of(p), geoopt.Sphere):  # complete each row to an orthogonal matrix
             blocks = [torch.linalg.qr(row[:, None], "complete").Q[:, 1:] for row in p.detach()]
         else:
             blocks = [torch.eye(values[k].numel(), dtype=f.dtype)]
@@ -93,7 +93,7 @@ def test_that_on_a_sphere_it_is_the_euclidean_one_in_a_tangent_basis(loss: type[
     matrix = dense(RiemannianGaussNewton(model, loss(), model.parameters(), data()))
     expected = dense_gauss_newton(model, loss(), data())
     assert matrix.shape == expected.shape
-    # the bases differ by a rotation, which leaves eigenvalues
+    # the bases differ by a rotation, which does not change eigenvalues
     torch.testing.assert_close(torch.linalg.eigvalsh(matrix), torch.linalg.eigvalsh(expected), rtol=1e-9, atol=1e-12)
 
 
@@ -113,7 +113,7 @@ def test_that_a_loss_linear_in_the_outputs_has_none() -> None:
     zero = torch.zeros(43, 43, dtype=torch.float64)
     linear = RiemannianGaussNewton(model, lambda f, y: (f * y).sum(), model.parameters(), batch)
     assert torch.equal(dense(linear), zero)
-    scale = nn.Parameter(torch.ones(3, dtype=torch.float64))  # the slope has a graph, but not to the outputs
+    scale = nn.Parameter(torch.ones(3, dtype=torch.float64))  # the slope depends on the scale, but not on the outputs
     scaled = RiemannianGaussNewton(model, lambda f, y: (f * scale).sum(), model.parameters(), batch)
     assert torch.equal(dense(scaled), zero)
 
@@ -132,7 +132,7 @@ def test_that_the_fisher_trace_is_that_of_the_gauss_newton_matrix_within_its_int
     estimate = fisher_trace(model, loss_func, model.parameters(), pieces, probes=300, seed=1)
     low, high = estimate.interval(0.99)
     assert low <= exact <= high
-    assert high - low < 0.5 * exact  # so that a wrong count, such as 12 for the 8 not ignored, would be noticed
+    assert high - low < 0.5 * exact  # enough to notice a wrong number of examples, 12 for 8
 
 
 def test_that_the_fisher_trace_of_pixels_counts_all_of_them() -> None:
@@ -156,7 +156,7 @@ def test_that_the_fisher_trace_of_a_single_example_without_a_batch_is_right() ->
 
 
 def test_that_one_probe_is_exact_where_examples_share_nothing_and_batches_are_unequal() -> None:
-    """Orthogonal inputs of a linear model: the cross terms of the signs vanish."""
+    """For orthogonal inputs of a linear model the cross terms of the signs vanish."""
     model = nn.Linear(4, 1, bias=False).double()
     x = torch.linalg.qr(normal(4, 4)).Q * torch.tensor([[1.0], [2.0], [3.0], [4.0]])
     data = x, torch.zeros(4, 1)

@@ -1,4 +1,4 @@
-"""Nothing that is measured leaves a trace in the model."""
+"""That no measurement changes the model."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ each_measure = pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURE
 
 
 class Untouched:
-    """Everything about a model that a measurement could change, to be compared after it."""
+    """Record of everything in a model that a measurement could change."""
 
     def __init__(self, model: nn.Module, with_grad: bool) -> None:
         self.model = model
@@ -128,7 +128,7 @@ def test_that_no_measure_of_a_model_that_is_compiled_in_place_leaves_a_trace(nam
 
 
 class Feeding(nn.Module):
-    """A model that fails after some calls, for what never calls its loss."""
+    """Model that fails after some calls, for measures that never call its loss."""
 
     def __init__(self, model: nn.Module, after: int) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class Feeding(nn.Module):
         return self.model(inputs)
 
 
-# What evaluates at all fails in its second batch; what makes several passes, in the second pass too.
+# Every measure fails in its second batch, and one with several passes in the second pass too.
 EVALUATING = [name for name in MEASURES if name != "RiemannianHessian"]
 REPEATING = [name for name in EVALUATING if "@" not in name and name not in ("fisher_trace", "gradient_norm")]
 
@@ -155,7 +155,7 @@ def test_that_no_failure_in_the_middle_leaves_a_trace(name: str, after: int) -> 
     with pytest.raises(KeyError, match="broken"):
         MEASURES[name](Feeding(model, after), nn.CrossEntropyLoss(), pieces)
     untouched.check()
-    if name != "fisher_trace":  # which never calls its loss
+    if name != "fisher_trace":  # fisher_trace never calls its loss
         with pytest.raises(KeyError, match="broken"):
             MEASURES[name](model, Breaks(after), pieces)
         untouched.check()
@@ -188,6 +188,6 @@ def test_that_dropout_is_the_same_in_every_product_and_every_operator() -> None:
         assert torch.equal(dense(a), matrix)
         assert torch.equal(dense(hessian(model, nn.CrossEntropyLoss(), data)), matrix)
         torch.testing.assert_close(matrix, matrix.mT, rtol=0, atol=1e-10)
-    # and it is there
+    # dropout does change it
     model.eval()
     assert not torch.allclose(dense(a), matrix)

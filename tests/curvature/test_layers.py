@@ -1,4 +1,4 @@
-"""Second derivatives through the layers that real models have."""
+"""That second derivatives through the layers of real models are right."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.curvature.problems import DOUBLE, batches, dense, generator, labelled
 
 
 class ElementaryNorm(nn.Module):
-    """Batch norm in train mode, in operations whose derivatives nobody doubts."""
+    """Batch norm in train mode, by elementary operations."""
 
     def __init__(self, norm: nn.BatchNorm1d) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class ElementaryNorm(nn.Module):
 
 
 class ElementaryEvalNorm(nn.Module):
-    """Batch norm in eval mode."""
+    """Batch norm in eval mode, by elementary operations."""
 
     def __init__(self, norm: nn.BatchNorm1d) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ def test_that_batch_norm_is_differentiated_as_its_elementary_twin(
     twin = nn.Sequential(model[0], (ElementaryNorm if training else ElementaryEvalNorm)(model[1]), model[2], model[3])
     ours, expected = (dense(operator(m, nn.CrossEntropyLoss(), m.parameters(), pieces)) for m in (model, twin))
     torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-11)
-    if training:  # the statistics take part: without them the Hessian is another one
+    if training:  # the Hessian includes the dependence of the statistics on the parameters
         apart = dense(operator(model.eval(), nn.CrossEntropyLoss(), model.parameters(), pieces))
         assert float((ours - apart).norm()) > 0.1 * float(apart.norm())
 
@@ -71,7 +71,7 @@ def test_that_batch_norm_is_differentiated_as_its_elementary_twin(
 
 
 def difference(model: nn.Module, loss_func: Any, batch: Any, v: list[Tensor], h: float) -> Tensor:
-    """Central difference of the gradient along ``v``; restores the weights."""
+    """Take a central difference of the gradient along ``v``, and restore the weights."""
     params = list(model.parameters())
     start, ends = snapshot(model), []
     for sign in (1, -1):
@@ -104,7 +104,7 @@ def test_that_a_resnet_in_train_mode_works() -> None:
     v = unit(model)
     product = torch.cat([p.flatten() for p in hessian @ v])
     assert all(torch.equal(a, b) for a, b in zip(statistics, model.buffers(), strict=True))
-    # a step so short that no ReLU is switched by it; rounding is 1e-16 / h, 1e-9
+    # a step so short that it switches no ReLU; rounding is 1e-16 / h, 1e-9
     expected = difference(model, nn.CrossEntropyLoss(), batch, v, h=1e-7)
     assert float((product - expected).norm()) <= 1e-4 * float(expected.norm())
 
@@ -120,7 +120,7 @@ class Attending(nn.Module):
 
 
 class Last(nn.Module):
-    """The last output of a recurrent layer."""
+    """Last output of a recurrent layer."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ SEQUENCES = {
 def test_that_attention_and_recurrent_layers_work_with_one_warning_at_most(
     make: Any, warns: bool, operator: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # the name in the package is the function
+    # the attribute of this name in the package is the function
     monkeypatch.setattr(sys.modules["rsam.evaluation.higher_order"], "_warned", set())
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -170,10 +170,10 @@ def test_that_attention_and_recurrent_layers_work_with_one_warning_at_most(
     about = [str(w.message) for w in caught if "scaled_dot_product" in str(w.message)]
     assert len(about) == warns == len(caught)
     if operator is RiemannianHessian:
-        # error h^2, 1e-8 of the third derivatives; rounding 1e-12
+        # the error is h^2 = 1e-8 times third derivatives; rounding 1e-12
         expected = difference(model, nn.CrossEntropyLoss(), batch, v, h=1e-4)
         torch.testing.assert_close(product, expected, rtol=1e-6, atol=1e-8)
-    else:  # never negative
+    else:  # the Gauss-Newton matrix is never negative
         assert float(product @ torch.cat([t.flatten() for t in v])) > 0
 
 

@@ -16,7 +16,7 @@ from tests.curvature.problems import DOUBLE, dense, normal
 
 
 class Matrix(LinearOperator):
-    """Takes two parts, a matrix and a vector, and returns as many numbers as it has rows, in one part or two."""
+    """Operator from two parts, a matrix and a vector, to one or two parts, given by a dense matrix."""
 
     def __init__(self, entries: Tensor, in_shape: Any = ((2, 2), (1,)), out_shape: Any = ((4,),)) -> None:
         super().__init__(in_shape, out_shape)

@@ -1,4 +1,4 @@
-"""The Riemannian Hessian on every manifold: second derivatives along geodesics, and traces over tangent bases."""
+"""That the Hessian on every manifold gives second derivatives along geodesics, and traces over tangent bases."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_that_hessians_are_symmetric(name: str, make: Make, shape: tuple[int, ..
 
 
 def orthonormal_basis(x: Tensor, manifold: geoopt.Manifold, count: int) -> list[Tensor]:
-    """Projected noise, by Gram and Schmidt in the metric, twice over for the rounding."""
+    """Orthonormalise projected noise by Gram and Schmidt in the metric, twice because of rounding."""
     on = geometry_of(manifold)
     basis: list[Tensor] = []
     for seed in range(count):
@@ -176,7 +176,7 @@ def test_that_a_manifold_without_geodesics_is_named_together_with_the_parameter(
 
 
 class Users(geoopt.Manifold):
-    """The lines that a user has to write."""
+    """Geometry of a user, with the methods that it has to define."""
 
     reversible = False
 
@@ -202,7 +202,7 @@ class Users(geoopt.Manifold):
 
 
 class Positive(Users):
-    """Positive numbers, whose logarithms are flat."""
+    """Positive numbers with the flat metric of their logarithms."""
 
     name, ndim = "Positive", 1
 

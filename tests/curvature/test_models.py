@@ -1,4 +1,4 @@
-"""Whatever models take and return: mappings, pairs, dataclasses, losses of their own; and what torch.compile made."""
+"""That models may take and return mappings, pairs, dataclasses or their own losses, and may be compiled."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CE, MSE = nn.CrossEntropyLoss(), nn.MSELoss()
 
 
 def measures(model: Any, loss_func: Any, params: Any, data: Any) -> list[Tensor]:
-    """Something of everything that evaluates the loss."""
+    """Return a number or tensor from each function that evaluates the loss."""
     case = model, loss_func, list(params), data
     return [
         dense(RiemannianHessian(*case)),
@@ -54,7 +54,7 @@ class Output:
 
 
 class Returning(nn.Module):
-    """Takes a mapping, and returns a dataclass."""
+    """Model that takes a mapping and returns a dataclass."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ def test_that_data_that_may_be_one_batch_or_two_are_refused() -> None:
 
 
 class Keyed(nn.Module):
-    """Called by keywords; returns a mapping with a loss, if it is given labels."""
+    """Model that is called with keywords, and returns a mapping, with a loss if it is given labels."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -139,13 +139,13 @@ class Keyed(nn.Module):
 @pytest.mark.parametrize("own", [False, True], ids=["loss_func", "loss of its own"])
 def test_that_a_mapping_is_a_batch_of_keyword_arguments(own: bool) -> None:
     net, (x, y) = network(), labelled()
-    y = torch.where(torch.arange(12) == 1, -100, y)  # ignored
+    y = torch.where(torch.arange(12) == 1, -100, y)  # this label is ignored
     expected = measures(net, CE, net.parameters(), (x, y))
     model, batch = Keyed(net), {"x": x, "labels": y}
     loss_func = None if own else lambda outputs, inputs: CE(outputs["logits"], inputs["labels"])
     found = measures(model, loss_func, model.parameters(), batch)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
-    if own:  # of a function it cannot be known what it ignores
+    if own:  # it is unknown which labels a function ignores
         found = measures(model, loss_func, model.parameters(), cut(batch, 7, 4, 1))
         torch.testing.assert_close(found[:-1], expected[:-1], rtol=1e-9, atol=1e-11)
     pairs = [(piece["x"], piece["labels"]) for piece in cut(batch, 3, 9)]
@@ -179,7 +179,7 @@ def test_that_a_loss_that_is_missing_is_said_so() -> None:
 def test_that_a_gauss_newton_matrix_needs_a_loss_of_the_outputs() -> None:
     net = network()
     a = RiemannianGaussNewton(lambda x: net(x).square().sum(), None, net.parameters(), examples())
-    with pytest.raises(ValueError, match="needs a loss of the model's outputs"):  # or it would be zero
+    with pytest.raises(ValueError, match="needs a loss of the model's outputs"):  # otherwise the result would be zero
         trace(a, 2)
     with pytest.raises(ValueError, match="got NoneType"):
         fisher_trace(net, None, net.parameters(), examples())  # type: ignore[arg-type]
@@ -187,7 +187,7 @@ def test_that_a_gauss_newton_matrix_needs_a_loss_of_the_outputs() -> None:
 
 def test_that_a_batch_is_moved_without_a_trace() -> None:
     class Batch(UserDict):  # type: ignore[type-arg]
-        """As of a tokenizer: items are attributes."""
+        """Batch like that of a tokenizer, whose items are attributes."""
 
         def __getattr__(self, name: str) -> Any:
             if name == "data":
@@ -246,7 +246,7 @@ def test_that_unequal_batches_of_a_language_model_count_as_one() -> None:
     params = [p for n, p in model.named_parameters() if "attn" in n]
     ids = torch.randint(11, (5, 6))
     labels = ids.clone()
-    labels[0, 2:], labels[4, :4] = -100, -100  # one prediction of the first, for two labels
+    labels[0, 2:], labels[4, :4] = -100, -100  # the first example has two labels and one prediction
     batch = {"input_ids": ids, "labels": labels}
     whole = gradient_norm(model, None, params, batch)
     parts = gradient_norm(model, None, params, cut(batch, 1, 4))
@@ -288,7 +288,7 @@ def test_that_what_is_compiled_is_measured_as_what_it_was_made_of(compiled: Any)
     results, names = [], []
     for make in (lambda model: (model, CE), compiled):
         model, loss_func = make(network())
-        model(x)  # compiled by now
+        model(x)  # the first call compiles
         a = RiemannianHessian(model, loss_func, model.parameters(), pieces)
         b = RiemannianGaussNewton(model, loss_func, model.parameters(), pieces)
         results.append((dense(a), dense(b)))

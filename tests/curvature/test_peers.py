@@ -1,4 +1,4 @@
-"""That pymanopt and curvlinops have the same operators, and that estimators of others work on ours as they are."""
+"""That operators equal those of pymanopt and curvlinops, and estimators of other libraries work on them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_that_pymanopt_has_the_same_hessian(
 
 
 class Convolutional(nn.Module):
-    """Takes a mapping; a convolution, a skipped connection and one weight in two places."""
+    """Model of a mapping, with a convolution, a skip connection, and one weight in two layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Convolutional(nn.Module):
 
 
 class Sequential(nn.Module):
-    """Classes in the second dimension of three, with positions after them."""
+    """Model whose outputs have classes in the second of three dimensions, and positions in the third."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ IN_PLACE: dict[str, tuple[Callable[[], nn.Module], nn.Module, Batches, dict[str,
 def test_that_operators_stand_in_for_those_of_curvlinops(ours: Any, theirs: Any, case: str) -> None:
     make, loss_func, data, options = IN_PLACE[case]
     model = make().double()
-    # without the first, so that a part of the model is not differentiated in
+    # without the first parameter, so that the operator is that of a part of the model
     arguments = model, loss_func, list(model.parameters())[1:], data
     a, b = ours(*arguments, **options), theirs(*arguments, **options)
     assert (a.shape, a.dtype, a.device) == (b.shape, b.dtype, b.device)
@@ -136,12 +136,12 @@ def test_that_trace_estimators_of_curvlinops_work(operator, make) -> None:  # ty
     a = operator(model, MSE, model.parameters(), examples())
     matrix = dense(a)
     exact = float(matrix.trace())
-    # the standard deviation of a probe with random signs; small enough here for the tests to tell a wrong trace
+    # the standard deviation for a probe with random signs; so small that these tests would notice a wrong trace
     deviation = float((2 * (matrix - matrix.diagonal().diag()).square().sum()).sqrt())
     assert deviation < exact
     torch.manual_seed(0)
     assert abs(float(curvlinops.hutchinson_trace(a, 24)) - exact) <= 3 * deviation / 24**0.5
-    # these two project, and err less than plain probes do
+    # these two project, and have smaller errors than plain probes
     for estimator in (curvlinops.hutchpp_trace, curvlinops.xtrace):
         assert abs(float(estimator(a, 24)) - exact) <= 2 * deviation / 24**0.5
 
@@ -151,11 +151,11 @@ def test_that_the_spectrum_of_curvlinops_and_scipys_solver_work(operator, make) 
     model = make()
     a = operator(model, MSE, model.parameters(), examples())
     values = torch.linalg.eigvalsh(dense(a))
-    # of its own it does not find the lower end of a spectrum at zero, which that of a Gauss-Newton matrix is
+    # by itself it does not find the lower end of the spectrum if that is zero, as for a Gauss-Newton matrix
     ends = None if operator is RiemannianHessian else (float(values[0]), float(values[-1]))
     torch.manual_seed(0)
     grid, density = curvlinops.lanczos_approximate_spectrum(a, ncv=15, num_repeats=20, boundaries=ends)
-    # the mean of the spectrum is the trace over the size; 20 first vectors average it to a few parts in a hundred
+    # the mean of the spectrum is the trace divided by the size; with 20 first vectors it is right to a few per cent
     mean = torch.trapezoid(grid * density, grid) / torch.trapezoid(density, grid)
     assert float((mean - values.mean()).abs()) <= 0.1 * float(values[-1] - values[0])
     top, _ = eigsh(a.to_scipy(), k=3, which="LA")

@@ -1,4 +1,4 @@
-"""On plain parameters: the Euclidean Hessian, as curvlinops and a dense computation have it."""
+"""That on plain parameters the operator is the Euclidean Hessian of curvlinops and of a dense computation."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_that_num_data_divides_as_in_curvlinops() -> None:
 
 
 class Keyed(nn.Module):
-    """Takes its inputs out of a dict."""
+    """Model that takes its inputs from a dict."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,11 +93,11 @@ def test_that_inputs_may_be_dicts_when_their_examples_are_counted() -> None:
     options = {"batch_size_fn": lambda inputs: len(inputs["x"])}
     ours = RiemannianHessian(model, nn.MSELoss(), model.parameters(), pieces, **options)
     torch.testing.assert_close(dense(ours), expected, rtol=1e-10, atol=1e-12)
-    # without it the targets are counted
+    # by default the targets are counted
     torch.testing.assert_close(
         dense(RiemannianHessian(model, nn.MSELoss(), model.parameters(), pieces)), expected, rtol=1e-10, atol=1e-12
     )
-    # and it is heeded where it differs from them
+    # a different number of examples is used
     options = {"batch_size_fn": lambda inputs: 1}
     halves = [dense_hessian(model.net, nn.MSELoss(), piece)[1] for piece in batches(examples(), 7, 5)]
     ours = RiemannianHessian(model, nn.MSELoss(), model.parameters(), pieces, **options)
@@ -119,7 +119,7 @@ def test_that_the_gradient_norm_is_that_of_autograd() -> None:
     loss, values = functional(model, nn.MSELoss(), examples())
     gradients = torch.autograd.functional.jacobian(loss, values)
     expected = torch.cat([g.flatten() for g in gradients]).norm()
-    for data in (examples(), batches(examples(), 7, 5), list(examples())):  # a list as a loader yields it
+    for data in (examples(), batches(examples(), 7, 5), list(examples())):  # a batch that is a list, as loaders yield
         assert gradient_norm(model, nn.MSELoss(), model.parameters(), data) == pytest.approx(float(expected))
 
 

@@ -1,4 +1,4 @@
-"""That single and half precision measure what double precision does, up to their rounding."""
+"""That results in single and half precision are those in double precision, up to rounding."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ CE = nn.CrossEntropyLoss()
 
 
 def rounded(model: nn.Module, dtype: torch.dtype) -> tuple[nn.Module, Any, nn.Module, Any]:
-    """The model and data in that dtype, and in double precision with the same, rounded numbers."""
+    """Return the model and data in this dtype, and in double precision with the same rounded numbers."""
     low = copy.deepcopy(model).to(dtype)
     x, y = labelled()
     x = x.to(dtype)
     return low, (x, y), copy.deepcopy(low).double(), (x.double(), y)
 
 
-#: What has no random part, or signs, which are the same in every dtype.
+#: Measures without a random part, or with random signs, which are the same in every dtype.
 NUMBERS: dict[str, Callable[[nn.Module, Any], float]] = {
     "trace": lambda m, d: float(trace(RiemannianHessian(m, CE, m.parameters(), d), method="exact")),
     "trace of probes": lambda m, d: float(trace(RiemannianHessian(m, CE, m.parameters(), d), 30)),
@@ -51,8 +51,8 @@ NUMBERS: dict[str, Callable[[nn.Module, Any], float]] = {
         spectral_density(RiemannianHessian(m, CE, m.parameters(), d), 15, repeats=1).grid[0]
     ),
 }
-# Units of rounding: half of one in each of some hundred operations, which cancel as random walks do and are seen to
-# leave one at most. A rise of the loss is the difference of numbers five times as large.
+# Tolerances in units of rounding: about a hundred operations round by half a unit each, and the errors add up as
+# random walks do, here to at most one. A rise of the loss is a difference of numbers five times as large.
 FACTOR = 4
 FACTORS = {"sharpness": 5 * FACTOR}
 
@@ -75,7 +75,7 @@ def test_that_products_are_those_of_double_precision_in_the_dtype_of_the_vector(
 ) -> None:
     low, low_data, high, high_data = rounded(mixed_network(), dtype)
     ours, expected = operator(low, CE, low.parameters(), low_data), operator(high, CE, high.parameters(), high_data)
-    assert ours.dtype == torch.float32  # of coordinates, for which there are factorisations
+    assert ours.dtype == torch.float32  # dtype of coordinates: torch has no factorisations in half precision
     matrix = dense(expected)
     error = (dense(ours).double() - matrix).norm()
     assert float(error) <= FACTOR * torch.finfo(dtype).eps * float(matrix.norm())
@@ -86,7 +86,7 @@ def test_that_products_are_those_of_double_precision_in_the_dtype_of_the_vector(
 
 
 def test_that_many_batches_are_summed_in_single_precision() -> None:
-    """In bfloat16 a sum of 512 equal terms stops at 256."""
+    """In bfloat16 a sum of equal terms stops growing after 256 of them."""
     model = nn.Linear(1, 1, bias=False).to(torch.bfloat16)
     x, y = torch.ones(1, 1, dtype=torch.bfloat16), torch.zeros(1, 1, dtype=torch.bfloat16)
 
@@ -134,4 +134,4 @@ def test_that_hyperbolic_and_positive_definite_points_work_in_single_precision()
             one = copy.deepcopy(model).to(dtype)
             hessian = RiemannianHessian(one, CE, one.parameters(), (x[:, :3].to(dtype), y))
             results.append(float(trace(hessian, method="exact")))
-        assert results[0] == pytest.approx(results[1], rel=1e-4)  # single precision, and a stretch of up to a hundred
+        assert results[0] == pytest.approx(results[1], rel=1e-4)  # rounding, stretched a hundredfold

@@ -1,4 +1,4 @@
-"""Progress is shown where it is asked for, and nowhere else."""
+"""That progress is shown if asked for, and only then."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def hessian(model: nn.Module, data: Any, **options: Any) -> RiemannianHessian:
     return RiemannianHessian(model, MSE, model.parameters(), data, **options)
 
 
-#: By what the bar is called.
+#: Measures by the label of their bar.
 MEASURES: dict[str, Callable[..., Any]] = {
     "risk": lambda m, d, **bar: hessian(m, d, **bar) @ torch.ones(43, dtype=DOUBLE),
     "risk: ": lambda m, d, **bar: gradient_norm(m, MSE, m.parameters(), d, **bar),

@@ -1,4 +1,4 @@
-"""Sharpness against closed forms: quadratics, linear functions on spheres, single examples."""
+"""That sharpness equals closed forms for quadratics, linear functions on spheres, and single examples."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def only(value: Tensor, target: Tensor) -> Tensor:
 
 
 class Quadratic(nn.Module):
-    """Half of (w - c)' A (w - c), whatever the inputs."""
+    """Quadratic loss (w - c)' A (w - c) / 2, whatever the inputs."""
 
     def __init__(self, w: Tensor, a: Tensor, c: Tensor | float = 0.0) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ def rise_of(model: nn.Module, **options: Any) -> float:
 
 
 def greatest_rise(model: Quadratic, rho: float) -> float:
-    """Of a quadratic in a ball, by its secular equation: e = (m - A)^-1 g on the sphere, with m > the eigenvalues."""
+    """Compute the largest rise of a quadratic in a ball by the secular equation: e = (m - A)^-1 g with m > A."""
     values, vectors = torch.linalg.eigh(model.a)
     g = vectors.mT @ (model.a @ model.w.detach())
     low, high = float(values[-1]), float(values[-1] + g.norm() / rho)
@@ -74,7 +74,7 @@ def test_that_one_step_is_the_step_of_sam_on_a_quadratic(rho: float) -> None:
     expected = model.at(w + rho * g / g.norm()) - model.at(w)
     estimate = sharpness(model, only, model.parameters(), NOTHING, rho)
     assert float(estimate) == pytest.approx(float(expected), rel=1e-12)
-    assert estimate.standard_error == 0 and estimate.products == 3  # the centre, its gradient, the end
+    assert estimate.standard_error == 0 and estimate.products == 3  # centre, gradient, end
 
 
 @pytest.mark.parametrize("rho", [0.05, 1.0, 5.0])
@@ -89,11 +89,11 @@ def test_that_more_steps_approach_the_maximum_in_the_ball_and_never_pass_it(rho:
 
 def test_that_restarts_leave_a_stationary_point() -> None:
     model = Quadratic(torch.zeros(5, dtype=DOUBLE), torch.diag(torch.tensor([0.5, 1.0, 1.0, 2.0, 4.0], dtype=DOUBLE)))
-    assert rise_of(model, rho=0.3, steps=10) == 0  # the gradient knows no direction
+    assert rise_of(model, rho=0.3, steps=10) == 0  # the gradient is zero
     # the top of the ball is along the last axis
     assert rise_of(model, rho=0.3, steps=30, restarts=3) == pytest.approx(0.3**2 / 2 * 4, rel=1e-3)
     sinking = Quadratic(torch.zeros(5, dtype=DOUBLE), -torch.eye(5, dtype=DOUBLE))
-    assert rise_of(sinking, rho=0.3, steps=10, restarts=3) == 0  # the centre is in the ball
+    assert rise_of(sinking, rho=0.3, steps=10, restarts=3) == 0  # the centre belongs to the ball
 
 
 def test_that_the_worst_case_is_never_less_than_one_step_and_grows_with_the_radius() -> None:
@@ -112,7 +112,7 @@ def test_that_the_worst_case_is_never_less_than_one_step_and_grows_with_the_radi
 
 
 class Height(nn.Module):
-    """A linear function of a point."""
+    """Linear function of a point."""
 
     def __init__(self, x: Tensor, a: Tensor, manifold: geoopt.Manifold) -> None:
         super().__init__()
@@ -131,16 +131,16 @@ def test_that_a_linear_function_on_a_sphere_rises_by_its_closed_form(rho: float)
     def rise(turn: float) -> float:
         return float(a.norm()) * (math.cos(angle - turn) - math.cos(angle))
 
-    # along geodesics; and by normalising x + e, which turns by the arc whose tangent is rho
+    # along geodesics, which turn by rho; normalising x + e would turn by the angle whose tangent is rho
     assert rise_of(Height(x, a, geoopt.SphereExact()), rho=rho) == pytest.approx(rise(rho), rel=1e-12)
     assert rise_of(Height(x, a, geoopt.Sphere()), rho=rho) == pytest.approx(rise(math.atan(rho)), rel=1e-12)
-    # one step finds the maximum, and more or restarts do not leave it
+    # one step finds the maximum; more steps or restarts do not lose it
     more = rise_of(Height(x, a, geoopt.SphereExact()), rho=rho, steps=10, restarts=2)
     assert more == pytest.approx(rise(rho), rel=1e-12)
-    # a ball that reaches beyond the top; the way there is found in many steps
+    # a ball that contains the top, which many steps find
     beyond = rise_of(Height(x, a, geoopt.SphereExact()), rho=angle + 0.3, steps=20)
     assert beyond == pytest.approx(rise(angle), rel=1e-3)
-    # the second step goes back to where it came from; the first is not forgotten
+    # the second step leads back to the start; the end of the first is not forgotten
     twice = rise_of(Height(x, a, geoopt.SphereExact()), rho=angle + 0.3, steps=2)
     assert twice == pytest.approx(rise(angle + 0.3), rel=1e-12)
 
@@ -150,7 +150,7 @@ def test_that_the_radius_is_shared_by_the_product_of_all_parameters() -> None:
     model = nn.ModuleList([Height(nn.functional.normalize(normal(4, seed=s), dim=0), a, geoopt.SphereExact())
                            for s in (2, 3)])  # fmt: skip
     angles = [math.acos(float(h.x.detach() @ a / a.norm())) for h in model]
-    slopes = [math.sin(angle) for angle in angles]  # of each function by its angle, up to |a|
+    slopes = [math.sin(angle) for angle in angles]  # slope of each function by its angle, divided by |a|
     shares = [0.4 * slope / math.hypot(*slopes) for slope in slopes]
     expected = sum(math.cos(t - s) - math.cos(t) for t, s in zip(angles, shares, strict=True)) * float(a.norm())
     estimate = sharpness(lambda inputs: model[0](inputs) + model[1](inputs), only, model.parameters(), NOTHING, 0.4)
@@ -180,7 +180,7 @@ def test_that_the_average_on_manifolds_is_half_the_trace_of_the_hessian_for_smal
     for manifold, shape in ((geoopt.PoincareBall(), (3,)), (geoopt.EuclideanStiefel(), (4, 2))):
         model, batch = probed(manifold, shape)
         arguments = (model, nn.MSELoss(), list(model.parameters()), batch)
-        # the remainder is of fourth order in the radius, here of relative size 1e-4
+        # the remainder is of fourth order in the radius, here relatively 1e-4
         low, high = sharpness(*arguments, 1e-2, kind="average", probes=400).interval(0.99)
         exact = 1e-4 / 2 * float(trace(RiemannianHessian(*arguments), method="exact"))
         assert low <= exact <= high and high - low < abs(exact)
@@ -223,7 +223,7 @@ def test_that_adaptive_steps_are_those_of_kwon_and_others() -> None:
     arguments = (model, nn.MSELoss(), list(model.parameters()), batch)
     assert float(sharpness(*arguments, rho, adaptive=True)) == pytest.approx(expected, rel=1e-10)
     plain = float(sharpness(*arguments, rho))
-    # independent of how the layers are scaled against each other, as it was made to be and the plain one is not
+    # it does not depend on the relative scale of layers, unlike the plain sharpness
     with torch.no_grad():
         model[0].weight.mul_(10)
         model[0].bias.mul_(10)

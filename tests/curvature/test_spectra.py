@@ -1,4 +1,4 @@
-"""Extreme eigenvalues against dense ones, and densities against known spectra."""
+"""That extreme eigenvalues equal dense ones, and densities fit known spectra."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_that_eigenvalues_are_the_dense_ones(make, which: str, k: int) -> None: 
     hessian = RiemannianHessian(model, nn.CrossEntropyLoss(), model.parameters(), labelled())
     matrix = dense(hessian)
     pairs = top_eigenvalues(hessian, k, which=which)  # type: ignore[arg-type]
-    # the default accuracy is 1.5e-8 of the norm in the residual, and its square over the gap in the value
+    # the default accuracy is 1.5e-8 of the norm for residuals; errors of values are its square divided by the gap
     scale = float(torch.linalg.matrix_norm(matrix, 2))
     expected = extremes(torch.linalg.eigvalsh(matrix), which, k)
     torch.testing.assert_close(pairs.values, expected, rtol=0, atol=1e-7 * scale)
@@ -57,7 +57,7 @@ def test_that_a_true_eigenvalue_lies_within_the_residual(rtol: float) -> None:
         distances = (pairs.values[:, None] - values).abs().amin(1)
         assert bool((distances <= pairs.residuals + 1e-14).all())
         assert bool((pairs.residuals <= rtol).all())
-    assert float(pairs.residuals.max()) > 1e-10  # loose enough for the bound to say something
+    assert float(pairs.residuals.max()) > 1e-10  # residuals are large enough to test the bound
 
 
 def test_that_products_are_counted_and_limited() -> None:
@@ -77,7 +77,7 @@ def test_that_products_are_counted_and_limited() -> None:
         top_eigenvalues(a, rtol=1e-12, max_products=30)
     assert a.count <= 60
     few = Counted(torch.diag(torch.arange(5.0)))
-    assert top_eigenvalues(few).products == few.count == 6  # dense, and the residual
+    assert top_eigenvalues(few).products == few.count == 6  # five products for the dense matrix, one for the residual
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -91,7 +91,7 @@ def test_that_small_operators_are_solved_densely_and_exactly(dtype: torch.dtype)
 
 
 def low_rank(dtype: torch.dtype) -> RiemannianGaussNewton:
-    """Of rank 36, three outputs of twelve examples, in 163 dimensions."""
+    """Make an operator of rank 36 (three outputs of twelve examples) in 163 dimensions."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(4, 20), nn.Tanh(), nn.Linear(20, 3)).to(dtype)
@@ -101,7 +101,7 @@ def low_rank(dtype: torch.dtype) -> RiemannianGaussNewton:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_that_the_smallest_eigenvalue_may_be_zero(dtype: torch.dtype) -> None:
-    """As that of every Gauss-Newton matrix with more parameters than data; ARPACK alone does not find it."""
+    """Every Gauss-Newton matrix with more parameters than data has it; ARPACK alone does not find it."""
     a = low_rank(dtype)
     scale = float(torch.linalg.matrix_norm(dense(a), 2))
     # half the digits are the default accuracy
@@ -110,7 +110,7 @@ def test_that_the_smallest_eigenvalue_may_be_zero(dtype: torch.dtype) -> None:
     assert abs(float(pairs.values[0])) <= half and float(pairs.residuals[0]) <= 2 * half
     rough = top_eigenvalues(a, which="smallest", rtol=1e-2)
     assert abs(float(rough.values[0])) <= 1e-2 * scale and rough.products < 60
-    values = top_eigenvalues(a, 38).values  # more than there are
+    values = top_eigenvalues(a, 38).values  # more than there are nonzero eigenvalues
     expected = torch.linalg.eigvalsh(dense(a).double()).flip(0)[:38].to(dtype)
     torch.testing.assert_close(values, expected, rtol=0, atol=half)
 
@@ -122,7 +122,7 @@ def test_that_the_zero_operator_has_zero_eigenvalues() -> None:
 
 
 def test_that_eigenvalues_on_a_sphere_are_those_of_the_quadratic_form() -> None:
-    """x' A x has at the top of the unit sphere the Hessian 2 (A - a_1), on the other eigenvectors of A."""
+    """At its maximum on the unit sphere x' A x has the Hessian 2 (A - a_1), on the other eigenvectors of A."""
     values = torch.linspace(0, 3, 30, dtype=DOUBLE)
     matrix = dense(with_spectrum(values))
     top = torch.linalg.eigh(matrix).eigenvectors[:, -1]
@@ -167,7 +167,7 @@ THREE = torch.cat([torch.full((60,), -1.0), torch.full((30,), 0.5), torch.full((
 
 
 def spread(values: Tensor) -> Tensor:
-    """A little apart, so that the Lanczos process goes on."""
+    """Spread equal eigenvalues a little, so that the Lanczos process does not break down."""
     return values + 0.01 * normal(len(values))
 
 
@@ -179,13 +179,13 @@ def mass(spectrum: SpectralDensity, low: float, high: float) -> float:
 def test_that_a_density_integrates_to_one_and_has_its_mass_where_the_eigenvalues_are() -> None:
     spectrum = spectral_density(with_spectrum(spread(THREE)), 30, repeats=40)
     assert torch.trapezoid(spectrum.density, spectrum.grid) == pytest.approx(1, abs=1e-3)
-    # a random first vector has a share of 60 +- 5 in 100 there (a beta distribution); of 40 of them 5 / 40^0.5
+    # a random first vector has 60 +- 5 % of its square there (a beta distribution); the mean of 40 has 5 / 40^0.5
     for at, share in ((-1.0, 0.6), (0.5, 0.3), (2.0, 0.1)):
         assert mass(spectrum, at - 0.3, at + 0.3) == pytest.approx(share, abs=0.04)
     peaks = [float(spectrum.grid[torch.where((spectrum.grid - at).abs() < 0.5, spectrum.density, 0.0).argmax()])
              for at in (-1.0, 0.5, 2.0)]  # fmt: skip
     assert peaks == pytest.approx([-1.0, 0.5, 2.0], abs=0.05)
-    # between them is nothing
+    # the density vanishes between them
     assert mass(spectrum, -0.5, 0.0) < 1e-3 and mass(spectrum, 1.0, 1.5) < 1e-3
     assert float(spectrum.grid[0]) == pytest.approx(-1 - 0.05 * 3, abs=0.1)
 
@@ -214,7 +214,7 @@ def test_that_standard_errors_of_a_density_are_those_of_its_repeats() -> None:
     spectrum = spectral_density(a, 20, repeats=10, points=200)
     assert spectrum.grid.shape == spectrum.density.shape == spectrum.standard_error.shape == (200,)
     other = spectral_density(a, 20, repeats=200, points=200, seed=1)
-    # the deviation of ten repeats is known to a quarter at each point
+    # at each point the deviation of ten repeats has a relative error of a quarter
     peak = other.density.argmax()
     assert float(spectrum.standard_error[peak] / other.standard_error[peak]) == pytest.approx(20**0.5, rel=0.6)
     far = (spectrum.density - other.density).abs() / (spectrum.standard_error**2 + other.standard_error**2).sqrt()

@@ -1,4 +1,4 @@
-"""Traces: right in expectation, honest about their errors, stopped as asked, and layer by layer."""
+"""That traces are right in expectation, with right errors, stop as asked, and work layer by layer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_that_random_signs_are_unbiased_over_all_of_them() -> None:
     forms = ((signs @ dense(a)) * signs).sum(1)
     assert float(forms.mean()) == pytest.approx(3.5, rel=1e-12)
     samples = trace(a, 500).samples
-    # each probe is one of them, and each of them comes about equally often: 500 in 8 pairs, 62.5 with deviation 7.4
+    # each probe is one of these, and each pair is equally likely: 500 in 8 pairs are 62.5 each, with deviation 7.4
     place = (samples[:, None] - forms).abs().argmin(1)
     torch.testing.assert_close(forms[place], samples)
     pairs = torch.bincount(torch.minimum(place, 15 - place), minlength=8)
@@ -43,7 +43,7 @@ def test_that_estimates_of_many_seeds_average_to_the_trace(method: str, distribu
         found = torch.tensor(
             [float(trace(a, 12, method=method, distribution=distribution, seed=s)) for s in range(200)]  # type: ignore[arg-type]
         )
-        # the mean of 200, in units of its own deviation
+        # the mean of 200 estimates, in units of its own deviation
         assert abs(float(found.mean() - values.sum())) <= 3 * float(found.std()) / 200**0.5
 
 
@@ -52,18 +52,18 @@ def test_that_intervals_of_plain_probes_hold_the_trace_as_often_as_they_say(dist
     for values in (FLAT, DECAYING):
         a, exact = with_spectrum(values), float(values.sum())
         estimates = [trace(a, 20, distribution=distribution, seed=s) for s in range(200)]  # type: ignore[arg-type]
-        # nominally 190 times; 180 and 198 are three binomial deviations away, and quadratic forms are a little skew
+        # nominally 190 times; the bounds are three binomial deviations away, since quadratic forms are slightly skew
         held = sum(low <= exact <= high for low, high in (e.interval(0.95) for e in estimates))
         assert 180 <= held <= 198
         held = sum(low <= exact <= high for low, high in (e.interval(0.5) for e in estimates))
         assert 80 <= held <= 120
         spread = float(torch.tensor([float(e) for e in estimates]).std())
         error = sum(e.standard_error for e in estimates) / 200
-        assert error == pytest.approx(spread, rel=0.15)  # 0.05 of deviation in the spread, 0.02 in the error
+        assert error == pytest.approx(spread, rel=0.15)  # deviations: 0.05 of the spread, 0.02 of the error
 
 
 def test_that_errors_of_xtrace_are_of_the_right_size_though_too_small() -> None:
-    # the samples share their basis; the ranges are what the docstring owns up to
+    # samples share their basis; these are the ranges of the docstring
     for values in (FLAT, DECAYING, torch.linspace(1, 2, 60, dtype=DOUBLE)):
         a, exact = with_spectrum(values), float(values.sum())
         estimates = [trace(a, 18, method="xtrace", seed=s) for s in range(200)]
@@ -86,9 +86,9 @@ def test_that_xtrace_spreads_at_most_half_as_much_where_the_spectrum_decays() ->
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("rank", [0, 1, 3, 5])
 def test_that_xtrace_is_exact_for_ranks_that_its_basis_holds(rank: int, dtype: torch.dtype) -> None:
-    # as long as one probe fewer than the six still spans the range
+    # as long as all probes but one still span the range
     roots = normal(rank, 30, dtype=dtype)
-    # here even rounding does not hide the low rank; only 3, since signs in five dimensions are easily dependent
+    # here rounding does not hide the low rank; only 3 probes, since signs in five dimensions are often dependent
     diagonal = torch.tensor([1.0, 2.0, 3.0][:rank] + [0.0] * (30 - min(rank, 3)), dtype=dtype)
     for matrix in (roots.mT @ roots, diagonal.diag()):
         estimate = trace(TensorLinearOperator(matrix), 12, method="xtrace")
@@ -103,7 +103,7 @@ def test_that_estimates_tell_mean_error_and_cost_of_their_samples() -> None:
     assert estimate.products == 23 and estimate.samples.shape == (23,) and estimate.samples.dtype == DOUBLE
     assert estimate.value == pytest.approx(float(estimate.samples.mean()), rel=1e-12)
     assert estimate.standard_error == pytest.approx(float(estimate.samples.std()) / 23**0.5, rel=1e-12)
-    assert trace(a, 1).standard_error != trace(a, 1).standard_error  # nan: one sample does not tell
+    assert trace(a, 1).standard_error != trace(a, 1).standard_error  # nan for a single sample
     exact = trace(a, method="exact")
     assert (exact.standard_error, exact.products, exact.interval()) == (0, 40, (exact.value, exact.value))
     assert trace(a, 12, method="xtrace").products == 12
@@ -123,7 +123,7 @@ def test_that_rtol_stops_when_the_error_is_reached_and_after_ten_probes_at_least
     stopped = trace(a, 10_000, rtol=0.02)
     assert 10 < stopped.products < 10_000
     assert stopped.standard_error <= 0.02 * stopped.value
-    earlier = stopped.samples[:-10]  # it looks every ten probes, and the time before it was not there
+    earlier = stopped.samples[:-10]  # it checks every ten probes, and ten earlier the error was too large
     assert float(earlier.std()) / len(earlier) ** 0.5 > 0.02 * float(earlier.mean())
     assert trace(a, 10_000, rtol=10.0).products == 10
     assert trace(a, 7, rtol=10.0).products == 7
@@ -138,7 +138,7 @@ def test_that_a_seed_fixes_the_result_however_many_probes_are_asked_for() -> Non
     torch.testing.assert_close(one.samples, more.samples[:23])
     assert not torch.equal(one.samples, trace(a, 23, seed=4).samples)
     source = generator(3)
-    first, second = trace(a, 23, seed=source), trace(a, 17, seed=source)  # a generator goes on
+    first, second = trace(a, 23, seed=source), trace(a, 17, seed=source)  # the second call continues the generator
     torch.testing.assert_close(torch.cat([first.samples, second.samples]), more.samples)
 
 

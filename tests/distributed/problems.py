@@ -1,4 +1,4 @@
-"""Models that are trained by one process and by several."""
+"""Define models that one process or several train."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import rsam
 
 
 class Network(nn.Module):
-    """Hyperbolic rows, kernels on spheres, weights on spheres, and plain ones; and a Stiefel matrix, if asked for.
+    """Network with hyperbolic rows, kernels and weights on spheres, plain weights and, if asked for, a Stiefel matrix.
 
-    Extents of five, six and three do not divide by two; of two rows the third of three processes gets none.
+    Sizes of five and three are not divisible by two; of two rows the third of three processes gets none.
     """
 
     def __init__(self, constrained: bool = True, stiefel: bool = False) -> None:
@@ -51,7 +51,7 @@ def batch(size: int = 12) -> Batch:
 
 
 def part_of(rank: int, count: int) -> Batch:
-    """The part of the batch that one of the processes sees."""
+    """Return the part of the batch for one of the processes."""
     return tuple(t.chunk(count)[rank] for t in batch())  # type: ignore[return-value]
 
 
@@ -72,7 +72,7 @@ def closure_of(
 
 
 def take_steps(opt: Any, model: nn.Module, data: Batch, *, halves: bool = False, set_to_none: bool = True) -> None:
-    """Three steps, with a closure or in halves."""
+    """Take three steps, with a closure or in halves."""
     closure = closure_of(opt, model, data, set_to_none)
     for _ in range(3):
         if not halves:
@@ -85,7 +85,7 @@ def take_steps(opt: Any, model: nn.Module, data: Batch, *, halves: bool = False,
 
 
 def values(model: nn.Module) -> list[Tensor]:
-    """The parameters, whole, as plain tensors."""
+    """Return the whole parameters as plain tensors."""
     return [
         p.full_tensor() if hasattr(p, "full_tensor") else p.detach().clone().as_subclass(Tensor)
         for p in (q.detach() for q in model.parameters())

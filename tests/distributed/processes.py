@@ -1,4 +1,4 @@
-"""Run a function in several processes that know each other."""
+"""Run a function in several processes of one group."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ multiprocessing.set_forkserver_preload(
     ["pytest", "tests.distributed.problems", "torch._dynamo", "torch.distributed.fsdp", "torch.distributed.checkpoint"]
 )
 
-#: One after the other, and not at all where torch is built without.
+#: Tests run one after another, and are skipped if torch is built without torch.distributed.
 several_processes = [
     pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed"),
     pytest.mark.xdist_group("processes"),
@@ -45,6 +45,6 @@ def _run(rank: int, count: int, directory: str, function: Callable[..., Any], ar
     )
     try:
         torch.save(function(rank, *args), Path(directory) / f"{rank}.pt")
-        torch.distributed.barrier()  # who leaves early may leave while the others still connect
+        torch.distributed.barrier()  # otherwise a process could end while others still connect
     finally:
         torch.distributed.destroy_process_group()

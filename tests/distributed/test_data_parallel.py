@@ -1,4 +1,4 @@
-"""That data-parallel training needs no recipe: both passes are averaged, so all ranks perturb and step alike."""
+"""That data-parallel training works as it is: both passes are averaged, so that all ranks step alike."""
 
 from __future__ import annotations
 

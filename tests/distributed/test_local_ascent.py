@@ -1,4 +1,4 @@
-"""That each process may ascend alone, and that their gradients are averaged where they belong: at the weights."""
+"""That each process may ascend by itself, and gradients are averaged after they are brought back to the weights."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WAYS = list(itertools.product([True, False], repeat=3))  # constrained, in halve
 
 
 def _by_hand(count: int, constrained: bool) -> list[Tensor]:
-    """One process: an ascent and a gradient brought back for each part of the batch, then a step along their mean."""
+    """In one process, ascend and bring a gradient back for each part of the batch, then step along their mean."""
     model = Network(constrained, constrained)
     params = list(model.parameters())
     opt = rsam.optim.RiemannianSGD(params, **BASE)
@@ -110,7 +110,7 @@ def test_that_all_processes_refuse_what_is_not_finite_in_one(policy, bad_pass) -
 
 
 def _unused(rank: int) -> list[Any]:
-    """A parameter that one process does not use, and one that none uses."""
+    """Train with a parameter that one process does not use, and one that none uses."""
     params = [nn.Parameter(torch.ones(2)) for _ in range(3)]
     model = nn.ParameterList(params)
     opt = rsam.RSAM(model.parameters(), torch.optim.SGD, lr=1.0, rho=0.0)

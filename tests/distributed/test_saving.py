@@ -24,7 +24,7 @@ WAYS: list[dict[str, Any]] = [
 
 
 def _resumed(rank: int, count: int, way: dict[str, Any], full: bool) -> tuple[list[Tensor], list[Tensor]]:
-    """The weights of a run, and those of one that was saved in the middle and loaded by a fresh model."""
+    """Return the weights of a run, and those of a run that was saved in the middle and resumed by a new model."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
     options = StateDictOptions(full_state_dict=full, broadcast_from_rank0=full)

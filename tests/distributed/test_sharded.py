@@ -118,7 +118,7 @@ def _refusals(rank: int) -> list[str]:
     with pytest.raises(ValueError) as caught, rsam.optim.keep_manifolds(cut):
         fully_shard(cut)
     said.append(str(caught.value))
-    with pytest.raises(ValueError) as caught:  # the manifold was put back by hand
+    with pytest.raises(ValueError) as caught:  # the user put the manifold back
         SGD([("rotation", cut.rotation)], lr=0.1)
     said.append(str(caught.value))
     model = _sharded()
@@ -148,7 +148,7 @@ def _not_finite(rank: int, policy: str, bad_pass: int) -> tuple[str, list[Tensor
 
     def failing() -> Tensor:
         loss = closure()
-        if next(passes) == bad_pass and rank == 1:  # in the part of one process only
+        if next(passes) == bad_pass and rank == 1:  # not finite in the part of one process only
             model.last.weight.grad.to_local()[0, 0] = float("inf")
         return loss
 
@@ -170,7 +170,7 @@ def test_that_all_processes_refuse_what_is_not_finite_in_one(policy, bad_pass) -
 
 
 def _own_direction(weights: rsam.optim.Weights) -> list[Tensor]:
-    """The gradient, turned towards the momentum by inner products."""
+    """Return the gradient turned towards the momentum, by inner products."""
     gradient, momentum = weights.raise_index(weights.gradients), weights.momentum()
     share = weights.inner(gradient, momentum) / weights.norm(gradient) ** 2
     return [g + share * m for g, m in zip(gradient, momentum, strict=True)]

@@ -1,4 +1,4 @@
-"""That the layer without a derivative is named, before or after torch complains."""
+"""That errors name the layer without a derivative, before or after torch raises."""
 
 from __future__ import annotations
 

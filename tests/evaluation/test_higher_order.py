@@ -1,4 +1,4 @@
-"""That layers built in the context have right second and third derivatives, and values as ever."""
+"""That layers in the context have right second and third derivatives, and their usual values."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "gru": (lambda: nn.GRU(4, 3, batch_first=True), (2, 5, 4)),
     "rnn": (lambda: nn.RNN(4, 3, batch_first=True), (2, 5, 4)),
 }
-# what torch itself refuses or gets wrong, and from which order on; once this changes, so should the replacement
+# layers that torch refuses or gets wrong, from this order on; when torch changes, so should the replacement
 DEFECTS = {
     "batch_norm_2d": 3,
     "instance_norm": 3,
@@ -70,7 +70,7 @@ def build(name: str) -> tuple[nn.Module, Tensor]:
 
 
 def along_a_line(module: nn.Module, x: Tensor, t: Tensor, context) -> Tensor:
-    """A smooth function of the layer with its input and parameters moved along a fixed line."""
+    """Return a smooth function of t: a layer with input and parameters at t on a fixed line."""
     generator = torch.Generator().manual_seed(1)
 
     def moved(p: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ def test_derivatives_agree_with_finite_differences_of_lower_ones(name, order) ->
     step = 1e-5
     ahead, behind = derivatives(name, order - 1, step), derivatives(name, order - 1, -step)
     expected = (ahead[-1] - behind[-1]) / (2 * step)
-    # error of the difference: step^2 times a fifth derivative, and rounding / step
+    # the errors of the difference are step^2 times a fifth derivative, and rounding / step
     assert derivatives(name, order)[-1] == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
 
@@ -175,7 +175,7 @@ def test_nothing_is_replaced_outside_of_it() -> None:
     with differentiable():
         pass
     assert "BatchNorm" in F.batch_norm(x, None, None, training=True).grad_fn.name()
-    with differentiable(2):  # a second derivative torch has
+    with differentiable(2):  # torch has this second derivative
         assert "BatchNorm" in F.batch_norm(x, None, None, training=True).grad_fn.name()
 
 
@@ -220,9 +220,9 @@ def test_what_is_compiled_runs_as_it_was_before(order) -> None:
         return value
 
     with pytest.raises(RuntimeError, match="double backward"):
-        derivative(compiled(x))  # once this passes, it need not be replaced
+        derivative(compiled(x))  # when this passes, the replacement is no longer needed
     with differentiable(order):
         value = compiled(x)
     torch.testing.assert_close(derivative(value), {2: 12 * x**2, 3: 24 * x}[order])
     with pytest.raises(RuntimeError, match="double backward"):
-        derivative(compiled(x))  # as before
+        derivative(compiled(x))  # outside the context compiled functions run as before

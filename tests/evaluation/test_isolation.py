@@ -1,4 +1,4 @@
-"""That evaluations leave buffers and random state alone, and that parameters can be elsewhere for a while."""
+"""That evaluations change neither buffers nor random state, and parameters can have other values for a while."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rsam.evaluation import at_points, isolated
 
 
 class Counting(nn.Module):
-    """Holds buffers in a child that it never calls, one of them under two names, and one that is None."""
+    """Module with buffers in a child that it never calls: one under two names, and one that is None."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ def test_buffers_and_random_state_are_as_before() -> None:
     with isolated():
         model(x)
         model(x)
-        assert model.child.calls == 2  # within it they advance
+        assert model.child.calls == 2  # within the context they advance
     assert unchanged(model, before)
     assert torch.equal(torch.get_rng_state(), state)
     model(x)
@@ -67,7 +67,7 @@ def test_nested() -> None:
     before = snapshot(model)
     with isolated():
         with isolated():
-            model(x)  # first seen inside
+            model(x)  # called for the first time inside
         model(x)
         state = torch.get_rng_state()
         with isolated():

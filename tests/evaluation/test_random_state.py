@@ -1,4 +1,4 @@
-"""That the random state is that of the generators in use, and of no others."""
+"""That the random state covers the generators in use, and no others."""
 
 from __future__ import annotations
 

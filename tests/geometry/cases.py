@@ -1,4 +1,4 @@
-"""Every manifold that :mod:`rsam.geometry` treats, with shapes of points."""
+"""List every manifold that :mod:`rsam.geometry` supports, with shapes of points."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ _LISTED: list[tuple[str, Make, tuple[tuple[int, ...], ...]]] = [
     ("KernelStiefel canonical", lambda: KernelStiefel(True, ndim=2), ((2, 5, 3),)),
 ]
 
-#: Name, factory and shape, one for each test.
+#: Name, factory and shape of each case.
 MANIFOLDS: list[tuple[str, Make, tuple[int, ...]]] = [
     (f"{name} {'x'.join(map(str, shape))}", make, shape) for name, make, shapes in _LISTED for shape in shapes
 ]

@@ -1,4 +1,4 @@
-"""Geometries against independent references: other libraries, other models of the same space, dense formulas."""
+"""That geometries agree with independent references: other libraries, other models of a space, dense formulas."""
 
 from collections.abc import Callable
 
@@ -18,13 +18,13 @@ from tests.geometry.cases import MANIFOLDS, Make
 IDS = [name for name, _, _ in MANIFOLDS]
 DOUBLE = torch.float64
 
-# made in float64: geoopt keeps a function of the curvature, of which .double() would keep the rounding
+# made in float64: geoopt stores a function of the curvature, whose rounding .double() would keep
 BALL = geoopt.PoincareBall(torch.tensor(1.0, dtype=DOUBLE))
 PROJECTION = geoopt.SphereProjection(torch.tensor(1.0, dtype=DOUBLE))
 
 
 def sample(manifold: geoopt.Manifold, shape: tuple[int, ...], seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A point, two tangents of length about 1/2 and an ambient array, of no particular simplicity."""
+    """Draw a point, two tangents of length about 1/2 and an ambient array."""
     generator = torch.Generator().manual_seed(seed)
     dtype = ambient_dtype(manifold, DOUBLE)
     arrays = [torch.randn(shape, dtype=dtype, generator=generator) for _ in range(4)]
@@ -60,7 +60,7 @@ def test_that_pymanopt_agrees(
     x, u, v, a = sample(manifold, shape)
     if isinstance(manifold, KernelSphere):
 
-        def to(t: Tensor) -> np.ndarray:  # their points are columns
+        def to(t: Tensor) -> np.ndarray:  # pymanopt's points are columns
             return t.numpy().T
 
         def back(t: np.ndarray) -> np.ndarray:
@@ -74,13 +74,13 @@ def test_that_pymanopt_agrees(
             return t
 
     if isinstance(manifold, geoopt.SymmetricPositiveDefinite):
-        a = (a + a.mT) / 2  # theirs takes symmetric gradients
+        a = (a + a.mT) / 2  # pymanopt takes symmetric gradients
     geometry = geometry_of(manifold)
     close(geometry.inner(x, u, v).sum(), theirs.inner_product(to(x), to(u), to(v)))
     close(geometry.raise_index(x, a), back(theirs.euclidean_to_riemannian_gradient(to(x), to(a))))
     close(geometry.exponential(x, u), back(theirs.exp(to(x), to(u))))
     assert geometry.dimension(x) == theirs.dim
-    if not isinstance(manifold, geoopt.PoincareBall):  # theirs retracts along the geodesic
+    if not isinstance(manifold, geoopt.PoincareBall):  # pymanopt retracts along the geodesic
         close(geometry.retract(x, u), back(theirs.retraction(to(x), to(u))))
 
 
@@ -88,12 +88,12 @@ def test_that_pymanopt_agrees(
 
 
 def _push(f: Callable[[Tensor], Tensor], x: Tensor, *tangents: Tensor) -> list[Tensor]:
-    """Images of tangents under the derivative of a map."""
+    """Map tangents by the derivative of a map."""
     return [torch.autograd.functional.jvp(f, x, u)[1] for u in tangents]
 
 
 def _to_ball(x: Tensor) -> Tensor:
-    """Stereographic projection of the hyperboloid or the sphere from minus its first axis."""
+    """Project the hyperboloid or the sphere stereographically, from minus its first axis."""
     return x[..., 1:] / (1 + x[..., :1])
 
 
@@ -130,7 +130,7 @@ def test_that_the_metric_of_the_siegel_spaces_is_that_of_their_distance() -> Non
         z, u, _, _ = sample(manifold, (2, 2))
         geometry = geometry_of(manifold)
         u = u * 1e-3 / geometry.inner(z, u, u).sqrt()
-        # from the midpoint on both sides, so that the error is of third order
+        # from the midpoint to both sides, so that the error is of third order
         close(manifold.dist(z - u / 2, z + u / 2), torch.tensor(1e-3, dtype=DOUBLE), 1e-5)
 
 
@@ -172,7 +172,7 @@ def test_that_momentum_in_the_ball_keeps_its_length_where_a_step_is_clipped() ->
 
 
 def dense_rotation(x: Tensor, u: Tensor, exact: bool = False) -> Tensor:
-    """The orthogonal matrix of a canonical step: Cayley transform, or exponential, of the skew that takes x to u."""
+    """Compute the orthogonal matrix of a canonical step: Cayley transform or exponential of the skew from x to u."""
     eye = torch.eye(x.shape[0], dtype=x.dtype)
     pu = (eye - x @ x.mT / 2) @ u
     w = pu @ x.mT - x @ pu.mT
@@ -194,19 +194,19 @@ def test_that_the_low_rank_canonical_step_is_the_dense_one(n: int, p: int, exact
 @pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
 @pytest.mark.parametrize("shape", [(64, 64), (64, 20), (64, 8)])
 def test_that_huge_canonical_steps_are_rotations(dtype: torch.dtype, shape: tuple[int, int]) -> None:
-    # what exploding gradients of a recurrent network are: the identity would be lost in the rounding of the step
+    # as large as exploding gradients of a recurrent network: the step's rounding errors exceed the identity
     manifold, generator = CanonicalStiefel(), torch.Generator().manual_seed(0)
     x = point_from_array(manifold, torch.randn(shape, dtype=dtype, generator=generator))
     rows, columns = (torch.randn(n, dtype=dtype, generator=generator) for n in shape)
     u = manifold.proju(x, torch.outer(rows, columns))
     v = manifold.proju(x, torch.randn(shape, dtype=dtype, generator=generator))
     geometry, eps = geometry_of(manifold), torch.finfo(dtype).eps
-    # a rotation rounds by eps L^2, for steps of the length L = 2 eps^(-1/4) or more
+    # rounding errors of a rotation are eps L^2, with L = 2 eps^(-1/4) for longer steps
     rounding = 4 * eps**0.5
     for size in torch.logspace(0, 16, 33):
         step = u * (size / u.norm())
         y = geometry.retract(x, step)
-        # the square of that is 16 eps, and each entry of the product a sum of 64 terms
+        # Newton-Schulz squares these to 16 eps, and each entry of the product is a sum of 64 terms
         close(y.mT @ y, torch.eye(shape[1], dtype=dtype), 64 * eps)
         w = geometry.transport(x, step, y, v)
         close(geometry.inner(y, w, w), geometry.inner(x, v, v), rounding)
@@ -222,7 +222,7 @@ def test_that_the_projection_onto_doubly_stochastic_tangents_is_orthogonal() -> 
 
 
 def test_that_doubly_stochastic_points_near_the_boundary_are_exact() -> None:
-    # scaling by sweeps alone needs thousands of them here
+    # Sinkhorn's sweeps alone would take thousands here
     geometry = geometry_of(geoopt.BirkhoffPolytope())
     x = geometry.project_point(torch.tensor([[1, 1e-4, 1e-4], [1e-4, 0.3, 1], [1e-4, 1, 0.3]], dtype=DOUBLE))
     close(x.sum(-1), torch.ones(3, dtype=DOUBLE))
@@ -230,7 +230,7 @@ def test_that_doubly_stochastic_points_near_the_boundary_are_exact() -> None:
 
 
 def test_that_geodesics_of_the_half_plane_are_circles() -> None:
-    # from i with unit speed to the right: tanh t + i / cosh t, which begins as i + t - i t^2 / 2
+    # from i to the right with unit speed: tanh t + i / cosh t, which is i + t - i t^2 / 2 to second order
     geometry = geometry_of(geoopt.UpperHalf())
     x, v = torch.tensor([[1j]], dtype=torch.complex128), torch.tensor([[1 + 0j]], dtype=torch.complex128)
     close(geometry.inner(x, v, v), torch.ones(1, 1, dtype=DOUBLE))
@@ -250,7 +250,7 @@ OPEN = [
 def test_that_the_acceleration_satisfies_the_geodesic_equation(
     manifold: geoopt.Manifold, shape: tuple[int, ...]
 ) -> None:
-    # <a, w> = D<v, v>[w] / 2 - D<v, w>[v], by derivatives of the metric in these coordinates, which are free
+    # <a, w> = D<v, v>[w] / 2 - D<v, w>[v], by derivatives of the metric in these independent coordinates
     x, v, w, _ = sample(manifold, shape)
     geometry = geometry_of(manifold)
 
@@ -275,7 +275,7 @@ def test_that_a_kernel_is_its_flattened_self() -> None:
     weight = torch.randn(6, 2, 2, 1, dtype=DOUBLE, generator=torch.Generator().manual_seed(0))
     rows = geometry_of(geoopt.Sphere()).project_point(weight.flatten(1))
     close(geometry_of(KernelSphere()).project_point(weight), rows.reshape(weight.shape))
-    wide = geometry_of(geoopt.EuclideanStiefel()).project_point(weight.flatten(1))  # more filters than inputs
+    wide = geometry_of(geoopt.EuclideanStiefel()).project_point(weight.flatten(1))  # more filters than numbers in each
     close(geometry_of(KernelStiefel()).project_point(weight), wide.reshape(weight.shape))
     tall = geometry_of(geoopt.EuclideanStiefel()).project_point(weight[:3].flatten(1).mT)
     close(geometry_of(KernelStiefel()).project_point(weight[:3]), tall.mT.reshape(3, 2, 2, 1))

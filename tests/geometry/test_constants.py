@@ -1,4 +1,4 @@
-"""Constants of another precision than the points: computed in that of the points."""
+"""That constants of another precision than the points are converted to that of the points."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DOUBLE = torch.float64
 
 
 def _manifolds(*size: int) -> dict[str, tuple[geoopt.Manifold, tuple[int, ...]]]:
-    """Manifolds whose constants are doubles of a size: none, as geoopt's own, or ``(1,)``, which torch promotes by."""
+    """Make manifolds with constants in double precision, scalars as geoopt's own or ``(1,)``, which torch promotes."""
 
     def c(value: float) -> torch.Tensor:
         return torch.full(size, value, dtype=DOUBLE)
@@ -70,7 +70,7 @@ def test_that_results_have_the_dtype_of_the_points_and_the_numbers_of_doubles(na
         pairs = zip(result, expected, strict=True) if isinstance(result, tuple) else [(result, expected)]
         for low, high in pairs:
             assert low.dtype == torch.float32, operation
-            # a few hundred roundings, where the metric and differences of points amplify them
+            # a few hundred rounding errors, since the metric and differences of points amplify them
             torch.testing.assert_close(low.double(), high, rtol=2e-4, atol=2e-4, msg=operation)
     assert geometry.random_tangent(x).dtype == torch.float32
 

@@ -1,4 +1,4 @@
-"""A batch of no points: nothing to do, in the shapes of a batch of some."""
+"""That operations accept batches without points, and return the shapes of other batches."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _points(manifold: geoopt.Manifold, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def _shapes(geometry: Geometry, operation: str, x: torch.Tensor) -> list[torch.Size] | None:
-    """Shapes of the results of an operation with zeros for vectors, broadcast to the points where they broadcast."""
+    """Return the shapes of an operation's results for zero vectors, broadcast to the points if they can be."""
     parameters = inspect.signature(getattr(Geometry, operation)).parameters.values()
     required = [p.name for p in parameters if p.default is p.empty][2:]
     vectors = [x if name == "y" else torch.zeros_like(x) for name in required]
@@ -59,7 +59,7 @@ def test_that_optimizers_step_parameters_without_points(base) -> None:
         x = geoopt.ManifoldParameter(_points(manifold, shape)[:0], manifold=manifold)
         for options in ({}, {"ascent": "exponential"}, {"radius": "point", "transport": "pullback"}):
             if options.get("ascent") and name.split()[0] in ("Birkhoff", "UpperHalf", "BoundedDomain"):
-                continue  # no exponential
+                continue  # the manifold has no exponential
             optimizer = rsam.RSAM([x, torch.nn.Parameter(torch.ones(2))], base, lr=0.1, **options)
             for _ in range(2):
                 for p in optimizer.param_groups[0]["params"]:

@@ -1,4 +1,4 @@
-"""Equal manifolds are one manifold, as long as they are equal."""
+"""That equal manifolds are treated as one, as long as they are equal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _together(*manifolds: geoopt.Manifold) -> bool:
 def test_that_manifolds_made_alike_are_stacked(name: str, make: Make, shape: tuple[int, ...]) -> None:
     one, two = make(), make()
     x = torch.zeros(shape, dtype=torch.complex64 if name.split()[0] in ("UpperHalf", "BoundedDomain") else None)
-    plain = isinstance(one, geoopt.Euclidean)  # which is left to torch's functions for lists
+    plain = isinstance(one, geoopt.Euclidean)  # which torch's functions for lists compute
     assert len(Product([x, x], manifolds=[one, two]).blocks) == 1 + plain
     assert len(Product([x, x], manifolds=[one, copy.deepcopy(one)]).blocks) == 1 + plain
 
@@ -37,7 +37,7 @@ def test_that_manifolds_made_alike_are_stacked(name: str, make: Make, shape: tup
     [
         (geoopt.PoincareBall(1.0), geoopt.PoincareBall(2.0)),
         (geoopt.PoincareBall(), geoopt.PoincareBallExact()),
-        (geoopt.Stereographic(0.1), geoopt.Stereographic(torch.tensor(0.1, dtype=torch.float64))),  # another number
+        (geoopt.Stereographic(0.1), geoopt.Stereographic(torch.tensor(0.1, dtype=torch.float64))),  # other rounding
         (geoopt.Stereographic(-1.0), geoopt.PoincareBall(1.0)),
         (geoopt.PoincareBall(learnable=True), geoopt.PoincareBall(learnable=True)),
         (geoopt.PoincareBall(), geoopt.PoincareBall(learnable=True)),
@@ -117,7 +117,7 @@ def test_that_a_constant_that_changes_between_steps_is_noticed() -> None:
     def run(share: bool) -> list[torch.Tensor]:
         torch.manual_seed(0)
         points = _on(*[geoopt.PoincareBall(1.0) for _ in range(3)])
-        if not share:  # one optimizer each
+        if not share:  # one optimizer for each
             optimizers = [rsam.RSAM([p], lr=0.1, momentum=0.9) for p in points]
         else:
             optimizers = [rsam.RSAM(points, lr=0.1, momentum=0.9, radius="parameter")]

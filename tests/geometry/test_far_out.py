@@ -1,8 +1,8 @@
-"""That the hyperboloid keeps its digits far from the origin, where Minkowski products of coordinates lose them.
+"""That the hyperboloid is accurate far from the origin, where Minkowski products of coordinates lose all digits.
 
-A boost takes what happens near the origin, where textbook formulas are exact to rounding, to any distance: an isometry,
-so that all results have to be boosted too. Numbers round by the size of coordinates, the time ``t`` in units of
-``sqrt(k)``; errors are measured in the metric.
+Near the origin textbook formulas are exact to rounding. A boost, which is an isometry, moves points and tangents to any
+distance, and must move all results in the same way. Rounding errors are proportional to the size of coordinates, the
+time ``t`` in units of ``sqrt(k)``; errors are measured in the metric.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torch import Tensor
 import rsam
 from rsam.geometry import geometry_of
 
-#: Some twenty operations, each of which rounds by t; vectors and steps have lengths about 1. The largest seen is 10.
+#: Tolerance in roundings of size t, for about twenty operations on vectors of length about 1. The largest seen is 10.
 ROUNDINGS = 16
-#: Near, about where products lose their last digit (8 and 18), and well beyond.
+#: Distances: near, about where products lose their last digit (8 and 18), and far beyond.
 PLACES = [(torch.float32, d) for d in (0.0, 1e-3, 1.0, 4.0, 8.0, 12.0)] + [
     (torch.float64, d) for d in (4.0, 12.0, 18.0, 25.0)
 ]
@@ -40,12 +40,12 @@ def lifted(space: Tensor, k: float) -> Tensor:
 
 
 def tangent(x: Tensor, space: Tensor) -> Tensor:
-    """The tangent with these coordinates of space."""
+    """Return the tangent with these spatial coordinates."""
     return torch.cat([dot(x[..., 1:], space) / x[..., :1], space], -1)
 
 
 class Scene:
-    """A step ``u`` from ``x`` to ``y`` with a tangent ``v`` carried along it to ``w``, near the origin and far out."""
+    """Step ``u`` from ``x`` to ``y``, and a tangent ``v`` transported to ``w``, near the origin and far out."""
 
     def __init__(self, dtype: torch.dtype, distance: float, k: float) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -58,7 +58,7 @@ class Scene:
         self.k, self.dtype, self.distance = k, dtype, distance
         self.direction = torch.nn.functional.normalize(draws[3], dim=-1)
         self.product = minkowski(u, v)
-        # the points first, rounded and on the manifold; then vectors tangent there
+        # first points, rounded and on the manifold, then vectors that are tangent at these
         self.x, self.y = (self.kept(lifted(self.boosted(a)[..., 1:], k)) for a in (x, y))
         self.u, self.v, self.w = (
             self.kept(tangent(at.double(), self.boosted(a)[..., 1:]))
@@ -81,10 +81,10 @@ class Scene:
         return ROUNDINGS * torch.finfo(self.dtype).eps * time
 
     def error(self, at: Tensor, actual: Tensor, expected: Tensor) -> Tensor:
-        """Length of the tangent, at a point, with the difference of coordinates of space."""
+        """Return the length of the tangent whose spatial coordinates are the difference of two vectors."""
         x, difference = at.double(), (actual.double() - expected.double())[..., 1:]
         time, space = x[..., :1], x[..., 1:]
-        # in the frame carried from the origin, by the time that belongs to these coordinates
+        # in the frame transported from the origin, with the time of these spatial coordinates
         return (difference - space * dot(space, difference) / (time * (self.k**0.5 + time))).norm(dim=-1, keepdim=True)
 
 
@@ -133,7 +133,7 @@ def test_that_geoopt_s_squared_norms_are_positive_far_out() -> None:
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("ascends", [False, True])
 def test_that_single_precision_goes_as_far_as_it_is_sent(ascends, momentum, stabilize) -> None:
-    # minus the distance from the origin: its gradient is the unit vector outwards, also after an ascent
+    # minus the distance from the origin, whose gradient is the outward unit vector, also after an ascent
     space = torch.tensor([0.3, -0.4])
     x = geoopt.ManifoldParameter(lifted(space, 1.0), manifold=geoopt.Lorentz())
     options = {"lr": 0.1, "momentum": momentum, "stabilize": stabilize}
@@ -155,23 +155,23 @@ def test_that_single_precision_goes_as_far_as_it_is_sent(ascends, momentum, stab
         speed = momentum * speed + 1
         radius += 0.1 * speed
     found = x.detach()[1:]
-    # the momentum rounds by t, which grows by so much a step that the last roundings outweigh all others
+    # rounding errors of the momentum are of size t, which grows so fast that the last ones dominate
     assert found.norm().asinh().item() == pytest.approx(radius, abs=2 * torch.finfo(x.dtype).eps * math.cosh(radius))
-    # angles do not turn but by roundings of the direction, a few a step
+    # directions change by rounding errors only, a few per step
     atol = 4 * steps * torch.finfo(x.dtype).eps
     torch.testing.assert_close(found / found.norm(), space / 0.5, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("base", [rsam.optim.RiemannianAdam, rsam.optim.RiemannianSGD])
 def test_that_points_that_part_in_double_precision_stay_finite(base) -> None:
-    # beyond a distance of 18 squared norms came out negative, and Adam took their root
+    # beyond a distance of 18 squared norms could be negative, and Adam took their root
     generator = torch.Generator().manual_seed(0)
     start = lifted(torch.randn(20, 2, generator=generator, dtype=torch.float64), 1.0)
     x = geoopt.ManifoldParameter(start, manifold=geoopt.Lorentz(torch.tensor(1.0, dtype=torch.float64)))
     optimizer = base([x], lr=0.3)
     for _ in range(100):
         optimizer.zero_grad()
-        # distances from the origin, and angles that all want to close
+        # distances from the origin, and angles, which the loss pulls to zero
         radius, turn = x[:, 1:].norm(dim=1).asinh(), x[:, 1:] / x[:, 1:].norm(dim=1, keepdim=True)
         (turn.sum(0).square().sum() - radius.sum()).backward()
         optimizer.step()

@@ -1,4 +1,4 @@
-"""Orthonormal tangent frames beyond the properties: smooth in the point, and right in the awkward places."""
+"""That orthonormal tangent frames are smooth in the point, and right at exceptional points."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.geometry.cases import MANIFOLDS, Make
 
 
 def _sample(manifold: geoopt.Manifold, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """A generic point and tangent, from the projections of fixed noise."""
+    """Make a point and a tangent by projections of fixed noise."""
     generator = torch.Generator().manual_seed(3)
     on = geometry_of(manifold)
     noise = 0.3 * torch.randn(2, *shape, dtype=ambient_dtype(manifold, torch.float64), generator=generator)
@@ -34,12 +34,12 @@ def test_that_frames_are_differentiable_in_the_point(name: str, make: Make, shap
     a = torch.randn(x.shape, dtype=x.dtype, generator=generator)
 
     def component(t: Tensor) -> Tensor:
-        # 0 t: the frame of a flat space is constant
+        # 0 t, since the frame of a flat space is constant
         return geometry.pairing([a], [on.from_coordinates(on.retract(x, t * u), z)]) + 0 * t
 
     t = torch.zeros((), dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(component(t), t)
-    h = 1e-5  # error h^2 against rounding 1e-16 / h, both 1e-10 or so
+    h = 1e-5  # the error h^2 and the rounding 1e-16 / h are both about 1e-10
     numeric = (component(t.detach() + h) - component(t.detach() - h)) / (2 * h)
     torch.testing.assert_close(slope, numeric, rtol=1e-6, atol=1e-7)
 
@@ -47,7 +47,7 @@ def test_that_frames_are_differentiable_in_the_point(name: str, make: Make, shap
 @pytest.mark.parametrize("manifold", [geoopt.EuclideanStiefel(), geometry.CanonicalStiefel()], ids=lambda m: m.name)
 @pytest.mark.parametrize("signs", [(1, 1, 1), (-1, 1, -1), (-1, -1, -1)])
 def test_that_frames_are_orthonormal_at_signed_unit_vectors(manifold: geoopt.Manifold, signs: tuple[int, ...]) -> None:
-    # where a Householder reflection with the wrong sign divides by zero
+    # a Householder reflection with the wrong sign would divide by zero here
     x = torch.eye(5, 3, dtype=torch.float64) * torch.tensor(signs)
     frame = torch.eye(9, dtype=torch.float64)
     v = geometry_of(manifold).from_coordinates(x.expand(9, 5, 3), frame)
@@ -56,7 +56,7 @@ def test_that_frames_are_orthonormal_at_signed_unit_vectors(manifold: geoopt.Man
 
 
 class Squashed(geoopt.Manifold):
-    """The plane with lengths that depend on the place; a user's manifold without a geometry."""
+    """Plane with lengths that depend on the point, a user's manifold without a geometry."""
 
     name, ndim, reversible = "Squashed", 1, False
 
@@ -69,7 +69,7 @@ class Squashed(geoopt.Manifold):
     def egrad2rgrad(self, x: Tensor, u: Tensor) -> Tensor:
         return u / (1 + x**2)
 
-    projx = retr = expmap = transp = _check_point_on_manifold = _check_vector_on_tangent = proju  # not asked
+    projx = retr = expmap = transp = _check_point_on_manifold = _check_vector_on_tangent = proju  # not called
 
 
 def test_that_a_users_manifold_has_a_frame_without_registering_one() -> None:
@@ -78,7 +78,7 @@ def test_that_a_users_manifold_has_a_frame_without_registering_one() -> None:
     on = geometry_of(Squashed())
     torch.testing.assert_close(on.from_coordinates(x, z), 1 / (1 + x**2).sqrt())
     there = on.to_coordinates(x, x)
-    torch.testing.assert_close(there.sort().values, (x / (1 + x**2).sqrt()).sort().values)  # in some order
+    torch.testing.assert_close(there.sort().values, (x / (1 + x**2).sqrt()).sort().values)  # in any order
 
 
 def test_that_a_user_registers_a_frame_in_one_decorated_function() -> None:
@@ -92,7 +92,7 @@ def test_that_a_user_registers_a_frame_in_one_decorated_function() -> None:
     x, z = torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 0.0]])
     on = geometry_of(Half())
     torch.testing.assert_close(on.from_coordinates(x, z), torch.tensor([[0.0, 0.2**0.5]]))
-    there = on.to_coordinates(x, x)  # transposed by differentiation
+    there = on.to_coordinates(x, x)  # the transpose by differentiation
     torch.testing.assert_close(there, torch.tensor([[2 * 0.2**0.5, 0.5**0.5]]))
 
 
@@ -108,10 +108,10 @@ def test_that_rademacher_coordinates_are_signs_and_others_refused() -> None:
 @pytest.mark.parametrize("method", ["inner", "egrad2rgrad", "proju"])
 def test_that_an_override_on_the_hyperboloid_changes_nothing_else(method) -> None:
     class Doubled(geoopt.Lorentz):
-        """The hyperboloid with twice of one thing."""
+        """Hyperboloid with one method's result doubled."""
 
     setattr(Doubled, method, lambda self, *args, **kwargs: 2 * getattr(geoopt.Lorentz, method)(self, *args, **kwargs))
-    # single precision of the curvature is no reason to compute in it
+    # a curvature in single precision must not lower the precision of the computation
     ours, plain = geometry_of(Doubled(2.0)), geometry_of(geoopt.Lorentz(torch.tensor(2.0, dtype=torch.float64)))
     x, c = point_from_array(plain.manifold, torch.randn(5, 3).double()), torch.randn(5, 3).double()
     u = plain.project(x, c)
@@ -135,7 +135,7 @@ def test_that_an_override_on_the_hyperboloid_changes_nothing_else(method) -> Non
 
 def test_that_an_overridden_projection_decides_the_frame() -> None:
     class Held(geoopt.Sphere):
-        """The sphere with its last coordinate held."""
+        """Sphere with a fixed last coordinate."""
 
         def proju(self, x: Tensor, u: Tensor) -> Tensor:
             u = super().proju(x, u * torch.tensor([1.0, 1.0, 1.0, 0.0]))
@@ -162,7 +162,7 @@ def test_that_empty_batches_have_empty_tangents(manifold: geoopt.Manifold, point
 
 
 class Rough(geoopt.Sphere):
-    """The sphere with an exponential through a norm, which torch differentiates to zero at zero."""
+    """Sphere with an exponential by a norm, whose derivative torch sets to zero at zero."""
 
     def expmap(self, x: Tensor, u: Tensor) -> Tensor:
         n = u.norm(dim=-1, keepdim=True)

@@ -1,6 +1,6 @@
-"""Geometric defects of geoopt 0.5.1, each found by a property and shrunk to the simplest case, and ours beside it.
+"""That geoopt 0.5.1 has geometric defects, each shrunk to the simplest case by a property, and rsam has not.
 
-A test of the first kind that passes says that geoopt has mended the defect, and that our way round it may go.
+If a test that is expected to fail passes, geoopt has repaired the defect, and our way round it may be removed.
 """
 
 import warnings
@@ -21,7 +21,7 @@ from rsam.testing.comparison import assert_close
 Property = Callable[..., None]
 
 
-# -- properties of what only geoopt has names for ---------------------------------------------------------------
+# -- properties of methods that only geoopt has -----------------------------------------------------------------
 
 
 def there_is_a_transport(geometry: Geometry, x: Tensor, u: Tensor, v: Tensor) -> None:
@@ -59,13 +59,13 @@ def the_inner_product_of_a_parameter_is_one_number(geometry: Geometry, x: Tensor
 
 @dataclass(frozen=True)
 class Defect:
-    """A property that geoopt's own methods lack."""
+    """Property that geoopt's own methods violate."""
 
     reason: str
     make: Callable[[], geoopt.Manifold]
     shape: tuple[int, ...]
     property: Property
-    # where rsam has no such operation, what it has in its place
+    # the property of rsam's corresponding operation, if it has not the same one
     ours: Property | None = None
 
 
@@ -209,7 +209,7 @@ def test_that_the_case_is_the_simplest() -> None:
         )
     u = caught.value.case["u"].abs()
     torch.testing.assert_close(caught.value.case["x"], torch.eye(2, dtype=torch.float64))
-    # one rotation; how far down its angle shrinks depends on the version of hypothesis
+    # one rotation, whose angle after shrinking depends on the version of hypothesis
     assert float(u[0, 0]) == float(u[1, 1]) == 0 < float(u[0, 1]) == float(u[1, 0]) <= 0.5
 
 
@@ -245,7 +245,7 @@ def test_that_ours_refuses_the_other_metrics_of_spd(metric: str) -> None:
 
 
 def _momentum_after(manifold: geoopt.Manifold, steps: int) -> float:
-    """Norm of the momentum of geoopt's optimizer after steps on a quadratic, stabilising after each."""
+    """Return the norm of the momentum of geoopt's optimizer after steps on a quadratic, stabilised after each."""
     torch.manual_seed(0)
     x = geoopt.ManifoldParameter(torch.eye(3, 2, dtype=torch.float64), manifold=manifold)
     target = torch.randn(3, 2, dtype=torch.float64)
@@ -263,7 +263,7 @@ def test_that_the_momentum_of_geoopt_is_mended() -> None:
 
 
 def test_that_momentum_on_our_canonical_stiefel_is_bounded() -> None:
-    # a geometric series with ratio 0.9 of gradients that are not longer than the target
+    # a geometric series with ratio 0.9 of gradients no longer than the target
     assert _momentum_after(rsam.geometry.CanonicalStiefel(), 40) < 10
 
 

@@ -1,4 +1,4 @@
-"""Points off their manifold are found and named before a step."""
+"""That points off their manifold are found and named before a step."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_that_rounded_points_are_on_their_manifolds_and_moved_ones_are_not(name,
     if name.startswith(NOWHERE_OFF):
         return
     moved = x.clone()
-    moved[(0,) * (x.dim() - 1) + (-1,)] += 10.0  # a norm, a symmetry, a sum, a time, or beyond the edge of a ball
+    moved[(0,) * (x.dim() - 1) + (-1,)] += 10.0  # violates a norm, a symmetry, a sum or a time, or leaves a ball
     found = off_manifold(Product([x, moved], manifolds=[manifold] * 2))
     assert list(found) == [1] and 0.1 < found[1] < 11
 
@@ -45,13 +45,13 @@ def test_that_rounded_points_are_on_their_manifolds_and_moved_ones_are_not(name,
 def test_that_the_distance_is_that_to_the_projection() -> None:
     x = torch.tensor([0.6, 0.8], dtype=torch.float64)
     assert off_manifold(Product([1.01 * x], manifolds=[geoopt.Sphere()]))[0] == pytest.approx(0.008)
-    for far in (7.0, 15.0):  # where the Minkowski square of a rounded point has no digit
+    for far in (7.0, 15.0):  # the Minkowski square of a rounded point has no right digit here
         y = torch.tensor([math.cosh(far), math.sinh(far), 0.0])
         assert off_manifold(Product([y], manifolds=[geoopt.Lorentz()])) == {}
 
 
 def test_that_negative_entries_are_off_the_polytope() -> None:
-    x = torch.tensor([[1.5, -0.5], [-0.5, 1.5]])  # whose sums are right
+    x = torch.tensor([[1.5, -0.5], [-0.5, 1.5]])  # the row and column sums are right
     assert list(off_manifold(Product([x], manifolds=[geoopt.BirkhoffPolytope()]))) == [0]
 
 
@@ -87,7 +87,7 @@ def test_that_making_an_optimizer_warns_once_by_name(make) -> None:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        optimizer.add_param_group({"params": [_sphere(1.0, 0.0)]})  # looks at the new ones only
+        optimizer.add_param_group({"params": [_sphere(1.0, 0.0)]})  # checks the new ones only
 
 
 @pytest.mark.parametrize("make", OPTIMIZERS)

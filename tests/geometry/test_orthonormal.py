@@ -1,4 +1,4 @@
-"""Factorisations for devices that must not be waited for: they run on any, and here beside those of the CPU."""
+"""That factorisations that do not wait for a device give the results of those for the CPU."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from torch import Tensor
 
 from rsam.geometry import orthonormal
 
-# square, tall, of one column, of one number (which has no tangents), none; tall ones go another way from 32 columns on
+# square, tall, one column, one number (without tangents), empty; tall ones change the algorithm at 32 columns
 SHAPES = [(3, 4, 4), (2, 9, 3), (2, 5, 1), (2, 1, 1), (2, 80, 32), (0, 5, 2)]
 each_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
 
 
 def _step(shape: tuple[int, ...], length: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Frames, and tangents of that length at them."""
+    """Make frames, and tangents of a given length at these."""
     generator = torch.Generator().manual_seed(0)
     x, u = torch.randn(2, *shape, dtype=torch.float64, generator=generator)
     x = torch.linalg.qr(x)[0]
@@ -42,7 +42,7 @@ def test_that_shifted_cholesky_is_orthonormal_after_steps_of_any_length(shape: t
 
 
 class Elsewhere(Tensor):
-    """A tensor on the CPU, which denies it the first time that it is asked."""
+    """Tensor on the CPU that denies being there when asked for the first time."""
 
     __torch_function__ = torch._C._disabled_torch_function_impl
     denied = False

@@ -1,4 +1,4 @@
-"""The product of a list of parameters: precisions, errors that name what is where, stacks, and the plan."""
+"""That a product handles precisions, names parameters in errors, stacks points, and notices changes of its plan."""
 
 import copy
 import functools
@@ -32,10 +32,10 @@ def test_that_low_precision_is_the_double_one_rounded(
     manifold = make()
     x, u, c = _sample(manifold, shape)
     if x.is_complex():
-        dtype = torch.complex64  # there are no complex numbers of less
+        dtype = torch.complex64  # torch computes in no lower complex precision
     x, u, c = x.to(dtype), u.to(dtype), c.to(dtype)
     wide = torch.complex128 if x.is_complex() else torch.float64
-    # what is rounded to ambient numbers off the manifold is amplified by the metric at the point and its inverse
+    # the metric and its inverse amplify rounding errors of ambient numbers, which lie off the manifold
     tolerance = 50 * torch.finfo(dtype).eps
 
     def results(
@@ -106,7 +106,7 @@ def test_that_a_missing_exponential_names_manifold_parameter_and_operation(
 
 
 class Cone(geoopt.Manifold):
-    """A user's manifold that says next to nothing."""
+    """User's manifold with hardly any methods."""
 
     name = "Cone"
     ndim = 1
@@ -158,13 +158,13 @@ def test_that_lists_of_unequal_length_are_refused() -> None:
 
 
 def _unit(*numbers: float, manifold: geoopt.Manifold | None = None) -> geoopt.ManifoldParameter:
-    """A parameter on the unit sphere."""
+    """Make a parameter on the unit sphere."""
     x = torch.tensor(numbers, dtype=torch.float32)
     return geoopt.ManifoldParameter(x / x.norm(), manifold=manifold or geoopt.Sphere())
 
 
 def _matrix() -> geoopt.ManifoldParameter:
-    """A parameter on a manifold that has no exponential."""
+    """Make a parameter on a manifold that has no exponential."""
     return geoopt.ManifoldParameter(torch.full((2, 2), 0.5), manifold=geoopt.BirkhoffPolytope())
 
 
@@ -174,7 +174,7 @@ def test_that_errors_bear_the_names_of_parameters() -> None:
     params = list(model.values())
     error = "{} (shape (2, 2), BirkhoffPolytope): BirkhoffPolytope has no exponential; give it one with @"
     for space, name in (
-        (Product(model.named_parameters()), "'mixing'"),  # of the stack of two, the first
+        (Product(model.named_parameters()), "'mixing'"),  # the first of a stack of two
         (Product(params), "parameter 1"),
         (Product(params, names=["one", "two of group 3", "three"]), "two of group 3"),
         (Product(model.named_parameters()).part([0, 2]), "'second'"),
@@ -197,7 +197,7 @@ def test_that_equal_small_points_make_one_block_and_others_their_own() -> None:
     points = {
         "sphere": _unit(1, 2, 3),
         "plain": torch.nn.Parameter(torch.ones(3)),
-        "equal": _unit(3, 2, 1),  # a manifold is another object, which is no matter
+        "equal": _unit(3, 2, 1),  # different objects of equal manifolds
         "plain too": torch.nn.Parameter(torch.ones(3)),
         "longer": _unit(1, 2, 3, 4),
         "a batch": geoopt.ManifoldParameter(torch.eye(3), manifold=geoopt.Sphere()),
@@ -325,7 +325,7 @@ def test_that_another_dtype_is_planned_anew() -> None:
         assert [y.dtype for y in ends] == [dtype] * 3 and _blocks(space) == [(0, 2), (1,)]
         torch.testing.assert_close(ends, Product(points).retract(points, [torch.ones(3, dtype=dtype)] * 3))
         assert not space.update()
-    points[0].data = points[0].data.float()  # one alone
+    points[0].data = points[0].data.float()  # only one of the points
     assert space.update() and _blocks(space) == [(0,), (1,), (2,)]
     assert [y.dtype for y in space.project_point(points)] == [torch.float32, torch.bfloat16, torch.bfloat16]
 
@@ -354,7 +354,7 @@ def test_that_a_manifold_attached_later_is_planned_anew() -> None:
     assert _blocks(space) == [(0, 1)] and not space.update()
     torch.testing.assert_close(ends[1], torch.tensor(1.0).cos() * points[1] + torch.tensor(1.0).sin() * up[1])
     assert space.describe(1) == "parameter 1 (shape (3,), Sphere)"
-    points[1].manifold = geoopt.PoincareBall()  # and another
+    points[1].manifold = geoopt.PoincareBall()  # then on another manifold
     (expected,) = Product(points[1:]).raise_index(points[1:], up[1:])
     torch.testing.assert_close(space.raise_index(points, up)[1], expected)
 
@@ -372,7 +372,7 @@ def test_that_a_manifold_that_is_lost_is_refused_by_name() -> None:
             lost.project_point(lost.params)
         with pytest.raises(ValueError, match="lost its manifold"):
             lost.update()
-    # other tensors in its place need none
+    # other tensors instead of it need none
     ends = space.project_point([plain, torch.tensor([0.0, 0.0, 2.0])])
     torch.testing.assert_close(ends[1], torch.tensor([0.0, 0.0, 1.0]))
     x.manifold = sphere
@@ -392,7 +392,7 @@ def test_that_a_plan_that_failed_is_made_again() -> None:
     space = Product([x])
     with pytest.warns(UserWarning, match="not fully implemented"):
         x.manifold = geoopt.SymmetricPositiveDefinite("LEM")
-    for _ in range(2):  # the second does not take what was planned before
+    for _ in range(2):  # the second time must not reuse the plan
         with pytest.raises(UnsupportedOperation, match=r"^parameter 0 \(shape .*default_metric='LEM'"):
             space.raise_index([x], [x])
     x.manifold = geoopt.SymmetricPositiveDefinite()

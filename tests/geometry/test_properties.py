@@ -1,4 +1,4 @@
-"""Every manifold has every property, in double and single precision, or says that an operation is missing."""
+"""That every manifold has every property, in double and single precision, unless it lacks the operation."""
 
 import geoopt
 import pytest
@@ -12,7 +12,7 @@ from tests.geometry.cases import MANIFOLDS, Make
 
 IDS = [name for name, _, _ in MANIFOLDS]
 
-# geoopt has no logarithm of these, and nobody has an exponential of the last three in closed form.
+# geoopt has no logarithm of these, and no exponential of the last three is known in closed form.
 LOGARITHM = ["the logarithm undoes the exponential"]
 EXPONENTIAL = ["the retraction agrees with the geodesic", *LOGARITHM]
 SKIPPED = {

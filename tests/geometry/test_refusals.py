@@ -1,4 +1,4 @@
-"""Foreign manifolds and numbers that points cannot have are refused by name before a step."""
+"""That manifolds of other libraries, and wrong kinds of numbers, are refused by name before a step."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_that_a_manifold_of_ones_own_may_say_that_it_takes_complex_numbers() -> 
 
 
 class Ball:
-    """Another library's manifold, whose methods take the curvature."""
+    """Manifold of another library, whose methods take the curvature."""
 
     name = "PoincareBall"
 
@@ -116,7 +116,7 @@ def test_that_a_foreign_manifold_is_refused_wherever_it_comes_in() -> None:
         with pytest.raises(TypeError, match=rf"^{message}"):
             call()
     space = Product([q])
-    q.manifold = Ball()  # later
+    q.manifold = Ball()  # after the optimizer was made
     with pytest.raises(TypeError, match=message):
         space.update()
     optimizer = rsam.optim.RiemannianSGD([torch.nn.Parameter(torch.ones(2))], lr=0.1)

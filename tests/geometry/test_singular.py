@@ -1,4 +1,4 @@
-"""Where a manifold has no finite answer the parameter is named, and nothing is written."""
+"""That the parameter is named, and nothing is written, if a manifold has no finite result."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_that_a_singular_point_is_named_and_nothing_is_written(manifold, singula
         assert str(error).startswith("parameter 1 of group 0 (shape ")
         assert " is not finite though point and vectors are" in str(error)
         assert all(torch.equal(p, b) for p, b in zip(params, before, strict=True)) and not optimizer.state
-    else:  # the retractions of Siegel spaces end inside; only the metric is singular, which Adam asks
+    else:  # the retractions of Siegel spaces end inside; only the metric, which Adam uses, is singular
         assert make is rsam.optim.RiemannianSGD and type(manifold) in (geoopt.UpperHalf, geoopt.BoundedDomain)
         assert all(p.isfinite().all() for p in params)
 
@@ -89,7 +89,7 @@ def test_that_huge_steps_on_the_hyperboloid_end_at_points_of_it(make, dtype) -> 
     p = geoopt.ManifoldParameter(x, manifold=geoopt.Lorentz())
     optimizer = make([p], lr=1e3)
     directions = torch.tensor([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0]], dtype=dtype)
-    for _ in range(6):  # away from the origin
+    for _ in range(6):  # to move away from the origin
         p.grad = directions.clone()
         optimizer.step()
         time, space = p.detach()[:, 0].double(), p.detach()[:, 1:].double()

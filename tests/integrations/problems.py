@@ -1,4 +1,4 @@
-"""One problem for all frameworks, and the steps on it that a plain loop takes."""
+"""Define a problem for all frameworks, and the steps that a plain loop takes on it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def whole_steps(
 ) -> tuple[list[float], list[float]]:
     """Take one step(closure) for each batch; return the losses and the sharpness of the steps.
 
-    With ``clip`` gradients are clipped to that norm. For the first pass this changes nothing but ``grad_norm``.
+    With ``clip`` gradients are clipped to that norm, which in the first pass only changes ``grad_norm``.
     """
     opt, losses, sharpness = optimizer(network, **options), [], []
     for x, y in batches:
@@ -58,7 +58,7 @@ def batches(n: int = 12, size: int = 4, dtype: torch.dtype = torch.float64) -> l
 
 
 def expected(network: nn.Module | None = None, **options) -> nn.Module:
-    """Return the network after three steps of a plain loop, each with four of the data."""
+    """Return the network after three steps of a plain loop, each on four examples."""
     network = network or model()
     whole_steps(network, batches(), **options)
     return network

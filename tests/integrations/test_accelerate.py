@@ -14,7 +14,7 @@ from tests.integrations.problems import batches, difference, expected, model, op
 
 accelerate = pytest.importorskip("accelerate", reason="accelerate is not installed")
 step = rsam.integrations.accelerate.step
-ROUNDING = 1e-14  # of three steps in float64 that add up the same numbers in another order
+ROUNDING = 1e-14  # three steps in float64 with sums in another order
 
 
 def prepared(scaler=None, **options):

@@ -1,4 +1,4 @@
-"""The real hypll: its models under our optimizers, against its own where those are right."""
+"""That hypll's models train with our optimizers, as with its own where those are right."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NODES = torch.arange(6)
 
 
 class Model(torch.nn.Module):
-    """An embedding in the ball, a hyperbolic layer with plain weights, and a plain one."""
+    """Model with an embedding in the ball, a hyperbolic layer with plain weights, and a plain layer."""
 
     def __init__(self, c: float = 1.0, trained: bool = False) -> None:
         super().__init__()
@@ -54,12 +54,12 @@ def test_that_steps_are_those_of_hypll_without_momentum(c, weight_decay) -> None
     options = {"lr": 0.05, "weight_decay": weight_decay}
     got = _trained(ours, rsam.optim.RiemannianSGD(parameters(ours), **options))
     expected = _trained(theirs, hypll.optim.RiemannianSGD(theirs.parameters(), **options))
-    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)  # float32, a few steps
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)  # a few steps in float32
 
 
 @pytest.mark.parametrize("amsgrad", [False, True])
 def test_that_adam_on_the_ball_without_a_first_moment_is_that_of_hypll(amsgrad) -> None:
-    # with one, hypll turns it by parallel transport, and we keep its direction in the coordinates
+    # hypll transports momentum in parallel, which rotates it, and we keep its direction in the coordinates
     options = {"lr": 0.05, "betas": (0.0, 0.9), "amsgrad": amsgrad}
 
     def run(ours: bool) -> torch.Tensor:
@@ -79,7 +79,7 @@ def test_that_adam_on_the_ball_without_a_first_moment_is_that_of_hypll(amsgrad) 
 
 
 def test_that_hypll_still_forgets_its_momentum() -> None:
-    """Its buffer stays the first Euclidean gradient; when this fails its SGD can be compared with momentum too."""
+    """Its buffer stays the first Euclidean gradient; when this test fails, compare its SGD with momentum too."""
     model = Model()
     optimizer = hypll.optim.RiemannianSGD(model.parameters(), lr=0.05, momentum=0.9)
     _trained(model, optimizer, 1)

@@ -1,4 +1,4 @@
-"""That Lightning's loop takes the steps of a plain one, under both names that it is published under."""
+"""That Lightning's loop takes the steps of a plain loop, in both packages that Lightning is published as."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import rsam
 from tests.integrations.problems import LR, batches, data, difference, expected, model, optimizer, whole_steps
 
 OFF = dict.fromkeys(["logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"], False)
-ROUNDING = 1e-14  # of three steps in float64 that add up the same numbers in another order
+ROUNDING = 1e-14  # three steps in float64 with sums in another order
 
 
 @pytest.fixture(params=["lightning.pytorch", "pytorch_lightning"])
@@ -63,7 +63,7 @@ def fit(pl, ours, size=4, n=12, callbacks=(), ckpt_path=None, **options):
 
 
 def scaled(pl, scale: float = 1024.0, **options):
-    """Mixed precision with a scaler, but no autocast."""
+    """Make a plugin for mixed precision with a scaler, but without autocast."""
 
     class Scaled(importlib.import_module(f"{pl.__name__}.plugins.precision").MixedPrecision):
         def forward_context(self):
@@ -105,7 +105,7 @@ def test_that_accumulated_batches_are_refused_without_the_callback(pl) -> None:
 def test_that_a_window_cut_short_by_the_epoch_is_stepped(pl) -> None:
     ours = module(pl, momentum=0.0)
     trainer = fit(pl, ours, size=2, n=6, callbacks=[aware(pl)], accumulate_grad_batches=2)
-    # Lightning divides by two all the same, which halves the last step
+    # Lightning divides by two even so, which halves the last step
     by_hand = model()
     whole_steps(by_hand, batches(n=4), momentum=0.0)
     whole_steps(by_hand, batches(n=6, size=2)[2:], momentum=0.0, lr=LR / 2)
@@ -197,7 +197,7 @@ def test_that_batch_statistics_are_of_one_pass(pl) -> None:
     assert (ours.passes, int(network[0].num_batches_tracked)) == (12, 6)
 
 
-# -- what is seen of it ----------------------------------------------------------------------------------------------
+# -- logs and counts -------------------------------------------------------------------------------------------------
 
 
 def test_that_what_is_logged_is_of_the_first_pass(pl) -> None:

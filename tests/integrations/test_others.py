@@ -1,4 +1,4 @@
-"""That RSAM works as it is with torch.compile, skorch and peft."""
+"""That RSAM works with torch.compile, skorch and peft without adapters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 import rsam
 from tests.integrations.problems import LR, MOMENTUM, RHO, batches, data, difference, expected, model, whole_steps
 
-ROUNDING = 1e-14  # of three steps in float64
+ROUNDING = 1e-14  # three steps in float64
 compiles = pytest.mark.skipif(
     not hasattr(torch.compiler, "set_stance"), reason="torch before 2.6 cannot trace parameters on manifolds"
 )
@@ -66,7 +66,7 @@ def test_that_skorch_takes_the_steps_of_a_plain_loop() -> None:
     net.fit(x.numpy(), y.numpy())
     losses, _ = whole_steps(by_hand := model(), batches())
     assert difference(net.module_, by_hand) == 0
-    assert net.history[-1]["train_loss"] == pytest.approx(np.mean(losses), rel=1e-12)  # of the first passes
+    assert net.history[-1]["train_loss"] == pytest.approx(np.mean(losses), rel=1e-12)  # the losses of the first passes
 
 
 def test_that_adapters_of_a_frozen_model_are_perturbed_and_nothing_else() -> None:
@@ -77,7 +77,7 @@ def test_that_adapters_of_a_frozen_model_are_perturbed_and_nothing_else() -> Non
     frozen = {name: p.clone() for name, p in adapted.named_parameters() if not p.requires_grad}
     opt = rsam.RSAM((p for p in adapted.parameters() if p.requires_grad), torch.optim.SGD, lr=LR, rho=RHO)
 
-    # the same adapters by hand: a frozen weight, plus B A times alpha / r
+    # the same adapters by hand: a frozen weight plus B A alpha / r
     adapters = [p.detach().clone().requires_grad_() for p in adapted.parameters() if p.requires_grad]
     plain = rsam.RSAM(adapters, torch.optim.SGD, lr=LR, rho=RHO)
     first, second = (layer.base_layer for layer in (network[0], network[2]))

@@ -1,4 +1,4 @@
-"""That the plain loop which the frameworks are compared with is SAM as written in the paper."""
+"""That the plain loop to which frameworks are compared is SAM as in the paper."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def test_that_the_base_optimizer_is_chosen_by_name_or_option(name, options, base
     assert type(opt.base_optimizer) is base
     group = opt.param_groups[1]
     assert (group["lr"], group["rho"], group["weight_decay"]) == (LR, RHO, 0.1)
-    assert opt.param_groups[0]["weight_decay"] == 0  # of the bias
+    assert opt.param_groups[0]["weight_decay"] == 0  # the bias has no decay
     if name == "rsam":
         assert group["momentum"] == 0.9  # timm's default
     elif options.get("betas"):

@@ -16,14 +16,14 @@ from tests.integrations.problems import LR, MOMENTUM, RHO, batches, data, differ
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 RSAMTrainer = rsam.integrations.transformers.RSAMTrainer
-ROUNDING = 1e-14  # of three steps in float64 that add up the same numbers in another order
+ROUNDING = 1e-14  # three steps in float64 with sums in another order
 
 
 class Classifier(nn.Module):
     def __init__(self, network: nn.Module | None = None) -> None:
         super().__init__()
         self.network = network or model()
-        self.factors: dict[int, float] = {}  # of the loss, by the number of the pass
+        self.factors: dict[int, float] = {}  # factor of the loss by number of the pass
         self.passes = 0
 
     def forward(self, x, labels):
@@ -80,7 +80,7 @@ def test_that_the_steps_are_those_of_a_plain_loop(tmp_path, options, passes, acc
 def test_that_the_second_gradient_is_clipped(tmp_path) -> None:
     ours = Classifier()
     trainer(tmp_path, ours, 2, gradient_accumulation_steps=2, max_grad_norm=0.3).train()
-    # Trainer's clipping divides by the norm plus 1e-6, as torch's
+    # Trainer clips as torch, dividing by the norm plus 1e-6
     assert difference(ours.network, expected(clip=0.3)) < ROUNDING < difference(ours.network, expected())
 
 
@@ -189,4 +189,4 @@ def test_that_a_loaded_model_is_constrained_by_one_line(tmp_path) -> None:
     assert not any(isinstance(p, geoopt.ManifoldParameter) for p in loaded.parameters())
     loaded = rsam.nn.constrain(loaded, rsam.geometry.KernelSphere(), where)
     assert sum(isinstance(p, geoopt.ManifoldParameter) for p in loaded.parameters()) == 2
-    assert difference(loaded, bert) < 4 * torch.finfo(torch.float32).eps  # of the second projection
+    assert difference(loaded, bert) < 4 * torch.finfo(torch.float32).eps  # rounding of the second projection

@@ -1,4 +1,4 @@
-"""Small smooth problems shared by the tests of the penalties."""
+"""Define small smooth problems for the tests of the penalties."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rsam.losses import FisherTrace, GradientNorm, HessianTrace, Penalty, Sharpn
 from tests.optim.problems import manifold_points
 
 DOUBLE = torch.float64
-# one parameter on each, beside a plain one
+# one parameter on each manifold, beside a plain one
 MANIFOLDS = ["plain", "kernel_sphere", "sphere", "stiefel", "canonical", "ball", "lorentz", "spd"]
 # every class and method
 PENALTIES: dict[str, Callable[..., Penalty]] = {
@@ -31,7 +31,7 @@ PENALTIES: dict[str, Callable[..., Penalty]] = {
 
 
 class Problem:
-    """A smooth loss of points anywhere, through outputs of 2 examples and 3 classes that depend on all of them."""
+    """Smooth loss of points on any manifolds; the outputs, of 2 examples and 3 classes, depend on all points."""
 
     def __init__(self, points: list[Tensor], seed: int = 0) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -52,21 +52,21 @@ class Problem:
 
 
 def on(name: str) -> Problem:
-    """A problem with one parameter on a manifold, one on another of the same kind, and a plain one."""
+    """Make a problem with two parameters, on two manifolds of the same kind, and a plain one."""
     point = manifold_points()[name]
     again = geoopt.ManifoldParameter(point.detach().clone(), manifold=point.manifold)
     return Problem([point, nn.Parameter(torch.linspace(-1, 1, 4, dtype=DOUBLE)), again])
 
 
 def closure_for(penalty: Penalty, problem: Problem, objective: bool = False) -> Callable[[], Tensor]:
-    """The arguments of this penalty."""
+    """Return the closure that this penalty takes."""
     if not isinstance(penalty, FisherTrace):
         return problem.loss
     return problem.both if objective else problem.outputs
 
 
 def derivative(value: Callable[[], Tensor], params: list[Tensor], tangents: list[Tensor], step: float) -> float:
-    """Central difference of a number along second-order curves."""
+    """Take a central difference of a number along second-order curves."""
 
     def at(t: float) -> float:
         with torch.no_grad():
@@ -78,6 +78,6 @@ def derivative(value: Callable[[], Tensor], params: list[Tensor], tangents: list
 
 
 def signs(size: int) -> Iterator[Tensor]:
-    """All vectors of signs."""
+    """List all vectors of signs."""
     for combination in itertools.product((-1.0, 1.0), repeat=size):
         yield torch.tensor(combination, dtype=DOUBLE)

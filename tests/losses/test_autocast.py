@@ -1,4 +1,4 @@
-"""That differences choose their step by the precision of the evaluation, wherever autocast is turned on."""
+"""That differences choose their step by the precision of the evaluation, wherever it turns autocast on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""That mistakes are named, and leave weights and gradients alone."""
+"""That mistakes are named, and change neither weights nor gradients."""
 
 from __future__ import annotations
 

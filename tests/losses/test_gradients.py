@@ -1,4 +1,4 @@
-"""That every gradient is the derivative of the value it comes with, the probes being fixed."""
+"""That every gradient is the derivative of its value, for fixed probes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import rsam
 from rsam.losses import FisherTrace, GradientNorm, HessianTrace, Sharpness
 from tests.losses.problems import MANIFOLDS, PENALTIES, closure_for, derivative, on
 
-# By name: step of the central difference, and tolerance. Exact gradients, and those of the sampled three-point
-# difference, are off by the squared step and by rounding divided by it. Those of the other two by differences are
-# forward differences of length 1e-6, off by that and by 1e-16/1e-6.
+# By name: step of the central difference, and tolerance. For exact gradients, and those of the three-point
+# difference, the error is the squared step, and rounding divided by the step. The other two gradients by differences
+# are forward differences of length 1e-6, with errors of 1e-6 and 1e-16/1e-6.
 STEPS = dict.fromkeys(PENALTIES, (1e-4, 1e-6))
 STEPS["gradient_norm_difference"] = STEPS["fisher_trace_difference"] = (1e-4, 1e-4)
 OPTIONS = {
@@ -35,7 +35,7 @@ def test_gradient_is_that_of_the_value(name, manifold) -> None:
     space = rsam.geometry.Product(problem.points)
     tangents = space.random_tangent(problem.points, generator=torch.Generator().manual_seed(1))
 
-    def value():  # made anew each time: the same probes
+    def value():  # the penalty is made anew each time, and draws the same probes
         penalty = make(name, problem.points, weight=0.7)
         return penalty(closure_for(penalty, problem))
 
@@ -86,9 +86,9 @@ def test_default_steps_bring_differences_near_the_exact_form(exact, difference, 
         penalty = make_penalty(problem.points)
         value = penalty(closure_for(penalty, problem))
         values.append(value.item())
-        # raised: the normal part of a covector means nothing, and differs
+        # raised, since the normal part of a covector has no meaning, and differs
         tangents.append(space.raise_index(problem.points, torch.autograd.grad(value, problem.points)))
-    # both errors are about the square root of the rounding error, times constants of the problem
+    # both errors are about the root of the rounding error, times constants of the problem
     tolerance = 100 * torch.finfo(dtype).eps ** 0.5
     assert values[1] == pytest.approx(values[0], rel=tolerance)
     for a, b in zip(*tangents, strict=True):
@@ -97,7 +97,7 @@ def test_default_steps_bring_differences_near_the_exact_form(exact, difference, 
 
 @pytest.mark.parametrize("name", ["gradient_norm_difference", "fisher_trace_difference"])
 def test_differences_have_no_huge_normal_part(name) -> None:
-    """Which an optimizer would project away, but clipping by norm would not."""
+    """An optimizer would project it away, but clipping by norm would not."""
     problem = on("sphere")
     penalty = PENALTIES[name](problem.points)
     gradient = torch.autograd.grad(penalty(closure_for(penalty, problem)), problem.points)

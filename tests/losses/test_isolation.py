@@ -1,4 +1,4 @@
-"""That penalties leave nothing behind but their value, and that objectives advance a model once."""
+"""That penalties have no side effects, and that objectives advance a model once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.losses.problems import PENALTIES
 
 
 class Network(nn.Module):
-    """With running statistics, dropout, kernels on spheres, and a count of its evaluations."""
+    """Network with running statistics, dropout, kernels on spheres, and a count of its evaluations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,12 +40,12 @@ class Network(nn.Module):
         return nn.functional.cross_entropy(outputs, self.labels), outputs
 
     def closures(self, penalty) -> tuple:
-        """The arguments of the penalty, and of its objective."""
+        """Return the closures of the penalty, and of its objective."""
         return (self.outputs, self.both) if isinstance(penalty, FisherTrace) else (self.loss, self.loss)
 
 
 def state(model: Network) -> tuple[list, list]:
-    """Identities, and values, of all that must not change."""
+    """Return identities and values of everything that must not change."""
     tensors = [*model.parameters(), *(p.grad for p in model.parameters()), *model.buffers()]
     identities = [(id(t), t.data_ptr(), t._version) for t in tensors] + [m.training for m in model.modules()]
     return identities, [t.detach().clone() for t in (*tensors, torch.get_rng_state())]
@@ -57,7 +57,7 @@ def unchanged(before: tuple[list, list], after: tuple[list, list]) -> bool:
 
 def prepared() -> Network:
     model = Network()
-    model.loss().backward()  # something in .grad
+    model.loss().backward()  # so that .grad is not empty
     model.evaluations = 0
     return model
 
@@ -127,7 +127,7 @@ def test_all_evaluations_of_a_call_see_the_same_random_numbers(name) -> None:
     seen = []
 
     def outputs() -> Tensor:
-        seen.append(torch.rand(3).tolist())  # drawn in the forward, as a mask would be
+        seen.append(torch.rand(3).tolist())  # random numbers of the forward pass, as for a mask
         return model.outputs()
 
     def loss() -> Tensor:
@@ -155,7 +155,7 @@ def test_weight_zero_evaluates_nothing(name) -> None:
     assert model.evaluations == 0
     penalty.objective(model.closures(penalty)[1]).backward()
     assert model.evaluations == 1
-    penalty.weight = 1.0  # as a warm-up would
+    penalty.weight = 1.0  # as in a warm-up
     penalty(model.closures(penalty)[0])
     assert model.evaluations > 1
 

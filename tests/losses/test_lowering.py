@@ -1,4 +1,4 @@
-"""That training with each penalty lowers what it measures, on the network of the quick benchmark."""
+"""That training with each penalty lowers its quantity, on the network of the quick benchmark."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def sharpness(model: nn.Module, data: tuple[Tensor, Tensor]) -> float:
     return float(rise)
 
 
-# the network has kinks: each form of the trace is measured by itself
+# the network has kinks, so that each form of the trace is measured by itself
 CASES: list[tuple[str, Callable[[Any], losses.Penalty], Callable[..., float]]] = [
     ("gradient norm exact", lambda p: losses.GradientNorm(p, weight=0.5), gradient_norm),
     ("gradient norm difference", lambda p: losses.GradientNorm(p, weight=0.5, method="difference"), gradient_norm),

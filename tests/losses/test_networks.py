@@ -14,7 +14,7 @@ from tests.losses.problems import derivative
 
 
 class ElementaryBatchNorm(nn.Module):
-    """Train-mode batch norm of images by the textbook, with the parameters and buffers of torch's."""
+    """Batch norm of images in train mode by elementary operations, with the parameters and buffers of torch's."""
 
     def __init__(self, norm: nn.BatchNorm2d) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ def test_other_layers(name, kind) -> None:
     model = NETWORKS[name]().double()
     x = torch.randn(2, 5, 4, dtype=torch.float64)
     params = list(model.parameters())
-    # through a bounded function, or the normalised outputs of the transformer have constant squares
+    # a bounded function of the outputs, since the transformer's normalised outputs have constant squares
     value = lambda: kind(params)(lambda: torch.sin(2 * model(x)).mean())  # noqa: E731
     tangents = [torch.randn_like(p) for p in params]
     gradient = torch.autograd.grad(value(), params, allow_unused=True)
@@ -118,7 +118,7 @@ def batch_normed(closure_only: bool = False):
 
 def test_a_loss_at_hand_with_batch_norm_is_refused_where_it_would_be_wrong() -> None:
     model, loss = batch_normed()
-    GradientNorm(model.parameters())(loss()).backward()  # second derivatives torch has
+    GradientNorm(model.parameters())(loss()).backward()  # torch has these second derivatives
     with pytest.raises(NoHigherDerivative, match=r"batch_norm|order"):
         HessianTrace(model.parameters())(loss())
     with differentiable():

@@ -1,4 +1,4 @@
-"""That parameters outside of a penalty's, which its value depends on too, get their gradient."""
+"""That parameters outside of a penalty's list get their gradient if its value depends on them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.losses.test_gradients import OPTIONS, STEPS
 
 
 class Network(nn.Module):
-    """Smooth, with batch norm, biases, and a vector on a sphere; its weights are penalised only."""
+    """Smooth network with batch norm, biases, and a vector on a sphere; only its weights are penalised."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ def test_gradient_at_the_others_is_that_of_the_value(name, objective) -> None:
     space = rsam.geometry.Product(model.others)
     tangents = space.random_tangent(model.others, generator=torch.Generator().manual_seed(1))
 
-    def value() -> Tensor:  # made anew each time: the same probes
+    def value() -> Tensor:  # the penalty is made anew each time, and draws the same probes
         penalty = PENALTIES[name](model.weights, **OPTIONS.get(name, {}), weight=0.7)
         fisher = isinstance(penalty, FisherTrace)
         if objective:
@@ -122,7 +122,7 @@ def test_an_objective_does_not_compile_a_model_anew() -> None:
 @pytest.mark.parametrize("name", PENALTIES)
 @pytest.mark.parametrize("objective", [False, True], ids=["alone", "objective"])
 def test_a_parameter_that_the_batch_does_not_use_changes_nothing_and_gets_no_gradient(name, objective) -> None:
-    """As experts, tasks and heads; a gradient of zero would make momentum and weight decay move them."""
+    """For example experts, tasks and heads; with a zero gradient momentum and weight decay would move them."""
     results = []
     unused = [
         geoopt.ManifoldParameter(torch.tensor([0.6, 0.8]), manifold=geoopt.Sphere()),
@@ -131,7 +131,7 @@ def test_a_parameter_that_the_batch_does_not_use_changes_nothing_and_gets_no_gra
     ]
     for others in ([], unused):
         problem = on("sphere")
-        # in front, where they would take the probes of those behind
+        # in front, where they would use up the probes of parameters behind
         penalty = PENALTIES[name]([*others, *problem.points])
         closure = closure_for(penalty, problem, objective)
         value = penalty.objective(closure) if objective else penalty(closure)

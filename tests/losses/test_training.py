@@ -45,7 +45,7 @@ def test_a_state_loaded_but_not_used_is_kept(name) -> None:
 
 @pytest.mark.parametrize("method", ["exact", "difference"])
 def test_within_rsam_both_passes_are_penalised(method) -> None:
-    """Against SAM and the penalty of the squared gradient norm by hand."""
+    """The reference is SAM and the penalty of the squared gradient norm by hand."""
     model, loss = network()
     twin = copy.deepcopy(model)
     weight, rho, lr = 0.1, 0.05, 0.2
@@ -76,7 +76,7 @@ def test_within_rsam_both_passes_are_penalised(method) -> None:
         ahead = [(p + rho * g / norm).detach().requires_grad_() for p, g in zip(params, gradient, strict=True)]
         params = [(p - lr * g).detach().requires_grad_() for p, g in zip(params, by_hand(ahead), strict=True)]
     for p, q in zip(model.parameters(), params, strict=True):
-        torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-6)  # the difference's error is its step, 1e-8
+        torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-6)  # the error of the difference is its step, 1e-8
 
 
 @pytest.mark.parametrize("name", PENALTIES)
@@ -119,14 +119,14 @@ def half_network():
     return model, both
 
 
-# A larger step than the default, which in bfloat16 is so long that the difference's bias would hide all else.
+# A step other than the default, which in bfloat16 is so long that the bias of the difference would hide all else.
 LONG = {"gradient_norm_difference": {"step": 0.1}, "fisher_trace_difference": {"step": 0.1}}
 
 
 @pytest.mark.parametrize("outside", [True, False])
 @pytest.mark.parametrize("name", PENALTIES)
 def test_under_autocast(name, outside) -> None:
-    """Near what full precision gives, with the context around the call or inside the closure."""
+    """The result is close to full precision, with the context around the call or inside the closure."""
     values, gradients = [], []
     for enabled in (False, True):
         model, both = half_network()
@@ -152,14 +152,14 @@ def test_under_autocast(name, outside) -> None:
         values.append(total.item())
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     assert torch.isfinite(gradients[1]).all()
-    # bfloat16 has 8 bits: 0.4 % each, in sums and differences of them some tens of per cent
+    # bfloat16 has 8 bits: 0.4 % in each number, some tens of per cent in sums and differences
     assert values[1] == pytest.approx(values[0], rel=0.1)
     assert torch.cosine_similarity(*gradients, dim=0) > 0.9
 
 
 @pytest.mark.parametrize("name", PENALTIES)
 def test_geometry_and_derivatives_ignore_autocast(name) -> None:
-    """Where the closure does, all is as without it: the matrix products of a Stiefel manifold among it."""
+    """If the closure turns it off, results equal those without it, also matrix products of a Stiefel manifold."""
     problem = on("stiefel")
     for p in problem.points:
         p.data = p.data.float()
@@ -212,7 +212,7 @@ def test_training_lowers_what_is_penalised(name) -> None:
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3)).double()
         x = torch.randn(60, 5, dtype=DOUBLE)
-        y = (x[:, 0] + x[:, 1] * torch.randn(60) > 0).long()  # noisy, so that the loss does not go to zero
+        y = (x[:, 0] + x[:, 1] * torch.randn(60) > 0).long()  # noisy labels, so that the loss does not go to zero
         options = {"clamp": 0.0} if name.startswith("hessian") else {}
         penalty = PENALTIES[name](model.parameters(), weight=weight, **options)
 

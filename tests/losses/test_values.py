@@ -1,4 +1,4 @@
-"""That the values are what the formulas say, computed in another way."""
+"""That values are those of the formulas, computed in another way."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.losses.problems import DOUBLE, Problem, signs
 
 
 def logistic() -> tuple[nn.Parameter, Tensor, np.ndarray, np.ndarray]:
-    """Logistic regression, with the analytic gradient and Hessian of its loss."""
+    """Make a logistic regression, with the analytic gradient and Hessian of its loss."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(7, 3, generator=generator, dtype=DOUBLE)
     w = nn.Parameter(torch.tensor([0.3, -1.0, 0.5], dtype=DOUBLE))
-    probability = 1 / (1 + np.exp(x.numpy() @ w.detach().numpy()))  # of a mistake, with all labels one
+    probability = 1 / (1 + np.exp(x.numpy() @ w.detach().numpy()))  # probability of a mistake, since all labels are one
     gradient = -(probability[:, None] * x.numpy()).mean(0)
     hessian = (x.numpy().T * (probability * (1 - probability))) @ x.numpy() / 7
     return w, x, gradient, hessian
@@ -32,7 +32,7 @@ def test_gradient_norm_of_logistic_regression(p, method) -> None:
     value.backward()
     n = np.linalg.norm(gradient)
     assert value.item() == pytest.approx(n**p)
-    # the difference's error is its step, 1e-8
+    # the error of the difference is its step, 1e-8
     np.testing.assert_allclose(w.grad.numpy(), p * n ** (p - 2) * hessian @ gradient, rtol=1e-5)
 
 
@@ -46,7 +46,7 @@ def test_gradient_norm_at_a_zero_gradient_is_zero(method) -> None:
 
 
 def average_over_signs(penalty, closure, params: list[Tensor]) -> tuple[float, list[Tensor]]:
-    """Mean of value and gradient over all sign probes: the expectation, for a quadratic form in the probe."""
+    """Average value and gradient over all sign probes, which is the expectation for a quadratic form."""
     shapes = rsam.geometry.Product(params).coordinates_shape(params)
     sizes = [shape.numel() for shape in shapes]
     values, gradients = [], []
@@ -59,7 +59,7 @@ def average_over_signs(penalty, closure, params: list[Tensor]) -> tuple[float, l
     return float(np.mean(values)), [torch.stack(g).mean(0) for g in zip(*gradients, strict=True)]
 
 
-# a difference of length 1e-3 is off by its square, and by 1e-16 over it in the value
+# a difference of length 1e-3 has errors of its square and, in the value, of 1e-16 divided by that
 @pytest.mark.parametrize(("options", "tolerance"), [({}, 1e-9), ({"method": "difference", "step": 1e-3}, 1e-4)])
 def test_trace_is_that_of_the_dense_hessian(options, tolerance) -> None:
     a, b = nn.Parameter(torch.rand(2, 2, dtype=DOUBLE)), nn.Parameter(torch.rand(3, dtype=DOUBLE))
@@ -82,7 +82,7 @@ def test_trace_is_that_of_the_dense_hessian(options, tolerance) -> None:
 
 
 def quadratic_form(problem: Problem, x: Tensor, v: Tensor) -> float:
-    """Second derivative of the loss along a straight line in the ambient space."""
+    """Compute the second derivative of the loss along a straight line in the ambient space."""
     t = torch.zeros((), dtype=DOUBLE, requires_grad=True)
     moved = Problem([x.detach() + t * v])
     moved.mixing = problem.mixing
@@ -95,12 +95,12 @@ def units(x: Tensor) -> list[Tensor]:
 
 
 def closed_form(name: str, problem: Problem, x: Tensor, g: Tensor) -> float:
-    """Trace of the Riemannian Hessian from the ambient gradient and Hessian (formulas of each manifold)."""
+    """Compute the trace of the Riemannian Hessian from ambient gradient and Hessian, by each manifold's formula."""
     if name == "sphere":
         n = len(x)
         tangent = [e - x * (x @ e) for e in units(x)]
         return sum(quadratic_form(problem, x, e) for e in tangent) - (n - 1) * (x @ g).item()
-    if name == "stiefel":  # the projection is orthogonal, so the trace of P H P runs over projected units
+    if name == "stiefel":  # the projection is orthogonal, so the trace of P H P is a sum over projected units
         n, p = x.shape
         tangent = [e - x @ (x.T @ e + e.T @ x) / 2 for e in units(x)]
         return sum(quadratic_form(problem, x, e) for e in tangent) - (n - (p + 1) / 2) * (x.T @ g).trace().item()
@@ -146,11 +146,11 @@ def test_trace_on_manifolds_is_the_closed_form(name, options, tolerance) -> None
 def test_clamp_replaces_what_lies_below() -> None:
     w = nn.Parameter(torch.tensor([0.5, 1.0]))
     for method in ("exact", "difference"):
-        for sign, expected in ((1, 9.0), (-1, -2.0)):  # Hessian diag(3, 6), or its negative
+        for sign, expected in ((1, 9.0), (-1, -2.0)):  # the Hessian is diag(3, 6), or its negative
             penalty = HessianTrace([w], method=method, clamp=-2.0)
             value = penalty(lambda sign=sign: sign * w.pow(3).sum())
             (gradient,) = torch.autograd.grad(value, w)
-            assert value.item() == pytest.approx(expected, rel=1e-2)  # single precision, three points
+            assert value.item() == pytest.approx(expected, rel=1e-2)  # a three-point difference in single precision
             assert gradient.tolist() == pytest.approx([6, 6] if sign > 0 else [0, 0], rel=1e-2)
 
 
@@ -172,7 +172,7 @@ LOSSES = {
 @pytest.mark.parametrize("likelihood", LOSSES)
 @pytest.mark.parametrize("shape", [(2, 3), (2, 2, 2)])
 def test_fisher_trace_is_that_of_the_gauss_newton_matrix(likelihood, shape, method) -> None:
-    """Over all signs, with the Hessian of torch's own loss in the outputs, on plain weights and on a sphere."""
+    """Compare means over all signs, with the Hessian of torch's own loss, on plain weights and on a sphere."""
     generator = torch.Generator().manual_seed(0)
     w = nn.Parameter(torch.randn(3, generator=generator, dtype=DOUBLE))
     x = geoopt.ManifoldParameter(torch.tensor([0.6, 0.8], dtype=DOUBLE), manifold=geoopt.Sphere())
@@ -213,7 +213,7 @@ def test_fisher_trace_is_that_of_the_gauss_newton_matrix(likelihood, shape, meth
 
 
 def test_fisher_trace_counts_across_batch_norm() -> None:
-    """Examples that see each other through batch statistics: the whole Jacobian counts, cross terms in the mean."""
+    """Examples interact through batch statistics: the trace includes the whole Jacobian; cross terms average out."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Tanh()).double()
     x = torch.randn(3, 2, dtype=DOUBLE)
@@ -236,7 +236,7 @@ def test_fisher_trace_counts_across_batch_norm() -> None:
 
 
 def test_sharpness_of_a_quadratic() -> None:
-    """Whose rise is that of the Hessian: ``rho^2/2`` times its trace, exactly for sign probes on a diagonal one."""
+    """Its rise is ``rho^2/2`` times the trace of the Hessian, exactly for sign probes and a diagonal Hessian."""
     w = nn.Parameter(torch.tensor([1.0, -2.0], dtype=DOUBLE))
     penalty = Sharpness([w], 0.3, probes=3, distribution="rademacher")
     value = penalty(lambda: (torch.tensor([1.0, 5.0], dtype=DOUBLE) * w**2).sum())

@@ -1,4 +1,4 @@
-"""Networks of the margin tests are initialised alike in every run."""
+"""Seed torch before each test, so that networks are initialised alike in every run."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Small classifiers for the margin tests, and slow references for them."""
+"""Define small classifiers for the margin tests, and slow references for them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def classes(count: int, of: int = 3, seed: int = 1) -> Tensor:
 
 
 def convolutional(dtype: torch.dtype = DOUBLE) -> nn.Module:
-    """A convolutional network whose ReLUs write into what they are given, with running statistics to use."""
+    """Make a convolutional network with in-place ReLUs and running statistics."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = nn.Sequential(
@@ -52,13 +52,13 @@ def loader(batch: Batch, *sizes: int) -> list[Batch]:
 
 
 def split(model: nn.Module, at: int) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    """Split a sequence of layers after a layer, into two functions; evaluated without in-place layers."""
+    """Split a sequence of layers after one layer into two functions, without in-place layers."""
     layers = [nn.ReLU() if isinstance(m, nn.ReLU) else m for m in model.eval()]
     return nn.Sequential(*layers[: at + 1]), nn.Sequential(*layers[at + 1 :])
 
 
 def one_by_one(before: Callable[[Any], Tensor], after: Callable[[Tensor], Tensor], batch: Batch) -> Tensor:
-    """Raw margins by a loop over examples."""
+    """Compute raw margins by a loop over examples."""
     found = []
     for x, y in zip(*batch, strict=True):
         h = before(x[None]).detach().requires_grad_()

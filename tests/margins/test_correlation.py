@@ -1,4 +1,4 @@
-"""That rank correlations are those of scipy and of the papers."""
+"""That rank correlations equal those of scipy and of the papers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_that_granulated_tau_is_a_mean_over_cells_and_axes() -> None:
     # a grid of two learning rates and three widths; by hand:
     rates, widths = ["low"] * 3 + ["high"] * 3, [8, 16, 32] * 2
     measure, gaps = [1, 2, 3, 2, 1, 4], [1, 2, 3, 4, 5, 6]
-    # rate: one pair for each width, of signs +, - and +; width: all three pairs agree, and (-1 + 1 + 1) / 3
+    # rate: one pair for each width, with signs +, - and +; width: 1 in one cell, (-1 + 1 + 1) / 3 in the other
     tau = granulated_tau(measure, gaps, {"rate": rates, "width": widths})
     assert tau.by_axis == {"rate": pytest.approx(1 / 3), "width": pytest.approx((1 + 1 / 3) / 2)}
     assert tau.mean == pytest.approx(0.5)
@@ -32,7 +32,7 @@ def test_that_a_cell_is_kendalls_tau_without_ties() -> None:
 
 def test_that_seeds_of_one_configuration_are_not_compared() -> None:
     tau = granulated_tau([1, 2, 3, 4], [2, 1, 4, 3], {"rate": [0.1, 0.1, 0.2, 0.2]})
-    assert tau.mean == 1  # across the rates all pairs agree; within them none does
+    assert tau.mean == 1  # pairs with different rates agree; pairs with equal rates do not count
 
 
 def test_that_what_has_no_ranks_is_refused() -> None:

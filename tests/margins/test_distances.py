@@ -11,7 +11,7 @@ from tests.margins.problems import DOUBLE, classes, convolutional, images, norma
 
 
 class Ellipse(nn.Module):
-    """Class 1 within an ellipse."""
+    """Classifier with class 1 within an ellipse."""
 
     def forward(self, x: Tensor) -> Tensor:
         inside = 1 - (x / x.new_tensor([2.0, 1.0])).square().sum(1)
@@ -32,7 +32,7 @@ def test_that_distances_to_a_curved_boundary_are_those_to_its_nearest_point() ->
     for label in (0, 1):
         found = distances(Ellipse(), (x, torch.full((5,), label)), steps=40)["input"]
         sign = torch.where(inside == bool(label), 1.0, -1.0).double()
-        # the boundary is drawn by points 1e-4 apart, which errs by less than the square of it
+        # the boundary is sampled by points 1e-4 apart, with an error below the square of that
         torch.testing.assert_close(found, sign * expected, rtol=1e-6, atol=1e-6)
 
 
@@ -54,11 +54,11 @@ def test_that_a_subspace_confines_the_search() -> None:
     x = torch.tensor([[0.9, 0.5]], dtype=DOUBLE)
     along = torch.tensor([[1.0], [0.0]], dtype=DOUBLE)
     found = distances(Ellipse(), (x, torch.tensor([1])), subspaces={"input": along})["input"]
-    assert float(found) == pytest.approx(2 * 0.75**0.5 - 0.9, rel=1e-6)  # where x^2 / 4 + 0.25 = 1
+    assert float(found) == pytest.approx(2 * 0.75**0.5 - 0.9, rel=1e-6)  # the boundary is at x^2 / 4 + 0.25 = 1
 
 
 class OneSided(nn.Module):
-    """A classifier without a boundary: the first class always wins."""
+    """Classifier without a boundary: the first class always wins."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.stack((1 + x[:, 0].exp(), torch.zeros_like(x[:, 0])), 1)
@@ -70,7 +70,7 @@ def test_that_a_distance_is_infinite_where_there_is_no_boundary() -> None:
 
 
 class Tilted(nn.Module):
-    """Class 1 outside of a small disc, with logits whose gradient points past it."""
+    """Classifier with class 0 in a small disc, with logits whose gradient points past the disc."""
 
     def forward(self, x: Tensor) -> Tensor:
         outside = (x - x.new_tensor([3.0, 0.0])).square().sum(1) - 0.25

@@ -1,4 +1,4 @@
-"""That margins are what they are defined to be, at every layer and however the data come."""
+"""That margins follow their definition, at every layer and for any form of data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rsam.margins import margins, principal_components, total_variations
 from tests.margins.problems import DOUBLE, classes, convolutional, generator, images, loader, normal, one_by_one, split
 
-#: Rounding of a quotient of sums of a hundred terms.
+#: Rounding error of a quotient of sums of a hundred terms.
 TOLERANCE = {torch.float32: 1e-5, DOUBLE: 1e-10}
 
 
@@ -85,7 +85,7 @@ def test_that_the_output_margin_is_the_plain_difference_of_logits() -> None:
 def test_that_margins_do_not_depend_on_the_scale_of_a_layer() -> None:
     model, batch = convolutional(), images()
     before = margins(model, batch, ["0"])["0"]
-    with torch.no_grad():  # a thousand times the layer, undone by the batch norm after it
+    with torch.no_grad():  # scale the layer by a thousand, which the batch norm behind it undoes
         for t in (model[0].weight, model[0].bias, model[1].running_mean):
             t.mul_(1000)
         model[1].eps *= 1e6
@@ -94,14 +94,14 @@ def test_that_margins_do_not_depend_on_the_scale_of_a_layer() -> None:
 
 
 def test_that_total_variation_over_unequal_batches_is_that_of_one() -> None:
-    # far from the origin, where a difference of mean squares would lose all digits of single precision
+    # so far from the origin that a difference of mean squares would lose all digits in single precision
     x = normal(50, 3, 2, dtype=torch.float32) + 1e4
     y = classes(50)
     model = nn.Sequential(nn.Flatten(), nn.Linear(6, 3))
     expected = x.double().var(0, correction=0).sum()
     for data in ((x, y), loader((x, y), 1, 30, 19)):
         found = total_variations(model, data)["input"]  # type: ignore[arg-type]
-        torch.testing.assert_close(found.double(), expected, rtol=2e-4, atol=0)  # x itself is rounded to 1e-3
+        torch.testing.assert_close(found.double(), expected, rtol=2e-4, atol=0)  # x is rounded to 1e-3
     double = total_variations(model.double(), loader((x.double(), y), 1, 30, 19))["input"]
     torch.testing.assert_close(double, expected, rtol=1e-12, atol=0)
 
@@ -112,10 +112,10 @@ def test_that_half_precision_is_accumulated_in_single(dtype: torch.dtype) -> Non
     x = x.flatten(1)[:, :8].to(dtype)
     found = margins(model, (x, y), ["input"])["input"]
     assert found.dtype == torch.float32
-    # the same numbers in double precision: what is left is the rounding of the logits
+    # the same numbers in double precision, so that only the rounding of logits differs
     expected = margins(model.double(), (x.double(), y), ["input"])["input"]
     torch.testing.assert_close(found.double(), expected, rtol=0.05, atol=4 * torch.finfo(dtype).eps)
-    # a difference of logits that half precision cannot hold
+    # a difference of logits that overflows in half precision
     identity = nn.Linear(2, 2, bias=False).to(dtype)
     identity.weight.data.copy_(torch.eye(2))
     x = torch.tensor([[4096.0, 0.75]], dtype=dtype)
@@ -148,7 +148,7 @@ def test_that_principal_components_are_those_of_the_covariance_matrix() -> None:
 
 
 class Embedded(nn.Module):
-    """Takes a mapping with integers, keeps its embedding frozen, and returns an object with logits."""
+    """Model of a mapping with integers that has a frozen embedding and returns an object with logits."""
 
     def __init__(self, as_mapping: bool) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""That the model of the gap is least squares, and its errors are those of configurations it has not seen."""
+"""That the gap model is a least-squares fit, and its errors are those for configurations it has not seen."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def problem(networks: int = 40, features: int = 3, noise: float = 0.3, seed: int
 
 
 def by_hand(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, float]:
-    """Coefficients, their standard errors, R² and adjusted R², from the normal equations."""
+    """Compute coefficients, their standard errors, R² and adjusted R² from the normal equations."""
     design = np.column_stack((np.ones(len(x)), x))
     inverse = np.linalg.inv(design.T @ design)
     beta = inverse @ design.T @ y
@@ -61,11 +61,11 @@ def test_that_the_bootstrap_covers_what_student_covers_where_errors_are_independ
     model = GapModel().fit(x, y)
     by_formula, by_samples = model.coefficients(), model.coefficients(method="bootstrap")
     widths = (by_samples.high - by_samples.low) / (by_formula.high - by_formula.low)
-    np.testing.assert_allclose(widths, 1, atol=0.15)  # of 400 networks and 1000 samples: some 5 % each
+    np.testing.assert_allclose(widths, 1, atol=0.15)  # 400 networks and 1000 samples have errors of about 5 % each
 
 
 def test_that_the_bootstrap_resamples_whole_groups() -> None:
-    # ten copies of each network: formulas believe in ten times as many, groups do not
+    # ten copies of each network: formulas count ten times as many networks, groups do not
     x, y = problem(30)
     copies, groups = (np.repeat(x, 10, 0), np.repeat(y, 10)), np.repeat(np.arange(30), 10)
     model = GapModel().fit(*copies, groups=groups)
@@ -76,12 +76,12 @@ def test_that_the_bootstrap_resamples_whole_groups() -> None:
 
 
 def test_that_held_out_predictions_know_nothing_of_their_group() -> None:
-    # features that name the configuration, and gaps that have nothing to do with anything else
+    # features that identify the configuration, and gaps that depend on nothing else
     random = np.random.default_rng(0)
     groups = np.repeat(np.arange(12), 5)
     x = np.eye(12)[groups] + 0.01 * random.normal(size=(60, 12))
     y = random.normal(size=12)[groups]
-    assert GapModel().fit(x, y).k_fold_r2() > 0.9  # it leaks from network to network
+    assert GapModel().fit(x, y).k_fold_r2() > 0.9  # information leaks from network to network
     assert GapModel().fit(x, y, groups=groups).k_fold_r2() < 0.2
 
 

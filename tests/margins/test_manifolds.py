@@ -19,14 +19,14 @@ def points(count: int = 30, size: float = 0.5) -> Tensor:
 
 
 def signed_distance(x: Tensor) -> Tensor:
-    """To a hyperplane of the ball, in closed form (Ganea et al. 2018, eq. 24)."""
+    """Compute the distance to a hyperplane of the ball in closed form (Ganea et al. 2018, eq. 24)."""
     p, a = torch.tensor([0.2, -0.1, 0.3], dtype=DOUBLE), torch.tensor([0.5, 1.0, -0.3], dtype=DOUBLE)
-    z, root = BALL.mobius_add(-p, x), BALL.c.sqrt()  # geoopt's c is off by single precision
+    z, root = BALL.mobius_add(-p, x), BALL.c.sqrt()  # geoopt's c is rounded to single precision
     return torch.asinh(2 * root * (z @ a) / ((1 - BALL.c * z.square().sum(-1)) * a.norm())) / root
 
 
 class OfDistance(nn.Module):
-    """Two classes on the sides of the hyperplane; the logits differ by a function of the distance to it."""
+    """Classifier with a class on each side of the hyperplane; logits differ by a function of the distance to it."""
 
     def __init__(self, function) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ def test_that_margins_are_geodesic_distances_where_the_logits_are() -> None:
 
 
 def test_that_halving_the_distance_quarters_the_error_elsewhere() -> None:
-    # at 0.08 and 0.04 along a geodesic that meets the hyperplane at a right angle
+    # at distances 0.08 and 0.04 on a geodesic perpendicular to the hyperplane
     foot = torch.tensor([0.2, -0.1, 0.3], dtype=DOUBLE)
     normal_there = BALL.egrad2rgrad(foot, torch.autograd.functional.jacobian(signed_distance, foot))
     times = torch.tensor([[0.08], [0.04]], dtype=DOUBLE)
@@ -56,7 +56,7 @@ def test_that_halving_the_distance_quarters_the_error_elsewhere() -> None:
     torch.testing.assert_close(signed_distance(x), times[:, 0])
     found = margins(OfDistance(torch.expm1), (x, ones(x)), manifolds={"input": BALL}, normalize=False)["input"]
     errors = (found - times[:, 0]).abs()
-    assert float(errors[0] / errors[1]) == pytest.approx(4, rel=0.05)  # of 1 - exp(-d): d^2 / 2 - d^3 / 6
+    assert float(errors[0] / errors[1]) == pytest.approx(4, rel=0.05)  # the error for 1 - exp(-d) is d^2 / 2 - d^3 / 6
 
 
 @pytest.mark.parametrize("function", [torch.expm1, torch.tanh, lambda d: d + d**3])
@@ -67,7 +67,7 @@ def test_that_a_search_finds_the_geodesic_distance(function) -> None:
 
 
 def test_that_total_variation_is_the_mean_square_distance_to_the_frechet_mean() -> None:
-    # two points at distance 2 r around a third, twice: the mean is the middle
+    # two points, twice each, at distance r on either side of their mean
     centre = torch.tensor([0.3, 0.2, -0.1], dtype=DOUBLE)
     u = BALL.egrad2rgrad(centre, torch.tensor([1.0, 2.0, 0.5], dtype=DOUBLE))
     r = 1.5
@@ -78,7 +78,7 @@ def test_that_total_variation_is_the_mean_square_distance_to_the_frechet_mean() 
 
 
 def test_that_the_frechet_mean_is_a_minimum_far_out_as_well() -> None:
-    x = points(20, 4.0)  # distances of 10, where full gradient steps overshoot
+    x = points(20, 4.0)  # distances of about 10, at which full gradient steps overshoot
     found = total_variations(OfDistance(lambda d: d), loader((x, ones(x)), 3, 17), manifolds={"input": BALL})["input"]
     mean = torch.zeros(3, dtype=DOUBLE, requires_grad=True)
     optimizer = torch.optim.LBFGS([mean], max_iter=200, tolerance_grad=1e-12, line_search_fn="strong_wolfe")
@@ -101,7 +101,7 @@ def test_that_the_plain_space_is_the_flat_manifold() -> None:
 
 
 class OnSphere(nn.Module):
-    """Normalises a hidden layer, of several points for each example, to unit vectors."""
+    """Network that normalises a hidden layer, with several points for each example, to unit vectors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ def test_that_a_manifold_without_logarithm_has_margins_but_no_variation() -> Non
 
 
 def test_that_no_distance_reaches_beyond_the_rim_of_a_ball() -> None:
-    # geoopt keeps points of single precision within 0.996 of the radius, at 6.2 from the origin
+    # geoopt keeps points in single precision within 0.996 of the radius, at distance 6.2 from the origin
     ball, layer = geoopt.PoincareBall(), nn.Linear(2, 2)
     layer.weight.data, layer.bias.data = torch.tensor([[1.0, 0.3], [0.0, 0.0]]), torch.tensor([0.9, 0.0])
     x = torch.tensor([[0.5, 0.3], [0.1, -0.9], [0.9, 0.0]])

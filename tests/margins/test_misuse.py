@@ -1,4 +1,4 @@
-"""That what has no margins is refused, with a reason."""
+"""That models and data without margins are refused, with a reason."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def linear() -> nn.Module:
 
 
 class Calls(nn.Module):
-    """Calls one part twice, one never, one in vain, and one that returns a tuple."""
+    """Network that calls one part twice, one never, one without using its result, and one that returns a tuple."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ def test_that_models_whose_examples_interact_are_refused(function: Any, measure:
 def test_that_batch_norm_without_running_statistics_is_refused() -> None:
     model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5, track_running_stats=False), nn.ReLU(), nn.Linear(5, 3))
     with pytest.raises(ValueError, match=r"of other examples of the batch.*batch norm"):
-        margins(model, (X, Y), ["2"])  # after the norm: the inputs interact all the same
+        margins(model, (X, Y), ["2"])  # the layer is behind the norm, but inputs interact anyway
 
 
 def test_that_numbers_that_are_not_finite_are_named() -> None:

@@ -1,4 +1,4 @@
-"""That measuring leaves nothing behind, also where it fails."""
+"""That measurements have no side effects, even if they fail."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MEASURES: dict[str, Callable[[nn.Module, Any], Any]] = {
 
 
 class Restless(nn.Module):
-    """Writes into its input and its buffer, and draws random numbers, in evaluation mode too."""
+    """Layer that writes into its input and its buffer, and draws random numbers, in evaluation mode too."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ def prepared() -> tuple[nn.Module, DataLoader, tuple[Tensor, Tensor]]:
     model.append(Restless())
     model.insert(0, Restless())
     model.train()
-    model[2].eval()  # a batch norm that is frozen
+    model[2].eval()  # a frozen batch norm
     for p in model.parameters():
         p.grad = torch.ones_like(p)
     batch = images(12)
@@ -99,14 +99,14 @@ class AlwaysDropping(nn.Module):
 def test_that_random_layers_draw_the_same_numbers_in_every_call() -> None:
     model = nn.Sequential(AlwaysDropping(), *convolutional())
     first = margins(model, images(12))
-    torch.rand(1)  # a call does not advance the random state, training does
+    torch.rand(1)  # calls do not advance the random state, training does
     torch.testing.assert_close(margins(model, images(12)), first, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", ["spectral norms", "path norm"])
 def test_that_norms_leave_nothing_behind(name: str) -> None:
     model, loader, batch = prepared()
-    model = model[1:-1]  # no layers of unknown kind
+    model = model[1:-1]  # without layers of other types
     before = traces(model, loader, batch)
     MEASURES[name](model, loader)
     assert same(traces(model, loader, batch), before)
@@ -117,7 +117,7 @@ def test_that_nothing_is_left_behind_after_an_error(name: str) -> None:
     model, loader, batch = prepared()
     before = traces(model, loader, batch)
     broken = [*list(loader)[:1], (torch.randn(2, 9), torch.tensor([0, 1]))]
-    before[7] = loader.generator.get_state()  # the test itself went through the loader
+    before[7] = loader.generator.get_state()  # the test itself has read the loader
     before[6] = torch.get_rng_state()
     with pytest.raises(RuntimeError):
         MEASURES[name](model, broken)

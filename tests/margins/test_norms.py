@@ -13,7 +13,7 @@ from tests.margins.problems import DOUBLE, normal
 
 
 def matrix_of(layer: nn.Module, *shape: int) -> Tensor:
-    """A layer as a matrix, by a Jacobian."""
+    """Return the matrix of a layer, its Jacobian."""
     jacobian = torch.autograd.functional.jacobian(layer, torch.zeros(1, *shape, dtype=DOUBLE))
     return jacobian.reshape(-1, torch.Size(shape).numel())
 
@@ -26,7 +26,7 @@ CONVOLUTIONS = {
 
 
 @pytest.mark.parametrize("kind", CONVOLUTIONS)
-@pytest.mark.parametrize("size", [6, 12])  # below and above what is written out as a matrix
+@pytest.mark.parametrize("size", [6, 12])  # below and above the size that is written out as a matrix
 def test_that_the_norm_of_a_convolution_is_that_of_its_matrix(kind: str, size: int) -> None:
     model = nn.Sequential(CONVOLUTIONS[kind](), nn.ReLU(), nn.Flatten()).double()
     found = spectral_norms(model, normal(3, 2, size, size))["0"]
@@ -67,7 +67,7 @@ def test_that_convolutions_batch_norms_and_pools_take_part_with_their_weights() 
     model[1].running_mean.normal_()
     model.eval()
     shapes, x = [], torch.zeros(1, 1, 6, 6, dtype=DOUBLE)
-    squares = torch.ones(36, dtype=DOUBLE)  # of paths to each number, by the layers' matrices
+    squares = torch.ones(36, dtype=DOUBLE)  # sums over paths to each number, by the layers' matrices
     for layer in model:
         shapes.append(tuple(x.shape[1:]))
         if not isinstance(layer, nn.ReLU):

@@ -1,4 +1,4 @@
-"""That pictures show the numbers they are given."""
+"""That plots show the given numbers."""
 
 from __future__ import annotations
 

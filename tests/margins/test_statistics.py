@@ -1,4 +1,4 @@
-"""That statistics are those that their names say."""
+"""That statistics are those of their names."""
 
 from __future__ import annotations
 

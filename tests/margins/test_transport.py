@@ -1,4 +1,4 @@
-"""That k-variance is an optimal transport cost, and margins are normalised by it as by its authors."""
+"""That k-variance is an optimal transport cost, and normalises margins as by its authors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_that_k_variance_of_all_examples_is_the_best_matching() -> None:
 
     every = [matching(first) for first in itertools.combinations(range(8), 4)]
     assert min(every) <= k_variance(x) <= max(every)
-    # over many splits: the mean over all, within four standard errors
+    # over many splits, within four standard errors of the mean over all splits
     spread = torch.tensor(every).std()
     assert k_variance(x, repeats=400) == pytest.approx(sum(every) / len(every), abs=float(4 * spread / 20))
 
@@ -35,7 +35,7 @@ def test_that_k_variance_in_one_dimension_is_the_difference_of_sorted_samples() 
 
 
 def test_that_k_variance_falls_with_clustering() -> None:
-    # around two centres the cost of a matching falls by one over the root of k, else by one over the k^(1/d)
+    # around two centres the cost of a matching falls as 1 / sqrt(k), otherwise as 1 / k^(1/d)
     spread, clustered = normal(200, 20), normal(2, 20, seed=1).repeat(100, 1) + 0.01 * normal(200, 20, seed=2)
     assert k_variance(clustered, repeats=3) < 0.3 * k_variance(spread, repeats=3)
 
@@ -43,7 +43,7 @@ def test_that_k_variance_falls_with_clustering() -> None:
 def test_that_kv_margins_are_normalised_as_by_their_authors() -> None:
     model, (x, y) = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 3)).double(), (normal(40, 3), classes(40))
     raw = margins(model, (x, y), ["1", "output"], normalize=False)
-    norms = raw["output"] / raw["1"]  # of the gradients
+    norms = raw["output"] / raw["1"]  # norms of the gradients
     h = model[:2](x).detach()
     scale = {"kv": 0.0, "gn": 0.0}
     for c in range(3):

@@ -1,4 +1,4 @@
-"""That constrained modules stay modules."""
+"""That constrained modules keep working as modules."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def assert_on_manifold(p: geoopt.ManifoldParameter) -> None:
         ((nn.Conv2d, nn.Linear), {"0.weight", "3.weight", "5.weight"}),
         ("3.weight", {"3.weight"}),
         ("[05].weight", {"0.weight", "5.weight"}),
-        ("*.weight", {"0.weight", "3.weight", "5.weight"}),  # not that of the norm layer
+        ("*.weight", {"0.weight", "3.weight", "5.weight"}),  # without that of the norm layer
         (["0.weight", nn.Linear], {"0.weight", "5.weight"}),
         (lambda name, p: p.dim() > 2 and not name.startswith("0"), {"3.weight"}),
     ],
@@ -66,7 +66,7 @@ def test_that_what_is_excluded_stays_plain(exclude) -> None:
 
 
 def test_that_patterns_pass_over_norm_layers_of_other_libraries() -> None:
-    class LlamaRMSNorm(nn.Module):  # as in transformers: no subclass of torch's
+    class LlamaRMSNorm(nn.Module):  # as in transformers, without a base class of torch's norms
         def __init__(self) -> None:
             super().__init__()
             self.weight = nn.Parameter(torch.ones(4))
@@ -95,7 +95,7 @@ def test_that_a_single_tensor_can_be_named_by_itself() -> None:
 
 @pytest.mark.parametrize("manifold", [KernelSphere(), KernelStiefel(), KernelStiefel(canonical=True)])
 def test_that_kernels_of_every_shape_fit(manifold) -> None:
-    for out, inside in ((8, 2), (8, 1), (64, 2)):  # the last two are wide for Stiefel
+    for out, inside in ((8, 2), (8, 1), (64, 2)):  # the last two have more filters than numbers in each
         conv = rsam.nn.constrain(nn.Conv2d(inside, out, 3), manifold)
         assert conv.weight.shape == (out, inside, 3, 3)
         assert conv.weight.is_contiguous()
@@ -114,14 +114,14 @@ def test_that_copies_conversions_and_checkpoints_keep_the_manifold() -> None:
     assert on_manifold(double).keys() == names
 
     with torch.no_grad():
-        rsam.RSAM(model.parameters(), lr=0.1)  # an optimizer sees the very parameters
+        rsam.RSAM(model.parameters(), lr=0.1)  # the optimizer holds the same parameters
         other = rsam.nn.constrain(convnet(), KernelSphere(), nn.Conv2d)
         other[0].weight.copy_(other[0].weight.roll(1, 0))
     buffer = io.BytesIO()
     torch.save(other.state_dict(), buffer)
     buffer.seek(0)
     model.load_state_dict(torch.load(buffer, weights_only=True))
-    assert torch.equal(model[0].weight, other[0].weight)  # bitwise: it was on the manifold
+    assert torch.equal(model[0].weight, other[0].weight)  # bitwise, since it was on the manifold
     assert on_manifold(model).keys() == names
 
 
@@ -140,7 +140,7 @@ def test_that_weights_from_elsewhere_are_projected_on_loading(assign) -> None:
 
 
 def test_that_points_far_out_are_loaded_bitwise() -> None:
-    """geoopt's test of a hyperboloid subtracts squares: at a distance of 1000 nothing passes it in float32."""
+    """geoopt's check of the hyperboloid subtracts squares; at a distance of 1000 no point passes it in float32."""
     torch.manual_seed(0)
     linear = nn.Linear(4, 3)
     with torch.no_grad():
@@ -157,7 +157,7 @@ def test_that_points_far_out_are_loaded_bitwise() -> None:
 
 
 def test_that_a_model_in_another_precision_than_its_manifold_is_loaded() -> None:
-    """``.double()`` converts the points and not the manifold, and geoopt compares points of its own precision only."""
+    """``.double()`` converts points but not manifolds, and geoopt's check needs points of the manifold's precision."""
     linear = rsam.nn.constrain(nn.Linear(4, 3), geoopt.Lorentz(k=2.0)).double()
     state = {n: p.clone() for n, p in linear.state_dict().items()}
     linear.load_state_dict(state)
@@ -201,7 +201,7 @@ def _spectral() -> nn.Module:
 
 
 def _weight_norm() -> nn.Module:
-    with warnings.catch_warnings():  # torch deprecates it in favour of the parametrization above
+    with warnings.catch_warnings():  # torch prefers the parametrization above and warns
         warnings.simplefilter("ignore")
         return nn.utils.weight_norm(nn.Linear(3, 3))
 
@@ -274,7 +274,7 @@ def test_that_an_error_shows_a_few_names_of_many() -> None:
 
 
 def test_that_the_parameter_stays_the_same_object() -> None:
-    """So that ties, flat weights and optimizers that hold it go on; a copy of its old values is not written to."""
+    """Ties, flat weights and optimizers that hold it keep working; copies of old values are not written to."""
     linear = nn.Linear(3, 3)
     weight, values = linear.weight, linear.state_dict()["weight"]
     before = values.clone()
@@ -282,7 +282,7 @@ def test_that_the_parameter_stays_the_same_object() -> None:
     rsam.nn.constrain(linear, geoopt.Sphere())
     assert linear.weight is weight and isinstance(weight, geoopt.ManifoldParameter)
     assert torch.equal(values, before)
-    assert weight.grad is None  # it was that at the old values
+    assert weight.grad is None  # the gradient belonged to the old values
 
 
 @pytest.mark.parametrize("manifold", [KernelSphere(), KernelStiefel()])
@@ -304,7 +304,7 @@ def test_that_constraints_are_undone() -> None:
     assert all(torch.equal(p, values[n]) for n, p in model.named_parameters())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model.load_state_dict(convnet().state_dict(), strict=False)  # stays as it is
+        model.load_state_dict(convnet().state_dict(), strict=False)  # the weight stays as it is
     assert torch.equal(model[0].weight, convnet()[0].weight)
     assert on_manifold(twin).keys() == {"0.weight", "3.weight", "own"}
     rsam.nn.constrain(model, KernelStiefel(), nn.Conv2d)
@@ -375,5 +375,5 @@ def test_that_optimizers_refuse_a_weight_that_lost_its_manifold(optimizer, lose,
     with pytest.raises(ValueError, match=message):
         optimizer(layer.parameters(), lr=0.1)
     other = rsam.nn.constrain(nn.Linear(4, 3), geoopt.Sphere())
-    optimizer(other.parameters(), lr=0.1)  # of another module
+    optimizer(other.parameters(), lr=0.1)  # parameters of another module
     optimizer(rsam.nn.unconstrain(other).parameters(), lr=0.1)

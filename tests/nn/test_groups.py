@@ -1,4 +1,4 @@
-"""That weight decay reaches what it is meant for."""
+"""That weight decay applies to plain weights only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def model() -> nn.Module:
 
 def names_by_decay(groups, network: nn.Module) -> dict[float, set[str]]:
     names = {id(p): n for n, p in network.named_parameters()}
-    optimizer = rsam.optim.RiemannianSGD(groups, lr=0.1)  # which unpacks the pairs
+    optimizer = rsam.optim.RiemannianSGD(groups, lr=0.1)  # the optimizer unpacks the pairs
     return {g["weight_decay"]: {names[id(p)] for p in g["params"]} for g in optimizer.param_groups}
 
 
@@ -39,7 +39,7 @@ def test_that_only_plain_weights_decay() -> None:
 
 
 def test_that_the_loss_of_a_constrained_model_does_not_decay_its_points() -> None:
-    """With weight decay in every group, the points of the ball would shrink without any gradient of the loss."""
+    """With weight decay in every group, points of the ball would shrink even without a gradient of the loss."""
     network = model()
     with torch.no_grad():
         network.points.copy_(torch.full((5, 2), 0.5))

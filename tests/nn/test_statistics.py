@@ -1,4 +1,4 @@
-"""That the second pass leaves no trace in buffers, and that both passes draw the same random numbers if asked."""
+"""That the second pass does not change buffers, and both passes draw the same random numbers if asked."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _train(model: nn.Module, opt: rsam.RSAM, steps: int = 3) -> int:
 
 
 def test_that_batch_statistics_follow_the_first_pass_only() -> None:
-    """With lr 0 they must be those of plain forward passes; elsewhere they are updated twice."""
+    """With a learning rate of 0 they must be those of plain forward passes; others update them twice."""
     plain, model = convnet(), convnet()
     opt = rsam.RSAM(model.parameters(), torch.optim.SGD, lr=0.0, rho=0.5)
     rsam.nn.update_statistics_once(opt, model)
@@ -52,7 +52,7 @@ def test_that_statistics_survive_an_exception_and_a_conversion() -> None:
     opt = rsam.RSAM(model.parameters(), torch.optim.SGD, lr=0.0, rho=0.5)
     rsam.nn.update_statistics_once(opt, model)
     _train(model, opt, steps=1)
-    model.double()  # new buffers, of more digits
+    model.double()  # new buffers in double precision
     model[1].running_mean.fill_(1 / 3)
     expected, momentum = copy.deepcopy(model), model[1].momentum
     x, calls = torch.randn(8, 1, 8, 8, dtype=torch.float64), []
@@ -69,7 +69,7 @@ def test_that_statistics_survive_an_exception_and_a_conversion() -> None:
     with pytest.raises(ValueError, match="stop"):
         opt.step(closure)
     assert int(model[1].num_batches_tracked) == 2
-    mean = expected[0](x).mean((0, 2, 3))  # of the first pass, in float64
+    mean = expected[0](x).mean((0, 2, 3))  # mean of the first pass, in float64
     torch.testing.assert_close(model[1].running_mean, (1 - momentum) / 3 + momentum * mean, rtol=1e-12, atol=1e-14)
 
 
@@ -95,13 +95,13 @@ def test_that_both_passes_share_dropout_masks_if_asked() -> None:
     assert torch.equal(masks[2], masks[3])
     assert not torch.equal(masks[1], masks[2])
     torch.manual_seed(3)
-    nn.Dropout(0.5)(x)  # one pass of random numbers, not two
+    nn.Dropout(0.5)(x)  # the random numbers of one pass, not of two
     assert torch.equal(torch.get_rng_state(), after)
 
     with pytest.raises(ZeroDivisionError):
         opt.step(lambda: 1 / 0)
     closure()
-    with pytest.raises(RuntimeError, match=r"needs step\(closure\)"):  # and not the state before that failure
+    with pytest.raises(RuntimeError, match=r"needs step\(closure\)"):  # not about the state before that failure
         opt.first_step()
 
 
@@ -134,14 +134,14 @@ def test_that_both_passes_share_the_random_state_of_the_accelerator_in_use(monke
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: kind == "cuda")
     monkeypatch.setattr(torch.xpu, "is_initialized", lambda: kind == "xpu")
 
-    def advancing():  # as if a pass drew from it
+    def advancing():  # as a pass would that draws from it
         state[0] += 1
         return [torch.tensor([state[0]])]
 
     monkeypatch.setattr(device, "get_rng_state_all", advancing)
     monkeypatch.setattr(device, "set_rng_state_all", lambda states: restored.append(int(states[0])))
     _dropout_step()
-    assert restored == [1, 2]  # before the second pass the state before the first; in the end that after the first
+    assert restored == [1, 2]  # before the second pass, the state before the first; at the end, that after the first
 
 
 def test_that_other_buffers_follow_if_asked() -> None:

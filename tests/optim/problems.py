@@ -1,4 +1,4 @@
-"""Small problems shared by the optimizer tests."""
+"""Define small problems for the optimizer tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import rsam
 
 
 def network(dtype: torch.dtype = torch.float64, seed: int = 0) -> tuple[nn.Module, Callable[[], Tensor]]:
-    """A two-layer network on plain parameters, and its loss."""
+    """Make a two-layer network with plain parameters, and its loss."""
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3)).to(dtype)
@@ -22,7 +22,7 @@ def network(dtype: torch.dtype = torch.float64, seed: int = 0) -> tuple[nn.Modul
 
 
 def manifold_points(dtype: torch.dtype = torch.float64, seed: int = 0) -> dict[str, geoopt.ManifoldParameter]:
-    """One parameter on each kind of manifold."""
+    """Make one parameter on each kind of manifold."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int, like: torch.dtype = dtype) -> Tensor:
@@ -78,9 +78,9 @@ def manifold_points(dtype: torch.dtype = torch.float64, seed: int = 0) -> dict[s
 
 
 def robust(points: list[Tensor]) -> Callable[[], Tensor]:
-    """A smooth loss with bounded gradients, so that no metric makes a fixed learning rate diverge.
+    """Return a smooth loss with bounded gradients, so that a fixed learning rate does not diverge in any metric.
 
-    It draws each point to a cyclic shift of where it starts, which is on the manifold too for most.
+    It pulls each point to a cyclic shift of its start, which for most manifolds is on the manifold too.
     """
     targets = [p.detach().roll(1, -1).clone() for p in points]
 
@@ -93,7 +93,7 @@ def robust(points: list[Tensor]) -> Callable[[], Tensor]:
 
 
 def closure_of(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """The closure that a step takes."""
+    """Make a closure for ``step``."""
 
     def closure() -> Tensor:
         optimizer.zero_grad()

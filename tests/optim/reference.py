@@ -1,7 +1,7 @@
-"""One RSAM step written from the formulas in numpy, sharing no code with the package.
+"""Compute one RSAM step from the formulas in numpy, without code of the package.
 
-Every retraction below is an analytic expression, so its derivative is taken by a complex step, exact to rounding.
-Tangents are carried by other routes than the package's: dense matrices, logarithms, the other hyperbolic model.
+Every retraction below is an analytic expression, so that complex steps give its derivative exactly to rounding.
+Tangents are transported in other ways than by the package: dense matrices, logarithms, the other hyperbolic model.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ class Euclidean:
         return np.sum(u * v)
 
     def raised(self, x, g):
-        """The tangent whose inner products are the pairing with g, solved for in a basis of tangents."""
+        """Solve in a basis of tangents for the tangent whose inner products are the pairings with g."""
         basis = self.basis(x)
         gram = np.array([[self.inner(x, a, b) for b in basis] for a in basis])
         coefficients = np.linalg.solve(gram, [np.sum(g * a) for a in basis])
         return sum(c * a for c, a in zip(coefficients, basis, strict=True))
 
     def basis(self, x):
-        """Tangents that span: the range of the projector, by its singular vectors."""
+        """Return a basis of the tangent space: the range of the projector, by its singular vectors."""
         columns = np.stack([self.project(x, e).ravel() for e in _units(x)], 1)
         left, values, _ = np.linalg.svd(columns)
         return [left[:, i].reshape(x.shape) for i in range(int(np.sum(values > 1e-9)))]
 
     def lowered(self, x, t):
-        """A covector with the pairing <t, .>: on tangents that is all that counts."""
+        """Return a covector with the pairing <t, .>, which determines it on tangents."""
         basis = self.basis(x)
         rows = np.stack([a.ravel() for a in basis])
         return np.linalg.lstsq(rows, np.array([self.inner(x, t, a) for a in basis]), rcond=None)[0].reshape(x.shape)
@@ -76,7 +76,7 @@ class EuclideanStiefel(Euclidean):
         return u - x @ (s + s.T) / 2
 
     def retract(self, x, u):
-        columns = []  # Gram-Schmidt, without conjugates
+        columns = []  # Gram-Schmidt without conjugates, for complex steps
         for a in (x + u).T:
             for q in columns:
                 a = a - q * np.sum(q * a)
@@ -84,7 +84,7 @@ class EuclideanStiefel(Euclidean):
         return np.stack(columns, 1)
 
     def exponential(self, x, u):
-        """Solve the geodesic equation as a linear one in a frame that turns with the geodesic (Edelman et al. 1998)."""
+        """Solve the geodesic equation, linear in a frame that turns with the geodesic (Edelman et al. 1998)."""
         a, s, one = x.T @ u, u.T @ u, np.eye(x.shape[1])
         turning = scipy.linalg.expm(np.block([[a, -s], [one, a]]))
         return np.hstack([x, u]) @ turning[:, : x.shape[1]] @ scipy.linalg.expm(-a)
@@ -98,7 +98,7 @@ class EuclideanStiefel(Euclidean):
             e[i, j], e[j, i] = 1, -1
             skew.append(e)
         system = np.stack([(e @ (x + y) / 2).ravel() for e in skew], 1)
-        coefficients = np.linalg.lstsq(system, (x - y).ravel(), rcond=None)[0]  # least norm
+        coefficients = np.linalg.lstsq(system, (x - y).ravel(), rcond=None)[0]  # the solution of least norm
         w = sum(c * e for c, e in zip(coefficients, skew, strict=True))
         return np.linalg.solve(np.eye(n) - w / 2, (np.eye(n) + w / 2) @ v)
 
@@ -133,7 +133,7 @@ class Lorentz(Euclidean):
         return u + x * self.inner(x, x, u)
 
     def retract(self, x, u):
-        # the derivative is only asked in tangent directions by what follows, so this need not stay on the manifold
+        # the derivative is used in tangent directions only, so that this need not stay on the manifold
         r = np.sqrt(self.inner(x, u, u))
         return np.cosh(r) * x + np.sinh(r) / r * u
 
@@ -158,14 +158,14 @@ class PoincareBall(Euclidean):
         return np.concatenate([[1 + s], 2 * x]) / (1 - s)
 
     def exponential(self, x, u):
-        """Moebius addition (Ganea et al. 2018, Lemma 2)."""
+        """Follow the geodesic by Moebius addition (Ganea et al. 2018, Lemma 2)."""
         r = np.sqrt(np.sum(u**2))
         w = np.tanh(r / (1 - np.sum(x**2))) / r * u
         xx, xw, ww = np.sum(x**2), np.sum(x * w), np.sum(w**2)
         return ((1 + 2 * xw + ww) * x + (1 - xx) * w) / (1 + 2 * xw + xx * ww)
 
     def back(self, x, u, y, v, exact):
-        """Through the hyperboloid and back."""
+        """Transport back via the hyperboloid."""
         h = 1e-30
         lorentz = Lorentz()
         carried = lorentz.back(self.lift(x), None, self.lift(y), self.lift(y + 1j * h * v).imag / h, exact)
@@ -196,7 +196,7 @@ def _units(x):
 
 
 def step(parts, xs, gradient, transport, ascent="retraction"):
-    """One RSAM step on the product of ``parts``, with plain Riemannian gradient descent as base."""
+    """Take an RSAM step on the product of ``parts``, with Riemannian gradient descent as base."""
     gs = gradient(xs)
     rs = [m.raised(x, g) for m, x, g in zip(parts, xs, gs, strict=True)]
     norm = np.sqrt(sum(m.inner(x, r, r) for m, x, r in zip(parts, xs, rs, strict=True)))

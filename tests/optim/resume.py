@@ -1,4 +1,4 @@
-"""Run in a new process: load the checkpoint of each base optimizer, go on, save. Usage: resume.py DIRECTORY."""
+"""Resume each base optimizer from its checkpoint, in a new process, and save. Usage: resume.py DIRECTORY."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from tests.geometry.cases import MANIFOLDS
 
 
 class Points(nn.Module):
-    """A point on a manifold, and plain weights."""
+    """Model of a point on a manifold and plain weights."""
 
     def __init__(self, x: torch.Tensor, manifold: geoopt.Manifold) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ def test_that_points_of_a_great_circle_are_averaged_by_their_angles(decay) -> No
     ],
 )
 def test_that_the_average_moves_its_share_along_the_geodesic(manifold, shape) -> None:
-    """By geoopt's distance: of the way from the mean of two points to a third, a third."""
+    """By geoopt's distance, it is a third of the way from the mean of two points to a third point."""
     manifold = copy.deepcopy(manifold).double()
     points = drawn(manifold, shape, torch.float64, 3)
     two, three = mean(points[:2], manifold), mean(points, manifold)
@@ -110,7 +110,7 @@ def test_that_averages_stay_on_every_manifold(name, make, shape) -> None:
 
 
 def test_that_torchs_own_average_leaves_the_manifold_without_a_word() -> None:
-    """The reason for these functions."""
+    """This is the reason for these functions."""
     points = drawn(geoopt.EuclideanStiefel(), (5, 2), torch.float64, 5)
     model = Points(points[0], geoopt.EuclideanStiefel())
     average = AveragedModel(model)
@@ -139,7 +139,7 @@ def test_that_plain_weights_are_averaged_bitwise_as_by_torch(use_buffers, decay)
     def torchs(averages, currents, count):
         if averages[0].is_floating_point() or decay is not None:
             theirs(averages, currents, count)
-        else:  # torch's default, as get_swa_multi_avg_fn raises for integers
+        else:  # torch's default function, since get_swa_multi_avg_fn raises for integers
             for x, y in zip(averages, currents, strict=True):
                 x.copy_(get_swa_avg_fn()(x, y, count))
 
@@ -169,7 +169,7 @@ def test_that_half_precision_is_rounded_once_at_the_end() -> None:
     middle = (a + b).float() / (a.float() + b.float()).norm(dim=-1, keepdim=True)
     x = mean([a, b], geoopt.Sphere())
     assert x.dtype == torch.bfloat16
-    torch.testing.assert_close(x.float(), middle, rtol=0, atol=2 * 2**-8)  # a and b are a rounding off the sphere
+    torch.testing.assert_close(x.float(), middle, rtol=0, atol=2 * 2**-8)  # a and b are off the sphere by rounding
 
 
 def test_that_an_average_keeps_its_state_and_its_copies() -> None:

@@ -1,4 +1,4 @@
-"""That the recipes of docs/guide/averaging.md work in the frameworks that they are for."""
+"""That the recipes of docs/guide/averaging.md work in their frameworks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def code(heading: str) -> str:
 
 
 def setting() -> dict[str, Any]:
-    """The definitions that the guide makes before its recipes."""
+    """Run the definitions of the guide before its recipes."""
     torch.manual_seed(0)
     shared = GUIDE.split("## torch")[0].split("```python\n")[1].split("```")[0]
     lines = [line[4:] for line in shared.splitlines() if line.startswith((">>>", "..."))]
@@ -40,7 +40,7 @@ def setting() -> dict[str, Any]:
 def run(*headings: str) -> dict[str, Any]:
     variables = setting()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Lightning about a loader without workers and such
+        warnings.simplefilter("ignore")  # Lightning warns of a loader without workers, for example
         for heading in headings:
             exec(code(heading), variables)
     return variables
@@ -51,7 +51,7 @@ def test_that_the_average_of_timm_is_projected() -> None:
     recipe = run("timm: ModelEmaV3")
     average, off = recipe["ema"].module, recipe["off_manifold"]
     assert off(average) < 1e-5
-    recipe["ema"].update(recipe["network"]())  # the reason: without the projection it is off
+    recipe["ema"].update(recipe["network"]())  # without the projection it would be off the manifold
     assert off(average) > 1e-3
 
 
@@ -63,7 +63,7 @@ def test_that_the_moving_average_of_lightning_stays_on_the_manifold() -> None:
     module, off = recipe["module"], recipe["off_manifold"]
     assert off(module.model) < 1e-5
     assert torch.equal(module.model[0].weight, recipe["ema"]._average_model.module.model[0].weight)
-    # the reason: with torch's own function it is off
+    # with torch's own function it would be off the manifold
     theirs = callbacks.WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(0.9))
     module = recipe["Classifier"]()
     recipe["lightning"].Trainer(max_epochs=2, callbacks=[theirs], **QUIET).fit(module, recipe["loader"])
@@ -75,20 +75,20 @@ def test_that_the_stochastic_average_of_lightning_is_projected() -> None:
     recipe = run("Lightning: WeightAveraging", "Lightning: StochasticWeightAveraging")
     model, off = recipe["module"].model, recipe["off_manifold"]
     assert off(model) < 1e-5
-    # no step moved the weights after their average, and batch-norm statistics were renewed with them
+    # no step changed the weights after averaging, and batch-norm statistics are those of the averaged weights
     average = recipe["swa"]._average_model.model
-    assert off(average) > 1e-3  # the reason for the projection
+    assert off(average) > 1e-3  # without the projection
     assert torch.equal(model[4].weight, average[4].weight)
     torch.testing.assert_close(averaging.project_parameters(average)[0].weight, model[0].weight)
     means = [model[0](images).mean((0, 2, 3)) for images, _ in recipe["loader"]]
-    # to what the last of four batches moves it, which RSAM evaluates twice
+    # the momentum of statistics lets the last of four batches change them, which RSAM evaluates twice
     expected = torch.stack(means).mean(0).detach()
     spread = (torch.stack(means).detach() - expected).abs().amax(0)
     assert ((model[1].running_mean - expected).abs() <= spread / 4).all()
 
 
 def test_that_the_average_of_a_wrapped_model_is_found_by_the_order_of_its_parameters() -> None:
-    """As of DistributedDataParallel or torch.compile: the names differ, the order does not."""
+    """DistributedDataParallel and torch.compile, for example, change the names but not the order."""
     model = rsam.nn.constrain(nn.Sequential(nn.Linear(3, 3)), rsam.geometry.KernelSphere(), "0.weight")
     wrapped = nn.Sequential(model)
     average = torch.optim.swa_utils.AveragedModel(wrapped, multi_avg_fn=averaging.get_swa_multi_avg_fn(model))

@@ -1,6 +1,6 @@
-"""Every optimizer of torch and pytorch_optimizer as the base of RSAM, and ours in the place of geoopt's.
+"""That RSAM works with every optimizer of torch and pytorch_optimizer, and our optimizers can replace geoopt's.
 
-The reference is the base itself, stepped with gradients that were taken at the perturbed weights by hand.
+The reference is the base optimizer itself, stepped with gradients at weights that were perturbed by hand.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 import rsam
 from tests.optim.problems import closure_of, network
 
-# What takes more than parameters and a learning rate, or other parameters than a network's.
+# Optimizers that need more than parameters and a learning rate, or special parameters.
 _OTHERWISE_MADE = {
     "AdaGO": "groups by hand",
     "AdaLOMO": "a module",
@@ -117,7 +117,7 @@ OPTIMIZERS: dict[str, tuple[Any, dict[str, Any]]] = {
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("name", TARGETS)
 def test_that_ours_reach_what_geoopt_s_tests_ask_of_its_own(name: str, optimizer: str) -> None:
-    """A point is pulled to another by the squared distance of the embedding, with geoopt's tolerance of 1e-2."""
+    """The squared distance of the embedding pulls a point to another, with geoopt's tolerance of 1e-2."""
     manifold, shape = TARGETS[name]
     torch.manual_seed(42)
     target = manifold.projx(torch.randn(shape, dtype=torch.float64) / 3)
@@ -133,7 +133,7 @@ def test_that_ours_reach_what_geoopt_s_tests_ask_of_its_own(name: str, optimizer
         return loss
 
     for _ in range(1000):
-        if float(closure()) < 1e-5:  # a third of the tolerance
+        if float(closure()) < 1e-5:  # a distance of about a third of the tolerance
             break
         opt.step()
     torch.testing.assert_close(x.detach(), target, atol=1e-2, rtol=1e-2)

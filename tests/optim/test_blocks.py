@@ -1,4 +1,4 @@
-"""That parameters computed at once step as each would alone, and plain ones as torch steps them."""
+"""That parameters computed at once step as each would alone, and plain ones as under torch's optimizers."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ TWO_RUNS = pytest.mark.parametrize(
     [(SGD, {"lr": 0.02, "momentum": 0.9, "dampening": 0.5}), (Adam, {"lr": 0.02, "amsgrad": True})],
     ids=["SGD", "Adam"],
 )
-#: In float64: sums over a stack may be taken in another order than over one point, and torch 2.14's ``matrix_exp`` of
-#: one matrix is off by up to 3e-11 where that of a stack is exact; a few steps add that up. What a wrong gradient,
-#: state or option would change is larger by six orders.
+#: Tolerance in float64. Sums over a stack may have another order than those over one point, and torch 2.14's
+#: ``matrix_exp`` of one matrix has errors of up to 3e-11 where that of a stack is exact; over a few steps these add
+#: up. A wrong gradient, state or option would make a difference a million times larger.
 CLOSE = {"rtol": 1e-8, "atol": 1e-9}
 
 
 def several(count: int, names: Iterable[str] | None = None) -> dict[str, list[geoopt.ManifoldParameter]]:
-    """Several points on each manifold, which are stacked."""
+    """Make several points on each manifold, which will be stacked."""
     draws = [manifold_points(seed=seed) for seed in range(count)]
     points: dict[str, list[geoopt.ManifoldParameter]] = {}
     for name in names or draws[0]:
@@ -39,7 +39,7 @@ def several(count: int, names: Iterable[str] | None = None) -> dict[str, list[ge
 
 
 def twins_of(params: Iterable[Tensor], dtype: torch.dtype | None = None) -> list[Tensor]:
-    """Copies of points on the same manifolds, plain ones of plain ones."""
+    """Copy points on the same manifolds, and plain ones."""
     copies = []
     for p in params:
         copy = p.detach().to(dtype or p.dtype, copy=True)
@@ -54,7 +54,7 @@ def drive(
     steps: Iterable[int],
     present: Callable[[int, int], bool] = lambda step, i: True,
 ) -> None:
-    """Step along bounded gradients that pull each parameter to a target; none where ``present(step, i)`` denies it."""
+    """Step along bounded gradients that pull each parameter to a target, present if ``present(step, i)``."""
     targets = []
     for i, p in enumerate(params):
         generator = torch.Generator().manual_seed(i)
@@ -68,20 +68,20 @@ def drive(
 
 
 def state_of(optimizer: torch.optim.Optimizer, params: Iterable[Tensor]) -> list[dict[str, Any]]:
-    """Copies of the state of each parameter."""
+    """Copy the state of each parameter."""
     return [
         {k: v.clone() if isinstance(v, Tensor) else v for k, v in optimizer.state.get(p, {}).items()} for p in params
     ]
 
 
 def assert_near(params: Sequence[Tensor], expected: Sequence[Tensor], names: Sequence[str], **bounds: float) -> None:
-    """Compare parameters with those that they must be near."""
+    """Assert that parameters are near the expected ones."""
     for name, p, e in zip(names, params, expected, strict=True):
         torch.testing.assert_close(p.data, e.data, **(bounds or CLOSE), msg=lambda m, name=name: f"{name}: {m}")
 
 
 def assert_same(tree: Any, expected: Any) -> None:
-    """Compare nested lists and dictionaries of tensors bitwise."""
+    """Assert that nested lists and dictionaries of tensors are equal bitwise."""
     torch.testing.assert_close(tree, expected, rtol=0, atol=0, equal_nan=True)
 
 
@@ -92,7 +92,7 @@ def assert_as_alone(
     twins: Sequence[Tensor],
     names: Sequence[str],
 ) -> None:
-    """Compare parameters and their state with those of optimizers of one parameter each."""
+    """Assert that parameters and their state are near those of optimizers with one parameter each."""
     assert_near(params, twins, names)
     for name, p, twin, one in zip(names, params, twins, alone, strict=True):
         state, expected = optimizer.state.get(p, {}), one.state.get(twin, {})
@@ -118,7 +118,7 @@ def assert_as_alone(
 def test_that_equal_parameters_of_two_groups_step_as_each_would_alone(cls, options) -> None:
     points = several(4)
     if options.get("isometric"):
-        del points["birkhoff"]  # no isometric transport is known there
+        del points["birkhoff"]  # no isometric transport is known on this manifold
     names, params = [n for n, ps in points.items() for _ in ps], [p for ps in points.values() for p in ps]
     blocks = rsam.geometry.Product(params).blocks
     assert all(len(block.indices) == 4 or block.plain for block in blocks)
@@ -149,14 +149,14 @@ def test_that_a_parameter_without_a_gradient_in_some_steps_ends_where_it_would_a
     drive([together], params, range(6), PRESENCE[presence])
     drive(alone, twins, range(6), PRESENCE[presence])
     assert_as_alone(together, params, alone, twins, names)
-    if cls is Adam:  # each counts its own
+    if cls is Adam:  # each parameter counts its own steps
         taken = [sum(PRESENCE[presence](step, i) for step in range(6)) for i in range(len(params))]
         assert [int(together.state[p].get("step", 0)) for p in params] == taken
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_that_momentum_and_its_first_dampening_are_torchs_where_the_manifold_is_flat(nesterov) -> None:
-    flat, factor = geoopt.Stereographic(0.0), 4  # of the metric, by which a gradient is divided
+    flat, factor = geoopt.Stereographic(0.0), 4  # factor of the metric, by which gradients are divided
     points = [geoopt.ManifoldParameter(torch.randn(3, 4, dtype=torch.float64), manifold=flat) for _ in range(3)]
     twins = [torch.nn.Parameter(p.detach().clone()) for p in points]
     options = {"momentum": 0.9, "nesterov": True} if nesterov else {"momentum": 0.9, "dampening": 0.3}
@@ -198,7 +198,7 @@ def test_that_the_entries_of_equal_parameters_are_views_of_one_stack(cls, option
 
 
 def _new_entries(opt: torch.optim.Optimizer, p: Tensor, size: float) -> dict[str, Any]:
-    """Entries for a parameter that differ much from those it has; the momentum is a tangent."""
+    """Make state entries for a parameter that differ much from its own; the momentum is a tangent."""
     entries = {name: entry.clone() for name, entry in opt.state[p].items()}
     geometry = rsam.geometry.geometry_of(p.manifold)
     name = "momentum_buffer" if "momentum_buffer" in entries else "exp_avg"
@@ -345,7 +345,7 @@ MODES = [{}, {"foreach": True}, {"foreach": False}, {"fused": True}]
 
 
 def plain_pair(run: str, options: dict[str, Any], dtype: torch.dtype = torch.float32) -> tuple[Any, Any, Any, Any]:
-    """Plain parameters under our optimizer and under torch's."""
+    """Return plain parameters after steps by our optimizer and by torch's."""
     ours, torchs, ours_only, _ = PLAIN_RUNS[run]
     generator = torch.Generator().manual_seed(0)
     shapes = ((5, 3), (7,), (2, 3, 2), ())
@@ -359,14 +359,14 @@ def plain_pair(run: str, options: dict[str, Any], dtype: torch.dtype = torch.flo
     [
         (dtype, mode)
         for dtype, mode in itertools.product((torch.float32, torch.float64, torch.bfloat16, torch.complex64), MODES)
-        if not (dtype.is_complex and "fused" in mode)  # which torch refuses
+        if not (dtype.is_complex and "fused" in mode)  # torch refuses these
     ],
 )
 @pytest.mark.parametrize("run", PLAIN_RUNS)
 def test_that_plain_parameters_step_bitwise_as_in_torch(run, dtype, mode) -> None:
     for options in PLAIN_RUNS[run][3]:
         params, ours, twins, torchs = plain_pair(run, {**mode, **options}, dtype)
-        # torch's fused SGD fails where some have a momentum and some have not
+        # torch's fused SGD fails if some parameters have a momentum and others do not
         presence = PRESENCE["frozen for a while" if "fused" in mode else "late"]
         drive([ours], params, range(5), presence)
         drive([torchs], twins, range(5), presence)
@@ -374,7 +374,7 @@ def test_that_plain_parameters_step_bitwise_as_in_torch(run, dtype, mode) -> Non
         assert_same(state_of(ours, params), state_of(torchs, twins))
 
 
-# -- what the plan must notice ---------------------------------------------------------------------------------------
+# -- changes that the plan must notice -------------------------------------------------------------------------------
 
 
 def _data(model) -> None:
@@ -470,7 +470,7 @@ def test_that_a_lost_manifold_is_refused_by_name_and_nothing_is_written(cls, opt
 
 
 class _Stuck(geoopt.Sphere):
-    """A user's manifold whose retraction fails once it is told to."""
+    """User's manifold whose retraction fails when a flag is set."""
 
     fails = False
 
@@ -492,7 +492,7 @@ def _singular() -> tuple[list[Tensor], Callable[[], Any]]:
 
 
 def _fail(cls, options, failing) -> tuple[BaseException, torch.optim.Optimizer, list[Tensor], list[Tensor], Any]:
-    """Step until the second of two blocks fails; return the error, and all of what was there before."""
+    """Step until the second of two blocks fails; return the error, and copies of everything from before."""
     bad, spoil = failing()
     plain = torch.nn.Parameter(torch.ones(2, dtype=torch.float64))
     params = [plain, *several(2, ["stiefel"])["stiefel"], *bad]
@@ -516,7 +516,7 @@ def test_that_a_block_which_fails_leaves_all_others_bitwise(cls, options, failin
 
 @pytest.mark.parametrize(
     ("failing", "name"),
-    # the block, by its first parameter; the one whose point is singular
+    # the error names the first parameter of the block, or the one with the singular point
     [(_stuck, "parameter 1 of group 1"), (_singular, "parameter 2 of group 1")],
 )
 def test_that_a_block_which_fails_is_named(failing, name) -> None:
@@ -547,6 +547,6 @@ def test_that_steps_in_bfloat16_are_those_in_float32_rounded(cls, options) -> No
             for k, v in {"point": p.data, **opt.state[p]}.items():
                 e = twin.data if k == "point" else reference.state[twin][k]
                 assert v.dtype == (torch.float32 if k == "step" else torch.bfloat16), (name, k)
-                # one rounding of the result; another where float32 itself rounds to the other side
+                # one rounding of the result, and another if float32 itself rounds to the other side
                 bound = 2 * torch.finfo(torch.bfloat16).eps * float(e.abs().max())
                 torch.testing.assert_close(v.float(), e, rtol=0, atol=bound, msg=lambda m, n=name, k=k: f"{n} {k}: {m}")

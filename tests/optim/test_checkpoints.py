@@ -1,4 +1,4 @@
-"""That state is saved small, loaded by copy and gone on from bitwise; also that of older and of others' optimizers."""
+"""That state is saved small, loaded by copy, and resumed from bitwise, also that of older and other optimizers."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ from tests.optim.test_blocks import (
 
 
 def saved(tree: Any) -> bytes:
-    """Write as torch.save does."""
+    """Write an object by torch.save."""
     buffer = io.BytesIO()
     torch.save(tree, buffer)
     return buffer.getvalue()
 
 
 def reloaded(tree: Any) -> Any:
-    """Read it as torch.load does."""
+    """Read an object by torch.load."""
     return torch.load(io.BytesIO(saved(tree)), weights_only=True)
 
 
 def flat_points(names: list[str] | None = None) -> list[Tensor]:
-    """Three points on each manifold."""
+    """Make three points on each manifold."""
     return [p for ps in several(3, names).values() for p in ps]
 
 
 def unit_rows(*shape: int, seed: int = 0) -> Tensor:
-    """Random points of the sphere."""
+    """Draw random points of the sphere."""
     rows = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return rows / rows.norm(dim=-1, keepdim=True)
 
 
 def tangent(x: Tensor, u: Tensor) -> Tensor:
-    """Projection onto the tangent space of the sphere."""
+    """Project onto the tangent space of the sphere."""
     return u - (x * u).sum(-1, keepdim=True) * x
 
 
@@ -82,7 +82,7 @@ def test_that_pickles_of_an_optimizer_are_no_larger_than_torchs(cls, options) ->
     ours, torchs = cls(params, **options), (torch.optim.SGD if cls is SGD else torch.optim.Adam)(params, **options)
     for opt in (ours, torchs):
         drive([opt], params, range(1))
-    # ours has a few options more
+    # ours has a few additional options
     assert len(pickle.dumps(ours)) < 1.1 * len(pickle.dumps(torchs))
 
 
@@ -163,13 +163,13 @@ def test_that_options_a_checkpoint_lacks_keep_those_of_the_constructor() -> None
 
 
 def _released(opt: torch.optim.Optimizer, params: list[Tensor], expanded: bool) -> dict[str, Any]:
-    """The state in the format of rsam 0.1: steps are int; with second moments of the shape of the point if told to."""
+    """Convert state to the format of rsam 0.1: steps are int, second moments may have the shape of the point."""
     state = opt.state_dict()
     for p, entries in zip(params, state["state"].values(), strict=True):
         for name, value in entries.items():
             if name == "step":
                 entries[name] = int(value)
-            elif name.endswith("exp_avg_sq") and expanded:  # a kernel has one for each filter, or one
+            elif name.endswith("exp_avg_sq") and expanded:  # a kernel has one second moment per filter, or one in all
                 value = value.reshape(*value.shape, *[1] * (p.dim() - value.dim()))
                 entries[name] = value.expand(p.shape).clone()
     for group in state["param_groups"]:
@@ -264,7 +264,7 @@ def test_that_checkpoints_of_others_go_on_with_tangent_buffers_on_every_manifold
     for label, p, x in zip([n for n, ps in points.items() for _ in ps], params, before, strict=True):
         geometry = rsam.geometry.geometry_of(p.manifold)
         buffer = again.state[p][name]
-        # to rounding; buffers as torch leaves them are off by a tenth and more
+        # to rounding; unprojected buffers of torch's would be off by a tenth or more
         torch.testing.assert_close(geometry.project(p.data, buffer), buffer, rtol=1e-8, atol=1e-9, msg=label)
         assert p.manifold.check_point_on_manifold(p.data, atol=1e-8, rtol=1e-8), label
         assert not torch.equal(p.data, x), label
@@ -309,7 +309,7 @@ def test_that_a_momentum_is_projected_also_beside_a_much_longer_one() -> None:
 
 
 def test_that_a_point_goes_on_from_torchs_adam_in_steps_of_its_size_whichever_numbers_had_gradients() -> None:
-    """torch's second moments differ within a point, and that of a number which never had a gradient is zero."""
+    """torch's second moments differ within a point, and are zero for numbers that never had a gradient."""
     x = geoopt.ManifoldParameter(unit_rows(4), manifold=geoopt.Sphere())
     gradient = torch.tensor([0.0, 1.0, 1.0, 1.0], dtype=torch.float64)
     elsewhere = torch.nn.Parameter(x.detach().clone())
@@ -321,7 +321,7 @@ def test_that_a_point_goes_on_from_torchs_adam_in_steps_of_its_size_whichever_nu
     again.load_state_dict(opt.state_dict())
     before, x.grad = x.detach().clone(), gradient.clone()
     again.step()
-    # a step along a steady gradient is as long as lr, for each of four numbers or for the point, so at most 2 lr
+    # steps along a constant gradient have length lr for each of four numbers, or for the point: at most 2 lr
     assert (x.detach() - before).norm() < 2 * 0.01
 
 

@@ -1,4 +1,4 @@
-"""That the ascent goes which way it is told: along the momentum, or along what a user's function says."""
+"""That the ascent has the chosen direction: the momentum, or the result of a user's function."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _adam(m, v, g, t):
 
 
 def _momentum_sam(model, loss, update, steps: int, maximize: bool) -> list[float]:
-    """Becker et al. 2024, Algorithm 1, of the loss or of its negative; returns its losses."""
+    """Run Becker et al. 2024, Algorithm 1, on the loss or its negative; return the losses."""
     w, losses = parameters_to_vector(model.parameters()).detach().clone(), []
     m, v = torch.zeros_like(w), torch.zeros_like(w)
     for t in range(1, steps + 1):
@@ -62,7 +62,7 @@ def _momentum_sam(model, loss, update, steps: int, maximize: bool) -> list[float
     ],
 )
 def test_that_ascents_along_the_momentum_are_momentum_sam(base, options, update, steps, maximize) -> None:
-    steps = steps // 5 if maximize else steps  # uphill the loss has no bound, and rounding grows with it
+    steps = steps // 5 if maximize else steps  # maximised, the loss is unbounded, and rounding errors grow with it
     model, loss = network()
     expected = _momentum_sam(model, loss, update, steps, maximize)
     weights = _copies(model.parameters())
@@ -70,7 +70,7 @@ def test_that_ascents_along_the_momentum_are_momentum_sam(base, options, update,
     model, loss = network()
     opt = rsam.RSAM(model.parameters(), base, rho=RHO, direction="momentum", maximize=maximize, **options)
     losses = [opt.step(closure_of(opt, loss)).item() for _ in range(steps)]
-    # float64 rounding, 1e-16, summed over the steps and enlarged by a network that bends little
+    # float64 rounding of 1e-16, summed over the steps and slightly amplified by the network
     np.testing.assert_allclose(losses, expected, rtol=1e-10)
     for p, w in zip(model.parameters(), weights, strict=True):
         torch.testing.assert_close(p.detach(), w, rtol=1e-10, atol=1e-10)
@@ -78,7 +78,7 @@ def test_that_ascents_along_the_momentum_are_momentum_sam(base, options, update,
 
 @pytest.mark.parametrize("transport", ["vector", "project"])
 def test_that_ascents_along_the_momentum_follow_spheres_and_share_one_norm(transport) -> None:
-    """In closed form: retraction by normalisation, momentum projected, gradients turned back by a dense rotation."""
+    """The reference normalises, projects the momentum, and rotates gradients back by a dense matrix."""
     rng, sphere = np.random.default_rng(0), reference.Sphere()
     ws = [w / np.linalg.norm(w) for w in rng.standard_normal((2, 4))]
     a, lr, beta = rng.standard_normal((2, 4)), 0.1, 0.9
@@ -102,7 +102,7 @@ def test_that_ascents_along_the_momentum_follow_spheres_and_share_one_norm(trans
             ws[i] = sphere.retract(w, -lr * m)
             ms[i] = sphere.project(ws[i], m)
     for p, w in zip(params, ws, strict=True):
-        # rounding of 20 steps; the arc cosine of the reference loses some digits of small angles
+        # rounding of 20 steps; the arc cosine of the reference is inaccurate for small angles
         np.testing.assert_allclose(p.detach().numpy(), w, rtol=0, atol=1e-10)
 
 
@@ -118,7 +118,7 @@ def test_that_there_is_nowhere_to_ascend_before_the_first_momentum(base) -> None
         assert len(seen) == 1
         results.append(_copies(params))
     for name, a, b in zip(manifold_points(), *results, strict=True):
-        # the way back from a displacement of zero may round
+        # transport back over a displacement of zero may round
         torch.testing.assert_close(a, b, rtol=0, atol=1e-13, msg=name)
 
 
@@ -142,7 +142,7 @@ def test_that_the_closure_runs_once_at_the_perturbed_weights_whose_loss_is_retur
     assert returned.item() == pytest.approx(loss().item(), rel=1e-14)
     assert returned.item() != pytest.approx(at_w, rel=1e-3)
     assert opt.sharpness is None
-    assert opt.grad_norm is None  # no gradient was taken at the weights
+    assert opt.grad_norm is None  # no gradient was evaluated at the weights
     assert not _equal(after, model.parameters())
 
 
@@ -188,7 +188,7 @@ def test_that_an_exception_in_the_only_pass_leaves_the_weights_bitwise(error) ->
     [
         (torch.optim.SGD, {"lr": 0.1}),
         (rsam.optim.RiemannianSGD, {"lr": 0.1}),
-        (torch.optim.RMSprop, {"momentum": 0.9}),  # whose momentum is of rescaled gradients
+        (torch.optim.RMSprop, {"momentum": 0.9}),  # the momentum of RMSprop is that of rescaled gradients
         (torch.optim.Adagrad, {}),
     ],
 )
@@ -217,7 +217,7 @@ def test_that_a_group_without_momentum_is_refused_whenever_it_comes() -> None:
 
 
 def test_that_a_loaded_momentum_off_the_tangent_space_is_projected_before_the_ascent() -> None:
-    """Momentum of torch's SGD knows of no manifold."""
+    """The momentum of torch's SGD ignores manifolds."""
     w = torch.tensor([0.6, 0.8, 0.0], dtype=torch.float64)
     plain = torch.nn.Parameter(w.clone())
     sgd = torch.optim.SGD([plain], lr=0.1, momentum=0.9)
@@ -231,11 +231,11 @@ def test_that_a_loaded_momentum_off_the_tangent_space_is_projected_before_the_as
     torch.testing.assert_close(x.detach(), np.cos(RHO) * w + np.sin(RHO) * torch.tensor([0.0, 0.0, 1.0]).double())
 
 
-# -- along what a function says --------------------------------------------------------------------------------------
+# -- along the result of a function ----------------------------------------------------------------------------------
 
 
 def friendly(weights: rsam.optim.Weights) -> list[torch.Tensor]:
-    """Friendly SAM (Li et al. 2024): the gradient without its part along the running mean."""
+    """Return the direction of friendly SAM (Li et al. 2024): the gradient without its part along the running mean."""
     r, m = weights.raise_index(weights.gradients), weights.momentum()
     share = weights.inner(r, m) / weights.inner(m, m).clamp_min(1e-30)
     return [a - share * b for a, b in zip(r, m, strict=True)]
@@ -255,12 +255,12 @@ def test_that_friendly_sam_takes_ten_lines() -> None:
         vector_to_parameters(w + RHO * d / d.norm(), params)
         m = 0.9 * m + parameters_to_vector(torch.autograd.grad(loss(), params))
         w = w - 0.1 * m
-        torch.testing.assert_close(ours, w, rtol=1e-10, atol=1e-10)  # rounding, as above
+        torch.testing.assert_close(ours, w, rtol=1e-10, atol=1e-10)  # tolerances as above
         vector_to_parameters(ours, params)
 
 
 def test_that_what_is_left_is_orthogonal_in_the_metric_of_manifolds() -> None:
-    """By geoopt's metrics, over all parameters together: two spheres, which are one block, and five other kinds."""
+    """Inner products are geoopt's, over all parameters: two spheres, which are one block, and five other manifolds."""
     chosen = ("sphere", "stiefel", "ball", "lorentz", "spd", "plain")
     params = [manifold_points()[name] for name in chosen]
     params.append(geoopt.ManifoldParameter(params[0].detach().roll(1, 0), manifold=params[0].manifold))
@@ -291,7 +291,7 @@ def test_that_what_is_left_is_orthogonal_in_the_metric_of_manifolds() -> None:
     lengths = (inner(ms, ms) * inner(ts, ts)) ** 0.5
     assert lengths > 0
     assert abs(inner(ms, ts)) <= 1e-12 * lengths  # rounding
-    # and no block by itself is: the product is one space
+    # single blocks are not orthogonal, since the product is one space
     assert abs(params[0].manifold.inner(points[0], told[0][1], told[0][2]).sum().item()) > 1e-6 * lengths
 
 
@@ -306,14 +306,14 @@ def test_that_a_function_which_needs_no_gradient_ascends_before_the_only_pass() 
     calls = []
     value = opt.step(closure_of(opt, lambda: calls.append(None) or (w**2).sum()))
     assert len(calls) == 1
-    assert value.item() == pytest.approx(36.0)  # at 6/5 of the weights
+    assert value.item() == pytest.approx(36.0)  # the loss at 6/5 of the weights
     torch.testing.assert_close(w.detach(), torch.tensor([3.0, 4.0]).double() * (1 - 0.1 * 2 * 1.2))
     assert opt.sharpness is None
 
 
 @pytest.mark.parametrize("radius", ["product", "parameter", "point"])
 def test_that_a_function_may_change_the_list_that_it_got(radius) -> None:
-    """The length of what it returns counts, not that of what it was given."""
+    """The length of its result counts, not that of its argument."""
 
     def louder(weights: rsam.optim.Weights) -> list[torch.Tensor]:
         tangents = weights.raise_index(weights.gradients)
@@ -340,7 +340,7 @@ def test_that_an_exception_in_the_direction_leaves_the_weights_bitwise() -> None
         opt.step(closure_of(opt, loss))
     assert _equal(params, before)
     opt.direction = "gradient"
-    opt.step(closure_of(opt, loss))  # and the optimizer works on
+    opt.step(closure_of(opt, loss))  # the optimizer still works
     assert not _equal(params, before)
 
 
@@ -350,7 +350,7 @@ def test_that_a_misspelt_direction_is_refused() -> None:
 
 
 def test_that_a_function_may_return_the_gradients_themselves_or_what_it_keeps() -> None:
-    """Neither is written to: a direction may be a running mean of its own."""
+    """Neither is written to, since a direction may be a running mean that the function keeps."""
     w = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
     opt = rsam.RSAM([w], torch.optim.SGD, lr=0.1, rho=0.5, direction=lambda weights: weights.gradients)
     w.grad = torch.tensor([3.0, 4.0])

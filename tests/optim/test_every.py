@@ -1,4 +1,4 @@
-"""That ascents in every so many steps only leave the base optimizer's steps between them."""
+"""That with ascents in every k-th step only, the steps between are those of the base optimizer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BASES = [
 
 
 def _problem(base, **options):
-    """In float32, where rounding would show."""
+    """Make a problem in float32, in which differences of rounding are visible."""
     points = manifold_points(torch.float32)
     params = [points[name] for name in CHOSEN]
     return params, rsam.RSAM(params, base, **options), robust(params)
@@ -34,7 +34,7 @@ def _equal(params, others) -> bool:
 
 
 def _counted(closure, params=()):
-    """The closure, and a list of the weights at each of its calls."""
+    """Return a closure, and the list of the weights at each of its calls."""
     calls = []
 
     def counted():
@@ -70,7 +70,7 @@ def test_that_it_ascends_in_steps_0_k_2k_and_is_the_base_between_them(every, bas
 
 
 def test_that_the_steps_between_are_torchs_own() -> None:
-    """And those that ascend are SAM: ten lines of it, every third of them."""
+    """Every third step is one of SAM, written in ten lines."""
     model, loss = network()
     opt = rsam.RSAM(model.parameters(), torch.optim.AdamW, lr=0.01, rho=0.2, every=3)
     for _ in range(10):
@@ -95,7 +95,7 @@ def test_that_the_steps_between_are_torchs_own() -> None:
             p.grad = g
         adamw.step()
     for a, b in zip(ours, params, strict=True):
-        # rounding; Adam divides by the root of squares, of which the smallest are 1e-8
+        # rounding; Adam divides by roots of squares, the smallest of which are 1e-8
         torch.testing.assert_close(a, b.detach(), rtol=1e-9, atol=1e-9)
 
 
@@ -126,7 +126,7 @@ def test_that_loops_in_halves_save_the_evaluation_too(base, options, direction) 
 
 
 def test_that_halves_without_an_ascent_stay_where_they_are() -> None:
-    """So that a loop that knows nothing of it works on, at the cost of two evaluations."""
+    """So loops that are not aware of it still work, at the cost of two evaluations."""
     results = []
     for halves in (False, True):
         params, opt, loss = _problem(rsam.optim.RiemannianSGD, lr=0.01, momentum=0.9, every=2)
@@ -227,7 +227,7 @@ def test_that_a_step_which_is_not_taken_does_not_count(policy) -> None:
     for bad_pass in (1, 2, None):
         assert opt.ascends
         step(bad_pass)
-    for bad_pass in (1, None, 1, None):  # between ascents there is one pass
+    for bad_pass in (1, None, 1, None):  # steps between ascents have one pass
         assert not opt.ascends
         step(bad_pass)
     assert opt.ascends
@@ -246,7 +246,7 @@ def test_that_an_exception_does_not_count() -> None:
 
 
 def test_that_late_sam_is_a_schedule_of_the_radius() -> None:
-    """rho = 0 in the first two epochs (Zhou et al. 2024): the base bitwise, at its price; every k-th step then."""
+    """With rho = 0 in two epochs (Zhou et al. 2024) steps equal the base's, also in cost; later ones ascend."""
     params, opt, loss = _problem(rsam.optim.RiemannianSGD, lr=0.01, momentum=0.9, rho=0.1, every=2)
     bare, _, bare_loss = _problem(rsam.optim.RiemannianSGD, lr=0.01)
     base = rsam.optim.RiemannianSGD(bare, lr=0.01, momentum=0.9)
@@ -275,7 +275,7 @@ def test_that_a_group_added_within_a_cycle_keeps_its_pace() -> None:
         opt.step(closure)
         counts.append(len(calls))
         if len(calls) == 2 and step > 1:
-            assert not torch.equal(calls[0][1], calls[1][1])  # the new one is perturbed with the others
+            assert not torch.equal(calls[0][1], calls[1][1])  # the new parameter is perturbed with the others
     assert counts == [2, 1, 1, 2, 1, 1]
 
 

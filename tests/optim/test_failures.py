@@ -1,4 +1,4 @@
-"""That nothing is lost: whatever goes wrong, the weights are where they were."""
+"""That after any failure the weights are as before the step."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_an_exception_in_either_pass_leaves_the_weights_bitwise(which, error) ->
     with pytest.raises(error):
         opt.step(closure)
     assert _unchanged(params, before)
-    opt.step(closure_of(opt, loss))  # and the optimizer works on
+    opt.step(closure_of(opt, loss))  # the optimizer still works
     assert not _unchanged(params, before)
 
 
@@ -51,7 +51,7 @@ def test_an_exception_in_the_base_optimizer_leaves_the_weights_bitwise(rho) -> N
     class Half(torch.optim.SGD):
         def step(self, closure=None):
             with torch.no_grad():
-                for p in self.param_groups[0]["params"]:  # those without a gradient too
+                for p in self.param_groups[0]["params"]:  # parameters without a gradient too
                     p.add_(1)
             raise OSError("half a step")
 
@@ -84,7 +84,7 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(policy, which, 
             opt.step(closure)
     else:
         opt.step(closure)
-        assert len(calls) == which  # no second pass from weights that are known to be bad
+        assert len(calls) == which  # no second pass after a first one that was not finite
     assert _unchanged(params, before)
     opt.step(closure_of(opt, loss))
     assert not _unchanged(params, before)
@@ -110,7 +110,7 @@ def test_named_parameters_are_named_in_errors() -> None:
 
 
 def test_a_parameter_outside_the_graph_in_either_pass() -> None:
-    """KeyErrors and lasting perturbations elsewhere: a parameter may have a gradient in one pass only."""
+    """A parameter may have a gradient in one pass only; others raise KeyError then, or leave it perturbed."""
     a, b, c = (torch.nn.Parameter(torch.tensor([1.0, 2.0])) for _ in range(3))
     sphere = geoopt.ManifoldParameter(torch.tensor([0.6, 0.8]), manifold=geoopt.Sphere())
     opt = rsam.RSAM([a, b, c, sphere], lr=0.1, rho=0.3)
@@ -123,7 +123,7 @@ def test_a_parameter_outside_the_graph_in_either_pass() -> None:
         return value
 
     opt.step(closure)
-    assert torch.equal(a.detach(), torch.tensor([1.0, 2.0]))  # no gradient to step with, and put back
+    assert torch.equal(a.detach(), torch.tensor([1.0, 2.0]))  # put back, without a gradient to step along
     assert torch.equal(sphere.detach(), torch.tensor([0.6, 0.8]))
     torch.testing.assert_close(c.detach(), torch.tensor([1.0, 2.0]) * 1 - 0.1 * torch.tensor([4.0, 32.0]))
     assert not torch.equal(b.detach(), torch.tensor([1.0, 2.0]))
@@ -150,7 +150,7 @@ def test_a_zero_gradient_perturbs_nothing_and_steps_nowhere() -> None:
     before = _snapshot(params)
     opt.step(closure_of(opt, lambda: sum((0 * p.abs() ** 2).sum() for p in params)))
     for name, p, s in zip(manifold_points(), params, before, strict=True):
-        # the base optimizer's retraction at zero may round; no more
+        # the base optimizer's retraction of a zero step may round
         torch.testing.assert_close(p.detach(), s, rtol=0, atol=1e-12, msg=name)
 
 
@@ -164,7 +164,7 @@ def test_sparse_gradients_are_refused_by_name() -> None:
 
 
 def test_an_exception_on_the_way_back_leaves_the_weights_bitwise() -> None:
-    """A gradient that turns sparse in the second pass is only found once the weights are perturbed."""
+    """A gradient that becomes sparse in the second pass is noticed only after the weights are perturbed."""
     w = torch.nn.Parameter(torch.ones(3, 2))
     opt = rsam.RSAM([w], torch.optim.SGD, lr=0.1)
     w.grad = torch.ones(3, 2)
@@ -189,7 +189,7 @@ def test_misuse_is_explained() -> None:
         opt.first_step()
     opt.restore()
     assert torch.equal(w.detach(), torch.ones(2))
-    opt.restore()  # harmless
+    opt.restore()  # does nothing
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_a_base_that_does_not_retract_is_refused_on_a_manifold(base, better) -> 
     with pytest.raises(ValueError, match="off its manifold"):
         opt.add_param_group({"params": [sphere]})
     assert len(opt.param_groups) == len(opt.base_optimizer.param_groups) == 1
-    rsam.RSAM([manifold_points()["plain"]], base, lr=0.1)  # Euclidean by name is plain
+    rsam.RSAM([manifold_points()["plain"]], base, lr=0.1)  # a Euclidean manifold is plain
 
 
 def test_adaptive_on_a_manifold_is_refused() -> None:
@@ -243,7 +243,7 @@ def test_bases_that_cannot_serve_are_refused(base) -> None:
 
 
 class _Own(geoopt.Sphere):
-    """A user's manifold, as geoopt would have it; registered as nothing, whatever its parents are."""
+    """User's manifold with geoopt's methods, not registered, whatever its base classes."""
 
 
 rsam.geometry.register(_Own)(rsam.geometry.Geometry)

@@ -1,4 +1,4 @@
-"""Gradients of another dtype than the parameter's, as ``grad_dtype`` allows, are cast where they are gathered."""
+"""That gradients of another dtype than the parameter's (``grad_dtype``) are cast when they are gathered."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _stepped(name: str, dtype: torch.dtype, wide: torch.dtype | None) -> list[to
     for point in manifold_points(torch.float32).values():
         if point.is_complex():
             continue
-        for _ in range(2):  # a stack
+        for _ in range(2):  # two, for a stack
             params.append(geoopt.ManifoldParameter(point.detach().to(dtype), manifold=point.manifold))
     params.append(torch.nn.Parameter(torch.ones(3, dtype=dtype)))
     optimizer = MAKERS[name](params)
@@ -44,6 +44,6 @@ def _stepped(name: str, dtype: torch.dtype, wide: torch.dtype | None) -> list[to
 @pytest.mark.parametrize("name", MAKERS)
 @pytest.mark.parametrize(("dtype", "wide"), [(torch.bfloat16, torch.float32), (torch.float32, torch.float64)])
 def test_that_wider_gradients_step_as_those_of_the_parameters_do(name, dtype, wide) -> None:
-    # numbers that both dtypes have, so that the cast loses nothing
+    # numbers that both dtypes represent exactly
     for got, expected in zip(_stepped(name, dtype, wide), _stepped(name, dtype, None), strict=True):
         torch.testing.assert_close(got, expected, rtol=4 * torch.finfo(dtype).eps, atol=4 * torch.finfo(dtype).eps)

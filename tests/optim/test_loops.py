@@ -1,4 +1,4 @@
-"""Loops that others write: what RSAM gets right in them, and what it refuses by name.
+"""That RSAM is right in the loops that users write, or refuses them by name.
 
 The reference is SAM by hand on plain parameters, ``w - lr g(w + rho g(w) / |g(w)|)``, or the base optimizer alone.
 """
@@ -45,7 +45,7 @@ def _on_sphere(*points: list[float]) -> list[geoopt.ManifoldParameter]:
     return [geoopt.ManifoldParameter(torch.tensor(p, dtype=torch.float64), manifold=geoopt.Sphere()) for p in points]
 
 
-# -- gradients of before ---------------------------------------------------------------------------------------------
+# -- gradients from before -------------------------------------------------------------------------------------------
 
 
 def _zero_outside(opt: rsam.RSAM, w: Tensor) -> None:
@@ -93,7 +93,7 @@ def _rescale(w: Tensor) -> None:
 @pytest.mark.parametrize("afterwards", [_plain, _clip, _clip_values, _rescale])
 @pytest.mark.parametrize("options", [{}, {"direction": "momentum", "momentum": 0.9}], ids=["gradient", "momentum"])
 def test_that_a_closure_that_adds_to_gradients_of_before_is_refused(options, afterwards, nonfinite) -> None:
-    """Lightning's accumulate_grad_batches, accelerate's accumulate, and a pass of one's own before step(closure)."""
+    """So do Lightning's accumulate_grad_batches, accelerate's accumulate, and a user's pass before step(closure)."""
     w, opt = _optimizer(nonfinite=nonfinite, **options)
     _loss(w, 0).backward()
     before = w.grad.clone()
@@ -113,7 +113,7 @@ def test_that_a_closure_that_adds_to_gradients_of_before_is_refused(options, aft
 
 @pytest.mark.parametrize("nonfinite", ["raise", "skip"])
 def test_that_a_closure_that_adds_with_a_graph_is_refused(nonfinite: str) -> None:
-    """The sum is another tensor then; taken for a gradient that is not finite, each step would be skipped."""
+    """The sum is a new tensor then, with NaN in it; as a gradient that is not finite it would skip every step."""
     w, opt = _optimizer(nonfinite=nonfinite)
     w.grad = _gradient(START, 0)
     with pytest.raises(RuntimeError, match="in the closure"):
@@ -148,7 +148,7 @@ def test_that_an_exception_after_a_sum_leaves_no_nan() -> None:
 
 
 def test_that_a_closure_that_adds_by_hand_is_refused() -> None:
-    """Autograd's hooks do not see it; NaN in the place of a gradient does."""
+    """Autograd's hooks do not notice it; NaN instead of a gradient does."""
     w, opt = _optimizer()
     w.grad = _gradient(START, 0)
 
@@ -264,7 +264,7 @@ def test_that_halves_refuse_the_sum_of_both_passes() -> None:
     with pytest.raises(RuntimeError, match=r"first_step\(zero_grad=True\)"):
         opt.second_step()
     assert torch.equal(w.detach(), START)
-    assert not w._post_accumulate_grad_hooks  # nothing is watched any more
+    assert not w._post_accumulate_grad_hooks  # no hook is left
 
 
 def test_that_nothing_is_watched_after_restore() -> None:
@@ -315,7 +315,7 @@ def test_that_halves_refuse_gradients_that_are_added_to_those_of_the_last_step()
 @pytest.mark.parametrize("options", [{}, {"direction": "momentum"}, {"radius": "point"}], ids=str)
 @pytest.mark.parametrize("base", [torch.optim.SGD, rsam.optim.RiemannianSGD])
 def test_that_to_maximise_is_to_minimise_the_negative(base: Any, options: dict[str, Any]) -> None:
-    """Also on a sphere, and in the direction of the perturbation, which is towards the worse."""
+    """This holds on a sphere too, and for the direction of the perturbation, which makes the objective worse."""
     results = []
     for maximize in (False, True):
         params = _on_sphere([0.6, 0.8]) if base is rsam.optim.RiemannianSGD else []
@@ -386,7 +386,7 @@ def test_that_a_gradient_shared_by_points_or_expanded_is_not_written_to() -> Non
 @pytest.mark.parametrize("halves", [False, True])
 @pytest.mark.parametrize("options", [{}, {"direction": "momentum", "momentum": 0.9}], ids=["gradient", "momentum"])
 def test_that_an_autocast_around_the_step_sees_the_perturbed_weights(halves, options) -> None:
-    """Its cache of casts of the weights outlives a change of the weights; without the cache it is right anyway."""
+    """Its cache keeps casts of the weights when they change; without the cache results are right anyway."""
     x = torch.linspace(-1, 1, 24).reshape(8, 3)
     y = torch.arange(8) % 3
 
@@ -423,7 +423,7 @@ def test_that_an_autocast_around_the_step_sees_the_perturbed_weights(halves, opt
 
 
 class Wrapped:
-    """An optimizer in Lightning's wrapper: reads go to it, writes stay here, and step brings a closure."""
+    """Optimizer in a wrapper like Lightning's: it forwards reads, keeps writes, and passes a closure to step."""
 
     def __init__(self, optimizer: rsam.RSAM) -> None:
         self._optimizer = optimizer
@@ -448,7 +448,7 @@ def test_that_first_step_and_then_the_step_of_a_wrapper_are_the_halves(closure: 
         _loss(w, 0).backward()
         if closure == "evaluates":
             wrapped.step(lambda: (opt.zero_grad(), _loss(w, 0).backward()))
-        elif closure == "clips":  # as a hook of Lightning before the step
+        elif closure == "clips":  # as in a hook of Lightning before the step
             wrapped.step(lambda: torch.nn.utils.clip_grad_norm_([w], 1e9))
         else:
             wrapped.step()
@@ -532,7 +532,7 @@ def test_that_assigned_states_and_groups_reach_the_base() -> None:
 
         for _ in range(3):
             opt.step(closure)
-        opt.state = defaultdict(dict)  # the usual way to forget the momentum
+        opt.state = defaultdict(dict)  # the usual way to clear the momentum
         opt.step(closure)
         yield p.item()
         opt.param_groups = [{**opt.param_groups[0], "lr": 0.0}]
@@ -556,7 +556,7 @@ def test_that_assigned_groups_are_checked_and_get_the_options_that_they_lack() -
 
 
 class Counting(torch.optim.SGD):
-    """A base that keeps more than ``state`` and ``param_groups``, as pytorch_optimizer's StableSPAM does."""
+    """Base optimizer that stores more than ``state`` and ``param_groups``, as pytorch_optimizer's StableSPAM."""
 
     steps = 0
 
@@ -629,7 +629,7 @@ def test_that_a_checkpoint_of_an_optimizer_without_state_is_made_as_torch_makes_
 
 
 class AdaHessian(torch.optim.SGD):
-    """As those of torch-optimizer and pytorch_optimizer are called."""
+    """Optimizer with the interface of those in torch-optimizer and pytorch_optimizer."""
 
 
 @pytest.mark.parametrize(

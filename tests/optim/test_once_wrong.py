@@ -1,4 +1,4 @@
-"""Faults that blocks of parameters once had, each without a word."""
+"""That blocks of parameters do not have faults that they once had, each without an error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.optim.test_blocks import SGD, TWO_RUNS, drive, twins_of
 @TWO_RUNS
 @pytest.mark.parametrize("when", ["before the first step", "later"])
 def test_that_an_empty_state_entry_is_filled(cls, options, when) -> None:
-    """Looking at ``state[p]`` before a step makes an empty dictionary there."""
+    """Reading ``state[p]`` before a step creates an empty dictionary."""
     params = list(manifold_points()[name] for name in ("sphere", "sphere", "stiefel"))
     params = [geoopt.ManifoldParameter(p.detach().clone(), manifold=p.manifold) for p in params]
     twins = twins_of(params)
@@ -52,13 +52,13 @@ def test_that_adaptive_ascents_in_half_precision_are_those_in_single() -> None:
         opt = rsam.RSAM([w], torch.optim.SGD, lr=0.1, rho=0.5, adaptive=True)
         w.grad = torch.full_like(w, 1e-2)
         opt.first_step()
-        assert opt.grad_norm == pytest.approx(1000**0.5 * 5e-4, rel=2e-3)  # |w| |g|; half a unit in 2^11 for each
+        assert opt.grad_norm == pytest.approx(1000**0.5 * 5e-4, rel=2e-3)  # |w| |g|, rounded in float16
         moved.append(w.detach().double() - 0.05)
     torch.testing.assert_close(moved[1], moved[0], rtol=0, atol=2**-14)  # a unit of float16 at 0.05
 
 
 class _Flat(geoopt.Manifold):
-    """Hands back what it is given, as a flat manifold of a user's may."""
+    """User's flat manifold, whose methods return their arguments."""
 
     name, ndim, reversible = "Flat", 1, False
 
@@ -174,7 +174,7 @@ def test_that_autocast_around_a_step_does_not_reach_it(name) -> None:
         opt = rsam.RSAM([x], lr=0.1, momentum=0.9)
         target = torch.ones_like(x).cumsum(-1)
         for _ in range(3):
-            with torch.autocast("cpu", enabled=enabled):  # elementwise losses are computed in single precision
+            with torch.autocast("cpu", enabled=enabled):  # autocast computes elementwise losses in single precision
                 opt.step(closure_of(opt, lambda x=x, target=target: (x * target).sum()))
         ends.append(x.detach())
     assert torch.equal(*ends)

@@ -1,4 +1,4 @@
-"""How many torch operations a step dispatches, and which: what a step costs where each is a launch."""
+"""That a step dispatches few torch operations, each of which costs a launch on a GPU."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import rsam
 from tests.optim.problems import manifold_points
 
 SGD, Adam = rsam.optim.RiemannianSGD, rsam.optim.RiemannianAdam
-#: Those by which Python asks a device for a number, and waits.
+#: Operations by which Python reads a number from a device, and waits.
 WAITS = {"aten._local_scalar_dense", "aten.item", "aten.is_nonzero", "aten.equal"}
-#: What `.data` and `.detach()` dispatch, once per parameter.
+#: Operations that `.data` and `.detach()` dispatch, once per parameter.
 DETACHES = {"aten.detach", "aten.alias"}
 
 
 class Operations(TorchDispatchMode):
-    """The names of all operations that are dispatched, but for the profiler's marks."""
+    """Records the names of all dispatched operations, except the profiler's marks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Operations(TorchDispatchMode):
 
 
 def equal_points(name: str, count: int) -> list[Tensor]:
-    """The same point many times, with a gradient."""
+    """Make many parameters at the same point, with a gradient."""
     point = manifold_points(torch.float32)[name]
     params = [geoopt.ManifoldParameter(point.detach().clone(), manifold=point.manifold) for _ in range(count)]
     for p in params:
@@ -45,7 +45,7 @@ def equal_points(name: str, count: int) -> list[Tensor]:
 
 
 def operations(step: Callable[[], Any]) -> list[str]:
-    """List what a step dispatches when all before it is planned, and its state made."""
+    """List the operations that a step dispatches once everything is planned and the state exists."""
     for _ in range(2):
         step()
     with Operations() as seen:
@@ -54,7 +54,7 @@ def operations(step: Callable[[], Any]) -> list[str]:
 
 
 def rsam_step(params: list[Tensor], **options: Any) -> Callable[[], Any]:
-    """A whole step of RSAM, whose closure dispatches nothing and always has new gradients."""
+    """Make a whole step of RSAM with a closure that dispatches nothing and always gives new gradients."""
     opt = rsam.RSAM(params, lr=0.01, momentum=0.9, **options)
     gradients = [p.grad for p in params]
 
@@ -82,7 +82,7 @@ def test_that_a_step_on_spheres_dispatches_few_operations_and_as_many_for_ten_ti
 @pytest.mark.parametrize("which", STEPS)
 def test_that_steps_on_every_manifold_dispatch_as_many_operations_for_more_parameters(which) -> None:
     for name in manifold_points():
-        if name not in ("plain", "birkhoff"):  # doubly stochastic matrices are iterated for until all sums are one
+        if name not in ("plain", "birkhoff"):  # birkhoff iterates until all sums are one
             few, many = (operations(STEPS[which](equal_points(name, count))) for count in (5, 15))
             assert few == many, name
 
@@ -103,5 +103,5 @@ def test_that_each_half_of_a_step_of_rsam_waits_for_a_device_once() -> None:
                 half()
             halves.append(seen.names)
     for names in halves:
-        assert len([name for name in names if name in WAITS]) == 1  # whether all is finite
+        assert len([name for name in names if name in WAITS]) == 1  # the check that everything is finite
         assert not DETACHES & set(names)

@@ -1,4 +1,4 @@
-"""That the ascent may see a part of the batch, while all else is as it was: closures, statistics, failures."""
+"""That the ascent may use a part of the batch, with right closures, statistics and failures."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_that_it_is_two_gradients_taken_by_hand() -> None:
 
 @pytest.mark.parametrize("transport", ["vector", "project"])
 def test_that_it_follows_the_sphere(transport) -> None:
-    """Least squares of a unit vector, all in numpy."""
+    """Compare with least squares of a unit vector in numpy."""
     rng, sphere = np.random.default_rng(0), reference.Sphere()
     a, b, w = rng.standard_normal((8, 4)), rng.standard_normal(8), np.array([0.6, 0.8, 0.0, 0.0])
     p = geoopt.ManifoldParameter(torch.tensor(w), manifold=geoopt.Sphere())
@@ -79,10 +79,10 @@ def test_that_it_follows_the_sphere(transport) -> None:
         y = sphere.retract(w, e)
         g = 2 / 8 * a.T @ (a @ y - b)
         assert value.item() == pytest.approx(np.mean((a @ y - b) ** 2), rel=1e-12)
-        assert opt.grad_norm == pytest.approx(np.linalg.norm(r), rel=1e-10)  # 2/2 of it: the mean of two squares
+        assert opt.grad_norm == pytest.approx(np.linalg.norm(r), rel=1e-10)  # 2/2: the mean of two squares
         back = sphere.back(w, e, y, sphere.project(y, g), exact=False) if transport == "vector" else g
         w = sphere.retract(w, -LR * sphere.project(w, back))
-        # rounding, and the arc cosine of the reference
+        # rounding, and errors of the reference's arc cosine
         np.testing.assert_allclose(p.detach().numpy(), w, rtol=0, atol=1e-10)
 
 
@@ -168,9 +168,9 @@ def test_that_an_exception_in_either_closure_leaves_the_weights_bitwise(which, e
 
     with pytest.raises(error, match="stop"):
         opt.step(*((good, bad) if which == "part" else (bad, good)))
-    assert seen == [which == "part"]  # the whole is evaluated at the perturbed weights
+    assert seen == [which == "part"]  # the whole batch is evaluated at the perturbed weights
     assert _equal(params, before)
-    opt.step(good, good)  # and the optimizer works on
+    opt.step(good, good)  # the optimizer still works
     assert not _equal(params, before)
 
 
@@ -191,12 +191,12 @@ def test_that_the_part_is_the_first_examples_and_at_least_one(fraction, seen) ->
 
     whole, part = rsam.optim.partial_closures(opt, loss, (x, y, extra, scale), fraction=fraction)
     for closure, n in ((whole, 8), (part, seen)):
-        w.grad = torch.full_like(w, 1e3)  # of another step
+        w.grad = torch.full_like(w, 1e3)  # the gradient of another step
         value = closure()
         inputs, labels, *others = calls.pop()
         assert torch.equal(inputs, x[:n])
         assert torch.equal(labels, y[:n])
-        assert others == [extra, scale]  # what has no examples goes to both
+        assert others == [extra, scale]  # arguments without examples go to both closures
         torch.testing.assert_close(w.grad, 2 / n * x[:n].T @ (x[:n] @ w.detach()))
         assert value.item() == pytest.approx((x[:n] @ w.detach()).square().mean().item())
 
@@ -212,7 +212,7 @@ def test_that_a_fraction_out_of_range_is_refused(fraction) -> None:
 
 
 class _Normed(nn.Sequential):
-    """A model with batch norm that remembers what its layers of batch norm got."""
+    """Model that records the inputs of its batch-norm layers."""
 
     def __init__(self) -> None:
         torch.manual_seed(0)
@@ -230,7 +230,7 @@ class _Normed(nn.Sequential):
     [
         ({}, None, 2, 0),
         ({}, 0.5, 2, 1),
-        ({}, 1, 2, 0),  # the part is the whole
+        ({}, 1, 2, 0),  # the part is the whole batch
         ({"rho": 0.0}, None, 1, 0),
         ({"rho": 0.0}, 0.5, 1, 0),
         ({"direction": "momentum"}, None, 1, 0),
@@ -251,7 +251,7 @@ def test_that_statistics_are_those_of_one_pass_over_the_whole_batch(options, fra
         assert len(model.inputs) == passes
         x = model.inputs[kept]
         assert len(x) == 8
-        if kept == 0 and options.get("direction") != "momentum":  # at the weights, not at perturbed ones
+        if kept == 0 and options.get("direction") != "momentum":  # evaluated at the weights, not at perturbed ones
             bias = x - batch[0] @ weight.T
             torch.testing.assert_close(bias, bias[:1].expand_as(bias))
         torch.testing.assert_close(norm.running_mean, 0.9 * mean + 0.1 * x.mean(0))
@@ -260,7 +260,7 @@ def test_that_statistics_are_those_of_one_pass_over_the_whole_batch(options, fra
 
 
 def test_that_statistics_in_halves_are_those_of_one_pass() -> None:
-    """With every=2: a pass at the weights and one perturbed, then a single one; and along the momentum."""
+    """With every=2 a step has a pass at the weights and a perturbed one, the next only one; also along momentum."""
     for direction, expected in (("gradient", [2, 1, 2, 1]), ("momentum", [1, 1, 1, 1])):
         model = _Normed()
         options = {"lr": LR, "momentum": 0.9, "rho": RHO, "every": 2, "direction": direction}
@@ -284,7 +284,7 @@ def test_that_statistics_in_halves_are_those_of_one_pass() -> None:
 
 @pytest.mark.parametrize("which", ["part", "whole", "second"])
 def test_that_an_exception_undoes_what_the_other_pass_did_to_the_statistics(which) -> None:
-    """Of a part of the batch, or at perturbed weights; a whole pass that was taken stays, as in any training loop."""
+    """That pass saw a part of the batch, or perturbed weights; a whole pass counts, as in any training loop."""
     model = _Normed()
     opt = rsam.RSAM(model.parameters(), torch.optim.SGD, lr=LR, rho=RHO)
     rsam.nn.update_statistics_once(opt, model)
@@ -352,7 +352,7 @@ def test_that_random_numbers_are_not_shared_between_different_batches() -> None:
     assert _equal([*model.parameters(), *model.buffers()], before)
 
     opt.step(whole)
-    opt.step(whole, part)  # does not ascend, and runs the whole only
+    opt.step(whole, part)  # this step does not ascend, and evaluates only the whole batch
     assert torch.equal(masks[0], masks[1])
     assert len(masks) == 3
     assert not torch.equal(masks[1], masks[2])

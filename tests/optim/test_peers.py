@@ -1,4 +1,4 @@
-"""That RSAM on plain parameters is SAM, as others compute it."""
+"""That RSAM on plain parameters is SAM as in other libraries."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def test_a_hundred_steps_agree_with_pytorch_optimizer(base, options, adaptive) -
     expected = [p.detach().clone() for p in model.parameters()]
 
     model.load_state_dict(start)
-    # the peer has no RiemannianSGD; on plain parameters that is SGD
+    # the peer has no RiemannianSGD, which on plain parameters is SGD
     peer_base = torch.optim.SGD if base is rsam.optim.RiemannianSGD else base
     peer = pytorch_optimizer.SAM(model.parameters(), peer_base, rho=0.2, adaptive=adaptive, **options)
     closure = closure_of(peer, loss)
     for _ in range(100):
-        closure()  # the peer wants the first pass done
+        closure()  # the peer expects the gradients of the first pass
         peer.step(closure)
     for p, e in zip(model.parameters(), expected, strict=True):
-        # 1e-6 is what we promise; rounding differs in the order of operations only
+        # we promise 1e-6; only the order of operations differs
         assert torch.linalg.vector_norm(p - e) <= 1e-6 * torch.linalg.vector_norm(p)
 
 
@@ -55,7 +55,7 @@ def test_every_transport_and_ascent_is_the_same_on_plain_parameters(transport, a
 
 
 def test_adaptive_climbs_on_complex_parameters_where_p_squared_would_descend() -> None:
-    """A known defect of others: p^2 of an imaginary p is negative."""
+    """Other libraries have this defect, since p^2 of an imaginary p is negative."""
     w = torch.nn.Parameter(torch.tensor([1j, 2j]))
     opt = rsam.RSAM([w], torch.optim.SGD, lr=0.0, rho=0.1, adaptive=True)
     (w.abs() ** 2).sum().backward()
@@ -76,7 +76,7 @@ def test_two_groups_have_their_own_radius_and_share_the_norm() -> None:
     for p in (a, b, c):
         p.grad = gradient.clone()
     opt.first_step()
-    norm = 5 * 2**0.5  # a group that is not perturbed does not count
+    norm = 5 * 2**0.5  # a group that is not perturbed does not enter the norm
     torch.testing.assert_close(a.detach(), 1 + 0.1 * gradient / norm)
     torch.testing.assert_close(b.detach(), 2 + 0.5 * gradient / norm)
     assert torch.equal(c.detach(), torch.full((2,), 3.0))
@@ -85,7 +85,7 @@ def test_two_groups_have_their_own_radius_and_share_the_norm() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_undoing_the_ascent_does_not_drift_in_low_precision(dtype) -> None:
-    """Subtracting the perturbation again loses bits; a copy does not (6e-4 in 1000 bfloat16 steps elsewhere)."""
+    """Other libraries subtract the perturbation, which loses bits (6e-4 in 1000 steps in bfloat16); a copy does not."""
     model, loss = network(dtype)
     start = [p.detach().clone() for p in model.parameters()]
     opt = rsam.RSAM(model.parameters(), torch.optim.SGD, lr=0.0, rho=0.3)

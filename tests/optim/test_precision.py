@@ -8,7 +8,7 @@ import torch
 import rsam
 from tests.optim.problems import closure_of, manifold_points, robust
 
-#: Made of others, or with the retraction of another: they are not run as long.
+#: Manifolds that are made of others or have the retraction of another; these are tested for fewer steps.
 ALIKE = {
     "geoopt_canonical", "stereographic", "stereographic_exact", "stereographic_product", "flat_stereographic",
     "subsphere_exact", "product", "scaled", "kernel_sphere", "kernel_stiefel", "kernel_canonical", "plain",
@@ -16,7 +16,7 @@ ALIKE = {
 APART = [name for name in manifold_points() if name not in ALIKE]
 
 
-# in parts, which can run beside each other; the longest without the ascent, of which nothing remains in the weights
+# in parts, which can run in parallel; the longest without an ascent, which leaves nothing in the weights
 @pytest.mark.parametrize(
     ("names", "steps", "ascends"),
     [
@@ -45,7 +45,7 @@ def test_long_runs_in_float32_stay_on_every_manifold(names, steps, ascends) -> N
         return loss() + sum((p.conj() * e).real.sum() for p, e in zip(params, noise, strict=True))
 
     for step in range(steps):
-        if step % 10 == 0:  # keeps the points moving; the same in both passes
+        if step % 10 == 0:  # new targets keep the points moving; the same in both passes
             noise = [0.3 * torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in params]
         opt.step(closure_of(opt, noisy))
     for name, p in points.items():
@@ -67,7 +67,7 @@ def test_bfloat16_steps_work_and_stay_near_every_real_manifold(transport) -> Non
     eps = torch.finfo(torch.bfloat16).eps
     for name, p in points.items():
         assert p.dtype == torch.bfloat16
-        # each entry is rounded to eps/2 of itself; constraints sum a handful of products of them
+        # each entry has a relative rounding error of eps/2; constraints are sums of a few products of entries
         x = p.detach().float()
         ok, reason = p.manifold.check_point_on_manifold(x, explain=True, atol=8 * eps, rtol=8 * eps)
         assert ok, f"{name}: {reason}"

@@ -1,4 +1,4 @@
-"""That the ascent goes as far as it is told: one ball over the product, or one for each parameter or point."""
+"""That the ascent has the right length: in one ball of the product, or a ball for each parameter or point."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHAPES = {
 
 
 def _rows(name: str, x: np.ndarray) -> np.ndarray:
-    """The points of a parameter as vectors, one a row."""
+    """Return the points of a parameter as vectors, one per row."""
     one = name in ("matrix", "bias", "weight")
     return x.reshape(1, -1) if one else x.reshape(x.shape[0], -1)
 
@@ -52,7 +52,7 @@ def _geodesic(name: str, x: np.ndarray, e: np.ndarray) -> np.ndarray:
 
 
 def _problem(seed: int = 0) -> tuple[dict[str, torch.Tensor], dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Parameters of which each radius makes something else, their values and gradients."""
+    """Make parameters for which all kinds of radius differ, with values and gradients."""
     rng, sphere = np.random.default_rng(seed), KernelSphere()
     manifolds = {"matrix": KernelStiefel(), "rows": geoopt.Sphere(), "other kernels": KernelSphere()}
     params, points, gradients = {}, {}, {}
@@ -88,10 +88,10 @@ def test_that_each_radius_is_its_formula(radius) -> None:
             e = (rho * rows / np.linalg.norm(rows, axis=1, keepdims=True)).reshape(x.shape)
         else:
             e = rho * r / (np.linalg.norm(r) if radius == "parameter" else product)
-        # float64 rounding; torch's matrix exponential, on Stiefel, errs by some 1e-12 for matrices of norm 0.1
+        # float64 rounding; torch's matrix exponential, for Stiefel, has errors of 1e-12 for matrices of norm 0.1
         tolerance = 1e-10 if name == "matrix" else 1e-14
         np.testing.assert_allclose(params[name].detach().numpy(), _geodesic(name, x, e), rtol=0, atol=tolerance)
-    assert opt.grad_norm == pytest.approx(product, rel=1e-12)  # whatever the radius
+    assert opt.grad_norm == pytest.approx(product, rel=1e-12)  # for every kind of radius
 
 
 def test_that_each_kernel_and_each_row_turns_by_the_angle_rho() -> None:
@@ -105,7 +105,7 @@ def test_that_each_kernel_and_each_row_turns_by_the_angle_rho() -> None:
 
 @pytest.mark.parametrize("radius", ["parameter", "point"])
 def test_that_a_linear_loss_rises_by_the_dual_norm(radius) -> None:
-    """rho times the sum of the norms of the parts, where the one ball gives rho times the root of their squares."""
+    """It rises by rho times the sum of the parts' norms; with one ball, by rho times the root of the sum of squares."""
     a, b = (torch.nn.Parameter(torch.zeros(2, dtype=torch.float64)) for _ in range(2))
     loss = lambda: 3 * a[0] + 4 * b[1]  # noqa: E731
     rises = []
@@ -158,7 +158,7 @@ def test_that_points_move_alike_in_one_parameter_and_in_many() -> None:
 @pytest.mark.parametrize("radius", RADII)
 @pytest.mark.parametrize("name", ["sphere", "kernel_sphere"])
 def test_that_members_of_a_stack_without_a_gradient_stay(name, radius) -> None:
-    """In either pass; the others move and step as if they were all there is."""
+    """The gradient may be missing in either pass; the other members move and step as if they were alone."""
     results = []
     for which in ([0, 1, 2, 3], [1, 3]):
         one = manifold_points()[name]
@@ -182,7 +182,7 @@ def test_that_members_of_a_stack_without_a_gradient_stay(name, radius) -> None:
     assert not torch.allclose(stepped[3], one.detach().roll(3, 0))
 
 
-# -- what does not move ----------------------------------------------------------------------------------------------
+# -- points that must not move ---------------------------------------------------------------------------------------
 
 
 def _moved(p: torch.Tensor, start: torch.Tensor) -> list[float]:
@@ -198,7 +198,7 @@ def _spheres(dtype: torch.dtype, rows: int = 3) -> tuple[torch.Tensor, torch.Ten
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("split", "radius"), [(False, "point"), (True, "point"), (True, "parameter")])
 def test_that_a_radial_gradient_moves_no_point_beside_others(split, radius, dtype) -> None:
-    """A projection leaves rounding of it, in a random direction: as a row, and as a parameter of a stack."""
+    """The projection of such a gradient is rounding in a random direction, for a row and for a stacked parameter."""
     x, g = _spheres(dtype)
     g[1] = 5 * x[1]
     params = [geoopt.ManifoldParameter(part.clone(), manifold=geoopt.Sphere()) for part in (x if split else [x])]
@@ -208,13 +208,13 @@ def test_that_a_radial_gradient_moves_no_point_beside_others(split, radius, dtyp
     opt.first_step()
     moved = _moved(torch.cat([p.detach().reshape(-1, 50) for p in params]), x)
     eps, chord = torch.finfo(dtype).eps, 2 * np.sin(RHO / 2)
-    assert moved == pytest.approx([chord, 0, chord], rel=100 * eps, abs=2 * eps)  # of 50 terms, and of the point
+    assert moved == pytest.approx([chord, 0, chord], rel=100 * eps, abs=2 * eps)  # 50 terms; rounding of the point
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("radius", ["parameter", "point"])
 def test_that_no_point_moves_from_a_minimum_on_the_manifold(radius, dtype) -> None:
-    """All gradients are radial, so that all that is left of them is rounding."""
+    """All gradients are radial, so that their projections are rounding."""
     x, _ = _spheres(dtype)
     p = geoopt.ManifoldParameter(x.clone(), manifold=geoopt.Sphere())
     opt = rsam.RSAM([p], lr=0.1, rho=RHO, radius=radius, ascent="exponential")
@@ -236,7 +236,7 @@ def test_that_a_radial_gradient_moves_no_point_however_long_it_is_beside_others(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_that_plain_parameters_of_unequal_gradients_all_move(dtype) -> None:
-    """A gradient that no projection made small is no noise, in half precision either."""
+    """Small gradients that are not projections are no noise, even in half precision."""
     a, b = (torch.nn.Parameter(torch.zeros(4, dtype=dtype)) for _ in range(2))
     opt = rsam.RSAM([a, b], torch.optim.SGD, lr=0.1, rho=0.5, radius="parameter")
     a.grad, b.grad = torch.ones(4, dtype=dtype), torch.full((4,), 0.05, dtype=dtype)
@@ -254,7 +254,7 @@ def test_that_zero_gradients_move_nothing(radius) -> None:
     opt.first_step()
     assert opt.grad_norm == 0
     for name, p in params.items():
-        np.testing.assert_allclose(p.detach().numpy(), points[name], rtol=0, atol=1e-15)  # a retraction rounds
+        np.testing.assert_allclose(p.detach().numpy(), points[name], rtol=0, atol=1e-15)  # retractions round
     opt.restore()
     params["rows"].grad[0] = torch.ones(4)
     opt.first_step()
@@ -272,7 +272,7 @@ def test_that_zero_gradients_move_nothing(radius) -> None:
 @pytest.mark.parametrize("later", [False, True])
 @pytest.mark.parametrize("radius", RADII)
 def test_that_a_part_of_the_weights_is_perturbed_as_if_it_were_all(radius, later) -> None:
-    """With rho=0 a group is not perturbed and does not enter the norm; its step sees the others perturbed."""
+    """A group with rho=0 is not perturbed and does not enter the norm; its gradient is that at the perturbed others."""
     params, points, gradients = _problem()
     chosen = ("kernels", "rows", "bias")
     part, rest = ([p for n, p in params.items() if (n in chosen) == inside] for inside in (True, False))
@@ -288,7 +288,7 @@ def test_that_a_part_of_the_weights_is_perturbed_as_if_it_were_all(radius, later
         np.sqrt(sum(np.sum(_tangent(name, points[name], gradients[name]) ** 2) for name in chosen))
     )
     for name, p in params.items():
-        if name in chosen:  # a stack of one is computed as a point alone, to rounding
+        if name in chosen:  # to rounding, since a single point is not stacked
             torch.testing.assert_close(p.detach(), alone[name].detach(), rtol=0, atol=1e-15)
             assert np.abs(p.detach().numpy() - points[name]).max() > 1e-3
         else:

@@ -1,4 +1,4 @@
-"""That one RSAM step is the formulas' step."""
+"""That a step of RSAM is that of the formulas."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _point(name: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def _problem(names: list[str], seed: int):
-    """Points, and the gradient of a quartic function of all of them together."""
+    """Make points, and the gradient of a quartic function of all of them."""
     rng = np.random.default_rng(seed)
     xs = [_point(name, rng) for name in names]
     coefficients = [rng.standard_normal(x.shape) for x in xs]
@@ -81,7 +81,7 @@ def _step(params: list[torch.Tensor], loss, transport: str, ascent: str = "retra
     opt.step(closure)
 
 
-# float64 rounding is 1e-16; the worst amplification here, the ball's factor at |x| = 0.8, is below 1e3
+# float64 rounding of 1e-16, amplified by less than 1e3 (most by the ball's factor at |x| = 0.8)
 TOLERANCE = {"rtol": 1e-10, "atol": 1e-10}
 
 

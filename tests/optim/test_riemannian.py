@@ -96,7 +96,7 @@ def test_they_minimise_on_every_manifold_with_tangent_buffers(cls, options) -> N
         assert p.manifold.check_point_on_manifold(p.detach(), atol=1e-6, rtol=1e-6), name
         buffer = opt.state[p].get("momentum_buffer", opt.state[p].get("exp_avg"))
         projected = rsam.geometry.geometry_of(p.manifold).project(p, buffer)
-        # transports keep tangents tangent to rounding; 200 steps leave it far below this
+        # transports keep tangents tangent up to rounding, whose sum over 200 steps is far below this
         torch.testing.assert_close(projected.detach(), buffer, rtol=1e-7, atol=1e-7, msg=name)
 
 
@@ -114,7 +114,7 @@ def test_stabilize_brings_points_and_buffers_back(cls) -> None:
     assert (opt.state[x][buffer] @ x.detach()).item() == pytest.approx(0, abs=1e-6)
     x.data.mul_(1.001)
     x.grad.zero_()
-    opt.step()  # the second step: stabilizes by itself
+    opt.step()  # the second step stabilizes
     assert x.detach().norm() == pytest.approx(1, abs=1e-6)
 
 
@@ -149,7 +149,7 @@ def test_an_exception_leaves_all_groups_as_they_were() -> None:
 
 
 def test_a_radial_gradient_moves_no_point_of_the_sphere() -> None:
-    """geoopt's first momentum is the raw gradient, which can throw the point to its antipode."""
+    """geoopt's first momentum is the Euclidean gradient, which can move the point to its antipode."""
     x = geoopt.ManifoldParameter(torch.tensor([1.0, 0.0, 0.0]), manifold=geoopt.Sphere())
     opt = rsam.optim.RiemannianSGD([x], lr=1.0, momentum=0.9)
     x.grad = torch.tensor([3.0, 0.0, 0.0])
@@ -217,7 +217,7 @@ def test_geoopt_stabilize_keeps_canonical_momentum_bounded() -> None:
         opt.zero_grad()
         (x * target).sum().backward()
         opt.step()
-    # (1 - 0.9)^-1 times the gradient's norm bounds a momentum buffer; twice that for transport
+    # a momentum buffer is at most the gradient's norm / (1 - 0.9); twice that because of transport
     assert torch.linalg.vector_norm(opt.state[x]["momentum_buffer"]) < 20 * 2 * torch.linalg.vector_norm(target)
 
 

@@ -1,4 +1,4 @@
-"""That torch's schedulers drive ``rho`` as they drive ``lr``, by the same scheduler on a twin's ``lr``."""
+"""That torch's schedulers change ``rho`` as they change ``lr``, compared with the ``lr`` of a copy."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_that_schedules_of_both_go_side_by_side() -> None:
 
 
 def test_that_rho_stays_in_proportion_to_the_learning_rate() -> None:
-    """GSAM's schedule: rho_t = rho_0 lr_t / lr_0, warm-up included."""
+    """This is GSAM's schedule rho_t = rho_0 lr_t / lr_0, warm-up included."""
     opt, _ = _pair()
     rates = of_lr.LinearLR(opt, start_factor=0.25, total_iters=3)
     radii = ProportionalRho(opt)

@@ -1,4 +1,4 @@
-"""That RSAM lives with checkpoints, schedulers, clipping, scalers and copies."""
+"""That RSAM works with checkpoints, schedulers, clipping, scalers and copies."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def build(base: str):
-    """A model in float32, where rounding would show, its optimizer and its loss."""
+    """Make a model in float32, in which differences of rounding are visible, with optimizer and loss."""
     cls, options, on_manifolds = BASES[base]
     if not on_manifolds:
         model, loss = network(torch.float32)
@@ -49,7 +49,7 @@ def test_runs_resumed_in_a_new_process_continue_bitwise(tmp_path) -> None:
         for _ in range(5):
             opt.step(closure_of(opt, loss))
         models[base] = model
-    # one process for all: most of its time is taken by imports
+    # one process for all, since most of its time is spent on imports
     subprocess.run([sys.executable, "-W", "ignore", "-m", "tests.optim.resume", tmp_path], check=True, cwd=ROOT)
     for base, model in models.items():
         resumed = torch.load(tmp_path / f"{base}-resumed.pt", weights_only=True)
@@ -156,7 +156,7 @@ def test_rho_comes_back_from_a_checkpoint() -> None:
 
 
 def test_the_base_may_be_told_instead() -> None:
-    """Groups that come apart elsewhere leave schedulers without effect."""
+    """In other libraries wrapper and base get separate groups, and schedulers lose their effect."""
     model, loss = network()
     sgd = torch.optim.SGD(model[0].parameters(), lr=0.1, momentum=0.9)
     opt = rsam.RSAM.from_optimizer(sgd, rho=0.2)
@@ -236,7 +236,7 @@ def test_copies_of_the_optimizer_stay_whole(copier) -> None:
     p = twin.param_groups[0]["params"][0]
     assert int(twin.state[p]["step"]) == 1
     before = p.detach().clone()
-    twin.step(lambda: None)  # gradients were not copied: nothing to do, and nothing breaks
+    twin.step(lambda: None)  # gradients were not copied, so that the step does nothing
     assert torch.equal(p, before)
 
 
@@ -262,7 +262,7 @@ def test_copies_of_a_run_continue_bitwise(base, copier) -> None:
 
 @pytest.mark.parametrize("bad_pass", [None, 1, 2])
 def test_gradient_scaler_recipe(bad_pass) -> None:
-    """Others forbid it or unscale twice; overflow in either pass must skip the step and keep the weights."""
+    """Other libraries forbid it or unscale twice. Overflow in either pass must skip the step and keep the weights."""
     results = []
     for scaled in (False, True):
         model, loss = network(torch.float32)
@@ -283,7 +283,7 @@ def test_gradient_scaler_recipe(bad_pass) -> None:
         results.append([p.detach() for p in model.parameters()])
         assert all(torch.equal(p, b) for p, b in zip(results[-1], before, strict=True)) == (bad_pass is not None)
     for a, b in zip(*results, strict=True):
-        torch.testing.assert_close(a, b)  # powers of two scale exactly up to denormals
+        torch.testing.assert_close(a, b)  # scaling by powers of two is exact, except for denormals
 
 
 def test_gradient_accumulation_in_a_closure_is_one_big_batch() -> None:
@@ -316,7 +316,7 @@ def test_the_closure_runs_with_gradients_enabled_and_the_first_loss_is_returned(
         loss = opt.step(closure_of(opt, lambda: w.square().sum()))
     assert loss.item() == 25.0
     assert opt.sharpness == pytest.approx(11.0)  # 6^2 - 5^2
-    loss.detach().mul_(10)  # the caller's to do with
+    loss.detach().mul_(10)  # the caller may change it
     assert opt.sharpness == pytest.approx(11.0)
 
 
@@ -357,7 +357,7 @@ def test_sharpness_and_grad_norm_are_the_losses_difference_and_the_metric_norm()
     loss = lambda: x.manifold.dist0(x)  # noqa: E731
     before = float(loss())
     opt.step(closure_of(opt, loss))
-    # the distance from the origin grows by exactly rho along its gradient, whose norm is one
+    # the gradient of the distance from the origin has norm one, so that the distance grows by exactly rho
     assert opt.sharpness == pytest.approx(0.05, rel=1e-6)
     assert opt.grad_norm == pytest.approx(1.0, rel=1e-6)
     assert before == pytest.approx(2 / c**0.5 * torch.atanh(torch.tensor(0.5 * c**0.5)).item(), rel=1e-6)

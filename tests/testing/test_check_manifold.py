@@ -1,4 +1,4 @@
-"""That check_manifold passes right manifolds, and names and shrinks what is wrong with others."""
+"""That check_manifold passes right manifolds, and names and shrinks the errors of others."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from rsam.testing import NativeGeometry, PropertyError, check_manifold, properti
 
 
 class Circle(geoopt.Manifold):
-    """A user's own manifold, right, and unknown to rsam."""
+    """User's correct manifold, unknown to rsam."""
 
     name = "Circle"
     ndim = 1
@@ -63,7 +63,7 @@ class ForgetsToProject(Circle):
 def test_that_a_users_own_right_manifold_passes() -> None:
     report = check_manifold(Circle(), (3,))
     assert "the riemannian gradient represents the euclidean one" in report.checked
-    # what it has no exponential, logarithm or registered geometry for
+    # properties that need an exponential, a logarithm or a registered geometry
     assert report.skipped == (
         "the retraction agrees with the geodesic",
         "the logarithm undoes the exponential",
@@ -132,7 +132,7 @@ def _unit(x: Tensor) -> Tensor:
 
 
 class RightSphere(NativeGeometry):
-    """geoopt's sphere, but with a smooth exponential, a parallel transport and random tangents."""
+    """geoopt's sphere with a smooth exponential, a parallel transport and random tangents."""
 
     retraction_order = 2
     isometric = True
@@ -161,14 +161,14 @@ Step = Callable[[RightSphere, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def _step_mutant(step: Step) -> type[RightSphere]:
-    """Whose step with its transport, of any size and isometric or not, is this one."""
+    """Make a geometry with this step and transport, for every step size, isometric or not."""
     return _mutant(retract_transport=lambda self, x, u, v, t=1.0, isometric=False: step(self, x, t * u, v))
 
 
 def _mistakes_the_step(
     self: RightSphere, x: Tensor, u: Tensor, v: Tensor, t: float | Tensor = 1.0, isometric: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Carry the scaled step, where it should carry the step."""
+    """Carry the scaled step instead of the step."""
     return Geometry.retract_transport(self, x, u, t * u if v is u else v, t)
 
 
@@ -233,11 +233,11 @@ MUTANTS = {
     ),
     P.arguments_are_not_written_to: _mutant(raise_index=lambda self, x, g: self.project(x, g.mul_(2)) / 2),
     P.a_batch_equals_its_members: _mutant(retract=lambda self, x, u: (x + u) / (x + u).norm()),
-    # geoopt's own distance and logarithm of the sphere are wrong, which is what rsam has no use for
+    # geoopt's own distance and logarithm of the sphere are wrong, but rsam does not use them
     P.the_logarithm_undoes_the_exponential: RightSphere,
     P.the_distance_along_a_geodesic_is_its_length: RightSphere,
 }
-RARE = {P.the_point_is_on_the_manifold, P.a_list_equals_its_members}  # tested by themselves below
+RARE = {P.the_point_is_on_the_manifold, P.a_list_equals_its_members}  # tested separately below
 
 
 @pytest.mark.parametrize("check", MUTANTS, ids=lambda check: check.__name__)
@@ -247,12 +247,12 @@ def test_that_each_property_can_fail(check: Callable[..., None]) -> None:
     if MUTANTS[check] is not RightSphere:
         assert not check_manifold(manifold, (3,), geometry=right, properties=[check]).skipped
     with pytest.raises(PropertyError) as caught:
-        # which cases are drawn depends on the modules that are loaded, whose constants hypothesis collects
+        # the drawn cases depend on the loaded modules, since hypothesis collects their constants
         check_manifold(manifold, (3,), geometry=MUTANTS[check](manifold), properties=[check], max_examples=200)
     assert caught.value.property == check.__name__.replace("_", " ")
 
 
 def test_that_the_table_of_mutants_is_complete() -> None:
-    unasked = {P.the_distance_along_a_geodesic_is_its_length}  # of geoopt's dist, which no operation of ours uses
+    unasked = {P.the_distance_along_a_geodesic_is_its_length}  # it tests geoopt's dist, which rsam does not use
     assert set(MUTANTS) | RARE == set(properties_of(RightSphere(geoopt.Sphere()))) | unasked
     assert {check.__name__ for check in MUTANTS.keys() | RARE} == set(properties.__all__)

@@ -1,4 +1,4 @@
-"""That check_optimizer passes rsam's optimizers, and finds what is wrong with others."""
+"""That check_optimizer passes rsam's optimizers, and finds the errors of others."""
 
 from collections.abc import Callable
 from typing import Any
@@ -116,7 +116,7 @@ class AscendsTwiceAsFar(rsam.RSAM):
 
 
 class AscendsAlongTheEuclideanGradient(rsam.RSAM):
-    """Right on the sphere, where tangents have their length in the coordinates, but not on the ball."""
+    """Right on the sphere, where tangents have their ambient length, but wrong on the ball."""
 
     def first_step(self, zero_grad: bool = False) -> None:
         super().first_step(zero_grad)
@@ -147,7 +147,7 @@ class LosesWeightsOnException(torch.optim.SGD):
 
 
 class SeesCoordinates(rsam.optim.RiemannianSGD):
-    """Scales the gradient by the coordinate, and stays on the manifold all the same."""
+    """Optimizer that scales the gradient by the coordinate, and still stays on the manifold."""
 
     def step(self, closure: Callable[[], Any]) -> Any:
         with torch.enable_grad():
@@ -185,7 +185,7 @@ WRONG = [
 @pytest.mark.parametrize(("name", "factory", "on"), WRONG, ids=[f"{name} {i}" for i, (name, _, _) in enumerate(WRONG)])
 def test_that_each_property_of_steps_can_fail(name: str, factory: Factory, on: dict[str, Any]) -> None:
     with pytest.raises(AssertionError, match=f"not true that {name}") as caught:
-        check_optimizer(factory, **on, max_examples=300)  # subtraction restores exactly more often than not
+        check_optimizer(factory, **on, max_examples=300)  # in most cases subtraction restores exactly
     assert "simplest failing case:\n    x = " in str(caught.value)
 
 
@@ -202,7 +202,7 @@ def test_that_a_manifold_needs_a_shape() -> None:
 
 
 def test_that_ones_own_isometries_may_be_given() -> None:
-    # the QR retraction of EuclideanStiefel sees the order of columns
+    # the QR retraction of EuclideanStiefel depends on the order of columns
     on = {"manifold": geoopt.EuclideanStiefel(), "shape": (3, 2)}
     swap = Isometry("swap of columns", lambda x: x.flip(-1), lambda y: y.flip(-1))
     with pytest.raises(PropertyError, match="isometry = swap of columns"):

@@ -1,4 +1,4 @@
-"""That isometries are ones: onto the manifold, inverted by their inverse, preserving the metric."""
+"""That isometries map the manifold to itself, preserve the metric, and have the right inverse."""
 
 import geoopt
 import hypothesis

@@ -1,4 +1,4 @@
-"""That hypothesis is needed for rsam.testing alone, which says so."""
+"""That only rsam.testing needs hypothesis, and its error says so."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""That strategies shrink to points that can be read, reach for the boundary, and can be extended."""
+"""That strategies shrink to readable points, come near the boundary, and can be extended."""
 
 import math
 
@@ -45,7 +45,7 @@ def test_that_the_simplest_tangent_is_zero_and_the_simplest_step_is_one() -> Non
 
 
 def _stretch(manifold: geoopt.Manifold, x: Tensor) -> float:
-    """Greatest length in the metric of a tangent of length one in the coordinates, among the projected axes."""
+    """Return the largest ratio of metric to ambient length among the projected axes."""
     geometry = geometry_of(manifold)
     axes = torch.eye(x.numel(), dtype=x.dtype).reshape(-1, *x.shape)
     tangent = geometry.project(x.expand_as(axes), axes)
@@ -78,7 +78,7 @@ def test_that_any_array_makes_a_point(name: str, make: Make, shape: tuple[int, .
     complex_ = isinstance(manifold, geoopt.UpperHalf | geoopt.BoundedDomain)
     dtype = torch.complex128 if complex_ else torch.float64
     anchor = torch.zeros(shape, dtype=dtype)
-    anchor[..., 0] = -1  # takes the first axis, to which arrays are added, away
+    anchor[..., 0] = -1  # cancels the first axis, to which arrays are added
     for array in (torch.zeros(shape, dtype=dtype), anchor, torch.full(shape, 64, dtype=dtype)):
         x = point_from_array(manifold, array)
         assert x.shape == shape and x.dtype == dtype
@@ -86,7 +86,7 @@ def test_that_any_array_makes_a_point(name: str, make: Make, shape: tuple[int, .
 
 
 class Ellipse(geoopt.Euclidean):
-    """A manifold of one's own, of which points are made and operations registered."""
+    """User's manifold with a registered rule for points and registered operations."""
 
     name = "Ellipse"
 
@@ -109,7 +109,7 @@ def test_that_points_of_ones_own_manifold_can_be_registered() -> None:
 
 
 class Unstackable(geoopt.Sphere):
-    """A manifold whose registered retraction looks at the whole tensor, and claims that points may be stacked."""
+    """Manifold with a registered retraction of the whole tensor, which claims that points may be stacked."""
 
 
 @register(Unstackable)
