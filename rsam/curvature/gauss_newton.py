@@ -21,7 +21,7 @@ class Graph(NamedTuple):
     outputs: Tensor
     dual: Tensor  # u, in which the pulled-back covectors are linear
     pulled: list[Tensor]  # J^T u
-    held: Tensor  # the outputs as a leaf
+    leaf: Tensor  # the outputs, without the graph of the model
     slope: Tensor  # the derivative of the loss in these outputs
 
 
@@ -51,15 +51,15 @@ class RiemannianGaussNewton(TangentOperator):
         for outputs, targets, weight in self.risk.outputs(order=2):
             check_is_tensor(outputs)
             dual = torch.zeros_like(outputs, requires_grad=True)
-            held = outputs.detach().requires_grad_()
-            loss = self.risk.loss_of(held, targets, order=2)
+            leaf = outputs.detach().requires_grad_()
+            loss = self.risk.loss_of(leaf, targets, order=2)
             if loss.requires_grad:
                 pulled = self.risk.gradient_of(outputs, create_graph=True, grad_outputs=dual)
-                (slope,) = torch.autograd.grad(loss, held, create_graph=True)
+                (slope,) = torch.autograd.grad(loss, leaf, create_graph=True)
                 check_graph(slope.sum(), order=2)
             else:
-                pulled, slope = self.risk.gradient_of(loss), torch.zeros_like(held)
-            yield Graph(outputs, dual, pulled, held, slope), weight
+                pulled, slope = self.risk.gradient_of(loss), torch.zeros_like(leaf)
+            yield Graph(outputs, dual, pulled, leaf, slope), weight
 
     def _product(self, graph: Graph, tangent: list[Tensor]) -> list[Tensor]:
         products = [torch.zeros_like(v) for v in tangent]
@@ -72,7 +72,7 @@ class RiemannianGaussNewton(TangentOperator):
             pulled, vectors = [graph.pulled[i] for i in moving], [tangent[i] for i in moving]
             (pushed,) = torch.autograd.grad(pulled, graph.dual, vectors, retain_graph=True)
             (weighted,) = torch.autograd.grad(
-                graph.slope, graph.held, pushed, retain_graph=True, allow_unused=True, materialize_grads=True
+                graph.slope, graph.leaf, pushed, retain_graph=True, allow_unused=True, materialize_grads=True
             )
             params = [self.risk.params[i] for i in moving]
             parts = torch.autograd.grad(graph.outputs, params, weighted, retain_graph=True)

@@ -111,11 +111,11 @@ class LinearOperator:
         return product if X.dim() == 2 else product.squeeze(-1)
 
     def _of_parts(self, X: list[Tensor]) -> list[Tensor]:
-        found = [x.shape for x in X]
-        is_vector = found == self._in_shape
-        is_matrix = [shape[:-1] for shape in found] == self._in_shape and len({shape[-1:] for shape in found}) == 1
+        shapes = [x.shape for x in X]
+        is_vector = shapes == self._in_shape
+        is_matrix = [shape[:-1] for shape in shapes] == self._in_shape and len({shape[-1:] for shape in shapes}) == 1
         if not is_vector and not is_matrix:
-            expected, got = ([tuple(s) for s in shapes] for shapes in (self._in_shape, found))
+            expected, got = ([tuple(s) for s in part_shapes] for part_shapes in (self._in_shape, shapes))
             raise ValueError(
                 f"the operator multiplies a list of tensors of the shapes {expected}, with or without one more "
                 f"dimension for columns, got {got}"

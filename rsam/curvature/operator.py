@@ -78,10 +78,10 @@ class TangentOperator(LinearOperator):
         """Real dtype of the coordinates: at least single precision, since torch's factorisations need it."""
         return self._common({torch.promote_types(p.dtype.to_real(), torch.float32) for p in self.risk.params}, "dtype")
 
-    def _common(self, found: set[Any], attribute: str) -> Any:
-        if len(found) != 1:
-            raise RuntimeError(f"the parameters have several values of {attribute}: {sorted(map(str, found))}")
-        return found.pop()
+    def _common(self, values: set[Any], attribute: str) -> Any:
+        if len(values) != 1:
+            raise RuntimeError(f"the parameters have several values of {attribute}: {sorted(map(str, values))}")
+        return values.pop()
 
     # -- coordinates --------------------------------------------------------------------------------------------
 
@@ -95,8 +95,8 @@ class TangentOperator(LinearOperator):
         """
         with torch.no_grad():
             parts = zip(self.risk.params, self.split(coordinates), strict=True)
-            held = [z.to(p.dtype.to_real()).contiguous() for p, z in parts]
-            return self.risk.space.from_coordinates(self.risk.params, held)
+            real = [z.to(p.dtype.to_real()).contiguous() for p, z in parts]
+            return self.risk.space.from_coordinates(self.risk.params, real)
 
     def coordinates(self, tangents: Sequence[Tensor]) -> Tensor:
         """Return the coordinates ``(dimension,)`` of tangents at the parameters; inverse to :meth:`tangents`."""

@@ -235,6 +235,6 @@ def _xtrace(
     h, qw = q.mH @ aq, q.mH @ w
     shorter = qw - s * (s * qw).sum(0)  # coordinates of the probe in the basis that lacks it
     rest, image = w - q @ shorter, y - aq @ shorter
-    kept = h.trace() - (s * (h @ s)).sum(0)
-    traces = kept + (rest * image).sum(0)
+    trace_without = h.trace() - (s * (h @ s)).sum(0)
+    traces = trace_without + (rest * image).sum(0)
     return Estimate.of(traces, probes)

@@ -52,9 +52,9 @@ def isolated() -> Iterator[None]:
             return
         for part in module.modules():  # all at once: a forward may use buffers of a child that it never calls
             if part not in originals:
-                held = {name: b for name, b in part._buffers.items() if b is not None and not is_lazy(b)}
-                originals[part] = held
-                for name, b in held.items():  # one by one, since a scripted module's buffers have no method `update`
+                buffers = {name: b for name, b in part._buffers.items() if b is not None and not is_lazy(b)}
+                originals[part] = buffers
+                for name, b in buffers.items():  # one by one, since a scripted module's buffers have no method `update`
                     part._buffers[name] = clone(b)
 
     thread = threading.get_ident()  # the hook is called in all threads
@@ -64,8 +64,8 @@ def isolated() -> Iterator[None]:
         yield
     finally:
         handle.remove()
-        for part, held in originals.items():
-            for name, b in held.items():
+        for part, buffers in originals.items():
+            for name, b in buffers.items():
                 part._buffers[name] = b
         set_random_state(state)
 

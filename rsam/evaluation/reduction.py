@@ -28,15 +28,15 @@ def uncompiled(function: Any) -> Any:
 
 def own_loss(outputs: Any) -> Any:
     """Return the loss that a model returned: the output itself, or its attribute or item ``loss``."""
-    found = outputs if isinstance(outputs, Tensor) else getattr(outputs, "loss", None)
-    if found is None and isinstance(outputs, Mapping):
-        found = outputs.get("loss")
-    if found is None:
+    loss = outputs if isinstance(outputs, Tensor) else getattr(outputs, "loss", None)
+    if loss is None and isinstance(outputs, Mapping):
+        loss = outputs.get("loss")
+    if loss is None:
         raise ValueError(
             f"loss_func is None, but model_func returned no loss in its {type(outputs).__name__}; do the batches hold "
             "labels?"
         )
-    return found
+    return loss
 
 
 def check_is_tensor(outputs: Any) -> None:

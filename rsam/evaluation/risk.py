@@ -84,7 +84,7 @@ class Risk:
         self._is_piece = False
         known = {} if self.model is None else {id(p): name for name, p in self.model.named_parameters()}
         # parts of a model may be compiled too
-        self.names = names = [known.get(id(p), name).replace("_orig_mod.", "") for name, p in given]
+        self.names = names = [known.get(id(p), name).replace("_orig_mod.", "") for name, p in named]
         self.space = geometry.Product(self.params, names=names)
         for i, p in enumerate(self.params):
             if not p.is_leaf:
@@ -176,15 +176,15 @@ class Risk:
                     f"params: {self.describe(i)} was frozen (requires_grad is False) after the operator was made; make "
                     "it anew"
                 )
-        found: Sequence[Tensor | None] = [None] * len(self.params)
+        partials: Sequence[Tensor | None] = [None] * len(self.params)
         if value.requires_grad:
-            found = torch.autograd.grad(value, self.params, create_graph=create_graph, allow_unused=True, **options)
-            self._reach.note(found)
+            partials = torch.autograd.grad(value, self.params, create_graph=create_graph, allow_unused=True, **options)
+            self._reach.note(partials)
         else:
             of_outputs = "grad_outputs" in options
             source = "model_func" if of_outputs or self.loss_func is None else "loss_func"
             self._reach.note_without_graph(f"{source} returned {'an output' if of_outputs else 'a loss'}")
-        gradients = [torch.zeros_like(p) if g is None else g for g, p in zip(found, self.params, strict=True)]
+        gradients = [torch.zeros_like(p) if g is None else g for g, p in zip(partials, self.params, strict=True)]
         self.check_finite(gradients, "the gradient of {} is")
         if create_graph:  # torch treats operations without a second derivative as constants
             check_graph(
@@ -270,17 +270,17 @@ def trainable(params: Params) -> list[tuple[str, Tensor]]:
     if isinstance(params, Tensor):
         raise ValueError("params must be an iterable of tensors, got a tensor")
     entries = [entry if isinstance(entry, tuple) else (None, entry) for entry in params]
-    given = [p for _, p in entries]
-    for i, p in enumerate(given):
+    parameters = [p for _, p in entries]
+    for i, p in enumerate(parameters):
         if not isinstance(p, Tensor):
             raise ValueError(f"params: entry {i} is no tensor but {type(p).__name__}")
-    firsts = {id(p): i for i, p in reversed(list(enumerate(given)))}
-    for i, p in enumerate(given):
+    firsts = {id(p): i for i, p in reversed(list(enumerate(parameters)))}
+    for i, p in enumerate(parameters):
         if firsts[id(p)] != i:
             raise ValueError(f"params: entries {firsts[id(p)]} and {i} are the same tensor, of shape {tuple(p.shape)}")
     live = [(name, p) for name, p in entries if p.requires_grad]
     if not live:
-        frozen = "all of params are frozen (requires_grad is False)" if given else "params is empty"
+        frozen = "all of params are frozen (requires_grad is False)" if parameters else "params is empty"
         raise ValueError(
             f"{frozen}; pass a list of what the loss shall be differentiated in (model.parameters() is used up by "
             "going through it once)"

@@ -261,12 +261,12 @@ def make_blocks(
 
 
 def _check_numbers(x: Tensor, geometry: Geometry, i: int, describe: Callable[[int], str]) -> None:
-    found = "complex" if x.is_complex() else "real"
-    if found not in geometry.numbers:
+    numbers = "complex" if x.is_complex() else "real"
+    if numbers not in geometry.numbers:
         others = " or ".join(sorted(geometry.numbers)) or "no"
         raise ValueError(
-            f"{describe(i)}: its numbers are {found}, but points there have {others} ones; a manifold of your own "
-            f"that takes {found} ones says so by the attribute numbers of a registered rsam.geometry.Geometry"
+            f"{describe(i)}: its numbers are {numbers}, but points there have {others} ones; a manifold of your own "
+            f"that takes {numbers} ones says so by the attribute numbers of a registered rsam.geometry.Geometry"
         )
 
 

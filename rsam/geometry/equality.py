@@ -71,22 +71,22 @@ class Constants:
 
     def __init__(self, manifolds: Iterable[geoopt.Manifold]) -> None:
         self._seen = [
-            (held, name, tensor, tensor._version, tensor.data_ptr(), tensor.requires_grad)
+            (holder, name, tensor, tensor._version, tensor.data_ptr(), tensor.requires_grad)
             for manifold in manifolds
-            for held, name, tensor in _held(manifold)
+            for holder, name, tensor in _constants(manifold)
         ]
 
     def changed(self) -> bool:
         """Tell, without reading values, whether a constant was replaced or written to, except through ``.data``."""
-        for held, name, tensor, version, address, trained in self._seen:
-            if held.get(name) is not tensor or tensor._version != version:
+        for holder, name, tensor, version, address, trained in self._seen:
+            if holder.get(name) is not tensor or tensor._version != version:
                 return True
             if tensor.requires_grad is not trained or tensor.data_ptr() != address:
                 return True
         return False
 
 
-def _held(manifold: geoopt.Manifold) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
+def _constants(manifold: geoopt.Manifold) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
     for module in manifold.modules():
-        for held in (module._parameters, module._buffers):
-            yield from ((held, name, tensor) for name, tensor in held.items() if tensor is not None)
+        for holder in (module._parameters, module._buffers):
+            yield from ((holder, name, tensor) for name, tensor in holder.items() if tensor is not None)

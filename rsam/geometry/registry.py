@@ -80,11 +80,11 @@ def _lookup(manifold_class: type) -> type[Geometry]:
             return type(f"{manifold_class.__name__}Geometry", (known,), overridden) if overridden else known
         if cls.__module__.startswith("geoopt."):
             continue  # geoopt's own subclasses of a registered class only rename its methods
-        asked = [name for name, methods in OPERATIONS.items() if vars(cls).keys() & set(methods)]
-        if asked:
-            overridden.update((name, getattr(Geometry, name)) for name in asked)
+        operations = [name for name, methods in OPERATIONS.items() if vars(cls).keys() & set(methods)]
+        if operations:
+            overridden.update((name, getattr(Geometry, name)) for name in operations)
             overridden |= {"isometric": False, "retraction_order": 1, "may_fail": True}
-            if "retract_transport" in asked:
+            if "retract_transport" in operations:
                 overridden["momentum_transport"] = Geometry.momentum_transport
     return Geometry
 

@@ -119,7 +119,7 @@ def sum_over_shards(terms: Sequence[Tensor], shards: Sequence[Shards | None]) ->
 
 
 def agree(flag: bool, shards: Sequence[Shards | None]) -> bool:
-    """Tell whether a flag is true in all processes of these meshes; communicate only if there are any."""
+    """Tell whether a flag is true in all processes of these meshes; communicate only if there is a mesh."""
     for one in dict.fromkeys(s for s in shards if s is not None):
         device = one.mesh.device_type
         flag = not one.reduce(torch.tensor(float(not flag), device=device), "MAX")

@@ -70,7 +70,7 @@ class Evaluations:
         ValueError
             For a parameter that the function would not follow if it moved, and if it depends on no parameter at all.
         """
-        found, early, self._shares, dtypes = _leaves(subject, self._since)
+        leaves, early, self._shares, dtypes = _leaves(subject, self._since)
         self._dtypes |= dtypes
         for i, p in enumerate(self.params):
             if id(p) in early:
@@ -79,7 +79,7 @@ class Evaluations:
                     "compute that within the closure, or leave the parameter out of params"
                 )
         members = {id(p) for p in self.params}
-        self.others = [leaf for leaf in found if id(leaf) not in members]
+        self.others = [leaf for leaf in leaves if id(leaf) not in members]
         gradient = self._gradient(subject, cotangent, retain_graph)
         own, further = gradient[: len(self.params)], gradient[len(self.params) :]
         self.space, in_params = reached(self.space, own)
@@ -127,8 +127,8 @@ def reached(space: geometry.Product, gradient: Sequence[Tensor | None]) -> tuple
     if not indices:
         others = ", nor on any other of params" if len(gradient) > 1 else ""
         raise ValueError(f"the loss does not depend on {space.describe(0)}{others}")
-    found = [g for g in gradient if g is not None]
-    return (space if len(found) == len(gradient) else space.part(indices)), found
+    present = [g for g in gradient if g is not None]
+    return (space if len(present) == len(gradient) else space.part(indices)), present
 
 
 def full_precision(params: Sequence[Tensor]) -> ExitStack:
@@ -176,7 +176,7 @@ def _leaves(tensor: Tensor, since: int) -> tuple[list[Tensor], set[int], bool, s
     """
     if tensor.grad_fn is None:
         return [tensor], set(), False, set()
-    found: dict[int, Tensor] = {}
+    leaves: dict[int, Tensor] = {}
     early: set[int] = set()
     seen: set[Any] = {tensor.grad_fn}
     stack: list[Any] = [tensor.grad_fn]
@@ -189,9 +189,9 @@ def _leaves(tensor: Tensor, since: int) -> tuple[list[Tensor], set[int], bool, s
         dtypes |= {data.dtype for data in getattr(node, "_input_metadata", ())}
         for upstream, _ in node.next_functions:
             if type(upstream).__name__ == "AccumulateGrad":
-                found[id(upstream.variable)] = upstream.variable
+                leaves[id(upstream.variable)] = upstream.variable
                 early |= {id(upstream.variable)} if old else set()
             elif upstream is not None and upstream not in seen:
                 seen.add(upstream)
                 stack.append(upstream)
-    return list(found.values()), early, shares, dtypes
+    return list(leaves.values()), early, shares, dtypes

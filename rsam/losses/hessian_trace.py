@@ -100,8 +100,8 @@ class HessianTrace(RandomPenalty):
                 products = self._autograd(
                     [gradient[i] for i in curved], params, [v[i] for i in curved], create_graph=True
                 )
-                held = [(h, u) for h, u in zip(products, v, strict=True) if h is not None]
-                total = total + geometry.pairing(*zip(*held, strict=True))
+                pairs = [(h, u) for h, u in zip(products, v, strict=True) if h is not None]
+                total = total + geometry.pairing(*zip(*pairs, strict=True))
         trace = total / self.probes
         return trace if self.clamp is None else trace.clamp_min(self.clamp)
 

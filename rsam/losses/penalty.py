@@ -238,18 +238,20 @@ class Penalty(nn.Module):
     ) -> list[Tensor | None]:
         try:
             with full_precision(tensors):
-                found = torch.autograd.grad(outcome, tensors, cotangent, retain_graph, create_graph, allow_unused=True)
+                partials = torch.autograd.grad(
+                    outcome, tensors, cotangent, retain_graph, create_graph, allow_unused=True
+                )
         except RuntimeError as error:
             if "second time" in str(error):
                 raise RuntimeError("the graph of the loss is gone: a closure must not call backward itself") from error
             raise
-        for g, t in zip(found, tensors, strict=True):
+        for g, t in zip(partials, tensors, strict=True):
             if g is not None and g.layout != torch.strided:
                 index = next((i for i, p in enumerate(self._live()) if p is t), None)
                 outside = f"a tensor of shape {tuple(t.shape)} outside of params"
                 what = outside if index is None else self._space().describe(index)
                 raise ValueError(f"{what} gets sparse gradients, which are not supported; use sparse=False")
-        return list(found)
+        return list(partials)
 
     # -- checks --------------------------------------------------------------------------------------------------
 

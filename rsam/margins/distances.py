@@ -82,11 +82,11 @@ def distances(
     parts: dict[str, list[Tensor]] = {name: [] for name in network.layers}
     checked = False
     with network.evaluating(data):
-        for inputs, given in network.batches(data, "distances", progressbar):
+        for inputs, targets in network.batches(data, "distances", progressbar):
             logits, values = network.run(inputs)
             if not torch.isfinite(logits).all():
                 raise NotFinite("logits are not finite")
-            labels = check_classes(given, logits)
+            labels = check_classes(targets, logits)
             if not checked and len(labels) > 1:
                 check_interaction(difference_of(logits, labels), labels, values)
                 checked = True
@@ -121,18 +121,18 @@ class _Search:
         """Return signed distances."""
         start = torch.zeros_like(self.start)
         at_start = self.difference(start).detach()
-        best, found = start, torch.full_like(at_start, torch.inf)
+        best, shortest = start, torch.full_like(at_start, torch.inf)
         v = start
         approaches = (steps + 1) // 2
         for i in range(approaches):
             v = self.linearised(v).there
             if i in (0, approaches - 1):
-                best, found = self.shorter(v, at_start, best, found)
+                best, shortest = self.shorter(v, at_start, best, shortest)
         # go on from the boundary point found before, if the last steps have left the boundary
-        v = self.improved(torch.where(_column(found < torch.inf, v), best, v), steps - approaches)
-        _, found = self.shorter(v, at_start, best, found)
-        sign = torch.where(at_start < 0, -1.0, 1.0).to(found.dtype)
-        return torch.where(at_start == 0, torch.zeros_like(found), sign * found)
+        v = self.improved(torch.where(_column(shortest < torch.inf, v), best, v), steps - approaches)
+        _, shortest = self.shorter(v, at_start, best, shortest)
+        sign = torch.where(at_start < 0, -1.0, 1.0).to(shortest.dtype)
+        return torch.where(at_start == 0, torch.zeros_like(shortest), sign * shortest)
 
     def improved(self, v: Tensor, steps: int) -> Tensor:
         """Move from ``v`` to a point of the boundary that is nearer to the example."""
@@ -150,10 +150,10 @@ class _Search:
             v = anchor + share * (target - anchor)
         return anchor
 
-    def shorter(self, v: Tensor, at_start: Tensor, best: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
+    def shorter(self, v: Tensor, at_start: Tensor, best: Tensor, shortest: Tensor) -> tuple[Tensor, Tensor]:
         """Update the best points of the boundary and their distances by those on the rays along ``v``, if nearer."""
         end, length = self.crossing(v, at_start)
-        return torch.where(_column(length < found, v), end, best), torch.minimum(length, found)
+        return torch.where(_column(length < shortest, v), end, best), torch.minimum(length, shortest)
 
     def linearised(self, v: Tensor) -> _Linearised:
         """Linearise the difference of logits at ``v``."""

@@ -188,9 +188,9 @@ def measure(
     if nearest not in ("runner_up", "any"):
         raise ValueError(f"nearest must be 'runner_up' or 'any', got {nearest!r}")
     checked = False
-    for inputs, given in network.batches(data, name, progressbar):
+    for inputs, targets in network.batches(data, name, progressbar):
         logits, values = network.run(inputs)
-        labels = check_classes(given, logits)
+        labels = check_classes(targets, logits)
         for layer, space in spaces.items():
             space.check(values[layer], len(labels))
         differences = difference_of(logits, labels)
@@ -198,11 +198,11 @@ def measure(
             check_interaction(differences, labels, values)
             checked = True
         values_of = {layer: values[layer] for layer in spaces}
-        found = _margins(differences, labels, values_of, spaces, nearest) if spaces else {}
+        by_layer = _margins(differences, labels, values_of, spaces, nearest) if spaces else {}
         runner_up = lowest(differences, labels)[0].detach()
-        found[OUTPUT] = (runner_up, torch.ones_like(runner_up))
+        by_layer[OUTPUT] = (runner_up, torch.ones_like(runner_up))
         representations = {layer: value.detach() for layer, value in values_of.items()}
-        yield Measured(labels, representations, {layer: found[layer] for layer in network.layers})
+        yield Measured(labels, representations, {layer: by_layer[layer] for layer in network.layers})
 
 
 def spaces_of(
@@ -212,8 +212,8 @@ def spaces_of(
 ) -> dict[str, Space]:
     """Return the spaces of layers other than the output."""
     manifolds, subspaces = manifolds or {}, subspaces or {}
-    for argument, given in (("manifolds", manifolds), ("subspaces", subspaces)):
-        for name in given:
+    for argument, named in (("manifolds", manifolds), ("subspaces", subspaces)):
+        for name in named:
             if name not in layers or name == OUTPUT:
                 raise ValueError(f"{argument} names the layer {name!r}, which is not one of layers {list(layers)}")
     for name in manifolds.keys() & subspaces.keys():

@@ -101,7 +101,7 @@ class GapModel:
         TypeError, ValueError, NotFinite, UnsupportedOperation
             As :func:`margins` and :func:`statistics`.
         """
-        found = margins(
+        by_layer = margins(
             model,
             data,
             self.layers,
@@ -111,7 +111,7 @@ class GapModel:
             manifolds=manifolds,
             progressbar=progressbar,
         )
-        return statistics(found, self.kind, log=self.log)
+        return statistics(by_layer, self.kind, log=self.log)
 
     # -- fitting -------------------------------------------------------------------------------------------------
 

@@ -238,12 +238,12 @@ def _largest_singular_value(layer: Any, shape: torch.Size, like: Tensor) -> Tens
 
     def forward(v: Any) -> Any:
         with torch.no_grad():
-            given = torch.as_tensor(v, dtype=like.dtype).to(like.device).reshape(x.shape)
-            return _linear(layer, given, full).flatten().cpu().numpy()
+            vector = torch.as_tensor(v, dtype=like.dtype).to(like.device).reshape(x.shape)
+            return _linear(layer, vector, full).flatten().cpu().numpy()
 
     def transposed(u: Any) -> Any:
-        given = torch.as_tensor(u, dtype=like.dtype).to(like.device).reshape(y.shape)
-        return torch.autograd.grad(y, x, given, retain_graph=True)[0].flatten().cpu().numpy()
+        vector = torch.as_tensor(u, dtype=like.dtype).to(like.device).reshape(y.shape)
+        return torch.autograd.grad(y, x, vector, retain_graph=True)[0].flatten().cpu().numpy()
 
     dtype = np.float32 if like.dtype == torch.float32 else np.float64
     operator = LinearOperator((y.numel(), x.numel()), forward, transposed, dtype=dtype)

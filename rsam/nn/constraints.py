@@ -145,10 +145,10 @@ def unconstrain(module: _M) -> _M:
 
 def _make_plain(owner: nn.Module, attribute: str) -> None:
     # if the weight was parametrized or pruned since, the parameter that it is computed from is on the manifold
-    held = [owner._parameters.get(attribute), owner._parameters.get(f"{attribute}_orig")]
+    candidates = [owner._parameters.get(attribute), owner._parameters.get(f"{attribute}_orig")]
     if is_parametrized(owner, attribute):
-        held += owner.parametrizations[attribute].parameters(recurse=False)  # type: ignore[index, union-attr]
-    for weight in held:
+        candidates += owner.parametrizations[attribute].parameters(recurse=False)  # type: ignore[index, union-attr]
+    for weight in candidates:
         if isinstance(weight, geoopt.ManifoldParameter):
             del weight.manifold
             weight.__class__ = nn.Parameter

@@ -213,8 +213,8 @@ def tangent_from_array(manifold: geoopt.Manifold, x: Tensor, a: Tensor, *, longe
     except UnsupportedOperation:  # rsam refuses this metric, but the manifold's own methods can be used
         geometry = Geometry(manifold)
     u = geometry.project(x, a)
-    size, given = float(torch.linalg.vector_norm(u)), float(torch.linalg.vector_norm(a))
-    if size <= 1e-6 * given:  # only rounding errors are left
+    size, ambient_size = float(torch.linalg.vector_norm(u)), float(torch.linalg.vector_norm(a))
+    if size <= 1e-6 * ambient_size:  # only rounding errors are left
         return torch.zeros_like(x)
     length = metric_norm(geometry, x, u)
     if not 0 < length < float("inf"):  # the properties should find that the metric is wrong

@@ -58,9 +58,9 @@ class Check:
     def error(self, case: Case) -> Exception | None:
         """Return the error that the property raises on a case, if any."""
         # clones, since the tested object may write to its arguments
-        taken = {key: case[key].clone() if isinstance(case[key], Tensor) else case[key] for key in self.arguments}
+        arguments = {key: case[key].clone() if isinstance(case[key], Tensor) else case[key] for key in self.arguments}
         try:
-            self._function(self._subject, **taken)
+            self._function(self._subject, **arguments)
         except Exception as error:
             return error
         return None

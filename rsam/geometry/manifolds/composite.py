@@ -17,7 +17,7 @@ __all__ = ["ProductGeometry", "ScaledGeometry"]
 
 
 def _flat(piece: Tensor, x: Tensor) -> Tensor:
-    """Flatten each point; unlike ``reshape(..., -1)``, also if there are no points."""
+    """Flatten each point, also in a batch without points, for which ``reshape(..., -1)`` fails."""
     batch = x.shape[:-1]
     return piece.reshape(*batch, math.prod(piece.shape[len(batch) :]))
 

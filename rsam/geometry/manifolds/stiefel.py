@@ -198,7 +198,7 @@ class EuclideanStiefelExactGeometry(EuclideanStiefelGeometry):
 
 @register(geoopt.CanonicalStiefel)
 class CanonicalStiefelGeometry(_StiefelGeometry):
-    r"""Canonical metric :math:`\langle u, v\rangle = \mathrm{tr}\,u^T (I - xx^T/2) v` (Edelman et al. 1998, 2.39).
+    r"""Geometry of the metric :math:`\langle u, v\rangle = \mathrm{tr}\,u^T (I - xx^T/2) v` (Edelman et al. 1998).
 
     A tangent ``u`` is ``W x`` for the skew ``W = P u x^T - x u^T P`` with ``P = I - x x^T / 2``. The geodesic is
     ``expm(t W) x``; the retraction, of second order, is the Cayley transform of ``W`` applied to ``x`` (Wen and Yin
