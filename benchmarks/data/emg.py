@@ -18,7 +18,7 @@ PATH = Path(__file__).parent / "emg.npz"
 SIGNS = ("rest", "rock", "paper", "scissors", "ok")
 #: Two people, each recorded in two sessions.
 SESSIONS = ("mg_s1", "rr_s1", "mg_s2", "rr_s2")
-#: How many of these are first sessions.
+#: Number of first sessions.
 FIRST = 2
 
 
@@ -32,8 +32,8 @@ def load_emg() -> tuple[Tensor, Tensor, Tensor, Tensor]:
         Shape ``(n, 8, 8)``, positive definite, double precision, divided by the mean variance of a channel in the
         first sessions, so that training on these uses nothing of the second sessions.
     signs, sessions, segments : Tensor
-        Shape ``(n,)``: indices into :data:`SIGNS` and :data:`SESSIONS`, and the number of the stretch of signal, held
-        in one sign, that a window was cut from; windows of one stretch are alike.
+        Shape ``(n,)``: indices into :data:`SIGNS` and :data:`SESSIONS`, and numbers of the stretches of one sign from
+        which the windows were cut; windows of one stretch are alike.
 
     Raises
     ------

@@ -56,6 +56,6 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     arrays = read_arrays(path, SHAPES, cure)
     for name, shape in SHAPES.items():
         if arrays[name].shape != shape or arrays[name].dtype != np.uint8:
-            found = f"{arrays[name].dtype} {arrays[name].shape}"
-            raise DatasetError(f"{path} is damaged ({name} is {found}, not uint8 {shape}); {cure}")
+            layout = f"{arrays[name].dtype} {arrays[name].shape}"
+            raise DatasetError(f"{path} is damaged ({name} is {layout}, not uint8 {shape}); {cure}")
     return arrays

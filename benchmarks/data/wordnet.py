@@ -133,10 +133,10 @@ def read_nouns(path: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
             words = int(cells[3], 16)
             pointers = cells[5 + 2 * words :]
             count = int(cells[4 + 2 * words])
-            found = [pointers[4 * i : 4 * i + 4] for i in range(count)]
+            fields = [pointers[4 * i : 4 * i + 4] for i in range(count)]
             names[cells[0]] = cells[4]
-            parents[cells[0]] = [offset for symbol, offset, _, _ in found if symbol in POINTERS]
-            mentioned.update(offset for _, offset, part_of_speech, _ in found if part_of_speech == "n")
+            parents[cells[0]] = [offset for symbol, offset, _, _ in fields if symbol in POINTERS]
+            mentioned.update(offset for _, offset, part_of_speech, _ in fields if part_of_speech == "n")
         except (IndexError, ValueError) as error:
             raise DatasetError(
                 f"{path}, line {number_}: not a set of synonyms ({error}); get the file again"
@@ -153,19 +153,19 @@ def kinds_of(name: str, names: Mapping[str, str], parents: Mapping[str, Iterable
         for parent in above:
             kinds.setdefault(parent, []).append(offset)
     root = min(offset for offset, word in names.items() if word == name)
-    found, waiting = {root}, [root]
+    descendants, waiting = {root}, [root]
     while waiting:
-        new = [offset for offset in kinds.get(waiting.pop(), []) if offset not in found]
-        found.update(new)
+        new = [offset for offset in kinds.get(waiting.pop(), []) if offset not in descendants]
+        descendants.update(new)
         waiting += new
-    return sorted(found)
+    return sorted(descendants)
 
 
 def number(names: Mapping[str, str], parents: Mapping[str, Iterable[str]], order: Iterable[str]) -> Hierarchy:
     """Cut out the subgraph of these nodes, numbered in this order."""
     chosen = list(order)
-    place = {offset: i for i, offset in enumerate(chosen)}
-    inside = tuple(tuple(sorted(place[p] for p in parents[offset] if p in place)) for offset in chosen)
+    index = {offset: i for i, offset in enumerate(chosen)}
+    inside = tuple(tuple(sorted(index[p] for p in parents[offset] if p in index)) for offset in chosen)
     return Hierarchy(tuple(names[offset] for offset in chosen), inside)
 
 

@@ -46,23 +46,23 @@ class AmbientAscent:
         """Take one step; the closure is called twice."""
         with torch.enable_grad():
             loss = closure()
-        held = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        params = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         statistics = [b for m in self._norms for b in m.buffers()]
-        kept = [t.detach().clone() for t in (*held, *statistics)]
+        saved = [t.detach().clone() for t in (*params, *statistics)]
         try:
-            self._ascend(held)
+            self._ascend(params)
             with torch.enable_grad():
                 closure()
         finally:
-            torch._foreach_copy_([*held, *statistics], kept)
+            torch._foreach_copy_([*params, *statistics], saved)
         self.base.step()
         return loss
 
-    def _ascend(self, held: list[Tensor]) -> None:
-        gradients = [p.grad for p in held if p.grad is not None]
+    def _ascend(self, params: list[Tensor]) -> None:
+        gradients = [p.grad for p in params if p.grad is not None]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         if norm > 0:  # at a zero gradient no direction goes up
-            torch._foreach_add_(held, torch._foreach_mul(gradients, self.rho / norm))
-            for p in held:
+            torch._foreach_add_(params, torch._foreach_mul(gradients, self.rho / norm))
+            for p in params:
                 if self.project and hasattr(p, "manifold"):
                     p.copy_(p.manifold.projx(p))

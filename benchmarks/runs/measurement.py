@@ -58,8 +58,8 @@ class _Trained:
         return {"sharpness": float(rise)}
 
     def distance(self) -> dict[str, float]:
-        moved = torch._foreach_norm(torch._foreach_sub([p.detach() for p in self.params], self.start))
-        return {"distance": float(torch.stack(list(moved)).norm())}
+        changes = torch._foreach_norm(torch._foreach_sub([p.detach() for p in self.params], self.start))
+        return {"distance": float(torch.stack(list(changes)).norm())}
 
 
 @dataclass(frozen=True)
@@ -120,10 +120,10 @@ def measure(problem: Problem, names: Sequence[str], start: list[Tensor], seed: i
         raise ValueError(f"there is no measure {', '.join(sorted(unknown))}; measures: {', '.join(MEASURES)}")
     problem.model.eval()
     trained = _Trained(problem, start, seed)
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     for name in names:
         try:
-            found |= MEASURES[name].take(trained)
+            numbers |= MEASURES[name].take(trained)
         except RuntimeError:  # an eigenvalue did not converge or a product was not finite; the scores are still valid
-            found[name] = math.nan
-    return found
+            numbers[name] = math.nan
+    return numbers

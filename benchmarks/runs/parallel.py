@@ -86,24 +86,24 @@ def collect(
     RunsFailed
         If some failed, after all others have finished.
     """
-    found = results.find(runs)
-    missing = [run for run in runs if run not in found]
-    if found and bar is None:
-        print(f"{len(found)} of {len(runs)} rows reused from {results.path}; delete it to train anew", file=sys.stderr)
+    rows = results.find(runs)
+    missing = [run for run in runs if run not in rows]
+    if rows and bar is None:
+        print(f"{len(rows)} of {len(runs)} rows reused from {results.path}; delete it to train anew", file=sys.stderr)
     failures: list[tuple[C, str]] = []
     with _progress(len(runs), bar) as shown, closing(_outcomes(missing, train, workers, fresh)) as outcomes:
-        shown.initial += len(found)  # done from the start: the estimate of the time left ignores them
-        shown.update(len(found))
+        shown.initial += len(rows)  # done from the start: the estimate of the time left ignores them
+        shown.update(len(rows))
         for run, outcome in outcomes:
             if isinstance(outcome, str):
                 failures.append((run, outcome))
             else:
                 results.append(outcome)
-                found[run] = outcome
+                rows[run] = outcome
             shown.update()
     if failures:
         raise RunsFailed(failures)
-    return [found[run] for run in runs]
+    return [rows[run] for run in runs]
 
 
 def _progress(total: int, bar: tqdm | None) -> AbstractContextManager[tqdm]:

@@ -65,8 +65,8 @@ class Results(Generic[R]):
         ResultsError
             If a line is damaged; names the file and the line.
         """
-        found = self._contents()
-        return {run: self._row(run, found[run.key]) for run in runs if run.key in found}
+        contents = self._contents()
+        return {run: self._row(run, contents[run.key]) for run in runs if run.key in contents}
 
     def columns(self, *names: str) -> list[tuple[Any, ...]]:
         """Return these fields of every row; ``"key"`` is one of them."""
@@ -80,7 +80,7 @@ class Results(Generic[R]):
         """Read the lines of the file, by the key of their configuration."""
         kind: Any = self.kind
         columns = {field.name for field in fields(kind)}
-        found = {}
+        contents = {}
         for number, line in enumerate(self._whole_lines(), start=1):
             try:
                 content = json.loads(line)
@@ -89,8 +89,8 @@ class Results(Generic[R]):
                 raise ResultsError(f"{self.path}, line {number}, is damaged ({error}); delete that line") from error
             # rows of another version's format count as missing
             if content.keys() == columns:
-                found[key] = content
-        return found
+                contents[key] = content
+        return contents
 
     def _whole_lines(self) -> list[bytes]:
         if not self.path.exists():

@@ -107,10 +107,10 @@ class QuickStudy:
 
     def report(self, directory: Path) -> str:
         """Report on the finished runs."""
-        found = self._results(directory).find(self.runs)
-        if not found:
+        row_of = self._results(directory).find(self.runs)
+        if not row_of:
             raise NothingToReport(f"{self._results(directory).path} has no row of this study")
-        return report([found[run] for run in self.runs if run in found], directory)
+        return report([row_of[run] for run in self.runs if run in row_of], directory)
 
     def quick(self) -> QuickStudy:
         """Keep the first seed only."""

@@ -32,10 +32,10 @@ def lookup(results: Results[R]) -> Callable[[Sequence[C]], list[R]]:
     """Return a function that finds the rows of runs, in order, and raises :class:`NotYet` if one is missing."""
 
     def find(runs: Sequence[C]) -> list[R]:
-        found = results.find(runs)
-        if len(found) < len(set(runs)):
+        rows = results.find(runs)
+        if len(rows) < len(set(runs)):
             raise NotYet
-        return [found[run] for run in runs]
+        return [rows[run] for run in runs]
 
     return find
 

@@ -56,8 +56,8 @@ def by_method(entries: Sequence[Entry]) -> dict[str, Entry]:
 
 def settings_of_ways(entries: Sequence[Entry], place: str) -> list[tuple[float, float]]:
     """List the learning rates and rhos that tuning chose for any of the ascents on a manifold."""
-    found = by_method(entries)
-    chosen = [found[name].tuned.setting for name in WAYS[place] if name in found]
+    entry_of = by_method(entries)
+    chosen = [entry_of[name].tuned.setting for name in WAYS[place] if name in entry_of]
     return list(dict.fromkeys((setting.lr, setting.rho) for setting in chosen))
 
 
@@ -66,16 +66,16 @@ def at(entry: Entry, lr: float, value: float) -> Run:
     return entry.case.run(entry.contestant, lr, value)
 
 
-def as_without(found: Mapping[str, Entry], name: str) -> Run:
+def as_without(entry_of: Mapping[str, Entry], name: str) -> Run:
     """Describe the run at a method's chosen setting without its ascent or penalty."""
-    setting = found[name].tuned.setting
-    return at(found[WITHOUT[name]], setting.lr, setting.weight_decay)
+    setting = entry_of[name].tuned.setting
+    return at(entry_of[WITHOUT[name]], setting.lr, setting.weight_decay)
 
 
-def as_decayed(found: Mapping[str, Entry], name: str) -> Run:
+def as_decayed(entry_of: Mapping[str, Entry], name: str) -> Run:
     """Describe the run at a method's chosen setting, but with the weight decay that was chosen for its base."""
-    decay = found[WITHOUT[name]].tuned.setting.weight_decay
-    return replace(found[name].tuned.setting, weight_decay=decay)
+    decay = entry_of[WITHOUT[name]].tuned.setting.weight_decay
+    return replace(entry_of[name].tuned.setting, weight_decay=decay)
 
 
 def wanted(entries: Sequence[Entry]) -> dict[Run, Run]:
@@ -84,19 +84,19 @@ def wanted(entries: Sequence[Entry]) -> dict[Run, Run]:
     These are all ascents at each setting chosen for one of them, all settings that tuning kept, methods with the weight
     decay of their base, and bases at the settings of the methods built on them. Only the last measure curvature.
     """
-    found = by_method(entries)
+    entry_of = by_method(entries)
     settings = [
-        at(found[name], lr, rho)
+        at(entry_of[name], lr, rho)
         for place, names in WAYS.items()
         for lr, rho in settings_of_ways(entries, place)
         for name in names
-        if name in found
+        if name in entry_of
     ]
-    settings += [setting for name in COMPARED if name in found for setting in found[name].tuned.kept]
-    pairs = [name for name, base in WITHOUT.items() if {name, base} <= found.keys()]
-    settings += [as_decayed(found, name) for name in pairs if name in COMPARED]
+    settings += [setting for name in COMPARED if name in entry_of for setting in entry_of[name].tuned.kept]
+    pairs = [name for name, base in WITHOUT.items() if {name, base} <= entry_of.keys()]
+    settings += [as_decayed(entry_of, name) for name in pairs if name in COMPARED]
     runs = {setting: replace(setting, measures=()) for setting in settings}
     for name in pairs:
-        bare = as_without(found, name)
+        bare = as_without(entry_of, name)
         runs[bare] = replace(bare, measures=tuple(m for m in bare.measures if m != CURVES))
     return runs

@@ -110,8 +110,8 @@ def tune(
 
     def scores(chosen: Mapping[K, Sequence[C]], seeds: Sequence[int]) -> dict[K, dict[C, list[float]]]:
         runs = [with_seed(s, seed) for grid in chosen.values() for s in grid for seed in seeds]
-        found = iter([score(row) for row in collect(runs)])
-        return {k: {s: [next(found) for _ in seeds] for s in grid} for k, grid in chosen.items()}
+        values = iter([score(row) for row in collect(runs)])
+        return {k: {s: [next(values) for _ in seeds] for s in grid} for k, grid in chosen.items()}
 
     if len({len(grid) for grid in settings.values()}) > 1:
         raise ValueError("contestants have grids of different sizes, so they would not be tuned alike")
@@ -119,13 +119,13 @@ def tune(
         return {k: Tuned(grid[0], math.nan, {grid[0]: math.nan}, (grid[0],)) for k, grid in settings.items()}
     first = scores(settings, protocol.first)
     best = {
-        k: sorted(of_k, key=lambda s, of_k=of_k: -statistics.fmean(of_k[s]))[: protocol.kept]  # type: ignore[misc]
-        for k, of_k in first.items()
+        k: sorted(tried, key=lambda s, tried=tried: -statistics.fmean(tried[s]))[: protocol.kept]  # type: ignore[misc]
+        for k, tried in first.items()
     }
     second = scores(best, protocol.second)
     chosen = {}
-    for k, of_k in first.items():
-        means = {s: statistics.fmean(values + second[k].get(s, [])) for s, values in of_k.items()}
+    for k, tried in first.items():
+        means = {s: statistics.fmean(values + second[k].get(s, [])) for s, values in tried.items()}
         setting = max(best[k], key=means.__getitem__)
         chosen[k] = Tuned(setting, means[setting], means, tuple(best[k]))
     return chosen

@@ -40,12 +40,12 @@ class EstimatorsStudy:
     def measurements(self) -> list[Measurement]:
         """List all measurements; PyHessian's only if it is installed, and on plain weights only."""
         peers = find_spec("pyhessian") is not None
-        found = [Measurement(network, name, seeds=1) for network in self.networks for name in (EXACT, KINKS)]
+        measurements = [Measurement(network, name, seeds=1) for network in self.networks for name in (EXACT, KINKS)]
         for network in self.networks:
             for name, named in NAMED.items():
                 if named.riemannian or (peers and run_of(network).method == "sgd"):
-                    found.append(Measurement(network, name, self.seeds))
-        return found
+                    measurements.append(Measurement(network, name, self.seeds))
+        return measurements
 
     def run(self, directory: Path, workers: Workers) -> None:
         """Train missing networks, and make missing measurements."""
@@ -57,10 +57,10 @@ class EstimatorsStudy:
     def report(self, directory: Path) -> str:
         """Report if all measurements are there."""
         wanted = self.measurements()
-        found = self._results(directory).find(wanted)
-        if len(found) < len(wanted):
-            raise NothingToReport(f"{self._results(directory).path} has {len(found)} of {len(wanted)} measurements")
-        return report([found[measurement] for measurement in wanted], directory)
+        rows = self._results(directory).find(wanted)
+        if len(rows) < len(wanted):
+            raise NothingToReport(f"{self._results(directory).path} has {len(rows)} of {len(wanted)} measurements")
+        return report([rows[measurement] for measurement in wanted], directory)
 
     def quick(self) -> EstimatorsStudy:
         """Shorten the study to tiny networks and few seeds."""

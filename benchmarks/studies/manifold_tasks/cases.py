@@ -57,14 +57,14 @@ _EMBEDDING = {
 
 def _embeddings(hierarchy: str, spaces: tuple[str, ...], sizes: tuple[int, ...], epochs: int) -> list[Case]:
     tuned = 5 if 5 in sizes else sizes[0]
-    found = []
+    cases = []
     for space in spaces:
         for fraction, label in _HELD_OUT.items():
             for size in sizes:
                 # tuned with half of the edges held out, the tenth among them: tuning sees no test edge of either
                 by = f"{hierarchy}-{space}-{tuned}-{'reconstruction' if fraction == 0 else '50'}"
                 name = f"{hierarchy}-{space}-{size}-{'reconstruction' if fraction == 0 else round(100 * fraction)}"
-                found.append(
+                cases.append(
                     Case(
                         name,
                         f"{hierarchy}, {_SPACES[space]}, {size} dimensions, {label}",
@@ -77,7 +77,7 @@ def _embeddings(hierarchy: str, spaces: tuple[str, ...], sizes: tuple[int, ...],
                     )
                 )
     # cases that others take settings from come first
-    return sorted(found, key=lambda case: case.tuned_with != "")
+    return sorted(cases, key=lambda case: case.tuned_with != "")
 
 
 HYPERBOLIC = (

@@ -59,11 +59,11 @@ def _load(path: Path) -> dict[str, np.ndarray]:
 
 def draw(directory: Path) -> str:
     """Draw the disk; return "" if its file is missing or damaged, until ``run`` makes it again."""
-    kept = _load(directory / _FILE)
-    if not kept:
+    stored = _load(directory / _FILE)
+    if not stored:
         return ""
     hierarchy = load_hierarchy("mammals")
-    before, after, method = kept["before"], kept["after"], str(kept["method"])
+    before, after, method = stored["before"], stored["after"], str(stored["method"])
     direct = [(node, parent) for node, parents in enumerate(hierarchy.parents) for parent in parents]
     figure = Figure(figsize=(7, 3.9), layout="constrained")
     titles = ("before, 700 times enlarged", "after training")

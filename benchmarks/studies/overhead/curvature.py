@@ -101,16 +101,16 @@ def _peers(model: nn.Module, batch: Any, halves: Any, v: Tensor) -> dict[str, Ca
     operator = curvlinops.HessianLinearOperator(
         model, nn.CrossEntropyLoss(), params, [batch], check_deterministic=False
     )
-    found: dict[str, Callable[[], object]] = {"curvlinops, one batch": lambda: operator @ v}
+    products: dict[str, Callable[[], object]] = {"curvlinops, one batch": lambda: operator @ v}
     if find_spec("pyhessian"):
         from pyhessian.utils import hessian_vector_product
 
         vectors = [z.reshape(p.shape) for z, p in zip(v.split([p.numel() for p in params]), params, strict=True)]
         one, two = _pyhessian(model, data=batch), _pyhessian(model, dataloader=halves)
-        found["PyHessian, one batch"] = lambda: hessian_vector_product(one.gradsH, one.params, vectors)
+        products["PyHessian, one batch"] = lambda: hessian_vector_product(one.gradsH, one.params, vectors)
         two.params = params  # PyHessian sets it for a single batch only
-        found["PyHessian, loader of two"] = lambda: two.dataloader_hv_product(vectors)
-    return found
+        products["PyHessian, loader of two"] = lambda: two.dataloader_hv_product(vectors)
+    return products
 
 
 def _pyhessian(model: nn.Module, **data: Any) -> Any:

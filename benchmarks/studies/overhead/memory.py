@@ -45,7 +45,7 @@ def peak(run: Callable[[], object]) -> int:
 
 def _contenders() -> dict[str, tuple[list[Tensor], Callable[[list[Tensor]], Any], bool]]:
     options: dict[str, Any] = {"lr": 1e-4, "momentum": 0.9}
-    found: dict[str, tuple[list[Tensor], Callable[[list[Tensor]], Any], bool]] = {
+    optimizers: dict[str, tuple[list[Tensor], Callable[[list[Tensor]], Any], bool]] = {
         "geoopt RiemannianSGD, spheres": (_spheres(), lambda ps: geoopt.optim.RiemannianSGD(ps, **options), False),
         "RiemannianSGD, spheres": (_spheres(), lambda ps: rsam.optim.RiemannianSGD(ps, **options), False),
         "RSAM, spheres": (_spheres(), lambda ps: rsam.RSAM(ps, **options), True),
@@ -55,8 +55,8 @@ def _contenders() -> dict[str, tuple[list[Tensor], Callable[[list[Tensor]], Any]
     if find_spec("pytorch_optimizer"):
         from pytorch_optimizer import SAM
 
-        found["pytorch_optimizer.SAM, plain"] = (_plain(), lambda ps: SAM(ps, torch.optim.SGD, **options), True)
-    return found
+        optimizers["pytorch_optimizer.SAM, plain"] = (_plain(), lambda ps: SAM(ps, torch.optim.SGD, **options), True)
+    return optimizers
 
 
 def report() -> str:

@@ -44,7 +44,7 @@ def report(repeats: int, warm_up: int) -> str:
     """Time all penalties; return a table and verdicts."""
     losses = rsam.losses
 
-    def of(kind: Any, **options: Any) -> Callable[[Any], Any]:
+    def with_penalty(kind: Any, **options: Any) -> Callable[[Any], Any]:
         return lambda params: kind(params, weight=_WEIGHT, **options)
 
     parts: dict[str, Callable[[], object]] = {
@@ -53,11 +53,11 @@ def report(repeats: int, warm_up: int) -> str:
     }
     for method in ("difference", "exact"):
         parts |= {
-            f"gradient norm, {method}": _step(of(losses.GradientNorm, method=method)),
-            f"Hessian trace, {method}": _step(of(losses.HessianTrace, method=method)),
-            f"Fisher trace, {method}": _step(of(losses.FisherTrace, method=method), outputs_too=True),
+            f"gradient norm, {method}": _step(with_penalty(losses.GradientNorm, method=method)),
+            f"Hessian trace, {method}": _step(with_penalty(losses.HessianTrace, method=method)),
+            f"Fisher trace, {method}": _step(with_penalty(losses.FisherTrace, method=method), outputs_too=True),
         }
-    parts["sharpness"] = _step(of(losses.Sharpness, rho=0.01))
+    parts["sharpness"] = _step(with_penalty(losses.Sharpness, rho=0.01))
     times = interleaved(parts, repeats, warm_up, "penalties")
     ratios = {name: median_ratio(times, name, "plain") for name in parts}
     table = markdown_table(

@@ -46,8 +46,8 @@ class Contender:
 
 def contenders() -> list[Contender]:
     """Make RSAM on spheres, RSAM on plain weights and, if installed, ``pytorch_optimizer.SAM`` on plain weights."""
-    found = [_ours("RSAM, spheres", "rsam", "riemannian_sgd"), _ours("RSAM, plain weights", "sam", "sgd")]
-    return [*found, _peer()] if find_spec("pytorch_optimizer") else found
+    methods = [_ours("RSAM, spheres", "rsam", "riemannian_sgd"), _ours("RSAM, plain weights", "sam", "sgd")]
+    return [*methods, _peer()] if find_spec("pytorch_optimizer") else methods
 
 
 # a learning rate so small that all steps start from nearly the same weights
@@ -89,16 +89,16 @@ def step_ratio(times: Times) -> float:
 
 def report(repeats: int, warm_up: int) -> str:
     """Time the contenders; return a table and a verdict."""
-    found = contenders()
+    methods = contenders()
     parts: dict[str, Callable[[], object]] = {}
-    for c in found:
+    for c in methods:
         parts |= {
             f"{c.label}: gradient": c.gradient,
             f"{c.label}: base step": c.base_step,
             f"{c.label}: step": c.sam_step,
         }
     raw = interleaved(parts, repeats, warm_up, "steps")
-    times = {c.label: {name: raw[f"{c.label}: {name}"] for name in ("gradient", "base step", "step")} for c in found}
+    times = {c.label: {name: raw[f"{c.label}: {name}"] for name in ("gradient", "base step", "step")} for c in methods}
     ratios = {label: step_ratio(of) for label, of in times.items()}
     table = markdown_table(
         ("method", "gradient, ms", "base step, ms", "whole step, ms", "ratio"),

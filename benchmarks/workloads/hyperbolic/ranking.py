@@ -81,6 +81,6 @@ def _within(edges: Tensor, some: Tensor) -> Tensor:
     """Select the edges that start at one of the given nodes; both arguments are sorted."""
     starts = edges[:, 0].contiguous()
     first = torch.searchsorted(starts, some[0])
-    found = edges[first : torch.searchsorted(starts, some[-1], right=True)]
-    place = torch.searchsorted(some, found[:, 0].contiguous()).clamp(max=len(some) - 1)
-    return found[some[place] == found[:, 0]]
+    candidates = edges[first : torch.searchsorted(starts, some[-1], right=True)]
+    place = torch.searchsorted(some, candidates[:, 0].contiguous()).clamp(max=len(some) - 1)
+    return candidates[some[place] == candidates[:, 0]]

@@ -109,25 +109,25 @@ class Sequences:
 
 
 #: By problem: sizes of a step's input and output, and number of outputs; training data; data to score on, by prefix.
-_Made = tuple[tuple[int, int, int], Batch, dict[str, Batch]]
+_Parts = tuple[tuple[int, int, int], Batch, dict[str, Batch]]
 
 
-def _copying(seed: int, heldout: Heldout) -> _Made:
+def _copying(seed: int, heldout: Heldout) -> _Parts:
     train = copy(TRAIN, DELAY, _generator(seed, 0, heldout))
-    made = _generator(seed, 1, heldout)
+    scoring = _generator(seed, 1, heldout)
     lengths = {"": DELAY, "longer_": DELAY + DELAY // 10, "long_": 2 * DELAY}
-    sets = {prefix: copy(HELDOUT, delay, made) for prefix, delay in lengths.items()}
+    sets = {prefix: copy(HELDOUT, delay, scoring) for prefix, delay in lengths.items()}
     return (SYMBOLS + 2, SYMBOLS, REMEMBERED), train, sets
 
 
-def _adding(seed: int, heldout: Heldout) -> _Made:
+def _adding(seed: int, heldout: Heldout) -> _Parts:
     train = add(TRAIN, STEPS, _generator(seed, 0, heldout))
-    made = _generator(seed, 1, heldout)
+    scoring = _generator(seed, 1, heldout)
     lengths = {"": STEPS, "longer_": STEPS + STEPS // 10, "long_": 2 * STEPS}
-    return (2, 1, 1), train, {prefix: add(HELDOUT, steps, made) for prefix, steps in lengths.items()}
+    return (2, 1, 1), train, {prefix: add(HELDOUT, steps, scoring) for prefix, steps in lengths.items()}
 
 
-def _rows(seed: int, heldout: Heldout) -> _Made:
+def _rows(seed: int, heldout: Heldout) -> _Parts:
     data = load("fashion_mnist_mini")
     if heldout == "validation":
         data = hold_out_validation(data, 0.2, seed)

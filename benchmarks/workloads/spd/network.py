@@ -89,13 +89,13 @@ class HandSigns:
         first = sessions < FIRST
         # a repeat of a session is a stretch of all five signs; one of six serves for validation
         repeat = torch.div(segments, len(SIGNS), rounding_mode="floor") % 6
-        held = first & (repeat == seed % 6) if heldout == "validation" else ~first
-        train = first & ~held
+        scored = first & (repeat == seed % 6) if heldout == "validation" else ~first
+        train = first & ~scored
         torch.manual_seed(seed)
         model = SPDNetwork(CHANNELS, self.features, len(SIGNS), MANIFOLDS[self.metric]()).to(device())
         covariances, signs = covariances.to(device()), signs.to(device())
         inputs, targets = covariances[train], signs[train]
-        sets = {"": (covariances[held], signs[held]), "train_": (inputs, targets)}
+        sets = {"": (covariances[scored], signs[scored]), "train_": (inputs, targets)}
         chosen = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(seed))[:MEASURED]
         return Problem(
             model,
