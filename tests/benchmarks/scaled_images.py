@@ -14,7 +14,7 @@ def scaled(train: np.ndarray, images: np.ndarray) -> np.ndarray:
     return (images - mean) / deviation
 
 
-def assert_scaled(found: Dataset, train: np.ndarray, heldout: np.ndarray) -> None:
+def assert_scaled(actual: Dataset, train: np.ndarray, heldout: np.ndarray) -> None:
     # rounding in single precision: numbers up to 255 minus their mean, divided by a deviation of about 70
-    np.testing.assert_allclose(found.train_images, scaled(train, train), rtol=0, atol=1e-5)
-    np.testing.assert_allclose(found.heldout_images, scaled(train, heldout), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(actual.train_images, scaled(train, train), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(actual.heldout_images, scaled(train, heldout), rtol=0, atol=1e-5)

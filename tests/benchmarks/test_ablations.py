@@ -197,12 +197,12 @@ TINY = AblationsStudy(
 
 def here(runs, train: Callable[[Run], Row], results: Results[Row], workers, *, bar=None) -> list[Row]:
     """Run ``collect`` in this process."""
-    found = results.find(runs)
+    actual = results.find(runs)
     for run in runs:
-        if run not in found:
-            found[run] = train(run)
-            results.append(found[run])
-    return [found[run] for run in runs]
+        if run not in actual:
+            actual[run] = train(run)
+            results.append(actual[run])
+    return [actual[run] for run in runs]
 
 
 @pytest.fixture

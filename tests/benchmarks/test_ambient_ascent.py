@@ -95,7 +95,7 @@ def test_that_an_exception_in_the_ambient_ascent_leaves_batch_statistics() -> No
     with pytest.raises(ArithmeticError):
         optimizer.step(closure)
     assert calls == [False, True]  # the second call is at other weights
-    for found, expected in zip(model.parameters(), weights, strict=True):
-        assert torch.equal(found, expected)
-    for found, expected in zip(model.buffers(), once.buffers(), strict=True):
-        assert torch.equal(found, expected)
+    for actual, expected in zip(model.parameters(), weights, strict=True):
+        assert torch.equal(actual, expected)
+    for actual, expected in zip(model.buffers(), once.buffers(), strict=True):
+        assert torch.equal(actual, expected)

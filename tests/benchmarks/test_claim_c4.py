@@ -42,8 +42,8 @@ JUST_BELOW_ALONE = [4, -3, 4, -4, 4, -3, 3, -4, 4, -4]
 
 
 def interval_of(tenths: Sequence[int], level: float) -> tuple[float, float]:
-    found = scipy.stats.ttest_1samp(np.array(tenths) / 10, 0).confidence_interval(level)
-    return found.low, found.high
+    actual = scipy.stats.ttest_1samp(np.array(tenths) / 10, 0).confidence_interval(level)
+    return actual.low, actual.high
 
 
 def test_that_the_correlations_are_what_they_are_called() -> None:

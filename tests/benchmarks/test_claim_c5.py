@@ -23,7 +23,7 @@ def cases_of_c5(
 
     Each penalty raises the curvature that it does not penalise, and SGD is more accurate than SAM.
     """
-    found = []
+    actual = []
     for i in range(2):
         case = made_case(("sam", "hessian_trace", "sgd", "gradient_norm"), name=f"case{i}")
         base = 80 + generator(7 + i).normal(scale=2, size=SEEDS)
@@ -37,8 +37,8 @@ def cases_of_c5(
             curvature[measure] = plain[measure] * 2 ** halves(logs[penalty])[i]
             accuracies = (base + halves(points[penalty])[i]) / 100
             entries[penalty] = made_entry(case, penalty, accuracies, curvature, diverged=diverged)
-        found.append([entries[name] for name in (c.name for c in case.contestants)])
-    return found
+        actual.append([entries[name] for name in (c.name for c in case.contestants)])
+    return actual
 
 
 LOWER, WORSE = (HALVED - 1, HALVED - SLACK), (-1.0, -SLACK)
@@ -106,10 +106,10 @@ def test_that_c5_pairs_seeds(moved, changed) -> None:
 
 
 def test_that_c5_survives_networks_without_curvature_and_keeps_their_accuracy() -> None:
-    found, reference = c5(some_of_c5(diverged=[2])), c5(some_of_c5())
-    assert found.outcome != "holds"
+    actual, reference = c5(some_of_c5(diverged=[2])), c5(some_of_c5())
+    assert actual.outcome != "holds"
     for i in (1, 3):
-        assert found.evidence[i] == reference.evidence[i]
+        assert actual.evidence[i] == reference.evidence[i]
 
 
 def test_that_c5_takes_a_trace_below_zero_for_its_standard_error() -> None:

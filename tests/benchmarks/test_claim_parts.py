@@ -20,9 +20,9 @@ def test_that_one_seed_decides_nothing(verdict) -> None:
         made_entry(case, name, [0.5 - 0.03 * i], {key: [1.0 + i] for key in (*CURVATURES, "trace_error")})
         for i, name in enumerate(c.name for c in case.contestants)
     ]
-    found = verdict([entries])
-    assert found.outcome == "undecided"
-    assert all(math.isnan(comparison.p) for _, comparison in found.evidence)
+    actual = verdict([entries])
+    assert actual.outcome == "undecided"
+    assert all(math.isnan(comparison.p) for _, comparison in actual.evidence)
 
 
 def test_that_a_trace_that_is_not_positive_counts_as_its_standard_error() -> None:

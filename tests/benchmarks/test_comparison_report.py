@@ -36,9 +36,9 @@ def test_that_the_report_shows_the_verdicts_of_the_main_cases(whole) -> None:
     text, _, cases = whole
     expected = [verdict(cases[:2]) for verdict in (c4, c5, c6)]
     assert judge(cases) == expected
-    found = cells(text, "claim")
+    actual = cells(text, "claim")
     for verdict in expected:
-        assert found[verdict.claim][1] == f"**{verdict.outcome}**"
+        assert actual[verdict.claim][1] == f"**{verdict.outcome}**"
         assert f"- **{verdict.claim}.** " in text
     assert tables.verdicts(expected) in text
     assert tables.correlations(cases[:2]) in text

@@ -48,9 +48,9 @@ def random_entries(seeds: int = 4, diverged: Mapping[str, Sequence[int]] | None 
 def test_that_the_rank_correlation_is_that_of_scipy_without_the_peer(measure) -> None:
     entries = random_entries()
     for target, of in ((None, gap), (accuracy, lambda row: row.scores["accuracy"])):
-        found = rank_correlation(entries, measure) if target is None else rank_correlation(entries, measure, target)
-        assert len(found) == 4
-        for seed, coefficient in enumerate(found):
+        actual = rank_correlation(entries, measure) if target is None else rank_correlation(entries, measure, target)
+        assert len(actual) == 4
+        for seed, coefficient in enumerate(actual):
             rows = [entry.rows[seed] for entry in entries[:-1]]
             # Spearman's coefficient is Pearson's coefficient of the ranks
             ranks = [
@@ -85,8 +85,8 @@ def test_that_c4_counts_seeds_with_networks_that_diverged() -> None:
 
 def test_that_a_seed_of_which_one_network_is_left_has_no_correlation() -> None:
     lost = {entry.name: [1] for entry in random_entries() if entry.name != "sgd"}
-    found = rank_correlation(random_entries(diverged=lost), "trace")
-    assert [math.isnan(value) for value in found] == [False, True, False, False]
+    actual = rank_correlation(random_entries(diverged=lost), "trace")
+    assert [math.isnan(value) for value in actual] == [False, True, False, False]
 
 
 def of_ranks(curvature: Sequence[Sequence[int]], gaps: Sequence[Sequence[int]], peer: bool = False) -> list[Entry]:
@@ -155,14 +155,14 @@ def test_that_perfect_correlation_within_methods_is_seen_at_ten_seeds(sign) -> N
 
 
 def test_that_unrelated_numbers_within_methods_have_p_values_of_all_sizes() -> None:
-    found = []
+    actual = []
     for i in range(40):
         rng = generator(100 + i)
         curvature = [list(rng.permutation(6)) for _ in range(3)]
-        found.append(within_methods([of_ranks(curvature, [list(rng.permutation(6)) for _ in range(3)])], "trace")[1])
+        actual.append(within_methods([of_ranks(curvature, [list(rng.permutation(6)) for _ in range(3)])], "trace")[1])
     # under the null p-values are uniform or larger: about 4 of 40 are below 0.1, more than 9 with a chance of 1 in 100
-    assert sum(p < 0.1 for p in found) <= 9
-    assert sum(p > 0.5 for p in found) >= 10
+    assert sum(p < 0.1 for p in actual) <= 9
+    assert sum(p > 0.5 for p in actual) >= 10
 
 
 def test_that_the_peer_does_not_count_within_methods() -> None:

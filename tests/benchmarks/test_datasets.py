@@ -109,18 +109,18 @@ def test_that_a_wrong_name_lists_the_right_ones() -> None:
 
 def test_that_channels_are_scaled_by_the_training_images_only() -> None:
     train = torch.stack([torch.zeros(2, 2, 2), torch.stack([torch.full((2, 2), 2.0), torch.full((2, 2), 20.0)])])
-    found = normalised(train, torch.tensor([0, 1]), train[1:] * 3, torch.tensor([2]))
+    actual = normalised(train, torch.tensor([0, 1]), train[1:] * 3, torch.tensor([2]))
     deviation = (8 / 7) ** 0.5  # deviation of four zeros and four twos
-    torch.testing.assert_close(found.heldout_images, torch.full((1, 2, 2, 2), 0.0) + torch.tensor(
+    torch.testing.assert_close(actual.heldout_images, torch.full((1, 2, 2, 2), 0.0) + torch.tensor(
         [(6 - 1) / deviation, (60 - 10) / (10 * deviation)]).reshape(1, 2, 1, 1))  # fmt: skip
-    assert found.classes == 3
+    assert actual.classes == 3
 
 
 def test_that_a_channel_without_contrast_stays_finite() -> None:
     images = torch.rand(4, 2, 3, 3)
     images[:, 1] = 7.0
-    found = normalised(images, torch.arange(4), images, torch.arange(4))
-    assert found.train_images.isfinite().all() and found.heldout_images.isfinite().all()
+    actual = normalised(images, torch.arange(4), images, torch.arange(4))
+    assert actual.train_images.isfinite().all() and actual.heldout_images.isfinite().all()
 
 
 def test_that_classes_that_only_the_held_out_part_has_count() -> None:
@@ -149,11 +149,11 @@ def test_that_images_are_shifted_and_mirrored() -> None:
     padded = torch.nn.functional.pad(one, (1, 1, 1, 1))
     shifted = [padded[:, :, i : i + 8, j : j + 8] for i in range(3) for j in range(3)]
     allowed = [s for base in shifted for s in (base, base.flip(3))]
-    found = shift_and_mirror(one.expand(400, 2, 8, 8), np.random.default_rng(0))
-    chosen = [next(k for k, a in enumerate(allowed) if torch.equal(image[None], a)) for image in found]
+    actual = shift_and_mirror(one.expand(400, 2, 8, 8), np.random.default_rng(0))
+    chosen = [next(k for k, a in enumerate(allowed) if torch.equal(image[None], a)) for image in actual]
     assert set(chosen) == set(range(18))  # the chance that one of them is missing is 18 (17/18)^400 < 1e-8
     assert 150 < sum(k % 2 for k in chosen) < 250  # five deviations
-    assert torch.equal(found, shift_and_mirror(one.expand(400, 2, 8, 8), np.random.default_rng(0)))
+    assert torch.equal(actual, shift_and_mirror(one.expand(400, 2, 8, 8), np.random.default_rng(0)))
 
 
 def test_that_the_reach_is_an_eighth_of_the_width() -> None:
@@ -161,14 +161,14 @@ def test_that_the_reach_is_an_eighth_of_the_width() -> None:
     kept = one.clone()
     padded = torch.nn.functional.pad(one, (2, 2, 2, 2))
     shifted = [padded[:, :, i : i + 3, j : j + 16] for i in range(5) for j in range(5)]
-    found = shift_and_mirror(one.expand(1000, 1, 3, 16), np.random.default_rng(1))
-    counts = [int((found == image).flatten(1).all(1).sum()) for base in shifted for image in (base, base.flip(3))]
+    actual = shift_and_mirror(one.expand(1000, 1, 3, 16), np.random.default_rng(1))
+    counts = [int((actual == image).flatten(1).all(1).sum()) for base in shifted for image in (base, base.flip(3))]
     assert sum(counts) == 1000
     # each of the 50 comes about 20 times, with a deviation of 4.4
     assert all(0 < count < 45 for count in counts)
     assert torch.equal(one, kept)
     other = shift_and_mirror(one.expand(1000, 1, 3, 16), np.random.default_rng(2))
-    assert not torch.equal(found, other)
+    assert not torch.equal(actual, other)
 
 
 def test_that_narrow_images_are_mirrored_only() -> None:

@@ -56,8 +56,8 @@ def pairs(edges: Tensor) -> set[tuple[int, ...]]:
 def test_that_nothing_is_held_out_for_reconstruction() -> None:
     edges = TREE.edges
     for heldout in ("test", "validation"):
-        found = split(edges, 0.0, heldout, seed=3)
-        assert all(torch.equal(part, edges) for part in (found.train, found.scored, found.known))
+        actual = split(edges, 0.0, heldout, seed=3)
+        assert all(torch.equal(part, edges) for part in (actual.train, actual.scored, actual.known))
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.5])
@@ -66,11 +66,11 @@ def test_that_edges_are_held_out_and_each_node_keeps_one(fraction) -> None:
     test, validation = (split(edges, fraction, heldout, seed=1) for heldout in ("test", "validation"))
     assert len(test.scored) == round(fraction * 6542)
     assert len(validation.scored) == round(0.1 * (6542 - len(test.scored)))
-    for found, known in ((test, edges), (validation, test.train)):
-        assert not pairs(found.train) & pairs(found.scored)
-        assert pairs(found.train) | pairs(found.scored) == pairs(found.known) == pairs(known)
-        assert len(found.train) + len(found.scored) == len(found.known)
-        assert set(found.train[:, 0].tolist()) == set(edges[:, 0].tolist())
+    for actual, known in ((test, edges), (validation, test.train)):
+        assert not pairs(actual.train) & pairs(actual.scored)
+        assert pairs(actual.train) | pairs(actual.scored) == pairs(actual.known) == pairs(known)
+        assert len(actual.train) + len(actual.scored) == len(actual.known)
+        assert set(actual.train[:, 0].tolist()) == set(edges[:, 0].tolist())
     assert not pairs(validation.known) & pairs(test.scored)
     again = split(edges, fraction, "validation", seed=1)
     assert torch.equal(again.scored, validation.scored) and torch.equal(again.train, validation.train)
@@ -88,8 +88,8 @@ def test_that_no_seed_sees_test_edges_of_any_case_in_tuning() -> None:
 
 
 def test_that_no_more_is_held_out_than_nodes_can_spare() -> None:
-    found = split(TREE.edges, 0.9, "test", seed=0)
-    assert found.train[:, 0].tolist() == list(range(30))  # one edge per node
+    actual = split(TREE.edges, 0.9, "test", seed=0)
+    assert actual.train[:, 0].tolist() == list(range(30))  # one edge per node
 
 
 @pytest.mark.parametrize("heldout", ["test", "validation"])
@@ -102,9 +102,9 @@ def test_that_negatives_are_the_draws_that_are_not_known_from_training(heldout) 
     for chosen, (lines, targets) in zip(order.split(16), batches, strict=True):
         drawn = torch.randint(31, (len(chosen), module.NEGATIVES), generator=generator)
         assert torch.equal(lines[:, :2], edges.train[chosen]) and not targets.any()
-        for (u, _, *found), draw in zip(lines.tolist(), drawn.tolist(), strict=True):
-            assert found == [-1 if w == u or (u, w) in train else w for w in draw]
-            unseen += sum((u, w) in pairs(TREE.edges) for w in found)
+        for (u, _, *actual), draw in zip(lines.tolist(), drawn.tolist(), strict=True):
+            assert actual == [-1 if w == u or (u, w) in train else w for w in draw]
+            unseen += sum((u, w) in pairs(TREE.edges) for w in actual)
     assert unseen  # held-out edges may be drawn as negatives, since avoiding them would reveal them
 
 

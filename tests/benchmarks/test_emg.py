@@ -62,8 +62,8 @@ def test_that_the_triangle_is_read_row_by_row(fresh, monkeypatch, tmp_path) -> N
     ones = np.array([0, 1, 2], np.uint8)
     np.savez(tmp_path / "small.npz", covariances=lower, signs=ones, sessions=ones, segments=ones)
     monkeypatch.setattr(emg, "PATH", tmp_path / "small.npz")
-    found, *labels = load_emg()
-    np.testing.assert_allclose(found, full / np.mean([np.trace(m) / 8 for m in full[:2]]), rtol=1e-12)
+    actual, *labels = load_emg()
+    np.testing.assert_allclose(actual, full / np.mean([np.trace(m) / 8 for m in full[:2]]), rtol=1e-12)
     assert [label.tolist() for label in labels] == [[0, 1, 2]] * 3
 
 
@@ -157,15 +157,15 @@ def examples(monkeypatch, seed: int, heldout: str) -> tuple[list[int], list[int]
     covariances, signs, *_ = load_emg()
     place = {matrix.numpy().tobytes(): i for i, matrix in enumerate(covariances)}
 
-    def found(inputs: torch.Tensor, targets: torch.Tensor) -> list[int]:
+    def numbers_of(inputs: torch.Tensor, targets: torch.Tensor) -> list[int]:
         numbers = [place[matrix.numpy().tobytes()] for matrix in inputs]
         assert torch.equal(signs[numbers], targets)
         return numbers
 
-    train = [number for batch in problem.batches(0) for number in found(*batch)]
-    assert sorted(train) == sorted(found(*problem.scores()["train_"]))
-    assert set(found(*problem.measured)) <= set(train)
-    return train, found(*problem.scores()[""])
+    train = [number for batch in problem.batches(0) for number in numbers_of(*batch)]
+    assert sorted(train) == sorted(numbers_of(*problem.scores()["train_"]))
+    assert set(numbers_of(*problem.measured)) <= set(train)
+    return train, numbers_of(*problem.scores()[""])
 
 
 def test_that_training_and_test_share_no_session_and_are_all(monkeypatch) -> None:

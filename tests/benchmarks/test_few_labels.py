@@ -27,9 +27,9 @@ def places(images: Tensor, labels: Tensor) -> list[int]:
     data = load("digits")
     known = {image.numpy().tobytes(): i for i, image in enumerate(data.train_images)}
     assert len(known) == 1200
-    found = [known[image.numpy().tobytes()] for image in images]
-    assert torch.equal(data.train_labels[found], labels)
-    return found
+    actual = [known[image.numpy().tobytes()] for image in images]
+    assert torch.equal(data.train_labels[actual], labels)
+    return actual
 
 
 def test_that_ten_labels_a_class_are_trained_on_and_others_validate(monkeypatch) -> None:

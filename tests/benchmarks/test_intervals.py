@@ -16,10 +16,10 @@ from tests.benchmarks.comparisons import generator
 @pytest.mark.parametrize("comparisons", [1, 2, 18])
 def test_that_comparisons_are_scipys_paired_tests_after_bonferroni(comparisons) -> None:
     one, other = generator(1).normal(0.3, 1, 10), generator(2).normal(size=10)
-    found = compare(list(one - other), comparisons)
+    actual = compare(list(one - other), comparisons)
     test = scipy.stats.ttest_rel(one, other)
-    assert found.p == pytest.approx(min(1, comparisons * test.pvalue))
-    for interval, level in ((found.interval, 0.95), (found.simultaneous, 1 - 0.05 / comparisons)):
+    assert actual.p == pytest.approx(min(1, comparisons * test.pvalue))
+    for interval, level in ((actual.interval, 0.95), (actual.simultaneous, 1 - 0.05 / comparisons)):
         reference = test.confidence_interval(level)
         assert (interval.low, interval.high) == pytest.approx((reference.low, reference.high))
         assert interval.mean == pytest.approx(np.mean(one - other))
@@ -28,9 +28,9 @@ def test_that_comparisons_are_scipys_paired_tests_after_bonferroni(comparisons) 
 @pytest.mark.parametrize("comparisons", [1, 3, 18])
 @pytest.mark.parametrize("seed", range(5))
 def test_that_the_simultaneous_interval_and_the_p_value_agree(seed, comparisons) -> None:
-    found = compare(list(generator(seed).normal(0.9, 1, 10)), comparisons)
-    assert (found.simultaneous.low > 0 or found.simultaneous.high < 0) == (found.p < 0.05)
-    assert found.simultaneous.half_width >= found.interval.half_width
+    actual = compare(list(generator(seed).normal(0.9, 1, 10)), comparisons)
+    assert (actual.simultaneous.low > 0 or actual.simultaneous.high < 0) == (actual.p < 0.05)
+    assert actual.simultaneous.half_width >= actual.interval.half_width
 
 
 def test_that_equal_pairs_do_not_differ_and_constant_differences_do() -> None:
@@ -40,10 +40,10 @@ def test_that_equal_pairs_do_not_differ_and_constant_differences_do() -> None:
 
 
 def test_that_one_pair_tells_nothing() -> None:
-    found = compare([3.0], 2)
-    assert found.interval.mean == found.simultaneous.mean == 3
-    assert all(map(math.isnan, (found.p, found.interval.half_width, found.simultaneous.half_width)))
-    assert tables.p_value(found.p) == ""
+    actual = compare([3.0], 2)
+    assert actual.interval.mean == actual.simultaneous.mean == 3
+    assert all(map(math.isnan, (actual.p, actual.interval.half_width, actual.simultaneous.half_width)))
+    assert tables.p_value(actual.p) == ""
 
 
 @pytest.mark.parametrize(

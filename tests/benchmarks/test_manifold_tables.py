@@ -47,8 +47,8 @@ def better(entries: Sequence[Entry], method: str, other: str) -> np.ndarray:
 
 def ends(numbers: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     """Return the ends of Student's interval, by scipy."""
-    found = scipy.stats.ttest_1samp(numbers, 0).confidence_interval(level)
-    return found.low, found.high
+    actual = scipy.stats.ttest_1samp(numbers, 0).confidence_interval(level)
+    return actual.low, actual.high
 
 
 def interval(numbers: np.ndarray) -> str:

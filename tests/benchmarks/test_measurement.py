@@ -86,18 +86,18 @@ class Flat:
 @pytest.mark.parametrize("count", [120, 620])
 def test_that_the_gradient_norm_is_of_all_training_examples(make, count) -> None:
     model, data = make(), dataset(count)
-    found = measure(model, data, starts(model), seed=1)["gradient_norm"]
+    actual = measure(model, data, starts(model), seed=1)["gradient_norm"]
     expected = Flat(model, (data.train_images, data.train_labels)).gradient().norm()
-    assert found == pytest.approx(float(expected), rel=1e-12)
+    assert actual == pytest.approx(float(expected), rel=1e-12)
 
 
 @pytest.mark.parametrize("count", [120, 620])
 def test_that_the_top_eigenvalue_of_few_parameters_is_exact(count) -> None:
     model, data = linear(), dataset(count)
-    found = measure(model, data, starts(model), seed=1)["top_eigenvalue"]
+    actual = measure(model, data, starts(model), seed=1)["top_eigenvalue"]
     # on the drawn examples; on all 620 it differs
     expected = torch.linalg.eigvalsh(Flat(model, chosen(data, 1)).hessian())[-1]
-    assert found == pytest.approx(float(expected), rel=1e-12)
+    assert actual == pytest.approx(float(expected), rel=1e-12)
 
 
 @pytest.mark.parametrize("seed", [0, 4, 5])
@@ -110,29 +110,29 @@ def test_that_the_top_eigenvalue_is_the_largest_not_the_most_extreme(seed) -> No
         data = replace(data, train_labels=model(data.train_images).argmin(1))
     values = torch.linalg.eigvalsh(Flat(model, chosen(data, seed)).hessian())
     assert values[0] < -1.3 * values[-1] < 0
-    found = measure(model, data, starts(model), seed)["top_eigenvalue"]
+    actual = measure(model, data, starts(model), seed)["top_eigenvalue"]
     # computed to a hundredth of the largest modulus
-    assert found == pytest.approx(float(values[-1]), abs=0.01 * float(values.abs().max()))
+    assert actual == pytest.approx(float(values[-1]), abs=0.01 * float(values.abs().max()))
 
 
 def test_that_the_trace_and_its_error_are_hutchinson_s() -> None:
     model, data, seeds = bent(), dataset(80), 40
     hessian = Flat(model, chosen(data, 0)).hessian()
-    found = [measure(model, data, starts(model), seed) for seed in range(seeds)]
+    actual = [measure(model, data, starts(model), seed) for seed in range(seeds)]
     exact = float(hessian.trace())
     # the variance of z^T H z with random signs is twice the sum of squares off the diagonal
     deviation = math.sqrt(2 * float((hessian - torch.diag(hessian.diagonal())).square().sum()))
     error = deviation / math.sqrt(PROBES)
     assert PROBES == 20
-    mean = sum(m["trace"] for m in found) / seeds
+    mean = sum(m["trace"] for m in actual) / seeds
     assert abs(mean - exact) < 4 * error / math.sqrt(seeds)
-    spread = np.std([m["trace"] for m in found], ddof=1)
-    told = math.sqrt(sum(m["trace_error"] ** 2 for m in found) / seeds)
+    spread = np.std([m["trace"] for m in actual], ddof=1)
+    told = math.sqrt(sum(m["trace_error"] ** 2 for m in actual) / seeds)
     # the deviation of 40 nearly normal numbers has a relative error of 11 %, that of 40 times 20 of 2.6 %; the bounds
     # are four times the first and three times the second
     assert spread == pytest.approx(error, rel=0.45)
     assert told == pytest.approx(error, rel=0.08)
-    for m in found:  # one of 40 such numbers is this far off with a chance of one in 400
+    for m in actual:  # one of 40 such numbers is this far off with a chance of one in 400
         assert abs(m["trace"] - exact) < 4 * error
 
 
@@ -149,12 +149,12 @@ class Scaled(nn.Module):
 
 def test_that_probes_are_signs() -> None:
     model, data = Scaled(), dataset(70)
-    found = measure(model, data, starts(model), seed=0)
+    actual = measure(model, data, starts(model), seed=0)
     # signs have squares of 1, so that each probe gives a Hessian of one number exactly
     expected = float(Flat(model, chosen(data, 0)).hessian())
-    assert found["trace"] == pytest.approx(expected, rel=1e-12)
-    assert found["top_eigenvalue"] == pytest.approx(expected, rel=1e-12)
-    assert found["trace_error"] < 1e-12
+    assert actual["trace"] == pytest.approx(expected, rel=1e-12)
+    assert actual["top_eigenvalue"] == pytest.approx(expected, rel=1e-12)
+    assert actual["trace_error"] < 1e-12
 
 
 def test_that_the_trace_is_of_the_drawn_examples() -> None:
@@ -169,11 +169,11 @@ def test_that_the_trace_is_of_the_drawn_examples() -> None:
     lengths[order[:500]] = 3.0
     images = data.train_images / data.train_images.norm(dim=2, keepdim=True) * lengths
     data = replace(data, train_images=images)
-    found = measure(model, data, starts(model), seed=7)
+    actual = measure(model, data, starts(model), seed=7)
     # p (1 - p) = 2/9 for each of three classes, times the squared length, and 1 for the bias
     expected = 3 * 2 / 9 * (9 + 1)
     assert EXAMPLES == 500
-    assert abs(found["trace"] - expected) < 5 * found["trace_error"] < 0.5 * expected
+    assert abs(actual["trace"] - expected) < 5 * actual["trace_error"] < 0.5 * expected
 
 
 def expected_sharpness(model: nn.Module, images: Tensor, labels: Tensor, size: int, rho: float) -> float:
@@ -192,10 +192,10 @@ def expected_sharpness(model: nn.Module, images: Tensor, labels: Tensor, size: i
 @pytest.mark.parametrize("seed", [0, 1])
 def test_that_m_sharpness_is_the_mean_over_pieces(make, count, seed) -> None:
     model, data = make(), dataset(count)
-    found = measure(model, data, starts(model), seed)["sharpness"]
+    actual = measure(model, data, starts(model), seed)["sharpness"]
     assert (MICRO_BATCH, RHO) == (50, 0.05)
     expected = expected_sharpness(model, *chosen(data, seed), size=50, rho=0.05)
-    assert found == pytest.approx(expected, rel=1e-9)  # a difference of losses that are a hundred times as large
+    assert actual == pytest.approx(expected, rel=1e-9)  # a difference of losses that are a hundred times as large
 
 
 def test_that_the_distance_is_euclidean_over_all_parameters() -> None:
@@ -230,19 +230,19 @@ def test_that_the_metric_is_that_of_the_manifolds() -> None:
         projector[i : i + 3, i : i + 3] -= torch.outer(loss.point[i : i + 3], loss.point[i : i + 3])
     slope = projector @ loss.gradient()
     hessian = projector @ torch.autograd.functional.hessian(normalised, loss.point) @ projector
-    found = measure(model, data, starts(model), seed=2)
-    assert found["gradient_norm"] == pytest.approx(float(slope.norm()), rel=1e-12)
+    actual = measure(model, data, starts(model), seed=2)
+    assert actual["gradient_norm"] == pytest.approx(float(slope.norm()), rel=1e-12)
     assert slope.norm() < 0.995 * loss.gradient().norm()  # otherwise the sphere would make no difference
     values = torch.linalg.eigvalsh(hessian)
-    assert found["top_eigenvalue"] == pytest.approx(float(values[-1]), abs=0.01 * float(values.abs().max()))
-    assert abs(found["trace"] - float(hessian.trace())) < 4 * found["trace_error"]
+    assert actual["top_eigenvalue"] == pytest.approx(float(values[-1]), abs=0.01 * float(values.abs().max()))
+    assert abs(actual["trace"] - float(hessian.trace())) < 4 * actual["trace_error"]
     rises, labels = [], loss.batch[1]
     for piece in (slice(0, 50), slice(50, 90)):
         loss.batch = chosen(data, 2)[0][piece], labels[piece]
         ascent = projector @ loss.gradient()
         end = loss.point + 0.05 * ascent / ascent.norm()
         rises.append(float(normalised(end) - loss(loss.point)) * len(labels[piece]))
-    assert found["sharpness"] == pytest.approx(sum(rises) / 90, rel=1e-9)
+    assert actual["sharpness"] == pytest.approx(sum(rises) / 90, rel=1e-9)
 
 
 def test_that_the_distance_on_spheres_is_a_chord() -> None:
@@ -255,9 +255,9 @@ def test_that_the_distance_on_spheres_is_a_chord() -> None:
 
 def test_that_what_is_measured_has_a_name() -> None:
     model, data = linear(), dataset(60)
-    found = measure(model, data, starts(model), seed=0)
-    assert found.keys() == {*MEASURES, "trace_error"}
-    assert all(type(value) is float and math.isfinite(value) for value in found.values())
+    actual = measure(model, data, starts(model), seed=0)
+    assert actual.keys() == {*MEASURES, "trace_error"}
+    assert all(type(value) is float and math.isfinite(value) for value in actual.values())
 
 
 def with_batch_norm() -> nn.Module:
@@ -322,8 +322,8 @@ def test_that_what_cannot_be_measured_is_nan_and_the_rest_is_there(monkeypatch) 
 
     monkeypatch.setattr(rsam.curvature, "top_eigenvalues", fails)
     model, data = linear(), dataset(60)
-    found = measure(model, data, starts(model), seed=0)
-    assert [name for name, value in found.items() if math.isnan(value)] == ["top_eigenvalue"]
+    actual = measure(model, data, starts(model), seed=0)
+    assert [name for name, value in actual.items() if math.isnan(value)] == ["top_eigenvalue"]
 
 
 def test_that_an_unknown_measure_is_refused() -> None:

@@ -65,10 +65,10 @@ def test_that_batch_statistics_are_those_of_one_evaluation(name) -> None:
     twin(data.train_images[:64])
     model, _ = steps(run_of(name), 1)
     expected = dict(twin.named_buffers())
-    for key, found in model.named_buffers():
+    for key, actual in model.named_buffers():
         # the peer's recipe counts the second batch, though it does not average over it
         if not (name == "peer_sam" and key.endswith("num_batches_tracked")):
-            assert torch.equal(found, expected[key]), key
+            assert torch.equal(actual, expected[key]), key
 
 
 def test_that_a_peer_s_sam_takes_the_same_steps() -> None:
@@ -85,8 +85,8 @@ def test_that_sgd_has_momentum_and_weight_decay() -> None:
     velocity = matrix @ start + 0.01 * start
     middle = start - 0.1 * velocity
     velocity = 0.9 * velocity + matrix @ middle + 0.01 * middle
-    found = Bowl().step("sgd", 2, lr=0.1, momentum=0.9, weight_decay=0.01)
-    torch.testing.assert_close(found, middle - 0.1 * velocity, **EXACT)
+    actual = Bowl().step("sgd", 2, lr=0.1, momentum=0.9, weight_decay=0.01)
+    torch.testing.assert_close(actual, middle - 0.1 * velocity, **EXACT)
 
 
 def test_that_adamw_decays_apart_from_the_gradient() -> None:
@@ -104,8 +104,8 @@ def test_that_sam_steps_with_the_gradient_uphill() -> None:
     expected = start - 0.1 * (matrix @ uphill + 0.01 * start)
     torch.testing.assert_close(Bowl().step("sam", lr=0.1, rho=0.2, weight_decay=0.01), expected, **EXACT)
     # the peer adds 1e-12 to the norm, which it sums in single precision
-    found = Bowl().step("peer_sam", lr=0.1, rho=0.2, weight_decay=0.01)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-7)
+    actual = Bowl().step("peer_sam", lr=0.1, rho=0.2, weight_decay=0.01)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-7)
 
 
 def test_that_asam_measures_the_ascent_in_units_of_each_weight() -> None:
@@ -144,8 +144,8 @@ def test_that_riemannian_adam_decays_the_bias_only_and_apart_from_its_gradient()
     along = tangent(start[:3], slope[:3])
     weights = on_sphere(start[:3] - 0.1 * along / (along.norm() + 1e-8))
     bias = start[3:] * (1 - 0.1 * 0.3) - 0.1 * slope[3:] / (slope[3:].abs() + 1e-8)
-    found = Bowl().step("riemannian_adam", lr=0.1, weight_decay=0.3)
-    torch.testing.assert_close(found, torch.cat([weights, bias]), **EXACT)
+    actual = Bowl().step("riemannian_adam", lr=0.1, weight_decay=0.3)
+    torch.testing.assert_close(actual, torch.cat([weights, bias]), **EXACT)
 
 
 def transported(start: Tensor, end: Tensor, gradient: Tensor) -> Tensor:
@@ -194,19 +194,19 @@ def test_that_methods_on_spheres_have_momentum(name) -> None:
 
 
 def test_that_the_peer_s_learning_rate_follows_a_schedule() -> None:
-    found = {}
+    actual = {}
     for name in ("sam", "peer_sam"):
         data, model, optimizer = prepared(on(run_of(name), model="small_plain_cnn"))
         schedule = CosineAnnealingLR(optimizer, T_max=3)
         closure = gradient_closure(model, optimizer, data.train_images[:64], data.train_labels[:64])
-        found[name] = []
+        actual[name] = []
         for _ in range(4):
             optimizer.step(closure)
             schedule.step()
-            found[name].append([p.detach().clone() for p in model.parameters()])
-    for ours, theirs in zip(found["sam"], found["peer_sam"], strict=True):
+            actual[name].append([p.detach().clone() for p in model.parameters()])
+    for ours, theirs in zip(actual["sam"], actual["peer_sam"], strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)  # tolerances as above
-    last, beyond = found["peer_sam"][2:]
+    last, beyond = actual["peer_sam"][2:]
     assert all(torch.equal(p, q) for p, q in zip(last, beyond, strict=True))  # the learning rate is 0
 
 

@@ -55,28 +55,28 @@ def test_that_the_page_of_a_report_holds_its_images_and_refers_to_nothing_else(w
     shutil.copytree(directory, tmp_path, dirs_exist_ok=True)  # other tests use the directory too
     plain, page = write_report(text, tmp_path)
     assert plain.read_text(encoding="utf-8").strip() == text.strip()
-    found = Page(page)
-    images = [reference for reference in found.references if reference.startswith("data:image/svg+xml;base64,")]
+    actual = Page(page)
+    images = [reference for reference in actual.references if reference.startswith("data:image/svg+xml;base64,")]
     assert [base64.b64decode(image.split(",")[1]) for image in images] == [
         (directory / name).read_bytes() for name in re.findall(r"\]\(([^)]+\.svg)\)", text)
     ]
     assert len(images) == 9
-    assert all(reference.startswith("data:") for reference in found.references)
+    assert all(reference.startswith("data:") for reference in actual.references)
     markup = re.sub(r'"data:[^"]*"', "", page.read_text(encoding="utf-8"))
     for outside in ("://", "@import", "url(", "<script", ".svg"):
         assert outside not in markup
-    assert found.title == "Who wins?"
-    assert "iframe" not in found.tags
+    assert actual.title == "Who wins?"
+    assert "iframe" not in actual.tags
 
 
 def test_that_the_page_has_the_tables_of_the_report_cell_by_cell(whole, tmp_path) -> None:
     text, directory, _ = whole
     shutil.copytree(directory, tmp_path, dirs_exist_ok=True)
-    found = Page(write_report(text, tmp_path)[1])
+    actual = Page(write_report(text, tmp_path)[1])
     lines = [line for line in text.splitlines() if line.startswith("|") and not line.startswith("| --")]
     expected = [cell.strip().replace("**", "") for line in lines for cell in line.split("|")[1:-1]]
-    assert found.cells == expected
-    assert found.around_tables == [("div", "scroll")] * len(re.findall(r"^\| -", text, re.MULTILINE))
+    assert actual.cells == expected
+    assert actual.around_tables == [("div", "scroll")] * len(re.findall(r"^\| -", text, re.MULTILINE))
 
 
 def test_that_tables_scroll_by_themselves(tmp_path) -> None:
@@ -90,9 +90,9 @@ def test_that_special_characters_survive(tmp_path) -> None:
     text = '# a < b & "c" {0}\n\n| p | q & r |\n| --- | ---: |\n| < 0.001 | x & y |\n| a<b | 1 > 0 ± é |\n'
     plain, page = write_report(text, tmp_path)
     assert plain.read_text(encoding="utf-8") == text
-    found = Page(page)
-    assert found.title == 'a < b & "c" {0}'
-    assert found.cells == ["p", "q & r", "< 0.001", "x & y", "a<b", "1 > 0 ± é"]
+    actual = Page(page)
+    assert actual.title == 'a < b & "c" {0}'
+    assert actual.cells == ["p", "q & r", "< 0.001", "x & y", "a<b", "1 > 0 ± é"]
 
 
 def test_that_the_title_cannot_end_the_head(tmp_path) -> None:

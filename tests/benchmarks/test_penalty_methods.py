@@ -70,9 +70,9 @@ def test_that_probes_of_the_trace_follow_the_seed() -> None:
 @pytest.mark.parametrize("name", ["gradient_norm", "hessian_trace"])
 def test_that_a_penalty_without_weight_is_sgd(name) -> None:
     expected, _ = steps(run_of("sgd"), 4)
-    found, passes = steps(replace(run_of(name), penalty=0.0, weight_decay=5e-4), 4)
+    actual, passes = steps(replace(run_of(name), penalty=0.0, weight_decay=5e-4), 4)
     assert passes == 4
-    for mine, reference in zip(found.state_dict().values(), expected.state_dict().values(), strict=True):
+    for mine, reference in zip(actual.state_dict().values(), expected.state_dict().values(), strict=True):
         assert torch.equal(mine, reference)
     weighed, _ = steps(replace(run_of(name), penalty=0.1, weight_decay=5e-4), 4)
     assert not torch.equal(next(weighed.parameters()), next(expected.parameters()))

@@ -91,8 +91,8 @@ def test_that_chunks_give_what_the_whole_gives(monkeypatch, entries) -> None:
 
 def test_that_the_order_of_the_edges_does_not_matter() -> None:
     table, scored, known = made_up(2)
-    found = ranking(rows_of(table), NODES, scored, known)
-    assert ranking(rows_of(table), NODES, scored.flip(0), known.flip(0)) == pytest.approx(found, rel=1e-6)
+    actual = ranking(rows_of(table), NODES, scored, known)
+    assert ranking(rows_of(table), NODES, scored.flip(0), known.flip(0)) == pytest.approx(actual, rel=1e-6)
 
 
 def test_that_a_perfect_embedding_has_rank_and_precision_1_and_the_worst_the_least() -> None:
@@ -103,11 +103,11 @@ def test_that_a_perfect_embedding_has_rank_and_precision_1_and_the_worst_the_lea
     perfect = noise + 2 * ~related
     assert ranking(lambda some: perfect[some], NODES, scored, known) == {"mean_rank": 1.0, "map": 1.0}
     worst = noise + 2 * related
-    found = ranking(lambda some: worst[some], NODES, scored, known)
+    actual = ranking(lambda some: worst[some], NODES, scored, known)
     counts = related.sum(1)
     # behind all wrong answers, which are all nodes except the node itself and those it is related to
     ranks = (counts * (NODES - counts)).sum() / counts.sum()
-    assert found["mean_rank"] == pytest.approx(float(ranks), rel=1e-6)
+    assert actual["mean_rank"] == pytest.approx(float(ranks), rel=1e-6)
 
 
 def test_that_nodes_without_scored_edges_do_not_count() -> None:
@@ -131,19 +131,19 @@ def test_that_known_edges_and_the_node_itself_are_no_wrong_answers() -> None:
     table = np.abs(np.subtract.outer(np.arange(5.0), np.arange(5.0)))
     scored = torch.tensor([[0, 3]])
 
-    def found(*known: list[int]) -> dict[str, float]:
+    def scores(*known: list[int]) -> dict[str, float]:
         return ranking(rows_of(table), 5, scored, torch.tensor([[0, 3], *known]))
 
-    assert found() == pytest.approx({"mean_rank": 3.0, "map": 1 / 3})
-    assert found([0, 1]) == {"mean_rank": 2.0, "map": 0.5}
-    assert found([0, 1], [0, 2]) == {"mean_rank": 1.0, "map": 1.0}
-    assert found([1, 0], [2, 0]) == pytest.approx({"mean_rank": 3.0, "map": 1 / 3})  # the other way round
+    assert scores() == pytest.approx({"mean_rank": 3.0, "map": 1 / 3})
+    assert scores([0, 1]) == {"mean_rank": 2.0, "map": 0.5}
+    assert scores([0, 1], [0, 2]) == {"mean_rank": 1.0, "map": 1.0}
+    assert scores([1, 0], [2, 0]) == pytest.approx({"mean_rank": 3.0, "map": 1 / 3})  # the other way round
 
 
 def test_that_an_embedding_in_one_point_ranks_nothing() -> None:
     # of ten nodes one is right, one is the node itself, and the other eight are equally near
-    found = ranking(lambda some: torch.zeros(len(some), 10), 10, torch.tensor([[0, 1]]), torch.tensor([[0, 1]]))
-    assert found == {"mean_rank": 9.0, "map": pytest.approx(1 / 9)}
+    actual = ranking(lambda some: torch.zeros(len(some), 10), 10, torch.tensor([[0, 1]]), torch.tensor([[0, 1]]))
+    assert actual == {"mean_rank": 9.0, "map": pytest.approx(1 / 9)}
 
 
 def test_that_distances_that_are_no_numbers_are_not_ranked() -> None:

@@ -36,9 +36,9 @@ def test_that_the_network_is_its_recurrence(manifold, last) -> None:
         state = states[-1] @ weights["recurrent"].T + x[:, step].numpy() @ weights["input.weight"].T
         states.append(np.sign(state) * np.maximum(np.abs(state) + weights["bias"], 0))
     expected = [state @ weights["output.weight"].T + weights["output.bias"] for state in states[-last:]]
-    found = model(x).detach().numpy()
-    assert found.shape == ((4, 3) if last == 1 else (4, 3, last))
-    np.testing.assert_allclose(found, expected[0] if last == 1 else np.stack(expected, 2), rtol=1e-12, atol=1e-12)
+    actual = model(x).detach().numpy()
+    assert actual.shape == ((4, 3) if last == 1 else (4, 3, last))
+    np.testing.assert_allclose(actual, expected[0] if last == 1 else np.stack(expected, 2), rtol=1e-12, atol=1e-12)
 
 
 def test_that_the_recurrent_matrix_is_orthogonal_at_first_and_keeps_what_it_is_given() -> None:
@@ -91,23 +91,23 @@ def test_that_the_adding_problem_marks_a_number_in_each_half() -> None:
 @pytest.mark.parametrize("task", ["copying", "adding", "rows"])
 def test_that_scores_are_those_of_sequences_that_were_not_trained_on(monkeypatch, task) -> None:
     """Test data do not depend on the split; validation data differ from them; each seed has its own data."""
-    found: dict[tuple[str, int], torch.Tensor] = {}
+    actual: dict[tuple[str, int], torch.Tensor] = {}
     for heldout in ("test", "validation"):
         for seed in (0, 1):
             problem = prepared(task, seed, heldout)  # type: ignore[arg-type]
             seen: list[torch.Tensor] = []
             problem.model.register_forward_hook(lambda _, inputs, out, seen=seen: seen.append(inputs[0]))
             problem.scores()
-            found[heldout, seed] = seen[0]
+            actual[heldout, seed] = seen[0]
             trained = torch.cat([x for x, _ in problem.batches(0)])
             known = {row.numpy().tobytes() for row in trained}
             assert not any(row.numpy().tobytes() in known for row in seen[0])
-    assert not torch.equal(found["test", 0], found["validation", 0])
+    assert not torch.equal(actual["test", 0], actual["validation", 0])
     if task == "rows":
-        assert torch.equal(found["test", 0], found["test", 1])
-        assert torch.equal(found["test", 0], load("fashion_mnist_mini").heldout_images[:500, 0])
+        assert torch.equal(actual["test", 0], actual["test", 1])
+        assert torch.equal(actual["test", 0], load("fashion_mnist_mini").heldout_images[:500, 0])
     else:
-        assert not torch.equal(found["test", 0], found["test", 1])
+        assert not torch.equal(actual["test", 0], actual["test", 1])
 
 
 def test_that_accuracy_is_counted_on_short_and_on_long_sequences() -> None:

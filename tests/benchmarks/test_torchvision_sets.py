@@ -32,11 +32,11 @@ def test_that_fashion_mnist_is_read_from_debian_s_package(tmp_path) -> None:
         arrays[part] = generator.integers(0, 256, (count, 28, 28)), np.arange(count)
         _write_idx(tmp_path / f"{part}-images-idx3-ubyte.gz", arrays[part][0])
         _write_idx(tmp_path / f"{part}-labels-idx1-ubyte.gz", arrays[part][1])
-    found = load_fashion_mnist(tmp_path)
-    assert found.shape == (1, 28, 28) and found.heldout_labels.tolist() == [0, 1, 2]
+    actual = load_fashion_mnist(tmp_path)
+    assert actual.shape == (1, 28, 28) and actual.heldout_labels.tolist() == [0, 1, 2]
     train = arrays["train"][0]
     expected = (arrays["t10k"][0] - train.mean()) / train.std(ddof=1)
-    np.testing.assert_allclose(found.heldout_images[:, 0], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(actual.heldout_images[:, 0], expected, rtol=1e-4, atol=1e-5)
     with pytest.raises(MissingDataset, match="apt-get install dataset-fashion-mnist"):
         load_fashion_mnist(tmp_path / "elsewhere")
 
@@ -56,11 +56,11 @@ def _write_raw(directory: Path, generator: np.random.Generator) -> dict[str, tup
 
 def test_that_fashion_mnist_is_read_from_torchvision_s_layout(directory) -> None:
     arrays = _write_raw(directory, np.random.default_rng(1))
-    found = load_fashion_mnist(directory / "nowhere")
-    assert_scaled(found, arrays["train"][0][:, None], arrays["t10k"][0][:, None])
-    np.testing.assert_array_equal(found.train_labels, arrays["train"][1])
-    np.testing.assert_array_equal(found.heldout_labels, arrays["t10k"][1])
-    assert found.train_labels.dtype == found.heldout_labels.dtype == torch.long
+    actual = load_fashion_mnist(directory / "nowhere")
+    assert_scaled(actual, arrays["train"][0][:, None], arrays["t10k"][0][:, None])
+    np.testing.assert_array_equal(actual.train_labels, arrays["train"][1])
+    np.testing.assert_array_equal(actual.heldout_labels, arrays["t10k"][1])
+    assert actual.train_labels.dtype == actual.heldout_labels.dtype == torch.long
 
 
 def test_that_a_missing_fashion_mnist_tells_all_ways_to_it(directory) -> None:
@@ -102,12 +102,12 @@ def _write_cifar(monkeypatch, directory: Path, name: str) -> dict[str, tuple[np.
 def test_that_cifar_is_read_channel_by_channel_with_its_fine_labels(monkeypatch, directory, name) -> None:
     written = _write_cifar(monkeypatch, directory, name)
     (train, train_labels), (test, test_labels) = written["train_list"], written["test_list"]
-    found = load(name)
-    assert found.shape == (3, 32, 32)
-    assert len(found.train_labels) == (20 if name == "cifar10" else 4)
-    assert_scaled(found, train, test)
-    assert found.train_labels.tolist() == train_labels
-    assert found.heldout_labels.tolist() == test_labels
+    actual = load(name)
+    assert actual.shape == (3, 32, 32)
+    assert len(actual.train_labels) == (20 if name == "cifar10" else 4)
+    assert_scaled(actual, train, test)
+    assert actual.train_labels.tolist() == train_labels
+    assert actual.heldout_labels.tolist() == test_labels
 
 
 @pytest.mark.parametrize("allowed", [True, False])

@@ -172,9 +172,9 @@ def test_that_the_learning_rate_falls_along_a_cosine(monkeypatch, method) -> Non
 
     monkeypatch.setattr(training, "gradient_closure", spy)
     train(tiny(method))
-    assert all(len(found) == 1 for found in rates)
+    assert all(len(actual) == 1 for actual in rates)
     cosine = [TINY.lr * (1 + math.cos(math.pi * i / 4)) / 2 for i in range(4)]
-    assert [rate for found in rates for rate in found] == pytest.approx(cosine)
+    assert [rate for actual in rates for rate in actual] == pytest.approx(cosine)
 
 
 def test_that_validation_runs_train_on_fewer_examples() -> None:

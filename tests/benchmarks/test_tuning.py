@@ -50,8 +50,8 @@ def tuned(
 def test_that_the_best_setting_of_each_contestant_is_chosen_wherever_it_is(best) -> None:
     settings = {"x": [f"x{i}" for i in range(5)], "y": [f"y{i}" for i in range(5)]}
     means = {"x": best, "y": (best + 2) % 5}
-    found, _ = tuned(settings, lambda s, seed: -abs(int(s[1]) - means[s[0]]) + 0.001 * seed)
-    assert {k: t.setting for k, t in found.items()} == {k: f"{k}{i}" for k, i in means.items()}
+    actual, _ = tuned(settings, lambda s, seed: -abs(int(s[1]) - means[s[0]]) + 0.001 * seed)
+    assert {k: t.setting for k, t in actual.items()} == {k: f"{k}{i}" for k, i in means.items()}
 
 
 def test_that_all_settings_get_the_first_seeds_and_the_best_few_the_others() -> None:
@@ -65,25 +65,25 @@ def test_that_who_wins_the_first_seed_by_luck_loses_to_who_is_better_in_the_mean
     # "lucky" leads with seed 100 alone; over all four seeds its mean is 0.6, and that of "better" 0.7
     scores = {"lucky": (0.9, 0.5, 0.5, 0.5), "better": (0.7, 0.7, 0.7, 0.7), "worst": (0.1, 0.99, 0.99, 0.99)}
     protocol = Protocol(first=(100,), kept=2, second=(101, 102, 103), final=(0,))
-    found, _ = tuned({"x": list(scores)}, lambda s, seed: scores[s][seed - 100], protocol)
-    assert found["x"].setting == "better"
-    assert found["x"].score == pytest.approx(0.7)
-    assert found["x"].scores == pytest.approx({"lucky": 0.6, "better": 0.7, "worst": 0.1})
+    actual, _ = tuned({"x": list(scores)}, lambda s, seed: scores[s][seed - 100], protocol)
+    assert actual["x"].setting == "better"
+    assert actual["x"].score == pytest.approx(0.7)
+    assert actual["x"].scores == pytest.approx({"lucky": 0.6, "better": 0.7, "worst": 0.1})
 
 
 def test_that_the_first_seeds_count_in_the_choice() -> None:
     # "late" leads over the second seeds alone; over all seeds its mean is 0.45, and that of "early" 0.5
     scores = {"early": (0.8, 0.4, 0.4, 0.4), "late": (0.3, 0.5, 0.5, 0.5)}
     protocol = Protocol(first=(100,), kept=2, second=(101, 102, 103), final=(0,))
-    found, _ = tuned({"x": list(scores)}, lambda s, seed: scores[s][seed - 100], protocol)
-    assert found["x"].setting == "early"
+    actual, _ = tuned({"x": list(scores)}, lambda s, seed: scores[s][seed - 100], protocol)
+    assert actual["x"].setting == "early"
 
 
 def test_that_several_first_seeds_decide_by_their_mean() -> None:
     scores = {"one peak": (1.0, 0.0), "even": (0.6, 0.6), "low": (0.3, 0.3)}
     protocol = Protocol(first=(100, 101), kept=1, second=(102,), final=(0,))
-    found, calls = tuned({"x": list(scores)}, lambda s, seed: (*scores[s], 0.0)[seed - 100], protocol)
-    assert found["x"].setting == "even"
+    actual, calls = tuned({"x": list(scores)}, lambda s, seed: (*scores[s], 0.0)[seed - 100], protocol)
+    assert actual["x"].setting == "even"
     assert calls[1] == [("even", 102)]
 
 
@@ -91,25 +91,25 @@ def test_that_a_setting_that_was_dropped_is_not_chosen_for_its_mean_over_fewer_s
     # the mean of "kept" falls to 0.45, below the score 0.6 of "dropped" with its only seed
     scores = {"dropped": (0.6, None), "kept": (0.7, 0.2)}
     protocol = Protocol(first=(100,), kept=1, second=(101,), final=(0,))
-    found, _ = tuned({"x": list(scores)}, lambda s, seed: scores[s][seed - 100], protocol)
-    assert found["x"].setting == "kept"
+    actual, _ = tuned({"x": list(scores)}, lambda s, seed: scores[s][seed - 100], protocol)
+    assert actual["x"].setting == "kept"
 
 
 def test_that_of_equal_settings_the_first_is_kept_and_chosen() -> None:
-    found, calls = tuned({"x": ["c", "a", "d", "b"]}, lambda s, seed: 0.5)
-    assert found["x"].setting == "c"
+    actual, calls = tuned({"x": ["c", "a", "d", "b"]}, lambda s, seed: 0.5)
+    assert actual["x"].setting == "c"
     assert [run for run in calls[1] if run[1] == 102] == [("c", 102), ("a", 102)]
 
 
 def test_that_scores_go_to_the_settings_that_they_are_of() -> None:
     # each run has a different score, so that a wrong order would be noticed
     settings = {"x": ["a", "b", "c"], "y": ["d", "e", "f"]}
-    found, _ = tuned(settings, lambda s, seed: ord(s) * 1000 + seed)
+    actual, _ = tuned(settings, lambda s, seed: ord(s) * 1000 + seed)
     for k, grid_of_k in settings.items():
         dropped, *kept = grid_of_k
         means = {dropped: ord(dropped) * 1000 + 100.5} | {s: ord(s) * 1000 + 102 for s in kept}
-        assert found[k].scores == pytest.approx(means, abs=1e-6)
-        assert found[k].score == pytest.approx(means[found[k].setting], abs=1e-6)
+        assert actual[k].scores == pytest.approx(means, abs=1e-6)
+        assert actual[k].score == pytest.approx(means[actual[k].setting], abs=1e-6)
 
 
 def test_that_final_seeds_are_not_used() -> None:
@@ -127,11 +127,11 @@ def test_that_each_contestant_gets_the_budget(size) -> None:
 
 
 def test_that_a_single_setting_is_not_tuned() -> None:
-    found, calls = tuned({"x": ["a"], "y": ["b"]}, lambda s, seed: 0.5)
+    actual, calls = tuned({"x": ["a"], "y": ["b"]}, lambda s, seed: 0.5)
     assert calls == []
     assert PROTOCOL.budget(1) == 0
-    assert found["x"].setting == "a" and found["x"].kept == ("a",)
-    assert math.isnan(found["x"].score)
+    assert actual["x"].setting == "a" and actual["x"].kept == ("a",)
+    assert math.isnan(actual["x"].score)
 
 
 def test_that_grids_of_different_sizes_are_refused_before_anything_is_trained() -> None:

@@ -33,8 +33,8 @@ def text_of(claim: str) -> str:
 
 def number(claim: str, pattern: str) -> float:
     """Read a threshold from the text of a rule."""
-    (found,) = set(re.findall(pattern, text_of(claim)))
-    return float(found)
+    (actual,) = set(re.findall(pattern, text_of(claim)))
+    return float(actual)
 
 
 def with_interval(low: float, high: float, comparisons: int, seed: int = 0) -> np.ndarray:
@@ -68,11 +68,11 @@ NEARLY = number("C5", r"\(b\) above (-[\d.]+) points")
 
 def by_coefficient() -> dict[int, tuple[int, ...]]:
     """Return orders of five by their Spearman coefficient with 0, ..., 4 in tenths, by the classic formula."""
-    found = {}
+    actual = {}
     for order in itertools.permutations(range(5)):
         squares = sum((a - b) ** 2 for a, b in enumerate(order))
-        found.setdefault(round(10 * (1 - 6 * squares / (5 * 24))), order)
-    return found
+        actual.setdefault(round(10 * (1 - 6 * squares / (5 * 24))), order)
+    return actual
 
 
 ORDERS = by_coefficient()
@@ -88,7 +88,7 @@ def entries_of_c4(tenths: Mapping[str, Sequence[int]], case: Case | None = None,
     methods = (*FIVE, "peer_sam") if peer else FIVE
     case = case or made_case(methods)
     seeds = len(next(iter(tenths.values())))
-    found = []
+    actual = []
     for i, method in enumerate(methods):
         is_peer = method == "peer_sam"
         # ranks on an exponential scale, for which Pearson's coefficient differs
@@ -98,8 +98,8 @@ def entries_of_c4(tenths: Mapping[str, Sequence[int]], case: Case | None = None,
         }
         gap = 0.9 if is_peer else 0.01 * (1 + ORDER[i])
         train = [0.95 - 0.01 * seed for seed in range(seeds)]
-        found.append(made_entry(case, method, [t - gap for t in train], curvature, train))
-    return found
+        actual.append(made_entry(case, method, [t - gap for t in train], curvature, train))
+    return actual
 
 
 COUNTS = number("C4", r"mean is at least ([\d.]+) and")

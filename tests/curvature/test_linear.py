@@ -37,7 +37,7 @@ class Matrix(LinearOperator):
 
 A, B = normal(4, 5), normal(4, 5, seed=1)
 COLUMNS = normal(5, 3, seed=2)
-TALL, WIDE = [(2, 2), (1,)], [(4,)]
+TWO_PARTS, ONE_PART = [(2, 2), (1,)], [(4,)]
 
 
 def square(matrix: Tensor) -> Matrix:
@@ -47,7 +47,7 @@ def square(matrix: Tensor) -> Matrix:
 def test_that_products_are_those_of_the_matrix_whole_and_in_parts() -> None:
     a = Matrix(A)
     parts = [COLUMNS[:4].reshape(2, 2, 3), COLUMNS[4:]]
-    for found, expected in (
+    for actual, expected in (
         (a @ COLUMNS, A @ COLUMNS),
         (a @ COLUMNS[:, 0], A @ COLUMNS[:, 0]),
         (a @ COLUMNS[:, :0], A @ COLUMNS[:, :0]),
@@ -55,7 +55,7 @@ def test_that_products_are_those_of_the_matrix_whole_and_in_parts() -> None:
         ((a @ [part[..., 0] for part in parts])[0], A @ COLUMNS[:, 0]),
         (torch.cat([part.flatten() for part in a.adjoint() @ [A[:, 0]]]), A.mT @ A[:, 0]),
     ):
-        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(actual, expected)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_that_inverses_and_parts_of_curvlinops_take_our_operators() -> None:
         (lambda a: a @ a, "first operator takes the shapes"),
         (lambda a: a + a.adjoint(), "differ in the shapes"),
         (lambda a: a + Matrix(A.float()), "differ in dtype: torch.float64 and torch.float32"),
-        (lambda a: a @ Matrix(A.mT.to("meta"), WIDE, TALL), "differ in device: cpu and meta"),
+        (lambda a: a @ Matrix(A.mT.to("meta"), ONE_PART, TWO_PARTS), "differ in device: cpu and meta"),
     ],
 )
 def test_that_what_does_not_fit_is_refused(operate: Any, message: str) -> None:

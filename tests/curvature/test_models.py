@@ -76,9 +76,9 @@ def test_that_the_loss_gets_outputs_and_targets_whatever_they_are() -> None:
     model = Returning(net)
     pieces = [({"x": x[a:b]}, (first[a:b], rest[a:b])) for a, b in ((0, 7), (7, 12))]
     for data in (pieces, [({"x": x}, (first, rest))]):
-        found = measures(model, loss_func, model.parameters(), data)
-        torch.testing.assert_close(found[:-1], expected[:-1], rtol=1e-9, atol=1e-11)
-    torch.testing.assert_close(found[-1], expected[-1], rtol=1e-9, atol=1e-11)  # pieces do not cross batches
+        actual = measures(model, loss_func, model.parameters(), data)
+        torch.testing.assert_close(actual[:-1], expected[:-1], rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(actual[-1], expected[-1], rtol=1e-9, atol=1e-11)  # pieces do not cross batches
 
 
 PAIRS: dict[str, Any] = {
@@ -143,11 +143,11 @@ def test_that_a_mapping_is_a_batch_of_keyword_arguments(own: bool) -> None:
     expected = measures(net, CE, net.parameters(), (x, y))
     model, batch = Keyed(net), {"x": x, "labels": y}
     loss_func = None if own else lambda outputs, inputs: CE(outputs["logits"], inputs["labels"])
-    found = measures(model, loss_func, model.parameters(), batch)
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+    actual = measures(model, loss_func, model.parameters(), batch)
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-11)
     if own:  # it is unknown which labels a function ignores
-        found = measures(model, loss_func, model.parameters(), cut(batch, 7, 4, 1))
-        torch.testing.assert_close(found[:-1], expected[:-1], rtol=1e-9, atol=1e-11)
+        actual = measures(model, loss_func, model.parameters(), cut(batch, 7, 4, 1))
+        torch.testing.assert_close(actual[:-1], expected[:-1], rtol=1e-9, atol=1e-11)
     pairs = [(piece["x"], piece["labels"]) for piece in cut(batch, 3, 9)]
     sizes = {"batch_size_fn": lambda inputs: int((inputs["labels"] != -100).sum())}
     counted = RiemannianHessian(model, loss_func, model.parameters(), cut(batch, 3, 9), **sizes)

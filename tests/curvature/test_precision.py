@@ -64,8 +64,8 @@ def test_that_every_number_is_that_of_double_precision_up_to_rounding(
     make: Callable[[], nn.Module], name: str, dtype: torch.dtype
 ) -> None:
     low, low_data, high, high_data = rounded(make(), dtype)
-    expected, found = NUMBERS[name](high, high_data), NUMBERS[name](low, low_data)
-    assert found == pytest.approx(expected, rel=FACTORS.get(name, FACTOR) * torch.finfo(dtype).eps)
+    expected, actual = NUMBERS[name](high, high_data), NUMBERS[name](low, low_data)
+    assert actual == pytest.approx(expected, rel=FACTORS.get(name, FACTOR) * torch.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

@@ -40,11 +40,11 @@ def test_that_random_signs_are_unbiased_over_all_of_them() -> None:
 def test_that_estimates_of_many_seeds_average_to_the_trace(method: str, distribution: str) -> None:
     for values in (FLAT, DECAYING):
         a = with_spectrum(values)
-        found = torch.tensor(
+        actual = torch.tensor(
             [float(trace(a, 12, method=method, distribution=distribution, seed=s)) for s in range(200)]  # type: ignore[arg-type]
         )
         # the mean of 200 estimates, in units of its own deviation
-        assert abs(float(found.mean() - values.sum())) <= 3 * float(found.std()) / 200**0.5
+        assert abs(float(actual.mean() - values.sum())) <= 3 * float(actual.std()) / 200**0.5
 
 
 @pytest.mark.parametrize("distribution", ["rademacher", "normal"])

@@ -92,6 +92,6 @@ def values(model: nn.Module) -> list[Tensor]:
     ]
 
 
-def assert_all_close(found: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float = 1e-10) -> None:
-    for x, y in zip(found, expected, strict=True):
+def assert_all_close(actual: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float = 1e-10) -> None:
+    for x, y in zip(actual, expected, strict=True):
         torch.testing.assert_close(x, y, rtol=tolerance, atol=tolerance)

@@ -24,17 +24,17 @@ from tests.distributed.processes import in_processes, several_processes
 pytestmark = several_processes
 OPTIONS = {"lr": 0.1, "momentum": 0.9, "rho": 0.2}
 # constrained, in halves, gradients as views of buckets, gradients set to None instead of zero
-WAYS = list(itertools.product([True, False], repeat=4))
+VARIANTS = list(itertools.product([True, False], repeat=4))
 
 
 def _train(rank: int) -> list[list[torch.Tensor]]:
-    found = []
-    for constrained, halves, views, set_to_none in WAYS:
+    actual = []
+    for constrained, halves, views, set_to_none in VARIANTS:
         model = DistributedDataParallel(Network(constrained, constrained), gradient_as_bucket_view=views)
         opt = rsam.RSAM(model.parameters(), **OPTIONS)
         take_steps(opt, model, part_of(rank, 2), halves=halves, set_to_none=set_to_none)
-        found.append(values(model))
-    return found
+        actual.append(values(model))
+    return actual
 
 
 def test_that_two_processes_with_half_the_batch_are_one_with_all() -> None:
@@ -43,9 +43,9 @@ def test_that_two_processes_with_half_the_batch_are_one_with_all() -> None:
         model = Network(constrained, constrained)
         take_steps(rsam.RSAM(model.parameters(), **OPTIONS), model, batch())
         expected[constrained] = values(model)
-    for found in in_processes(2, _train):
-        for way, weights in zip(WAYS, found, strict=True):
-            assert_all_close(weights, expected[way[0]])
+    for actual in in_processes(2, _train):
+        for variant, weights in zip(VARIANTS, actual, strict=True):
+            assert_all_close(weights, expected[variant[0]])
 
 
 def _not_finite(rank: int, policy: str) -> tuple[bool, list[torch.Tensor]]:

@@ -27,7 +27,7 @@ from tests.distributed.processes import in_processes, several_processes
 
 pytestmark = several_processes
 BASE: dict[str, Any] = {"lr": 0.1, "momentum": 0.9}
-WAYS = list(itertools.product([True, False], repeat=3))  # constrained, in halves, gradients as views of buckets
+VARIANTS = list(itertools.product([True, False], repeat=3))  # constrained, in halves, gradients as views of buckets
 
 
 def _by_hand(count: int, constrained: bool) -> list[Tensor]:
@@ -63,22 +63,22 @@ def _by_hand(count: int, constrained: bool) -> list[Tensor]:
 
 
 def _train(rank: int, count: int) -> list[list[Tensor]]:
-    found = []
-    for constrained, halves, views in WAYS:
+    actual = []
+    for constrained, halves, views in VARIANTS:
         model = DistributedDataParallel(Network(constrained, constrained), gradient_as_bucket_view=views)
         opt = rsam.RSAM(model.parameters(), rho=0.2, local_ascent=model, **BASE)
         take_steps(opt, model, part_of(rank, count), halves=halves)
         rsam.optim.check_replicas(opt)
-        found.append(values(model))
-    return found
+        actual.append(values(model))
+    return actual
 
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_that_each_process_ascends_alone_and_all_step_alike(count) -> None:
     expected = {constrained: _by_hand(count, constrained) for constrained in (True, False)}
-    for found in in_processes(count, _train, count):
-        for way, weights in zip(WAYS, found, strict=True):
-            assert_all_close(weights, expected[way[0]])
+    for actual in in_processes(count, _train, count):
+        for variant, weights in zip(VARIANTS, actual, strict=True):
+            assert_all_close(weights, expected[variant[0]])
 
 
 def _not_finite(rank: int, policy: str, bad_pass: int) -> tuple[str, list[Tensor]]:
@@ -121,8 +121,8 @@ def _unused(rank: int) -> list[Any]:
 
 
 def test_that_a_gradient_that_some_processes_lack_counts_as_zero() -> None:
-    for found in in_processes(2, _unused):
-        assert found == [[0.0, 0.0], [0.5, 0.5], [1.0, 1.0], None]
+    for actual in in_processes(2, _unused):
+        assert actual == [[0.0, 0.0], [0.5, 0.5], [1.0, 1.0], None]
 
 
 def _drift(rank: int) -> str:

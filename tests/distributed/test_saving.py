@@ -17,7 +17,7 @@ from tests.distributed.test_sharded import MOMENTUM, SGD, Adam, _sharded, fully_
 
 pytestmark = several_processes
 needs_fsdp = pytest.mark.skipif(fully_shard is None, reason="FSDP2 is public from torch 2.6")
-WAYS: list[dict[str, Any]] = [
+OPTIONS: list[dict[str, Any]] = [
     {"base_optimizer": SGD, "rho": 0.2, "every": 2, **MOMENTUM},
     {"base_optimizer": Adam, "rho": 0.2, "lr": 0.02, "amsgrad": True},
 ]
@@ -44,7 +44,7 @@ def _resumed(rank: int, count: int, way: dict[str, Any], full: bool) -> tuple[li
 
 @needs_fsdp
 @pytest.mark.parametrize(("count", "full"), [(2, False), (2, True), (3, False)])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", OPTIONS)
 def test_that_a_distributed_checkpoint_resumes(way, count, full) -> None:
     for through, resumed in in_processes(count, _resumed, count, way, full):
         assert_all_close(resumed, through, 0)
@@ -55,7 +55,7 @@ def _saved(rank: int, directory: str) -> None:
     from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
     model = _sharded()
-    opt = rsam.RSAM(model.parameters(), **WAYS[1])
+    opt = rsam.RSAM(model.parameters(), **OPTIONS[1])
     take_steps(opt, model, part_of(rank, torch.distributed.get_world_size()))
     checkpoint.save({"optimizer": get_optimizer_state_dict(model, opt)}, checkpoint_id=directory)
 
@@ -65,7 +65,7 @@ def _loaded(rank: int, directory: str) -> dict[str, Tensor]:
     from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 
     model = _sharded()
-    opt = rsam.RSAM(model.parameters(), **WAYS[1])
+    opt = rsam.RSAM(model.parameters(), **OPTIONS[1])
     state = get_optimizer_state_dict(model, opt)
     checkpoint.load({"optimizer": state}, checkpoint_id=directory)
     set_optimizer_state_dict(model, opt, state)
@@ -82,7 +82,7 @@ def test_that_state_is_loaded_by_another_number_of_processes(tmp_path) -> None:
     in_processes(2, _saved, str(tmp_path))
     three = in_processes(3, _loaded, str(tmp_path))
     model = Network()
-    opt = rsam.RSAM(model.parameters(), **WAYS[1])
+    opt = rsam.RSAM(model.parameters(), **OPTIONS[1])
     take_steps(opt, model, batch())
     for name, p in model.named_parameters():
         for entry, value in opt.state[p].items():
@@ -115,9 +115,9 @@ def _redundant(rank: int) -> list[Any]:
 def test_that_state_may_be_split_over_processes_and_rsam_not() -> None:
     model = Network(stiefel=True)
     take_steps(rsam.RSAM(model.parameters(), rho=0.2, **MOMENTUM), model, batch())
-    found = in_processes(2, _redundant)
-    assert sum(held for _, held, *_ in found) == len(list(model.parameters()))
-    for weights, held, wrapped, off, momentum in found:
+    actual = in_processes(2, _redundant)
+    assert sum(held for _, held, *_ in actual) == len(list(model.parameters()))
+    for weights, held, wrapped, off, momentum in actual:
         assert 0 < held < len(weights)
         assert_all_close(weights, values(model))
         assert "wrap the base optimizer: RSAM(params, partial(ZeroRedundancyOptimizer" in wrapped

@@ -29,7 +29,7 @@ pytestmark = [*several_processes, pytest.mark.skipif(fully_shard is None, reason
 
 SGD, Adam = rsam.optim.RiemannianSGD, rsam.optim.RiemannianAdam
 MOMENTUM = {"lr": 0.1, "momentum": 0.9}
-WAYS: list[dict[str, Any]] = [
+CONSTRAINED: list[dict[str, Any]] = [
     {"base_optimizer": SGD, "rho": 0.2, **MOMENTUM},
     {"base_optimizer": Adam, "rho": 0.2, "lr": 0.02, "amsgrad": True},
     {"base_optimizer": SGD, "rho": 0.0, **MOMENTUM},
@@ -38,7 +38,7 @@ WAYS: list[dict[str, Any]] = [
     {"base_optimizer": SGD, "rho": 0.2, "direction": "momentum", "transport": "pullback", **MOMENTUM},
     {"base_optimizer": SGD, "rho": 0.2, "transport": "project", "stabilize": 2, **MOMENTUM},
 ]
-PLAIN: list[dict[str, Any]] = [
+UNCONSTRAINED: list[dict[str, Any]] = [
     {"base_optimizer": torch.optim.SGD, "rho": 0.2, **MOMENTUM},
     {"base_optimizer": torch.optim.AdamW, "rho": 0.2, "lr": 0.02, "adaptive": True},
 ]
@@ -53,24 +53,26 @@ def _sharded(constrained: bool = True, mesh: Any = None) -> Network:
 
 
 def _train(rank: int, count: int) -> list[list[Tensor]]:
-    found = []
-    for way in WAYS + PLAIN:
-        model = _sharded(way in WAYS)
-        opt = rsam.RSAM(model.parameters(), **way)
-        take_steps(opt, model, part_of(rank, count), halves=way == WAYS[0], set_to_none=way != WAYS[1])
-        found.append(values(model))
-    return found
+    actual = []
+    for options in CONSTRAINED + UNCONSTRAINED:
+        model = _sharded(options in CONSTRAINED)
+        opt = rsam.RSAM(model.parameters(), **options)
+        take_steps(
+            opt, model, part_of(rank, count), halves=options == CONSTRAINED[0], set_to_none=options != CONSTRAINED[1]
+        )
+        actual.append(values(model))
+    return actual
 
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_that_processes_with_shards_are_one_with_all(count) -> None:
     expected = []
-    for way in WAYS + PLAIN:
-        model = Network(way in WAYS)
-        take_steps(rsam.RSAM(model.parameters(), **way), model, batch())
+    for options in CONSTRAINED + UNCONSTRAINED:
+        model = Network(options in CONSTRAINED)
+        take_steps(rsam.RSAM(model.parameters(), **options), model, batch())
         expected.append(values(model))
-    for found in in_processes(count, _train, count):
-        for weights, same in zip(found, expected, strict=True):
+    for actual in in_processes(count, _train, count):
+        for weights, same in zip(actual, expected, strict=True):
             assert_all_close(weights, same)
 
 
@@ -87,8 +89,8 @@ def test_that_a_base_optimizer_steps_shards_alone() -> None:
     opt = Adam(model.parameters(), lr=0.02)
     for _ in range(3):
         opt.step(closure_of(opt, model, batch()))
-    for found in in_processes(2, _base_alone):
-        assert_all_close(found, values(model))
+    for actual in in_processes(2, _base_alone):
+        assert_all_close(actual, values(model))
 
 
 def _whole(rank: int) -> list[Tensor]:
@@ -108,8 +110,8 @@ def _whole(rank: int) -> list[Tensor]:
 def test_that_a_parameter_left_whole_steps_beside_shards() -> None:
     model = Network(stiefel=True)
     take_steps(rsam.RSAM(model.parameters(), rho=0.2, **MOMENTUM), model, batch())
-    for found in in_processes(2, _whole):
-        assert_all_close(found, values(model))
+    for actual in in_processes(2, _whole):
+        assert_all_close(actual, values(model))
 
 
 def _refusals(rank: int) -> list[str]:
@@ -185,8 +187,8 @@ def _directed(rank: int) -> list[Tensor]:
 def test_that_inner_products_for_a_direction_are_over_all_shards() -> None:
     model = Network()
     take_steps(rsam.RSAM(model.parameters(), rho=0.2, direction=_own_direction, **MOMENTUM), model, batch())
-    for found in in_processes(2, _directed):
-        assert_all_close(found, values(model))
+    for actual in in_processes(2, _directed):
+        assert_all_close(actual, values(model))
 
 
 def _replicated(rank: int) -> list[Tensor]:
@@ -199,8 +201,8 @@ def _replicated(rank: int) -> list[Tensor]:
 def test_that_norms_are_summed_over_shards_and_not_over_their_replicas() -> None:
     model = Network()
     take_steps(rsam.RSAM(model.parameters(), rho=0.2, **MOMENTUM), model, batch())
-    for found in in_processes(4, _replicated):
-        assert_all_close(found, values(model))
+    for actual in in_processes(4, _replicated):
+        assert_all_close(actual, values(model))
 
 
 def _accumulating(rank: int) -> list[str]:

@@ -88,11 +88,11 @@ def derivatives(name: str, order: int, at: float = 0.0, context=None) -> list[fl
     module, x = build(name)
     t = torch.tensor(at, dtype=DOUBLE, requires_grad=True)
     value = along_a_line(module, x, t, differentiable(order) if context is None else context)
-    found = []
+    actual = []
     for _ in range(order):
         (value,) = torch.autograd.grad(value, t, create_graph=True)
-        found.append(value.item())
-    return found
+        actual.append(value.item())
+    return actual
 
 
 @pytest.mark.filterwarnings("ignore:scaled_dot_product_attention")
@@ -111,10 +111,10 @@ def test_torch_itself_still_needs_it(name) -> None:
     order = DEFECTS[name]
     right = derivatives(name, order)[-1] if name != "scaled_dot_product" else None
     try:
-        found = derivatives(name, order, context=differentiable(1))[-1]
+        actual = derivatives(name, order, context=differentiable(1))[-1]
     except RuntimeError:
         return
-    assert found != pytest.approx(right, rel=1e-3)
+    assert actual != pytest.approx(right, rel=1e-3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
@@ -131,9 +131,9 @@ def test_values_and_running_statistics_are_those_of_the_layer(name, train, dtype
     for _ in range(3):
         expected = native(x)
         with differentiable():
-            found = ours(x)
-        assert found.dtype == expected.dtype
-        torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+            actual = ours(x)
+        assert actual.dtype == expected.dtype
+        torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
     for b, a in zip(ours.buffers(), native.buffers(), strict=True):
         torch.testing.assert_close(b, a, rtol=tolerance, atol=tolerance)
 

@@ -129,8 +129,8 @@ def test_that_an_override_on_the_hyperboloid_changes_nothing_else(method) -> Non
         }.items()
     }
     changed = {"inner": {"inner"}, "egrad2rgrad": {"raise_index"}, "proju": {"project", "restore_tangent"}}[method]
-    for name, (found, expected) in results.items():
-        torch.testing.assert_close(found, (2 if name in changed else 1) * expected, rtol=1e-12, atol=1e-12)
+    for name, (actual, expected) in results.items():
+        torch.testing.assert_close(actual, (2 if name in changed else 1) * expected, rtol=1e-12, atol=1e-12)
 
 
 def test_that_an_overridden_projection_decides_the_frame() -> None:

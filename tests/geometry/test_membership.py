@@ -38,8 +38,8 @@ def test_that_rounded_points_are_on_their_manifolds_and_moved_ones_are_not(name,
         return
     moved = x.clone()
     moved[(0,) * (x.dim() - 1) + (-1,)] += 10.0  # violates a norm, a symmetry, a sum or a time, or leaves a ball
-    found = off_manifold(Product([x, moved], manifolds=[manifold] * 2))
-    assert list(found) == [1] and 0.1 < found[1] < 11
+    actual = off_manifold(Product([x, moved], manifolds=[manifold] * 2))
+    assert list(actual) == [1] and 0.1 < actual[1] < 11
 
 
 def test_that_the_distance_is_that_to_the_projection() -> None:

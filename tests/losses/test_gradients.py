@@ -40,9 +40,9 @@ def test_gradient_is_that_of_the_value(name, manifold) -> None:
         return penalty(closure_for(penalty, problem))
 
     gradient = torch.autograd.grad(value(), problem.points)
-    found = rsam.geometry.pairing(gradient, tangents).item()
+    actual = rsam.geometry.pairing(gradient, tangents).item()
     step, tolerance = STEPS[name]
-    assert found == pytest.approx(derivative(value, problem.points, tangents, step), rel=tolerance, abs=tolerance)
+    assert actual == pytest.approx(derivative(value, problem.points, tangents, step), rel=tolerance, abs=tolerance)
 
 
 @pytest.mark.parametrize("manifold", ["plain", "sphere", "ball"])
@@ -53,8 +53,8 @@ def test_objective_is_loss_plus_penalty(name, manifold) -> None:
     summed = problem.loss() + penalty(closure_for(penalty, problem))
     shared = again.objective(closure_for(again, problem, objective=True))
     torch.testing.assert_close(shared, summed)
-    expected, found = (torch.autograd.grad(total, problem.points) for total in (summed, shared))
-    torch.testing.assert_close(found, expected)
+    expected, actual = (torch.autograd.grad(total, problem.points) for total in (summed, shared))
+    torch.testing.assert_close(actual, expected)
 
 
 @pytest.mark.parametrize("name", ["gradient_norm", "hessian_trace", "fisher_trace"])

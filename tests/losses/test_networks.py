@@ -105,8 +105,8 @@ def test_other_layers(name, kind) -> None:
     value = lambda: kind(params)(lambda: torch.sin(2 * model(x)).mean())  # noqa: E731
     tangents = [torch.randn_like(p) for p in params]
     gradient = torch.autograd.grad(value(), params, allow_unused=True)
-    found = sum((g * v).sum().item() for g, v in zip(gradient, tangents, strict=True) if g is not None)
-    assert found == pytest.approx(derivative(value, params, tangents, 1e-5), rel=1e-5, abs=1e-6)
+    actual = sum((g * v).sum().item() for g, v in zip(gradient, tangents, strict=True) if g is not None)
+    assert actual == pytest.approx(derivative(value, params, tangents, 1e-5), rel=1e-5, abs=1e-6)
 
 
 def batch_normed(closure_only: bool = False):

@@ -54,9 +54,9 @@ def test_gradient_at_the_others_is_that_of_the_value(name, objective) -> None:
         return penalty(model.outputs if fisher else model.loss)
 
     gradient = torch.autograd.grad(value(), model.others)
-    found = rsam.geometry.pairing(gradient, tangents).item()
+    actual = rsam.geometry.pairing(gradient, tangents).item()
     step, tolerance = STEPS[name]
-    assert found == pytest.approx(derivative(value, model.others, tangents, step), rel=tolerance, abs=tolerance)
+    assert actual == pytest.approx(derivative(value, model.others, tangents, step), rel=tolerance, abs=tolerance)
 
 
 def test_a_leaf_made_at_each_evaluation_is_no_matter() -> None:
@@ -86,13 +86,13 @@ class Encoded(nn.Module):
 @pytest.mark.parametrize("name", PENALTIES)
 def test_a_graph_shared_with_other_parts_of_the_step(name) -> None:
     model = Encoded()
-    expected, found = [], []
-    for gradients, shared in ((expected, False), (found, True)):
+    expected, actual = [], []
+    for gradients, shared in ((expected, False), (actual, True)):
         penalty = PENALTIES[name](model.head.parameters())
         z = model.encoder(model.x)
         total = penalty.objective(model.closure(z if shared else None, isinstance(penalty, FisherTrace)))
         gradients += torch.autograd.grad(total + z.square().sum(), list(model.parameters()))
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(actual, expected)
 
 
 @pytest.mark.parametrize("name", [n for n in PENALTIES if "difference" in n or n == "sharpness"])

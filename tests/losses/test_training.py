@@ -174,9 +174,9 @@ def test_geometry_and_derivatives_ignore_autocast(name) -> None:
 
     expected = penalty(closure)
     with torch.autocast("cpu", torch.bfloat16):
-        found = again(precise)
-    torch.testing.assert_close(found, expected)
-    for a, b in zip(*(torch.autograd.grad(v, problem.points) for v in (found, expected)), strict=True):
+        actual = again(precise)
+    torch.testing.assert_close(actual, expected)
+    for a, b in zip(*(torch.autograd.grad(v, problem.points) for v in (actual, expected)), strict=True):
         torch.testing.assert_close(a, b)
 
 
@@ -207,7 +207,7 @@ MEASURES = {
 @pytest.mark.parametrize("name", [n for n in PENALTIES if n != "gradient_norm_square"])
 def test_training_lowers_what_is_penalised(name) -> None:
     measure = MEASURES[name.removesuffix("_difference")]
-    found = []
+    actual = []
     for weight in (0.0, 10.0 if name == "sharpness" else 1.0):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3)).double()
@@ -231,5 +231,5 @@ def test_training_lowers_what_is_penalised(name) -> None:
             optimizer.zero_grad()
             penalty.objective(both if isinstance(penalty, FisherTrace) else loss).backward()
             optimizer.step()
-        found.append(measure(model, loss, outputs))
-    assert found[1] < 0.8 * found[0]
+        actual.append(measure(model, loss, outputs))
+    assert actual[1] < 0.8 * actual[0]

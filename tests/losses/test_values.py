@@ -205,11 +205,11 @@ def test_fisher_trace_is_that_of_the_gauss_newton_matrix(likelihood, shape, meth
         values.append(value.item())
         gradients.append(torch.cat(torch.autograd.grad(value, [w, x])))
     assert np.mean(values) == pytest.approx(expected.item())
-    found, point = torch.stack(gradients).mean(0), joined[3:].detach()
+    actual, point = torch.stack(gradients).mean(0), joined[3:].detach()
     # on the sphere only the tangent parts mean something; the difference's error is its step, 1e-8
     tangent = torch.tensor([-point[1], point[0]], dtype=DOUBLE)
-    torch.testing.assert_close(found[:3], gradient[:3], rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(found[3:] @ tangent, gradient[3:] @ tangent, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(actual[:3], gradient[:3], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(actual[3:] @ tangent, gradient[3:] @ tangent, rtol=1e-5, atol=1e-6)
 
 
 def test_fisher_trace_counts_across_batch_norm() -> None:

@@ -30,10 +30,10 @@ def test_that_distances_to_a_curved_boundary_are_those_to_its_nearest_point() ->
     inside = (x / torch.tensor([2.0, 1.0])).square().sum(1) < 1
     expected = torch.cdist(x, boundary).amin(1)
     for label in (0, 1):
-        found = distances(Ellipse(), (x, torch.full((5,), label)), steps=40)["input"]
+        actual = distances(Ellipse(), (x, torch.full((5,), label)), steps=40)["input"]
         sign = torch.where(inside == bool(label), 1.0, -1.0).double()
         # the boundary is sampled by points 1e-4 apart, with an error below the square of that
-        torch.testing.assert_close(found, sign * expected, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(actual, sign * expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("layer", ["input", "2"])
@@ -42,19 +42,19 @@ def test_that_a_ray_of_that_length_reaches_the_boundary_and_none_that_is_much_sh
     before, after = split(model, -1 if layer == "input" else int(layer))
     h = before(x).detach()
     y = after(h).argmax(1)
-    found = distances(model, (x, y), [layer])[layer]
-    assert torch.isfinite(found).all() and (found > 0).all()
+    actual = distances(model, (x, y), [layer])[layer]
+    assert torch.isfinite(actual).all() and (actual > 0).all()
     directions = normal(2000, 1, *h.shape[1:], seed=9)
     directions /= directions.flatten(1).norm(dim=1).reshape(-1, *[1] * h.dim())
-    probes = h + 0.99 * found.reshape(1, -1, *[1] * (h.dim() - 1)) * directions
+    probes = h + 0.99 * actual.reshape(1, -1, *[1] * (h.dim() - 1)) * directions
     assert (after(probes.flatten(0, 1)).argmax(1) == y.repeat(2000)).all()
 
 
 def test_that_a_subspace_confines_the_search() -> None:
     x = torch.tensor([[0.9, 0.5]], dtype=DOUBLE)
     along = torch.tensor([[1.0], [0.0]], dtype=DOUBLE)
-    found = distances(Ellipse(), (x, torch.tensor([1])), subspaces={"input": along})["input"]
-    assert float(found) == pytest.approx(2 * 0.75**0.5 - 0.9, rel=1e-6)  # the boundary is at x^2 / 4 + 0.25 = 1
+    actual = distances(Ellipse(), (x, torch.tensor([1])), subspaces={"input": along})["input"]
+    assert float(actual) == pytest.approx(2 * 0.75**0.5 - 0.9, rel=1e-6)  # the boundary is at x^2 / 4 + 0.25 = 1
 
 
 class OneSided(nn.Module):

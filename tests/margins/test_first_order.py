@@ -27,15 +27,17 @@ def test_that_margins_of_a_linear_classifier_are_distances_to_its_hyperplanes(dt
         signed = {j: float((row[label] - row[j]) / (w[label] - w[j]).norm()) for j in range(4) if j != label}
         runner_up = max(signed, key=lambda j: float(row[j]))
         expected.append(signed[runner_up] if nearest == "runner_up" else min(signed.values()))
-    found = margins(model, (x, y), nearest=nearest, normalize=False)["input"]  # type: ignore[arg-type]
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=dtype), rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+    actual = margins(model, (x, y), nearest=nearest, normalize=False)["input"]  # type: ignore[arg-type]
+    torch.testing.assert_close(
+        actual, torch.tensor(expected, dtype=dtype), rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype]
+    )
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 def test_that_margins_equal_a_loop_over_examples_at_each_layer(dtype: torch.dtype) -> None:
     model, batch = convolutional(dtype), images(dtype=dtype)
-    found = margins(model, batch, ["input", "0", "2", "5", "7"])
-    for layer, margin in found.items():
+    actual = margins(model, batch, ["input", "0", "2", "5", "7"])
+    for layer, margin in actual.items():
         before, after = split(model, -1 if layer == "input" else int(layer))
         h = before(batch[0]).detach().flatten(1).to(DOUBLE)
         variation = torch.cov(h.T, correction=0).trace()
@@ -45,7 +47,7 @@ def test_that_margins_equal_a_loop_over_examples_at_each_layer(dtype: torch.dtyp
 
 def test_that_the_nearest_boundary_is_the_least_over_classes() -> None:
     model, (x, y) = convolutional(), images()
-    found = margins(model, (x, y), ["4"], nearest="any", normalize=False)["4"]
+    actual = margins(model, (x, y), ["4"], nearest="any", normalize=False)["4"]
     before, after = split(model, 4)
     h = before(x).detach().requires_grad_()
     f = after(h)
@@ -55,7 +57,7 @@ def test_that_the_nearest_boundary_is_the_least_over_classes() -> None:
             d = f[i, y[i]] - f[i, j]
             (g,) = torch.autograd.grad(d, h, retain_graph=True)
             quotients[i, j] = d.detach() / g.norm()
-    torch.testing.assert_close(found, quotients.min(1).values)
+    torch.testing.assert_close(actual, quotients.min(1).values)
 
 
 def test_that_the_sign_says_whether_an_example_is_classified_rightly() -> None:
@@ -100,8 +102,8 @@ def test_that_total_variation_over_unequal_batches_is_that_of_one() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(6, 3))
     expected = x.double().var(0, correction=0).sum()
     for data in ((x, y), loader((x, y), 1, 30, 19)):
-        found = total_variations(model, data)["input"]  # type: ignore[arg-type]
-        torch.testing.assert_close(found.double(), expected, rtol=2e-4, atol=0)  # x is rounded to 1e-3
+        actual = total_variations(model, data)["input"]  # type: ignore[arg-type]
+        torch.testing.assert_close(actual.double(), expected, rtol=2e-4, atol=0)  # x is rounded to 1e-3
     double = total_variations(model.double(), loader((x.double(), y), 1, 30, 19))["input"]
     torch.testing.assert_close(double, expected, rtol=1e-12, atol=0)
 
@@ -110,11 +112,11 @@ def test_that_total_variation_over_unequal_batches_is_that_of_one() -> None:
 def test_that_half_precision_is_accumulated_in_single(dtype: torch.dtype) -> None:
     model, (x, y) = nn.Linear(8, 3).to(dtype), images(60)
     x = x.flatten(1)[:, :8].to(dtype)
-    found = margins(model, (x, y), ["input"])["input"]
-    assert found.dtype == torch.float32
+    actual = margins(model, (x, y), ["input"])["input"]
+    assert actual.dtype == torch.float32
     # the same numbers in double precision, so that only the rounding of logits differs
     expected = margins(model.double(), (x.double(), y), ["input"])["input"]
-    torch.testing.assert_close(found.double(), expected, rtol=0.05, atol=4 * torch.finfo(dtype).eps)
+    torch.testing.assert_close(actual.double(), expected, rtol=0.05, atol=4 * torch.finfo(dtype).eps)
     # a difference of logits that overflows in half precision
     identity = nn.Linear(2, 2, bias=False).to(dtype)
     identity.weight.data.copy_(torch.eye(2))
@@ -130,21 +132,21 @@ def test_that_a_subspace_confines_the_gradient() -> None:
     reduced = nn.Linear(2, 3).double()
     reduced.weight.data = w @ basis
     f = model(x).detach()
-    found = margins(model, (x, y), subspaces={"input": basis}, normalize=False)["input"]
+    actual = margins(model, (x, y), subspaces={"input": basis}, normalize=False)["input"]
     for i in range(20):
         j = int(f[i].scatter(0, y[i], -torch.inf).argmax())
         expected = (f[i, y[i]] - f[i, j]) / (reduced.weight[y[i]] - reduced.weight[j]).detach().norm()
-        assert float(found[i]) == pytest.approx(float(expected), rel=1e-10)
+        assert float(actual[i]) == pytest.approx(float(expected), rel=1e-10)
 
 
 def test_that_principal_components_are_those_of_the_covariance_matrix() -> None:
     x, y = normal(30, 2, 3) * torch.tensor([3.0, 1.0, 0.5]) + 7, classes(30)
     model = nn.Sequential(nn.Flatten(), nn.Linear(6, 3)).double()
-    found = principal_components(model, loader((x, y), 11, 19), 2)
+    actual = principal_components(model, loader((x, y), 11, 19), 2)
     values, vectors = torch.linalg.eigh(torch.cov(x.flatten(1).T, correction=0))
-    torch.testing.assert_close(found.variances, values.flip(0)[:2])
-    torch.testing.assert_close(found.total_variation, values.sum())
-    torch.testing.assert_close((found.directions.T @ vectors.flip(1)[:, :2]).abs(), torch.eye(2, dtype=DOUBLE))
+    torch.testing.assert_close(actual.variances, values.flip(0)[:2])
+    torch.testing.assert_close(actual.total_variation, values.sum())
+    torch.testing.assert_close((actual.directions.T @ vectors.flip(1)[:, :2]).abs(), torch.eye(2, dtype=DOUBLE))
 
 
 class Embedded(nn.Module):
@@ -165,9 +167,9 @@ class Embedded(nn.Module):
 def test_that_frozen_models_of_integers_have_margins_at_hidden_layers(as_mapping: bool) -> None:
     model = Embedded(as_mapping).double()
     ids, y = torch.randint(10, (6, 5), generator=generator(4)), classes(6)
-    found = margins(model, [({"ids": ids}, y)], ["embedding"], normalize=False)["embedding"]
+    actual = margins(model, [({"ids": ids}, y)], ["embedding"], normalize=False)["embedding"]
     expected = one_by_one(model.embedding, lambda h: model.head(h.mean(1)), (ids, y))
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(actual, expected)
 
 
 def test_that_no_grad_and_inference_mode_around_a_call_do_not_matter() -> None:
@@ -181,5 +183,5 @@ def test_that_no_grad_and_inference_mode_around_a_call_do_not_matter() -> None:
 
 def test_that_the_variation_of_many_numbers_keeps_its_digits() -> None:
     x, y = torch.rand(500, 6000, generator=generator()), classes(500)
-    found = total_variations(nn.Linear(6000, 3), (x, y))["input"]
-    torch.testing.assert_close(found.double(), x.double().var(0, correction=0).sum(), rtol=1e-6, atol=0)
+    actual = total_variations(nn.Linear(6000, 3), (x, y))["input"]
+    torch.testing.assert_close(actual.double(), x.double().var(0, correction=0).sum(), rtol=1e-6, atol=0)

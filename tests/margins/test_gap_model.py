@@ -39,12 +39,12 @@ def test_that_fit_and_errors_are_those_of_the_normal_equations() -> None:
     beta, error, r2, adjusted = by_hand(x, y)
     assert model.r2 == pytest.approx(r2, rel=1e-9)
     assert model.adjusted_r2 == pytest.approx(adjusted, rel=1e-9)
-    found = model.coefficients(0.9)
+    actual = model.coefficients(0.9)
     scale = x.std(0)
     reach = student.ppf(0.95, 36) * error * scale
-    np.testing.assert_allclose(found.values, beta * scale, rtol=1e-9)
-    np.testing.assert_allclose(found.low, beta * scale - reach, rtol=1e-9)
-    np.testing.assert_allclose(found.high, beta * scale + reach, rtol=1e-9)
+    np.testing.assert_allclose(actual.values, beta * scale, rtol=1e-9)
+    np.testing.assert_allclose(actual.low, beta * scale - reach, rtol=1e-9)
+    np.testing.assert_allclose(actual.high, beta * scale + reach, rtol=1e-9)
 
 
 def test_that_dependent_features_change_nothing_and_do_not_count() -> None:
@@ -88,9 +88,9 @@ def test_that_held_out_predictions_know_nothing_of_their_group() -> None:
 def test_that_shuffled_gaps_are_not_predicted() -> None:
     x, y = problem(60)
     random = np.random.default_rng(1)
-    found = [GapModel().fit(x, random.permutation(y)).k_fold_r2() for _ in range(12)]
-    assert np.mean(found) < 0 + 3 * np.std(found) / 12**0.5
-    assert GapModel().fit(x, y).k_fold_r2() > max(found)
+    actual = [GapModel().fit(x, random.permutation(y)).k_fold_r2() for _ in range(12)]
+    assert np.mean(actual) < 0 + 3 * np.std(actual) / 12**0.5
+    assert GapModel().fit(x, y).k_fold_r2() > max(actual)
 
 
 def test_that_k_fold_r2_leaves_out_one_group_after_the_other() -> None:
@@ -119,8 +119,8 @@ def fitted() -> GapModel:
 
 def test_that_a_gap_is_predicted_from_a_network_and_its_data() -> None:
     model, data = fitted(), (normal(30, 4, seed=7), classes(30))
-    found = margins(network(20), data, ["input", "1"], eps=1e-6)
-    expected = model.predict(statistics(found, "quartiles", log="signed"))
+    actual = margins(network(20), data, ["input", "1"], eps=1e-6)
+    expected = model.predict(statistics(actual, "quartiles", log="signed"))
     assert model.predict_gap(network(20), loader(data, 7, 23)) == pytest.approx(float(expected[0]), rel=1e-9)
 
 

@@ -43,8 +43,8 @@ def ones(x: Tensor) -> Tensor:
 
 def test_that_margins_are_geodesic_distances_where_the_logits_are() -> None:
     x = points(size=1.0)
-    found = margins(OfDistance(lambda d: d), (x, ones(x)), manifolds={"input": BALL}, normalize=False)["input"]
-    torch.testing.assert_close(found, signed_distance(x), rtol=1e-9, atol=1e-9)
+    actual = margins(OfDistance(lambda d: d), (x, ones(x)), manifolds={"input": BALL}, normalize=False)["input"]
+    torch.testing.assert_close(actual, signed_distance(x), rtol=1e-9, atol=1e-9)
 
 
 def test_that_halving_the_distance_quarters_the_error_elsewhere() -> None:
@@ -54,16 +54,16 @@ def test_that_halving_the_distance_quarters_the_error_elsewhere() -> None:
     times = torch.tensor([[0.08], [0.04]], dtype=DOUBLE)
     x = BALL.expmap(foot, times * normal_there)
     torch.testing.assert_close(signed_distance(x), times[:, 0])
-    found = margins(OfDistance(torch.expm1), (x, ones(x)), manifolds={"input": BALL}, normalize=False)["input"]
-    errors = (found - times[:, 0]).abs()
+    actual = margins(OfDistance(torch.expm1), (x, ones(x)), manifolds={"input": BALL}, normalize=False)["input"]
+    errors = (actual - times[:, 0]).abs()
     assert float(errors[0] / errors[1]) == pytest.approx(4, rel=0.05)  # the error for 1 - exp(-d) is d^2 / 2 - d^3 / 6
 
 
 @pytest.mark.parametrize("function", [torch.expm1, torch.tanh, lambda d: d + d**3])
 def test_that_a_search_finds_the_geodesic_distance(function) -> None:
     x = points()
-    found = distances(OfDistance(function), (x, ones(x)), manifolds={"input": BALL})["input"]
-    torch.testing.assert_close(found, signed_distance(x), rtol=1e-6, atol=1e-8)
+    actual = distances(OfDistance(function), (x, ones(x)), manifolds={"input": BALL})["input"]
+    torch.testing.assert_close(actual, signed_distance(x), rtol=1e-6, atol=1e-8)
 
 
 def test_that_total_variation_is_the_mean_square_distance_to_the_frechet_mean() -> None:
@@ -73,13 +73,13 @@ def test_that_total_variation_is_the_mean_square_distance_to_the_frechet_mean() 
     r = 1.5
     u = r * u / BALL.norm(centre, u)
     x = BALL.expmap(centre, torch.stack((u, -u, u, -u)))
-    found = total_variations(OfDistance(lambda d: d), (x, ones(x)), manifolds={"input": BALL})["input"]
-    torch.testing.assert_close(found, torch.tensor(r**2, dtype=DOUBLE))
+    actual = total_variations(OfDistance(lambda d: d), (x, ones(x)), manifolds={"input": BALL})["input"]
+    torch.testing.assert_close(actual, torch.tensor(r**2, dtype=DOUBLE))
 
 
 def test_that_the_frechet_mean_is_a_minimum_far_out_as_well() -> None:
     x = points(20, 4.0)  # distances of about 10, at which full gradient steps overshoot
-    found = total_variations(OfDistance(lambda d: d), loader((x, ones(x)), 3, 17), manifolds={"input": BALL})["input"]
+    actual = total_variations(OfDistance(lambda d: d), loader((x, ones(x)), 3, 17), manifolds={"input": BALL})["input"]
     mean = torch.zeros(3, dtype=DOUBLE, requires_grad=True)
     optimizer = torch.optim.LBFGS([mean], max_iter=200, tolerance_grad=1e-12, line_search_fn="strong_wolfe")
 
@@ -90,7 +90,7 @@ def test_that_the_frechet_mean_is_a_minimum_far_out_as_well() -> None:
         return loss
 
     optimizer.step(closure)
-    assert float(found) == pytest.approx(closure().item(), rel=1e-6)
+    assert float(actual) == pytest.approx(closure().item(), rel=1e-6)
 
 
 def test_that_the_plain_space_is_the_flat_manifold() -> None:
@@ -119,14 +119,14 @@ class Unit(nn.Module):
 
 def test_that_radial_parts_of_a_gradient_do_not_count_on_a_sphere() -> None:
     model, (x, y) = OnSphere().double(), (normal(12, 2, 3), classes(12))
-    found = margins(model, (x, y), ["unit"], manifolds={"unit": geoopt.Sphere()}, normalize=False)["unit"]
+    actual = margins(model, (x, y), ["unit"], manifolds={"unit": geoopt.Sphere()}, normalize=False)["unit"]
     h, w = model.unit(x), model.head.weight.detach().reshape(3, 2, 3)
     f = model(x).detach()
     for i in range(12):
         j = int(f[i].scatter(0, y[i], -torch.inf).argmax())
         g = w[y[i]] - w[j]
         tangent = g - (g * h[i]).sum(-1, keepdim=True) * h[i]
-        assert float(found[i]) == pytest.approx(float((f[i, y[i]] - f[i, j]) / tangent.norm()), rel=1e-10)
+        assert float(actual[i]) == pytest.approx(float((f[i, y[i]] - f[i, j]) / tangent.norm()), rel=1e-10)
 
 
 def test_that_points_off_their_manifold_are_refused() -> None:
@@ -148,8 +148,8 @@ def test_that_no_distance_reaches_beyond_the_rim_of_a_ball() -> None:
     ball, layer = geoopt.PoincareBall(), nn.Linear(2, 2)
     layer.weight.data, layer.bias.data = torch.tensor([[1.0, 0.3], [0.0, 0.0]]), torch.tensor([0.9, 0.0])
     x = torch.tensor([[0.5, 0.3], [0.1, -0.9], [0.9, 0.0]])
-    found = distances(layer, (x, torch.zeros(3, dtype=torch.long)), manifolds={"input": ball})["input"]
-    assert torch.isfinite(found).any() and (found[torch.isfinite(found)] < 2 * 6.3).all()
+    actual = distances(layer, (x, torch.zeros(3, dtype=torch.long)), manifolds={"input": ball})["input"]
+    assert torch.isfinite(actual).any() and (actual[torch.isfinite(actual)] < 2 * 6.3).all()
 
 
 def test_that_a_great_circle_is_not_taken_the_long_way_round() -> None:
@@ -161,5 +161,5 @@ def test_that_a_great_circle_is_not_taken_the_long_way_round() -> None:
 
     latitudes = torch.tensor([-1.2, 0.0, 1.0, 1.2], dtype=DOUBLE)
     x = torch.stack((latitudes.cos(), torch.zeros_like(latitudes), latitudes.sin()), 1)
-    found = distances(Polar(), (x, ones(x)), manifolds={"input": geoopt.Sphere()})["input"]
-    torch.testing.assert_close(found, latitudes - torch.pi / 3, rtol=1e-5, atol=1e-6)
+    actual = distances(Polar(), (x, ones(x)), manifolds={"input": geoopt.Sphere()})["input"]
+    torch.testing.assert_close(actual, latitudes - torch.pi / 3, rtol=1e-5, atol=1e-6)

@@ -29,18 +29,18 @@ CONVOLUTIONS = {
 @pytest.mark.parametrize("size", [6, 12])  # below and above the size that is written out as a matrix
 def test_that_the_norm_of_a_convolution_is_that_of_its_matrix(kind: str, size: int) -> None:
     model = nn.Sequential(CONVOLUTIONS[kind](), nn.ReLU(), nn.Flatten()).double()
-    found = spectral_norms(model, normal(3, 2, size, size))["0"]
+    actual = spectral_norms(model, normal(3, 2, size, size))["0"]
     expected = torch.linalg.matrix_norm(matrix_of(model[0], 2, size, size), 2)
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=0)
 
 
 def test_that_linear_layers_and_batch_norms_have_their_largest_singular_value() -> None:
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 2)).double()
     model[1].running_var.uniform_(0.1, 2)
     nn.init.normal_(model[1].weight)
-    found = spectral_norms(model, normal(1, 4))
-    assert list(found) == ["0", "1", "3"]
-    for name, value in found.items():
+    actual = spectral_norms(model, normal(1, 4))
+    assert list(actual) == ["0", "1", "3"]
+    for name, value in actual.items():
         layer = model[int(name)].eval()
         matrix = matrix_of(layer, layer.in_features if isinstance(layer, nn.Linear) else 3)
         torch.testing.assert_close(value, torch.linalg.matrix_norm(matrix, 2))

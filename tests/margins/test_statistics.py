@@ -14,12 +14,12 @@ from tests.margins.problems import normal
 
 def test_that_fences_are_those_of_tukey() -> None:
     m = {"a": normal(101), "b": normal(50, seed=1)}
-    found = statistics(m)
-    assert found.names[5:] == ("b: Q1", "b: median", "b: Q3", "b: lower fence", "b: upper fence")
+    actual = statistics(m)
+    assert actual.names[5:] == ("b: Q1", "b: median", "b: Q3", "b: lower fence", "b: upper fence")
     for i, margin in enumerate(m.values()):
         q1, q2, q3 = np.percentile(margin, [25, 50, 75])
         expected = [q1, q2, q3, q1 - 1.5 * (q3 - q1), q3 + 1.5 * (q3 - q1)]
-        np.testing.assert_allclose(found.values[5 * i : 5 * i + 5], expected, rtol=1e-12)
+        np.testing.assert_allclose(actual.values[5 * i : 5 * i + 5], expected, rtol=1e-12)
 
 
 def test_that_moments_are_those_of_scipy() -> None:

@@ -30,8 +30,8 @@ def test_that_k_variance_of_all_examples_is_the_best_matching() -> None:
 def test_that_k_variance_in_one_dimension_is_the_difference_of_sorted_samples() -> None:
     # for one pair of samples of a uniform distribution: E |x - y| = 1/3
     x = torch.rand(3000, 1, generator=torch.Generator().manual_seed(0))
-    found = k_variance(x, 1, repeats=2000)
-    assert found == pytest.approx(1 / 3, abs=4 * (1 / 18) ** 0.5 / 2000**0.5)  # the variance of |x - y| is 1 / 18
+    actual = k_variance(x, 1, repeats=2000)
+    assert actual == pytest.approx(1 / 3, abs=4 * (1 / 18) ** 0.5 / 2000**0.5)  # the variance of |x - y| is 1 / 18
 
 
 def test_that_k_variance_falls_with_clustering() -> None:
@@ -51,10 +51,10 @@ def test_that_kv_margins_are_normalised_as_by_their_authors() -> None:
         share = float((y == c).sum()) / 40
         scale["gn"] += share * variance
         scale["kv"] += share * variance * float(norms[y == c].max())
-    found = kv_margins(model, (x, y), ["1"], repeats=2, seed=5)["1"]
-    torch.testing.assert_close(found, raw["output"] / scale["kv"])
-    found = kv_margins(model, (x, y), ["1"], gradient_normalized=True, repeats=2, seed=5)["1"]
-    torch.testing.assert_close(found, raw["1"] / scale["gn"])
+    actual = kv_margins(model, (x, y), ["1"], repeats=2, seed=5)["1"]
+    torch.testing.assert_close(actual, raw["output"] / scale["kv"])
+    actual = kv_margins(model, (x, y), ["1"], gradient_normalized=True, repeats=2, seed=5)["1"]
+    torch.testing.assert_close(actual, raw["1"] / scale["gn"])
 
 
 def test_that_classes_with_too_few_examples_are_named() -> None:

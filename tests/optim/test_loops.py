@@ -621,11 +621,11 @@ def test_that_a_checkpoint_of_an_optimizer_without_state_is_made_as_torch_makes_
         return state["state"]
 
     expected = saved(lambda model: torch.optim.AdamW(model.parameters()))
-    found = saved(lambda model: rsam.RSAM(model.parameters(), torch.optim.AdamW))
-    assert expected.keys() == found.keys()
+    actual = saved(lambda model: rsam.RSAM(model.parameters(), torch.optim.AdamW))
+    assert expected.keys() == actual.keys()
     for name, entries in expected.items():
-        assert entries.keys() == found[name].keys()
-        assert all(torch.equal(value, found[name][key]) for key, value in entries.items())
+        assert entries.keys() == actual[name].keys()
+        assert all(torch.equal(value, actual[name][key]) for key, value in entries.items())
 
 
 class AdaHessian(torch.optim.SGD):

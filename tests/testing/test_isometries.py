@@ -43,5 +43,5 @@ def test_that_an_isometry_preserves_the_metric(
 
 def test_that_the_simplest_isometry_is_the_identity() -> None:
     x = torch.tensor([1.25, 0.75, 0.0], dtype=torch.float64)
-    found = hypothesis.find(isometries(geoopt.Lorentz(), (3,)), lambda isometry: True, settings=SETTINGS)
-    torch.testing.assert_close(found.apply(x), x)
+    actual = hypothesis.find(isometries(geoopt.Lorentz(), (3,)), lambda isometry: True, settings=SETTINGS)
+    torch.testing.assert_close(actual.apply(x), x)
