@@ -1,4 +1,4 @@
-"""Leave out what is about a framework that is not installed."""
+"""Skip documents of frameworks that are not installed."""
 
 from __future__ import annotations
 

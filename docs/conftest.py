@@ -1,4 +1,4 @@
-"""Leave out the page that needs a later torch than the package does."""
+"""Leave out the guide that needs a later version of torch than the package does."""
 
 import inspect
 

@@ -1,4 +1,4 @@
-"""Load hierarchies of nouns from WordNet, in which a node's ancestors are what it is a kind of."""
+"""Load hierarchies of nouns from WordNet: a node is a kind of each of its ancestors."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Hierarchy:
 
     @cached_property
     def root(self) -> int:
-        """The node with the most descendants."""
+        """Node with the most descendants."""
         return int(torch.bincount(self.edges[:, 1]).argmax())
 
 

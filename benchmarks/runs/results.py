@@ -29,7 +29,7 @@ class ResultsError(Exception):
 
 
 class Results(Generic[R]):
-    """The rows of a study on disk.
+    """File of the rows of a study.
 
     Each row is written whole, and synced, before :meth:`append` returns. Whatever kills the process, at most the last
     line is torn; it counts as not written, and the next :meth:`append` removes it. One process writes at a time.

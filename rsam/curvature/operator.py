@@ -123,7 +123,7 @@ class TangentOperator(LinearOperator):
         return [torch.stack(row, -1).to(x.dtype) if row else x.clone() for x, row in zip(X, rows, strict=True)]
 
     def _apply_all(self, tangents: list[list[Tensor]]) -> list[list[Tensor]]:
-        """Return covectors of the bilinear form for each tangent: means over the batches, corrected once."""
+        """Return covectors of the bilinear form for each tangent: means over the batches, plus the geometry's term."""
         sums = [accumulators(tangent) for tangent in tangents]
         slopes = accumulators(self.risk.params)
         weights = []

@@ -26,8 +26,9 @@ def isolated() -> Iterator[None]:
     was built before and needs them can still be differentiated, and a graph built inside keeps the clones that it
     needs. Contexts may be nested.
 
-    Not protected are weights, ``.grad`` and Python attributes, buffers that :func:`torch.func.functional_call` lends to
-    a module, and those of a module compiled in place (``model.compile()``; ``torch.compile(model)`` is fine).
+    The context does not protect weights, ``.grad`` and Python attributes, buffers that
+    :func:`torch.func.functional_call` lends to a module, and buffers of a module compiled in place
+    (``model.compile()``; ``torch.compile(model)`` is fine).
 
     Examples
     --------
@@ -74,9 +75,9 @@ def isolated() -> Iterator[None]:
 def at_points(params: Sequence[Tensor], points: Sequence[Tensor]) -> Iterator[None]:
     """Give parameters the values of ``points`` within this context.
 
-    Nothing is copied or written to: within the context the parameters refer to the memory of ``points``, after it,
-    also after an exception, to their own again. So a graph that was built before can still be differentiated, which
-    an in-place change would prevent.
+    Nothing is copied or written to: the parameters refer to the memory of ``points`` within the context, and get
+    their own back at its end, also after an exception. So a graph that was built before can still be differentiated,
+    which an in-place change would prevent.
 
     Parameters
     ----------

@@ -245,7 +245,7 @@ class Geometry:
 
     @asks("inner", "proju")
     def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
-        r"""Tangent :math:`B_x z` of coordinates in an orthonormal frame: :math:`\langle B_x z, B_x z\rangle = \|z\|^2`.
+        r"""Return the tangent :math:`B_x z` with coordinates ``z`` in an orthonormal frame, of length :math:`\|z\|`.
 
         It is smooth in ``x``, except where the frame has to jump. The fallback makes a frame of projected unit vectors.
         """
@@ -286,7 +286,7 @@ class Geometry:
 
     @asks("inner", "proju")
     def to_coordinates(self, x: Tensor, c: Tensor) -> Tensor:
-        r"""Transpose :math:`B_x^\top c`: pairings of a covector with the frame, ``(*batch, d)``."""
+        r"""Return :math:`B_x^\top c`, the pairings of a covector with the frame, ``(*batch, d)``."""
         with torch.enable_grad():
             z = torch.zeros(self.coordinates_shape(x), dtype=x.real.dtype, device=x.device, requires_grad=True)
             (coordinates,) = torch.autograd.grad(self.from_coordinates(x.detach(), z), z, c)
@@ -300,7 +300,7 @@ class Geometry:
 
     @asks("inner", "expmap")
     def connection(self, x: Tensor, c: Tensor, v: Tensor) -> Tensor:
-        r"""Covector :math:`\frac12 \nabla_v \langle c, a_x(v)\rangle`: what the connection adds to a Euclidean Hessian.
+        r"""Return the covector :math:`\frac12 \nabla_v \langle c, a_x(v)\rangle` that the connection adds to a Hessian.
 
         In coordinates :math:`-\Gamma^k_{ij} c_k v^j`, linear in the covector ``c`` and in the tangent ``v``.
         """
@@ -312,7 +312,7 @@ class Geometry:
 
     @asks("inner", "expmap")
     def acceleration(self, x: Tensor, v: Tensor) -> Tensor:
-        r"""Ambient acceleration :math:`\ddot\gamma(0)` of the geodesic from ``x`` with velocity ``v``.
+        r"""Return the ambient acceleration :math:`\ddot\gamma(0)` of the geodesic from ``x`` with velocity ``v``.
 
         The fallback differentiates :meth:`exponential` twice in time, in reverse mode only: the nested forward
         modes of torch are silently wrong through ``torch.linalg.solve``.

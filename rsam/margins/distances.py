@@ -36,7 +36,7 @@ def distances(
     repeatedly, in the tangent space at the example's representation, where geodesics are rays. The first half of the
     steps goes from the present point to the nearest point of the linearised boundary (as DeepFool does; the first step
     is the first-order margin), the second half to its point nearest to the example (Hasofer and Lind 1974), shortened
-    where that leads away. In between and at the end rays are bisected. So each result is the geodesic distance to a
+    if it leads away. In between and at the end rays are bisected. So each result is the geodesic distance to a
     point of the boundary: an upper bound of the distance to the boundary, and equal to it if the steps find the nearest
     point. The search costs ``steps`` gradients and 135 evaluations for each layer and batch.
 

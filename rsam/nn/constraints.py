@@ -62,7 +62,7 @@ def constrain(module: _M, manifold: geoopt.Manifold, where: Where = "weight", ex
         If nothing matches, a name or pattern in either list matches nothing, or a weight cannot live on the manifold.
         The message says which and why; nothing is changed then.
     TypeError
-        For what is no :class:`geoopt.Manifold`; names its class and package.
+        If the manifold is no :class:`geoopt.Manifold`; names its class and package.
     UnsupportedOperation
         For a manifold that :mod:`rsam.geometry` refuses as a whole.
 

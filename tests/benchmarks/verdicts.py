@@ -56,7 +56,7 @@ def assert_is_test_of(comparison: Comparison, values: Sequence[float], compariso
 
 
 def halves(values: np.ndarray, size: float = 3.0) -> list[np.ndarray]:
-    """Split values into two cases whose mean they are, each much noisier than the mean."""
+    """Make the values of two cases with this mean, each much noisier than the mean."""
     noise = size * generator(99).normal(size=len(values))
     return [values + noise, values - noise]
 

@@ -185,7 +185,7 @@ def test_that_errors_bear_the_names_of_parameters() -> None:
     assert Product(model.named_parameters()).describe(0) == "'free' (shape (2,), Euclidean)"
 
 
-# -- what is computed at once -----------------------------------------------------------------------------------------
+# -- blocks -----------------------------------------------------------------------------------------------------------
 
 
 def _blocks(space: Product) -> list[tuple[int, ...]]:

@@ -122,7 +122,7 @@ def test_that_a_scaler_needs_steps_to_be_skipped(tmp_path) -> None:
         run.train()
 
 
-# -- what is logged and kept -----------------------------------------------------------------------------------------
+# -- logs and checkpoints --------------------------------------------------------------------------------------------
 
 
 def test_that_what_is_logged_is_of_the_first_pass(tmp_path) -> None:

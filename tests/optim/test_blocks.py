@@ -194,7 +194,7 @@ def test_that_the_entries_of_equal_parameters_are_views_of_one_stack(cls, option
     assert not torch.equal(held[0]["momentum_buffer" if cls is SGD else "exp_avg"], torch.zeros(3, 4))
 
 
-# -- what the user replaces ------------------------------------------------------------------------------------------
+# -- state that the user replaces ------------------------------------------------------------------------------------
 
 
 def _new_entries(opt: torch.optim.Optimizer, p: Tensor, size: float) -> dict[str, Any]:

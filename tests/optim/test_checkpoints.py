@@ -57,7 +57,7 @@ def tangent(x: Tensor, u: Tensor) -> Tensor:
     return u - (x * u).sum(-1, keepdim=True) * x
 
 
-# -- what is saved ---------------------------------------------------------------------------------------------------
+# -- saving ----------------------------------------------------------------------------------------------------------
 
 
 def _spheres(count: int) -> list[Tensor]:
@@ -86,7 +86,7 @@ def test_that_pickles_of_an_optimizer_are_no_larger_than_torchs(cls, options) ->
     assert len(pickle.dumps(ours)) < 1.1 * len(pickle.dumps(torchs))
 
 
-# -- what is loaded --------------------------------------------------------------------------------------------------
+# -- loading ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("names", [["sphere", "stiefel"], ["plain"]], ids=["points", "plain"])
