@@ -25,7 +25,7 @@ _REPLACED = re.compile(
     r"(batch|instance|layer|weight)_norm|hardsigmoid|scaled_dot_product|efficient_attention|flash_att"
 )
 _REMEDY = "build the loss within rsam.evaluation.differentiable(), or pass a closure"
-# By node that torch differentiates further without an error, but wrongly: the order at which the derivative is wrong.
+# Nodes whose further derivatives torch gets wrong without an error: order of the wrong derivative, and message.
 _NODES = {
     r"WeightNormInterfaceBackward": (2, f"torch's fused weight_norm has a wrong second derivative; {_REMEDY}"),
     r"EmbeddingBagBackwardBackward": (2, "torch's embedding_bag has no second derivative"),
@@ -43,7 +43,7 @@ def check_graph(value: Tensor, order: int) -> None:
     value : Tensor
         Computed from derivatives of a loss of order ``order - 1``, with a graph.
     order : int
-        The order of derivative that ``value.backward()`` will take of the loss.
+        Order of the loss's derivative that ``value.backward()`` computes.
 
     Raises
     ------

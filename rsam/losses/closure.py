@@ -68,7 +68,7 @@ class Evaluations:
         Raises
         ------
         ValueError
-            For a parameter that the function would not follow if it moved, and if it depends on no parameter at all.
+            If the function would not follow a parameter that is moved, or depends on no parameter at all.
         """
         leaves, early, self._shares, dtypes = _leaves(subject, self._since)
         self._dtypes |= dtypes

@@ -22,7 +22,8 @@ __all__ = ["Closure", "Differences", "Method", "Params", "Penalty"]
 Closure = Callable[[], Any]
 Method = Literal["exact", "difference"]
 Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]]
-Differences = tuple[Tensor, list[Tensor], float]  # a value; covectors and a factor of its gradient
+# A value, and covectors with a factor; their product is the gradient of the value.
+Differences = tuple[Tensor, list[Tensor], float]
 
 
 class Penalty(nn.Module):

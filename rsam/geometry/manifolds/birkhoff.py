@@ -38,10 +38,11 @@ def _newton(x: Tensor) -> Tensor:
 
 @register(geoopt.BirkhoffPolytope)
 class BirkhoffGeometry(Geometry):
-    r"""Fisher metric :math:`\frac1n \sum u_{ij} v_{ij} / x_{ij}`, as geoopt scales it (Douik and Hassibi 2019).
+    r"""Geometry of the Fisher metric :math:`\frac1n \sum u_{ij} v_{ij} / x_{ij}`, as geoopt scales it.
 
-    geoopt's ``proju`` multiplies by ``x`` before it projects, so that it changes tangents, and geoopt's Riemannian
-    gradient lacks the factor ``n`` of the metric. Its ``expmap`` is the retraction; no exponential is known.
+    The formulas are those of Douik and Hassibi 2019. geoopt's ``proju`` multiplies by ``x`` before it projects, so that
+    it changes tangents, and geoopt's Riemannian gradient lacks the factor ``n`` of the metric. Its ``expmap`` is the
+    retraction; no exponential is known.
     """
 
     def dimension(self, x: Tensor) -> int:

@@ -88,7 +88,7 @@ def _boosted_to_origin(root: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 @register(geoopt.Lorentz)
 class LorentzGeometry(Geometry):
-    r"""Points with :math:`\langle x, x\rangle_L = -k`, of curvature ``-1/k`` (Nickel and Kiela 2018).
+    r"""Geometry of the points with :math:`\langle x, x\rangle_L = -k`, of curvature ``-1/k`` (Nickel and Kiela 2018).
 
     The retraction is the exponential; tangents are carried by parallel transport, in a form that is finite
     between equal points, where geoopt divides zero by zero.

@@ -14,11 +14,12 @@ __all__ = ["BoundedDomainGeometry", "UpperHalfGeometry"]
 
 
 class _SiegelGeometry(Geometry):
-    r"""Metric :math:`s\,\mathrm{Re\,tr}(h^{-1} u\, \bar h^{-1} \bar v)` with a Hermitian ``h(z)`` and a scale ``s``.
+    r"""Geometry of the metric :math:`s\,\mathrm{Re\,tr}(h^{-1} u\, \bar h^{-1} \bar v)` with Hermitian ``h``.
 
-    Tangents are transported as ``m v m^T`` with ``m = (h(y) h(x)^{-1})^{1/2}``. This is isometric, and commutes with
-    the isometries that the retraction commutes with. geoopt has no exponential here, uses ``egrad2rgrad`` as the
-    projection, and transports tangents without changing them.
+    ``h`` depends on the point, and ``s`` is a scale. Tangents are transported as ``m v m^T`` with
+    ``m = (h(y) h(x)^{-1})^{1/2}``. This is isometric, and commutes with the isometries that the retraction commutes
+    with. geoopt has no exponential here, uses ``egrad2rgrad`` as the projection, and transports tangents without
+    changing them.
     """
 
     isometric = True

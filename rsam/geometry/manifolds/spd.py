@@ -16,9 +16,10 @@ __all__ = ["SPDGeometry"]
 
 @register(geoopt.SymmetricPositiveDefinite)
 class SPDGeometry(Geometry):
-    r"""Affine-invariant metric :math:`\mathrm{tr}(x^{-1} u x^{-1} v)` (Pennec et al. 2006; Bhatia 2007).
+    r"""Geometry of the affine-invariant metric :math:`\mathrm{tr}(x^{-1} u x^{-1} v)` (Pennec et al. 2006).
 
-    The retraction ``x + u + u x^-1 u / 2`` is of second order; tangents are transported in parallel along the geodesic.
+    The formulas are in Bhatia 2007. The retraction ``x + u + u x^-1 u / 2`` is of second order; tangents are
+    transported in parallel along the geodesic.
     """
 
     retraction_order = 2

@@ -17,7 +17,7 @@ __all__ = ["StereographicExactGeometry", "StereographicGeometry"]
 
 @register(geoopt.Stereographic)
 class StereographicGeometry(Geometry):
-    r"""Conformal metric :math:`\lambda_x^2 \langle u, v\rangle`, :math:`\lambda_x = 2 / (1 + \kappa\|x\|^2)`.
+    r"""Geometry of the metric :math:`\lambda_x^2 \langle u, v\rangle`, :math:`\lambda_x = 2 / (1 + \kappa\|x\|^2)`.
 
     The retraction is addition, and tangents are transported in parallel along the geodesic (Bachmann et al. 2020,
     Skopek et al. 2020). Momentum keeps its direction in the coordinates, and is scaled by the ratio of the conformal
