@@ -1,4 +1,4 @@
-"""Shifted and mirrored images, and shifted signals."""
+"""Augment images by shifts and reflections, and signals by shifts."""
 
 from __future__ import annotations
 

@@ -18,9 +18,9 @@ SIDE = 64
 def load_image_folder(name: str) -> Dataset:
     """Load ``NAME/train/CLASS/*`` and ``NAME/test/CLASS/*`` (or ``val``), or ``NAME/CLASS/*``, of the data directory.
 
-    Of the latter a fifth is held out, the same images each time.
-    Images are made 64 pixels high and wide, by scaling the short side and cutting out the middle, and held in memory.
-    If the first image is square and smaller, all keep or get its size instead.
+    Without a test folder a fifth of the images is held out, the same ones each time. Images are scaled along their
+    short side and cropped at the centre, to 64 by 64 pixels, or to the size of the first image if that is square and
+    smaller; they are held in memory.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def load_image_folder(name: str) -> Dataset:
 
 def _side(folder: Path) -> int:
     """Choose the side of the images."""
-    from torchvision.datasets import ImageFolder  # here: slow to import, and most workers need none of it
+    from torchvision.datasets import ImageFolder  # here, since it is slow to import and most workers do not need it
 
     with _readable(folder):
         first, _ = ImageFolder(folder)[0]
@@ -80,10 +80,10 @@ def _read(folder: Path, side: int) -> tuple[Tensor, Tensor, list[str]]:
 
 @contextmanager
 def _readable(folder: Path) -> Iterator[None]:
-    """Say which folder is no folder of images."""
+    """Name the folder in errors of reading it."""
     try:
         yield
     except FileNotFoundError as error:
         raise DatasetError(f"{folder} is no folder of one folder of images a class ({error})") from error
-    except OSError as error:  # Pillow's errors are such
+    except OSError as error:  # the base class of Pillow's errors
         raise DatasetError(f"{folder}: a picture is damaged ({error}); delete or replace it") from error

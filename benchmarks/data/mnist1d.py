@@ -1,4 +1,4 @@
-"""MNIST-1D (Greydanus and Kobak 2024): signals of length 40 in ten classes.
+"""Generate MNIST-1D (Greydanus and Kobak 2024): signals of length 40 in ten classes.
 
 The package ``mnist1d`` generates them from templates; nothing is downloaded.
 """
