@@ -7,41 +7,42 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
+from benchmarks.report.svg import drawing
 from benchmarks.run import Row
+
+__all__ = ["COLOURS", "draw_learning_curves"]
 
 # Okabe and Ito's colours, which the colour-blind can tell apart
 COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7")
 
 
-def draw_learning_curves(rows: Mapping[str, Sequence[Row]], path: Path, title: str) -> None:
-    """Draw train loss, train and held-out accuracy against epochs: each seed thin, their mean thick.
+def draw_learning_curves(rows: Mapping[str, Sequence[Row]], path: Path) -> None:
+    """Draw train loss, train and held-out accuracy against epochs: means over the networks that did not diverge.
 
     Parameters
     ----------
     rows : mapping of str to sequence of Row
         Label of each method, and its rows of equal length.
     path : Path
-        The image to write.
-    title : str
-        Over the figure.
+        The SVG file to write.
     """
-    figure = Figure(figsize=(12, 4), layout="constrained")
-    figure.suptitle(title)
-    panels = figure.subplots(1, 3)
-    for colour, (label, of_method) in zip(itertools.cycle(COLOURS), rows.items(), strict=False):
-        curves = {
-            "train loss (noisy labels)": np.array([row.curves["train_loss"] for row in of_method]),
-            "train accuracy, % (noisy labels)": 100 * np.array([row.curves["train_accuracy"] for row in of_method]),
-            f"{of_method[0].run.heldout} accuracy, %": 100 * np.array([row.curves["accuracy"] for row in of_method]),
-        }
-        for axes, (name, seeds) in zip(panels, curves.items(), strict=True):
-            epochs = np.arange(1, seeds.shape[1] + 1)
-            axes.set(xlabel="epoch", title=name)
-            axes.plot(epochs, seeds.T, color=colour, linewidth=0.5, alpha=0.5)
-            axes.plot(epochs, seeds.mean(axis=0), color=colour, linewidth=2, label=label)
-    for axes in panels:
-        axes.grid(alpha=0.3)
-    panels[0].legend()
-    figure.savefig(path, dpi=150)
+    panels = {
+        "train loss": ("train_loss", 1),
+        "train accuracy, %": ("train_accuracy", 100),
+        "test accuracy, %": ("accuracy", 100),
+    }
+    with drawing(path, 7) as figure:
+        grid = figure.subplots(3, 1, sharex=True)
+        for colour, (label, of_method) in zip(itertools.cycle(COLOURS), rows.items(), strict=False):
+            trained = [row for row in of_method if not row.diverged]
+            for axes, (name, unit) in zip(grid, panels.values(), strict=True):
+                if trained:
+                    mean = unit * np.mean([row.curves[name] for row in trained], axis=0)
+                    axes.plot(np.arange(1, len(mean) + 1), mean, color=colour, label=label)
+        for axes, title in zip(grid, panels, strict=True):
+            axes.set_ylabel(title)
+            axes.grid(alpha=0.3)
+        grid[0].set_yscale("log")
+        grid[-1].set_xlabel("epoch")
+        figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)

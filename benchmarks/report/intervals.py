@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.stats
 
-__all__ = ["Comparison", "Interval", "compare", "geometric", "geometric_mean", "p_value", "t_interval"]
+__all__ = ["Comparison", "Interval", "compare", "geometric", "geometric_mean", "judged", "p_value", "t_interval"]
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,11 @@ def compare(differences: Sequence[float], comparisons: int = 1) -> Comparison:
         return Comparison(interval, simultaneous, 1.0 if differences[0] == 0 else 0.0)
     p = float(scipy.stats.ttest_1samp(differences, 0).pvalue)
     return Comparison(interval, simultaneous, min(1.0, comparisons * p))
+
+
+def judged(interval: Interval) -> str:
+    """Say whether an interval lies above 0, below, or neither: of a single value, whose interval is nan, neither."""
+    return "better" if interval.low > 0 else "worse" if interval.high < 0 else "undecided"
 
 
 def p_value(p: float) -> str:

@@ -1,4 +1,4 @@
-"""A report as one HTML page that needs nothing else: no network, no script, no file beside it."""
+"""A report as one HTML page that needs nothing else: no network, no file beside it, and its script only to sort."""
 
 from __future__ import annotations
 
@@ -10,24 +10,11 @@ from pathlib import Path
 
 import markdown
 
-__all__ = ["BLOCK", "shown_in_readme", "write_report"]
+from benchmarks.report.opening import ANSWER, DETAILS
 
-#: What a README shows of the report.
-BLOCK = re.compile(r"(?<=<!-- report -->\n).*?(?=\n<!-- end -->)", re.DOTALL)
+__all__ = ["shown_in_readme", "write_report"]
 
-_STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 62rem; margin: 0 auto;
-       padding: 1rem; overflow-wrap: break-word; }
-h1 { font-size: 1.6rem; line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc; }
-img { max-width: 100%; height: auto; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.25rem 0.6rem; border-bottom: 1px solid #ddd; white-space: nowrap; text-align: left; }
-th { border-bottom: 2px solid #888; }
-tr:hover td { background: #f3f6fa; }
-code { background: #f3f3f3; padding: 0 0.2em; } pre { overflow-x: auto; background: #f3f3f3; padding: 0.5rem; }
-"""
+_STYLE, _SCRIPT = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -39,6 +26,7 @@ _PAGE = """<!DOCTYPE html>
 </head>
 <body>
 {body}
+<script>{script}</script>
 </body>
 </html>
 """
@@ -64,23 +52,49 @@ def write_report(text: str, directory: Path) -> tuple[Path, Path]:
     page.write_text(_page(text, directory), encoding="utf-8")
     readme = directory / "README.md"
     if readme.exists():
-        kept = readme.read_text(encoding="utf-8")
-        readme.write_text(BLOCK.sub(lambda _: shown_in_readme(text), kept), encoding="utf-8")
+        readme.write_text(shown_in_readme(text, readme.read_text(encoding="utf-8")), encoding="utf-8")
     return plain, page
 
 
-def shown_in_readme(text: str) -> str:
-    """Leave out the title of a report, and name its figures, which are not committed."""
+def shown_in_readme(text: str, readme: str) -> str:
+    """Put a report into a README: without its title, and with the names alone of figures that are not committed.
+
+    Parameters
+    ----------
+    text : str
+        The report.
+    readme : str
+        Has the comments ``<!-- report -->`` and ``<!-- end -->``, between which the report goes. What comes after
+        :data:`~benchmarks.report.opening.DETAILS` goes between this comment and another ``<!-- end -->``, if the
+        README has it.
+
+    Returns
+    -------
+    str
+        The README with the present report, and all else as it was.
+    """
     body = text.rstrip().split("\n\n", 1)[1]
-    return re.sub(r"^!\[([^\]]+)\]\([^)]+\)$", r"*Figure, drawn by `report`: \1.*", body, flags=re.MULTILINE)
+    body = re.sub(
+        rf"^!\[([^\]]+)\]\((?!{re.escape(ANSWER)}\))[^)]+\)$",
+        r"*Figure, drawn by `report`: \1.*",
+        body,
+        flags=re.MULTILINE,
+    )
+    first, _, details = body.partition(f"\n\n{DETAILS}\n\n")
+    if DETAILS not in readme:
+        first, details = "\n\n".join(filter(None, (first, details))), ""
+    for comment, part in (("<!-- report -->", first), (DETAILS, details)):
+        block = re.compile(rf"(?<={re.escape(comment)}\n).*?(?=\n<!-- end -->)", re.DOTALL)
+        readme = block.sub(lambda _, part=part: part, readme, count=1)  # type: ignore[misc]
+    return readme
 
 
 def _page(text: str, directory: Path) -> str:
     body = markdown.markdown(text, extensions=["tables"])
-    body = body.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
+    body = body.replace("<table>", '<div class="scroll" tabindex="0"><table>').replace("</table>", "</table></div>")
     body = re.sub(r'src="([^":]+)"', lambda match: f'src="{_inlined(directory / html.unescape(match[1]))}"', body)
     title = text.split("\n", 1)[0].lstrip("# ")
-    return _PAGE.format(title=html.escape(title), style=_STYLE, body=body)
+    return _PAGE.format(title=html.escape(title), style=_STYLE, body=body, script=_SCRIPT)
 
 
 def _inlined(path: Path) -> str:

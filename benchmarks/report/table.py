@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+_NUMBER = re.compile(r"[-<]? ?\d|nan")
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Aligned Markdown table: the first column to the left, numbers to the right.
+    """Aligned Markdown table: words to the left, numbers to the right.
 
     Parameters
     ----------
@@ -20,11 +23,16 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     str
         Lines without a newline at the end.
     """
-    widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    columns = list(zip(header, *rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    to_the_right = [i > 0 and any(_NUMBER.match(cell) for cell in column[1:]) for i, column in enumerate(columns)]
+    rule = ["-" * (width - right) + ":" * right for width, right in zip(widths, to_the_right, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
-        padded = [cells[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))]
+        padded = [
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(cells, widths, to_the_right, strict=True)
+        ]
         return f"| {' | '.join(padded)} |"
 
     return "\n".join([line(header), line(rule), *map(line, rows)])

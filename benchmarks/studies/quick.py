@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.report.curves import draw_learning_curves
-from benchmarks.report.intervals import t_interval
+from benchmarks.report.forest import Group, Line, draw_forest
+from benchmarks.report.intervals import Interval, t_interval
+from benchmarks.report.opening import ANSWER, opening
 from benchmarks.report.table import markdown_table
 from benchmarks.run import Row, Run
 from benchmarks.runs.measurement import CURVES
@@ -29,27 +31,27 @@ TUNED = {
 SEEDS = (0, 1, 2)
 DATA = Images()
 EPOCHS = 25
-FIGURE = "learning_curves.png"
+FIGURE = "learning_curves.svg"
 
 
 # The pairs show the effect of the ascent on plain weights, of the ascent on spheres, and of the spheres in SAM.
 PAIRS = (("sam", "sgd"), ("rsam", "riemannian_sgd"), ("rsam", "sam"))
 
 
-def _differences(by_method: dict[str, list[Row]]) -> str:
-    """Average differences between methods, paired by seed: these share initialisation, noise and batches."""
+def _differences(by_method: dict[str, list[Row]]) -> dict[str, Interval]:
+    """Average differences between methods with equal seeds, which share initialisation, noise and batches."""
     accuracy = {m: {row.run.seed: 100 * row.scores["accuracy"] for row in rs} for m, rs in by_method.items()}
-    parts = []
+    found = {}
     for one, other in PAIRS:
         if one in accuracy and other in accuracy:
-            seeds = accuracy[one].keys() & accuracy[other].keys()
-            interval = t_interval([accuracy[one][seed] - accuracy[other][seed] for seed in sorted(seeds)])
-            parts.append(f"{CONTESTANTS[one].label} - {CONTESTANTS[other].label} {interval:.1f}")
-    return "; ".join(parts)
+            seeds = sorted(accuracy[one].keys() & accuracy[other].keys())
+            interval = t_interval([accuracy[one][seed] - accuracy[other][seed] for seed in seeds])
+            found[f"{CONTESTANTS[one].label} − {CONTESTANTS[other].label}"] = interval
+    return found
 
 
 def report(rows: Sequence[Row], directory: Path) -> str:
-    """Write the table and draw learning curves."""
+    """Write the table and draw differences and learning curves."""
     by_method: dict[str, list[Row]] = {}
     for row in rows:
         by_method.setdefault(row.run.method, []).append(row)
@@ -73,16 +75,23 @@ def report(rows: Sequence[Row], directory: Path) -> str:
         + f" (rho {of_method[0].run.rho:g})" * (of_method[0].run.rho > 0)
         for m, of_method in by_method.items()
     ]
-    draw_learning_curves(
-        {CONTESTANTS[m].label: of_method for m, of_method in by_method.items()}, directory / FIGURE, title
+    draw_learning_curves({CONTESTANTS[m].label: of_method for m, of_method in by_method.items()}, directory / FIGURE)
+    differences = _differences(by_method)
+    if differences:
+        lines = [Line(label, interval, f"{interval:.1f}") for label, interval in differences.items()]
+        draw_forest([Group("", lines, "difference in test accuracy, points")], directory / ANSWER)
+    first = opening(
+        "SGD, SAM, RiemannianSGD and RSAM",
+        "What is an ascent worth, on plain weights and on spheres?",
+        "Differences in test accuracy, paired by seed" if differences else "",
+        [f"**{label}:** {interval:.1f} points of test accuracy." for label, interval in differences.items()],
     )
-    return (
-        "# SGD, SAM, RiemannianSGD and RSAM\n\n"
-        f"{title}; {run.epochs} epochs; mean ± 95 % t-interval over {seeds} seeds.\n\n{table}\n\n"
-        f"Differences in test accuracy, paired by seed: {_differences(by_method)}.\n"
+    notes = (
+        f"{title}; {run.epochs} epochs; mean ± 95 % t-interval over {seeds} seeds. Differences are paired by seed. "
         "Train accuracy is on the labels as trained on, wrong ones included. A step includes its gradients.\n"
-        f"Learning rates: {', '.join(settings)}.\n\n![Learning curves]({FIGURE})"
+        f"Learning rates: {', '.join(settings)}."
     )
+    return "\n\n".join([*first, table, notes, f"![Learning curves]({FIGURE})"])
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def whole(tmp_path_factory) -> tuple[str, Path, list[list[Entry]]]:
     directory = tmp_path_factory.mktemp("report")
     protocol = Protocol(final=tuple(range(SEEDS)))
     return (
-        report("Who wins?", RULES, cases, ["the lost < one>"], 1, protocol, "It took long.", directory),
+        report("Who wins?", "Is A better?", RULES, cases, ["the lost < one>"], 1, protocol, "It took long.", directory),
         directory,
         cases,
     )

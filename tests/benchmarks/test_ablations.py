@@ -18,7 +18,7 @@ from benchmarks.runs.parallel import Workers
 from benchmarks.runs.results import Results
 from benchmarks.studies import NothingToReport
 from benchmarks.studies.ablations import ABLATIONS, NO_BATCH_NORM, AblationsStudy, moved, study
-from benchmarks.studies.ablations.report import decomposition, same_settings, tuning, without
+from benchmarks.studies.ablations.report import decomposition, forest, same_settings, sentences, tuning, without
 from benchmarks.studies.ablations.trials import COMPARED, WAYS, WITHOUT, Trials, wanted
 from benchmarks.studies.comparison import study as comparison_study
 from benchmarks.studies.comparison.cases import Case, Grid
@@ -148,6 +148,21 @@ def test_that_the_grids_moved_hold_what_the_comparison_could_not_try() -> None:
             assert min(after.values) < min(before.values) < max(after.values)
 
 
+def test_that_picture_and_sentences_say_what_the_tables_say() -> None:
+    cases = [trials_of(entries_of())]
+    ((_, _, *parts),) = cells(decomposition(cases))
+    (group,) = forest(cases)
+    assert group.title == CASE.label
+    assert [line.verdict for line in group.lines] == [parts[3], parts[0]]  # RSAM − SAM, and the constraint alone
+    ways = [cell.split(" ± ") for row in cells(same_settings(cases)) for cell in row[5:] if cell]
+    *of_parts, last = sentences(cases)
+    for sentence, part in zip(of_parts, parts, strict=True):
+        mean, half = map(float, part.split(" ± "))
+        assert sentence.endswith(f" {int(mean > half)} lie above 0 and {int(mean < -half)} below.")
+    assert f" of {len(ways)} intervals leave 0" in last
+    assert f"more than {max(abs(float(mean)) for mean, _ in ways):.2f} points" in last
+
+
 def test_that_the_decomposition_adds_up() -> None:
     place, constraint, ascent, sam, total = cells(decomposition([trials_of(entries_of())]))[0][1:]
     assert place == "spheres"
@@ -190,8 +205,8 @@ OWN = with_grid(made_case(METHODS_HERE, "own", main=False, label_noise=0.4))
 TINY = AblationsStudy(
     "ablations",
     "",
-    ComparisonStudy("optimizers", "", "", (CASE,), (), RULES, PROTOCOL),
-    ComparisonStudy("ablations", "", "", (OWN,), (), RULES, PROTOCOL),
+    ComparisonStudy("optimizers", "", "", "", (CASE,), (), RULES, PROTOCOL),
+    ComparisonStudy("ablations", "", "", "", (OWN,), (), RULES, PROTOCOL),
 )
 
 

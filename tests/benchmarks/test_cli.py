@@ -26,7 +26,7 @@ def test_that_a_study_trains_and_says_where_its_files_are(monkeypatch, tmp_path,
     assert "2/2" in printed.err
     for name in ("report.md", "report.html"):
         assert str(tmp_path / "quick" / name) in printed.out
-    for name in ("rows.jsonl", "learning_curves.png", "report.md", "report.html"):
+    for name in ("rows.jsonl", "learning_curves.svg", "report.md", "report.html"):
         assert (tmp_path / "quick" / name).is_file()
 
 

@@ -31,9 +31,9 @@ def test_that_every_figure_of_the_report_is_written_and_shown(whole) -> None:
     text, directory, _ = whole
     shown_files = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
     names = [f"{name}-{kind}.svg" for name in ("one", "two", "aside") for kind in ("intervals", "curves", "scatter")]
-    assert shown_files == names
-    assert sorted(path.name for path in directory.iterdir()) == sorted([*names, "summary.md"])
-    for name in names:
+    assert shown_files == ["answer.svg", *names]
+    assert sorted(path.name for path in directory.iterdir()) == sorted([*shown_files, "summary.md"])
+    for name in shown_files:
         assert b"<svg" in (directory / name).read_bytes()
 
 
@@ -56,8 +56,10 @@ def test_that_intervals_are_drawn_where_they_are(monkeypatch, tmp_path) -> None:
     (axes,) = figure.axes
     others = [entry for entry in entries if entry is not sam]
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["SGD", "RSAM, spheres", "SGD, 8 epochs"]
+    titles = [text.get_text() for text in axes.texts if text.get_text()]
+    assert titles == ["plain weights", "spheres", "at equal gradient evaluations"]
     assert len(axes.containers) == len(others)
-    for place, (container, entry) in enumerate(zip(axes.containers, others, strict=True)):
+    for place, container, entry in zip(axes.get_yticks(), axes.containers, others, strict=True):
         test = scipy.stats.ttest_rel(percent(entry), percent(sam))
         low, high = test.confidence_interval(0.95)
         line, _, (bar,) = container.lines

@@ -25,10 +25,15 @@ def of_equal_gradients(text: str) -> list[tuple[str, int]]:
     return [(row["method"], int(row["epochs"])) for row in table_of("\n".join(table))]
 
 
-def test_that_the_report_begins_with_its_title_and_the_verdicts(whole) -> None:
+def test_that_the_report_begins_with_question_picture_and_verdicts_in_a_sentence_each(whole) -> None:
     text, _, _ = whole
     headings = re.findall("^#+ .*$", text, re.MULTILINE)
-    assert text.startswith("# Who wins?\n")
+    title, question, picture, verdicts, table, *_ = text.split("\n\n")
+    assert title == "# Who wins?"
+    assert question == "Is A better? **Preliminary**: without the lost < one>."
+    assert re.fullmatch(r"!\[[^]]+\]\(answer\.svg\)", picture)
+    assert [line[:6] for line in verdicts.splitlines()] == ["- **C4", "- **C5", "- **C6"]
+    assert table == "## Verdicts"
     assert headings[1:3] == ["## Verdicts", "## Test accuracy"]
 
 
@@ -87,13 +92,15 @@ def test_that_the_table_at_equal_gradients_lists_methods_whose_first_network_div
         if entry.contestant.method == method:
             run = entry.rows[0].run
             entry.rows[0] = replace(made_row(run, diverged=True), measures=entry.rows[0].measures)
-    text = report("Who wins?", RULES, [entries], [], 1, Protocol(final=tuple(range(SEEDS))), "", tmp_path)
+    text = report("Who wins?", "?", RULES, [entries], [], 1, Protocol(final=tuple(range(SEEDS))), "", tmp_path)
     assert sorted(label for label, _ in of_equal_gradients(text)) == sorted(CONTESTANTS[name].label for name in ASKED)
 
 
 def test_that_a_report_without_a_main_case_has_no_verdicts(cheap, tmp_path) -> None:
     entries = made_up(made_case(ASKED, main=False))
     protocol = Protocol(final=tuple(range(SEEDS)))
-    text = report("Who wins?", RULES, [entries], ["main"], 1, protocol, "", tmp_path)
+    text = report("Who wins?", "?", RULES, [entries], ["main"], 1, protocol, "", tmp_path)
     assert "# Who wins?" in text
     assert "## Verdicts" not in text
+    assert "answer.svg" not in text
+    assert not (tmp_path / "answer.svg").exists()

@@ -35,6 +35,7 @@ TINY = ComparisonStudy(
     name="tiny",
     summary="",
     title="Tiny",
+    question="Who wins?",
     cases=(made_case(ASKED, "first").quick(), made_case(ASKED, "second", label_noise=0.4).quick()),
     quick_cases=(),
     rules=RULES,

@@ -111,7 +111,7 @@ def test_that_the_table_of_verdicts_shows_simultaneous_intervals() -> None:
     rows = table_of(tables.verdicts(verdicts))
     assert [(row["claim"], row["verdict"], row["measured"]) for row in rows] == [
         ("C4", "**holds**", "a"),
-        ("", "", "b"),
+        ("C4", "**holds**", "b"),
         ("C6", "**undecided**", "c"),
     ]
     for row, values in ((rows[0], [1.0, 2.0, 4.0]), (rows[1], [-1.0, -1.01, -1.02])):

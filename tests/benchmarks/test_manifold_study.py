@@ -17,8 +17,9 @@ from benchmarks.studies.comparison import study
 from benchmarks.studies.comparison.contest import compete, count
 from benchmarks.studies.comparison.study import ComparisonStudy
 from benchmarks.studies.manifold_tasks import HYPERBOLIC, HYPERBOLIC_NOUNS, RECURRENT, SPD
+from benchmarks.studies.manifold_tasks.answers import RULE
 from benchmarks.studies.manifold_tasks.report import RULES
-from benchmarks.studies.manifold_tasks.tables import RULE, by_case, conclusions, overview
+from benchmarks.studies.manifold_tasks.tables import by_case, conclusions, overview
 from tests.benchmarks.manifold_cases import CASES, ERRORS, NOTE, ONE, OTHER, PROTOCOL, collect, entries_of, made
 
 # ---- the protocol
@@ -136,7 +137,7 @@ def test_that_embeddings_are_tuned_without_the_test_edges_of_any_case() -> None:
 
 # ---- the study
 
-TINY = ComparisonStudy("tiny", "", "Tiny", CASES, (), RULES, PROTOCOL)
+TINY = ComparisonStudy("tiny", "", "Tiny", "Who wins?", CASES, (), RULES, PROTOCOL)
 
 
 @pytest.fixture
@@ -185,7 +186,7 @@ def test_that_the_report_is_on_complete_cases_and_names_the_others(trained, tmp_
     # scores of one unit share an axis
     drawn = (tmp_path / "by-case.svg").read_text(encoding="utf-8")
     assert drawn.count("better than the base by (points)") == 1
-    assert drawn.count("better than the base by (powers of ten of the error)") == 1
+    assert drawn.count("better than the base by (powers of ten)") == 1
     lines = (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (tmp_path / "rows.jsonl").write_text("".join(lines[:-1]), encoding="utf-8")
     assert "**Preliminary**: without errors." in TINY.report(tmp_path)

@@ -12,7 +12,8 @@ import scipy.stats
 
 from benchmarks.studies.comparison.cases import Score
 from benchmarks.studies.comparison.contest import Entry
-from benchmarks.studies.manifold_tasks.tables import by_case, case_table, conclusions, improvement, overview
+from benchmarks.studies.manifold_tasks.answers import forest, improvement, sentences
+from benchmarks.studies.manifold_tasks.tables import by_case, case_table, conclusions, overview
 from tests.benchmarks.manifold_cases import CASES, CONTESTANTS, ERRORS, NAMES, ONE, entries_of, made
 
 #: Methods that each line of conclusions compares, in order.
@@ -87,7 +88,7 @@ def test_that_conclusions_are_drawn_on_means_over_the_cases_of_a_group() -> None
     one, other, errors = (entries_of(case) for case in CASES)
     rows = rows_of(conclusions([one, other, errors], 2))
     heads = "both (accuracy, %)", "errors (log₁₀ squared error)"
-    assert [row[0] for row in rows] == [heads[0], *[""] * 7, heads[1], *[""] * 7]
+    assert [row[0] for row in rows] == [heads[0]] * 8 + [heads[1]] * 8
     for i, row in enumerate(rows):
         pair = PAIRS[i % 8]
         numbers = better(errors, *pair) if i >= 8 else (better(one, *pair) + better(other, *pair)) / 2
@@ -96,6 +97,28 @@ def test_that_conclusions_are_drawn_on_means_over_the_cases_of_a_group() -> None
         low, high = ends(numbers, 1 - 0.05 / 4)
         assert row[2:4] == [f"{numbers.mean():.2f}", f"{low:.2f} to {high:.2f}"]
         assert float(row[4]) == pytest.approx(min(1, 4 * scipy.stats.ttest_1samp(numbers, 0).pvalue), abs=6e-4)
+
+
+def test_that_picture_and_sentences_say_what_the_conclusions_say() -> None:
+    cases = [entries_of(case) for case in CASES]
+    of = {entry.name: entry for entry in cases[2]}
+    # far better than its base at equal epochs, on the group of one case alone
+    rows = [replace(r, scores={"log_error": r.scores["log_error"] + 5 + 1e-3 * i}) for i, r in
+            enumerate(of["riemannian_sgd"].rows)]  # fmt: skip
+    cases[2] = [replace(e, rows=rows) if e.name == "riemannian_sgd" else e for e in cases[2]]
+    table = rows_of(conclusions(cases, 2))
+    groups = forest(cases, 2)
+    assert [group.title for group in groups] == ["both (accuracy, %)", "errors (log₁₀ squared error)"]
+    drawn = [line for group in groups for line in group.lines]
+    for row, line in zip(table, drawn, strict=True):
+        assert row[2:4] == [f"{line.interval.mean:.2f}", f"{line.interval.low:.2f} to {line.interval.high:.2f}"]
+    assert [line.label for line in drawn[:3]] == ["equal epochs, SGD", "equal epochs, Adam", "equal gradients, SGD"]
+    first, *others = sentences(cases, 2)
+    assert f"better on *errors* over SGD ({table[8][2]}); undecided in 3 of 4 comparisons." in first
+    assert len(others) == 3
+    for sentence, i in zip(others, (2, 4, 6), strict=True):
+        words = [row[-1] for row in (table[i], table[i + 1], table[i + 8], table[i + 9])]
+        assert ("undecided." in sentence) == (set(words) == {"undecided"})
 
 
 @pytest.mark.parametrize("case", [ONE, ERRORS], ids=lambda case: case.name)
@@ -131,9 +154,9 @@ def test_that_other_scores_are_compared_too_where_less_may_be_better() -> None:
     assert [row[2] for row in rows] == [interval(numbers), interval(numbers), interval(-numbers / 100)]
     # tables show points of accuracy
     rows = rows_of(overview([entries]))[:3]
-    assert [row[0] for row in rows[1:]] == ["twice as long, %", "mean rank"]
-    assert rows[1][1:] == rows[0][1:]
-    assert [float(cell.split()[0]) for cell in rows[2][1:]] == [
+    assert [row[1] for row in rows] == ["accuracy, %", "twice as long, %", "mean rank"]
+    assert rows[1][2:] == rows[0][2:]
+    assert [float(cell.split()[0]) for cell in rows[2][2:]] == [
         pytest.approx(fmean(values(entry)) / 100, abs=0.0051) for entry in entries
     ]
 
@@ -171,8 +194,8 @@ def test_that_trials_that_diverged_are_counted_and_score_as_if_nothing_was_learn
 def test_that_the_overview_has_every_method_on_every_case() -> None:
     cases = [entries_of(case) for case in CASES]
     for row, entries in zip(rows_of(overview(cases))[::3], cases, strict=True):
-        assert row[0].startswith(f"{entries[0].case.label} (")
-        assert [float(cell.split()[0]) for cell in row[1:]] == [
+        assert row[0] == entries[0].case.label
+        assert [float(cell.split()[0]) for cell in row[2:]] == [
             pytest.approx(fmean(values(entry)), abs=0.051) for entry in entries
         ]
 
@@ -184,10 +207,10 @@ def test_that_curvature_is_shown_beside_scores_and_compared_by_how_often_it_halv
                          enumerate(e.rows)])
         for e in entries_of()
     ]  # fmt: skip
-    assert [row[0] for row in rows_of(overview([entries]))[1:]] == ["Hessian trace", "top eigenvalue"]
+    assert [row[1] for row in rows_of(overview([entries]))[1:]] == ["Hessian trace", "top eigenvalue"]
     # geometric means of 2, 3 and 4 to a power; eigenvalues are negative
-    assert rows_of(overview([entries]))[1][1:] == [f"{24 ** (f / 3):.3g}" for f in factors.values()]
-    assert rows_of(overview([entries]))[2][1:] == ["nan"] * 10
+    assert rows_of(overview([entries]))[1][2:] == [f"{24 ** (f / 3):.3g}" for f in factors.values()]
+    assert rows_of(overview([entries]))[2][2:] == ["nan"] * 10
     _, trace, eigenvalue = rows_of(by_case([entries]))
     halved = [(factors[base] - factors[method]) * np.log2([2, 3, 4]) for method, base in PAIRS]
     assert trace[1:] == ["Hessian trace, log₂", *map(interval, halved)]

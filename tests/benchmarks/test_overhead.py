@@ -12,6 +12,7 @@ import torch
 from benchmarks.runs.parallel import Workers
 from benchmarks.runs.training import train_model
 from benchmarks.studies.overhead import OverheadStudy, curvature, memory, optimizers, savings, steps, timing
+from benchmarks.studies.overhead.factors import factor_groups
 
 ROOT = Path(__file__).parents[2]
 MEASURED = ROOT / "benchmarks" / "results" / "overhead" / "README.md"
@@ -89,6 +90,21 @@ def test_that_the_peak_is_what_is_held_at_once() -> None:
         del first, second
 
     assert memory.peak(run) == 4 * 5000
+
+
+def test_that_the_picture_shows_the_factors_of_the_table_and_which_are_short() -> None:
+    text = MEASURED.read_text(encoding="utf-8")
+    groups = factor_groups(text)
+    assert [group.mark for group in groups] == [15, 6, 1, 0.87]
+    assert sum(len(group.lines) for group in groups) == 2 * len(optimizers.CASES)
+    (verdict,) = re.findall(r"\*\*Optimizers:\*\* (.*)", text)
+    label = ""
+    for group in groups:
+        for line in group.lines:
+            short = line.interval.mean < group.mark
+            assert (line.tone, "short" in line.verdict) == (("worse", True) if short else ("better", False))
+            label = line.label.removesuffix(", SGD") if line.label != "Adam" else label
+            assert label in verdict or not short
 
 
 def test_that_the_readme_shows_the_measured_cost_of_a_step() -> None:

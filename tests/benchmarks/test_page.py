@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.report.opening import DETAILS, opening
 from benchmarks.report.page import write_report
 
 
@@ -60,10 +61,10 @@ def test_that_the_page_of_a_report_holds_its_images_and_refers_to_nothing_else(w
     assert [base64.b64decode(image.split(",")[1]) for image in images] == [
         (directory / name).read_bytes() for name in re.findall(r"\]\(([^)]+\.svg)\)", text)
     ]
-    assert len(images) == 9
-    assert all(reference.startswith("data:") for reference in actual.references)
+    assert len(images) == 10
+    assert all(reference.startswith("data:") for reference in found.references)
     markup = re.sub(r'"data:[^"]*"', "", page.read_text(encoding="utf-8"))
-    for outside in ("://", "@import", "url(", "<script", ".svg"):
+    for outside in ("://", "@import", "url(", "<script ", "import(", "fetch(", ".svg"):
         assert outside not in markup
     assert actual.title == "Who wins?"
     assert "iframe" not in actual.tags
@@ -126,6 +127,23 @@ def test_that_a_readme_beside_the_report_shows_it_without_title_names_its_figure
     shown = "## Part\n\nOne \\1.\n\n*Figure, drawn by `report`: Figure.*\n\nTwo."
     expected = f"# Ours\n\nAbove.\n\n<!-- report -->\n{shown}\n<!-- end -->\nBelow.\n"
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == expected
+
+
+def test_that_the_first_picture_is_shown_in_a_readme_and_details_come_after_other_words(tmp_path) -> None:
+    (tmp_path / "answer.svg").write_text("<svg/>")
+    text = "\n\n".join([*opening("Title", "Why?", "the answer", ["**So.**"]), "Table.", DETAILS, "## More", "Words."])
+    first = "Why?\n\n![the answer](answer.svg)\n\n- **So.**\n\nTable."
+    one, two = "# Ours\n\n<!-- report -->\n{}\n<!-- end -->\nBelow.\n", "\n<!-- details -->\n{}\n<!-- end -->\nLast.\n"
+    readme = tmp_path / "README.md"
+    for before, after in (
+        (one.format(""), one.format(f"{first}\n\n## More\n\nWords.")),
+        (one.format("") + two.format(""), one.format(first) + two.format("## More\n\nWords.")),
+        (one.format("old") + two.format("old\n\nold"), one.format(first) + two.format("## More\n\nWords.")),
+    ):
+        readme.write_text(before, encoding="utf-8")
+        for _ in range(2):  # writing it again changes nothing
+            write_report(text, tmp_path)
+            assert readme.read_text(encoding="utf-8") == after
 
 
 def test_that_there_is_no_readme_where_there_was_none(tmp_path) -> None:

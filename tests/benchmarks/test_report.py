@@ -32,12 +32,12 @@ def test_that_one_value_has_no_interval() -> None:
 
 
 def test_that_tables_are_aligned() -> None:
-    table = markdown_table(("method", "accuracy"), [("a long name", "9.5 ± 0.1"), ("b", "10.5 ± 10.1")])
-    assert table.splitlines() == [
-        "| method      |    accuracy |",
-        "| ----------- | ----------: |",
-        "| a long name |   9.5 ± 0.1 |",
-        "| b           | 10.5 ± 10.1 |",
+    rows = [("a long name", "9.5 ± 0.1", "yes", "< 0.001"), ("b", "10.5 ± 10.1", "undecided", "")]
+    assert markdown_table(("method", "accuracy", "so", "p"), rows).splitlines() == [
+        "| method      |    accuracy | so        |       p |",
+        "| ----------- | ----------: | --------- | ------: |",
+        "| a long name |   9.5 ± 0.1 | yes       | < 0.001 |",
+        "| b           | 10.5 ± 10.1 | undecided |         |",
     ]
 
 
@@ -51,16 +51,19 @@ def quick_rows(accuracies: dict[str, float]) -> list:
 
 
 def test_that_quick_reports_each_method_and_says_where(tmp_path) -> None:
-    text = quick.report(quick_rows({"sgd": 0.7, "rsam": 0.8}), tmp_path)
+    text = quick.report(quick_rows({"sgd": 0.7, "sam": 0.75, "rsam": 0.8}), tmp_path)
     half_width = scipy.stats.t.ppf(0.975, 2) / 3**0.5
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
     assert ["SGD", f"70.0 ± {half_width:.1f}", "90.0 ± 0.0", "10.0 ± 0.0"] in cells
     assert ["RSAM, spheres", f"80.0 ± {half_width:.1f}", "90.0 ± 0.0", "10.0 ± 0.0"] in cells
-    assert "](learning_curves.png)" in text
-    assert (tmp_path / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "- **SAM − SGD:** 5.0 ± 0.0 points" in text
+    for name in ("answer.svg", "learning_curves.svg"):
+        assert f"]({name})" in text
+        assert b"<svg" in (tmp_path / name).read_bytes()
 
 
 def test_that_many_methods_can_be_drawn(tmp_path) -> None:
     rows = {f"method {i}": quick_rows({"sgd": i / 10}) for i in range(9)}
-    draw_learning_curves(rows, tmp_path / "many.png", "many")
-    assert (tmp_path / "many.png").stat().st_size > 10_000
+    draw_learning_curves(rows, tmp_path / "many.svg")
+    drawn = (tmp_path / "many.svg").read_text(encoding="utf-8")
+    assert all(f"<!-- {name} -->" in drawn for name in rows)

@@ -28,6 +28,7 @@ STUDY = ComparisonStudy(
     name="survival",
     summary="",
     title="Survival",
+    question="Who survives?",
     cases=(
         make_case(
             "digits",

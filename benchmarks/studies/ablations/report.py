@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from benchmarks.report.intervals import geometric, t_interval
+from benchmarks.report.forest import Group, Line, draw_forest
+from benchmarks.report.intervals import Interval, geometric, judged, t_interval
+from benchmarks.report.opening import ANSWER, DETAILS, opening
 from benchmarks.report.table import markdown_table
 from benchmarks.run import Row, Run
 from benchmarks.runs.measurement import MEASURES
@@ -29,7 +33,15 @@ __all__ = ["decomposition", "report", "same_settings", "tuning", "without"]
 
 #: Constrained counterparts of SGD and SAM.
 _PLACES = {"spheres": ("riemannian_sgd", "rsam"), "Stiefel": ("riemannian_sgd_stiefel", "rsam_stiefel")}
+#: Differences of the table, and what each is worth.
+_PARTS = {
+    "RiemannianSGD − SGD": "The constraint without an ascent",
+    "RSAM − RiemannianSGD": "The ascent under the constraint",
+    "SAM − SGD": "The ascent without it",
+    "RSAM − SAM": "All together",
+}
 
+_QUESTION = "Do differences between RSAM and SAM come from the constraint, the geometry of the ascent, or tuning?"
 _INTRODUCTION = """\
 Means ± half the 95 % interval (Student's) over seeds, paired by seed where they are differences; not corrected for
 their number, since they explain and decide no claim. All of it was thought of after the first results of the
@@ -75,42 +87,93 @@ def report(
     str
         The report.
     """
+    draw_forest(forest(cases), directory / ANSWER)
     parts = ["## The constraint and the ascent", _DECOMPOSITION, decomposition(cases)]
     parts += ["## What ascent and penalty do at the same settings", _WITHOUT, without(cases)]
     parts += ["## Ways of ascending at the same settings", _SAME, same_settings(cases)]
     parts += ["## What the choice of settings is worth", _TUNING, tuning(cases)]
     summary = [*preliminary(missing), decomposition(cases), without(cases), same_settings(cases), tuning(cases)]
     (directory / "summary.md").write_text("\n\n".join([*summary, cost]) + "\n", encoding="utf-8")
-    for case in own:
-        parts += of_case(case, directory)
-    return "\n\n".join(
-        ["# Where differences between RSAM and SAM come from", f"{_INTRODUCTION} {cost}", *preliminary(missing), *parts]
+    first = opening(
+        "Where differences between RSAM and SAM come from",
+        " ".join([_QUESTION, *preliminary(missing)]),
+        "RSAM minus SAM on each case, beside what the constraint alone and the ascent are worth",
+        sentences(cases),
     )
+    details = [part for case in own for part in of_case(case, directory)]
+    return "\n\n".join([*first, f"{_INTRODUCTION} {cost}", *parts, DETAILS, *details])
 
 
 def _accuracies(rows: Sequence[Row]) -> list[float]:
     return [accuracy(row) for row in rows]
 
 
+def _interval(one: Sequence[float], other: Sequence[float]) -> Interval:
+    return t_interval([a - b for a, b in zip(one, other, strict=True)])
+
+
 def _minus(one: Sequence[float], other: Sequence[float]) -> str:
-    return f"{t_interval([a - b for a, b in zip(one, other, strict=True)]):.2f}"
+    return f"{_interval(one, other):.2f}"
 
 
 def _label(case: Trials) -> str:
     return case.entries[0].case.label
 
 
-def decomposition(cases: Sequence[Trials]) -> str:
-    """Show what the constraint is worth, and the ascent with and without it."""
-    rows = []
+@dataclass(frozen=True)
+class _Parts:
+    """RSAM − SAM on a case with kernels on one manifold, and its parts."""
+
+    case: str
+    place: str
+    differences: dict[str, Interval]
+
+
+def _parts(cases: Sequence[Trials]) -> list[_Parts]:
+    found = []
     for case in cases:
         of = {name: _accuracies(entry.rows) for name, entry in case.by_method.items()}
         for place, (base, sharp) in _PLACES.items():
             if {base, sharp} <= of.keys():
-                pairs = ((base, "sgd"), (sharp, base), ("sam", "sgd"), (sharp, "sam"))
-                rows.append((_label(case), place, *(_minus(of[a], of[b]) for a, b in pairs)))
-    header = ("case", "kernels on", "RiemannianSGD − SGD", "RSAM − RiemannianSGD", "SAM − SGD", "RSAM − SAM")
-    return markdown_table(header, rows)
+                pairs = dict(zip(_PARTS, ((base, "sgd"), (sharp, base), ("sam", "sgd"), (sharp, "sam")), strict=True))
+                intervals = {name: _interval(of[a], of[b]) for name, (a, b) in pairs.items()}
+                found.append(_Parts(_label(case), place, intervals))
+    return found
+
+
+def decomposition(cases: Sequence[Trials]) -> str:
+    """Show what the constraint is worth, and the ascent with and without it."""
+    rows = [(p.case, p.place, *(f"{interval:.2f}" for interval in p.differences.values())) for p in _parts(cases)]
+    return markdown_table(("case", "kernels on", *_PARTS), rows)
+
+
+def forest(cases: Sequence[Trials]) -> list[Group]:
+    """Lay out RSAM − SAM beside the constraint alone, case by case."""
+    groups: dict[str, list[Line]] = {}
+    for parts in _parts(cases):
+        for name, shown in (("RSAM − SAM", "RSAM − SAM"), ("RiemannianSGD − SGD", "constraint alone")):
+            interval = parts.differences[name]
+            groups.setdefault(parts.case, []).append(Line(f"{parts.place}: {shown}", interval, f"{interval:.2f}"))
+    return [Group(case, lines, "test accuracy, points") for case, lines in groups.items()]
+
+
+def sentences(cases: Sequence[Trials]) -> list[str]:
+    """Say of each part of the difference how often its interval leaves 0, one sentence each."""
+    found = _parts(cases)
+    said = []
+    for name, meaning in _PARTS.items():
+        # SAM − SGD is the same on every manifold of a case
+        outcomes = [judged(found_in) for _, found_in in {(parts.case, parts.differences[name]) for parts in found}]
+        above, below = outcomes.count("better"), outcomes.count("worse")
+        said.append(f"**{meaning}:** of {len(outcomes)} intervals of {name} {above} lie above 0 and {below} below.")
+    ways = [interval for _, intervals in _ways(cases) for interval in intervals.values()]
+    apart = sum(judged(interval) != "undecided" for interval in ways)
+    most = max((abs(interval.mean) for interval in ways), default=math.nan)
+    return [
+        *said,
+        f"**The geometry of the ascent, at the same settings:** {apart} of {len(ways)} intervals leave 0, and "
+        f"no way of ascending is more than {most:.2f} points from RSAM in the mean.",
+    ]
 
 
 def without(cases: Sequence[Trials]) -> str:
@@ -144,18 +207,26 @@ def _gain(case: Trials, setting: Run, entry: Entry) -> str:
     return f"{setting.weight_decay:g}: {_minus(_accuracies(case.rows[setting]), _accuracies(entry.rows))}"
 
 
-def same_settings(cases: Sequence[Trials]) -> str:
-    """Show the accuracy of RSAM, and by how much it beats other ways of ascending at the same settings."""
-    rows = []
+def _ways(cases: Sequence[Trials]) -> list[tuple[tuple[str, ...], dict[str, Interval]]]:
+    """Compare RSAM with every other way of ascending, by name: beside case, place, setting and RSAM's accuracy."""
+    rows: list[tuple[tuple[str, ...], dict[str, Interval]]] = []
     for case in cases:
         found = case.by_method
         for place, names in WAYS.items():
             for lr, rho in settings_of_ways(case.entries, place):
                 of = {n: _accuracies(case.rows[at(found[n], lr, rho)]) for n in names if n in found}
                 first, *others = of
-                against = {name: _minus(of[first], of[name]) for name in others}
-                cells = (against.get(name, "") for name in names[1:])
-                rows.append((_label(case), place, f"{lr:g}", f"{rho:g}", f"{t_interval(of[first]):.2f}", *cells))
+                setting = (_label(case), place, f"{lr:g}", f"{rho:g}", f"{t_interval(of[first]):.2f}")
+                rows.append((setting, {name: _interval(of[first], of[name]) for name in others}))
+    return rows
+
+
+def same_settings(cases: Sequence[Trials]) -> str:
+    """Show the accuracy of RSAM, and by how much it beats other ways of ascending at the same settings."""
+    rows = [
+        (*setting, *(f"{against[name]:.2f}" if name in against else "" for name in WAYS[setting[1]][1:]))
+        for setting, against in _ways(cases)
+    ]
     ways = ("pullback", "project", "ambient ascent")
     return markdown_table(("case", "kernels on", "lr", "rho", "RSAM, %", *(f"− {way}" for way in ways)), rows)
 

@@ -1,4 +1,4 @@
-"""The report of a comparison: the answers first, then how they came about."""
+"""The report of a comparison: the picture and the verdicts, the tables that they rest on, then how they came about."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 from benchmarks.methods import METHODS
+from benchmarks.report.forest import Group, draw_forest
+from benchmarks.report.opening import ANSWER, DETAILS, opening
 from benchmarks.runs.results import Results
 from benchmarks.studies.comparison.tables import Cases
 from benchmarks.studies.comparison.tuning import Protocol
@@ -32,9 +34,16 @@ class Rules:
     validation : str
         What validation data are.
     pairing : str
-        What methods of a seed share, and what else one should know before the answers.
+        What methods of a seed share, and what else one should know of how they were trained.
+    picture : str
+        What the first picture shows, for those who do not see it.
+    groups : callable
+        Takes the cases and how many groups of cases there are, complete or not; returns what the first picture draws,
+        or nothing.
+    verdicts : callable
+        The same; returns a sentence for each.
     summary : callable
-        Takes the cases and how many groups of cases there are, complete or not; returns tables for the README.
+        The same; returns tables for the README.
     answers : callable
         The same for the report, with the rules by which it is judged.
     details : callable
@@ -44,6 +53,9 @@ class Rules:
     counted: str
     validation: str
     pairing: str
+    picture: str
+    groups: Callable[[Cases, int], Sequence[Group]]
+    verdicts: Callable[[Cases, int], list[str]]
     summary: Callable[[Cases, int], list[str]]
     answers: Callable[[Cases, int], list[str]]
     details: Callable[[Cases, Path], list[str]]
@@ -51,6 +63,7 @@ class Rules:
 
 def report(
     title: str,
+    question: str,
     rules: Rules,
     cases: Cases,
     missing: Sequence[str],
@@ -65,8 +78,10 @@ def report(
     ----------
     title : str
         Of the report.
+    question : str
+        One sentence.
     rules : Rules
-        What is asked.
+        How it is answered.
     cases : sequence of sequences of Entry
         Entries of each complete case.
     missing : sequence of str
@@ -89,8 +104,14 @@ def report(
     counted = f"{number} {rules.counted}, {len(protocol.final)} seeds a method and case. {costs}"
     summary = [*preliminary(missing), *rules.summary(cases, asked), counted]
     (directory / "summary.md").write_text("\n\n".join(summary) + "\n", encoding="utf-8")
-    parts = [f"# {title}", *preliminary(missing), f"{counted} {_tuned(cases, rules, protocol)} {_machines(cases)}"]
-    return "\n\n".join([*parts, *rules.answers(cases, asked), *rules.details(cases, directory)])
+    groups = rules.groups(cases, asked)
+    if groups:
+        draw_forest(groups, directory / ANSWER)
+    asked_for = " ".join([question, *preliminary(missing)])
+    first = opening(title, asked_for, rules.picture if groups else "", rules.verdicts(cases, asked))
+    how = f"{counted} {_tuned(cases, rules, protocol)} {_machines(cases)}"
+    parts = [*first, *rules.answers(cases, asked), DETAILS, "## How it was done", how]
+    return "\n\n".join([*parts, *rules.details(cases, directory)])
 
 
 def _tuned(cases: Cases, rules: Rules, protocol: Protocol) -> str:

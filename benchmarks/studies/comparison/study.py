@@ -48,7 +48,9 @@ class ComparisonStudy:
     name, summary : str
         See :class:`~benchmarks.studies.study.Study`.
     title : str
-        Title of the report.
+        Of the report.
+    question : str
+        In one sentence, below the title.
     cases : tuple of Case
         The cases; one that others take settings from comes before these.
     quick_cases : tuple of Case
@@ -64,6 +66,7 @@ class ComparisonStudy:
     name: str
     summary: str
     title: str
+    question: str
     cases: tuple[Case, ...]
     quick_cases: tuple[Case, ...]
     rules: Rules
@@ -111,7 +114,7 @@ class ComparisonStudy:
             raise NothingToReport(f"{results.path} has no complete case")
         costs = f"{cost(results)} {on_manifold(results, complete)}".strip()
         asked = len({case.group for case in self.cases})
-        text = report(self.title, self.rules, complete, missing, asked, self.protocol, costs, directory)
+        text = report(self.title, self.question, self.rules, complete, missing, asked, self.protocol, costs, directory)
         return text if self.extra is None else f"{text}\n\n{self.extra.report(directory)}"
 
     def quick(self) -> ComparisonStudy:

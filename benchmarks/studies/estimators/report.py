@@ -1,40 +1,61 @@
-"""Tables and figure of the estimators."""
+"""Tables and figures of the estimators."""
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from benchmarks.report.curves import COLOURS
+from benchmarks.report.forest import Group, Line, draw_forest
 from benchmarks.report.intervals import t_interval
+from benchmarks.report.opening import ANSWER, DETAILS, opening
+from benchmarks.report.svg import drawing
 from benchmarks.report.table import markdown_table
 from benchmarks.studies.estimators.estimators import ESTIMATORS, PRODUCTS
 from benchmarks.studies.estimators.measurement import EXACT, KINKS, STEPS, Measured
 
 __all__ = ["report"]
 
-_FIGURE = "estimators.png"
+_FIGURE = "errors.svg"
 
 
 def report(rows: Sequence[Measured], directory: Path) -> str:
-    """Write tables and draw the figure."""
+    """Write tables and draw the figures."""
     networks = list(dict.fromkeys(row.run.network for row in rows))
     of = {(row.run.network, row.run.estimator): row for row in rows}
     sections = [_estimates(of, quantity, network) for quantity in ("trace", "top eigenvalue") for network in networks]
     seeds = max(row.run.seeds for row in rows)
-    _draw(of, networks, directory / _FIGURE)
-    return (
-        "# Estimators of trace and top eigenvalue\n\n"
+    _draw_costs(of, networks, directory / ANSWER)
+    _draw_errors(of, networks, directory / _FIGURE)
+    first = opening(
+        "Estimators of trace and top eigenvalue",
+        "Which estimator of the Hessian's trace comes closest for its cost?",
+        "Error of each estimator of the trace against its cost, network by network",
+        [_verdict(of, network) for network in networks],
+    )
+    notes = (
         f"Networks of the quick benchmark, 128 training examples, evaluation mode, {seeds} seeds, single precision, "
         f"one thread; traces by {PRODUCTS} products or pairs of evaluations. bias: mean error with its 95 % "
         "t-interval. deviation: standard deviation of an estimate. Both in % of the value by all products. "
-        "time: of an estimate with its operator, in gradient evaluations. memory: beyond that of a gradient.\n\n"
-        + "\n\n".join(sections)
-        + f"\n\n{_kinks(of, networks)}\n\n![Errors of the trace]({_FIGURE})"
+        "time: of an estimate with its operator, in gradient evaluations. memory: beyond that of a gradient."
     )
+    details = [DETAILS, _kinks(of, networks), "### Errors of the trace", f"![Errors of the trace]({_FIGURE})"]
+    return "\n\n".join([*first, notes, *sections, *details])
+
+
+def _verdict(of: dict[tuple[str, str], Measured], network: str) -> str:
+    errors = _errors(of, "trace", network)
+    best, worst = (pick(errors, key=lambda name: _root_mean_square(errors[name])) for pick in (min, max))
+    return (
+        f"**{network}:** closest to the trace is {best}, {_root_mean_square(errors[best]):.1f} % off in the root mean "
+        f"square; farthest {worst}, {_root_mean_square(errors[worst]):.1f} %."
+    )
+
+
+def _root_mean_square(errors: Sequence[float]) -> float:
+    return statistics.fmean(error**2 for error in errors) ** 0.5
 
 
 def _truth(of: dict[tuple[str, str], Measured], quantity: str, network: str) -> float:
@@ -86,18 +107,37 @@ def _kinks(of: dict[tuple[str, str], Measured], networks: Sequence[str]) -> str:
     )
 
 
-def _draw(of: dict[tuple[str, str], Measured], networks: Sequence[str], path: Path) -> None:
-    figure = Figure(figsize=(13, 3.6), layout="constrained")
-    panels = figure.subplots(1, len(networks), sharey=True)
-    names = [name for name, named in ESTIMATORS.items() if named.quantity == "trace"]
-    for axes, network in zip(panels, networks, strict=True):
+def _draw_costs(of: dict[tuple[str, str], Measured], networks: Sequence[str], path: Path) -> None:
+    rows = math.ceil(len(networks) / 2)
+    with drawing(path, 1 + 1.8 * rows) as figure:
+        grid = figure.subplots(rows, 2, sharex=True, sharey=True, squeeze=False)
+        for axes, network in zip(grid.flat, networks, strict=False):
+            errors = _errors(of, "trace", network)
+            for name, colour, marker in zip(_traces(), COLOURS, "ovs^DP", strict=False):
+                if name in errors:
+                    cost, error = of[network, name].gradients, _root_mean_square(errors[name])
+                    axes.plot(cost, error, marker, color=colour, label=name)
+            axes.set(yscale="log", title=network)
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.grid(alpha=0.3)
+        figure.supxlabel("cost of an estimate, gradient evaluations", fontsize="medium")
+        figure.supylabel("root mean square error, %", fontsize="medium")
+        labels = dict(zip(*reversed(grid[0, 0].get_legend_handles_labels()), strict=True))
+        figure.legend(labels.values(), labels.keys(), loc="outside upper center", ncols=2)
+
+
+def _draw_errors(of: dict[tuple[str, str], Measured], networks: Sequence[str], path: Path) -> None:
+    groups = []
+    for network in networks:
         errors = _errors(of, "trace", network)
-        for place, name in enumerate(names):
-            if name in errors:
-                axes.plot(errors[name], [place] * len(errors[name]), ".", alpha=0.6, color=COLOURS[place])
-        axes.axvline(0, color="grey", linewidth=0.8)
-        axes.set(title=network, xlabel="error of the trace, %")
-        axes.set_yticks(range(len(names)), names)
-        axes.grid(alpha=0.3, axis="x")
-    panels[0].invert_yaxis()
-    figure.savefig(path, dpi=150)
+        lines = [
+            Line(name, t_interval(errors[name]), f"{t_interval(errors[name]):.1f}", "undecided", errors[name])
+            for name in _traces()
+            if name in errors
+        ]
+        groups.append(Group(network, lines, "error of the trace, %"))
+    draw_forest(groups, path)
+
+
+def _traces() -> list[str]:
+    return [name for name, named in ESTIMATORS.items() if named.quantity == "trace"]

@@ -11,6 +11,8 @@ OPTIMIZERS = ComparisonStudy(
     name="optimizers",
     summary="does RSAM beat SAM, do curvature penalties? claims C4 to C6, 10 seeds; 6 hours on 2 cores",
     title="Does Riemannian SAM beat SAM, and do curvature penalties lose to it?",
+    question="Does a Riemannian ascent generalise better than SAM's, does a penalty on curvature generalise worse, and "
+    "does curvature tell which network does?",
     cases=SMALL,
     quick_cases=QUICK_CASES,
     rules=RULES,
@@ -19,6 +21,7 @@ OPTIMIZERS_LARGE = ComparisonStudy(
     name="optimizers-large",
     summary="the same on Fashion-MNIST, CIFAR and your own images with ResNets, 5 seeds; wants GPUs",
     title="Riemannian SAM, SAM and curvature penalties on larger data",
+    question="Do the answers on small data hold for residual networks on larger ones?",
     cases=LARGE,
     quick_cases=QUICK_LARGE_CASES,
     rules=RULES,

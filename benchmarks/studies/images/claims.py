@@ -19,6 +19,9 @@ from benchmarks.studies.images.contestants import CHECK, CHECKED
 
 __all__ = [
     "CURVATURES",
+    "GEOMETRIES",
+    "LITTLE",
+    "MODERATE",
     "PENALTIES",
     "RULES",
     "Verdict",
@@ -31,6 +34,7 @@ __all__ = [
     "positive",
     "rank_correlation",
     "ratios",
+    "statement",
     "within_methods",
 ]
 
@@ -85,6 +89,11 @@ class Verdict:
     claim: str
     outcome: str
     evidence: list[tuple[str, Comparison]]
+
+
+def statement(claim: str) -> str:
+    """Quote the sentence that a claim says, without the rule by which it is judged."""
+    return " ".join(RULES[claim].split()).split(". ")[0] + "."
 
 
 def _per_seed(cases: Sequence[Sequence[Entry]], value: Callable[[Sequence[Entry]], Sequence[float]]) -> list[float]:

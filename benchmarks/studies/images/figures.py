@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
-from benchmarks.report.curves import COLOURS
-from benchmarks.report.svg import save_svg
+from benchmarks.report.curves import COLOURS, draw_learning_curves
+from benchmarks.report.forest import Group, Line, draw_forest
+from benchmarks.report.intervals import Comparison, t_interval
+from benchmarks.report.svg import drawing
 from benchmarks.run import Knob
 from benchmarks.runs.measurement import MEASURES
 from benchmarks.studies.comparison.contest import Entry
-from benchmarks.studies.comparison.figures import draw_interval, label_rows
 from benchmarks.studies.comparison.tables import measured
-from benchmarks.studies.images.claims import CURVATURES, accuracy, differences
+from benchmarks.studies.images.claims import (
+    CURVATURES,
+    GEOMETRIES,
+    LITTLE,
+    MODERATE,
+    PENALTIES,
+    Verdict,
+    accuracy,
+    differences,
+)
 
-__all__ = ["draw_curves", "draw_intervals", "draw_scatter"]
+__all__ = ["claim_groups", "draw_curves", "draw_intervals", "draw_scatter"]
 
+_PLACES = {"plain": "plain weights", "spheres": "spheres", "stiefel": "Stiefel manifolds"}
 _COLOURS = {"plain": COLOURS[0], "spheres": COLOURS[4], "stiefel": COLOURS[5]}
 _MARKERS = {Knob.WEIGHT_DECAY: "o", Knob.RHO: "^", Knob.PENALTY: "s"}
 _KINDS = {Knob.WEIGHT_DECAY: "no ascent", Knob.RHO: "sharpness-aware", Knob.PENALTY: "penalty"}
@@ -26,19 +37,49 @@ _KINDS = {Knob.WEIGHT_DECAY: "no ascent", Knob.RHO: "sharpness-aware", Knob.PENA
 _CURVES = ("sgd", "sam", "gradient_norm", "hessian_trace", "riemannian_sgd", "rsam", "rsam_stiefel")
 
 
+def claim_groups(found: Sequence[Verdict]) -> list[Group]:
+    """Lay out what the verdicts rest on, the last claim first; a dashed line marks what a rule asks for."""
+    of = {verdict.claim: verdict for verdict in found}
+    if not of:
+        return []
+    c4, c5, c6 = ([comparison for _, comparison in of[claim].evidence] for claim in ("C4", "C5", "C6"))
+    names = [MEASURES[name].label for name in PENALTIES.values()]
+    points = "test accuracy minus SAM's, points"
+
+    def lines(labels: Iterable[str], comparisons: Iterable[Comparison]) -> list[Line]:
+        return [Line(label, c.simultaneous) for label, c in zip(labels, comparisons, strict=True)]
+
+    def neutral(labels: Iterable[str], comparisons: Iterable[Comparison]) -> list[Line]:
+        """More is neither better nor worse."""
+        return [
+            replace(line, verdict=f"{line.interval.mean:.2f}", tone="undecided") for line in lines(labels, comparisons)
+        ]
+
+    return [
+        Group("C6: Riemannian SAM", lines(GEOMETRIES.values(), c6), points, of["C6"].outcome, LITTLE),
+        Group("C5: penalties, accuracy", lines(names, c5[1::2]), points, of["C5"].outcome),
+        Group("C5: penalties, curvature", neutral(names, c5[::2]), "log₂ of curvature over SGD's", mark=-1),
+        Group(
+            "C4: curvature and gap",
+            neutral([MEASURES[name].label for name in CURVATURES], c4),
+            "rank correlation with the gap",
+            of["C4"].outcome,
+            MODERATE,
+        ),
+    ]
+
+
 def draw_intervals(entries: Sequence[Entry], reference: Entry, path: Path) -> None:
     """Draw test accuracy minus SAM's, paired by seed: each seed a dot, mean and 95 % interval over them."""
-    others = [entry for entry in entries if entry is not reference]
-    figure = Figure(figsize=(7, 0.8 + 0.27 * len(others)), layout="constrained")
-    axes = figure.subplots()
-    for place, entry in enumerate(others):
-        values = differences(entry, reference)
-        colour = _COLOURS[entry.contestant.kernels]
-        axes.plot(values, [place] * len(values), ".", color=colour, alpha=0.3, markersize=4)
-        draw_interval(axes, place, values, color=colour, markersize=4)
-    label_rows(axes, [_label(entry) for entry in others])
-    axes.set_xlabel("test accuracy minus SAM's, percentage points")
-    save_svg(figure, path)
+    groups: dict[str, list[Line]] = {}
+    for entry in entries:
+        if entry is not reference:
+            values = differences(entry, reference)
+            interval = t_interval(values)
+            title = _PLACES[entry.contestant.kernels] if entry.at_case_epochs else "at equal gradient evaluations"
+            groups.setdefault(title, []).append(Line(_label(entry), interval, f"{interval:.2f}", values=values))
+    unit = "test accuracy minus SAM's, points"
+    draw_forest([Group(title, lines, unit) for title, lines in groups.items()], path)
 
 
 def _label(entry: Entry) -> str:
@@ -48,58 +89,43 @@ def _label(entry: Entry) -> str:
 
 def draw_curves(entries: Sequence[Entry], path: Path) -> None:
     """Draw train loss, train and test accuracy against epochs, means over the seeds."""
-    figure = Figure(figsize=(7, 7), layout="constrained")
-    panels = figure.subplots(3, 1, sharex=True)
-    shown = [e for e in entries if e.name in _CURVES]
-    for colour, entry in zip(COLOURS, shown, strict=False):
-        rows = [row for row in entry.rows if not row.diverged]
-        if not rows:
-            continue
-        curves = (
-            [row.curves["train_loss"] for row in rows],
-            [[100 * value for value in row.curves["train_accuracy"]] for row in rows],
-            [[100 * value for value in row.curves["accuracy"]] for row in rows],
-        )
-        for axes, values in zip(panels, curves, strict=True):
-            mean = np.mean(values, axis=0)
-            axes.plot(np.arange(1, len(mean) + 1), mean, color=colour, label=entry.contestant.label)
-    for axes, title in zip(panels, ("train loss", "train accuracy, %", "test accuracy, %"), strict=True):
-        axes.set_ylabel(title)
-        axes.grid(alpha=0.3)
-    panels[0].set_yscale("log")
-    panels[-1].set_xlabel("epoch")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize="small")
-    save_svg(figure, path)
+    kept = {
+        entry.contestant.label: [row for row in entry.rows if not row.diverged]
+        for entry in entries
+        if entry.name in _CURVES
+    }
+    draw_learning_curves(kept, path)
 
 
 def draw_scatter(entries: Sequence[Entry], path: Path) -> None:
     """Draw test accuracy against each curvature measure, one point a network."""
-    figure = Figure(figsize=(7, 6.5), layout="constrained")
-    for axes, name in zip(figure.subplots(2, 2, sharey=True).flat, CURVATURES, strict=True):
-        for kernels, colour in _COLOURS.items():
-            for knob, marker in _MARKERS.items():
-                rows = [
-                    row
-                    for entry in entries
-                    if (entry.contestant.kernels, entry.contestant.grid.knob) == (kernels, knob)
-                    for row in entry.rows
-                    if measured(row, name) > 0
-                ]
-                if rows:
-                    axes.plot(
-                        [measured(row, name) for row in rows],
-                        [accuracy(row) for row in rows],
-                        marker,
-                        color=colour,
-                        markersize=3.5,
-                        alpha=0.5,
-                        markeredgewidth=0,
-                        label=f"{kernels}, {_KINDS[knob]}",
-                    )
-        axes.set(xscale="log", xlabel=MEASURES[name].label)
-        axes.grid(alpha=0.3)
-    figure.supylabel("test accuracy, %")
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize="small")
-    save_svg(figure, path)
+    with drawing(path, 5.4) as figure:
+        for axes, name in zip(figure.subplots(2, 2, sharey=True).flat, CURVATURES, strict=True):
+            for kernels, colour in _COLOURS.items():
+                for knob, marker in _MARKERS.items():
+                    _scatter(axes, entries, name, kernels, knob, marker, colour)
+            axes.set(xscale="log", xlabel=MEASURES[name].label)
+            axes.grid(alpha=0.3)
+        figure.supylabel("test accuracy, %", fontsize="medium")
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        if handles:
+            figure.legend(handles, labels, loc="outside upper center", ncols=2, columnspacing=1)
+
+
+def _scatter(
+    axes: Axes, entries: Sequence[Entry], measure: str, kernels: str, knob: Knob, marker: str, colour: str
+) -> None:
+    of_kind = [e for e in entries if (e.contestant.kernels, e.contestant.grid.knob) == (kernels, knob)]
+    rows = [row for entry in of_kind for row in entry.rows if measured(row, measure) > 0]
+    if not rows:
+        return
+    axes.plot(
+        [measured(row, measure) for row in rows],
+        [accuracy(row) for row in rows],
+        marker,
+        color=colour,
+        markersize=3.5,
+        alpha=0.5,
+        markeredgewidth=0,
+        label=f"{kernels}, {_KINDS[knob]}",
+    )

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.methods import METHODS
+from benchmarks.report.forest import Group
 from benchmarks.studies.comparison.contest import Entry, find
 from benchmarks.studies.comparison.report import Rules
 from benchmarks.studies.comparison.tables import Cases
 from benchmarks.studies.images import figures, tables
-from benchmarks.studies.images.claims import Verdict, c4, c5, c6
+from benchmarks.studies.images.claims import Verdict, c4, c5, c6, statement
 from benchmarks.studies.images.contestants import CHECKED
 
 __all__ = ["RULES", "judge", "of_case"]
@@ -50,6 +51,14 @@ def _main(cases: Cases) -> Cases:
     return [case for case in cases if case[0].case.main]
 
 
+def _groups(cases: Cases, asked: int) -> list[Group]:
+    return figures.claim_groups(judge(cases))
+
+
+def _sentences(cases: Cases, asked: int) -> list[str]:
+    return [f"**{verdict.claim}, {verdict.outcome}:** {statement(verdict.claim)}" for verdict in judge(cases)]
+
+
 def _summary(cases: Cases, asked: int) -> list[str]:
     found = judge(cases)
     judged = [tables.verdicts(found), tables.correlations_by_case(_main(cases))] if found else []
@@ -76,6 +85,9 @@ RULES = Rules(
     validation="a fifth of the training data, held out",
     pairing="A peer's SAM takes the setting of ours. Test data choose nothing: they measure the last weights of each "
     "network, and draw its learning curve. Methods of a seed share initialisation, data order and wrong labels.",
+    picture="Differences of test accuracy and of curvature that the claims are judged by, with their intervals",
+    groups=_groups,
+    verdicts=_sentences,
     summary=_summary,
     answers=_answers,
     details=_details,

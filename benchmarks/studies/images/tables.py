@@ -51,9 +51,9 @@ __all__ = [
 def verdicts(found: Sequence[Verdict]) -> str:
     """Show each claim with its verdict and what it rests on."""
     rows = [
-        (verdict.claim if i == 0 else "", f"**{verdict.outcome}**" if i == 0 else "", what, *shown(comparison))
+        (verdict.claim, f"**{verdict.outcome}**", what, *shown(comparison))
         for verdict in found
-        for i, (what, comparison) in enumerate(verdict.evidence)
+        for what, comparison in verdict.evidence
     ]
     return markdown_table(("claim", "verdict", "measured", "mean", "interval", "p of 0"), rows)
 

@@ -9,14 +9,13 @@ from statistics import fmean
 
 import numpy as np
 from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 from benchmarks.data.arrays import read_arrays
 from benchmarks.data.dataset import DatasetError
 from benchmarks.data.wordnet import load_hierarchy
 from benchmarks.machine import alone
-from benchmarks.report.svg import save_svg
+from benchmarks.report.svg import drawing
 from benchmarks.runs.training import fit, prepare
 from benchmarks.studies.comparison.tables import Cases
 from benchmarks.studies.manifold_tasks.cases import HYPERBOLIC
@@ -65,30 +64,24 @@ def draw(directory: Path) -> str:
     hierarchy = load_hierarchy("mammals")
     before, after, method = stored["before"], stored["after"], str(stored["method"])
     direct = [(node, parent) for node, parents in enumerate(hierarchy.parents) for parent in parents]
-    figure = Figure(figsize=(7, 3.9), layout="constrained")
-    titles = ("before, 700 times enlarged", "after training")
-    for axes, points, title in zip(figure.subplots(1, 2), (before * 700, after), titles, strict=True):
-        lines = [(points[node], points[parent]) for node, parent in direct]
-        axes.add_collection(LineCollection(lines, colors="grey", linewidths=0.15, alpha=0.5))
-        axes.scatter(*points.T, s=1, color="lightgrey")
-        for i, kind in enumerate(_KINDS):
-            top = hierarchy.names.index(kind)
-            below = hierarchy.edges[hierarchy.edges[:, 1] == top, 0].numpy()
-            axes.scatter(*points[below].T, s=2, color=f"C{i}", label=kind)
-            axes.annotate(kind, points[top], fontsize=5)
-        axes.scatter(*points[hierarchy.root], s=12, color="black", marker="*", label=hierarchy.names[hierarchy.root])
-        axes.add_patch(Circle((0, 0), 1, fill=False, linewidth=0.5))
-        axes.set(xlim=(-1.02, 1.02), ylim=(-1.02, 1.02), aspect="equal", title=title)
-        axes.title.set_fontsize("small")
-        axes.axis("off")
-    figure.legend(
-        *figure.axes[1].get_legend_handles_labels(),
-        loc="outside lower center",
-        ncols=4,
-        fontsize="x-small",
-        markerscale=3,
-    )
-    save_svg(figure, directory / "disk.svg")
+    with drawing(directory / "disk.svg", 9.2) as figure:
+        titles = ("before, 700 times enlarged", "after training")
+        for axes, points, title in zip(figure.subplots(2, 1), (before * 700, after), titles, strict=True):
+            lines = [(points[node], points[parent]) for node, parent in direct]
+            axes.add_collection(LineCollection(lines, colors="grey", linewidths=0.15, alpha=0.5))
+            axes.scatter(*points.T, s=1, color="lightgrey")
+            for i, kind in enumerate(_KINDS):
+                top = hierarchy.names.index(kind)
+                below = hierarchy.edges[hierarchy.edges[:, 1] == top, 0].numpy()
+                axes.scatter(*points[below].T, s=2, color=f"C{i}", label=kind)
+                axes.annotate(kind, points[top], fontsize=7)
+            root = points[hierarchy.root]
+            axes.scatter(*root, s=12, color="black", marker="*", label=hierarchy.names[hierarchy.root])
+            axes.add_patch(Circle((0, 0), 1, fill=False, linewidth=0.5))
+            axes.set(xlim=(-1.02, 1.02), ylim=(-1.02, 1.02), aspect="equal", title=title)
+            axes.axis("off")
+        handles, labels = figure.axes[1].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, markerscale=3)
     return (
         "## The mammals in the disk\n\n"
         f"Two dimensions, reconstruction, {_LABELS[method]}, one seed: lines join what is directly a kind of "

@@ -6,17 +6,13 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
-from benchmarks.report.curves import COLOURS
-from benchmarks.report.svg import save_svg
+from benchmarks.report.forest import Group, Line, draw_forest
+from benchmarks.report.intervals import Interval, t_interval
 from benchmarks.studies.comparison.contest import Entry, find
-from benchmarks.studies.comparison.figures import draw_interval, label_rows
 from benchmarks.studies.comparison.report import Rules
 from benchmarks.studies.comparison.tables import Cases
-from benchmarks.studies.manifold_tasks.tables import RULE, by_case, case_table, conclusions, improvement, overview
+from benchmarks.studies.manifold_tasks.answers import RULE, forest, improvement, sentences, unit
+from benchmarks.studies.manifold_tasks.tables import by_case, case_table, conclusions, overview
 
 __all__ = ["RULES"]
 
@@ -65,6 +61,9 @@ RULES = Rules(
     validation="for reconstruction, on the edges that are reconstructed",
     pairing="At a seed all methods share initial weights, data, batches and negative samples. An ascent costs a second "
     "gradient evaluation per step, so the bases are also trained for twice the epochs, tuned anew for that.",
+    picture="How much better RSAM scores than its base and than the projected ascent, by group of cases",
+    groups=forest,
+    verdicts=sentences,
     summary=_summary,
     answers=_answers,
     details=_details,
@@ -72,32 +71,19 @@ RULES = Rules(
 
 
 def draw_by_case(cases: Cases, path: Path) -> None:
-    """Draw what each ascent is worth on each case, with its interval; a panel for each unit of scores."""
-    panels: dict[str, list[Sequence[Entry]]] = {}
-    for entries in cases:
-        unit = "points" if entries[0].case.score.unit > 1 else "powers of ten of the error"
-        panels.setdefault(unit, []).append(entries)
-    sizes = [len(members) + 1 for members in panels.values()]
-    figure = Figure(figsize=(7, 1.2 + 0.5 * sum(sizes)), layout="constrained")
-    grid = figure.subplots(len(panels), squeeze=False, height_ratios=sizes)[:, 0]
-    for axes, (unit, members) in zip(grid, panels.items(), strict=True):
-        _draw_panel(axes, members)
-        axes.set_xlabel(f"better than the base by ({unit})", fontsize="small")
-    labelled: dict[str, Artist] = {}
-    for axes in grid:
-        handles, labels = axes.get_legend_handles_labels()
-        labelled |= dict(zip(labels, handles, strict=True))
-    figure.legend(labelled.values(), labelled.keys(), loc="outside upper center", ncols=2, fontsize="small")
-    save_svg(figure, path)
+    """Draw what each ascent is worth on each case, with its interval; scores of one unit share an axis."""
+    groups = [
+        Group(entries[0].case.label, _lines(entries), f"better than the base by ({unit(entries)})") for entries in cases
+    ]
+    draw_forest(groups, path)
 
 
-def _draw_panel(axes: Axes, cases: Cases) -> None:
-    methods = [entry.contestant for entry in cases[0] if entry.contestant.base]
-    for i, contestant in enumerate(methods):
-        for place, entries in enumerate(cases):
-            differences = improvement(find(entries, contestant.name), find(entries, contestant.base))
-            better = [b for b in differences if not math.isnan(b)]
-            if len(better) > 1:
-                height = place + 0.18 * (i - (len(methods) - 1) / 2)
-                draw_interval(axes, height, better, color=COLOURS[i], markersize=3.5, label=contestant.label)
-    label_rows(axes, [entries[0].case.label for entries in cases], fontsize="small")
+def _lines(entries: Sequence[Entry]) -> list[Line]:
+    lines = []
+    for entry in entries:
+        if entry.contestant.base:
+            differences = improvement(entry, find(entries, entry.contestant.base))
+            known = [better for better in differences if not math.isnan(better)]
+            interval = t_interval(known) if known else Interval(math.nan, math.nan)
+            lines.append(Line(entry.contestant.label, interval, f"{interval:.2f}"))
+    return lines

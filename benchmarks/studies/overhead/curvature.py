@@ -6,6 +6,7 @@ import contextlib
 import io
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from statistics import mean, stdev
 from typing import Any
@@ -19,6 +20,7 @@ from benchmarks.data import DATASETS
 from benchmarks.report.table import markdown_table
 from benchmarks.run import Run
 from benchmarks.runs.training import train_model
+from benchmarks.studies.overhead.section import Section
 from benchmarks.studies.overhead.timing import interleaved, median_ratio, milliseconds
 from benchmarks.workloads.images import Images
 from benchmarks.workloads.networks import MODELS
@@ -48,19 +50,19 @@ def _hessian(model: nn.Module, data: Any, **options: Any) -> rsam.curvature.Riem
     return rsam.curvature.RiemannianHessian(model, nn.CrossEntropyLoss(), model.parameters(), data, **options)
 
 
-def report(repeats: int, warm_up: int) -> str:
-    """Time all products and traces; return tables and verdicts."""
-    strided = _products("wide_cnn", repeats, warm_up)[0]  # torch's second backward is slow with strided convolutions
-    table, ratio = _products("pooled_cnn", repeats, warm_up)
+def report(repeats: int, warm_up: int) -> list[Section]:
+    """Time and compare; tables and verdicts."""
+    strided, _ = _products("wide_cnn", repeats, warm_up)  # whose convolutions torch's second backward is slow with
+    pooled, ratio = _products("pooled_cnn", repeats, warm_up)
     verdict = (
         f"Ours on pooled_cnn with one batch takes {'' if ratio <= PRODUCT_LIMIT else 'NOT '}at most {PRODUCT_LIMIT} "
         "gradient evaluations."
     )
-    return "\n\n".join([table, strided, verdict, _traces(max(2, repeats // 3)), _spread(2 * repeats)])
+    return [replace(pooled, verdict=verdict), strided, _traces(max(2, repeats // 3)), _spread(2 * repeats)]
 
 
-def _products(network: str, repeats: int, warm_up: int) -> tuple[str, float]:
-    """Time products; return a table, and the cost of ours on one batch in gradient evaluations."""
+def _products(network: str, repeats: int, warm_up: int) -> tuple[Section, float]:
+    """Time products; the section, and gradient evaluations of ours with one batch."""
     (images, labels), model = _batch(), _network(network)
     params = list(model.parameters())
     halves = list(zip(images.split(_BATCH // 2), labels.split(_BATCH // 2), strict=True))
@@ -86,12 +88,12 @@ def _products(network: str, repeats: int, warm_up: int) -> tuple[str, float]:
         [(name, f"{milliseconds(times, name):.1f}", f"{ratio:.2f}") for name, ratio in ratios.items()],
     )
     text = (
-        f"### Hessian-vector products, {network}\n\nMedians of {repeats} interleaved repeats, "
+        f"Medians of {repeats} interleaved repeats, "
         f"{sum(p.numel() for p in params):,} parameters, evaluation mode, batch {_BATCH}, the graph of one "
         "batch kept from product to product, as within one call of an estimator, unless it says otherwise; a gradient "
         f"takes {milliseconds(times, 'gradient'):.1f} ms.\n\n{table}"
     )
-    return text, ratios["rsam, one batch"]
+    return Section(f"Hessian-vector products, {network}", text), ratios["rsam, one batch"]
 
 
 def _peers(model: nn.Module, batch: Any, halves: Any, v: Tensor) -> dict[str, Callable[[], object]]:
@@ -119,7 +121,7 @@ def _pyhessian(model: nn.Module, **data: Any) -> Any:
     return pyhessian.hessian(model, nn.CrossEntropyLoss(), cuda=False, **data)
 
 
-def _traces(repeats: int) -> str:
+def _traces(repeats: int) -> Section:
     import curvlinops
 
     batch, model = _batch(), _network("pooled_cnn")
@@ -145,13 +147,14 @@ def _traces(repeats: int) -> str:
     verdict = f"Ours is {'' if faster >= TRACE_LIMIT else 'NOT '}at least {TRACE_LIMIT} times as fast as curvlinops'"
     if "PyHessian" in parts:
         verdict += f", and {'not' if median_ratio(times, 'PyHessian', 'rsam') >= 1 else 'IS'} slower than PyHessian's"
-    return (
-        f"### Traces\n\npooled_cnn, batch {_BATCH}, {_PROBES} Hutchinson probes, the operator made anew; medians of "
-        f"{repeats} interleaved repeats.\n\n{table}\n\n{verdict}."
+    text = (
+        f"pooled_cnn, batch {_BATCH}, {_PROBES} Hutchinson probes, the operator made anew; medians of "
+        f"{repeats} interleaved repeats.\n\n{table}"
     )
+    return Section("Traces", text, f"{verdict}.")
 
 
-def _spread(seeds: int) -> str:
+def _spread(seeds: int) -> Section:
     batch = _batch()
     torch.manual_seed(0)
     fitted = MODELS["wide_plain_cnn"]((1, 28, 28), 10)
@@ -175,10 +178,13 @@ def _spread(seeds: int) -> str:
         ratios[name] = spreads["xtrace"] / spreads["hutchinson"]
     table = markdown_table(("network, method", "mean", "standard deviation, %"), rows)
     ratio = ratios["wide_plain_cnn"]
-    return (
-        f"### Spread of the trace\n\nwide_plain_cnn (no batch norm) after 100 steps on the batch, small_cnn (batch "
-        f"norm) after 5 epochs; batch {_BATCH}, {_SPREAD_PROBES} products, {seeds} seeds.\n\n{table}\n\n"
+    text = (
+        f"wide_plain_cnn (no batch norm) after 100 steps on the batch, small_cnn (batch "
+        f"norm) after 5 epochs; batch {_BATCH}, {_SPREAD_PROBES} products, {seeds} seeds.\n\n{table}"
+    )
+    verdict = (
         f"XTrace's spread is {ratio:.2f} of Hutchinson's where few eigenvalues dominate, on wide_plain_cnn, "
         f"{'' if ratio <= SPREAD_LIMIT else 'NOT '}at most half. On small_cnn, with many alike, it is "
         f"{ratios['small_cnn']:.2f} of it."
     )
+    return Section("Spread of the trace", text, verdict)

@@ -14,6 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import rsam
 from benchmarks.report.table import markdown_table
+from benchmarks.studies.overhead.section import Section
 
 __all__ = ["peak", "report"]
 
@@ -59,8 +60,8 @@ def _contenders() -> dict[str, tuple[list[Tensor], Callable[[list[Tensor]], Any]
     return optimizers
 
 
-def report() -> str:
-    """Measure all optimizers; return a table."""
+def report() -> Section:
+    """Measure; a table."""
     rows = []
     for label, (params, make, sharp) in _contenders().items():
         optimizer = make(params)
@@ -78,8 +79,9 @@ def report() -> str:
 
         most, weights = peak(two_steps), sum(p.numel() * p.element_size() for p in params)
         rows.append((label, f"{most / _MIB:.1f}", f"{most / weights:.2f}"))
-    return (
-        f"### Memory\n\n{_COUNT} parameters of {_SIZE}, float32, momentum 0.9: what two steps allocate at most beside "
+    text = (
+        f"{_COUNT} parameters of {_SIZE}, float32, momentum 0.9: what two steps allocate at most beside "
         "weights and gradients, momentum and copies of weights included.\n\n"
         f"{markdown_table(('optimizer', 'MiB', 'sizes of the weights'), rows)}"
     )
+    return Section("Memory", text)

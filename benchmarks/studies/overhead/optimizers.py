@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import rsam
 from benchmarks.report.table import markdown_table
+from benchmarks.studies.overhead.section import Section
 from benchmarks.studies.overhead.timing import Times, interleaved, median_ratio, milliseconds
 
 __all__ = ["CASES", "Case", "operations", "report"]
@@ -168,8 +169,8 @@ def _row(case: Case, parts: dict[str, _Contender], times: Times) -> tuple[list[s
     return [*cells, f"{case.factor:.2g}", f"{milliseconds(times, 'handling'):.2f}" if stacked else ""], kept
 
 
-def report(repeats: int, warm_up: int) -> str:
-    """Time all cases; return a table and a verdict."""
+def report(repeats: int, warm_up: int) -> Section:
+    """Time and compare; a table and a verdict."""
     rows, short = [], []
     for case in CASES:
         parts = _contenders(case)
@@ -191,10 +192,11 @@ def report(repeats: int, warm_up: int) -> str:
         "handling",
     )
     verdict = f"Short of the factor that is asked: {', '.join(short)}." if short else "No case is short of its factor."
-    return (
-        f"### Optimizers\n\nSteps with gradients that are there, float32, momentum 0.9; medians of {repeats} "
+    text = (
+        f"Steps with gradients that are there, float32, momentum 0.9; medians of {repeats} "
         f"interleaved repeats. The peer is geoopt {geoopt.__version__}, of plain parameters torch {torch.__version__}; "
         "factor is how many times as fast ours is, formed within each repeat; ops is how many torch operations ours "
         "dispatches; handling is the time of two stacks and one write of all points alone, in ms, the floor of a step."
-        f"\n\n{markdown_table(header, rows)}\n\n{verdict}"
+        f"\n\n{markdown_table(header, rows)}"
     )
+    return Section("Optimizers", text, verdict)

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 import rsam
 from benchmarks.report.table import markdown_table
 from benchmarks.studies.overhead.networks import BATCH, network
+from benchmarks.studies.overhead.section import Section
 from benchmarks.studies.overhead.timing import interleaved, median_ratio, milliseconds
 
 __all__ = ["report"]
@@ -40,8 +41,8 @@ def _step(make: Callable[[Any], Any] | None, outputs_too: bool = False, method: 
     return lambda: optimizer.step(closure)
 
 
-def report(repeats: int, warm_up: int) -> str:
-    """Time all penalties; return a table and verdicts."""
+def report(repeats: int, warm_up: int) -> Section:
+    """Time and compare; a table and verdicts."""
     losses = rsam.losses
 
     def with_penalty(kind: Any, **options: Any) -> Callable[[Any], Any]:
@@ -68,7 +69,8 @@ def report(repeats: int, warm_up: int) -> str:
         f"The step with {name} takes {'' if ratios[name] <= limit else 'NOT '}at most {limit} plain ones."
         for name, limit in LIMITS.items()
     ]
-    return (
-        f"### Penalties\n\nMedians of {repeats} interleaved repeats, small_cnn in training mode, batch "
-        f"{BATCH}, SGD, one probe, by `objective`.\n\n{table}\n\n" + "\n".join(verdicts)
+    text = (
+        f"Medians of {repeats} interleaved repeats, small_cnn in training mode, batch "
+        f"{BATCH}, SGD, one probe, by `objective`.\n\n{table}"
     )
+    return Section("Penalties", text, " ".join(verdicts))

@@ -10,6 +10,7 @@ import rsam
 from benchmarks.report.table import markdown_table
 from benchmarks.runs.steps import gradient_closure
 from benchmarks.studies.overhead.networks import network
+from benchmarks.studies.overhead.section import Section
 from benchmarks.studies.overhead.timing import Times, interleaved, median_ratio, milliseconds
 
 __all__ = ["LIMITS", "report"]
@@ -60,8 +61,8 @@ def _row(batch: int, times: Times) -> tuple[list[str], float]:
     return cells, saving
 
 
-def report(repeats: int, warm_up: int) -> str:
-    """Time all savings; return a table and a verdict."""
+def report(repeats: int, warm_up: int) -> Section:
+    """Time and compare; a table and a verdict."""
     rows, short = [], []
     for batch, limit in LIMITS.items():
         cells, saving = _row(batch, interleaved(_steps(batch), repeats, warm_up, f"savings, batch {batch}"))
@@ -71,10 +72,12 @@ def report(repeats: int, warm_up: int) -> str:
         "batch", "RiemannianSGD, ms", "RSAM, ms", "quarter, every 2, ms", "RSAM", "quarter, every 2", "bare gradients",
         "asked",
     )  # fmt: skip
-    verdict = f"Short at batch {', '.join(short)}." if short else "Neither is above what is asked."
-    return (
-        f"### Savings\n\nRSAM with kernels on spheres that ascends along the gradient of a quarter of the batch in "
+    cost = f"more than is asked at batch {' and '.join(short)}" if short else "no more than is asked"
+    verdict = f"Ascents from a quarter of the batch in every second step cost {cost}."
+    text = (
+        f"RSAM with kernels on spheres that ascends along the gradient of a quarter of the batch in "
         f"every second step, small_cnn; medians of {repeats} interleaved repeats of two steps. The last columns are in "
         "steps of RiemannianSGD; bare gradients are what cannot be spared.\n\n"
-        f"{markdown_table(header, rows)}\n\n{verdict}"
+        f"{markdown_table(header, rows)}"
     )
+    return Section("Savings", text, verdict)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from benchmarks.report.table import markdown_table
 from benchmarks.runs.steps import gradient_closure
 from benchmarks.studies.overhead.networks import RHO, network
+from benchmarks.studies.overhead.section import Section
 from benchmarks.studies.overhead.timing import Times, interleaved, milliseconds
 
 __all__ = ["contenders", "report", "step_ratio"]
@@ -87,9 +88,9 @@ def step_ratio(times: Times) -> float:
     return median(step / (2 * gradient + base) for gradient, base, step in parts)
 
 
-def report(repeats: int, warm_up: int) -> str:
-    """Time the contenders; return a table and a verdict."""
-    methods = contenders()
+def report(repeats: int, warm_up: int) -> Section:
+    """Time the contenders; a table and a verdict."""
+    found = contenders()
     parts: dict[str, Callable[[], object]] = {}
     for c in methods:
         parts |= {
@@ -112,10 +113,10 @@ def report(repeats: int, warm_up: int) -> str:
         for label, limit in LIMITS.items()
     ]
     text = (
-        f"### Steps\n\nMedians of {repeats} interleaved repeats, small_cnn, batch 64.\n"
+        f"Medians of {repeats} interleaved repeats, small_cnn, batch 64.\n"
         "ratio = whole step / (two gradients + base step)\n\n"
-        f"{table}\n\n" + "\n".join(verdicts)
+        f"{table}"
     )
     if not find_spec("pytorch_optimizer"):
-        text += "\nFor a comparison with pytorch_optimizer.SAM: pip install pytorch_optimizer"
-    return text
+        text += "\n\nFor a comparison with pytorch_optimizer.SAM: pip install pytorch_optimizer"
+    return Section("Steps", text, " ".join(verdicts))

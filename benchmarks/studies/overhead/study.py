@@ -2,19 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from benchmarks.machine import one_thread
+from benchmarks.report.forest import draw_forest
+from benchmarks.report.opening import ANSWER, opening
 from benchmarks.runs.parallel import Workers
 from benchmarks.studies.overhead import curvature, memory, optimizers, penalties, savings, steps
+from benchmarks.studies.overhead.factors import factor_groups
+from benchmarks.studies.overhead.section import Section
 from benchmarks.studies.study import NothingToReport
 
 __all__ = ["OVERHEAD", "OverheadStudy"]
 
 _TABLE = "README.md"
+
+
+def page(machine: str, sections: Sequence[Section]) -> str:
+    """Say all in Markdown: the verdicts first, then the tables.
+
+    Parameters
+    ----------
+    machine : str
+        A sentence on what was measured on.
+    sections : sequence of Section
+        In order.
+
+    Returns
+    -------
+    str
+        The report, with a newline at its end.
+    """
+    first = opening(
+        "What steps, curvature and penalties cost",
+        "Are steps as fast as is asked, beside geoopt and torch, and what do curvature and penalties cost?",
+        "How many times as fast as a peer's the steps of each optimizer are, and how many are asked",
+        [f"**{section.title}:** {section.verdict}" for section in sections if section.verdict],
+    )
+    return "\n\n".join([*first, machine, *map(str, sections)]) + "\n"
 
 
 @dataclass(frozen=True)
@@ -45,20 +74,21 @@ class OverheadStudy:
                 steps.report(self.repeats, self.warm_up),
                 savings.report(max(2, self.repeats // 6), min(self.warm_up, 5)),
                 memory.report(),
-                curvature.report(few, min(self.warm_up, 2)),
+                *curvature.report(few, min(self.warm_up, 2)),
                 penalties.report(max(2, self.repeats // 3), min(self.warm_up, 5)),
             ]
         gpu = f"a {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "no GPU"
         machine = f"One thread of a CPU, torch {torch.__version__}; {gpu} was at hand."
-        text = "\n\n".join([f"# What steps, curvature and penalties cost\n\n{machine}", *sections])
-        (directory / _TABLE).write_text(text + "\n", encoding="utf-8")
+        (directory / _TABLE).write_text(page(machine, sections), encoding="utf-8")
 
     def report(self, directory: Path) -> str:
-        """Return the tables of the last measurement."""
+        """Return the tables of the last measurement, and draw its picture."""
         path = directory / _TABLE
         if not path.exists():
             raise NothingToReport(f"{path} is not there")
-        return path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
+        draw_forest(factor_groups(text), directory / ANSWER, log=True)
+        return text
 
     def quick(self) -> OverheadStudy:
         """Repeat less often."""

@@ -1,0 +1,170 @@
+"""Forest plots: intervals one below the other, each with its verdict beside it."""
+
+from __future__ import annotations
+
+import itertools
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.transforms import blended_transform_factory
+
+from benchmarks.report.intervals import Interval, judged
+from benchmarks.report.svg import WIDTH, drawing
+
+__all__ = ["Group", "Line", "draw_forest"]
+
+#: The words that :func:`judged` says, in colours that the colour-blind can tell apart.
+_COLOURS = {"better": "#0072B2", "worse": "#C04A00", "undecided": "#444444"}
+_LINE = 0.195  # inches
+_GAP = 0.4  # lines above a title
+_BELOW = 0.5  # inches that an axis and its name take
+_LABEL, _TITLE, _UNIT = 26, 46, 40  # characters that have room in a line
+
+
+@dataclass(frozen=True)
+class Line:
+    """An interval of a forest plot.
+
+    Attributes
+    ----------
+    label : str
+        At the left.
+    interval : Interval
+        Where its half width is nan, only the mean is drawn; nothing where that is nan too.
+    verdict : str, optional
+        At the right, a word or a number; by default what :func:`~benchmarks.report.intervals.judged` says.
+    tone : {"better", "worse", "undecided"}, optional
+        Chooses the colour; by default what :func:`~benchmarks.report.intervals.judged` says.
+    values : sequence of float
+        Drawn as dots behind the interval.
+    """
+
+    label: str
+    interval: Interval
+    verdict: str | None = None
+    tone: str | None = None
+    values: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class Group:
+    """Lines under a title.
+
+    Attributes
+    ----------
+    title : str
+        Above the lines.
+    lines : sequence of Line
+        From the top.
+    unit : str
+        Of the axis below; groups of one unit that follow each other share an axis.
+    verdict : str
+        At the right of the title: on the group as a whole.
+    mark : float, optional
+        What is asked of the lines: a dashed line across them.
+    """
+
+    title: str
+    lines: Sequence[Line]
+    unit: str
+    verdict: str = ""
+    mark: float | None = None
+
+
+def draw_forest(groups: Sequence[Group], path: Path, *, log: bool = False) -> None:
+    """Draw intervals, and where there is no difference; verdicts stand beside them as words, not in colour alone.
+
+    Parameters
+    ----------
+    groups : sequence of Group
+        At least one, from the top.
+    path : Path
+        The SVG file to write.
+    log : bool
+        Whether numbers are ratios, on a logarithmic axis: no difference is then at 1 and not at 0.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> lines = [Line("spheres", Interval(0.5, 0.2)), Line("Stiefel", Interval(0.1, 0.3))]
+    >>> path = Path(tempfile.mkdtemp(), "answer.svg")
+    >>> draw_forest([Group("RSAM − SAM", lines, "points of test accuracy")], path)
+    >>> path.read_text().count("better"), path.read_text().count("undecided")
+    (1, 1)
+    """
+    panels = [list(of_unit) for _, of_unit in itertools.groupby(groups, key=lambda group: group.unit)]
+    sizes = [sum(map(_size, panel)) for panel in panels]
+    with drawing(path, _LINE * sum(sizes) + _BELOW * len(panels)) as figure:
+        grid = figure.subplots(len(panels), squeeze=False, height_ratios=sizes)[:, 0]
+        for axes, panel in zip(grid, panels, strict=True):
+            if log:
+                axes.set_xscale("log")
+                axes.xaxis.set_major_formatter("{x:g}")
+            _draw_panel(axes, panel)
+            axes.axvline(1 if log else 0, color="grey", linewidth=0.8, zorder=0)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width) or [""]
+
+
+def _size(group: Group) -> float:
+    """Count the lines of text that a group takes, its title included."""
+    return _GAP + len(_title(group)) + sum(len(_wrapped(line.label, _LABEL)) for line in group.lines)
+
+
+def _title(group: Group) -> list[str]:
+    return _wrapped(group.title, _TITLE - len(group.verdict)) if group.title or group.verdict else []
+
+
+def _draw_panel(axes: Axes, groups: Sequence[Group]) -> None:
+    place, heights, lines = 0.0, [], []
+    for group in groups:
+        place += _GAP
+        _write_title(axes, group, place)
+        place += len(_title(group))
+        start = place
+        for line in group.lines:
+            size = len(_wrapped(line.label, _LABEL))
+            heights.append(place + (size - 1) / 2)
+            lines.append(line)
+            place += size
+        if group.mark is not None:
+            axes.plot([group.mark] * 2, [start - 0.5, place - 0.5], "--", color="black", linewidth=0.9)
+    for height, line in zip(heights, lines, strict=True):
+        colour = _COLOURS[line.tone or judged(line.interval)]
+        axes.plot(line.values, [height] * len(line.values), ".", color=colour, alpha=0.3, markersize=4)
+        axes.errorbar(
+            line.interval.mean, height, xerr=line.interval.half_width, fmt="o", capsize=2, markersize=4, color=colour
+        )
+    axes.set_ylim(place - 0.5, -0.5)
+    axes.set_yticks(heights, ["\n".join(_wrapped(line.label, _LABEL)) for line in lines])
+    axes.set_xlabel("\n".join(_wrapped(groups[0].unit, _UNIT)))
+    axes.grid(alpha=0.3, axis="x")
+    axes.spines["left"].set_visible(False)
+    _write_verdicts(axes, heights, lines)
+    axes.tick_params(axis="y", length=0)
+
+
+def _write_title(axes: Axes, group: Group, place: float) -> None:
+    """Write across the whole figure, where no line is."""
+    where = blended_transform_factory(axes.figure.transFigure, axes.transData)
+    title = _title(group)
+    options: dict[str, Any] = {"transform": where, "va": "center", "weight": "bold", "in_layout": False}
+    options["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # over the lines of the grid
+    axes.text(0.05 / WIDTH, place + (len(title) - 1) / 2, "\n".join(title), **options)
+    axes.text(1 - 0.05 / WIDTH, place, group.verdict, ha="right", **options)
+
+
+def _write_verdicts(axes: Axes, heights: Sequence[float], lines: Sequence[Line]) -> None:
+    right = axes.secondary_yaxis("right")
+    words = [judged(line.interval) if line.verdict is None else line.verdict for line in lines]
+    right.set_yticks(heights, words)
+    right.tick_params(length=0)
+    right.spines["right"].set_visible(False)
+    for text, line in zip(right.get_yticklabels(), lines, strict=True):
+        text.set_color(_COLOURS[line.tone or judged(line.interval)])
