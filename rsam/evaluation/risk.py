@@ -76,8 +76,8 @@ class Risk:
         progressbar: bool = False,
     ) -> None:
         self.model_func, self.loss_func = uncompiled(model_func), uncompiled(loss_func)
-        given = trainable(params)
-        self.params = [p for _, p in given]
+        named = trainable(params)
+        self.params = [p for _, p in named]
         self.data = as_batches(data)
         self.num_data, self.batch_size_fn, self.progressbar = num_data, batch_size_fn, progressbar
         self._reach = Reach(len(self.params))

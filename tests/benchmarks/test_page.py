@@ -62,7 +62,7 @@ def test_that_the_page_of_a_report_holds_its_images_and_refers_to_nothing_else(w
         (directory / name).read_bytes() for name in re.findall(r"\]\(([^)]+\.svg)\)", text)
     ]
     assert len(images) == 10
-    assert all(reference.startswith("data:") for reference in found.references)
+    assert all(reference.startswith("data:") for reference in actual.references)
     markup = re.sub(r'"data:[^"]*"', "", page.read_text(encoding="utf-8"))
     for outside in ("://", "@import", "url(", "<script ", "import(", "fetch(", ".svg"):
         assert outside not in markup

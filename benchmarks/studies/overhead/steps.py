@@ -90,7 +90,7 @@ def step_ratio(times: Times) -> float:
 
 def report(repeats: int, warm_up: int) -> Section:
     """Time the contenders; a table and a verdict."""
-    found = contenders()
+    methods = contenders()
     parts: dict[str, Callable[[], object]] = {}
     for c in methods:
         parts |= {
