@@ -25,7 +25,6 @@ __all__ = [
     "average_gradients",
     "check_replicas",
     "keep_manifolds",
-    "refuse_part_of_a_model",
     "refuse_sharded",
     "stepping_optimizer",
 ]
@@ -242,26 +241,6 @@ def stepping_optimizer(base: torch.optim.Optimizer) -> torch.optim.Optimizer:
     """Return what takes the steps of an optimizer: of ZeroRedundancyOptimizer the one that it made."""
     module = sys.modules.get(_ZERO)
     return base.optim if module is not None and isinstance(base, module.ZeroRedundancyOptimizer) else base
-
-
-def refuse_part_of_a_model() -> None:
-    """Refuse to be made by ZeroRedundancyOptimizer, whose optimizer sees the parameters of one process only.
-
-    Raises
-    ------
-    ValueError
-        Saying what to wrap instead.
-    """
-    if _ZERO not in sys.modules:
-        return
-    frame: Any = sys._getframe(1)
-    while frame is not None:
-        if frame.f_globals.get("__name__") == _ZERO:
-            raise ValueError(
-                "ZeroRedundancyOptimizer gives RSAM the parameters of one process only, and a norm over those; wrap "
-                "the base optimizer: RSAM(params, partial(ZeroRedundancyOptimizer, optimizer_class=...), ...)"
-            )
-        frame = frame.f_back
 
 
 def refuse_sharded(optimizer: RSAM, groups: Groups, group_index: int) -> None:

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from rsam.optim.ascent import Direction, Transport
+from rsam.optim.callers import refuse_part_of_a_model, refuse_skipped_closures
 from rsam.optim.checks import check_base, check_class, check_group, check_momentum, check_options, warn_of_wrong_steps
-from rsam.optim.distributed import Replicas, refuse_part_of_a_model, refuse_sharded
+from rsam.optim.distributed import Replicas, refuse_sharded
 from rsam.optim.groups import check_parameters
 from rsam.optim.passes import Passes, PassHook
 from rsam.optim.riemannian import RiemannianOptimizer
@@ -219,7 +220,7 @@ class RSAM(WrappingOptimizer):
         Raises
         ------
         RuntimeError
-            Without a closure; for a sparse gradient.
+            Without a closure; for a sparse gradient; from a wrapper of accelerate's that accumulates batches.
         NotFinite
             For a gradient that is not finite, naming the first such parameter; a RuntimeError.
             The weights are as they were before the step, as after any exception in here.
@@ -240,6 +241,7 @@ class RSAM(WrappingOptimizer):
             passes.second_half()
             self._note_losses(loss, loss)
             return loss
+        refuse_skipped_closures()
         if not passes.needs_gradient:
             passes.first_half(hooked=False)
             loss = passes.evaluate(closure, kept=True, watched=True)

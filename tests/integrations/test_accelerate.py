@@ -94,6 +94,39 @@ def test_that_a_closure_and_the_halves_are_taken_by_the_prepared_optimizer() -> 
     assert difference(network, expected()) == difference(other, expected()) == 0
 
 
+@pytest.mark.parametrize("options", [{}, {"direction": "momentum"}], ids=str)
+def test_that_a_closure_of_which_accumulation_would_drop_batches_is_refused(options) -> None:
+    accelerator, network, opt = prepared(**options)
+    accelerator.gradient_accumulation_steps = 2
+    calls = []
+
+    def closure() -> None:
+        calls.append(1)
+        opt.optimizer.zero_grad()
+        for part in windows()[0]:
+            accelerator.backward(cross_entropy(network(part[0]), part[1]))
+
+    def loop() -> None:
+        for _ in range(2):
+            with accelerator.accumulate(network):
+                opt.step(closure)
+
+    with pytest.raises(RuntimeError, match=r"rsam\.integrations\.accelerate\.step; or call optimizer\.optimizer\.step"):
+        loop()
+    assert not calls
+    assert difference(network, model()) == 0
+    # the remedy: the closure has all batches of the step, past the wrapper
+    by_hand = model()
+    whole_steps(by_hand, batches()[:1], **options)
+    opt.optimizer.step(closure)
+    assert difference(network, by_hand) < ROUNDING
+    for group in opt.param_groups:
+        group["rho"] = 0.0
+    calls.clear()
+    loop()  # a step without ascent is the base optimizer's, in any loop
+    assert calls == [1]
+
+
 def test_that_a_saved_state_is_loaded(tmp_path) -> None:
     accelerator, network, opt = prepared(every=2)
     for window in windows()[:2]:
