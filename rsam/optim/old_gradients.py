@@ -8,10 +8,11 @@ from typing import NoReturn
 
 import torch
 from torch import Tensor
+from torch.utils.weak import TensorWeakRef
 
 from rsam.geometry.sharded import local
 
-__all__ = ["AFTER_STEP", "IN_CLOSURE", "IN_HALVES", "OldGradients"]
+__all__ = ["AFTER_STEP", "IN_CLOSURE", "IN_HALVES", "NO_SECOND_PASS", "GradientMark", "OldGradients"]
 
 IN_CLOSURE = (
     "the closure leaves gradients that were there before step(closure), or adds to them, and RSAM evaluates it at two "
@@ -28,8 +29,68 @@ AFTER_STEP = (
     "the gradients of the first pass were added to those of the step before; the weights are as they were. Call "
     "second_step(zero_grad=True), or zero_grad() before the first backward()"
 )
+NO_SECOND_PASS = (
+    "there is no gradient of a second pass; the weights are as before the step. After first_step() evaluate the loss "
+    "again, at the perturbed weights, and call backward(); to leave a step out, call restore() instead of second_step()"
+)
 # Parameters that are looked at for a small one: biases and norms are nearly always among them.
 _LOOKED_AT = 8
+
+
+class GradientMark:
+    """Shows whether the gradient of a parameter, of which there is one, was written to or replaced since.
+
+    It keeps no gradient alive.
+    """
+
+    def __init__(self, param: Tensor) -> None:
+        assert param.grad is not None
+        self.param = param
+        self._gradient, self._version = TensorWeakRef(param.grad), _version(param.grad)
+
+    def writes(self) -> int | None:
+        """Return how often the gradient was written to; None if it is another one by now, or none."""
+        gradient = self.param.grad
+        return None if gradient is None or gradient is not self._gradient() else _version(gradient) - self._version
+
+
+class _Watched(GradientMark):
+    """A gradient of which autograd says whether it was added to; with ``hidden``, NaN is in its place meanwhile."""
+
+    def __init__(self, param: Tensor, hidden: bool) -> None:
+        self.hidden: Tensor | None = None
+        if hidden:
+            assert param.grad is not None
+            self.hidden, param.grad = param.grad, torch.full_like(param.grad, torch.nan)
+        super().__init__(param)
+        self.added = self._begun = self._about_to_add = False
+        # the first also runs where torch.autograd.grad adds to nothing; by the second the sum may be another tensor
+        before, after = self._before, self._after
+        self._handles = param.register_hook(before), param.register_post_accumulate_grad_hook(after)
+
+    def _before(self, _: Tensor) -> None:
+        if not self._begun:
+            self._about_to_add = self.writes() == 0 or self._is_moved()
+
+    def _after(self, _: Tensor) -> None:
+        self._begun, self.added = True, self.added or self._about_to_add
+
+    def _is_moved(self) -> bool:
+        """Whether NaN is in another tensor by now, as where DistributedDataParallel has made its buckets anew."""
+        held = self.param.grad
+        return held is not None and self.writes() is None and self.hidden is not None and _is_nan(held)
+
+    def show(self) -> None:
+        """Put the hidden gradient back."""
+        if self.hidden is not None:
+            self.param.grad = self.hidden
+
+    def close(self) -> None:
+        """Stop watching, and show the gradient again unless the pass has made another in its place."""
+        for handle in self._handles:
+            handle.remove()
+        if self.added or self.writes() == 0:
+            self.show()
 
 
 class OldGradients:
@@ -47,50 +108,33 @@ class OldGradients:
         Words of the error.
     hidden : bool
         Whether NaN takes the place of the gradient.
+    thorough : bool
+        Ask autograd about all gradients, of which a pass may zero some only. Takes microseconds for each, and what a
+        loop does it does in every step: for some of the steps.
+
+    Attributes
+    ----------
+    watched : list
+        What is watched; nothing if there are no gradients.
     """
 
-    def __init__(self, params: Sequence[Tensor], refusal: str, hidden: bool = False) -> None:
+    def __init__(self, params: Sequence[Tensor], refusal: str, hidden: bool = False, thorough: bool = False) -> None:
         self._params = params
         self._refusal = refusal
-        self._param = min(islice(filter(_may_stand, reversed(params)), _LOOKED_AT), key=Tensor.numel, default=None)
-        self._hidden: Tensor | None = None
-        self._begun = self._about_to_add = self._added = False
-        if self._param is not None:
-            gradient = self._param.grad
-            assert gradient is not None
-            if hidden:
-                self._hidden, gradient = gradient, torch.full_like(gradient, torch.nan)
-                self._param.grad = gradient
-            self._mark, self._version = gradient, _version(gradient)
-            # the first also runs where torch.autograd.grad adds to nothing; by the second the sum may be another tensor
-            before, after = self._before, self._after
-            self._handles = self._param.register_hook(before), self._param.register_post_accumulate_grad_hook(after)
+        one = min(islice(filter(_may_stand, reversed(params)), _LOOKED_AT), key=Tensor.numel, default=None)
+        self.watched = [] if one is None else [_Watched(one, hidden)]
+        self._sizes: Sequence[Tensor] = ()
+        if thorough and self.watched:
+            self.watched += [_Watched(p, hidden=False) for p in params if p is not one and _may_stand(p)]
+            self._sizes = () if hidden else self._measure()
 
-    def _before(self, _: Tensor) -> None:
-        if not self._begun:
-            self._about_to_add = self._writes() == 0 or self._is_moved()
-
-    def _after(self, _: Tensor) -> None:
-        self._begun, self._added = True, self._added or self._about_to_add
-
-    def _is_moved(self) -> bool:
-        """Whether NaN is in another tensor by now, as where DistributedDataParallel has made its buckets anew."""
-        held = None if self._param is None else self._param.grad
-        return held is not None and held is not self._mark and self._hidden is not None and _is_nan(held)
-
-    def _writes(self) -> int | None:
-        """How often the gradient was written to; None if it is another one by now."""
-        if self._param is None or self._param.grad is not self._mark:
-            return None
-        return _version(self._mark) - self._version
+    def _measure(self) -> Sequence[Tensor]:
+        return torch._foreach_norm([local(w.param.grad) for w in self.watched])
 
     def close(self) -> None:
         """Stop watching, and show the gradient again unless the pass has made another in its place."""
-        if self._param is not None:
-            for handle in self._handles:
-                handle.remove()
-            if self._hidden is not None and (self._added or self._writes() == 0):
-                self._param.grad = self._hidden
+        for watched in self.watched:
+            watched.close()
 
     def refuse_added(self) -> None:
         """Refuse gradients that autograd added to.
@@ -100,7 +144,7 @@ class OldGradients:
         RuntimeError
             If it has.
         """
-        if self._added:
+        if any(watched.added for watched in self.watched):
             self._refuse()
 
     def refuse_left_or_added(self) -> None:
@@ -111,8 +155,25 @@ class OldGradients:
         RuntimeError
             If the gradient is as it was, or was added to by autograd.
         """
-        if self._added or self._writes() == 0:
+        if self.watched and self.watched[0].writes() == 0:
             self._refuse()
+        self.refuse_added()
+
+    def refuse_all_left(self) -> None:
+        """Refuse, where this is ``thorough``, that no gradient is new; asks the device if it looks so.
+
+        Their norms are compared, too: what is written through ``.data`` or by a CUDA graph shows in nothing else.
+
+        Raises
+        ------
+        RuntimeError
+            If all gradients are as they were, and no parameter has got one.
+        """
+        if not self._sizes or any(watched.writes() != 0 for watched in self.watched):
+            return
+        has_more = sum(p.grad is not None for p in self._params) > len(self.watched)
+        if not has_more and all(map(torch.equal, self._sizes, self._measure())):
+            raise RuntimeError(NO_SECOND_PASS)
 
     def refuse_nan(self) -> None:
         """Refuse NaN that comes from the hidden gradient; asks the device.
@@ -122,16 +183,18 @@ class OldGradients:
         RuntimeError
             If the pass added to the gradient.
         """
-        if self._hidden is None or not self._writes() or not _is_nan(self._mark):
+        if not self.watched or self.watched[0].hidden is None:
+            return
+        param, writes = self.watched[0].param, self.watched[0].writes()
+        if not writes or param.grad is None or not _is_nan(param.grad):
             return
         # zeroing and adding are two writes, and so are adding and clipping, which makes NaN of all gradients, too
-        others = (local(p.grad) for p in self._params if p.grad is not None and p is not self._param)
-        if self._writes() == 1 or any(bool(g.isfinite().any()) for g in others):
+        others = (local(p.grad) for p in self._params if p.grad is not None and p is not param)
+        if writes == 1 or any(bool(g.isfinite().any()) for g in others):
             self._refuse()
 
     def _refuse(self) -> NoReturn:
-        if self._param is not None and self._hidden is not None:
-            self._param.grad = self._hidden
+        self.watched[0].show()
         raise RuntimeError(self._refusal)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -14,15 +15,13 @@ from rsam.geometry import Product, all_finite
 from rsam.optim.ascent import DIRECTIONS, Direction, Perturbation
 from rsam.optim.checks import check_group, check_momentum, nonfinite_message, refuse_sparse
 from rsam.optim.groups import space_of
-from rsam.optim.old_gradients import AFTER_STEP, IN_CLOSURE, IN_HALVES, OldGradients
+from rsam.optim.old_gradients import AFTER_STEP, IN_CLOSURE, IN_HALVES, NO_SECOND_PASS, OldGradients
 from rsam.optim.weights import has_radius
 
 if TYPE_CHECKING:
     from rsam.optim.rsam import RSAM
 
 __all__ = ["PassHook", "Passes", "Snapshot"]
-
-_Watch = TypeVar("_Watch", OldGradients, "OldGradients | None")
 
 
 class PassHook(Protocol):
@@ -90,6 +89,7 @@ class Passes:
         self._space: Product | None = None
         self._perturbation = Perturbation()
         self._old: OldGradients | None = None
+        self._watches: Counter[tuple[str, int]] = Counter()
 
     @property
     def pending(self) -> bool:
@@ -116,13 +116,13 @@ class Passes:
         try:
             for hook in self.hooks:
                 hook.before_pass(kept)
-            old = self._watch(OldGradients(self._ascended(), IN_CLOSURE, hidden=True) if watched else None)
+            self._watch(IN_CLOSURE if watched else None, hidden=True)
             with torch.enable_grad():
                 loss = closure()
-            if old is not None:
-                old.refuse_left_or_added()
+            if self._old is not None:
+                self._old.refuse_left_or_added()
                 if callable(self.optimizer.direction):  # which may not look at all gradients, and so not see NaN
-                    old.refuse_nan()
+                    self._old.refuse_nan()
             return loss
         except BaseException:
             self._abandon()
@@ -134,20 +134,32 @@ class Passes:
             if self._old is not None:
                 self._old.refuse_added()
             # not hidden: Lightning runs hooks in the closure that clip the gradients which are there already
-            old = self._watch(OldGradients(self._ascended(), IN_HALVES))
+            self._watch(IN_HALVES, gradients_are_first=False)
             with torch.enable_grad():
                 loss = closure()
-            old.refuse_added()
+            if self._old is not None:
+                self._old.refuse_added()
             return loss
         except BaseException:
             self._abandon()
             raise
 
-    def _watch(self, old: _Watch) -> _Watch:
+    def _watch(self, refusal: str | None, hidden: bool = False, gradients_are_first: bool = True) -> None:
+        """Watch the gradients that are there from now on, with what to say of them; None for no more."""
         if self._old is not None:
             self._old.close()
-        self._old = old
-        return old
+        self._old = None
+        if refusal is None:
+            return
+        params = self._ascended()
+        # thorough the first, second, fourth, eighth time and so on: what a loop does it does in every step
+        seen = self._watches[refusal, len(params)] + 1
+        thorough = gradients_are_first and seen & (seen - 1) == 0
+        # subclasses of tensors, such as geoopt's, would ask Python for every attribute
+        with torch._C.DisableTorchFunctionSubclass():
+            self._old = OldGradients(params, refusal, hidden, thorough)
+        if self._old.watched:
+            self._watches[refusal, len(params)] = seen
 
     def _ascended(self) -> list[Tensor]:
         groups = self.optimizer.base_optimizer.param_groups
@@ -170,7 +182,7 @@ class Passes:
                 if self._old is not None:
                     self._old.refuse_added()
                 self._ascend()
-                self._watch(None if clear else OldGradients(self._ascended(), IN_HALVES))
+                self._watch(None if clear else IN_HALVES)
                 for p in self._space.params if clear and self._space is not None else ():
                     p.grad = None
             for hook in self.hooks if hooked else ():
@@ -240,6 +252,8 @@ class Passes:
         try:
             if self._old is not None:
                 self._old.refuse_added()
+            if in_halves:
+                self._refuse_one_pass()
             self._refuse_sparse()
             with torch._C.DisableTorchFunctionSubclass():
                 found = self._perturbation.bring_back(optimizer.transport, optimizer.ascent == "exponential")
@@ -259,8 +273,16 @@ class Passes:
                 group["steps_since_ascent"] = (group["steps_since_ascent"] + 1) % optimizer.every
         self.skip = skip
         self._perturbation.forget()
-        if in_halves:
-            self._watch(OldGradients(self._ascended(), AFTER_STEP))
+        self._watch(AFTER_STEP if in_halves else None)
+
+    def _refuse_one_pass(self) -> None:
+        """Refuse a second half after an ascent along a gradient if there is no other gradient since."""
+        if self.grad_norm is None or self.skip or self.optimizer.local_ascent is not None:
+            return  # in another process there may be one
+        if all(p.grad is None for p in self._ascended()):
+            raise RuntimeError(NO_SECOND_PASS)
+        if self._old is not None:
+            self._old.refuse_all_left()
 
     def _skips(self, length: float = math.inf) -> bool:
         """Answer a gradient that is not finite by the policy: skip the step, or raise."""

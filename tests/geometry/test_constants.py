@@ -87,6 +87,7 @@ def test_that_weights_and_momentum_keep_their_dtype(base, dtype) -> None:
             for p in params:
                 p.grad = torch.ones_like(p)
             optimizer.first_step()
+            p.grad = torch.ones_like(p)
             optimizer.second_step()
         for p in params:
             assert p.dtype == dtype and p.isfinite().all(), name

@@ -65,5 +65,6 @@ def test_that_optimizers_step_parameters_without_points(base) -> None:
                 for p in optimizer.param_groups[0]["params"]:
                     p.grad = torch.ones_like(p)
                 optimizer.first_step()
+                p.grad = torch.ones_like(p)
                 optimizer.second_step()
             assert x.shape == (0, *shape), name

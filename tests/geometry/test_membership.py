@@ -77,6 +77,7 @@ def test_that_making_an_optimizer_warns_once_by_name(make) -> None:
             p.grad = torch.ones_like(p)
         if isinstance(optimizer, rsam.RSAM):
             optimizer.first_step()
+            p.grad = torch.ones_like(p)
             optimizer.second_step()
         else:
             optimizer.step()

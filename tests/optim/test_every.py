@@ -153,6 +153,7 @@ def test_that_a_step_without_a_closure_is_refused_where_it_ascends() -> None:
     assert torch.equal(w.detach(), torch.tensor([1.0, 2.0]))
     assert opt.ascends
     opt.first_step()
+    w.grad = torch.tensor([3.0, 4.0])
     opt.step()  # the second half
     torch.testing.assert_close(w.detach(), torch.tensor([0.7, 1.6]))
     assert not opt.ascends

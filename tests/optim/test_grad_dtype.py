@@ -34,6 +34,7 @@ def _stepped(name: str, dtype: torch.dtype, wide: torch.dtype | None) -> list[to
             p.grad = torch.full_like(p, 0.25 + i % 3, dtype=p.grad_dtype)
         if isinstance(optimizer, rsam.RSAM):
             optimizer.first_step()
+            p.grad = torch.full_like(p, 0.25 + i % 3, dtype=p.grad_dtype)
             optimizer.second_step()
         else:
             optimizer.step()

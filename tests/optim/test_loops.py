@@ -6,6 +6,7 @@ The reference is SAM by hand on plain parameters, ``w - lr g(w + rho g(w) / |g(w
 from __future__ import annotations
 
 import copy
+import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -312,6 +313,121 @@ def test_that_halves_refuse_gradients_that_are_added_to_those_of_the_last_step()
     halves(zero_grad=True)
 
 
+def _partly_zeroed(where: str) -> tuple[list[torch.nn.Parameter], rsam.RSAM, Callable[[], Any]]:
+    """A large backbone, a small head, and a step that zeroes the head alone at one place."""
+    params = [torch.nn.Parameter(torch.ones(n, dtype=torch.float64)) for n in (2, 3, 4)]
+    opt = rsam.RSAM(params, torch.optim.SGD, lr=LR, rho=RHO)
+
+    def backward() -> None:
+        sum((p**4).sum() for p in params).backward()
+
+    def zero(part: bool) -> None:
+        for p in params[:1] if part else params:
+            p.grad = None
+
+    def step() -> None:
+        if where == "closure":
+            opt.step(lambda: (zero(True), backward()))
+            return
+        zero(where == "after step")
+        backward()
+        opt.first_step()
+        zero(where == "halves")
+        backward()
+        opt.second_step()
+
+    return params, opt, step
+
+
+@pytest.mark.parametrize("where", ["closure", "halves", "after step"])
+def test_that_zeroing_some_gradients_does_not_hide_a_sum_in_the_others(where: str) -> None:
+    params, _, step = _partly_zeroed(where)
+    if where != "halves":
+        step()  # there is nothing to add to yet
+    before = [p.detach().clone() for p in params]
+    with pytest.raises(RuntimeError, match="weights are as"):
+        step()
+    assert all(map(torch.equal, params, before))
+    assert not any(p._post_accumulate_grad_hooks or p._backward_hooks for p in params)  # nothing is watched any more
+
+
+def test_that_all_gradients_are_looked_at_again_when_there_are_more_parameters() -> None:
+    params, opt, step = _partly_zeroed("closure")
+    for _ in range(7):  # all are looked at in the second, third and fifth, as the first finds no gradient
+        opt.step(lambda: (opt.zero_grad(), sum((p**4).sum() for p in params).backward()))
+    opt.add_param_group({"params": [torch.nn.Parameter(torch.ones(5, dtype=torch.float64))]})
+    with pytest.raises(RuntimeError, match="in the closure"):
+        step()
+
+
+def test_that_no_gradient_is_kept_by_looking_at_all() -> None:
+    """Twice the memory of the gradients would be a lot, if only in the first steps."""
+    params, opt, _ = _partly_zeroed("closure")
+    kept: list[Any] = []
+
+    def closure() -> None:
+        old = [weakref.ref(p.grad) for p in params[1:] if p.grad is not None]
+        opt.zero_grad()
+        kept.extend(r() for r in old)
+        sum((p**4).sum() for p in params).backward()
+
+    for _ in range(2):
+        opt.step(closure)
+    assert kept
+    assert all(r is None for r in kept)
+
+
+def _second_gradient(way: str, params: list[torch.nn.Parameter], opt: rsam.RSAM) -> None:
+    if way == "accumulated":
+        opt.zero_grad()
+        for p in params:
+            (p**4).sum().backward()
+    elif way == "data":
+        for p in params:
+            p.grad.data.copy_(4 * p.detach() ** 3)
+    elif way == "one":  # as where the others take no part in this pass
+        params[0].grad = 4 * params[0].detach() ** 3
+    elif way == "other":  # which had no gradient in the first pass
+        params[1].grad = torch.ones_like(params[1])
+
+
+@pytest.mark.parametrize("way", ["accumulated", "data", "one", "other"])
+@pytest.mark.parametrize("manifold", [False, True])
+def test_that_a_second_pass_is_seen_however_it_writes_its_gradients(way: str, manifold: bool) -> None:
+    make = (
+        _on_sphere if manifold else lambda *ps: [torch.nn.Parameter(torch.tensor(p, dtype=torch.float64)) for p in ps]
+    )
+    params = make([0.6, 0.8], [1.0, 0.0])
+    opt = rsam.RSAM(params, lr=LR, rho=RHO)
+    for p in params[: 1 if way == "other" else 2]:
+        p.grad = 4 * p.detach() ** 3
+    opt.first_step()
+    _second_gradient(way, params, opt)
+    opt.second_step()
+
+
+@pytest.mark.parametrize("half", ["second_step", "step"])
+@pytest.mark.parametrize("zero_grad", [False, True])
+@pytest.mark.parametrize("radius", ["product", "point"])
+def test_that_a_step_in_halves_without_a_second_pass_is_refused(radius: Any, zero_grad: bool, half: str) -> None:
+    """It would be the base optimizer's, or none at all."""
+    w, opt = _optimizer(radius=radius)
+    _loss(w, 0).backward()
+    opt.first_step(zero_grad=zero_grad)
+    with pytest.raises(RuntimeError, match=r"evaluate the loss again.*restore\(\)"):
+        getattr(opt, half)()
+    assert torch.equal(w.detach(), START)
+    assert not opt.state[w]
+
+
+def test_that_halves_without_any_gradient_leave_the_weights_as_the_base_optimizer_does() -> None:
+    """As a framework's loop that skips a batch."""
+    w, opt = _optimizer()
+    opt.first_step()
+    opt.second_step()
+    assert torch.equal(w.detach(), START)
+
+
 @pytest.mark.parametrize("options", [{}, {"direction": "momentum"}, {"radius": "point"}], ids=str)
 @pytest.mark.parametrize("base", [torch.optim.SGD, rsam.optim.RiemannianSGD])
 def test_that_to_maximise_is_to_minimise_the_negative(base: Any, options: dict[str, Any]) -> None:
@@ -364,9 +480,11 @@ def test_that_a_gradient_shared_by_points_or_expanded_is_not_written_to() -> Non
     def run(gradients: list[Tensor]) -> list[Tensor]:
         params = _on_sphere(*points)
         opt = rsam.RSAM(params, lr=0.5, rho=0.5)
+        for p in params:
+            p.grad = torch.ones_like(p)
+        opt.first_step()
         for p, gradient in zip(params, gradients, strict=True):
             p.grad = gradient
-        opt.first_step()
         opt.second_step()
         return [p.detach() for p in params]
 

@@ -95,10 +95,13 @@ def test_that_a_step_on_spheres_waits_for_no_device_and_detaches_no_parameter(wh
 
 
 def test_that_each_half_of_a_step_of_rsam_waits_for_a_device_once() -> None:
-    opt = rsam.RSAM(equal_points("sphere", 20), lr=0.01, momentum=0.9)
+    params = equal_points("sphere", 20)
+    opt = rsam.RSAM(params, lr=0.01, momentum=0.9)
     for _ in range(2):
         halves = []
         for half in (opt.first_step, opt.second_step):
+            for p in params:
+                p.grad = torch.full_like(p, 0.1)
             with Operations() as seen:
                 half()
             halves.append(seen.names)

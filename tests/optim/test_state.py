@@ -186,7 +186,8 @@ def test_schedulers_see_steps_taken_in_halves(recwarn) -> None:
     opt = rsam.RSAM([w], torch.optim.SGD, lr=0.1)
     scheduler = torch.optim.lr_scheduler.StepLR(opt, 1)
     w.square().sum().backward()
-    opt.first_step()
+    opt.first_step(zero_grad=True)
+    w.square().sum().backward()
     opt.second_step()
     scheduler.step()
     assert not [r for r in recwarn if "lr_scheduler.step" in str(r.message)]
