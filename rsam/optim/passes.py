@@ -15,7 +15,7 @@ from rsam.geometry import Product, all_finite
 from rsam.optim.ascent import DIRECTIONS, Direction, Perturbation
 from rsam.optim.checks import check_group, check_momentum, nonfinite_message, refuse_sparse
 from rsam.optim.groups import space_of
-from rsam.optim.old_gradients import AFTER_STEP, IN_CLOSURE, IN_HALVES, NO_SECOND_PASS, OldGradients
+from rsam.optim.old_gradients import AFTER_STEP, IN_CLOSURE, IN_HALVES, NO_SECOND_PASS, GradientMark, OldGradients
 from rsam.optim.weights import has_radius
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ class Passes:
         self._perturbation = Perturbation()
         self._old: OldGradients | None = None
         self._watches: Counter[tuple[str, int]] = Counter()
+        self._zeros: list[GradientMark] = []
 
     @property
     def pending(self) -> bool:
@@ -116,7 +117,7 @@ class Passes:
         try:
             for hook in self.hooks:
                 hook.before_pass(kept)
-            self._watch(IN_CLOSURE if watched else None, hidden=True)
+            self._watch(IN_CLOSURE if watched and not self._are_zero() else None, hidden=True)
             with torch.enable_grad():
                 loss = closure()
             if self._old is not None:
@@ -160,6 +161,19 @@ class Passes:
             self._old = OldGradients(params, refusal, hidden, thorough)
         if self._old.watched:
             self._watches[refusal, len(params)] = seen
+
+    def note_zeros(self) -> None:
+        """Take note that all gradients are zero now; not within a pass, which is watched."""
+        if self._old is None:
+            with torch._C.DisableTorchFunctionSubclass():
+                self._zeros = [GradientMark(p) for p in self._ascended() if p.grad is not None]
+
+    def _are_zero(self) -> bool:
+        """Whether no gradient was made or written to since :meth:`note_zeros`, so that a pass may add to them."""
+        zeros, self._zeros = self._zeros, []
+        with torch._C.DisableTorchFunctionSubclass():
+            count = sum(p.grad is not None for p in self._ascended()) if zeros else 0
+            return 0 < count == len(zeros) and all(mark.writes() == 0 for mark in zeros)
 
     def _ascended(self) -> list[Tensor]:
         groups = self.optimizer.base_optimizer.param_groups
@@ -321,7 +335,7 @@ class Passes:
             hook.after_passes()
 
     def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__ | {"_old": None}
+        state = self.__dict__ | {"_old": None, "_zeros": []}
         if not self.pending:  # copies of the last step are of no use to a copy
             state |= {"_perturbation": Perturbation(), "_space": None}
         return state

@@ -332,6 +332,12 @@ class RSAM(WrappingOptimizer):
         if zero_grad:
             self.zero_grad()
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear gradients, as torch's optimizers do; a closure may add to what this has set to zero."""
+        super().zero_grad(set_to_none)
+        if not set_to_none:
+            self._passes.note_zeros()
+
     def restore(self) -> None:
         """Put the weights back where they were before :meth:`first_step` (by copy); nothing to do otherwise."""
         self._passes.restore()

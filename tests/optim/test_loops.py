@@ -49,30 +49,41 @@ def _on_sphere(*points: list[float]) -> list[geoopt.ManifoldParameter]:
 # -- gradients from before -------------------------------------------------------------------------------------------
 
 
-def _zero_outside(opt: rsam.RSAM, w: Tensor) -> None:
-    opt.zero_grad()
-
-
-def _pass_and_zero(opt: rsam.RSAM, w: Tensor) -> None:
-    _loss(w, 1).backward()
-    opt.zero_grad()
-
-
-@pytest.mark.parametrize("before", [_zero_outside, _pass_and_zero])
-def test_that_a_closure_that_forgets_zero_grad_is_right_if_it_was_called_outside(before: Callable[..., None]) -> None:
-    w, opt = _optimizer()
+@pytest.mark.parametrize("set_to_none", [False, True])
+@pytest.mark.parametrize("evaluates", [False, True])
+@pytest.mark.parametrize("options", [{}, {"direction": "momentum"}], ids=str)
+def test_that_a_closure_that_forgets_zero_grad_is_right_if_it_was_called_outside(
+    evaluates, set_to_none, options
+) -> None:
+    w, opt = _optimizer(momentum=0.9, **options)
+    again, zeroing = _optimizer(momentum=0.9, **options)
 
     def closure() -> Tensor:
         loss = _loss(w, 0)
         loss.backward()
         return loss
 
-    expected = START
     for _ in range(3):
-        before(opt, w)
+        if evaluates:
+            _loss(w, 1).backward()
+        opt.zero_grad(set_to_none)
         opt.step(closure)
-        expected = _sam(expected, 0)
-        torch.testing.assert_close(w.detach(), expected, rtol=1e-14, atol=0)
+        zeroing.step(lambda: (zeroing.zero_grad(), _loss(again, 0).backward()))
+        assert torch.equal(w, again)
+
+
+@pytest.mark.parametrize("which", ["all", "one", "new"])
+def test_that_a_sum_after_gradients_were_set_to_zero_is_refused(which: str) -> None:
+    """``one`` had a gradient that was set to zero, ``new`` had none."""
+    one, new = params = [torch.nn.Parameter(START.clone()) for _ in range(2)]
+    opt = rsam.RSAM(params, torch.optim.SGD, lr=LR, rho=RHO)
+    one.grad = torch.ones_like(one)
+    opt.zero_grad(set_to_none=False)
+    for p in {"all": params, "one": [one], "new": [new]}[which]:
+        _loss(p, 1).backward()
+    with pytest.raises(RuntimeError, match="in the closure"):
+        opt.step(lambda: sum(_loss(p, 0) for p in params).backward())
+    assert all(torch.equal(p, START) for p in params)
 
 
 def _plain(w: Tensor) -> None: ...
