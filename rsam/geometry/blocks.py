@@ -105,6 +105,8 @@ class Block:
 
     def gather(self, tensors: Sequence[Tensor]) -> Tensor:
         """Stack this block's members of a list with one tensor per parameter, in the form for the computation."""
+        if self.plain:  # of which there may be hundreds, each alone and as it is
+            return tensors[self.indices[0]]
         return self.gather_members([tensors[i] for i in self.indices])
 
     def gather_members(self, members: Sequence[Tensor]) -> Tensor:

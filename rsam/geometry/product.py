@@ -101,6 +101,7 @@ class Product:
         self.labels: list[Any] = [0] * count if apart is None else list(apart)
         self.manifolds = list(map(attached_to, self.params)) if manifolds is None else list(manifolds)
         self._bearing = [hasattr(p, "manifold") for p in self.params]  # to notice a manifold that is lost
+        self._own: list[Any] = list(self.manifolds)  # as points last said; None of plain parameters
         self._signature: Any = None
         self.blocks: list[Block] = []
         self._plan(self.params)
@@ -160,8 +161,9 @@ class Product:
         if len(points) != len(self.params):
             raise ValueError(f"got {len(points)} points for a product of {len(self.params)} manifolds")
         own = [getattr(x, "manifold", None) for x in points]
-        if own != self.manifolds:
+        if own != self._own:
             self._adopt_manifolds(points, own)
+            self._own = own if points is self.params else list(self.manifolds)
         if self._signature is not None and self._constants.changed():
             self._signature = None
         parts = list(map(local, points)) if self._sharded else points

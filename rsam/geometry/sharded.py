@@ -14,6 +14,8 @@ __all__ = ["Shards", "agree", "like", "local", "local_gradient", "refuse_cut_poi
 
 
 def _is_sharded(tensor: Any) -> bool:
+    if type(tensor) is Tensor:  # as most are
+        return False
     # torch.distributed.tensor is slow to import, and is imported already if there is such a tensor
     sharded = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)  # public from torch 2.5 on
     return sharded is not None and isinstance(tensor, sharded)

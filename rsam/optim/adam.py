@@ -151,8 +151,8 @@ class RiemannianAdam(RiemannianOptimizer):
 
     def _step_plain(self, group: dict[str, Any], params: list[Tensor], gradients: list[Tensor]) -> None:
         entries = ["exp_avg", "exp_avg_sq"] + (["max_exp_avg_sq"] if group["amsgrad"] else [])
-        for p in params:
-            state = self.state[p]
+        states = [self.state[p] for p in params]
+        for p, state in zip(params, states, strict=True):
             if not isinstance(state.get("step"), Tensor):  # none yet, or the int that geoopt counts in
                 device = p.device if group["fused"] else None
                 state["step"] = torch.tensor(float(state.get("step", 0)), dtype=torch.float32, device=device)
@@ -161,7 +161,7 @@ class RiemannianAdam(RiemannianOptimizer):
                     state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
                 elif state[name].dtype != p.dtype:  # converted since; torch's function would fail, with blocks written
                     state[name] = state[name].to(p.dtype)
-        held = {name: [self.state[p][name] for p in params] for name in ("step", *entries)}
+        held = {name: [state[name] for state in states] for name in ("step", *entries)}
         beta1, beta2 = group["betas"]
         (adamw if group["decoupled_weight_decay"] else adam)(
             params,

@@ -60,6 +60,7 @@ class Perturbation:
         self.pending = False
         self.points: list[Tensor] = []
         self._copies: list[Tensor] = []
+        self._kinds: list[Any] = []  # their shapes, dtypes and devices
         self._moved: list[tuple[Block, Tensor, Tensor]] = []  # blocks on manifolds, their points and tangents
         self._plain_is_back = False
 
@@ -67,8 +68,9 @@ class Perturbation:
         """Copy the present values of the parameters."""
         points = space.points
         alone = [points[b.indices[0]] for b in space.blocks if not b.stacked]
-        if [(c.shape, c.dtype, c.device) for c in self._copies] != [(p.shape, p.dtype, p.device) for p in alone]:
-            self._copies = [torch.empty_like(p, requires_grad=False) for p in alone]
+        kinds = [(p.shape, p.dtype, p.device) for p in alone]
+        if self._kinds != kinds:
+            self._copies, self._kinds = [torch.empty_like(p, requires_grad=False) for p in alone], kinds
         if alone:
             torch._foreach_copy_(self._copies, alone)
         copies = iter(self._copies)
@@ -100,24 +102,24 @@ class Perturbation:
     def weights(self, groups: Sequence[dict[str, Any]], state: Any, needs_gradient: bool, radius: Radius) -> Weights:
         """Collect what is perturbed: parameters in groups with a radius, and with a gradient if it takes one."""
         assert self.space is not None
-        weights = Weights([], [], [], [], [], radius)
-        gradients = self.space.gradients() if needs_gradient else []
+        params, gradients = self.space.params, self.space.gradients() if needs_gradient else []
+        # a frozen one does not count, whatever its state or a gradient of before it was frozen
+        counts = [p.requires_grad for p in params]
+        if needs_gradient:
+            counts = [count and g is not None for count, g in zip(counts, gradients, strict=True)]
+        weights = Weights([], [], [], [], params, state, radius)
         for block, x in zip(self.space.blocks, self.points, strict=True):
             group = groups[self.space.labels[block.indices[0]]]
             if not group["rho"] > 0:
                 continue
-            members = [self.space.params[i] for i in block.indices]
-            # a frozen one does not count, whatever its state or a gradient of before it was frozen
-            rows = [r for r, p in enumerate(members) if p.requires_grad and (p.grad is not None or not needs_gradient)]
+            rows = [r for r, i in enumerate(block.indices) if counts[i]]
             if not rows:
                 continue
-            if len(rows) < len(members):
+            if len(rows) < len(block.indices):
                 block, x = block.part(rows), torch.stack([x[r] for r in rows])
-                members = [members[r] for r in rows]
             weights.blocks.append(block)
             weights.groups.append(group)
             weights.points.append(x)
-            weights.states.append([state.get(p, {}) for p in members])
             if needs_gradient:
                 g = block.gather(gradients)  # type: ignore[arg-type]
                 weights.gradients.append(-g if group.get("maximize") else g)
@@ -188,7 +190,7 @@ class Perturbation:
                 assert first is not None
                 leaving = block.leave(c).to(first.dtype)
                 for i, row in zip(block.indices, leaving.unbind() if block.stacked else (leaving,), strict=True):
-                    params[i].grad = like(params[i], row)
+                    params[i].grad = like(params[i], row) if block.shards else row
                     gradients[i] = row
         return found + [g for i, g in enumerate(gradients) if i not in brought and g is not None]
 

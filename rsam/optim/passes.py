@@ -219,9 +219,9 @@ class Passes:
                 check_group(optimizer.base_optimizer, groups, g)
             if optimizer.direction == "momentum" and rho > 0:
                 check_momentum(optimizer.base_optimizer, group, g)
-        self._refuse_sparse()
         # subclasses of tensors, such as geoopt's, would ask Python for every attribute
         with torch._C.DisableTorchFunctionSubclass():
+            self._refuse_sparse()
             self._space = space_of(groups, self._space, live=True)
             try:
                 self._perturbation.save(self._space)
@@ -267,9 +267,9 @@ class Passes:
             if self._old is not None:
                 self._old.refuse_added()
             if in_halves:
-                self._refuse_one_pass()
-            self._refuse_sparse()
+                self._refuse_one_pass(space)
             with torch._C.DisableTorchFunctionSubclass():
+                self._refuse_sparse()
                 found = self._perturbation.bring_back(optimizer.transport, optimizer.ascent == "exponential")
             if optimizer.local_ascent is not None and not self.skip:
                 optimizer.local_ascent.average(space.params)
@@ -289,11 +289,11 @@ class Passes:
         self._perturbation.forget()
         self._watch(AFTER_STEP if in_halves else None)
 
-    def _refuse_one_pass(self) -> None:
+    def _refuse_one_pass(self, space: Product) -> None:
         """Refuse a second half after an ascent along a gradient if there is no other gradient since."""
         if self.grad_norm is None or self.skip or self.optimizer.local_ascent is not None:
             return  # in another process there may be one
-        if all(p.grad is None for p in self._ascended()):
+        if all(p.grad is None for p in space.params):
             raise RuntimeError(NO_SECOND_PASS)
         if self._old is not None:
             self._old.refuse_all_left()
@@ -310,7 +310,7 @@ class Passes:
     def _refuse_sparse(self) -> None:
         for group in self.optimizer.base_optimizer.param_groups:
             for p in group["params"]:
-                if p.grad is not None and p.grad.is_sparse:
+                if (g := p.grad) is not None and g.is_sparse:
                     refuse_sparse(self.optimizer.base_optimizer.param_groups, p)
 
     # -- undoing -------------------------------------------------------------------------------------------------

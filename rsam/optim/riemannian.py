@@ -183,9 +183,10 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
                 present = [i for i in indices if gradients[i] is not None]
                 if present:
                     params = [space.params[i] for i in present]
+                    grads = [p.grad for p in params]
                     # torch's Adam takes no others than of the dtype of the parameter, which grad_dtype allows
-                    cast = [p.grad if p.grad.dtype is p.dtype else p.grad.to(p.dtype) for p in params]
-                    self._step_plain(self.param_groups[label], params, cast)
+                    grads = [g if g.dtype is p.dtype else g.to(p.dtype) for p, g in zip(params, grads, strict=True)]
+                    self._step_plain(self.param_groups[label], params, grads)
         for group in self.param_groups:
             group["step"] += 1
             if group["stabilize"] and group["step"] % group["stabilize"] == 0:

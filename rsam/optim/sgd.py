@@ -130,8 +130,8 @@ class RiemannianSGD(RiemannianOptimizer):
 
     def _step_plain(self, group: dict[str, Any], params: list[Tensor], gradients: list[Tensor]) -> None:
         names = ("foreach", "fused", "weight_decay", "momentum", "lr", "dampening", "nesterov", "maximize")
-        buffers = [self.state[p].get("momentum_buffer") for p in params] if group["momentum"] else [None] * len(params)
+        states = [self.state[p] for p in params] if group["momentum"] else [{} for _ in params]
+        buffers = [state.get("momentum_buffer") for state in states]
         sgd(params, gradients, buffers, **{name: group[name] for name in names})
-        if group["momentum"]:
-            for p, buffer in zip(params, buffers, strict=True):
-                self.state[p]["momentum_buffer"] = buffer
+        for state, buffer in zip(states, buffers, strict=True):
+            state["momentum_buffer"] = buffer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal
@@ -31,7 +31,7 @@ def keeps_momentum(group: dict[str, Any]) -> bool:
 def has_radius(group: dict[str, Any]) -> bool:
     """Whether the parameters of a group are perturbed; not by what is no number, which is refused elsewhere."""
     rho = group.get("rho", 0)
-    return isinstance(rho, Real) and float(rho) > 0
+    return isinstance(rho, (float, int, Real)) and float(rho) > 0  # the first two are found at once
 
 
 @dataclass
@@ -53,8 +53,10 @@ class Weights:
     gradients : list of Tensor
         Euclidean gradients at the weights of what is minimised: of the loss, or of its negative with ``maximize``;
         empty for a direction that needs none.
-    states : list of list of dict
-        The base optimizer's state of each parameter, block by block.
+    params : list of Tensor
+        The parameters, of which those of a block are at its ``indices``.
+    state : mapping of Tensor to dict
+        The base optimizer's state of each parameter.
     radius : {"product", "parameter", "point"}
         Which ball the ascent fills.
 
@@ -79,7 +81,8 @@ class Weights:
     groups: list[dict[str, Any]]
     points: list[Tensor]
     gradients: list[Tensor]
-    states: list[list[dict[str, Any]]]
+    params: list[Any]
+    state: Mapping[Any, dict[str, Any]]
     radius: Radius = "product"
 
     def raise_index(self, covectors: Sequence[Tensor]) -> list[Tensor]:
@@ -111,7 +114,8 @@ class Weights:
         momenta = []
         if not all(map(keeps_momentum, self.groups)):
             raise ValueError("a direction asks for a momentum that the base optimizer does not keep; give it one")
-        for block, group, states, x in zip(self.blocks, self.groups, self.states, self.points, strict=True):
+        for block, group, x in zip(self.blocks, self.groups, self.points, strict=True):
+            states = [self.state.get(self.params[i], {}) for i in block.indices]
             held = [next((s[name] for name in MOMENTA if s.get(name) is not None), None) for s in states]
             if all(m is None for m in held):
                 momenta.append(torch.zeros_like(x))

@@ -375,8 +375,22 @@ def test_that_a_manifold_that_is_lost_is_refused_by_name() -> None:
     # other tensors instead of it need none
     ends = space.project_point([plain, torch.tensor([0.0, 0.0, 2.0])])
     torch.testing.assert_close(ends[1], torch.tensor([0.0, 0.0, 1.0]))
+    with pytest.raises(ValueError, match="lost its manifold"):
+        space.update()
     x.manifold = sphere
     torch.testing.assert_close(space.project_point([plain, x])[1], x)
+
+
+def test_that_points_on_another_manifold_do_not_move_the_parameters_there() -> None:
+    x, plain = _unit(1, 2, 3), torch.nn.Parameter(torch.ones(3))
+    other = geoopt.ManifoldParameter(torch.full((3,), 0.1), manifold=geoopt.PoincareBall())
+    space = Product([plain, x])
+    expected = space.raise_index([plain, x], [torch.ones(3)] * 2)
+    for _ in range(2):
+        space.raise_index([plain, other], [torch.ones(3)] * 2)
+        for points in (space.params, [plain, x]):
+            for got, wanted in zip(space.raise_index(points, [torch.ones(3)] * 2), expected, strict=True):
+                assert torch.equal(got, wanted)
 
 
 def test_that_manifolds_that_were_given_are_not_lost() -> None:
