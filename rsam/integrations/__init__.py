@@ -1,4 +1,4 @@
-"""RSAM with other libraries. Each module needs its library, and imports it when it is asked for.
+"""Use RSAM with other libraries. Each module needs its library, and imports it when it is itself imported.
 
 =========================================== ======================================================
 module                                      what it has

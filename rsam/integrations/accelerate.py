@@ -1,4 +1,4 @@
-"""RSAM in loops that are written with Hugging Face's accelerate."""
+"""Take steps of RSAM in loops written with Hugging Face's accelerate."""
 
 from __future__ import annotations
 
@@ -103,5 +103,5 @@ def step(
             accelerator.clip_grad_norm_(model.parameters(), max_grad_norm)
         optimizer.step()
     finally:
-        inner.restore()  # after an exception, or where a scaler has skipped the second half
+        inner.restore()  # after an exception, or if a scaler has skipped the second half
     return first

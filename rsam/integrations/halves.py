@@ -1,4 +1,4 @@
-"""The first half of a step, as every framework's loop takes it."""
+"""Take the first half of a step, for the loops of all frameworks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def unwrapped(optimizer: Any) -> RSAM:
 
 
 def needs_gradient(optimizer: RSAM) -> bool:
-    """Whether the direction of ascent is made of gradients, so that there is a first pass."""
+    """Tell whether the direction of ascent depends on gradients, so that there is a first pass."""
     return optimizer._passes.needs_gradient
 
 

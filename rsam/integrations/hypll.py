@@ -1,4 +1,4 @@
-"""Parameters of hypll models, as optimizers for geoopt's manifolds take them."""
+"""Give the parameters of hypll models in the form that optimizers for geoopt's manifolds take."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Ball(geoopt.PoincareBallExact):
     """
 
     def __init__(self, ball: PoincareBall) -> None:
-        geoopt.Manifold.__init__(self)  # geoopt's ball would make a curvature of its own
+        geoopt.Manifold.__init__(self)  # the constructor of geoopt's ball would make its own curvature
         self.ball = ball
 
     @property
@@ -37,7 +37,7 @@ class Ball(geoopt.PoincareBallExact):
         return self.ball.c()
 
 
-# or its property, which is all that it overrides, would leave the closed forms to chance
+# registered, since otherwise the overridden property would decide whether closed forms are used
 register(Ball)(StereographicExactGeometry)
 
 

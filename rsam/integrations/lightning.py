@@ -1,4 +1,4 @@
-"""RSAM in ``lightning.pytorch``."""
+"""Take steps of RSAM in ``lightning.pytorch``."""
 
 from lightning.pytorch import Callback
 
@@ -35,7 +35,7 @@ class SharpnessAware(BothPasses, Callback):
     Notes
     -----
     With ``direction="momentum"`` the ascent comes before the only pass, so the loss is that at the perturbed weights.
-    Of accumulated batches all but the last are evaluated twice then.
+    All accumulated batches except the last are evaluated twice then.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Both passes of a step in the loop of Lightning, which is published under two names."""
+"""Run both passes of a step in the loop of Lightning, in either package that Lightning is published as."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class BothPasses:
     def __init__(self, log: bool = True) -> None:
         self._log = log
         self._batches: list[tuple[Any, ...]] = []  # arguments of training_step, since the last step
-        self._losses: list[Tensor | None] = []  # of those batches but the last
+        self._losses: list[Tensor | None] = []  # losses of those batches, without the last
         self._report: dict[str, Any] = {}
         self._replay: _Replay | None = None
         self._undo: Callable[[], None] | None = None
@@ -30,7 +30,7 @@ class BothPasses:
     # -- hooks of Lightning --------------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Check the settings, and step in Lightning's place."""
+        """Check the settings, and take over the step from Lightning."""
         _check(trainer, pl_module)
         self._forget()
         self._replay = _Replay(trainer)
@@ -79,7 +79,7 @@ class BothPasses:
     # -- a step --------------------------------------------------------------------------------------------------
 
     def _step(self, trainer: Any, closure: Callable[[], Any], finish: Callable[[Callable[[], Any]], None]) -> None:
-        """Ascend, and have Lightning finish the step with a closure that is the second pass, or the only one."""
+        """Ascend, and let Lightning finish the step with a closure for the second pass, or the only one."""
         if _renews_statistics(trainer):
             closure()
             return
@@ -88,7 +88,7 @@ class BothPasses:
         ascends, two_passes = optimizer.ascends, optimizer.ascends and needs_gradient(optimizer)
         passes: list[Tensor | None] = []  # their losses
 
-        def first_pass() -> Any:  # of the last batch; the gradients of those before it are there already
+        def first_pass() -> Any:  # on the last batch; the gradients of earlier batches are computed already
             passes.append(_total([*losses, closure()]))
             return passes[-1]
 
@@ -143,7 +143,7 @@ def _check(trainer: Any, pl_module: Any) -> None:
 
 
 def _renews_statistics(trainer: Any) -> bool:
-    """Whether this epoch of StochasticWeightAveraging renews batch-norm statistics, and takes no step."""
+    """Tell whether StochasticWeightAveraging only renews batch-norm statistics in this epoch, without steps."""
     return getattr(trainer.fit_loop, "_skip_backward", False)
 
 

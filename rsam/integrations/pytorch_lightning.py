@@ -1,4 +1,4 @@
-"""RSAM in ``pytorch_lightning``."""
+"""Take steps of RSAM in ``pytorch_lightning``."""
 
 from pytorch_lightning import Callback
 

@@ -1,4 +1,4 @@
-"""RSAM by name in ``timm.optim.create_optimizer_v2``; to import this module adds the names.
+"""Add RSAM by name to ``timm.optim.create_optimizer_v2``; importing this module adds the names.
 
 =============== ===================================================
 ``"rsam"``      :class:`rsam.RSAM` over :class:`rsam.optim.RiemannianSGD`

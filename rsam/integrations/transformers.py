@@ -1,4 +1,4 @@
-"""RSAM in the ``Trainer`` of Hugging Face's transformers."""
+"""Take steps of RSAM in the ``Trainer`` of Hugging Face's transformers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class RSAMTrainer(Trainer):
 
     The ``gradient_accumulation_steps`` batches of a step are evaluated at the weights, then again at the perturbed
     weights. ``max_grad_norm`` clips the second gradient, whose norm is logged as ``grad_norm``. The logged loss is that
-    at the weights; beside it are ``sharpness``, how much higher the perturbed loss was in the last step, and ``rho`` of
+    at the weights; beside it are ``sharpness``, the rise of the loss by the ascent of the last step, and ``rho`` of
     the first parameter group. Weight decay leaves out parameters on manifolds. With ``fp16`` RSAM needs
     ``nonfinite="skip"``.
 
@@ -68,7 +68,7 @@ class RSAMTrainer(Trainer):
 
     @property
     def rsam(self) -> RSAM:
-        """The optimizer without the wrapper of accelerate."""
+        """Optimizer without the wrapper of accelerate."""
         return unwrapped(self.optimizer)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:

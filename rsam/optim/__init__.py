@@ -1,4 +1,4 @@
-"""RSAM, schedules of its radius, Riemannian optimizers that it wraps by default, and averages of weights."""
+"""Minimise by RSAM and the Riemannian optimizers that it wraps, schedule its radius, and average weights."""
 
 from rsam.optim import averaging
 from rsam.optim.adam import RiemannianAdam

@@ -30,7 +30,7 @@ def along_gradient(weights: Weights) -> list[Tensor]:
 
 
 def along_momentum(weights: Weights) -> list[Tensor]:
-    """Ascend along the base optimizer's momentum (Momentum-SAM, Becker et al. 2024), which costs no gradient."""
+    """Ascend along the base optimizer's momentum, which needs no gradient (Momentum-SAM, Becker et al. 2024)."""
     return weights.momentum()
 
 
@@ -40,9 +40,9 @@ DIRECTIONS: dict[str, Direction] = {"gradient": along_gradient, "momentum": alon
 
 
 class Perturbation:
-    """The perturbation of a step: where the parameters were, and the tangents along which they went.
+    """Perturbation of a step: copies of the parameters, and the tangents along which they were moved.
 
-    The copies are stacks where a block is stacked, which the step computes with anyway; the others are made in memory
+    For stacked blocks the copies are the stacks with which the step computes anyway. Other copies are made in memory
     that is kept from step to step.
 
     Attributes
@@ -50,9 +50,9 @@ class Perturbation:
     space : Product or None
         The parameters that may be moved or stepped; None between steps.
     pending : bool
-        Whether the parameters may be elsewhere.
+        Whether the parameters may be perturbed.
     points : list of Tensor
-        Where they were, one tensor per block.
+        The unperturbed parameters, one tensor per block.
     """
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class Perturbation:
         self.space, self._moved, self._plain_is_back, self.pending = space, [], False, True
 
     def put_back(self, plain: bool | None = None) -> None:
-        """Copy the values back: all, or those of plain parameters, or of the others."""
+        """Copy the values back to all parameters, to plain ones, or to those on manifolds."""
         assert self.space is not None
         chosen = [(b, x) for b, x in zip(self.space.blocks, self.points, strict=True) if plain in (None, b.plain)]
         points = self.space.points
@@ -96,14 +96,14 @@ class Perturbation:
         self._moved, self.pending = [], False
 
     def forget(self) -> None:
-        """Let go of the copies."""
+        """Drop the copies."""
         self.space, self.points = None, []
 
     def weights(self, groups: Sequence[dict[str, Any]], state: Any, needs_gradient: bool, radius: Radius) -> Weights:
-        """Collect what is perturbed: parameters in groups with a radius, and with a gradient if it takes one."""
+        """Collect the parameters to perturb: those in groups with a radius, and with a gradient if it is needed."""
         assert self.space is not None
         params, gradients = self.space.params, self.space.gradients() if needs_gradient else []
-        # a frozen one does not count, whatever its state or a gradient of before it was frozen
+        # frozen parameters do not count, even with a state or a gradient from before they were frozen
         counts = [p.requires_grad for p in params]
         if needs_gradient:
             counts = [count and g is not None for count, g in zip(counts, gradients, strict=True)]
@@ -143,14 +143,14 @@ class Perturbation:
         factors, length = _fill_ball(weights, tangents, spread)
         if not math.isfinite(length):
             return length
-        weights.gradients.clear()  # no more needed, and as much as the weights
+        weights.gradients.clear()  # not needed any more, and as large as the weights
         params = self.space.points
         plain: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}
         for i, (block, x, factor) in enumerate(zip(weights.blocks, weights.points, factors, strict=True)):
             members = [params[k] for k in block.indices]
             u, tangents[i] = tangents[i], x
             if block.plain:
-                # those that share a number go together, without a tangent of their own
+                # plain parameters with the same factor are moved together, without a tangent
                 shared = plain.setdefault(factor if isinstance(factor, float) else id(factor), ([], []))
                 shared[0].append(members[0])
                 shared[1].append(u if isinstance(factor, float) else u * factor)
@@ -161,14 +161,14 @@ class Perturbation:
             self._moved.append((block, x, e))
         for factor, (moving, along) in plain.items():
             torch._foreach_add_(moving, along, alpha=factor if isinstance(factor, float) else 1)
-        torch.clear_autocast_cache()  # an autocast around the step would go on with the weights of before
+        torch.clear_autocast_cache()  # an autocast around the step would keep using the unperturbed weights
         return length
 
     def bring_back(self, transport: Transport, exact: bool) -> list[Tensor]:
-        """Replace gradients at the perturbed points by covectors at the weights; return what shows if all is finite."""
+        """Replace gradients at the perturbed points by covectors at the weights; return tensors to check for NaN."""
         assert self.space is not None
         params, points, gradients = self.space.params, self.space.points, self.space.gradients()
-        # plain ones first: one of them may be the curvature of a manifold
+        # plain parameters first, since one of them may be the curvature of a manifold
         self.put_back(plain=True)
         self._plain_is_back = True
         found: list[Tensor] = []
@@ -182,10 +182,10 @@ class Perturbation:
                 block, x, e = block.part(rows), torch.stack([x[r] for r in rows]), torch.stack([e[r] for r in rows])
             g = block.gather(gradients)  # type: ignore[arg-type]
             c = _brought_back(block, x, e, block.gather(points), g, transport, exact)
-            if block.stacked:  # one look for all of them
+            if block.stacked:  # a single check for all of them
                 found.append(torch.linalg.vector_norm(c, math.inf))
                 brought.update(block.indices)
-            if c is not g:  # and not written to: gradients may be shared, or views of what a framework keeps
+            if c is not g:  # assigned, not written to, since gradients may be shared, or views of a framework's buffers
                 first = gradients[block.indices[0]]
                 assert first is not None
                 leaving = block.leave(c).to(first.dtype)
@@ -198,14 +198,14 @@ class Perturbation:
 def _fill_ball(
     weights: Weights, directions: list[Tensor], spread: Callable[[Tensor], Tensor] | None
 ) -> tuple[list[float | Tensor], float]:
-    """Return what to multiply tangents by, for the radius ``rho`` of each group, and the norm of them all.
+    """Return factors of the tangents that give them the radius ``rho`` of their groups, and the norm over all.
 
     ``"product"`` is one ball over the product of all parameters; with ``"parameter"`` each parameter moves by ``rho``,
-    with ``"point"`` each point (the ball of a Finsler norm, the largest of the parts' norms). What is not longer than
-    rounding does not move, nor does anything from a stationary point.
+    with ``"point"`` each point (the ball of a Finsler norm, the largest of the parts' norms). Tangents no longer than
+    rounding errors do not move their points; at a stationary point nothing moves.
     """
     norm = weights.norm(directions)
-    length = float(norm if spread is None else spread(norm))  # the one synchronisation of this half
+    length = float(norm if spread is None else spread(norm))  # the only synchronisation of this half
     rhos = [group["rho"] for group in weights.groups]
     if weights.radius == "product":
         return [rho / length if length > 0 else 0.0 for rho in rhos], length

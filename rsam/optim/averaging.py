@@ -1,4 +1,4 @@
-"""Averages of weights that stay on their manifolds."""
+"""Average weights so that they stay on their manifolds."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _Share = Callable[[Tensor, Tensor | int], Tensor]
 def get_swa_multi_avg_fn(model: nn.Module) -> Average:
     r"""Make the ``multi_avg_fn`` of an equally weighted mean that stays on the manifolds of a model.
 
-    For :class:`torch.optim.swa_utils.AveragedModel`, which otherwise takes arithmetic means: those of points of a
-    sphere or a Stiefel manifold lie inside, by up to their whole length, and still say that they are on it.
+    Pass it to :class:`torch.optim.swa_utils.AveragedModel`, which otherwise takes arithmetic means. The mean of points
+    of a sphere or a Stiefel manifold lies inside, perhaps at the centre, although it has the manifold's attribute.
 
     The mean moves along the geodesic to each new point,
     :math:`\bar x \leftarrow \exp_{\bar x}(\log_{\bar x}(x)/(n+1))`. This is the inductive mean (Sturm 2003): the
@@ -40,13 +40,12 @@ def get_swa_multi_avg_fn(model: nn.Module) -> Average:
     Parameters
     ----------
     model : torch.nn.Module
-        The model that is averaged, which knows the manifolds; ``AveragedModel`` passes on bare tensors.
+        The averaged model, which has the manifolds; ``AveragedModel`` passes on plain tensors.
 
     Returns
     -------
     callable
-        What ``AveragedModel`` takes for ``multi_avg_fn``. It raises ValueError when it is given the weights of another
-        model.
+        Argument ``multi_avg_fn`` of ``AveragedModel``. It raises ValueError for the weights of another model.
 
     Raises
     ------
@@ -110,10 +109,10 @@ def get_ema_multi_avg_fn(model: nn.Module, decay: float = 0.999) -> Average:
 
 @torch.no_grad()
 def project_parameters(model: _M) -> _M:
-    """Put every parameter of a model that says it lives on a manifold back onto it, in place.
+    """Project every parameter of a model that has a manifold onto it, in place.
 
-    For averages that others make: the callbacks of Lightning and timm, federated averaging, model soups. Weights that
-    are on their manifold already change by rounding at most.
+    Use it after averages by other libraries: callbacks of Lightning and timm, federated averaging, model soups. Weights
+    on their manifold change by rounding at most.
 
     Parameters
     ----------
@@ -197,7 +196,7 @@ def _means(
 
 
 def _held(model: nn.Module, averages: list[Tensor]) -> list[tuple[str, Tensor]]:
-    """Find what the model holds in place of the averages.
+    """Find the parameters or buffers of the model that correspond to the averages.
 
     ``AveragedModel`` passes the averages of one dtype and device, in order.
     Buffers, if averaged, come after all parameters. The average may be on another device than the model.
@@ -220,7 +219,7 @@ def _held(model: nn.Module, averages: list[Tensor]) -> list[tuple[str, Tensor]]:
 
 
 def _on_device(manifolds: list[geoopt.Manifold], device: torch.device) -> list[geoopt.Manifold]:
-    """Manifolds whose constants are on the device; copies if they are not, one for each that several points share."""
+    """Return manifolds with constants on the device; if these are elsewhere, copies, shared as the originals."""
     if all(t.device == device for m in manifolds for t in (*m.parameters(), *m.buffers())):
         return manifolds
     return list(nn.ModuleList(copy.deepcopy(manifolds)).to(device))

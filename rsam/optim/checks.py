@@ -32,11 +32,11 @@ __all__ = [
 
 _OF_ALL_GROUPS = {"transport", "ascent", "direction", "radius", "every", "nonfinite", "local_ascent"}
 _NEEDS_CLOSURE = (torch.optim.LBFGS, geoopt.optim.RiemannianLineSearch)
-# Of torch-optimizer and pytorch_optimizer, by name: they estimate the Hessian by backward(create_graph=True).
+# Optimizers of torch-optimizer and pytorch_optimizer that estimate the Hessian by backward(create_graph=True).
 _NEEDS_GRAPH = ("AdaHessian", "Adahessian", "SophiaH")
 _NEEDS_SPARSE = (torch.optim.SparseAdam, geoopt.optim.SparseRiemannianAdam, geoopt.optim.SparseRiemannianSGD)
 
-# Where geoopt 0.5.1's own retraction or Riemannian gradient is wrong, and so the step of its optimizers.
+# Manifolds on which geoopt 0.5.1's retraction or Riemannian gradient is wrong, and hence its optimizers' steps.
 _WRONG_STEPS = {
     geoopt.CanonicalStiefel: "its retraction has the wrong derivative; put the parameter on "
     "rsam.geometry.CanonicalStiefel(), or use",
@@ -71,7 +71,7 @@ def check_options(transport: str, ascent: str, direction: Any, radius: str, ever
 
 
 def check_class(base_optimizer: Any) -> None:
-    """Refuse an optimizer, or its name, in the place of its class."""
+    """Refuse an optimizer, or the name of one, instead of a class."""
     if isinstance(base_optimizer, torch.optim.Optimizer):
         name = type(base_optimizer).__name__
         raise TypeError(
@@ -103,7 +103,7 @@ def check_base(base: torch.optim.Optimizer) -> None:
 
 
 def check_momentum(base: torch.optim.Optimizer, group: dict[str, Any], group_index: int) -> None:
-    """Refuse to ascend along a momentum that is not there, or is none of gradients."""
+    """Refuse to ascend along a momentum that does not exist, or is not that of gradients."""
     if isinstance(base, torch.optim.RMSprop) or not keeps_momentum(group):
         raise ValueError(
             f'direction="momentum" ascends along a running mean of gradients, which {type(base).__name__} does not '
@@ -123,7 +123,7 @@ def check_group(base: torch.optim.Optimizer, groups: Groups, group_index: int) -
     rho = group["rho"]
     if not isinstance(rho, Real):
         raise ValueError(f"rho must be a number, got {rho!r} in parameter group {group_index}")
-    if not 0 <= float(rho) < math.inf:  # nan neither
+    if not 0 <= float(rho) < math.inf:  # also refuses nan
         raise ValueError(f"rho must be finite and must not be negative, got {rho} in parameter group {group_index}")
     stepping = stepping_optimizer(base)
     retracts = isinstance(stepping, OptimMixin) or getattr(stepping, "retracts", False)
@@ -149,7 +149,7 @@ def check_group(base: torch.optim.Optimizer, groups: Groups, group_index: int) -
 
 
 def warn_of_wrong_steps(base: torch.optim.Optimizer, group: dict[str, Any], warned: set[str]) -> None:
-    """Warn once of each reason why geoopt's own optimizers step wrongly; ours go round them."""
+    """Warn once of each reason why geoopt's own optimizers step wrongly; ours are not affected."""
     if isinstance(stepping_optimizer(base), RiemannianOptimizer):
         return
     manifolds = [m for p in group["params"] for m in _leaves(geometry.manifold_of(p))]
@@ -174,7 +174,7 @@ def warn_of_wrong_steps(base: torch.optim.Optimizer, group: dict[str, Any], warn
 
 
 def refuse_sparse(groups: Groups, parameter: Tensor) -> NoReturn:
-    """Refuse a sparse gradient, which no retraction here treats."""
+    """Refuse a sparse gradient, which no retraction here supports."""
     raise RuntimeError(f"RSAM does not support sparse gradients, which {_name_of(groups, parameter)} has")
 
 

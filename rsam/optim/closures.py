@@ -1,4 +1,4 @@
-"""Closures of a whole batch and of a part of it."""
+"""Make closures of a whole batch and of a part of it."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ def partial_closures(
 ) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
     """Make the closures of a step that ascends along the gradient of a part of the batch.
 
-    The part is the first examples of the batch, which a loader shuffles; at least one, and with ``fraction=1`` all.
+    The part is the first examples of the batch, at least one; the loader should shuffle. With ``fraction=1`` it is the
+    whole batch.
 
     Parameters
     ----------
     optimizer : rsam.RSAM
-        Whose gradients the closures zero.
+        The optimizer, whose gradients the closures clear.
     loss : callable
         Takes the entries of a batch and returns the loss, a mean over the examples.
     batch : tuple or list
-        Tensors or lists with one entry per example, such as ``(inputs, labels)``. What has another length than the
-        first tensor goes to both closures as it is.
+        Tensors or lists with one entry per example, such as ``(inputs, labels)``. Entries of another length than the
+        first tensor are passed to both closures unchanged.
     fraction : float
-        How much of the batch the ascent sees, in (0, 1]; with 1 the step is that of ``step(closure)``.
+        Part of the batch for the ascent, in (0, 1]; with 1 the step is that of ``step(closure)``.
 
     Returns
     -------

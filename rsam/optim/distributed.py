@@ -1,4 +1,4 @@
-"""Training in several processes: an ascent of each one's own, manifolds kept through sharding, replicas compared."""
+"""Train in several processes: let each ascend by itself, keep manifolds through sharding, compare replicas."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ __all__ = [
 ]
 
 _ZERO = "torch.distributed.optim.zero_redundancy_optimizer"
-#: Elements that are sent at once: 32 MB of float32, about as much as DistributedDataParallel sends.
+#: Number of elements sent at once: 32 MB of float32, about as much as DistributedDataParallel sends.
 _BUCKET = 2**23
 
 
 class Replicas:
-    """The processes that train copies of a model, each ascending alone, and average the gradients at the weights.
+    """Processes that train copies of a model, ascend separately, and average the gradients brought back to the weights.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class Replicas:
 
     @staticmethod
     def take_over(model: nn.Module) -> None:
-        """Have a model average no gradients from now on, as within its ``no_sync``: those of perturbed weights."""
+        """Stop a model from averaging gradients, which are those at perturbed weights, as its ``no_sync`` does."""
         model.require_backward_grad_sync = False  # type: ignore[assignment]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Replicas:
@@ -70,7 +70,7 @@ class Replicas:
         return Replicas, ()
 
     def spread(self, norm: Tensor) -> Tensor:
-        """Make a norm that is not finite in one process not finite in any, so that all of them skip or raise."""
+        """Make a norm nan in all processes if it is not finite in one, so that all of them skip or raise."""
         flag = norm.detach() * 0
         dist.all_reduce(flag, group=self.group)
         return norm + flag
@@ -83,14 +83,14 @@ class Replicas:
             return
         counts = torch.tensor([float(p.grad is not None) for p in params], device=params[0].device)
         dist.all_reduce(counts, group=self.group)
-        # read only if something is missing here: otherwise no gradient is missing everywhere
+        # read only if a gradient is missing here: otherwise none is missing in all processes
         missing = {p for p in params if p.grad is None}
         nowhere = {p for p, n in zip(params, counts.tolist(), strict=True) if n == 0} if missing else set()
         size = dist.get_world_size(self.group)
         sent = []
         for bucket in _buckets(params):
             flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in bucket])
-            flat /= size  # before the sum, which must not overflow
+            flat /= size  # before the sum, which could overflow
             sent.append((bucket, flat, dist.all_reduce(flat, group=self.group, async_op=True)))
         for bucket, flat, work in sent:
             work.wait()
@@ -115,7 +115,7 @@ def _buckets(params: list[Tensor]) -> Iterator[list[Tensor]]:
 def average_gradients(params: Iterable[Tensor], group: Any = None) -> list[Any]:
     """Average gradients over processes in each backward pass, for parameters that nothing else averages.
 
-    Such are the ``ignored_params`` of ``fully_shard``: every process has them whole, and its own gradient.
+    An example are the ``ignored_params`` of ``fully_shard``: each process has them whole, with its own gradient.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def average_gradients(params: Iterable[Tensor], group: Any = None) -> list[Any]:
     size = dist.get_world_size(group)
 
     def average(p: Tensor) -> None:
-        # what was there before is a mean already, and stays what it is
+        # the gradient from before is a mean already, and does not change
         assert p.grad is not None
         p.grad /= size
         dist.all_reduce(p.grad, group=group)
@@ -153,7 +153,7 @@ def average_gradients(params: Iterable[Tensor], group: Any = None) -> list[Any]:
 
 @contextmanager
 def keep_manifolds(model: nn.Module) -> Iterator[None]:
-    """Put the parameters of a model back on their manifolds after what is done within, such as sharding.
+    """Put the parameters of a model back on their manifolds at the end of this context, for example after sharding.
 
     The manifold of a parameter is an attribute, which is lost where a parameter is replaced: by ``fully_shard``, by
     ``.to("meta")``, and by conversions with ``torch.__future__.set_swap_module_params_on_conversion``.
@@ -161,12 +161,12 @@ def keep_manifolds(model: nn.Module) -> Iterator[None]:
     Parameters
     ----------
     model : torch.nn.Module
-        Whose parameters keep their names.
+        The model; its parameters must keep their names.
 
     Raises
     ------
     ValueError
-        At the end, for a parameter that is no more there, or is sharded through its points; names it.
+        At the end, for a parameter that does not exist any more, or is split inside its points; names it.
 
     Examples
     --------
@@ -192,13 +192,13 @@ def keep_manifolds(model: nn.Module) -> Iterator[None]:
 def check_replicas(optimizer: torch.optim.Optimizer, group: Any = None) -> None:
     """Refuse parameters that differ between processes which should train copies of one model.
 
-    Every process has to call it. Copies drift apart where gradients are not averaged, as with ``no_sync`` around the
-    first of the two passes of :class:`rsam.RSAM`.
+    Every process must call it. Copies drift apart if gradients are not averaged, for example with ``no_sync`` around
+    the first of the two passes of :class:`rsam.RSAM`.
 
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
-        Whose parameters are compared, by sums of their numbers and of their squares.
+        The optimizer; its parameters are compared by sums of their numbers and of squares.
     group : torch.distributed.ProcessGroup, optional
         The processes; the default group if not given.
 
@@ -238,13 +238,13 @@ def check_replicas(optimizer: torch.optim.Optimizer, group: Any = None) -> None:
 
 
 def stepping_optimizer(base: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """Return what takes the steps of an optimizer: of ZeroRedundancyOptimizer the one that it made."""
+    """Return the optimizer that takes the steps: for ZeroRedundancyOptimizer the one that it made."""
     module = sys.modules.get(_ZERO)
     return base.optim if module is not None and isinstance(base, module.ZeroRedundancyOptimizer) else base
 
 
 def refuse_sharded(optimizer: RSAM, groups: Groups, group_index: int) -> None:
-    """Refuse what needs a whole parameter or its state where a process has only a part.
+    """Refuse options that need a whole parameter or its state if a process has only a part.
 
     Raises
     ------

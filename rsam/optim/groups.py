@@ -1,4 +1,4 @@
-"""Parameters of an optimizer's groups: their names, their product manifold, and whether they can be stepped."""
+"""Name the parameters of an optimizer's groups, build their product manifold, and check that they can be stepped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Groups = list[dict[str, Any]]
 
 
 def parameter_names(groups: Groups) -> list[str]:
-    """Name the parameters of an optimizer: by their own names if it was given any, else by their positions."""
+    """Name the parameters of an optimizer, by the names that it was given or else by their positions."""
     names = []
     for g, group in enumerate(groups):
         own = group.get("param_names")
@@ -29,9 +29,9 @@ def names_in_group(groups: Groups, index: int) -> list[str]:
 
 
 def space_of(groups: Groups, known: geometry.Product | None = None, live: bool = False) -> geometry.Product:
-    """Return the product manifold of the parameters of all groups: ``known``, if it is that, brought up to date.
+    """Return the product manifold of the parameters of all groups; update and return ``known`` if it is still right.
 
-    With ``live`` of those only that an optimizer may write to. Parameters of different groups are kept apart.
+    With ``live``, only parameters that an optimizer may write to are included. Groups are not stacked together.
     """
     params = [p for group in groups for p in group["params"]]
     labels = [g for g, group in enumerate(groups) for _ in group["params"]]
@@ -46,7 +46,7 @@ def space_of(groups: Groups, known: geometry.Product | None = None, live: bool =
 
 
 def check_parameters(groups: Groups, index: int) -> None:
-    """Refuse parameters of a group that no geometry treats or whose manifold was lost; warn of those that are off it.
+    """Refuse parameters of a group without a geometry or that lost their manifold; warn of those off their manifold.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A watch over gradients that were there before a pass."""
+"""Notice whether a pass adds to gradients from before it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NO_SECOND_PASS = (
     "there is no gradient of a second pass; the weights are as before the step. After first_step() evaluate the loss "
     "again, at the perturbed weights, and call backward(); to leave a step out, call restore() instead of second_step()"
 )
-# Parameters that are looked at for a small one: biases and norms are nearly always among them.
+# Number of parameters among which a small one is chosen: these nearly always include biases and norms.
 _LOOKED_AT = 8
 
 
@@ -76,7 +76,7 @@ class _Watched(GradientMark):
         self._begun, self.added = True, self.added or self._about_to_add
 
     def _is_moved(self) -> bool:
-        """Whether NaN is in another tensor by now, as where DistributedDataParallel has made its buckets anew."""
+        """Tell whether NaN was copied to another tensor, as when DistributedDataParallel makes its buckets anew."""
         held = self.param.grad
         return held is not None and self.writes() is None and self.hidden is not None and _is_nan(held)
 
@@ -94,20 +94,20 @@ class _Watched(GradientMark):
 
 
 class OldGradients:
-    """Shows whether a pass starts from gradients of its own; it waits for no device.
+    """Watch that shows, without waiting for the device, whether a pass starts from cleared gradients.
 
-    The gradient of one parameter stands for all of them. Autograd is asked whether it added to that; and since it is
-    not the only one who adds, NaN may take its place meanwhile. A pass that zeroes gradients replaces or overwrites
-    NaN; after any other it is still there, and so in the norm of the gradient.
+    It watches the gradient of one parameter, which represents all. A hook of autograd notices additions. Since users
+    may add too, the gradient may be replaced by NaN meanwhile: a pass that clears gradients replaces or overwrites the
+    NaN; after any other pass it is still there, and makes the norm of the gradient NaN.
 
     Parameters
     ----------
     params : sequence of Tensor
-        Parameters whose gradients the pass computes. The smallest of the last few stands for them.
+        Parameters whose gradients the pass computes; the smallest of the last few is watched.
     refusal : str
-        Words of the error.
+        Message of the error.
     hidden : bool
-        Whether NaN takes the place of the gradient.
+        Whether NaN replaces the gradient.
     thorough : bool
         Ask autograd about all gradients, of which a pass may zero some only. Takes microseconds for each, and what a
         loop does it does in every step: for some of the steps.
@@ -176,7 +176,7 @@ class OldGradients:
             raise RuntimeError(NO_SECOND_PASS)
 
     def refuse_nan(self) -> None:
-        """Refuse NaN that comes from the hidden gradient; asks the device.
+        """Refuse NaN that comes from the hidden gradient; waits for the device.
 
         Raises
         ------
@@ -188,7 +188,7 @@ class OldGradients:
         param, writes = self.watched[0].param, self.watched[0].writes()
         if not writes or param.grad is None or not _is_nan(param.grad):
             return
-        # zeroing and adding are two writes, and so are adding and clipping, which makes NaN of all gradients, too
+        # zeroing and adding are two writes; so are adding and clipping, after which all gradients are NaN
         others = (local(p.grad) for p in self._params if p.grad is not None and p is not param)
         if writes == 1 or any(bool(g.isfinite().any()) for g in others):
             self._refuse()

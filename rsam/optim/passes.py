@@ -1,4 +1,4 @@
-"""The two halves of a step, what surrounds its passes, and what is undone if one fails."""
+"""Take the two halves of a step, call hooks around its passes, and undo everything if one fails."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class PassHook(Protocol):
         Parameters
         ----------
         kept : bool
-            Whether what this pass leaves behind, such as batch statistics, is to stay. That is so for one pass of
-            each step: the first, or the second if the first saw a part of the batch only.
+            Whether side effects of this pass, such as batch statistics, should stay. They stay for one pass of each
+            step: the first, or the second if the first used only a part of the batch.
         """
 
     def after_passes(self) -> None:
-        """Finish a step; called once the weights are back, and after an exception in any pass."""
+        """Finish a step; called when the weights are restored, and after an exception in any pass."""
 
 
 class Snapshot:
-    """Copies of tensors, in memory that is kept from one time to the next.
+    """Copies of tensors, in memory that is reused.
 
     Attributes
     ----------
@@ -63,21 +63,21 @@ class Snapshot:
 
     @torch.no_grad()
     def put_back(self, tensors: list[Tensor]) -> None:
-        """Copy the values into the tensors that they are of."""
+        """Copy the values back into the tensors."""
         if tensors:
             torch._foreach_copy_(tensors, self.copies)
 
 
 class Passes:
-    """Take the steps of an optimizer, and remember what is known of the last one.
+    """Take the steps of an optimizer, and remember the results of the last one.
 
-    All that changes in a step is kept here: who copies the optimizer's attributes into a wrapper, as Lightning does,
-    shares it.
+    Everything that changes in a step is stored here, so that a wrapper with copies of the optimizer's attributes, as
+    Lightning's, shares it.
 
     Parameters
     ----------
     optimizer : RSAM
-        Whose weights are perturbed.
+        The optimizer that owns these passes.
     """
 
     def __init__(self, optimizer: RSAM) -> None:
@@ -94,7 +94,7 @@ class Passes:
 
     @property
     def pending(self) -> bool:
-        """Whether a step is between its two halves."""
+        """Tell whether a step is between its two halves."""
         return self._perturbation.pending
 
     @property
@@ -104,7 +104,7 @@ class Passes:
 
     @property
     def needs_gradient(self) -> bool:
-        """Whether the ascent wants a gradient at the weights, and so a first pass."""
+        """Tell whether the ascent needs a gradient at the weights, and so a first pass."""
         return getattr(self._direction, "needs_gradient", True)
 
     # -- evaluations ---------------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ class Passes:
                 loss = closure()
             if self._old is not None:
                 self._old.refuse_left_or_added()
-                if callable(self.optimizer.direction):  # which may not look at all gradients, and so not see NaN
+                if callable(self.optimizer.direction):  # it may ignore some gradients, and NaN in them
                     self._old.refuse_nan()
             return loss
         except BaseException:
@@ -134,7 +134,7 @@ class Passes:
         try:
             if self._old is not None:
                 self._old.refuse_added()
-            # not hidden: Lightning runs hooks in the closure that clip the gradients which are there already
+            # not hidden, since Lightning's hooks in the closure clip the gradients from before
             self._watch(IN_HALVES, gradients_are_first=False)
             with torch.enable_grad():
                 loss = closure()
@@ -183,7 +183,7 @@ class Passes:
 
     @torch.no_grad()
     def first_half(self, hooked: bool, clear: bool = False) -> None:
-        """Save the weights, and ascend if the step does; then ``clear`` the gradients that this was from."""
+        """Save the weights, ascend if this step does, and ``clear`` the gradients of the ascent."""
         if self.pending:
             raise RuntimeError(
                 "first_step() twice; call second_step() or restore() in between. A wrapper whose step() does nothing "
@@ -210,7 +210,7 @@ class Passes:
         self.losses = self.grad_norm = None
         self.skip = False
         groups = optimizer.base_optimizer.param_groups
-        if any("rho" not in group for group in groups):  # that came by way of the base
+        if any("rho" not in group for group in groups):  # groups that were added through the base
             optimizer._fill_options()
         for g, group in enumerate(groups):
             rho = group["rho"]
@@ -241,7 +241,7 @@ class Passes:
                     "no parameter has a gradient to ascend along, as where a sharded model holds gradients back; call "
                     "model.set_requires_gradient_sync(True) before both passes"
                 )
-            if replicas is not None:  # the others wait
+            if replicas is not None:  # the other processes wait
                 replicas.spread(torch.zeros((), device=groups[0]["params"][0].device))
             return
         spread = None if replicas is None else replicas.spread
@@ -258,7 +258,7 @@ class Passes:
     def second_half(self, in_halves: bool = False) -> None:
         """Bring gradients and weights back, and step the base optimizer.
 
-        ``in_halves`` the first gradient of the next step is not a closure's, and is watched from now on.
+        With ``in_halves`` the next step's first gradient is not that of a closure, and is watched from now on.
         """
         optimizer, base = self.optimizer, self.optimizer.base_optimizer
         space = self._perturbation.space
@@ -299,7 +299,7 @@ class Passes:
             self._old.refuse_all_left()
 
     def _skips(self, length: float = math.inf) -> bool:
-        """Answer a gradient that is not finite by the policy: skip the step, or raise."""
+        """Treat a gradient that is not finite by the policy: skip the step, or raise."""
         if self._old is not None:
             self._old.refuse_nan()
         if self.optimizer.nonfinite == "raise":
@@ -317,7 +317,7 @@ class Passes:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Put the weights back where they were before the first half (by copy); nothing to do otherwise."""
+        """Restore the weights from before the first half, by copy; do nothing if there was none."""
         if self.pending:
             self._perturbation.restore()
             self._watch(None)
@@ -336,6 +336,6 @@ class Passes:
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__ | {"_old": None, "_zeros": []}
-        if not self.pending:  # copies of the last step are of no use to a copy
+        if not self.pending:  # a copied optimizer does not need the copies of the last step
             state |= {"_perturbation": Perturbation(), "_space": None}
         return state

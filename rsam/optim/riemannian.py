@@ -1,4 +1,4 @@
-"""Base of Riemannian SGD and Adam: blocks with their state, and a step that happens wholly or not at all."""
+"""Define the base of Riemannian SGD and Adam: blocks with their state, and steps that are all or nothing."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class _Work:
         self.members = [params[i] for i in block.indices]
         self.sharded = block.shards is not None
         self.entries: dict[str, StackedEntry] = {}
-        self.incomplete: set[str] = set()  # entries that some parameters have not
+        self.incomplete: set[str] = set()  # entries that some parameters lack
         self.states: list[dict[str, Any]] = []
 
     @property
     def points(self) -> list[Tensor]:
-        """The values of the parameters; this process's part of those that are sharded over several."""
+        """Values of the parameters; of sharded ones the part of this process."""
         return list(map(local, self.members)) if self.sharded else self.members
 
     def entry(self, name: str, template: Tensor) -> StackedEntry:
@@ -49,7 +49,7 @@ class _Work:
 
 @dataclass
 class _Update:
-    """Result of a step for a block, or a part of one, that is not written yet."""
+    """Result of a step for a block or a part of one, not yet written."""
 
     work: _Work
     part: Block
@@ -58,15 +58,15 @@ class _Update:
 
 
 class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
-    """Base of optimizers that raise ``p.grad``, retract, and carry their buffers to the new point.
+    """Base of optimizers that raise the index of ``p.grad``, retract, and transport their buffers to the new point.
 
-    Equal small parameters on a manifold are one block: their points and gradients are stacked, and so is their state,
-    of which ``state[p]`` are views. Blocks are computed before any of them is written, so that an exception leaves
+    Equal small parameters on a manifold are one block: their points, gradients and state are stacked, and ``state[p]``
+    holds views of the stacks. All blocks are computed before any of them is written, so that an exception leaves
     everything as it was; ``p.grad`` is never written to. Plain parameters come last, and are stepped by torch's own
     functions.
     """
 
-    #: Entries of the state, and those of them that are tangents at the parameter.
+    #: Names of the state's entries, and of those that are tangents at the parameter.
     _entries: Sequence[str] = ()
     _tangents: Sequence[str] = ()
 
@@ -81,11 +81,11 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
     def _advance(
         self, group: dict[str, Any], manifold: Block, x: Tensor, g: Tensor, state: State
     ) -> tuple[Tensor, State]:
-        """New points and new state of a block at ``x`` with gradients ``g``; ``state`` is empty before the first."""
+        """Return new points and state of a block at ``x`` with gradients ``g``; at first ``state`` is empty."""
         raise NotImplementedError
 
     def _template(self, name: str, block: Block, x: Tensor) -> Tensor:
-        """A tensor like the entry ``name`` in the state of one of the points ``x``."""
+        """Return a tensor like the entry ``name`` in the state of one of the points ``x``."""
         raise NotImplementedError
 
     def _step_plain(self, group: dict[str, Any], params: list[Tensor], gradients: list[Tensor]) -> None:
@@ -167,14 +167,14 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
             gradients = space.gradients()
             try:
                 updates = [update for work in works for update in self._updates(work, gradients)]
-            except StalePlan:  # nothing is written yet
+            except StalePlan:  # nothing has been written
                 space.update()
                 space, works, plain = self._planned()
                 updates = [update for work in works for update in self._updates(work, gradients)]
             found = [gradients[i] for indices in plain for i in indices]
             if any(g is not None and g.is_sparse for g in found):
                 raise RuntimeError(_SPARSE)
-            # nothing is written before all of it is computed; what is written is freed
+            # everything is computed before anything is written; results are freed as they are written
             updates.reverse()
             values = space.points
             while updates:
@@ -184,7 +184,7 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
                 if present:
                     params = [space.params[i] for i in present]
                     grads = [p.grad for p in params]
-                    # torch's Adam takes no others than of the dtype of the parameter, which grad_dtype allows
+                    # torch's Adam requires gradients of the parameter's dtype; grad_dtype allows others
                     grads = [g if g.dtype is p.dtype else g.to(p.dtype) for p, g in zip(params, grads, strict=True)]
                     self._step_plain(self.param_groups[label], params, grads)
         for group in self.param_groups:
@@ -207,7 +207,7 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
             self._plan = space, space.blocks, works, plain
             self._buffers = {}
             self._states = []
-        # another dictionary in the place of a known one shows by its identity
+        # a replaced dictionary is noticed by its identity
         states = self.state.values()
         if len(states) != len(self._states) or not all(map(operator.is_, states, self._states)):
             self._states = list(states)
@@ -216,7 +216,7 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
         return space, self._plan[2], self._plan[3]
 
     def _updates(self, work: _Work, gradients: Sequence[Tensor | None]) -> list[_Update]:
-        """Compute a block's step, in parts where not all of its parameters have a gradient and a state."""
+        """Compute a block's step, in parts if some of its parameters have no gradient or no state."""
         block = work.block
         found = [gradients[i] for i in block.indices]
         absent = {r for r, g in enumerate(found) if g is None} if any(map(operator.is_, found, repeat(None))) else ()
@@ -243,7 +243,7 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
                 g = torch.add(g, x, alpha=group["weight_decay"])
             state = {} if fresh else {name: self._read(entry, part) for name, entry in work.entries.items()}
             points, entries = self._advance(group, part, x, g, state)
-            if not block.stacked:  # what is kept without a copy must be nobody else's
+            if not block.stacked:  # a tensor that is kept without a copy must not be shared
                 own = (x.data_ptr(), g.data_ptr())
                 entries = {name: v.clone() if v.data_ptr() in own else v for name, v in entries.items()}
             for name in entries.keys() - work.entries.keys():
@@ -260,7 +260,7 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
         else:
             rows: Sequence[Tensor] = ()
             if part.rows is None:
-                # to unbind a stack costs as much as to write it, so one of each kind is kept
+                # unbinding a stack costs as much as writing it, so that one of each kind is kept
                 key = (len(part.indices), part.point, part.dtype, points.device)
                 if key not in self._buffers:
                     members = [values[i] for i in part.indices]
@@ -272,7 +272,7 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
             entry = work.entries[name]
             value = part.leave(value) if name in self._tangents else value
             if not work.block.stacked and value.dtype == entry.tensor.dtype:
-                # large, and of one parameter: taken as it is, without a copy
+                # that of a single, large parameter is taken without a copy
                 entry.take(value)
                 self.state[work.members[0]][name] = entry.held[0]
                 continue
@@ -287,9 +287,9 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
         return part.enter(value) if entry.name in self._tangents else part.widen(value)
 
     def _adopt(self, work: _Work) -> set[int]:
-        """Take up entries of the state that were loaded or replaced; return which parameters have no tangent.
+        """Copy loaded or replaced entries of the state into the stacks; return the parameters without a tangent.
 
-        Tangents that are none, as torch's momentum, are projected.
+        Vectors that are not tangent, such as torch's momentum, are projected.
         """
         states = work.states
         if not states:
@@ -318,7 +318,7 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
         tangents = part.apply("restore_tangent", x, vectors)
         dims = tuple(range(-part.geometry.manifold.ndim, 0))
         off, size = (t.abs().square().sum(dims, keepdim=True) for t in (tangents - vectors, vectors))
-        # points whose vector is tangent keep it as it is, bitwise: a resumed run must not differ
+        # a vector that is tangent stays bitwise, since a resumed run must not differ
         mended = part.leave(torch.where(off > torch.finfo(entry.tensor.dtype).eps * size, tangents, vectors))
         _put(entry, part, mended)
 
@@ -340,7 +340,7 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
     # -- saving and loading --------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Return groups and state, with entries of their own instead of views: saving one does not write its stack."""
+        """Return groups and state, with copies instead of views, so that saving an entry does not save its stack."""
         saved = super().state_dict()
         saved["state"] = {
             key: {name: _own(value) for name, value in entries.items()} for key, entries in saved["state"].items()
@@ -368,7 +368,7 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
-        # a pickle would write the whole stack for each of its rows
+        # a pickle of a row would contain the whole stack
         copied = {p: {name: _own(value) for name, value in held.items()} for p, held in self.state.items()}
         return {**state, "state": defaultdict(dict, copied), "_stabilize": self._stabilize}
 

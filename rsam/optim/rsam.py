@@ -1,4 +1,4 @@
-r"""Riemannian sharpness-aware minimisation.
+r"""Minimise sharpness-aware on Riemannian manifolds.
 
 ::
 
@@ -58,7 +58,7 @@ class RSAM(WrappingOptimizer):
     adaptive : bool
         Scale-invariant perturbation of ASAM; plain parameters only.
     transport : {"vector", "pullback", "project"}
-        How the gradient at the perturbed point comes back: as a tangent vector carried along the ascent and lowered;
+        Way back of the gradient at the perturbed point: as a tangent vector carried along the ascent and lowered;
         as the exact gradient of the loss after the retraction, :math:`(D R_w(e))^\top \tilde g`; or as it is, to be
         projected by the base optimizer (Truong et al. 2023). All three agree on plain parameters.
     ascent : {"retraction", "exponential"}
@@ -185,7 +185,7 @@ class RSAM(WrappingOptimizer):
 
     @property
     def ascends(self) -> bool:
-        """Whether the next step perturbs the weights, and so may cost a second evaluation."""
+        """Tell whether the next step perturbs the weights, and so may cost a second evaluation."""
         groups = self.base_optimizer.param_groups
         return not groups[0].get("steps_since_ascent", 0) and any(map(has_radius, groups))
 
@@ -278,7 +278,7 @@ class RSAM(WrappingOptimizer):
 
     @property
     def _makes_state(self) -> bool:
-        """Whether a step moves nothing and is for the state only, as torch.distributed.checkpoint takes it."""
+        """Tell whether a step moves nothing and only makes the state, as in torch.distributed.checkpoint."""
         return not self.state and all(group.get("lr") == 0 for group in self.param_groups)
 
     # -- halves of a step ----------------------------------------------------------------------------------------
@@ -328,7 +328,7 @@ class RSAM(WrappingOptimizer):
         if not self._passes.pending:
             raise RuntimeError("second_step() without first_step()")
         self._passes.second_half(in_halves=True)
-        self._opt_called = True  # what torch's schedulers look for, in loops that never call step
+        self._opt_called = True  # torch's schedulers check this flag, also in loops that never call step
         if zero_grad:
             self.zero_grad()
 
@@ -339,14 +339,14 @@ class RSAM(WrappingOptimizer):
             self._passes.note_zeros()
 
     def restore(self) -> None:
-        """Put the weights back where they were before :meth:`first_step` (by copy); nothing to do otherwise."""
+        """Restore the weights from before :meth:`first_step`, by copy; do nothing if there was none."""
         self._passes.restore()
 
-    # -- what is known of the last step --------------------------------------------------------------------------
+    # -- results of the last step --------------------------------------------------------------------------------
 
     @property
     def sharpness(self) -> float | None:
-        """Perturbed loss minus loss of the last ``step(closure)``.
+        """Rise of the loss by the ascent of the last ``step(closure)``: perturbed loss minus loss at the weights.
 
         0 where the step did not ascend; None before one, if the closure returned none, and where the two losses are not
         of the same data or only one is known (with an ``ascent_closure``, with ``direction="momentum"``).
@@ -358,19 +358,19 @@ class RSAM(WrappingOptimizer):
 
     @property
     def grad_norm(self) -> float | None:
-        """Riemannian norm of what the last step ascended along, the gradient or what ``direction`` made of it.
+        """Riemannian norm of the tangent of the last ascent: the gradient, or the result of ``direction``.
 
-        Of the parameters in groups with a radius; None where the step did not ascend along a gradient.
+        It covers the parameters in groups with a radius, and is None if the step did not ascend along a gradient.
         """
         return self._passes.grad_norm
 
     def register_pass_hook(self, hook: PassHook) -> None:
-        """Have a hook called before each pass of a step, and after the last."""
+        """Register a hook that is called before each pass of a step, and after the last."""
         self._passes.hooks.append(hook)
 
 
 def _number(loss: Any) -> Any:
-    """A loss to keep, without asking the device for it; None for what is no number."""
+    """Return a loss to keep, without waiting for the device; None if it is no number."""
     if isinstance(loss, Tensor):
         return loss.detach().clone() if loss.numel() == 1 else None
     return loss if isinstance(loss, float | int) else None

@@ -1,4 +1,4 @@
-"""Schedules of the perturbation radius: torch's own, for ``rho``."""
+"""Schedule the radius of the perturbation by torch's own schedulers."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 __all__ = ["LambdaRho", "ProportionalRho", "rho_scheduler"]
 
 Scheduler = TypeVar("Scheduler", bound=LRScheduler)
-# What schedulers keep in the groups beside the learning rate.
+# Entries of groups that schedulers use beside the learning rate.
 _PREFIXES = ("", "initial_", "max_", "min_")
 _SHOWN = "_rho_is_shown_as_lr"
 
 
 @contextmanager
 def _rho_as_lr(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Show a scheduler each group's ``rho`` in the place of its learning rate, once however often it is asked."""
+    """Show a scheduler each group's ``rho`` as its learning rate within this context, which may be nested."""
     if getattr(optimizer, _SHOWN, False):
         yield
         return
@@ -44,7 +44,7 @@ def _rename(optimizer: torch.optim.Optimizer, old: str, new: str) -> None:
 
 
 class _ForRho:
-    """Mix-in of a scheduler class that drives ``rho``."""
+    """Mix-in for classes of schedulers that drives ``rho``."""
 
     optimizer: torch.optim.Optimizer
 
@@ -85,7 +85,7 @@ def rho_scheduler(
         A class of :mod:`torch.optim.lr_scheduler`. A ``SequentialLR`` drives ``rho`` if it and all that it is made of
         are made by this function; a ``ChainedScheduler`` is made as ever, of schedulers of ``rho`` or of both.
     optimizer : rsam.RSAM
-        Its ``param_groups`` are set.
+        The optimizer whose ``param_groups`` are set.
     *args, **options
         Arguments of the class. ``cycle_momentum`` is off unless it is given.
 
@@ -97,7 +97,7 @@ def rho_scheduler(
     Raises
     ------
     TypeError
-        For what is no class of schedulers.
+        If ``scheduler`` is no class of schedulers.
     ValueError
         If a parameter group has no ``rho``.
     KeyError
@@ -120,7 +120,7 @@ def rho_scheduler(
         )
     signature = inspect.signature(scheduler)
     if "cycle_momentum" in signature.parameters.keys() - signature.bind_partial(optimizer, *args, **options).arguments:
-        options["cycle_momentum"] = False  # the momentum goes against the learning rate, which has its own schedule
+        options["cycle_momentum"] = False  # momentum is cycled against the learning rate, which has its own schedule
     return type(scheduler.__name__, (_ForRho, scheduler), {})(optimizer, *args, **options)
 
 
@@ -169,7 +169,7 @@ class LambdaRho(_ForRho, LambdaLR):
         super().__init__(optimizer, functions, last_epoch=last_epoch)
 
     def step(self, *args: Any, **options: Any) -> None:
-        """Go to the next epoch."""
+        """Advance to the next epoch."""
         if len(self.optimizer.param_groups) != len(self.lr_lambdas):
             raise ValueError(
                 f"the optimizer has {len(self.optimizer.param_groups)} parameter groups by now, rho_lambda "
@@ -179,7 +179,7 @@ class LambdaRho(_ForRho, LambdaLR):
 
     @property
     def rho_lambdas(self) -> list[Callable[[int], float]]:
-        """The functions, one per group."""
+        """Functions, one per group."""
         return self.lr_lambdas
 
     def get_last_rho(self) -> list[float]:
@@ -194,9 +194,9 @@ class LambdaRho(_ForRho, LambdaLR):
 class ProportionalRho(LambdaRho):
     """Keep each group's ``rho`` in proportion to its learning rate.
 
-    The ``rho`` that a group has when this is made belongs to the learning rate that it began with, to ``initial_lr`` if
-    a scheduler has noted one, so that a warm-up may be there already. Call ``step`` after that of the learning rate's
-    scheduler (Zhuang et al. 2022, Section 5.1).
+    The ``rho`` of a group at construction corresponds to its initial learning rate: to ``initial_lr`` if a scheduler
+    has set it, so that a warm-up may have begun. Call ``step`` after that of the learning rate's scheduler (Zhuang et
+    al. 2022, Section 5.1).
 
     Parameters
     ----------

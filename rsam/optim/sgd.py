@@ -1,4 +1,4 @@
-"""Riemannian stochastic gradient descent with momentum."""
+"""Descend by the Riemannian stochastic gradient with momentum."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class RiemannianSGD(RiemannianOptimizer):
         b = state.get("momentum_buffer")
         if not momentum and b is None:
             return manifold.apply("retract", x, -lr * r), {}
-        if not momentum:  # switched off: torch keeps it for later, when it must still be a tangent
+        if not momentum:  # switched off: torch keeps the buffer for later, when it must still be tangent
             y, b = manifold.apply("retract_transport", x, r, b, -lr, isometric=group["isometric"])
             return y, {"momentum_buffer": b}
         b = r if b is None else torch.add((1 - group["dampening"]) * r if group["dampening"] else r, b, alpha=momentum)

@@ -1,4 +1,4 @@
-"""State of equal parameters as rows of one tensor; ``state[p]`` holds the rows."""
+"""Keep the state of equal parameters as rows of one tensor; ``state[p]`` holds the rows."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rsam.geometry.sharded import like, local
 
 __all__ = ["StackedEntry"]
 
-Rows = tuple[int, ...] | None  # of a block; None for all of it
+Rows = tuple[int, ...] | None  # rows of a block; None for all
 
 
 class StackedEntry:
-    """One entry of the state of a block's parameters, a momentum say, stacked in the order of the block.
+    """Entry of the state of a block's parameters, for example a momentum, stacked in the order of the block.
 
     ``state[p][name]`` are views of the stack. An entry that was loaded or replaced is recognised by its identity, and
     copied into the stack.
@@ -28,7 +28,7 @@ class StackedEntry:
     name : str
         Key of the entry.
     template : Tensor
-        Has the shape of the entry of one parameter, dtype and device.
+        Tensor with shape, dtype and device of the entry of one parameter.
     params : sequence of Tensor
         The parameters.
 
@@ -39,7 +39,7 @@ class StackedEntry:
     rows : sequence of Tensor
         Views of it, one per parameter.
     held : sequence of Tensor
-        What ``state[p][name]`` are: the rows, sharded as the parameters are.
+        The tensors ``state[p][name]``: the rows, sharded as the parameters.
     """
 
     def __init__(self, name: str, template: Tensor, params: Sequence[Tensor]) -> None:
@@ -54,7 +54,7 @@ class StackedEntry:
         self.tensor, self.rows, self.held = value.unsqueeze(0), (value,), [like(self._params[0], value)]
 
     def adopt(self, states: Sequence[dict[str, Any]], block: Block) -> tuple[list[int], list[int]]:
-        """Copy entries that are not the stack's own into it; return which ones, and which parameters have none.
+        """Copy entries that are not the stack's own into it; return their parameters, and those without an entry.
 
         Raises
         ------
@@ -99,7 +99,7 @@ class StackedEntry:
 
 
 def _of_components(square: Tensor, shape: torch.Size) -> Tensor:
-    """One second moment per component, of which others keep a copy in each place, or one of each number of its own."""
+    """Reduce a second moment to one per component; other optimizers store copies, or one for each number."""
     square = square.real + square.imag if square.is_complex() else square
     dims = [d for d, n in enumerate(shape) if n == 1 and square.dim() == len(shape)]
     if not dims:

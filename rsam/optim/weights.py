@@ -1,4 +1,4 @@
-"""The weights that RSAM ascends from, as a direction of ascent sees them: points, gradients, momentum, metric."""
+"""Show a direction of ascent the weights of RSAM: points, gradients, momentum and metric."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ __all__ = ["Radius", "Weights", "has_radius", "keeps_momentum", "noise"]
 
 Radius = Literal["product", "parameter", "point"]
 
-#: Entries of a base optimizer's state that are a running mean of gradients.
+#: Names of a base optimizer's state entries that are running means of gradients.
 MOMENTA = ("momentum_buffer", "exp_avg")
 
 
 def keeps_momentum(group: dict[str, Any]) -> bool:
-    """Whether a base optimizer has a momentum by the options of a parameter group."""
+    """Tell whether a base optimizer has a momentum, by the options of a parameter group."""
     return bool(group.get("momentum") or "betas" in group)
 
 
 def has_radius(group: dict[str, Any]) -> bool:
-    """Whether the parameters of a group are perturbed; not by what is no number, which is refused elsewhere."""
+    """Tell whether the parameters of a group are perturbed; not by an invalid ``rho``, which is refused elsewhere."""
     rho = group.get("rho", 0)
     return isinstance(rho, (float, int, Real)) and float(rho) > 0  # the first two are found at once
 
 
 @dataclass
 class Weights:
-    """The weights that a step ascends from and what is known there, one tensor per block of parameters.
+    """Weights that a step ascends from, with gradients, momentum and metric, one tensor per block of parameters.
 
     Equal small parameters on a manifold are one block, stacked in a first dimension; any other parameter is a block of
     its own. Kernels come in the layout of their manifold, as ``(out, in * window)`` on spheres. Nothing here may be
@@ -88,8 +88,8 @@ class Weights:
     def raise_index(self, covectors: Sequence[Tensor]) -> list[Tensor]:
         """Raise covectors to the tangents that represent them: Euclidean gradients to Riemannian ones.
 
-        The metric of plain parameters in a group with ``adaptive=True`` is that of ASAM, :math:`1/|p|^2`. Where each
-        point has a radius of its own, what a projection left of a normal covector, to rounding, is zero.
+        The metric of plain parameters in a group with ``adaptive=True`` is that of ASAM, :math:`1/|p|^2`. If each
+        point has its own radius, the result for a normal covector is set to zero: its projection is mere rounding.
         """
         tangents = []
         for block, group, x, c in zip(self.blocks, self.groups, self.points, covectors, strict=True):
@@ -101,7 +101,7 @@ class Weights:
                 squares = block.apply("point_inner", x, u)
                 dims = [d for d, n in enumerate(squares.shape) if n == 1]
                 c2, u2 = (t.abs().square().sum(dims, keepdim=True) if dims else t.abs().square() for t in (c, u))
-                # of a tangent, and to rounding of no other vector, <u, u> is the product of sizes times a cosine
+                # for tangents, but not for rounding errors, <u, u> is the product of the sizes times a cosine
                 u = torch.where(squares > noise(block.dtype, 2.0**-4) * (c2 * u2).sqrt(), u, torch.zeros_like(u))
             tangents.append(u)
         return tangents
@@ -124,7 +124,7 @@ class Weights:
             template = next(m for m in held if m is not None)
             rows = [torch.zeros_like(template) if m is None else m for m in held]
             m = block.gather_members(rows)
-            if not block.plain:  # geoopt's and torch's are no tangents at first
+            if not block.plain:  # geoopt's and torch's momenta are not tangent at first
                 m = block.apply("restore_tangent", x, m)
             if block.plain and group["adaptive"]:
                 m = (widened(x).abs() ** 2 * widened(m)).to(m.dtype)
@@ -142,13 +142,13 @@ class Weights:
         """Return the norm of a tangent in the product metric, a scalar."""
         meshes = self._meshes()
         norms = [self._norm(us, own) for own in meshes.values()]
-        if any(meshes):  # in float64 no square of a float32 overflows or vanishes
+        if any(meshes):  # in float64, in which squares of float32 neither overflow nor vanish
             squares = sum_over_shards([n.double().square() for n in norms], [*meshes])
             norms = [square.sqrt().to(n.dtype) for square, n in zip(squares, norms, strict=True)]
         return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(stack_scalars(norms))
 
     def _norm(self, us: list[Tensor], own: list[int]) -> Tensor:
-        """The norm of what this process has of some blocks."""
+        """Return the norm of this process's parts of some blocks."""
         plain = [i for i in own if self._is_plain(i)]
         squares = []
         for i in own:
@@ -164,7 +164,7 @@ class Weights:
         return parts[0] if len(parts) == 1 else torch.linalg.vector_norm(stack_scalars(parts))
 
     def norms(self, us: list[Tensor]) -> list[Tensor]:
-        """Return norms of tangents, block by block, of each parameter or point as the radius has it, broadcastable."""
+        """Return norms of tangents, block by block, for each parameter or point by ``radius``, broadcastable."""
         plain = [i for i in range(len(us)) if self._is_plain(i)]
         norms = dict(zip(plain, _norms([us[i] for i in plain]), strict=True))
         for i, (block, group, x, u) in enumerate(zip(self.blocks, self.groups, self.points, us, strict=True)):
@@ -183,8 +183,8 @@ class Weights:
         return [norms[i] for i in range(len(us))]
 
     def _complete(self, norms: dict[int, Tensor]) -> None:
-        """Make norms of whole parameters, of which this process has a part, those over all processes."""
-        split = sorted(  # by parameter, as other processes may have other blocks
+        """Complete norms of parameters of which this process has a part by those of the other processes."""
+        split = sorted(  # by parameter, since other processes may have other blocks
             (index, i, row)
             for i, block in enumerate(self.blocks)
             if block.shards and (block.plain or self.radius == "parameter")
@@ -196,19 +196,19 @@ class Weights:
             norms[i].reshape(-1)[row].copy_(square.sqrt())
 
     def _meshes(self) -> dict[Shards | None, list[int]]:
-        """The blocks by the processes that have parts of them; None for those that each process has whole."""
+        """Return the blocks by the processes that share them; None for those that each process has whole."""
         meshes: dict[Shards | None, list[int]] = {}
         for i, block in enumerate(self.blocks):
             meshes.setdefault(block.shards, []).append(i)
         return meshes
 
     def _is_plain(self, i: int) -> bool:
-        """Whether the metric of a block is that of the numbers themselves."""
+        """Tell whether the metric of a block is the Euclidean one."""
         return self.blocks[i].plain and not self.groups[i]["adaptive"]
 
 
 def noise(dtype: torch.dtype, most: float) -> float:
-    """Relative size below which a number is taken for rounding; 64 roundings, in half precision fewer."""
+    """Return the relative size below which a number counts as rounding: 64 roundings, in half precision fewer."""
     return min(64 * float(torch.finfo(dtype).eps), most)
 
 

@@ -1,4 +1,4 @@
-"""An optimizer that wraps another and shares its parameter groups and state."""
+"""Define an optimizer that wraps another and shares its parameter groups and state."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ __all__ = ["WrappingOptimizer"]
 
 
 class WrappingOptimizer(torch.optim.Optimizer):
-    """Share one list of groups and one state between two optimizers, so that a change through either reaches both.
+    """Optimizer that shares groups and state with its base, so that a change through either reaches both.
 
     Schedulers, clipping, loading and new groups may go through the wrapper or through its base.
 
     Parameters
     ----------
     base : torch.optim.Optimizer
-        What is wrapped.
+        The wrapped optimizer.
     options : dict
         Options of the wrapper with their defaults, kept in the groups beside the base's own.
     """
@@ -27,7 +27,7 @@ class WrappingOptimizer(torch.optim.Optimizer):
         self.base_optimizer = base
         self._options = list(options)
         self._made = False
-        # torch's bookkeeping, which calls add_param_group with each group of the base
+        # torch's constructor, which calls add_param_group with each group of the base
         super().__init__(base.param_groups, {**base.defaults, **options})
         self._made = True
 
@@ -62,7 +62,7 @@ class WrappingOptimizer(torch.optim.Optimizer):
             self.base_optimizer.state = state
 
     def __getattr__(self, name: str) -> Any:
-        """Find what the base has and the wrapper has not, such as ``train`` and ``eval`` or ``stabilize``."""
+        """Return attributes of the base that the wrapper lacks, such as ``train``, ``eval`` or ``stabilize``."""
         if name.startswith("_") or name == "base_optimizer":
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(self.base_optimizer, name)
@@ -71,10 +71,10 @@ class WrappingOptimizer(torch.optim.Optimizer):
         return super().__repr__().replace(" (", f" over {type(self.base_optimizer).__name__} (", 1)
 
     def _check_group(self, index: int) -> None:
-        """Raise for a group that cannot be treated."""
+        """Raise for a group that is not supported."""
 
     def _fill_options(self) -> None:
-        """Give the default options to groups that came by way of the base."""
+        """Give the default options to groups that were added through the base."""
         for group in self.param_groups:
             for option in self._options:
                 group.setdefault(option, self.defaults[option])
@@ -94,7 +94,7 @@ class WrappingOptimizer(torch.optim.Optimizer):
             raise
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the base returns, whose groups hold the options of both; hooks of both run."""
+        """Return the ``state_dict`` of the base, whose groups hold the options of both; hooks of both run."""
         for before in self._optimizer_state_dict_pre_hooks.values():
             before(self)
         saved = self.base_optimizer.state_dict()
