@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
+from benchmarks.report.intervals import Interval
 from benchmarks.studies.population.claims import Carried, carried_over, early_share, partial_r2, predicted
 from benchmarks.studies.population.design import Design, Member, members
 from benchmarks.studies.population.features import BASELINES, FEATURES, at_end, at_fraction, at_level, matrix
 from benchmarks.studies.population.measurement import LAYERS, STATISTICS, Checkpoint
-from benchmarks.studies.population.prediction import Estimate
 from benchmarks.studies.population.ranks import Correlation
 from benchmarks.studies.population.report import report
 from benchmarks.studies.population.rules import RULES
@@ -57,13 +58,13 @@ def test_that_margins_that_decide_the_gap_are_found_to() -> None:
     networks = _population(_by_margins, early=lambda margins, loss: 20 * loss)
     found = findings(networks)
     assert found is not None
-    assert found.margins.adjusted.value == pytest.approx(1)
+    assert found.margins.adjusted.mean == pytest.approx(1)
     assert found.baseline.held_out.high < 0.2
-    assert found.added.value == pytest.approx(1, abs=0.01)
+    assert found.added.mean == pytest.approx(1, abs=0.01)
     assert found.early.high < 0.5
-    assert found.carried.r2.value == pytest.approx(1)
-    assert found.curvature.mean.value == 1
-    text = verdicts({"one": found, "two": found})
+    assert found.carried.r2.mean == pytest.approx(1)
+    assert found.curvature.average.mean == 1
+    text = "\n".join(verdicts({"one": found, "two": found}))
     for claim, verdict in (("C1", "holds"), ("C2", "holds"), ("C3", "does not hold"), ("C4", "holds")):
         assert f"**{claim} {verdict}**" in text
 
@@ -74,7 +75,7 @@ def test_that_margins_that_only_follow_the_loss_add_nothing() -> None:
     added = partial_r2(at_end(networks), ["margins"], ["loss and accuracy"])
     assert added is not None and added.low < 0
     found = predicted(at_end(networks), "loss and accuracy")
-    assert found is not None and found.held_out.value > 0.9
+    assert found is not None and found.held_out.mean > 0.9
 
 
 def test_that_gaps_at_random_are_not_predicted() -> None:
@@ -82,9 +83,9 @@ def test_that_gaps_at_random_are_not_predicted() -> None:
     networks = _population(lambda margins, loss: 20 + random.normal())
     for name in ("margins", "margins, relative", "constrained margins", "loss and accuracy"):
         found = predicted(at_end(networks), name)
-        assert found is not None and found.held_out.value < 0.05
+        assert found is not None and found.held_out.mean < 0.05
         inside = predicted(at_end(networks), name, within=True)
-        assert inside is not None and inside.held_out.value < 0.05
+        assert inside is not None and inside.held_out.mean < 0.05
 
 
 def test_that_a_bias_of_short_networks_is_found() -> None:
@@ -96,7 +97,7 @@ def test_that_a_bias_of_short_networks_is_found() -> None:
         at_end({m: t for m, t in networks.items() if m.hyperparameters["length"] == n}) for n in ("full", "quarter")
     )
     found = carried_over(full, short, "margins")
-    assert found is not None and found.bias.value == pytest.approx(7)
+    assert found is not None and found.bias.mean == pytest.approx(7)
     share = early_share(at_fraction(networks, 0.2), at_end(networks), "margins")
     assert share is not None
 
@@ -109,8 +110,8 @@ def test_that_every_set_of_features_has_numbers() -> None:
         assert np.isfinite(numbers).all()
 
 
-def _estimate(value: float, reach: float = 0.05) -> Estimate:
-    return Estimate(value, value - reach, value + reach)
+def _estimate(value: float, reach: float = 0.05) -> Interval:
+    return Interval(value, reach)
 
 
 def test_that_verdicts_follow_their_rules() -> None:
@@ -140,10 +141,11 @@ def test_that_the_report_opens_with_its_picture_and_verdicts(tmp_path, monkeypat
     monkeypatch.setattr("benchmarks.studies.population.ranks.SAMPLES", 50)
     networks = _population(_by_margins)
     text = report({"made up": networks}, ["**Preliminary**."], "Nothing.", tmp_path)
-    assert (tmp_path / "population.svg").exists()
-    title, warning, picture, verdict, *rest = text.split("\n\n")
-    assert title.startswith("# ") and warning == "**Preliminary**." and picture.startswith("![")
-    assert verdict.count("\n- **C") == 3
+    title, question, picture, verdict, *rest = text.split("\n\n")
+    assert title.startswith("# ") and question.endswith("?") and picture.endswith("(answer.svg)")
+    assert verdict.startswith("- **Preliminary**.\n- **C1 ") and verdict.count("\n- **C") == 4
+    for name in re.findall(r"\]\(([^)]+\.svg)\)", text):
+        assert (tmp_path / name).exists()
     assert RULES.split("\n")[0] in text
     assert any(part.startswith("| features") for part in rest)
 

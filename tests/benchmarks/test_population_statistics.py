@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import rsam
+from benchmarks.report.intervals import Interval
 from benchmarks.studies.population.design import AXES, Design, Member, members
 from benchmarks.studies.population.features import Point
 from benchmarks.studies.population.measurement import Checkpoint
@@ -76,7 +77,7 @@ def test_that_what_is_carried_over_never_saw_the_base_configuration() -> None:
 def test_that_the_bootstrap_has_the_spread_of_a_mean() -> None:
     values = np.random.default_rng(0).normal(size=400)
     found = bootstrap(lambda w: w @ values / w.sum(1), 400)
-    assert found.value == pytest.approx(values.mean())
+    assert found.mean == pytest.approx(values.mean())
     # half a width is 1.96 standard errors; of a thousand samples, within a tenth
     assert (found.high - found.low) / 2 == pytest.approx(1.96 * values.std() / 20, rel=0.1)
 
@@ -97,19 +98,19 @@ def test_that_correlations_within_axes_are_the_granulated_coefficient() -> None:
     expected = rsam.margins.granulated_tau(
         [p.checkpoint.others["norm"] or 0.0 for p in points], [p.test_error for p in points], values
     )
-    assert {a: e.value for a, e in found.by_axis.items()} == pytest.approx(expected.by_axis)
-    assert found.mean.value == pytest.approx(expected.mean)
+    assert {a: e.mean for a, e in found.by_axis.items()} == pytest.approx(expected.by_axis)
+    assert found.average.mean == pytest.approx(expected.mean)
     assert found.worst == expected.worst_axis
-    assert found.mean.low < found.mean.value < found.mean.high
+    assert found.average.low < found.average.mean < found.average.high
 
 
 def test_that_a_measure_that_ranks_rightly_has_a_coefficient_of_one() -> None:
     points = [_point(m, i, i / 1000) for i, m in enumerate(members(Design("mnist1d", bases=6)))]
     found = correlate(points, lambda p: p.checkpoint.others["norm"], lambda p: p.test_error)
-    assert found is not None and found.mean == type(found.mean)(1.0, 1.0, 1.0)
+    assert found is not None and found.average == Interval(1.0, 0.0)
     assert found.p == 0
     reverse = correlate(points, lambda p: -(p.checkpoint.others["norm"] or 0), lambda p: p.test_error)
-    assert reverse is not None and reverse.mean.value == -1
+    assert reverse is not None and reverse.average.mean == -1
 
 
 def test_that_networks_without_the_measure_are_left_out() -> None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmarks.report.intervals import Interval
 from benchmarks.studies.population.features import Point, at_level, matrix
 from benchmarks.studies.population.prediction import (
-    Estimate,
     Networks,
     adjusted_r2,
     bootstrap,
@@ -44,14 +44,14 @@ class Predicted:
     ----------
     networks, features : int
         How many there are.
-    adjusted, held_out : Estimate
+    adjusted, held_out : Interval
         Adjusted R², and R² of predictions for base configurations that were left out.
     """
 
     networks: int
     features: int
-    adjusted: Estimate
-    held_out: Estimate
+    adjusted: Interval
+    held_out: Interval
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,16 @@ class Carried:
     ----------
     fitted, others : int
         How many there are.
-    r2 : Estimate
+    r2 : Interval
         On the others.
-    bias : Estimate
+    bias : Interval
         Mean of predicted minus true gap, in points.
     """
 
     fitted: int
     others: int
-    r2: Estimate
-    bias: Estimate
+    r2: Interval
+    bias: Interval
 
 
 def usable(points: Sequence[Point], *names: str) -> list[Point]:
@@ -131,7 +131,7 @@ def predicted(points: Sequence[Point], *names: str, outcome: str = "gap", within
     )
 
 
-def partial_r2(points: Sequence[Point], names: Sequence[str], baseline: Sequence[str]) -> Estimate | None:
+def partial_r2(points: Sequence[Point], names: Sequence[str], baseline: Sequence[str]) -> Interval | None:
     """Return the part of a baseline's squared error, of left-out base configurations, that more features take away."""
     kept = usable(points, *names, *baseline)
     if len({p.member.base for p in kept}) < 3:
@@ -144,7 +144,7 @@ def partial_r2(points: Sequence[Point], names: Sequence[str], baseline: Sequence
     return bootstrap(lambda weights: 1 - reduced(weights) / error(weights), len(less.names), SAMPLES)
 
 
-def early_share(early: Sequence[Point], late: Sequence[Point], *names: str) -> Estimate | None:
+def early_share(early: Sequence[Point], late: Sequence[Point], *names: str) -> Interval | None:
     """Return k-fold R² early in training as a part of that at its end, over the same networks."""
     both = {p.member for p in usable(early, *names)} & {p.member for p in usable(late, *names)}
     if len({m.base for m in both}) < 3:

@@ -7,29 +7,18 @@ weights give the fits of folds and of bootstrap samples, a thousand times faster
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import qr
 from sklearn.model_selection import GroupKFold
 
-__all__ = ["Estimate", "Networks", "adjusted_r2", "around", "bootstrap", "held_out_error", "k_fold_r2", "transfer"]
+from benchmarks.report.intervals import Interval
+
+__all__ = ["Networks", "adjusted_r2", "around", "bootstrap", "held_out_error", "k_fold_r2", "transfer"]
 
 FOLDS = 10
 SAMPLES = 1000
 _RIDGE = 1e-12
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number, and the ends of its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __format__(self, spec: str) -> str:
-        return f"{self.value:{spec}} ({self.low:{spec}} to {self.high:{spec}})"
 
 
 class Networks:
@@ -167,7 +156,7 @@ def _without(weights: np.ndarray, chosen: Sequence[int] | np.ndarray) -> np.ndar
     return weights
 
 
-def bootstrap(statistic: Statistic, count: int, samples: int = SAMPLES, seed: int = 0) -> Estimate:
+def bootstrap(statistic: Statistic, count: int, samples: int = SAMPLES, seed: int = 0) -> Interval:
     """Compute a statistic of base configurations, with an interval of 1.96 standard deviations over samples of them.
 
     Percentiles would not do: in a sample fewer configurations are distinct, so that predictions are worse.
@@ -185,7 +174,6 @@ def bootstrap(statistic: Statistic, count: int, samples: int = SAMPLES, seed: in
     return around(float(statistic(np.ones((1, count)))[0]), statistic(drawn * 1.0))
 
 
-def around(value: float, drawn: np.ndarray) -> Estimate:
+def around(value: float, drawn: np.ndarray) -> Interval:
     """Return an estimate with the interval that the spread of its bootstrap samples gives; nan in these is left out."""
-    reach = 1.96 * float(np.nanstd(drawn))
-    return Estimate(value, value - reach, value + reach)
+    return Interval(value, 1.96 * float(np.nanstd(drawn)))

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
+from benchmarks.report.intervals import Interval
 from benchmarks.studies.population.design import AXES
 from benchmarks.studies.population.features import Point
-from benchmarks.studies.population.prediction import Estimate, around
+from benchmarks.studies.population.prediction import around
 
 __all__ = ["Correlation", "correlate", "holm"]
 
@@ -23,9 +24,9 @@ class Correlation:
 
     Attributes
     ----------
-    mean : Estimate
+    average : Interval
         Average over axes.
-    by_axis : dict of str to Estimate
+    by_axis : dict of str to Interval
         Of the pairs of each axis.
     pairs : dict of str to int
         How many these are.
@@ -33,15 +34,15 @@ class Correlation:
         Two-sided, that the average is 0, of a normal distribution with the bootstrap's deviation.
     """
 
-    mean: Estimate
-    by_axis: dict[str, Estimate]
+    average: Interval
+    by_axis: dict[str, Interval]
     pairs: dict[str, int]
     p: float
 
     @property
     def worst(self) -> str:
         """The axis of the lowest coefficient."""
-        return min(self.by_axis, key=lambda axis: self.by_axis[axis].value)
+        return min(self.by_axis, key=lambda axis: self.by_axis[axis].mean)
 
 
 def correlate(
@@ -99,9 +100,8 @@ def _means(agreement: np.ndarray, known: np.ndarray, weights: np.ndarray) -> np.
     return weights @ np.where(known, agreement, 0.0) / np.where(counts > 0, counts, np.nan)
 
 
-def _p_value(mean: Estimate) -> float:
-    deviation = (mean.high - mean.low) / (2 * 1.96)
-    return 0.0 if deviation == 0 else float(2 * norm.sf(abs(mean.value) / deviation))
+def _p_value(mean: Interval) -> float:
+    return 0.0 if mean.half_width == 0 else float(2 * norm.sf(1.96 * abs(mean.mean) / mean.half_width))
 
 
 def holm(p: Mapping[str, float]) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from benchmarks.report.opening import ANSWER, DETAILS, opening
 from benchmarks.report.table import markdown_table
 from benchmarks.studies.population import figures, tables
 from benchmarks.studies.population.claims import primary
@@ -15,11 +16,12 @@ from benchmarks.studies.population.verdicts import findings, verdicts
 
 __all__ = ["report"]
 
-TITLE = "# Do margins and curvature predict the generalisation gap?"
+TITLE = "Margins, curvature and the generalisation gap"
+QUESTION = "Do margins and curvature say how much worse a network that nobody tuned does on data it has not seen?"
 
 
 def report(by_place: Mapping[str, Mapping[Member, Trajectory]], missing: list[str], costs: str, directory: Path) -> str:
-    """Write the report, and its figure into the directory.
+    """Write the report, and its figures into the directory.
 
     Parameters
     ----------
@@ -30,24 +32,33 @@ def report(by_place: Mapping[str, Mapping[Member, Trajectory]], missing: list[st
     costs : str
         What all of it took.
     directory : Path
-        Where the figure goes.
+        Where the figures go.
     """
-    figures.draw(by_place, directory / "population.svg")
-    parts = [
-        TITLE,
-        *missing,
-        f"![Predicted gaps, R² through training, and curvature by axis, on {' and '.join(by_place)}](population.svg)",
-        _verdicts(by_place),
-    ]
+    found = {label: findings(networks) for label, networks in by_place.items()}
+    known = {label: f for label, f in found.items() if f is not None}
+    if len(known) == len(found):
+        figures.draw_answer(known, directory / ANSWER)
+        picture, sentences = f"The numbers that decide C1 to C4 on {' and '.join(by_place)}", verdicts(known)
+    else:
+        picture, sentences = "", ["**Too few networks for verdicts.**"]
+    parts = [*opening(TITLE, QUESTION, picture, [*missing, *sentences]), DETAILS, *_figures(by_place, directory)]
     for label, networks in by_place.items():
         parts += _of_place(label, networks)
     return "\n\n".join([*parts, "## Rules, written beforehand", RULES, costs])
 
 
-def _verdicts(by_place: Mapping[str, Mapping[Member, Trajectory]]) -> str:
-    found = {label: findings(networks) for label, networks in by_place.items()}
-    known = {label: f for label, f in found.items() if f is not None}
-    return verdicts(known) if len(known) == len(found) else "**Too few networks for verdicts.**"
+def _figures(by_place: Mapping[str, Mapping[Member, Trajectory]], directory: Path) -> list[str]:
+    figures.draw_gaps(by_place, directory / "gaps.svg")
+    figures.draw_times(by_place, directory / "times.svg")
+    parts = [
+        "## Figures",
+        "![Predicted against true gaps](gaps.svg)",
+        "![R² of margins, and of loss and accuracy, through the training of networks of full length](times.svg)",
+    ]
+    if correlations := {label: c for label, networks in by_place.items() if (c := primary(networks))}:
+        figures.draw_axes(correlations, directory / "axes.svg")
+        parts.append("![Rank correlation of curvature and test error by axis](axes.svg)")
+    return parts
 
 
 def _of_place(label: str, networks: Mapping[Member, Trajectory]) -> list[str]:

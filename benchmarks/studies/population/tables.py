@@ -161,7 +161,7 @@ def correlations(networks: Population, outcome: str) -> str:
         for level in LEVELS:
             one = found.get((measure, level))
             star = " *" if one and corrected[f"{measure} {level}"] < 0.05 else ""
-            cells.append(f"{one.mean:.2f}{star}" if one else "")
+            cells.append(f"{one.average:.2f}{star}" if one else "")
         rows.append([label, *cells])
     return markdown_table(["measure", *(f"loss {level}" for level in LEVELS)], rows)
 
@@ -169,4 +169,4 @@ def correlations(networks: Population, outcome: str) -> str:
 def axes(found: Correlation) -> str:
     """Show the coefficient of each axis."""
     rows = [[a.replace("_", " "), str(found.pairs[a]), f"{e:.2f}"] for a, e in found.by_axis.items()]
-    return markdown_table(["axis", "pairs", "Kendall's coefficient"], [*rows, ["mean", "", f"{found.mean:.2f}"]])
+    return markdown_table(["axis", "pairs", "Kendall's coefficient"], [*rows, ["mean", "", f"{found.average:.2f}"]])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from benchmarks.report.intervals import Interval
 from benchmarks.studies.population.claims import (
     Carried,
     Predicted,
@@ -16,7 +17,6 @@ from benchmarks.studies.population.claims import (
 )
 from benchmarks.studies.population.design import Member
 from benchmarks.studies.population.features import at_end, at_fraction
-from benchmarks.studies.population.prediction import Estimate
 from benchmarks.studies.population.ranks import Correlation
 from benchmarks.studies.population.rules import (
     ADJUSTED_R2,
@@ -40,9 +40,9 @@ class Findings:
     ----------
     margins, baseline : Predicted
         From margins at the end of training, and from loss and accuracy.
-    added : Estimate
+    added : Interval
         Part of the baseline's squared error that margins take away.
-    early : Estimate
+    early : Interval
         R² early in training as a part of that at its end.
     carried, carried_baseline : Carried
         Models of full-length networks applied to short ones.
@@ -52,8 +52,8 @@ class Findings:
 
     margins: Predicted
     baseline: Predicted
-    added: Estimate
-    early: Estimate
+    added: Interval
+    early: Interval
     carried: Carried
     carried_baseline: Carried
     curvature: Correlation
@@ -76,15 +76,15 @@ def findings(networks: Mapping[Member, Trajectory]) -> Findings | None:
     return None if None in found else Findings(*found)  # type: ignore[arg-type]  # none of them is None
 
 
-def verdicts(by_place: Mapping[str, Findings]) -> str:
-    """Write a sentence for each claim, as a list."""
+def verdicts(by_place: Mapping[str, Findings]) -> list[str]:
+    """Write a sentence for each claim."""
 
     def each(sentence: str) -> str:
         return "; ".join(f"{label}: {sentence.format(f=found)}" for label, found in by_place.items())
 
     found = list(by_place.values())
     worst = "; ".join(
-        f"{label}: {f.curvature.mean:.2f}, worst axis {f.curvature.worst.replace('_', ' ')} "
+        f"{label}: {f.curvature.average:.2f}, worst axis {f.curvature.worst.replace('_', ' ')} "
         f"{f.curvature.by_axis[f.curvature.worst]:.2f}"
         for label, f in by_place.items()
     )
@@ -96,18 +96,16 @@ def verdicts(by_place: Mapping[str, Findings]) -> str:
         "R² {f.carried.r2:.2f}, bias {f.carried.bias:.1f} points, loss and accuracy alone {f.carried_baseline.r2:.2f}, "
         "{f.carried_baseline.bias:.1f}"
     )
-    return "\n".join(
-        (
-            f"- **C1 {judge_c1([f.margins.adjusted for f in found])}** (published: adjusted R² {ADJUSTED_R2}). "
-            f"Adjusted R² at the end: {first}.",
-            f"- **C2 {judge_c2([f.early for f in found])}**. R² at {EARLY:.0%} of the training as a part of R² at its "
-            f"end: {each('{f.early:.2f}')}.",
-            f"- **C3 {judge_c3([f.carried for f in found])}**. The model of full length on networks trained a quarter "
-            f"as long: {third}.",
-            f"- **C4 {judge_c4([f.curvature for f in found])}**. Kendall's coefficient of curvature and test error at "
-            f"training loss {MATCHED}, within axes: {worst}.",
-        )
-    )
+    return [
+        f"**C1 {judge_c1([f.margins.adjusted for f in found])}** (published: adjusted R² {ADJUSTED_R2}). "
+        f"Adjusted R² at the end: {first}.",
+        f"**C2 {judge_c2([f.early for f in found])}**. R² at {EARLY:.0%} of the training as a part of R² at its "
+        f"end: {each('{f.early:.2f}')}.",
+        f"**C3 {judge_c3([f.carried for f in found])}**. The model of full length on networks trained a quarter "
+        f"as long: {third}.",
+        f"**C4 {judge_c4([f.curvature for f in found])}**. Kendall's coefficient of curvature and test error at "
+        f"training loss {MATCHED}, within axes: {worst}.",
+    ]
 
 
 def _decide(holds: Sequence[bool], fails: Sequence[bool]) -> str:
@@ -115,12 +113,12 @@ def _decide(holds: Sequence[bool], fails: Sequence[bool]) -> str:
     return "holds" if holds and all(holds) else "does not hold" if any(fails) else "undecided"
 
 
-def judge_c1(adjusted: Sequence[Estimate]) -> str:
+def judge_c1(adjusted: Sequence[Interval]) -> str:
     """Compare adjusted R² on each set with the published figure."""
     return _decide([e.high >= ADJUSTED_R2 for e in adjusted], [e.high < ADJUSTED_R2 for e in adjusted])
 
 
-def judge_c2(shares: Sequence[Estimate]) -> str:
+def judge_c2(shares: Sequence[Interval]) -> str:
     """Compare R² early in training with that at its end."""
     return _decide([e.high < EARLY_SHARE for e in shares], [e.low > EARLY_SHARE for e in shares])
 
@@ -134,5 +132,5 @@ def judge_c3(carried: Sequence[Carried]) -> str:
 
 def judge_c4(correlations: Sequence[Correlation]) -> str:
     """Ask whether curvature ranks networks rightly on average, and wrongly along no axis."""
-    holds = [c.mean.low > THRESHOLD and all(e.high >= -THRESHOLD for e in c.by_axis.values()) for c in correlations]
-    return _decide(holds, [c.mean.high < THRESHOLD for c in correlations])
+    holds = [c.average.low > THRESHOLD and all(e.high >= -THRESHOLD for e in c.by_axis.values()) for c in correlations]
+    return _decide(holds, [c.average.high < THRESHOLD for c in correlations])
