@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.runs.parallel import Workers
 from benchmarks.runs.training import train_model
-from benchmarks.studies.overhead import OverheadStudy, curvature, memory, optimizers, savings, steps, timing
+from benchmarks.studies.overhead import OverheadStudy, curvature, margins, memory, optimizers, savings, steps, timing
 from benchmarks.studies.overhead.factors import factor_groups
 
 ROOT = Path(__file__).parents[2]
@@ -39,6 +39,7 @@ def test_that_every_contender_is_reported_with_its_limit(tmp_path, monkeypatch) 
     monkeypatch.setattr(optimizers, "CASES", small)
     monkeypatch.setattr(memory, "_COUNT", 2)
     monkeypatch.setattr(curvature, "_BATCH", 8)
+    monkeypatch.setattr(margins, "IMAGES", 500)
     monkeypatch.setattr(curvature, "_PROBES", 2)
     monkeypatch.setattr(curvature, "_SPREAD_PROBES", 6)
     monkeypatch.setattr(curvature, "train_model", lambda run: train_model(replace(run, epochs=1)))
@@ -54,6 +55,7 @@ def test_that_every_contender_is_reported_with_its_limit(tmp_path, monkeypatch) 
         "curvlinops, one batch",
         "wide_plain_cnn, xtrace",
         "Fisher trace, exact",
+        "margins at 4 layers",
     ):
         assert f"| {name}" in text, name
     for case in small:
@@ -67,6 +69,7 @@ def test_that_every_contender_is_reported_with_its_limit(tmp_path, monkeypatch) 
         "at most 2.3 gradient evaluations.",
         "at least 2.5 times",
         "at most half.",
+        "at most 4 epochs of gradients.",
     ):
         assert limit in text, limit
     assert text.count("plain ones.") == 2

@@ -1,4 +1,4 @@
-"""Run the study of costs: steps, curvature and penalties, beside other libraries."""
+"""Run the study of costs: steps, curvature, penalties and margins, beside other libraries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.machine import one_thread
 from benchmarks.report.forest import draw_forest
 from benchmarks.report.opening import ANSWER, opening
 from benchmarks.runs.parallel import Workers
-from benchmarks.studies.overhead import curvature, memory, optimizers, penalties, savings, steps
+from benchmarks.studies.overhead import curvature, margins, memory, optimizers, penalties, savings, steps
 from benchmarks.studies.overhead.factors import factor_groups
 from benchmarks.studies.overhead.section import Section
 from benchmarks.studies.study import NothingToReport
@@ -38,8 +38,8 @@ def page(machine: str, sections: Sequence[Section]) -> str:
         The report, with a newline at its end.
     """
     first = opening(
-        "What steps, curvature and penalties cost",
-        "Are steps as fast as is asked, beside geoopt and torch, and what do curvature and penalties cost?",
+        "What steps, curvature, penalties and margins cost",
+        "Are steps as fast as is asked, beside geoopt and torch, and what do curvature, penalties and margins cost?",
         "How many times as fast as a peer's the steps of each optimizer are, and how many are asked",
         [f"**{section.title}:** {section.verdict}" for section in sections if section.verdict],
     )
@@ -76,6 +76,7 @@ class OverheadStudy:
                 memory.report(),
                 *curvature.report(few, min(self.warm_up, 2)),
                 penalties.report(max(2, self.repeats // 3), min(self.warm_up, 5)),
+                margins.report(few, 1),
             ]
         gpu = f"a {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "no GPU"
         machine = f"One thread of a CPU, torch {torch.__version__}; {gpu} was at hand."
@@ -96,5 +97,5 @@ class OverheadStudy:
 
 
 OVERHEAD = OverheadStudy(
-    name="overhead", summary="what steps, curvature and penalties cost, beside other libraries; six minutes"
+    name="overhead", summary="what steps, curvature, penalties and margins cost, beside other libraries; six minutes"
 )
