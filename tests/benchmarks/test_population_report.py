@@ -139,7 +139,7 @@ def test_that_verdicts_follow_their_rules() -> None:
 def test_that_the_report_opens_with_its_picture_and_verdicts(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.studies.population.claims.SAMPLES", 10)
     monkeypatch.setattr("benchmarks.studies.population.ranks.SAMPLES", 50)
-    networks = _population(_by_margins)
+    networks = _population(_by_margins, bases=20)
     text = report({"made up": networks}, ["**Preliminary**."], "Nothing.", tmp_path)
     title, question, picture, verdict, *rest = text.split("\n\n")
     assert title.startswith("# ") and question.endswith("?") and picture.endswith("(answer.svg)")

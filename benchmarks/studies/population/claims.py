@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 #: Of the bootstrap.
-SAMPLES = 500
+SAMPLES = 200
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ weights give the fits of folds and of bootstrap samples, a thousand times faster
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from scipy.linalg import qr
@@ -66,10 +66,21 @@ class Networks:
 
     def fit(self, weights: np.ndarray) -> np.ndarray:
         """Return coefficients ``(samples, features + 1)`` of fits in which base configurations count so many times."""
-        products = np.tensordot(weights, self.products, 1)
+        return self._solve(np.tensordot(weights, self.products, 1), weights @ self.covariances)
+
+    def fits_without(self, weights: np.ndarray, parts: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yield the same for each of several parts of the base configurations, without that part."""
+        products, covariances = np.tensordot(weights, self.products, 1), weights @ self.covariances
+        for part in parts:
+            own = weights[:, part]
+            yield self._solve(
+                products - np.tensordot(own, self.products[part], 1), covariances - own @ self.covariances[part]
+            )
+
+    def _solve(self, products: np.ndarray, covariances: np.ndarray) -> np.ndarray:
         # for samples in which a feature is constant; far below what the errors of measurements amount to
-        products += _RIDGE * len(self.y) * np.eye(products.shape[-1])
-        return np.linalg.solve(products, (weights @ self.covariances)[..., None])[..., 0]
+        ridge = _RIDGE * len(self.y) * np.eye(products.shape[-1])
+        return np.linalg.solve(products + ridge, covariances[..., None])[..., 0]
 
     def errors(self, coefficients: np.ndarray, chosen: np.ndarray) -> np.ndarray:
         """Return the sum of squared errors ``(samples, chosen)`` of the chosen base configurations."""
@@ -110,12 +121,12 @@ def adjusted_r2(networks: Networks) -> Statistic:
 def held_out_error(networks: Networks) -> Statistic:
     """Return a statistic: the sum of squared errors of predictions without the own fold."""
 
+    folds = [np.flatnonzero(networks.fold == fold) for fold in np.unique(networks.fold)]
+
     def of(weights: np.ndarray) -> np.ndarray:
         total = np.zeros(len(weights))
-        for fold in np.unique(networks.fold):
-            inside = np.flatnonzero(networks.fold == fold)
-            coefficients = networks.fit(_without(weights, inside))
-            total += (weights[:, inside] * networks.errors(coefficients, inside)).sum(1)
+        for fold, coefficients in zip(folds, networks.fits_without(weights, folds), strict=True):
+            total += (weights[:, fold] * networks.errors(coefficients, fold)).sum(1)
         return total
 
     return of
@@ -135,25 +146,20 @@ def transfer(fitted: Networks, others: Networks) -> tuple[Statistic, Statistic]:
     fitted, others : Networks
         Two parts of the same networks, by :meth:`Networks.part`.
     """
-    count = len(fitted.names)
+    each = list(np.arange(len(fitted.names))[:, None])
 
     def r2(weights: np.ndarray) -> np.ndarray:
-        errors = [others.errors(fitted.fit(_without(weights, [i])), np.array([i]))[:, 0] for i in range(count)]
-        return 1 - (weights * np.stack(errors, 1)).sum(1) / others.variation(weights)
+        fits = fitted.fits_without(weights, each)
+        errors = [others.errors(coefficients, base) for base, coefficients in zip(each, fits, strict=True)]
+        return 1 - (weights * np.concatenate(errors, 1)).sum(1) / others.variation(weights)
 
     def bias(weights: np.ndarray) -> np.ndarray:
         # the first column of a design is of ones, so that the first row of its products are its sums
-        predicted = [fitted.fit(_without(weights, [i])) @ others.products[i, 0] for i in range(count)]
+        fits = fitted.fits_without(weights, each)
+        predicted = [coefficients @ others.products[i, 0] for i, coefficients in enumerate(fits)]
         return (weights * (np.stack(predicted, 1) - others.sums)).sum(1) / (weights @ others.counts)
 
     return r2, bias
-
-
-def _without(weights: np.ndarray, chosen: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Let base configurations count for nothing."""
-    weights = weights.copy()
-    weights[:, chosen] = 0.0
-    return weights
 
 
 def bootstrap(statistic: Statistic, count: int, samples: int = SAMPLES, seed: int = 0) -> Interval:

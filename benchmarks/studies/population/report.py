@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+
+from tqdm import tqdm
 
 from benchmarks.report.opening import ANSWER, DETAILS, opening
 from benchmarks.report.table import markdown_table
@@ -42,7 +45,7 @@ def report(by_place: Mapping[str, Mapping[Member, Trajectory]], missing: list[st
     else:
         picture, sentences = "", ["**Too few networks for verdicts.**"]
     parts = [*opening(TITLE, QUESTION, picture, [*missing, *sentences]), DETAILS, *_figures(by_place, directory)]
-    for label, networks in by_place.items():
+    for label, networks in tqdm(by_place.items(), desc="tables", unit="data set", file=sys.stderr):
         parts += _of_place(label, networks)
     return "\n\n".join([*parts, "## Rules, written beforehand", RULES, costs])
 
