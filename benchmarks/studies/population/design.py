@@ -20,12 +20,12 @@ AXES: Mapping[str, Mapping[Any, float]] = {
     "width": {0: 0.25, 1: 0.25, 2: 0.25, 3: 0.25},
     "depth": {3: 1 / 3, 4: 1 / 3, 5: 1 / 3},
     "batch_norm": {True: 0.5, False: 0.5},
-    "rate": {0: 0.25, 1: 0.5, 2: 0.25},
+    "rate": {0: 0.2, 1: 0.5, 2: 0.3},
     "batch_size": {32: 0.25, 64: 0.5, 128: 0.25},
     "decay": {0: 1 / 3, 1: 1 / 3, 2: 1 / 3},
-    "dropout": {0.0: 0.6, 0.25: 0.2, 0.5: 0.2},
-    "augment": {False: 0.75, True: 0.25},
-    "length": {"full": 0.75, "quarter": 0.25},
+    "dropout": {0.0: 0.7, 0.25: 0.15, 0.5: 0.15},
+    "augment": {False: 0.85, True: 0.15},
+    "length": {"full": 0.8, "quarter": 0.2},
     "optimizer": {"sgd": 0.25, "adamw": 0.25, "sam": 0.25, "rsam": 0.25},
 }
 #: Learning rates and weight decays by level. SGD and SAM share them; RSAM on spheres turns its filters by larger steps,
@@ -69,9 +69,9 @@ class Place:
 
 
 PLACES = {
-    "cifar10": Place("CIFAR-10 (JPEG)", "imagefolder:cifar10", 10_000, (8, 12, 16, 24), 24),
+    "cifar10": Place("CIFAR-10 (JPEG)", "imagefolder:cifar10", 10_000, (10, 14, 20, 28), 28),
     "mnist1d": Place("MNIST-1D", "mnist1d_large", 4_000, (8, 12, 18, 27), 60),
-    "fashion_mnist": Place("Fashion-MNIST", "fashion_mnist", 10_000, (6, 8, 12, 16), 16),
+    "fashion_mnist": Place("Fashion-MNIST", "fashion_mnist", 10_000, (8, 12, 16, 20), 20),
 }
 
 

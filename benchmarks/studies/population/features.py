@@ -94,7 +94,7 @@ def _relative(point: Point) -> Numbers:
 
 
 def _k_variance(point: Point) -> Numbers:
-    return [point.checkpoint.others[f"{kind}_{layer}"] for kind in ("kv", "kv_gradient") for layer in ("input", "last")]
+    return [point.checkpoint.others[f"kv_{layer}"] for layer in ("input", "last")]
 
 
 # -- baselines -------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from benchmarks.workloads.scoring import accuracy, logits
 __all__ = ["LAYERS", "STATISTICS", "Checkpoint", "Followed", "layers_of", "measure"]
 
 #: Training examples on which margins are measured, and those of them for curvature.
-MARGINS, CURVATURE = 1000, 500
+MARGINS, CURVATURE = 1000, 400
 #: Inputs without labels on which networks with a twin are compared.
 UNLABELLED = 1000
 #: Principal components of the inputs for constrained margins.
@@ -210,12 +210,8 @@ def _norms(followed: Followed, plain: nn.Sequential) -> dict[str, float | None]:
 
 def _others(followed: Followed, plain: nn.Sequential) -> dict[str, float | None]:
     layers = {"input": "input", "last": layers_of(followed.workload)["last"]}
-    found: dict[str, float | None] = {}
-    for name, normalized in (("kv", False), ("kv_gradient", True)):
-        kv = _or_none(
-            rsam.margins.kv_margins, plain, followed.batch, list(layers.values()), gradient_normalized=normalized
-        )
-        found |= {f"{name}_{layer}": kv and float(kv[module].median()) for layer, module in layers.items()}
+    kv = _or_none(rsam.margins.kv_margins, plain, followed.batch, list(layers.values()))
+    found: dict[str, float | None] = {f"kv_{layer}": kv and float(kv[name].median()) for layer, name in layers.items()}
     inputs, labels = followed.batch
     for name, (examples, classes) in (
         ("mixup", _mixed(inputs, labels)),

@@ -20,9 +20,8 @@ from benchmarks.studies.study import ROWS, NothingToReport, cost, preliminary
 
 __all__ = ["PopulationStudy"]
 
-#: Seconds of a network of full length, and of a short one, on one core of two that are both busy: for the hours that
-#: are printed while there are no rows.
-_SECONDS = {"cifar10": (100, 55), "mnist1d": (20, 9), "fashion_mnist": (60, 35)}
+#: Seconds of the processor that a network of full length takes, and a short one, for the hours that are printed.
+_SECONDS = {"cifar10": (100, 45), "mnist1d": (18, 9), "fashion_mnist": (45, 20)}
 
 
 @dataclass(frozen=True)
