@@ -32,7 +32,7 @@ def _checkpoint(random: np.random.Generator, fraction: float, gap: Gap, levels: 
     scores = {"train_loss": loss, "train_accuracy": accuracy, "test_loss": 1.0}
     scores["test_accuracy"] = accuracy - gap(margins, loss) / 100
     others = ("norm", "distance", "log_path", "log_spectral", "loss_sum", "kv_input", "kv_last")
-    names = (*others, "mixup_accuracy", "mixup_loss", "moved_accuracy", "moved_loss")
+    names = (*others, "mixup_accuracy", "mixup_loss", "moved_accuracy", "moved_loss", "confidence")
     numbers: dict[str, float | None] = {name: random.uniform(1, 2) for name in names}
     # curvature that ranks by test error
     curvature: dict[str, float | None] = {name: 1 - scores["test_accuracy"] for name in CURVATURES}

@@ -139,6 +139,25 @@ def _robustness(point: Point) -> Numbers:
     ]
 
 
+def _robustness_gaps(point: Point) -> Numbers:
+    """How much worse training examples do once they are mixed or moved."""
+    scores, others = point.checkpoint.scores, point.checkpoint.others
+    return [
+        _difference(scores[f"train_{kind}"], others[f"{name}_{kind}"])
+        for name in ("mixup", "moved")
+        for kind in ("accuracy", "loss")
+    ]
+
+
+def _confidence(point: Point) -> Numbers:
+    """Training accuracy less the mean probability of the likeliest class of inputs without labels."""
+    return [_difference(point.checkpoint.scores["train_accuracy"], point.checkpoint.others["confidence"])]
+
+
+def _difference(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else first - second
+
+
 def _curvature(point: Point) -> Numbers:
     return [_log(point.checkpoint.curvature.get(name)) for name in ("riemannian_trace", "riemannian_gradient_norm")]
 
@@ -164,6 +183,8 @@ FEATURES: Mapping[str, Callable[[Point], Numbers]] = {
     "constrained margins": _of_layers(["constrained"], _LOGARITHMS),
     "k-variance margins": _k_variance,
     "robustness": _robustness,
+    "robustness gaps": _robustness_gaps,
+    "confidence": _confidence,
     "curvature": _curvature,
     **BASELINES,
 }

@@ -25,7 +25,7 @@ __all__ = ["LAYERS", "STATISTICS", "Checkpoint", "Followed", "layers_of", "measu
 
 #: Training examples on which margins are measured, and those of them for curvature.
 MARGINS, CURVATURE = 1000, 400
-#: Inputs without labels on which networks with a twin are compared.
+#: Inputs without labels on which networks are asked how sure they are, and compared with their twins.
 UNLABELLED = 1000
 #: Principal components of the inputs for constrained margins.
 RANK = 8
@@ -58,8 +58,8 @@ class Checkpoint:
     margins : dict of str to list of float
         By layer, and ``"constrained"`` of the input: :data:`STATISTICS`; None for what does not exist.
     others : dict of str to float
-        Norms of the weights, k-variance margins, accuracy on mixtures of training examples and on moved ones, and the
-        sum of the losses of all batches so far.
+        Norms of the weights, k-variance margins, accuracy on mixtures of training examples and on moved ones, the mean
+        probability of the likeliest class of inputs without labels, and the sum of the losses of all batches so far.
     curvature : dict of str to float
         At levels and at the end.
     predictions : str
@@ -220,6 +220,8 @@ def _others(followed: Followed, plain: nn.Sequential) -> dict[str, float | None]
         outputs = logits(plain, examples)
         found[f"{name}_accuracy"] = accuracy(outputs, classes)
         found[f"{name}_loss"] = float(cross_entropy(outputs, classes))
+    unlabelled = logits(plain, followed.sets.unlabelled[:UNLABELLED])
+    found["confidence"] = float(unlabelled.softmax(1).amax(1).mean()) if len(unlabelled) else None
     return _norms(followed, plain) | found
 
 

@@ -24,7 +24,8 @@ __all__ = ["CURVATURES", "axes", "by_time", "carried", "correlations", "predicti
 Population = Mapping[Member, Trajectory]
 #: Training accuracy from which on a network counts as one that fits its data.
 FIT = 0.99
-_MARGINS = [name for name in FEATURES if name not in BASELINES and name not in ("curvature", "robustness")]
+_OTHERS = ["robustness", "robustness gaps", "confidence"]
+_MARGINS = [name for name in FEATURES if name not in (*BASELINES, *_OTHERS, "curvature")]
 _ADDED = ["loss and accuracy"]
 #: Measures of curvature by their names in tables.
 CURVATURES = {
@@ -89,7 +90,7 @@ def prediction(networks: Population) -> str:
         f"fit (≥ {100 * FIT:.0f} %)": (fit, False),
     }
     rows = []
-    for names in [*((n,) for n in (*_MARGINS, "robustness", *BASELINES)), ("margins", *_ADDED)]:
+    for names in [*((n,) for n in (*_MARGINS, *_OTHERS, *BASELINES)), ("margins", *_ADDED)]:
         cells = []
         for chosen, within in columns.values():
             found = predicted(chosen, *names, within=within)
@@ -135,7 +136,7 @@ def carried(networks: Population) -> str:
     rows = []
     for names in [("margins",), ("margins", *_ADDED), ("loss and accuracy",), ("margins, relative",),
                   ("margins, relative", *_ADDED), ("constrained margins",), ("k-variance margins",),
-                  ("robustness",), ("robustness", *_ADDED)]:  # fmt: skip
+                  ("robustness",), ("robustness", *_ADDED), ("robustness gaps",), ("confidence",), ("confidence", *_ADDED)]:  # fmt: skip
         cells = []
         for _, fitted, others in targets:
             found = carried_over(fitted, others, *names)
