@@ -27,6 +27,12 @@ FIT = 0.99
 _OTHERS = ["robustness", "robustness gaps", "confidence"]
 _MARGINS = [name for name in FEATURES if name not in (*BASELINES, *_OTHERS, "curvature")]
 _ADDED = ["loss and accuracy"]
+#: What is carried over to short training.
+_CARRIED = [
+    (name, *more)
+    for name in ("margins", "margins, relative", "constrained margins", "k-variance margins", *_OTHERS)
+    for more in ([], _ADDED)
+] + [("loss and accuracy",)]
 #: Measures of curvature by their names in tables.
 CURVATURES = {
     "riemannian_trace": "Hessian trace, filters on spheres",
@@ -134,9 +140,7 @@ def carried(networks: Population) -> str:
         ("from short ones to full length", at_end(short), at_end(full)),
     ]
     rows = []
-    for names in [("margins",), ("margins", *_ADDED), ("loss and accuracy",), ("margins, relative",),
-                  ("margins, relative", *_ADDED), ("constrained margins",), ("k-variance margins",),
-                  ("robustness",), ("robustness", *_ADDED), ("robustness gaps",), ("confidence",), ("confidence", *_ADDED)]:  # fmt: skip
+    for names in _CARRIED:
         cells = []
         for _, fitted, others in targets:
             found = carried_over(fitted, others, *names)
