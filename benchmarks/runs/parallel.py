@@ -85,13 +85,19 @@ def collect(
     ------
     RunsFailed
         If some failed, after all others have finished.
+    ResultsError
+        If another process writes to these results.
     """
     rows = results.find(runs)
     missing = [run for run in runs if run not in rows]
     if rows and bar is None:
         print(f"{len(rows)} of {len(runs)} rows reused from {results.path}; delete it to train anew", file=sys.stderr)
     failures: list[tuple[C, str]] = []
-    with _progress(len(runs), bar) as shown, closing(_outcomes(missing, train, workers, fresh)) as outcomes:
+    with (
+        results.alone() if missing else nullcontext(),
+        _progress(len(runs), bar) as shown,
+        closing(_outcomes(missing, train, workers, fresh)) as outcomes,
+    ):
         shown.initial += len(rows)  # done from the start: the estimate of the time left ignores them
         shown.update(len(rows))
         for run, outcome in outcomes:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import IO, Any, Generic, Protocol, TypeVar
 
 
 class Configuration(Protocol):
@@ -32,7 +33,8 @@ class Results(Generic[R]):
     """File of the rows of a study.
 
     Each row is written whole, and synced, before :meth:`append` returns. Whatever kills the process, at most the last
-    line is torn; it counts as not written, and the next :meth:`append` removes it. One process writes at a time.
+    line is torn; it counts as not written, and the next :meth:`append` removes it. One process
+    writes at a time, see :meth:`alone`.
 
     Parameters
     ----------
@@ -45,6 +47,25 @@ class Results(Generic[R]):
     def __init__(self, path: Path, kind: type[R]) -> None:
         self.path = path
         self.kind = kind
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let no other process write rows meanwhile.
+
+        Raises
+        ------
+        ResultsError
+            If another one does.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab") as file:
+            try:
+                _lock(file)
+            except OSError as error:
+                raise ResultsError(
+                    f"another process writes to {self.path}; wait for it, or end it, before you run the study again"
+                ) from error
+            yield
 
     def append(self, row: R) -> None:
         """Append a row, and sync the file."""
@@ -103,3 +124,12 @@ class Results(Generic[R]):
         whole = sum(len(line) + 1 for line in self._whole_lines())
         if whole < size:
             os.ftruncate(descriptor, whole)
+
+
+def _lock(file: IO[bytes]) -> None:
+    """Hold a file until it is closed or this process ends."""
+    try:
+        import fcntl
+    except ImportError:  # on Windows, where two writers are not noticed
+        return
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

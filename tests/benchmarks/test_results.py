@@ -91,3 +91,14 @@ def test_that_keys_tell_workloads_apart_and_outlive_new_fields() -> None:
     assert replace(run, workload=Otherwise()).key != run.key
     # the key ignores fields at their defaults, so that this hash must never change
     assert Run(Embedded("mammals", "lorentz", 5), "rsam", 0, 0.1, 100, rho=0.2).key == "4d1f6ea3e339b6ca"
+
+
+def test_that_a_second_writer_is_refused(tmp_path) -> None:
+    pytest.importorskip("fcntl")
+    first, second = (Results(tmp_path / "rows.jsonl", Row) for _ in range(2))
+    with first.alone():
+        with pytest.raises(ResultsError, match=r"another process writes to .*rows\.jsonl; wait"), second.alone():
+            pass
+        first.append(row_of(runs(1)[0]))
+    with second.alone():
+        assert len(second.find(runs(1))) == 1
