@@ -19,7 +19,7 @@ from benchmarks.runs.results import Results
 from benchmarks.studies import NothingToReport
 from benchmarks.studies.ablations import ABLATIONS, NO_BATCH_NORM, AblationsStudy, moved, study
 from benchmarks.studies.ablations.report import decomposition, forest, same_settings, sentences, tuning, without
-from benchmarks.studies.ablations.trials import COMPARED, WAYS, WITHOUT, Trials, wanted
+from benchmarks.studies.ablations.trials import ASCENTS, BASE_OF, COMPARED, Trials, wanted
 from benchmarks.studies.comparison import study as comparison_study
 from benchmarks.studies.comparison.cases import Case, Grid
 from benchmarks.studies.comparison.contest import Entry, compete
@@ -92,9 +92,9 @@ def percents(method: str, setting: tuple[float, float]) -> np.ndarray:
 
 def test_that_all_ways_are_tried_at_each_setting_that_one_of_them_chose() -> None:
     runs = wanted(entries_of())
-    for name in WAYS["spheres"]:
+    for name in ASCENTS["spheres"]:
         assert {(0.1, 0.2), (0.01, 0.4), (0.1, 0.4)} <= {(r.lr, r.rho) for r in runs if r.method == name}
-    assert {r.method for r in runs} == {*WAYS["spheres"], "sam", "sgd", "riemannian_sgd"}
+    assert {r.method for r in runs} == {*ASCENTS["spheres"], "sam", "sgd", "riemannian_sgd"}
 
 
 def test_that_every_setting_that_tuning_kept_is_tried() -> None:
@@ -116,7 +116,7 @@ def test_that_without_its_ascent_a_method_is_its_base_at_the_same_rate_and_decay
         lr, rho = BEST.get(name, (0.1, 0.4))
         # the method's own decay, over which it is not tuned
         setting = of[name].tuned.setting
-        bare = replace(setting, method=WITHOUT[name], rho=0.0)
+        bare = replace(setting, method=BASE_OF[name], rho=0.0)
         assert (setting.lr, setting.rho) == (lr, rho)
         theirs = [made(replace(bare, seed=seed, measures=setting.measures[1:])) for seed in PROTOCOL.final]
         assert row[2] == shown(list(percents(name, (lr, rho)) - [100 * accuracy_of(other.run) for other in theirs]))
@@ -131,7 +131,7 @@ def test_that_methods_are_tried_with_the_decay_that_was_chosen_for_their_base() 
     entries = entries_of()
     of = {entry.name: entry for entry in entries}
     for row, name in zip(cells(without([trials_of(entries)])), ("sam", "rsam"), strict=True):
-        decay = of[WITHOUT[name]].tuned.setting.weight_decay
+        decay = of[BASE_OF[name]].tuned.setting.weight_decay
         setting = replace(of[name].tuned.setting, weight_decay=decay)
         assert decay == 0.4 != of[name].tuned.setting.weight_decay
         decayed = [100 * accuracy_of(replace(setting, seed=seed)) for seed in PROTOCOL.final]
@@ -180,7 +180,7 @@ def test_that_ways_are_compared_at_equal_settings() -> None:
         setting = float(row[2]), float(row[3])
         rsam = percents("rsam", setting)
         assert row[4] == shown(list(rsam))
-        for text, name in zip(row[5:], WAYS["spheres"][1:], strict=True):
+        for text, name in zip(row[5:], ASCENTS["spheres"][1:], strict=True):
             assert text == shown(list(rsam - percents(name, setting)))
 
 

@@ -1,4 +1,4 @@
-"""The report of the ablations."""
+"""Report the ablations."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from benchmarks.report.table import markdown_table
 from benchmarks.run import Row, Run
 from benchmarks.runs.measurement import MEASURES
 from benchmarks.studies.ablations.trials import (
+    ASCENTS,
+    BASE_OF,
     COMPARED,
-    WAYS,
-    WITHOUT,
     Trials,
+    as_base,
     as_decayed,
-    as_without,
+    ascent_settings,
     at,
-    settings_of_ways,
 )
 from benchmarks.studies.comparison.contest import Entry
 from benchmarks.studies.images.claims import CURVATURES, accuracy, ratios
@@ -32,7 +32,7 @@ from benchmarks.studies.study import preliminary
 __all__ = ["decomposition", "report", "same_settings", "tuning", "without"]
 
 #: Constrained counterparts of SGD and SAM.
-_PLACES = {"spheres": ("riemannian_sgd", "rsam"), "Stiefel": ("riemannian_sgd_stiefel", "rsam_stiefel")}
+_COUNTERPARTS = {"spheres": ("riemannian_sgd", "rsam"), "Stiefel": ("riemannian_sgd_stiefel", "rsam_stiefel")}
 #: Differences of the table, and what each is worth.
 _PARTS = {
     "RiemannianSGD − SGD": "The constraint without an ascent",
@@ -125,25 +125,25 @@ class _Parts:
     """RSAM − SAM on a case with kernels on one manifold, and its parts."""
 
     case: str
-    place: str
+    manifold: str
     differences: dict[str, Interval]
 
 
 def _parts(cases: Sequence[Trials]) -> list[_Parts]:
-    found = []
+    parts = []
     for case in cases:
         of = {name: _accuracies(entry.rows) for name, entry in case.by_method.items()}
-        for place, (base, sharp) in _PLACES.items():
+        for manifold, (base, sharp) in _COUNTERPARTS.items():
             if {base, sharp} <= of.keys():
                 pairs = dict(zip(_PARTS, ((base, "sgd"), (sharp, base), ("sam", "sgd"), (sharp, "sam")), strict=True))
                 intervals = {name: _interval(of[a], of[b]) for name, (a, b) in pairs.items()}
-                found.append(_Parts(_label(case), place, intervals))
-    return found
+                parts.append(_Parts(_label(case), manifold, intervals))
+    return parts
 
 
 def decomposition(cases: Sequence[Trials]) -> str:
     """Show what the constraint is worth, and the ascent with and without it."""
-    rows = [(p.case, p.place, *(f"{interval:.2f}" for interval in p.differences.values())) for p in _parts(cases)]
+    rows = [(p.case, p.manifold, *(f"{interval:.2f}" for interval in p.differences.values())) for p in _parts(cases)]
     return markdown_table(("case", "kernels on", *_PARTS), rows)
 
 
@@ -153,25 +153,26 @@ def forest(cases: Sequence[Trials]) -> list[Group]:
     for parts in _parts(cases):
         for name, shown in (("RSAM − SAM", "RSAM − SAM"), ("RiemannianSGD − SGD", "constraint alone")):
             interval = parts.differences[name]
-            groups.setdefault(parts.case, []).append(Line(f"{parts.place}: {shown}", interval, f"{interval:.2f}"))
+            groups.setdefault(parts.case, []).append(Line(f"{parts.manifold}: {shown}", interval, f"{interval:.2f}"))
     return [Group(case, lines, "test accuracy, points") for case, lines in groups.items()]
 
 
 def sentences(cases: Sequence[Trials]) -> list[str]:
     """Say of each part of the difference how often its interval leaves 0, one sentence each."""
-    found = _parts(cases)
-    said = []
+    all_parts = _parts(cases)
+    answers = []
     for name, meaning in _PARTS.items():
         # SAM − SGD is the same on every manifold of a case
-        outcomes = [judged(found_in) for _, found_in in {(parts.case, parts.differences[name]) for parts in found}]
+        intervals = {(parts.case, parts.differences[name]) for parts in all_parts}
+        outcomes = [judged(interval) for _, interval in intervals]
         above, below = outcomes.count("better"), outcomes.count("worse")
-        said.append(f"**{meaning}:** of {len(outcomes)} intervals of {name} {above} lie above 0 and {below} below.")
-    ways = [interval for _, intervals in _ways(cases) for interval in intervals.values()]
-    apart = sum(judged(interval) != "undecided" for interval in ways)
-    most = max((abs(interval.mean) for interval in ways), default=math.nan)
+        answers.append(f"**{meaning}:** of {len(outcomes)} intervals of {name} {above} lie above 0 and {below} below.")
+    differences = [interval for _, intervals in _against_rsam(cases) for interval in intervals.values()]
+    apart = sum(judged(interval) != "undecided" for interval in differences)
+    most = max((abs(interval.mean) for interval in differences), default=math.nan)
     return [
-        *said,
-        f"**The geometry of the ascent, at the same settings:** {apart} of {len(ways)} intervals leave 0, and "
+        *answers,
+        f"**The geometry of the ascent, at the same settings:** {apart} of {len(differences)} intervals leave 0, and "
         f"no way of ascending is more than {most:.2f} points from RSAM in the mean.",
     ]
 
@@ -180,17 +181,17 @@ def without(cases: Sequence[Trials]) -> str:
     """Show what ascent and penalty change of accuracy and curvature, all else equal, and what weight decay does."""
     rows = []
     for case in cases:
-        found = case.by_method
-        for name, base in WITHOUT.items():
-            if not {name, base} <= found.keys():
+        entry_of = case.by_method
+        for name, base in BASE_OF.items():
+            if not {name, base} <= entry_of.keys():
                 continue
-            ours, theirs = found[name].rows, case.rows[as_without(found, name)]
+            ours, theirs = entry_of[name].rows, case.rows[as_base(entry_of, name)]
             changed = [geometric(ratios(ours, theirs, m)) for m in CURVATURES]
-            decayed = "" if name not in COMPARED else _gain(case, as_decayed(found, name), found[name])
+            decayed = "" if name not in COMPARED else _gain(case, as_decayed(entry_of, name), entry_of[name])
             rows.append(
                 (
                     _label(case),
-                    found[name].contestant.label,
+                    entry_of[name].contestant.label,
                     _minus(_accuracies(ours), _accuracies(theirs)),
                     *changed,
                     decayed,
@@ -207,16 +208,16 @@ def _gain(case: Trials, setting: Run, entry: Entry) -> str:
     return f"{setting.weight_decay:g}: {_minus(_accuracies(case.rows[setting]), _accuracies(entry.rows))}"
 
 
-def _ways(cases: Sequence[Trials]) -> list[tuple[tuple[str, ...], dict[str, Interval]]]:
-    """Compare RSAM with every other way of ascending, by name: beside case, place, setting and RSAM's accuracy."""
+def _against_rsam(cases: Sequence[Trials]) -> list[tuple[tuple[str, ...], dict[str, Interval]]]:
+    """List by case, manifold and setting: these with RSAM's accuracy, and by ascent how much better RSAM is."""
     rows: list[tuple[tuple[str, ...], dict[str, Interval]]] = []
     for case in cases:
-        found = case.by_method
-        for place, names in WAYS.items():
-            for lr, rho in settings_of_ways(case.entries, place):
-                of = {n: _accuracies(case.rows[at(found[n], lr, rho)]) for n in names if n in found}
+        entry_of = case.by_method
+        for manifold, names in ASCENTS.items():
+            for lr, rho in ascent_settings(case.entries, manifold):
+                of = {n: _accuracies(case.rows[at(entry_of[n], lr, rho)]) for n in names if n in entry_of}
                 first, *others = of
-                setting = (_label(case), place, f"{lr:g}", f"{rho:g}", f"{t_interval(of[first]):.2f}")
+                setting = (_label(case), manifold, f"{lr:g}", f"{rho:g}", f"{t_interval(of[first]):.2f}")
                 rows.append((setting, {name: _interval(of[first], of[name]) for name in others}))
     return rows
 
@@ -224,8 +225,8 @@ def _ways(cases: Sequence[Trials]) -> list[tuple[tuple[str, ...], dict[str, Inte
 def same_settings(cases: Sequence[Trials]) -> str:
     """Show the accuracy of RSAM, and by how much it beats other ways of ascending at the same settings."""
     rows = [
-        (*setting, *(f"{against[name]:.2f}" if name in against else "" for name in WAYS[setting[1]][1:]))
-        for setting, against in _ways(cases)
+        (*setting, *(f"{against[name]:.2f}" if name in against else "" for name in ASCENTS[setting[1]][1:]))
+        for setting, against in _against_rsam(cases)
     ]
     ways = ("pullback", "project", "ambient ascent")
     return markdown_table(("case", "kernels on", "lr", "rho", "RSAM, %", *(f"− {way}" for way in ways)), rows)
@@ -235,22 +236,22 @@ def tuning(cases: Sequence[Trials]) -> str:
     """Show accuracy over the settings that tuning kept."""
     rows = []
     for case in cases:
-        found = case.by_method
-        kept = {n: [_accuracies(case.rows[s]) for s in found[n].tuned.kept] for n in COMPARED if n in found}
+        entry_of = case.by_method
+        kept = {n: [_accuracies(case.rows[s]) for s in entry_of[n].tuned.kept] for n in COMPARED if n in entry_of}
         means = {name: [fmean(of_seed) for of_seed in zip(*values, strict=True)] for name, values in kept.items()}
         for name, values in kept.items():
-            chosen = _accuracies(found[name].rows)
+            chosen = _accuracies(entry_of[name].rows)
             of_settings = [fmean(of_setting) for of_setting in values]
             sam = name == "sam"
             rows.append(
                 (
                     _label(case),
-                    found[name].contestant.label,
+                    entry_of[name].contestant.label,
                     f"{t_interval(chosen):.2f}",
                     f"{t_interval(means[name]):.2f}",
                     f"{min(of_settings):.2f}",
                     f"{max(of_settings):.2f}",
-                    "" if sam else _minus(chosen, _accuracies(found["sam"].rows)),
+                    "" if sam else _minus(chosen, _accuracies(entry_of["sam"].rows)),
                     "" if sam else _minus(means[name], means["sam"]),
                 )
             )

@@ -9,17 +9,17 @@ from benchmarks.run import Row, Run
 from benchmarks.runs.measurement import CURVES
 from benchmarks.studies.comparison.contest import Entry
 
-__all__ = ["COMPARED", "WAYS", "WITHOUT", "Trials", "as_decayed", "as_without", "at", "settings_of_ways", "wanted"]
+__all__ = ["ASCENTS", "BASE_OF", "COMPARED", "Trials", "as_base", "as_decayed", "ascent_settings", "at", "wanted"]
 
 #: By manifold, methods that differ only in their ascent and in how they carry the gradient back.
-WAYS = {
+ASCENTS = {
     "spheres": ("rsam", "rsam_pullback", "rsam_project", "ambient_sam"),
     "Stiefel": ("rsam_stiefel", "rsam_pullback_stiefel", "rsam_project_stiefel", "ambient_sam_stiefel"),
 }
 #: Methods that the verdict on RSAM compares.
 COMPARED = ("sam", "rsam", "rsam_stiefel")
 #: By method with an ascent or a penalty, the method without it.
-WITHOUT = {
+BASE_OF = {
     "sam": "sgd",
     "rsam": "riemannian_sgd",
     "rsam_stiefel": "riemannian_sgd_stiefel",
@@ -54,10 +54,10 @@ def by_method(entries: Sequence[Entry]) -> dict[str, Entry]:
     return {entry.name: entry for entry in entries if entry.at_case_epochs}
 
 
-def settings_of_ways(entries: Sequence[Entry], place: str) -> list[tuple[float, float]]:
+def ascent_settings(entries: Sequence[Entry], manifold: str) -> list[tuple[float, float]]:
     """List the learning rates and rhos that tuning chose for any of the ascents on a manifold."""
     entry_of = by_method(entries)
-    chosen = [entry_of[name].tuned.setting for name in WAYS[place] if name in entry_of]
+    chosen = [entry_of[name].tuned.setting for name in ASCENTS[manifold] if name in entry_of]
     return list(dict.fromkeys((setting.lr, setting.rho) for setting in chosen))
 
 
@@ -66,15 +66,15 @@ def at(entry: Entry, lr: float, value: float) -> Run:
     return entry.case.run(entry.contestant, lr, value)
 
 
-def as_without(entry_of: Mapping[str, Entry], name: str) -> Run:
-    """Describe the run at a method's chosen setting without its ascent or penalty."""
+def as_base(entry_of: Mapping[str, Entry], name: str) -> Run:
+    """Describe the run of a method's base at the method's own chosen setting."""
     setting = entry_of[name].tuned.setting
-    return at(entry_of[WITHOUT[name]], setting.lr, setting.weight_decay)
+    return at(entry_of[BASE_OF[name]], setting.lr, setting.weight_decay)
 
 
 def as_decayed(entry_of: Mapping[str, Entry], name: str) -> Run:
     """Describe the run at a method's chosen setting, but with the weight decay that was chosen for its base."""
-    decay = entry_of[WITHOUT[name]].tuned.setting.weight_decay
+    decay = entry_of[BASE_OF[name]].tuned.setting.weight_decay
     return replace(entry_of[name].tuned.setting, weight_decay=decay)
 
 
@@ -87,16 +87,16 @@ def wanted(entries: Sequence[Entry]) -> dict[Run, Run]:
     entry_of = by_method(entries)
     settings = [
         at(entry_of[name], lr, rho)
-        for place, names in WAYS.items()
-        for lr, rho in settings_of_ways(entries, place)
+        for manifold, names in ASCENTS.items()
+        for lr, rho in ascent_settings(entries, manifold)
         for name in names
         if name in entry_of
     ]
     settings += [setting for name in COMPARED if name in entry_of for setting in entry_of[name].tuned.kept]
-    pairs = [name for name, base in WITHOUT.items() if {name, base} <= entry_of.keys()]
+    pairs = [name for name, base in BASE_OF.items() if {name, base} <= entry_of.keys()]
     settings += [as_decayed(entry_of, name) for name in pairs if name in COMPARED]
     runs = {setting: replace(setting, measures=()) for setting in settings}
     for name in pairs:
-        bare = as_without(entry_of, name)
+        bare = as_base(entry_of, name)
         runs[bare] = replace(bare, measures=tuple(m for m in bare.measures if m != CURVES))
     return runs
