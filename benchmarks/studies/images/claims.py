@@ -20,8 +20,8 @@ from benchmarks.studies.images.contestants import CHECK, CHECKED
 __all__ = [
     "CURVATURES",
     "GEOMETRIES",
-    "LITTLE",
     "MODERATE",
+    "NEGLIGIBLE",
     "PENALTIES",
     "RULES",
     "Verdict",
@@ -38,7 +38,7 @@ __all__ = [
     "within_methods",
 ]
 
-LITTLE = 0.2
+NEGLIGIBLE = 0.2
 """Percentage points of accuracy that count as a little."""
 MODERATE = 0.3
 """Rank correlation that counts."""
@@ -62,13 +62,13 @@ Training with a Hessian-trace or gradient-norm penalty lowers curvature a lot, y
 of the two penalties and each seed, means over the main cases of (a) the binary logarithm of what it penalises, over the
 same of SGD; (b) test accuracy minus SAM's. Student's intervals over the seeds, simultaneous for all four. *Holds* if
 for both penalties (a) is below -1 (at least halved) and (b) below 0. Else it *does not hold* if for one of them (a) is
-above -1, or (b) above -{LITTLE} points. *Undecided* otherwise. For (a) a seed with a network that diverged is left
+above -1, or (b) above -{NEGLIGIBLE} points. *Undecided* otherwise. For (a) a seed with a network that diverged is left
 out.""",
     "C6": f"""\
 Riemannian SAM does at least a little better on test data than SAM. For kernels on spheres and on Stiefel manifolds,
 with vector transport, and each seed: the mean over the main cases of test accuracy minus SAM's. Student's intervals
 over the seeds, simultaneous for the two. *Holds* if one of them is above 0. Else it *does not hold* if both are below
-{LITTLE} points. *Undecided* otherwise.""",
+{NEGLIGIBLE} points. *Undecided* otherwise.""",
 }
 
 
@@ -148,7 +148,7 @@ def c6(cases: Sequence[Sequence[Entry]]) -> Verdict:
         for method, label in GEOMETRIES.items()
     ]
     intervals = [c.simultaneous for _, c in evidence]
-    outcome = _outcome(any(i.low > 0 for i in intervals), all(i.high < LITTLE for i in intervals))
+    outcome = _outcome(any(i.low > 0 for i in intervals), all(i.high < NEGLIGIBLE for i in intervals))
     return Verdict("C6", outcome, evidence)
 
 
@@ -173,7 +173,7 @@ def c5(cases: Sequence[Sequence[Entry]]) -> Verdict:
         evidence.append((f"log2 of the {MEASURES[measure].label} with its penalty over SGD's", curvature))
         evidence.append((f"test accuracy, {MEASURES[measure].label} penalty minus SAM, points", accuracy))
         holds += [curvature.simultaneous.high < -1, accuracy.simultaneous.high < 0]
-        fails += [curvature.simultaneous.low > -1, accuracy.simultaneous.low > -LITTLE]
+        fails += [curvature.simultaneous.low > -1, accuracy.simultaneous.low > -NEGLIGIBLE]
     return Verdict("C5", _outcome(all(holds), any(fails)), evidence)
 
 

@@ -19,8 +19,8 @@ from benchmarks.studies.comparison.tables import measured
 from benchmarks.studies.images.claims import (
     CURVATURES,
     GEOMETRIES,
-    LITTLE,
     MODERATE,
+    NEGLIGIBLE,
     PENALTIES,
     Verdict,
     accuracy,
@@ -29,7 +29,7 @@ from benchmarks.studies.images.claims import (
 
 __all__ = ["claim_groups", "draw_curves", "draw_intervals", "draw_scatter"]
 
-_PLACES = {"plain": "plain weights", "spheres": "spheres", "stiefel": "Stiefel manifolds"}
+_MANIFOLDS = {"plain": "plain weights", "spheres": "spheres", "stiefel": "Stiefel manifolds"}
 _COLOURS = {"plain": COLOURS[0], "spheres": COLOURS[4], "stiefel": COLOURS[5]}
 _MARKERS = {Knob.WEIGHT_DECAY: "o", Knob.RHO: "^", Knob.PENALTY: "s"}
 _KINDS = {Knob.WEIGHT_DECAY: "no ascent", Knob.RHO: "sharpness-aware", Knob.PENALTY: "penalty"}
@@ -56,7 +56,7 @@ def claim_groups(found: Sequence[Verdict]) -> list[Group]:
         ]
 
     return [
-        Group("C6: Riemannian SAM", lines(GEOMETRIES.values(), c6), points, of["C6"].outcome, LITTLE),
+        Group("C6: Riemannian SAM", lines(GEOMETRIES.values(), c6), points, of["C6"].outcome, NEGLIGIBLE),
         Group("C5: penalties, accuracy", lines(names, c5[1::2]), points, of["C5"].outcome),
         Group("C5: penalties, curvature", neutral(names, c5[::2]), "log₂ of curvature over SGD's", mark=-1),
         Group(
@@ -76,7 +76,7 @@ def draw_intervals(entries: Sequence[Entry], reference: Entry, path: Path) -> No
         if entry is not reference:
             values = differences(entry, reference)
             interval = t_interval(values)
-            title = _PLACES[entry.contestant.kernels] if entry.at_case_epochs else "at equal gradient evaluations"
+            title = _MANIFOLDS[entry.contestant.kernels] if entry.at_case_epochs else "at equal gradient evaluations"
             groups.setdefault(title, []).append(Line(_label(entry), interval, f"{interval:.2f}", values=values))
     unit = "test accuracy minus SAM's, points"
     draw_forest([Group(title, lines, unit) for title, lines in groups.items()], path)
