@@ -1,4 +1,4 @@
-"""The operations of a manifold, with generic answers where geoopt has none."""
+"""Define the operations of a manifold, with generic answers where geoopt has none."""
 
 from __future__ import annotations
 

@@ -32,10 +32,10 @@ class Product:
     plain tensors only for norms. Arguments are never written to; a result may be the argument itself where nothing
     changes.
 
-    Whatever stays the same from call to call is planned once. Each call checks the plan, and makes a new one for points
-    of another shape, dtype or device, after a parameter was put on another manifold, and after a constant of one of
-    several equal manifolds changed (but not through ``.data``, which torch does not track). A parameter that lost its
-    manifold is refused by name.
+    Whatever stays the same from call to call is planned once. Each call checks the plan, and makes a new one if points
+    have another shape, dtype or device, if a parameter was put on another manifold, or if a constant of one of several
+    equal manifolds changed. Changes through ``.data`` go unnoticed, since torch does not track them. A parameter that
+    lost its manifold is refused by name.
 
     Parameters
     ----------
@@ -100,8 +100,8 @@ class Product:
             self._names = list(names)
         self.labels: list[Any] = [0] * count if apart is None else list(apart)
         self.manifolds = list(map(attached_to, self.params)) if manifolds is None else list(manifolds)
-        self._bearing = [hasattr(p, "manifold") for p in self.params]  # to notice a manifold that is lost
-        self._own: list[Any] = list(self.manifolds)  # as points last said; None of plain parameters
+        self._was_on = [hasattr(p, "manifold") for p in self.params]  # to notice a manifold that is lost
+        self._own: list[Any] = list(self.manifolds)  # manifolds of the latest points; None for plain ones
         self._signature: Any = None
         self.blocks: list[Block] = []
         self._plan(self.params)
@@ -136,21 +136,21 @@ class Product:
         self._signature = None  # if planning fails, the next call plans again
         self._sharded = any(shards_of(p) is not None for p in points)
         self.blocks = make_blocks(points, self.manifolds, self.labels, self.describe)
-        # equal manifolds are computed with the first of them, as long as they are equal
+        # a block computes with the first of its equal manifolds, as long as they stay equal
         together = [{id(m): m for m in (self.manifolds[i] for i in b.indices)} for b in self.blocks]
         self._constants = Constants(m for members in together if len(members) > 1 for m in members.values())
         self._signature = _signature(list(map(local, points)))
 
     def update(self, points: Tensors | None = None, stacks_are_checked: bool = False) -> bool:
-        """Plan anew if the plan does not fit these points (by default the parameters), and return whether it did.
+        """Plan anew if the plan does not fit these points (by default the parameters); return whether that was needed.
 
         Parameters
         ----------
         points : list of Tensor, optional
             Points that the plan must fit.
         stacks_are_checked : bool
-            Do not check shape, dtype and device of stacked points, because the caller does when it stacks them
-            (:meth:`Block.fits`), nor of plain points; this saves much time for hundreds of points.
+            Do not check shape, dtype and device of plain points, nor of stacked ones, which the caller checks when it
+            stacks them (:meth:`Block.fits`). This saves much time for hundreds of points.
 
         Raises
         ------
@@ -181,9 +181,9 @@ class Product:
         for i, (x, new, old) in enumerate(zip(points, own, self.manifolds, strict=True)):
             if new is not None and new is not old:
                 self.manifolds[i] = new
-                self._bearing[i] |= x is self.params[i]
+                self._was_on[i] |= x is self.params[i]
                 self._signature = None
-            elif new is None and x is self.params[i] and self._bearing[i] and not isinstance(old, geoopt.Euclidean):
+            elif new is None and x is self.params[i] and self._was_on[i] and not isinstance(old, geoopt.Euclidean):
                 raise ValueError(
                     f"{self.describe(i)} lost its manifold, as .to('meta') and sharding make it; set its attribute "
                     "manifold again"
@@ -200,7 +200,7 @@ class Product:
             names=[self._names[i] for i in indices],
             apart=[self.labels[i] for i in indices],
         )
-        part._bearing = [self._bearing[i] for i in indices]
+        part._was_on = [self._was_on[i] for i in indices]
         return part
 
     def gather(self, tensors: Tensors) -> list[Tensor]:
@@ -229,7 +229,7 @@ class Product:
                 columns.append([gather(b, [argument[i] for i in b.indices]) for b in self.blocks])
         return [block.apply(operation, *row, **options) for block, *row in zip(self.blocks, *columns, strict=True)]
 
-    # -- what differs from a geometry's operation on one point ----------------------------------------------------
+    # -- operations that differ from a geometry's on one point -----------------------------------------------------
 
     def inner(self, points: Tensors, us: Tensors, vs: Tensors) -> Tensor:
         """Return the inner product of two tangents of the product manifold, a scalar."""

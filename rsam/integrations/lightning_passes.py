@@ -58,7 +58,7 @@ class BothPasses:
             self._batches.append((batch,))
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Log, if this batch was the last of a step."""
+        """Log the step, if this batch was the last of it."""
         if self._report:
             pl_module.log_dict(self._report)
             self._report = {}

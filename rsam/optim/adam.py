@@ -1,4 +1,4 @@
-"""Riemannian Adam."""
+"""Step by Riemannian Adam."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ class RiemannianAdam(RiemannianOptimizer):
     decoupled_weight_decay : bool
         Shrink plain parameters by ``1 - lr weight_decay`` as AdamW does.
     foreach, fused : bool, optional
-        As for :class:`torch.optim.Adam`, by whose function plain parameters are stepped.
+        As for :class:`torch.optim.Adam`, whose function steps plain parameters.
     isometric : bool
-        Carry the first moment by an isometric transport, instead of the cheapest right one (the table of manifolds
-        says which that is).
+        Carry the first moment by an isometric transport, instead of the cheapest correct one (see the table of
+        manifolds).
 
     Raises
     ------
@@ -122,7 +122,7 @@ class RiemannianAdam(RiemannianOptimizer):
 
     def _template(self, name: str, block: Block, x: Tensor) -> Tensor:
         if name == "step":
-            return torch.zeros(())  # a float32 on the CPU, as torch counts
+            return torch.zeros(())  # a float32 on the CPU, as torch's own Adam keeps it
         if name == "exp_avg":
             x = block.leave(x).to(block.dtype)
         else:
@@ -159,17 +159,17 @@ class RiemannianAdam(RiemannianOptimizer):
             for name in entries:
                 if name not in state:
                     state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
-                elif state[name].dtype != p.dtype:  # converted since; torch's function would fail, with blocks written
+                elif state[name].dtype != p.dtype:  # converted since; torch would fail after blocks were written
                     state[name] = state[name].to(p.dtype)
-        held = {name: [state[name] for state in states] for name in ("step", *entries)}
+        columns = {name: [state[name] for state in states] for name in ("step", *entries)}
         beta1, beta2 = group["betas"]
         (adamw if group["decoupled_weight_decay"] else adam)(
             params,
             gradients,
-            held["exp_avg"],
-            held["exp_avg_sq"],
-            held.get("max_exp_avg_sq", []),
-            held["step"],
+            columns["exp_avg"],
+            columns["exp_avg_sq"],
+            columns.get("max_exp_avg_sq", []),
+            columns["step"],
             has_complex=any(map(torch.is_complex, params)),
             beta1=beta1,
             beta2=beta2,
@@ -178,7 +178,7 @@ class RiemannianAdam(RiemannianOptimizer):
 
 
 def _correction(beta: float, step: Tensor, x: Tensor) -> float | Tensor:
-    """``1 - beta ** step``: a number where all points have taken as many steps, else one for each, to divide by."""
+    """Return ``1 - beta ** step`` to divide by: a number if all points took equally many steps, else one per point."""
     steps = step.tolist()  # on the CPU, so that nothing waits
     if not isinstance(steps, list) or len(set(steps)) == 1:
         return 1 - beta ** (steps[0] if isinstance(steps, list) else steps)

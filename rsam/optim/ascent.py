@@ -1,4 +1,4 @@
-r"""Which way RSAM ascends, how far, and how the gradient comes back.
+r"""Choose which way RSAM ascends and how far, and bring the gradient back.
 
 A direction is a function from :class:`Weights` to tangents at them; a radius says which ball of tangents the ascent
 fills; :class:`Perturbation` puts the two together with a curve, and brings gradients and weights back.

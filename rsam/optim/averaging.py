@@ -184,7 +184,7 @@ def _average(model: nn.Module, average_plain: Average, share: _Share) -> Average
 def _means(
     space: geometry.Product, averages: list[Tensor], currents: list[Tensor], share: Callable[[Tensor], Tensor]
 ) -> list[Tensor]:
-    """Points between averages and current points; half precision is rounded once, at the end."""
+    """Return points between averages and current points; half precision is rounded once, at the end."""
     space.update(averages)
     stacks = []
     for block, x, y in zip(space.blocks, space.gather(averages), space.gather(currents), strict=True):

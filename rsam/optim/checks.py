@@ -87,7 +87,7 @@ def check_base(base: torch.optim.Optimizer) -> None:
     if not isinstance(base, torch.optim.Optimizer):
         raise TypeError(f"base_optimizer must make a torch.optim.Optimizer, got {type(base).__name__}")
     if isinstance(base, _NEEDS_CLOSURE):
-        raise ValueError(f"{type(base).__name__} evaluates the loss many times a step and cannot be the base of RSAM")
+        raise ValueError(f"{type(base).__name__} evaluates the loss many times per step and cannot be the base of RSAM")
     if isinstance(base, _NEEDS_SPARSE):
         raise ValueError(f"{type(base).__name__} steps with sparse gradients only and cannot be the base of RSAM")
     if any(cls.__name__ in _NEEDS_GRAPH for cls in type(base).__mro__):

@@ -31,7 +31,8 @@ def names_in_group(groups: Groups, index: int) -> list[str]:
 def space_of(groups: Groups, known: geometry.Product | None = None, live: bool = False) -> geometry.Product:
     """Return the product manifold of the parameters of all groups; update and return ``known`` if it is still right.
 
-    With ``live``, only parameters that an optimizer may write to are included. Groups are not stacked together.
+    With ``live``, only parameters that an optimizer may write to are included. Parameters of different groups are
+    not stacked.
     """
     params = [p for group in groups for p in group["params"]]
     labels = [g for g, group in enumerate(groups) for _ in group["params"]]

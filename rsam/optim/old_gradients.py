@@ -38,9 +38,9 @@ _LOOKED_AT = 8
 
 
 class GradientMark:
-    """Shows whether the gradient of a parameter, of which there is one, was written to or replaced since.
+    """Watch that tells whether the gradient of a parameter was written to or replaced since.
 
-    It keeps no gradient alive.
+    The parameter must have a gradient; the watch does not keep it alive.
     """
 
     def __init__(self, param: Tensor) -> None:

@@ -193,7 +193,7 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
                 self.stabilize_group(group)
 
     def _planned(self) -> tuple[geometry.Product, list[_Work], list[list[int]]]:
-        """The product of all parameters, its blocks on manifolds with their state, and each group's plain ones."""
+        """Return the product of all parameters, its blocks on manifolds, and the plain parameters by group."""
         space = space_of(self.param_groups, self._plan[0] if self._plan else None)
         if self._plan is None or self._plan[1] is not space.blocks:
             works: list[_Work] = []

@@ -48,7 +48,7 @@ class RiemannianSGD(RiemannianOptimizer):
     maximize : bool
         Ascend instead.
     foreach, fused : bool, optional
-        As for :class:`torch.optim.SGD`, by whose function plain parameters are stepped.
+        As for :class:`torch.optim.SGD`, whose function steps plain parameters.
     isometric : bool
         Carry momentum by an isometric transport, instead of the cheapest right one (the table of manifolds says which
         that is).

@@ -90,7 +90,7 @@ def _compress(size: Tensor, largest: float) -> Tensor:
 
 
 def _positive_definite(a: Tensor) -> Tensor:
-    """Make ``L D L^T`` from powers of two in the diagonal of ``a`` and its lower triangle, so that it is regular."""
+    """Make a regular ``L D L^T``: ``L`` from the lower triangle of ``a``, ``D`` as 2 to the power of its diagonal."""
     limit = math.log2(_amplification(a.dtype)) / 2  # the metric stretches by the inverse square root of eigenvalues
     n = a.shape[-1]
     lower = a.clamp(-1, 1).tril(-1) / n + torch.eye(n, dtype=a.dtype)

@@ -99,7 +99,7 @@ def _settings(max_examples: int) -> settings:
 def run_checks(checks: Sequence[Check], cases: Cases, max_examples: int) -> Outcome:
     """Try all checks on the same cases, then search for the simplest case of each that failed.
 
-    Drawing a case costs more than most properties, so that all share it.
+    Drawing a case costs more than most properties, so all of them share it.
     """
     names = sorted({argument for check in checks for argument in check.arguments})
     reached: set[str] = set()

@@ -1,4 +1,4 @@
-"""Say which statistics batch norm uses at weights that it has not been trained at."""
+"""Choose which statistics batch norm uses at weights that it has not been trained with."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def normalizing(risk: Risk, how: BatchNorm) -> Iterator[None]:
         with _layers(training=how == "batch"):
             yield
         return
-    with risk.evaluating():  # whose clones of the buffers hold the statistics as long as this context
+    with risk.evaluating():  # its clones of the buffers hold the statistics until this context ends
         with _layers(training=True, anew=True), torch.no_grad():
             for _ in risk.outputs(order=1):
                 pass
@@ -50,7 +50,7 @@ def normalizing(risk: Risk, how: BatchNorm) -> Iterator[None]:
 
 @contextmanager
 def _layers(training: bool, anew: bool = False) -> Iterator[None]:
-    """Set the mode of batch norm in all that this thread calls, and if asked average its statistics anew."""
+    """Set the mode of batch norm in all modules that this thread calls; if ``anew``, average its statistics anew."""
     met: dict[nn.Module, tuple[bool, Any]] = {}
     thread = threading.get_ident()  # the hook is called in all threads
 
@@ -83,7 +83,7 @@ class StatisticsBetween:
     Parameters
     ----------
     model : torch.nn.Module or None
-        The model, whose layers are called as they are in ``other``; None has none that could be found.
+        The model, whose layers have the same names in ``other``; None if there is no module to look for them in.
     other : torch.nn.Module, mapping or sequence of Tensor
         A sequence of weights has no statistics: those of the model then stay.
 
@@ -98,9 +98,9 @@ class StatisticsBetween:
         self._ends: list[Tensor] = []
         if not isinstance(other, nn.Module | Mapping):
             return
-        held = named_tensors(other)
+        tensors = named_tensors(other)
         if model is None:
-            if any(name.endswith("running_var") for name in held):
+            if any(name.endswith("running_var") for name in tensors):
                 raise ValueError(
                     "other has running statistics, but model_func is no module in which to find the layers that they "
                     "are of; pass the module, or batch_norm='batch' or 'recompute'"
@@ -112,10 +112,10 @@ class StatisticsBetween:
                 if buffer is None:
                     continue
                 key = f"{prefix}.{name}".lstrip(".").replace("_orig_mod.", "")
-                if key not in held:
+                if key not in tensors:
                     raise ValueError(f"other has no {key!r}; pass the whole state_dict(), with its buffers")
                 self._buffers.append(buffer)
-                self._ends.append(held[key].detach().to(buffer.device, buffer.dtype))
+                self._ends.append(tensors[key].detach().to(buffer.device, buffer.dtype))
 
     def at(self, t: float) -> AbstractContextManager[None]:
         """Lend the model the statistics at a fraction of the way; before 0 and after 1 those of the ends."""

@@ -105,7 +105,7 @@ def normalize_filters(
     Returns
     -------
     list of Tensor
-        Of the shapes of ``direction``.
+        The scaled direction, of the same shapes.
 
     Raises
     ------
@@ -147,7 +147,7 @@ def _norm(x: Tensor, dims: tuple[int, ...] | None = None) -> Tensor:
 
 
 def _ratio(d: Tensor, norm: float | Tensor, by: Tensor) -> Tensor:
-    """Return ``d`` times ``norm / by``, and zero where it is zero."""
+    """Return ``d`` times ``norm / by``, and zero where ``by`` is zero."""
     return torch.where(by > 0, d * (norm / by), 0)
 
 
@@ -185,7 +185,7 @@ def as_tangents(space: geometry.Product, direction: Sequence[Tensor]) -> list[Te
     for i, (x, d, tangent) in enumerate(
         zip(space.params, direction, space.project(space.params, direction), strict=True)
     ):
-        # at a vector that is not tangent, the exponential leaves the manifold
+        # along a vector that is not tangent, the exponential leaves the manifold
         if not isinstance(space.manifolds[i], geoopt.Euclidean) and not _is_close(d, tangent, x.dtype):
             raise ValueError(
                 f"a direction is not tangent at {space.describe(i)}; was it made at other weights? "

@@ -22,7 +22,7 @@ _R = TypeVar("_R", bound="_Result")
 
 @dataclass(frozen=True)
 class _Result:
-    """What lines and planes have in common."""
+    """Base of lines and planes, with what they share."""
 
     loss: np.ndarray
     lengths: tuple[float, ...]

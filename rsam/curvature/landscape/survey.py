@@ -28,7 +28,7 @@ LENGTH, _FILTERS, _MULTIPLES = "geodesic length", "filter norms", "multiples"
 
 
 class Survey:
-    """Evaluates a risk and other measures at the ends of geodesics."""
+    """Evaluator of a risk and other measures at the ends of geodesics."""
 
     def __init__(
         self,
@@ -75,17 +75,17 @@ class Survey:
 
     @torch.no_grad()
     def at(
-        self, tangents: list[list[Tensor]], places: Sequence[tuple[float, ...]]
+        self, tangents: list[list[Tensor]], offsets: Sequence[tuple[float, ...]]
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return loss and measures at combinations of tangents with these coefficients."""
         risk = self.risk
         rows = []
-        for place in progress(places, show=self.progressbar, desc="landscape", unit="point"):
-            step = [t * place[0] for t in tangents[0]]
-            for coefficient, tangent in zip(place[1:], tangents[1:], strict=True):
+        for offset in progress(offsets, show=self.progressbar, desc="landscape", unit="point"):
+            step = [t * offset[0] for t in tangents[0]]
+            for coefficient, tangent in zip(offset[1:], tangents[1:], strict=True):
                 torch._foreach_add_(step, tangent, alpha=coefficient)
             ends = risk.space.exponential(risk.params, step)
-            with self.visit([y.to(p.dtype) for p, y in zip(risk.params, ends, strict=True)], place[0]):
+            with self.visit([y.to(p.dtype) for p, y in zip(risk.params, ends, strict=True)], offset[0]):
                 rows.append(self._measured())
         table = torch.stack(rows).cpu().double().numpy()  # the only time that a device is waited for
         if not np.isfinite(table[:, 0]).any():

@@ -55,12 +55,12 @@ def _farthest(x: Tensor) -> float:
 
 
 def _longest(x: Tensor) -> float:
-    """Return the longest step in units of ``sqrt(k)``: it passes the farthest point, but squares do not overflow."""
+    """Return the longest step in units of ``sqrt(k)``: it passes the farthest point, but is too short to overflow."""
     return math.log(_farthest(x)) + 2
 
 
 def _end(k: Tensor, space: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the point with these spatial coordinates, shortened to those of the farthest point, and their factor."""
+    """Return the point with these spatial coordinates, scaled to the farthest point if beyond, and their scale."""
     most = _farthest(space) ** 2
     inside = (most / dot(space, space).clamp_min(most)).sqrt()  # exactly one unless the point is too far
     space = space * inside
@@ -97,11 +97,11 @@ class LorentzGeometry(Geometry):
     vectors has rounding errors of the order of ``t**2``: no digit of it is right beyond a distance of 8 in single
     precision, 18 in double, where a squared norm may even be negative. So tangents are measured in the frame that is
     transported from the origin (:meth:`from_coordinates`). Its rounding errors are of the order of ``t``, as those of
-    points themselves, so that it can be used twice as far out. :meth:`project` cannot be improved so: vectors
+    points themselves, so that it can be used twice as far out. :meth:`project` cannot be improved in this way: vectors
     orthogonal to the tangent space are long, and rounding errors have parts along them.
 
-    Curves end at that distance, 16 or 36 for ``k = 1``, as they do at geoopt's edge of the Poincare ball. Without an
-    end a step of length 88 would overflow in single precision.
+    Curves end where even that fails, at a distance of 16 in single precision and 36 in double (for ``k = 1``), as they
+    do at geoopt's edge of the Poincare ball. Without an end a step of length 88 would overflow in single precision.
     """
 
     retraction_order = 2
@@ -131,8 +131,8 @@ class LorentzGeometry(Geometry):
         return _raised(self._root(x), x, g)
 
     def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
-        # J t up to a normal covector, which pairs to zero with tangents; its size is that of the norm of t, not of its
-        # coordinates
+        # J t up to a normal covector, which pairs to zero with tangents; the result has the size of the norm of t, not
+        # of its coordinates
         root = self._root(x)
         z = _in_frame(root, x, t)
         return torch.cat((-dot(x[..., 1:], z) / (root + x[..., :1]), z), -1)
