@@ -146,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_positive,
         default=_cores(),
         metavar="N",
-        help="runs at a time on this machine (default: one a core, %(default)s)",
+        help="runs at a time on this machine (default: one per core, %(default)s)",
     )
     run.add_argument(
         "--scheduler",

@@ -48,7 +48,7 @@ def shift(signals: Tensor, generator: np.random.Generator) -> Tensor:
     signals : Tensor
         Shape ``(n, channels, length)``.
     generator : numpy.random.Generator
-        Source of shifts; on the CPU whatever the device, so that it is the same everywhere.
+        Source of shifts; on the CPU, so that they are the same on every device.
 
     Returns
     -------

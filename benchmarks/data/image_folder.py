@@ -30,7 +30,7 @@ def load_image_folder(name: str) -> Dataset:
     Returns
     -------
     Dataset
-        Images of shape ``(3, 64, 64)``, or as small as they are.
+        Images of shape ``(3, 64, 64)``, or smaller.
 
     Raises
     ------
@@ -84,6 +84,6 @@ def _readable(folder: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise DatasetError(f"{folder} is no folder of one folder of images a class ({error})") from error
+        raise DatasetError(f"{folder} must contain one folder of images per class ({error})") from error
     except OSError as error:  # the base class of Pillow's errors
         raise DatasetError(f"{folder}: a picture is damaged ({error}); delete or replace it") from error

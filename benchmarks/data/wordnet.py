@@ -26,7 +26,7 @@ POINTERS = ("@", "@i")
 
 @dataclass(frozen=True, eq=False)
 class Hierarchy:
-    """A directed acyclic graph.
+    """Directed acyclic graph.
 
     Attributes
     ----------

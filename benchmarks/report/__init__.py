@@ -1,1 +1,1 @@
-"""Intervals, tables and figures of a study's rows."""
+"""Turn rows of a study into intervals, tables and figures."""

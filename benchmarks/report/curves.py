@@ -1,4 +1,4 @@
-"""Figures of learning curves."""
+"""Draw learning curves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forest plots: intervals one below the other, each with its verdict beside it."""
+"""Draw forest plots: intervals one below the other, each with its verdict beside it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.report.svg import WIDTH, drawing
 
 __all__ = ["Group", "Line", "draw_forest"]
 
-#: The words that :func:`judged` says, in colours that the colour-blind can tell apart.
+#: The verdicts of :func:`judged`, in colours that the colour-blind can tell apart.
 _COLOURS = {"better": "#0072B2", "worse": "#C04A00", "undecided": "#444444"}
 _LINE = 0.195  # inches
 _GAP = 0.4  # lines above a title
@@ -27,7 +27,7 @@ _LABEL, _TITLE, _UNIT = 26, 46, 40  # characters that have room in a line
 
 @dataclass(frozen=True)
 class Line:
-    """An interval of a forest plot.
+    """Interval of a forest plot.
 
     Attributes
     ----------
@@ -122,26 +122,26 @@ def _title(group: Group) -> list[str]:
 
 
 def _draw_panel(axes: Axes, groups: Sequence[Group]) -> None:
-    place, heights, lines = 0.0, [], []
+    y, heights, lines = 0.0, [], []
     for group in groups:
-        place += _GAP
-        _write_title(axes, group, place)
-        place += len(_title(group))
-        start = place
+        y += _GAP
+        _write_title(axes, group, y)
+        y += len(_title(group))
+        start = y
         for line in group.lines:
             size = len(_wrapped(line.label, _LABEL))
-            heights.append(place + (size - 1) / 2)
+            heights.append(y + (size - 1) / 2)
             lines.append(line)
-            place += size
+            y += size
         if group.mark is not None:
-            axes.plot([group.mark] * 2, [start - 0.5, place - 0.5], "--", color="black", linewidth=0.9)
+            axes.plot([group.mark] * 2, [start - 0.5, y - 0.5], "--", color="black", linewidth=0.9)
     for height, line in zip(heights, lines, strict=True):
         colour = _COLOURS[line.tone or judged(line.interval)]
         axes.plot(line.values, [height] * len(line.values), ".", color=colour, alpha=0.3, markersize=4)
         axes.errorbar(
             line.interval.mean, height, xerr=line.interval.half_width, fmt="o", capsize=2, markersize=4, color=colour
         )
-    axes.set_ylim(place - 0.5, -0.5)
+    axes.set_ylim(y - 0.5, -0.5)
     axes.set_yticks(heights, ["\n".join(_wrapped(line.label, _LABEL)) for line in lines])
     axes.set_xlabel("\n".join(_wrapped(groups[0].unit, _UNIT)))
     axes.grid(alpha=0.3, axis="x")
@@ -150,14 +150,14 @@ def _draw_panel(axes: Axes, groups: Sequence[Group]) -> None:
     axes.tick_params(axis="y", length=0)
 
 
-def _write_title(axes: Axes, group: Group, place: float) -> None:
+def _write_title(axes: Axes, group: Group, y: float) -> None:
     """Write across the whole figure, where no line is."""
     where = blended_transform_factory(axes.figure.transFigure, axes.transData)
     title = _title(group)
     options: dict[str, Any] = {"transform": where, "va": "center", "weight": "bold", "in_layout": False}
     options["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # over the lines of the grid
-    axes.text(0.05 / WIDTH, place + (len(title) - 1) / 2, "\n".join(title), **options)
-    axes.text(1 - 0.05 / WIDTH, place, group.verdict, ha="right", **options)
+    axes.text(0.05 / WIDTH, y + (len(title) - 1) / 2, "\n".join(title), **options)
+    axes.text(1 - 0.05 / WIDTH, y, group.verdict, ha="right", **options)
 
 
 def _write_verdicts(axes: Axes, heights: Sequence[float], lines: Sequence[Line]) -> None:

@@ -1,4 +1,4 @@
-"""Means with intervals, and paired comparisons."""
+"""Compute means with intervals, and paired comparisons."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Comparison", "Interval", "compare", "geometric", "geometric_mean", "
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean, and how far its confidence interval reaches to either side."""
+    """Mean, with how far its confidence interval reaches to either side."""
 
     mean: float
     half_width: float
@@ -41,7 +41,7 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     Parameters
     ----------
     values : sequence of float
-        At least one; of a single one the interval is unknown (nan).
+        At least one; the interval of a single value is unknown (nan).
     confidence : float
         Probability that the interval covers the true mean, if the values are normal.
 
@@ -59,7 +59,7 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Whether a mean differs from 0, among several that were asked.
+    """Test of whether a mean differs from 0, as one of several such tests.
 
     Attributes
     ----------
@@ -77,14 +77,14 @@ class Comparison:
 
 
 def compare(differences: Sequence[float], comparisons: int = 1) -> Comparison:
-    """Student's two-sided paired test (:func:`scipy.stats.ttest_1samp` of the differences), after Bonferroni.
+    """Apply Student's two-sided paired test (:func:`scipy.stats.ttest_1samp` of differences) after Bonferroni.
 
     Parameters
     ----------
     differences : sequence of float
-        One a seed.
+        One per seed.
     comparisons : int
-        How many are made, this one included.
+        Number of comparisons that are made, this one included.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""How every report begins: what is asked, the picture that answers it, and the verdicts."""
+"""Begin every report alike: the question, the picture that answers it, and the verdicts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["ANSWER", "DETAILS", "opening"]
 
 #: The picture that answers the question of a study, in its directory; the only one that is committed.
 ANSWER = "answer.svg"
-#: Stands before what a reader who wants the answers alone can leave out; in a README other words may come before that.
+#: Separates the answers from the details. In a README other words may stand between the two.
 DETAILS = "<!-- details -->"
 
 
@@ -22,9 +22,9 @@ def opening(title: str, question: str, picture: str, verdicts: Sequence[str]) ->
     question : str
         One sentence.
     picture : str
-        What :data:`ANSWER` shows, for those who do not see it; empty where there is no such picture.
+        Description of :data:`ANSWER`, for readers who do not see it; empty if there is no such picture.
     verdicts : sequence of str
-        A sentence each.
+        One sentence each.
 
     Returns
     -------

@@ -19,7 +19,7 @@ function sortable(table) {
   headings.forEach((heading, column) => {
     const button = document.createElement("button");
     button.type = "button";
-    button.title = "sort by this column; the third time as it was";
+    button.title = "Sort by this column; a third click restores the order.";
     button.append(...heading.childNodes);
     heading.append(button);
     button.addEventListener("click", () => {

@@ -1,4 +1,4 @@
-"""A report as one HTML page that needs nothing else: no network, no file beside it, and its script only to sort."""
+"""Write a report as one HTML page that needs no network and no other file, and a script only to sort."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of one width, as SVG files that are the same bytes for the same numbers."""
+"""Draw figures of one width, as SVG files that are the same bytes for the same numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables that read well in a terminal and as Markdown."""
+"""Write tables that read well in a terminal and as Markdown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _NUMBER = re.compile(r"[-<]? ?\d|nan")
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Aligned Markdown table: words to the left, numbers to the right.
+    """Write an aligned Markdown table: words to the left, numbers to the right.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ RHO, MICRO_BATCH = 0.05, 50
 
 @dataclass(frozen=True)
 class _Trained:
-    """A trained model with its training loss, to measure in the metric of the weights' manifolds."""
+    """Trained model with its training loss, to measure in the metric of the weights' manifolds."""
 
     problem: Problem
     start: list[Tensor]

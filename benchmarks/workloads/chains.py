@@ -1,4 +1,4 @@
-"""Images and signals, classified by chains of convolutions in any width and depth."""
+"""Classify images and signals by chains of convolutions in any width and depth."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["Chains", "Sets"]
 
 @dataclass(frozen=True)
 class Sets:
-    """A data set, and further training images without labels.
+    """Data set, with further training images without labels.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class Sets:
 
 @dataclass(frozen=True)
 class Chains:
-    """A data set and a network of the population.
+    """Workload of a network of the population on a data set.
 
     Attributes
     ----------

@@ -54,7 +54,7 @@ def test_that_the_report_counts_networks_and_names_what_is_missing(whole) -> Non
     text, _, cases = whole
     # 7 contestants and 2 more at equal gradients, then 7, then 3
     assert [len(case) for case in cases] == [9, 7, 3]
-    assert f"{19 * SEEDS} networks, {SEEDS} seeds a method and case" in text
+    assert f"{19 * SEEDS} networks, {SEEDS} seeds per method and case" in text
     assert "from 3 settings, all with 1 seed, the best 3 with 3 more" in text
     assert "**Preliminary**: without the lost < one>." in text
 

@@ -107,7 +107,7 @@ def test_that_a_folder_of_another_layout_is_refused(directory, lacking) -> None:
         _picture(directory / "mine" / part / "a" / "0.png", 9)
     (directory / "mine" / lacking).mkdir()
     _picture(directory / "mine" / lacking / "0.png", 9)  # an image outside the classes
-    with pytest.raises(DatasetError, match=rf"{lacking} is no folder of one folder of images a class") as caught:
+    with pytest.raises(DatasetError, match=rf"{lacking} must contain one folder of images per class") as caught:
         load("imagefolder:mine")
     assert not isinstance(caught.value, MissingDataset)  # which would make a study skip the case without an error
 

@@ -39,7 +39,8 @@ class Score:
     unit : float
         Factor of the scores in tables.
     worst : float, optional
-        Score of a model that diverged, namely that of one that has learnt nothing; by default that of its last weights.
+        Score to give a model that diverged: the score of a model that has learnt nothing. By default the score of its
+        last weights.
     smaller : bool
         Whether smaller scores are better.
     """
@@ -80,10 +81,10 @@ class Contestant:
     passes : float
         Number of epochs as a multiple of the case's.
     settings_of : str
-        Contestant whose chosen setting it takes over as a whole, even if its own method ignores a part; empty if it is
-        tuned itself.
+        Name of a contestant whose chosen setting this one takes over as a whole, even if its own method ignores a part;
+        empty if it is tuned itself.
     base : str
-        Contestant without its ascent, to compare it with; empty if there is none.
+        Name of the contestant that differs only by having no ascent, to compare with; empty if there is none.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The report of a comparison: the picture and the verdicts, the tables that they rest on, then how they came about."""
+"""Report a comparison: the picture and the verdicts, the tables that they rest on, then how they came about."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def report(
         The report.
     """
     number = sum(len(entry.rows) for case in cases for entry in case)
-    counted = f"{number} {rules.counted}, {len(protocol.final)} seeds a method and case. {costs}"
+    counted = f"{number} {rules.counted}, {len(protocol.final)} seeds per method and case. {costs}"
     summary = [*preliminary(missing), *rules.summary(cases, asked), counted]
     (directory / "summary.md").write_text("\n\n".join(summary) + "\n", encoding="utf-8")
     groups = rules.groups(cases, asked)
@@ -127,7 +127,7 @@ def _tuned(cases: Cases, rules: Rules, protocol: Protocol) -> str:
 def _machines(cases: Cases) -> str:
     rows = [row for case in cases for entry in case for row in entry.rows]
     known = [row.megabytes for row in rows if not math.isnan(row.megabytes)]
-    memory = f"; at most {max(known):.0f} MB a process" if known else ""
+    memory = f"; at most {max(known):.0f} MB per process" if known else ""
     versions, devices = (
         ", ".join(sorted(found)) for found in ({r.torch_version for r in rows}, {r.device for r in rows})
     )

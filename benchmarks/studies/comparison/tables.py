@@ -1,4 +1,4 @@
-"""What the tables of comparisons have in common."""
+"""Define the columns and formats that tables of comparisons share."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 
 #: Entries of each case.
 Cases = Sequence[Sequence[Entry]]
-#: A heading, and what stands under it beside a method.
+#: A heading, and a function that writes the cell of a method.
 Column = tuple[str, Callable[[Entry], str]]
 
 
@@ -38,7 +38,7 @@ def method_table(entries: Sequence[Entry], columns: Sequence[Column]) -> str:
 
 
 def mean(numbers: Sequence[float], spec: str, none: str = "diverged") -> str:
-    """Print mean and interval of what is known, and of how many that is, if not of all."""
+    """Print mean and interval of the known numbers, and how many these are unless all are known."""
     known = [number for number in numbers if not math.isnan(number)]
     if not known:
         return none

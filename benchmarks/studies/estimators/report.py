@@ -1,4 +1,4 @@
-"""Tables and figures of the estimators."""
+"""Report the estimators in tables and figures."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _truth(of: dict[tuple[str, str], Measured], quantity: str, network: str) -> 
 
 
 def _errors(of: dict[tuple[str, str], Measured], quantity: str, network: str) -> dict[str, list[float]]:
-    """Errors in % of the truth, by estimator."""
+    """Compute errors in % of the truth, by estimator."""
     truth = _truth(of, quantity, network)
     return {
         name: [100 * (value - truth) / abs(truth) for value in of[network, name].values]

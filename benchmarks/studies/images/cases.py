@@ -28,11 +28,11 @@ def make_case(
     main: bool = True,
     measures: tuple[str, ...] = _MEASURES,
 ) -> Case:
-    """Make a case of named contestants; ``equal_gradients`` adds them trained for SAM's number of gradients."""
+    """Make a case of named contestants; ``equal_gradients`` adds each, trained for as many gradients as SAM."""
     template = Run(workload, "", 0, 0.0, epochs, weight_decay=5e-4, measures=measures)
     contestants = [CONTESTANTS[method] for method in methods]
-    again = [at_equal_gradients(c) for c in contestants] if equal_gradients else []
-    return Case(name, label, template, (*contestants, *(c for c in again if c.passes != 1)), main=main)
+    at_equal = [at_equal_gradients(c) for c in contestants] if equal_gradients else []
+    return Case(name, label, template, (*contestants, *(c for c in at_equal if c.passes != 1)), main=main)
 
 
 _SIGNALS = Images("mnist1d", "cnn_1d", label_noise=0.0, batch_size=100)

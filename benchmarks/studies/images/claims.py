@@ -1,4 +1,4 @@
-"""The claims C4, C5 and C6: their rules, which were written before the runs, and what these say."""
+"""Judge the claims C4, C5 and C6 by rules that were written before the runs."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ __all__ = [
 ]
 
 NEGLIGIBLE = 0.2
-"""Percentage points of accuracy that count as a little."""
+"""Percentage points of accuracy below which a difference is negligible."""
 MODERATE = 0.3
-"""Rank correlation that counts."""
+"""Rank correlation that a rule asks for."""
 _DIGITS = 9
-"""Of an accuracy: differences that are equal shall be ties, whatever rounding makes of them."""
+"""Decimals to which gaps are rounded, so that equal ones are ties whatever rounding made of them."""
 CURVATURES = tuple(name for name in MEASURES if name != "distance")
 PENALTIES = {"gradient_norm": "gradient_norm", "hessian_trace": "trace"}
 """Each penalty, and the measure that it penalises."""
@@ -74,7 +74,7 @@ over the seeds, simultaneous for the two. *Holds* if one of them is above 0. Els
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the runs say of a claim.
+    """Verdict of the runs on a claim.
 
     Attributes
     ----------
@@ -133,12 +133,12 @@ def ratios(rows: Sequence[Row], others: Sequence[Row], measure: str) -> list[flo
 
 
 def c6(cases: Sequence[Sequence[Entry]]) -> Verdict:
-    """Does RSAM better than SAM?
+    """Judge whether RSAM does better than SAM.
 
     Parameters
     ----------
     cases : sequence of sequences of Entry
-        Of each main case.
+        Entries of each main case.
     """
     evidence = [
         (
@@ -153,12 +153,12 @@ def c6(cases: Sequence[Sequence[Entry]]) -> Verdict:
 
 
 def c5(cases: Sequence[Sequence[Entry]]) -> Verdict:
-    """Do penalties lower curvature, and generalise worse than SAM?
+    """Judge whether penalties lower curvature, yet generalise worse than SAM.
 
     Parameters
     ----------
     cases : sequence of sequences of Entry
-        Of each main case.
+        Entries of each main case.
     """
     number = 2 * len(PENALTIES)
     evidence, holds, fails = [], [], []
@@ -178,12 +178,12 @@ def c5(cases: Sequence[Sequence[Entry]]) -> Verdict:
 
 
 def c4(cases: Sequence[Sequence[Entry]]) -> Verdict:
-    """Does curvature correlate with the gap?
+    """Judge whether curvature correlates with the gap.
 
     Parameters
     ----------
     cases : sequence of sequences of Entry
-        Of each main case.
+        Entries of each main case.
     """
     evidence = [
         (
@@ -198,18 +198,18 @@ def c4(cases: Sequence[Sequence[Entry]]) -> Verdict:
 
 
 def rank_correlation(entries: Sequence[Entry], measure: str, target: Callable[[Row], float] = gap) -> list[float]:
-    """Spearman's correlation of a curvature measure with the gap over the networks of each seed."""
+    """Compute Spearman's correlation of a curvature measure with the gap, over the networks of each seed."""
     of_seeds = zip(*(entry.rows for entry in entries if entry.name != CHECK), strict=True)
-    found = []
+    coefficients = []
     for rows in of_seeds:
         known = [row for row in rows if not math.isnan(measured(row, measure))]
         pairs = [measured(row, measure) for row in known], [round(target(row), _DIGITS) for row in known]
-        found.append(float(scipy.stats.spearmanr(*pairs).statistic) if len(known) > 2 else math.nan)
-    return found
+        coefficients.append(float(scipy.stats.spearmanr(*pairs).statistic) if len(known) > 2 else math.nan)
+    return coefficients
 
 
 def within_methods(cases: Sequence[Sequence[Entry]], measure: str, resamples: int = 2000) -> tuple[float, float]:
-    """Spearman's correlation over the seeds of a method, mean over methods and cases, and its p-value.
+    """Average Spearman's correlation over the seeds of a method, over methods and cases, and test it.
 
     The test permutes seeds, the same way for all methods, since networks of a seed share their data.
 

@@ -1,4 +1,4 @@
-"""Figures of the comparison, as SVG files that are the same bytes for the same rows."""
+"""Draw the figures of the comparison, as SVG files that are the same bytes for the same rows."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def claim_groups(found: Sequence[Verdict]) -> list[Group]:
         return [Line(label, c.simultaneous) for label, c in zip(labels, comparisons, strict=True)]
 
     def neutral(labels: Iterable[str], comparisons: Iterable[Comparison]) -> list[Line]:
-        """More is neither better nor worse."""
+        """Make lines of quantities of which more is neither better nor worse."""
         return [
             replace(line, verdict=f"{line.interval.mean:.2f}", tone="undecided") for line in lines(labels, comparisons)
         ]
@@ -98,7 +98,7 @@ def draw_curves(entries: Sequence[Entry], path: Path) -> None:
 
 
 def draw_scatter(entries: Sequence[Entry], path: Path) -> None:
-    """Draw test accuracy against each curvature measure, one point a network."""
+    """Draw test accuracy against each curvature measure, one point per network."""
     with drawing(path, 5.4) as figure:
         for axes, name in zip(figure.subplots(2, 2, sharey=True).flat, CURVATURES, strict=True):
             for kernels, colour in _COLOURS.items():

@@ -1,4 +1,4 @@
-"""What the comparison asks, and how it is answered: verdicts, tables, figures."""
+"""Report the comparison of images: verdicts, tables, figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of the comparison."""
+"""Write the tables of the comparison."""
 
 from __future__ import annotations
 

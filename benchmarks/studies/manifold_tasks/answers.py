@@ -1,4 +1,4 @@
-"""The four questions to a comparison on tasks: their rule, and what the rows answer, group by group."""
+"""Answer the four questions of a comparison on tasks by their rule, group by group."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ QUESTIONS = {
 _BASES = ("SGD", "Adam")
 #: How sentences begin.
 _SENTENCES = {
-    "equal epochs": "RSAM beside its base at equal epochs",
-    "equal gradients": "RSAM beside its base at equal gradient evaluations",
-    "same settings": "RSAM beside its base at the same settings",
-    "projected ascent": "RSAM beside the ascent that is projected back",
+    "equal epochs": "RSAM against its base at equal epochs",
+    "equal gradients": "RSAM against its base at equal gradient evaluations",
+    "same settings": "RSAM against its base at the same settings",
+    "projected ascent": "RSAM against the ascent that is projected back",
 }
 RULE = """\
 There are four questions: what an ascent is worth at equal epochs, at equal gradient evaluations, and by itself (the
@@ -69,7 +69,7 @@ were known and before any final trial of the hyperbolic and recurrent ones."""
 
 
 def values(entry: Entry, score: str = "") -> list[float]:
-    """List a score of each seed; of models that diverged the worst, or nan of another score than the case's."""
+    """List a score of each seed. A model that diverged gets the worst score of the case, and nan for other scores."""
     if score in ("", entry.case.score.name):
         return [entry.case.score.of(row) for row in entry.rows]
     unit = 1.0 if score == "mean_rank" else entry.case.score.unit
@@ -84,12 +84,12 @@ def improvement(entry: Entry, base: Entry, score: str = "") -> list[float]:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the cases of a group say of one pair of methods.
+    """Comparison of one pair of methods over the cases of a group.
 
     Attributes
     ----------
     group : str
-        Of cases.
+        Name of the group of cases.
     members : sequence of sequences of Entry
         The cases.
     question, base : str
@@ -117,7 +117,7 @@ def answers(cases: Cases, asked: int) -> Iterator[Answer]:
     cases : sequence of sequences of Entry
         Entries of each case.
     asked : int
-        How many groups there are, of which some may not be complete.
+        Number of groups in all, complete or not.
 
     Yields
     ------
@@ -131,8 +131,8 @@ def answers(cases: Cases, asked: int) -> Iterator[Answer]:
         for question, pairs in QUESTIONS.items():
             for base, (method, other) in zip(_BASES, pairs, strict=True):
                 of_seeds = zip(*(improvement(find(case, method), find(case, other)) for case in members), strict=True)
-                found = compare([fmean(of_seed) for of_seed in of_seeds], asked * len(pairs))
-                yield Answer(group, members, question, base, method, other, found)
+                comparison = compare([fmean(of_seed) for of_seed in of_seeds], asked * len(pairs))
+                yield Answer(group, members, question, base, method, other, comparison)
 
 
 def scored(label: str, entries: Sequence[Entry]) -> str:
@@ -148,28 +148,28 @@ def unit(entries: Sequence[Entry]) -> str:
 def forest(cases: Cases, asked: int) -> list[Group]:
     """Lay out the answers for a forest plot."""
     groups: dict[str, Group] = {}
-    for found in answers(cases, asked):
-        first = found.members[0]
-        empty = Group(scored(found.group, first), [], f"RSAM is better by ({unit(first)})")
-        line = Line(f"{found.question}, {found.base}", found.comparison.simultaneous)
-        group = groups.setdefault(found.group, empty)
-        groups[found.group] = replace(group, lines=[*group.lines, line])
+    for answer in answers(cases, asked):
+        first = answer.members[0]
+        empty = Group(scored(answer.group, first), [], f"RSAM is better by ({unit(first)})")
+        line = Line(f"{answer.question}, {answer.base}", answer.comparison.simultaneous)
+        group = groups.setdefault(answer.group, empty)
+        groups[answer.group] = replace(group, lines=[*group.lines, line])
     return list(groups.values())
 
 
 def sentences(cases: Cases, asked: int) -> list[str]:
     """Say the verdicts, one sentence per question: where RSAM is better or worse, and by how much."""
-    found = list(answers(cases, asked))
-    return [_sentence(question, [a for a in found if a.question == question]) for question in QUESTIONS]
+    given = list(answers(cases, asked))
+    return [_sentence(question, [a for a in given if a.question == question]) for question in QUESTIONS]
 
 
-def _sentence(question: str, found: Sequence[Answer]) -> str:
+def _sentence(question: str, given: Sequence[Answer]) -> str:
     parts = []
     for outcome in ("better", "worse"):
-        decided = [a for a in found if judged(a.comparison.simultaneous) == outcome]
+        decided = [a for a in given if judged(a.comparison.simultaneous) == outcome]
         where = [f"*{a.group}* over {a.base} ({a.comparison.interval.mean:.2f})" for a in decided]
         parts += [f"{outcome} on {'; '.join(where)}"] if where else []
-    undecided = sum(judged(a.comparison.simultaneous) == "undecided" for a in found)
-    rest = "undecided" if undecided == len(found) else f"undecided in {undecided} of {len(found)} comparisons"
+    undecided = sum(judged(a.comparison.simultaneous) == "undecided" for a in given)
+    rest = "undecided" if undecided == len(given) else f"undecided in {undecided} of {len(given)} comparisons"
     parts += [rest] if undecided else []
     return f"**{_SENTENCES[question]}:** {'; '.join(parts)}."

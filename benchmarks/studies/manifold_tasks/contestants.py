@@ -23,7 +23,7 @@ def contestants(
     """Make the contestants over both bases, each with the same number of settings.
 
     The bases compete in two further versions: trained twice as long, so that they use as many gradient evaluations as
-    RSAM, and tuned for that; and at the settings chosen for RSAM, so that only the ascent differs.
+    RSAM, and tuned at that length; and at the settings chosen for RSAM, so that only the ascent differs.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What the comparisons on manifolds ask, and how it is answered: conclusions, tables, and a figure."""
+"""Report comparisons on manifolds: conclusions, tables, and a figure."""
 
 from __future__ import annotations
 

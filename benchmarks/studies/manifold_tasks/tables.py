@@ -1,4 +1,4 @@
-"""Tables of a comparison on tasks, with paired intervals."""
+"""Write the tables of a comparison on tasks, with paired intervals."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def conclusions(cases: Cases, asked: int) -> str:
     cases : sequence of sequences of Entry
         Entries of each case.
     asked : int
-        How many groups there are, of which some may not be complete.
+        Number of groups in all, complete or not.
 
     Returns
     -------
@@ -47,8 +47,12 @@ def conclusions(cases: Cases, asked: int) -> str:
         A table.
     """
     rows = [
-        (scored(found.group, found.members[0]), _pair(found.members[0], found.method, found.other), *_judged(found))
-        for found in answers(cases, asked)
+        (
+            scored(answer.group, answer.members[0]),
+            _pair(answer.members[0], answer.method, answer.other),
+            *_judged(answer),
+        )
+        for answer in answers(cases, asked)
     ]
     return markdown_table(("cases", "compared", "better by", "interval", "p", "so it is"), rows)
 
@@ -57,12 +61,12 @@ def _pair(entries: Sequence[Entry], method: str, other: str) -> str:
     return f"{find(entries, method).contestant.label} − {find(entries, other).contestant.label}"
 
 
-def _judged(found: Answer) -> tuple[str, str, str, str]:
-    return *shown(found.comparison), judged(found.comparison.simultaneous)
+def _judged(answer: Answer) -> tuple[str, str, str, str]:
+    return *shown(answer.comparison), judged(answer.comparison.simultaneous)
 
 
 def overview(cases: Cases) -> str:
-    """Show the scores of every method on every case, and the curvature that it ended at."""
+    """Show the final scores and curvature of every method on every case."""
     rows: list[tuple[str, ...]] = []
     for case in cases:
         label, first = case[0].case.label, case[0].case.score.name
@@ -91,7 +95,7 @@ def by_case(cases: Cases) -> str:
 
 
 def _measured(entries: Sequence[Entry]) -> list[str]:
-    """Choose curvature to be shown beside scores, where it was measured."""
+    """List the curvature measures that were taken, to show beside scores."""
     known = {name for entry in entries for row in entry.rows for name in row.measures}
     return [name for name in _CURVATURE if name in known]
 
@@ -131,7 +135,7 @@ def _better(entry: Entry, entries: Sequence[Entry]) -> str:
 
 
 def _chosen(entry: Entry, entries: Sequence[Entry]) -> str:
-    """At which edge, or by whom."""
+    """Say at which edge of the grid the setting lies, or whose setting it is."""
     other = entry.contestant.settings_of
     return f"of {find(entries, other).contestant.label}" if other else edges(entry)
 

@@ -1,4 +1,4 @@
-"""The picture of the report of costs: how many times as fast as a peer's a step is."""
+"""Lay out the picture of the report of costs: by which factor a step is faster than a peer's."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def factor_groups(text: str) -> list[Group]:
     groups: dict[tuple[str, str], list[Line]] = {}
     for label, *cells in rows:
         asked = cells[8]
-        for name, found in ((f"{label}, SGD", cells[2]), ("Adam", cells[6])):
-            factor, *short = found.split()
+        for name, cell in ((f"{label}, SGD", cells[2]), ("Adam", cells[6])):
+            factor, *short = cell.split()
             tone = "worse" if short else "better"
             line = Line(name, Interval(float(factor), math.nan), factor + ", short" * bool(short), tone)
             groups.setdefault((asked, _PEERS.get(label, "geoopt")), []).append(line)

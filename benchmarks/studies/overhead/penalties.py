@@ -23,7 +23,7 @@ _WEIGHT = 1e-3
 
 
 def _step(make: Callable[[Any], Any] | None, outputs_too: bool = False, method: str = "sgd") -> Callable[[], object]:
-    """Make a training step of a new network; ``make`` may make a penalty from its parameters."""
+    """Make a training step of a new network, with the penalty that ``make`` returns for its parameters, if any."""
     model, optimizer, (images, labels) = network(method, _RATE)
     penalty = None if make is None else make(model.parameters())
 
@@ -42,7 +42,7 @@ def _step(make: Callable[[Any], Any] | None, outputs_too: bool = False, method: 
 
 
 def report(repeats: int, warm_up: int) -> Section:
-    """Time and compare; a table and verdicts."""
+    """Time steps with each penalty, and report a table and verdicts."""
     losses = rsam.losses
 
     def with_penalty(kind: Any, **options: Any) -> Callable[[Any], Any]:

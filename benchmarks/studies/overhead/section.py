@@ -1,4 +1,4 @@
-"""A part of the report of costs."""
+"""Define a section of the report of costs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ __all__ = ["Section"]
 
 @dataclass(frozen=True)
 class Section:
-    """A table, and what it says.
+    """Table with its title and verdict.
 
     Attributes
     ----------
     title : str
-        Of the section.
+        Heading of the section.
     text : str
         Markdown, with the table.
     verdict : str

@@ -1,4 +1,4 @@
-"""Chains of convolutions whose blocks have names, in any width and depth."""
+"""Build chains of convolutions whose blocks have names, in any width and depth."""
 
 from __future__ import annotations
 

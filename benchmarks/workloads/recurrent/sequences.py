@@ -108,7 +108,8 @@ class Sequences:
         )
 
 
-#: By problem: sizes of a step's input and output, and number of outputs; training data; data to score on, by prefix.
+#: Parts of a problem: sizes of a step's input and output, and number of outputs; training data; data to score on, by
+#: prefix of the score.
 _Parts = tuple[tuple[int, int, int], Batch, dict[str, Batch]]
 
 
@@ -137,5 +138,5 @@ def _rows(seed: int, heldout: Heldout) -> _Parts:
 
 
 def _generator(seed: int, part: int, heldout: Heldout) -> torch.Generator:
-    """Seed the generator of a part of the sequences: 0 to train on, others to score on, by validation or test."""
+    """Seed the generator of the sequences to train on (part 0) or to score on (part 1, by ``heldout``)."""
     return torch.Generator().manual_seed(4 * seed + part + 2 * (part == 1 and heldout == "validation"))
