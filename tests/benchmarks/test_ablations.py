@@ -283,7 +283,7 @@ def test_that_a_case_that_lacks_a_run_is_left_out(trained, tmp_path) -> None:
     assert "**Preliminary**" in (directory / "summary.md").read_text(encoding="utf-8")
 
 
-def test_that_in_little_it_takes_the_results_in_little(tmp_path) -> None:
+def test_that_the_quick_version_takes_results_of_the_quick_comparison(tmp_path) -> None:
     assert ABLATIONS._compared(Path("results/ablations-quick")) == Path("results/optimizers-quick")
     assert ABLATIONS._compared(Path("results/ablations")) == Path("results/optimizers")
 

@@ -41,7 +41,7 @@ QUIET = [
 ]
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 SCREENS = {"desk": (1280, 800), "phone": (390, 844)}
-#: The little comparison with made-up rows, and committed ones of every other kind of report that is cheap to make.
+#: The quick comparison with made-up rows, and committed ones of every other kind of report that is cheap to make.
 PAGES = ("optimizers", "spd", "estimators", "overhead")
 
 MEASURE = """
@@ -78,16 +78,16 @@ return {
 
 
 def opened(page: Path, profile: Path) -> tuple[str, list[str]]:
-    """The document once it is loaded, and the lines of the console."""
+    """Return the document once it is loaded, and the lines of the console."""
     command = [str(CHROMIUM), *QUIET, "--window-size=1400,1000", f"--user-data-dir={profile}", "--dump-dom"]
     done = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120, check=True)
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
 def asked(page: Path, directory: Path, script: str, screen: tuple[int, int]) -> Any:
-    """What a script says of a page once it is there, in a frame of the size of a screen, without a word on the console.
+    """Return what a script returns in a loaded page; assert that the console stays silent.
 
-    No window is as narrow as a phone, hence the frame.
+    The page is in a frame of the size of the screen, since no window is as narrow as a phone.
     """
     width, height = screen
     told = f"""<script>addEventListener("load", () => {{
@@ -106,8 +106,8 @@ def asked(page: Path, directory: Path, script: str, screen: tuple[int, int]) -> 
     return json.loads(html.unescape(title))
 
 
-def little_comparison(directory: Path) -> str:
-    """The report of made-up rows."""
+def quick_comparison(directory: Path) -> str:
+    """Report made-up rows of the quick comparison."""
     study, results = OPTIMIZERS.quick(), Results(directory / "rows.jsonl", Row)
 
     def collect(runs):
@@ -131,7 +131,7 @@ def page(tmp_path_factory) -> Callable[[str], Path]:
             directory = tmp_path_factory.mktemp(name) / name
             if name == "optimizers":
                 directory.mkdir()
-                text = little_comparison(directory)
+                text = quick_comparison(directory)
             else:
                 shutil.copytree(RESULTS / name, directory)
                 text = STUDIES[name].report(directory)

@@ -23,7 +23,7 @@ def cases_of_c5(
 
     Each penalty raises the curvature that it does not penalise, and SGD is more accurate than SAM.
     """
-    actual = []
+    cases = []
     for i in range(2):
         case = made_case(("sam", "hessian_trace", "sgd", "gradient_norm"), name=f"case{i}")
         base = 80 + generator(7 + i).normal(scale=2, size=SEEDS)
@@ -37,8 +37,8 @@ def cases_of_c5(
             curvature[measure] = plain[measure] * 2 ** halves(logs[penalty])[i]
             accuracies = (base + halves(points[penalty])[i]) / 100
             entries[penalty] = made_entry(case, penalty, accuracies, curvature, diverged=diverged)
-        actual.append([entries[name] for name in (c.name for c in case.contestants)])
-    return actual
+        cases.append([entries[name] for name in (c.name for c in case.contestants)])
+    return cases
 
 
 LOWER, WORSE = (HALVED - 1, HALVED - SLACK), (-1.0, -SLACK)

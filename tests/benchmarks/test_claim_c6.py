@@ -20,11 +20,11 @@ def cases_of_c6(
     spheres: np.ndarray, stiefel: np.ndarray, sam: float = 80.0, diverged: Sequence[int] = ()
 ) -> list[list[Entry]]:
     """Make two cases with these mean differences to SAM; SAM itself varies by seed and case."""
-    actual = []
+    cases = []
     for i, (on_spheres, on_stiefel) in enumerate(zip(halves(spheres), halves(stiefel), strict=True)):
         case = made_case(("rsam", "sam", "rsam_stiefel", "peer_sam"), name=f"case{i}")
         base = sam + generator(7 + i).normal(scale=2, size=SEEDS)
-        actual.append(
+        cases.append(
             [
                 made_entry(case, "rsam", (base + on_spheres) / 100, diverged=diverged),
                 made_entry(case, "sam", base / 100),
@@ -32,7 +32,7 @@ def cases_of_c6(
                 made_entry(case, "peer_sam", (base + 9) / 100),
             ]
         )
-    return actual
+    return cases
 
 
 UNDECIDED = (-2.0, 2.0)

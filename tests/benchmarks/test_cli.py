@@ -80,10 +80,10 @@ def test_that_reporting_needs_results_and_trains_nothing(monkeypatch, tmp_path, 
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_that_every_study_has_a_little_form_of_its_own(monkeypatch, name, capsys, tmp_path) -> None:
-    little = STUDIES[name].quick()
-    assert type(little) is type(STUDIES[name])
-    assert little != STUDIES[name]
+def test_that_every_study_has_a_quick_version_of_its_own(monkeypatch, name, capsys, tmp_path) -> None:
+    quick = STUDIES[name].quick()
+    assert type(quick) is type(STUDIES[name])
+    assert quick != STUDIES[name]
     # --quick runs this version, in a directory of its own
     assert main(["report", name, "--quick", "--results", str(tmp_path)]) == 1
     assert f"{tmp_path}/{name}-quick" in capsys.readouterr().err

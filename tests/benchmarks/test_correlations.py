@@ -155,14 +155,14 @@ def test_that_perfect_correlation_within_methods_is_seen_at_ten_seeds(sign) -> N
 
 
 def test_that_unrelated_numbers_within_methods_have_p_values_of_all_sizes() -> None:
-    actual = []
+    p_values = []
     for i in range(40):
         rng = generator(100 + i)
         curvature = [list(rng.permutation(6)) for _ in range(3)]
-        actual.append(within_methods([of_ranks(curvature, [list(rng.permutation(6)) for _ in range(3)])], "trace")[1])
+        p_values.append(within_methods([of_ranks(curvature, [list(rng.permutation(6)) for _ in range(3)])], "trace")[1])
     # under the null p-values are uniform or larger: about 4 of 40 are below 0.1, more than 9 with a chance of 1 in 100
-    assert sum(p < 0.1 for p in actual) <= 9
-    assert sum(p > 0.5 for p in actual) >= 10
+    assert sum(p < 0.1 for p in p_values) <= 9
+    assert sum(p > 0.5 for p in p_values) >= 10
 
 
 def test_that_the_peer_does_not_count_within_methods() -> None:

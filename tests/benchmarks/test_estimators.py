@@ -108,13 +108,13 @@ def test_that_the_report_waits_for_all_measurements(tmp_path) -> None:
     assert ESTIMATORS.report(tmp_path) == report([*map(_fake, [*most, last])], tmp_path)
 
 
-def test_that_the_little_form_measures_tiny_networks(tmp_path) -> None:
-    little = ESTIMATORS.quick()
-    assert {run.network for run in little.measurements()} == set(networks.TINY)
+def test_that_the_quick_version_measures_tiny_networks(tmp_path) -> None:
+    quick = ESTIMATORS.quick()
+    assert {run.network for run in quick.measurements()} == set(networks.TINY)
     for name in networks.TINY:
         model = networks.prepare(networks.run_of(name)).model
         assert sum(p.numel() for p in model.parameters()) < 3000
-    text = report([_fake(run) for run in little.measurements()], tmp_path)
+    text = report([_fake(run) for run in quick.measurements()], tmp_path)
     assert "### Trace, tiny plain, ReLU" in text
     assert "### Trace, plain, ReLU" not in text
 

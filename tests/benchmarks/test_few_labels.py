@@ -19,26 +19,26 @@ def few(monkeypatch, seed: int, heldout: str) -> tuple[list[int], tuple[Tensor, 
     problem = classification.FewLabels(4).prepare(seed, heldout)  # type: ignore[arg-type]
     images, labels = problem.scores()["train_"]
     batches = [torch.cat(parts) for parts in zip(*problem.batches(0), strict=True)]
-    assert sorted(places(batches[0], batches[1])) == sorted(places(images, labels))
-    return places(images, labels), problem.scores()[""]
+    assert sorted(indices_of(batches[0], batches[1])) == sorted(indices_of(images, labels))
+    return indices_of(images, labels), problem.scores()[""]
 
 
-def places(images: Tensor, labels: Tensor) -> list[int]:
+def indices_of(images: Tensor, labels: Tensor) -> list[int]:
     data = load("digits")
     known = {image.numpy().tobytes(): i for i, image in enumerate(data.train_images)}
     assert len(known) == 1200
-    actual = [known[image.numpy().tobytes()] for image in images]
-    assert torch.equal(data.train_labels[actual], labels)
-    return actual
+    indices = [known[image.numpy().tobytes()] for image in images]
+    assert torch.equal(data.train_labels[indices], labels)
+    return indices
 
 
-def test_that_ten_labels_a_class_are_trained_on_and_others_validate(monkeypatch) -> None:
+def test_that_ten_labels_per_class_are_trained_on_and_others_validate(monkeypatch) -> None:
     data = load("digits")
     train, test = few(monkeypatch, 0, "test")
     assert data.train_labels[train].bincount().tolist() == [10] * 10 and len(set(train)) == 100
     assert torch.equal(test[0], data.heldout_images) and torch.equal(test[1], data.heldout_labels)
     again, validation = few(monkeypatch, 0, "validation")
-    held = places(*validation)
+    held = indices_of(*validation)
     assert again == train and not set(held) & set(train)
     assert data.train_labels[held].bincount().tolist() == [10] * 10 and len(set(held)) == 100
     assert len(set(few(monkeypatch, 1, "test")[0]) & set(train)) < 30  # of 100 of 1200

@@ -21,7 +21,7 @@ ABOVE, BELOW, ACROSS = Interval(0.5, 0.2), Interval(-0.5, 0.2), Interval(0.1, 0.
 
 
 def drawn(monkeypatch, groups: list[Group], **options: bool) -> Figure:
-    """The figure as it would be saved, laid out."""
+    """Draw a figure and lay it out as it would be saved."""
     kept: list[Figure] = []
 
     def keep(figure: Figure, path: Path, **_: object) -> None:

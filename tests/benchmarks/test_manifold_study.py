@@ -225,6 +225,6 @@ def test_that_trials_that_diverged_are_counted_by_method_and_asked_for_their_man
 
 
 @pytest.mark.parametrize("found", [HYPERBOLIC, HYPERBOLIC_NOUNS, RECURRENT, SPD], ids=lambda s: s.name)
-def test_that_every_method_has_settings_in_little(found: ComparisonStudy) -> None:
+def test_that_every_method_has_settings_in_the_quick_version(found: ComparisonStudy) -> None:
     for case in found.quick().cases:
         assert {len(case.settings(contestant)) for contestant in case.contestants} <= {1, 2}

@@ -269,7 +269,7 @@ def with_batch_norm() -> nn.Module:
     return model
 
 
-def test_that_measuring_leaves_no_trace_but_evaluation_mode() -> None:
+def test_that_measuring_changes_nothing_but_the_mode() -> None:
     model, data = with_batch_norm(), dataset(110)
     data = replace(data, train_images=data.train_images.float())
     for i, p in enumerate(model.parameters()):

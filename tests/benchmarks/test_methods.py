@@ -194,19 +194,19 @@ def test_that_methods_on_spheres_have_momentum(name) -> None:
 
 
 def test_that_the_peer_s_learning_rate_follows_a_schedule() -> None:
-    actual = {}
+    weights = {}
     for name in ("sam", "peer_sam"):
         data, model, optimizer = prepared(on(run_of(name), model="small_plain_cnn"))
         schedule = CosineAnnealingLR(optimizer, T_max=3)
         closure = gradient_closure(model, optimizer, data.train_images[:64], data.train_labels[:64])
-        actual[name] = []
+        weights[name] = []
         for _ in range(4):
             optimizer.step(closure)
             schedule.step()
-            actual[name].append([p.detach().clone() for p in model.parameters()])
-    for ours, theirs in zip(actual["sam"], actual["peer_sam"], strict=True):
+            weights[name].append([p.detach().clone() for p in model.parameters()])
+    for ours, theirs in zip(weights["sam"], weights["peer_sam"], strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)  # tolerances as above
-    last, beyond = actual["peer_sam"][2:]
+    last, beyond = weights["peer_sam"][2:]
     assert all(torch.equal(p, q) for p, q in zip(last, beyond, strict=True))  # the learning rate is 0
 
 

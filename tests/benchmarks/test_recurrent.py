@@ -91,23 +91,23 @@ def test_that_the_adding_problem_marks_a_number_in_each_half() -> None:
 @pytest.mark.parametrize("task", ["copying", "adding", "rows"])
 def test_that_scores_are_those_of_sequences_that_were_not_trained_on(monkeypatch, task) -> None:
     """Test data do not depend on the split; validation data differ from them; each seed has its own data."""
-    actual: dict[tuple[str, int], torch.Tensor] = {}
+    scored: dict[tuple[str, int], torch.Tensor] = {}
     for heldout in ("test", "validation"):
         for seed in (0, 1):
             problem = prepared(task, seed, heldout)  # type: ignore[arg-type]
             seen: list[torch.Tensor] = []
             problem.model.register_forward_hook(lambda _, inputs, out, seen=seen: seen.append(inputs[0]))
             problem.scores()
-            actual[heldout, seed] = seen[0]
+            scored[heldout, seed] = seen[0]
             trained = torch.cat([x for x, _ in problem.batches(0)])
             known = {row.numpy().tobytes() for row in trained}
             assert not any(row.numpy().tobytes() in known for row in seen[0])
-    assert not torch.equal(actual["test", 0], actual["validation", 0])
+    assert not torch.equal(scored["test", 0], scored["validation", 0])
     if task == "rows":
-        assert torch.equal(actual["test", 0], actual["test", 1])
-        assert torch.equal(actual["test", 0], load("fashion_mnist_mini").heldout_images[:500, 0])
+        assert torch.equal(scored["test", 0], scored["test", 1])
+        assert torch.equal(scored["test", 0], load("fashion_mnist_mini").heldout_images[:500, 0])
     else:
-        assert not torch.equal(actual["test", 0], actual["test", 1])
+        assert not torch.equal(scored["test", 0], scored["test", 1])
 
 
 def test_that_accuracy_is_counted_on_short_and_on_long_sequences() -> None:

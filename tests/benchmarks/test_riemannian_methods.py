@@ -81,15 +81,15 @@ def test_that_a_step_evaluates_as_many_gradients_as_it_says(method) -> None:
 
 @pytest.mark.parametrize("name", BASES)
 def test_that_the_base_of_a_method_is_its_limit_without_a_radius(name) -> None:
-    actual = []
+    weights = []
     for method in (name, BASES[name]):
         model = Towards(points("stiefel"), MANIFOLDS["stiefel"]())
         optimizer = METHODS[method].build(model, replace(RUN, rho=1e-12))
         for _ in range(3):
             optimizer.step(closure_of(model, optimizer))
-        actual.append(model.weights.detach())
+        weights.append(model.weights.detach())
     # a radius of 1e-12 changes gradients by about as much, and Adam's first steps by quotients of gradients
-    torch.testing.assert_close(*actual, rtol=0, atol=1e-8)
+    torch.testing.assert_close(*weights, rtol=0, atol=1e-8)
 
 
 def test_that_the_projected_ascent_looks_at_the_gradient_on_the_manifold() -> None:

@@ -38,7 +38,7 @@ def first_picture_only(monkeypatch) -> None:
 
 
 def words(path: Path) -> list[str]:
-    """What is written in a figure, of which its file says each in a comment."""
+    """Read the words of a figure from the comments that its file has for each."""
     return re.findall("<!-- (.*?) -->", path.read_text(encoding="utf-8"))
 
 

@@ -172,9 +172,9 @@ def test_that_the_learning_rate_falls_along_a_cosine(monkeypatch, method) -> Non
 
     monkeypatch.setattr(training, "gradient_closure", spy)
     train(tiny(method))
-    assert all(len(actual) == 1 for actual in rates)
+    assert all(len(of_step) == 1 for of_step in rates)
     cosine = [TINY.lr * (1 + math.cos(math.pi * i / 4)) / 2 for i in range(4)]
-    assert [rate for actual in rates for rate in actual] == pytest.approx(cosine)
+    assert [rate for of_step in rates for rate in of_step] == pytest.approx(cosine)
 
 
 def test_that_validation_runs_train_on_fewer_examples() -> None:

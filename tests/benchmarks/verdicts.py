@@ -33,8 +33,8 @@ def text_of(claim: str) -> str:
 
 def number(claim: str, pattern: str) -> float:
     """Read a threshold from the text of a rule."""
-    (actual,) = set(re.findall(pattern, text_of(claim)))
-    return float(actual)
+    (threshold,) = set(re.findall(pattern, text_of(claim)))
+    return float(threshold)
 
 
 def with_interval(low: float, high: float, comparisons: int, seed: int = 0) -> np.ndarray:
@@ -68,11 +68,11 @@ NEARLY = number("C5", r"\(b\) above (-[\d.]+) points")
 
 def by_coefficient() -> dict[int, tuple[int, ...]]:
     """Return orders of five by their Spearman coefficient with 0, ..., 4 in tenths, by the classic formula."""
-    actual = {}
+    orders = {}
     for order in itertools.permutations(range(5)):
         squares = sum((a - b) ** 2 for a, b in enumerate(order))
-        actual.setdefault(round(10 * (1 - 6 * squares / (5 * 24))), order)
-    return actual
+        orders.setdefault(round(10 * (1 - 6 * squares / (5 * 24))), order)
+    return orders
 
 
 ORDERS = by_coefficient()
@@ -88,7 +88,7 @@ def entries_of_c4(tenths: Mapping[str, Sequence[int]], case: Case | None = None,
     methods = (*FIVE, "peer_sam") if peer else FIVE
     case = case or made_case(methods)
     seeds = len(next(iter(tenths.values())))
-    actual = []
+    entries = []
     for i, method in enumerate(methods):
         is_peer = method == "peer_sam"
         # ranks on an exponential scale, for which Pearson's coefficient differs
@@ -98,8 +98,8 @@ def entries_of_c4(tenths: Mapping[str, Sequence[int]], case: Case | None = None,
         }
         gap = 0.9 if is_peer else 0.01 * (1 + ORDER[i])
         train = [0.95 - 0.01 * seed for seed in range(seeds)]
-        actual.append(made_entry(case, method, [t - gap for t in train], curvature, train))
-    return actual
+        entries.append(made_entry(case, method, [t - gap for t in train], curvature, train))
+    return entries
 
 
 COUNTS = number("C4", r"mean is at least ([\d.]+) and")

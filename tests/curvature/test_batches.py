@@ -108,7 +108,7 @@ def test_that_a_batch_whose_targets_are_all_ignored_counts_nothing() -> None:
 
 
 class Routed(nn.Module):
-    """A common layer, then two layers of which each example uses one."""
+    """Network of a common layer and two further layers, of which each example uses one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -205,7 +205,7 @@ def test_that_a_loader_with_a_random_order_of_its_own_repeats_it() -> None:
     assert torch.equal(generator.get_state(), before)
 
 
-def test_that_augmentations_by_numpy_and_python_repeat_and_leave_no_trace() -> None:
+def test_that_augmentations_by_numpy_and_python_repeat_and_leave_their_generators_alone() -> None:
     class Augmented(TensorDataset):
         def __getitem__(self, i: int) -> tuple[Tensor, ...]:
             x, y = super().__getitem__(i)

@@ -53,14 +53,14 @@ MEASURES: dict[str, Measure] = {
         m, f, m.parameters(), d, "gradient", steps=3, batch_norm="recompute", gradients=True
     ),
     "line to another solution": lambda m, f, d: landscape.line(
-        m, f, m.named_parameters(), d, other=_after_a_pass(m), steps=3
+        m, f, m.named_parameters(), d, other=_another_solution(m), steps=3
     ),
     "plane": lambda m, f, d: landscape.plane(m, f, m.parameters(), d, steps=2, batch_norm="batch", in_memory=False),
 }
 
 
-def _after_a_pass(model: nn.Module) -> nn.Module:
-    """Another model, of other statistics, and for the parts that are plain of other weights."""
+def _another_solution(model: nn.Module) -> nn.Module:
+    """Return a copy of a model with other statistics, and with other plain weights."""
     other = copy.deepcopy(model)
     with torch.no_grad():
         for p in other.parameters():
@@ -106,7 +106,7 @@ class Untouched:
 
 @each_measure
 @pytest.mark.parametrize("with_grad", [False, True], ids=["no grad", "grad"])
-def test_that_no_measure_leaves_a_trace(measure: Measure, with_grad: bool) -> None:
+def test_that_no_measure_changes_the_model(measure: Measure, with_grad: bool) -> None:
     model = model_with_buffers()
     torch.manual_seed(11)
     untouched = Untouched(model, with_grad)
@@ -118,7 +118,7 @@ def test_that_no_measure_leaves_a_trace(measure: Measure, with_grad: bool) -> No
 
 @pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="torch 2.6 and later")
 @pytest.mark.parametrize("name", ["RiemannianHessian @", "gradient_norm", "sharpness", "fisher_trace", "line"])
-def test_that_no_measure_of_a_model_that_is_compiled_in_place_leaves_a_trace(name: str) -> None:
+def test_that_no_measure_changes_a_model_that_is_compiled_in_place(name: str) -> None:
     model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)).double()
     model.compile(backend="eager")
     model(labelled()[0])
@@ -127,8 +127,8 @@ def test_that_no_measure_of_a_model_that_is_compiled_in_place_leaves_a_trace(nam
     untouched.check()
 
 
-class Feeding(nn.Module):
-    """Model that fails after some calls, for measures that never call its loss."""
+class FailingModel(nn.Module):
+    """Model that fails after some calls, also for measures that never call the loss."""
 
     def __init__(self, model: nn.Module, after: int) -> None:
         super().__init__()
@@ -147,13 +147,13 @@ REPEATING = [name for name in EVALUATING if "@" not in name and name not in ("fi
 
 
 @pytest.mark.parametrize(("name", "after"), [(name, 1) for name in EVALUATING] + [(name, 3) for name in REPEATING])
-def test_that_no_failure_in_the_middle_leaves_a_trace(name: str, after: int) -> None:
+def test_that_no_failure_in_the_middle_changes_the_model(name: str, after: int) -> None:
     model = model_with_buffers()
     torch.manual_seed(11)
     untouched = Untouched(model, with_grad=True)
     pieces = batches(labelled(), 6, 6)
     with pytest.raises(KeyError, match="broken"):
-        MEASURES[name](Feeding(model, after), nn.CrossEntropyLoss(), pieces)
+        MEASURES[name](FailingModel(model, after), nn.CrossEntropyLoss(), pieces)
     untouched.check()
     if name != "fisher_trace":  # fisher_trace never calls its loss
         with pytest.raises(KeyError, match="broken"):

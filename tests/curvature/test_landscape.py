@@ -40,7 +40,7 @@ MANIFOLDS = {
 
 
 class Quadratic(nn.Module):
-    """Whose risk is w^T A w / 2, whatever the data."""
+    """Model whose risk is w^T A w / 2, whatever the data."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ def test_that_slopes_are_derivatives_of_the_loss(name: str) -> None:
 
 
 class Height(nn.Module):
-    """A linear function of one point."""
+    """Model that is a linear function of one point."""
 
     def __init__(self, x: Tensor, manifold: geoopt.Manifold) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ def test_that_gradients_change_as_in_closed_form() -> None:
 
 
 def test_that_gradients_are_brought_back_along_the_geodesic() -> None:
-    """On the canonical Stiefel manifold by the rotation that moves the point along it."""
+    """On the canonical Stiefel manifold the rotation that moves the point moves the gradient back."""
     model = Height(torch.linalg.qr(normal(4, 2, seed=2))[0], rsam.geometry.CanonicalStiefel())
     ((u,),) = landscape.random_directions(model.parameters(), 1)
     found = line(model, the_output, model.parameters(), NOTHING, [u], extent=(0, 1.2), steps=2, gradients=True)

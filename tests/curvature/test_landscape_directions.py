@@ -24,7 +24,7 @@ def convolutional() -> nn.Module:
 
 
 def li_et_al(model: nn.Module, seed: int) -> list[Tensor]:
-    """Each filter of a random direction times the norm of the filter over its own; biases and batch norm ignored."""
+    """Scale each filter of a random direction to the norm of the weights' filter, without biases and batch norm."""
     direction = random_directions(model.parameters(), 1, seed=seed)[0]
     for d, w in zip(direction, model.parameters(), strict=True):
         if d.dim() <= 1:
@@ -62,7 +62,7 @@ def test_that_vectors_are_scaled_as_a_whole_if_asked() -> None:
 
 
 def test_that_landscapes_of_a_network_that_is_rescaled_are_the_same() -> None:
-    """What filter normalisation is for: c W and V / c are the function of W and V, if ReLU is between them."""
+    """With ReLU between two layers, the weights c W and V / c give the same function as W and V."""
     model = nn.Sequential(nn.Linear(4, 5, bias=False), nn.ReLU(), nn.Linear(5, 3, bias=False)).double()
     before = [plane(model, MSE, model.parameters(), examples(), how, steps=3).loss for how in ("random", "filter")]
     with torch.no_grad():
@@ -127,7 +127,7 @@ def loss_of(model: nn.Module, values: list[Tensor]) -> float:
 
 
 def check_path(model: nn.Module, checkpoints: list[Any], values: list[list[Tensor]]) -> landscape.Trajectory:
-    """That coordinates of checkpoints in the plane have the checkpoints' losses, and the plane explains all."""
+    """Check that coordinates of checkpoints in the plane have the checkpoints' losses, and the plane explains all."""
     found = trajectory_directions(model.named_parameters(), iter(checkpoints))
     assert found.explained_variance.sum() == pytest.approx(1, abs=1e-12)
     assert found.explained_variance[0] >= found.explained_variance[1] > 1e-3

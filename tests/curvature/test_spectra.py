@@ -101,7 +101,7 @@ def low_rank(dtype: torch.dtype) -> RiemannianGaussNewton:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_that_the_smallest_eigenvalue_may_be_zero(dtype: torch.dtype) -> None:
-    """Every Gauss-Newton matrix with more parameters than data has it; ARPACK alone does not find it."""
+    """Every Gauss-Newton matrix with more parameters than data has a zero eigenvalue; ARPACK alone misses it."""
     a = low_rank(dtype)
     scale = float(torch.linalg.matrix_norm(dense(a), 2))
     # half the digits are the default accuracy

@@ -28,13 +28,13 @@ VARIANTS = list(itertools.product([True, False], repeat=4))
 
 
 def _train(rank: int) -> list[list[torch.Tensor]]:
-    actual = []
+    weights = []
     for constrained, halves, views, set_to_none in VARIANTS:
         model = DistributedDataParallel(Network(constrained, constrained), gradient_as_bucket_view=views)
         opt = rsam.RSAM(model.parameters(), **OPTIONS)
         take_steps(opt, model, part_of(rank, 2), halves=halves, set_to_none=set_to_none)
-        actual.append(values(model))
-    return actual
+        weights.append(values(model))
+    return weights
 
 
 def test_that_two_processes_with_half_the_batch_are_one_with_all() -> None:

@@ -31,7 +31,7 @@ VARIANTS = list(itertools.product([True, False], repeat=3))  # constrained, in h
 
 
 def _by_hand(count: int, constrained: bool) -> list[Tensor]:
-    """In one process, ascend and bring a gradient back for each part of the batch, then step along their mean."""
+    """Do it in one process: ascend and bring the gradient back for each part of the batch; step along the mean."""
     model = Network(constrained, constrained)
     params = list(model.parameters())
     opt = rsam.optim.RiemannianSGD(params, **BASE)
@@ -63,14 +63,14 @@ def _by_hand(count: int, constrained: bool) -> list[Tensor]:
 
 
 def _train(rank: int, count: int) -> list[list[Tensor]]:
-    actual = []
+    weights = []
     for constrained, halves, views in VARIANTS:
         model = DistributedDataParallel(Network(constrained, constrained), gradient_as_bucket_view=views)
         opt = rsam.RSAM(model.parameters(), rho=0.2, local_ascent=model, **BASE)
         take_steps(opt, model, part_of(rank, count), halves=halves)
         rsam.optim.check_replicas(opt)
-        actual.append(values(model))
-    return actual
+        weights.append(values(model))
+    return weights
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -93,19 +93,19 @@ def _not_finite(rank: int, policy: str, bad_pass: int) -> tuple[str, list[Tensor
             model.module.last.weight.grad[0, 0] = float("inf")
         return loss
 
-    said = ""
+    message = ""
     try:
         opt.step(failing)
     except rsam.NotFinite as error:
-        said = str(error)
-    return said, values(model)
+        message = str(error)
+    return message, values(model)
 
 
 @pytest.mark.parametrize("bad_pass", [0, 1])
 @pytest.mark.parametrize("policy", ["raise", "skip"])
 def test_that_all_processes_refuse_what_is_not_finite_in_one(policy, bad_pass) -> None:
-    for said, weights in in_processes(2, _not_finite, policy, bad_pass):
-        assert ("not finite" in said) == (policy == "raise")
+    for message, weights in in_processes(2, _not_finite, policy, bad_pass):
+        assert ("not finite" in message) == (policy == "raise")
         assert_all_close(weights, values(Network()), 0)
 
 

@@ -23,19 +23,19 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
-def _resumed(rank: int, count: int, way: dict[str, Any], full: bool) -> tuple[list[Tensor], list[Tensor]]:
+def _resumed(rank: int, count: int, settings: dict[str, Any], full: bool) -> tuple[list[Tensor], list[Tensor]]:
     """Return the weights of a run, and those of a run that was saved in the middle and resumed by a new model."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
     options = StateDictOptions(full_state_dict=full, broadcast_from_rank0=full)
     model = _sharded()
-    opt = rsam.RSAM(model.parameters(), **way)
+    opt = rsam.RSAM(model.parameters(), **settings)
     take_steps(opt, model, part_of(rank, count))
     weights, state = get_state_dict(model, opt, options=options)
-    assert state["param_groups"][0]["steps_since_ascent"] == 3 % way.get("every", 1)
+    assert state["param_groups"][0]["steps_since_ascent"] == 3 % settings.get("every", 1)
 
     other = _sharded()
-    resumed = rsam.RSAM(other.parameters(), **way)
+    resumed = rsam.RSAM(other.parameters(), **settings)
     set_state_dict(other, resumed, model_state_dict=weights, optim_state_dict=state, options=options)
     for m, o in ((model, opt), (other, resumed)):
         take_steps(o, m, part_of(rank, count))
@@ -44,9 +44,9 @@ def _resumed(rank: int, count: int, way: dict[str, Any], full: bool) -> tuple[li
 
 @needs_fsdp
 @pytest.mark.parametrize(("count", "full"), [(2, False), (2, True), (3, False)])
-@pytest.mark.parametrize("way", OPTIONS)
-def test_that_a_distributed_checkpoint_resumes(way, count, full) -> None:
-    for through, resumed in in_processes(count, _resumed, count, way, full):
+@pytest.mark.parametrize("settings", OPTIONS)
+def test_that_a_distributed_checkpoint_resumes(settings, count, full) -> None:
+    for through, resumed in in_processes(count, _resumed, count, settings, full):
         assert_all_close(resumed, through, 0)
 
 
@@ -100,7 +100,7 @@ def _redundant(rank: int) -> list[Any]:
 
     opt = rsam.RSAM(model.parameters(), split(SGD), rho=0.2, **MOMENTUM)
     take_steps(opt, model, part_of(rank, 2))
-    said = []
+    messages = []
     for wrong in (
         lambda: ZeroRedundancyOptimizer(model.parameters(), optimizer_class=rsam.RSAM, lr=0.1),
         lambda: rsam.RSAM(model.parameters(), split(torch.optim.SGD), lr=0.1),
@@ -108,8 +108,8 @@ def _redundant(rank: int) -> list[Any]:
     ):
         with pytest.raises(ValueError) as caught:
             wrong()
-        said.append(str(caught.value))
-    return [values(model), len(opt.base_optimizer.optim.state), *said]
+        messages.append(str(caught.value))
+    return [values(model), len(opt.base_optimizer.optim.state), *messages]
 
 
 def test_that_state_may_be_split_over_processes_and_rsam_not() -> None:

@@ -53,15 +53,15 @@ def _sharded(constrained: bool = True, mesh: Any = None) -> Network:
 
 
 def _train(rank: int, count: int) -> list[list[Tensor]]:
-    actual = []
+    weights = []
     for options in CONSTRAINED + UNCONSTRAINED:
         model = _sharded(options in CONSTRAINED)
         opt = rsam.RSAM(model.parameters(), **options)
         take_steps(
             opt, model, part_of(rank, count), halves=options == CONSTRAINED[0], set_to_none=options != CONSTRAINED[1]
         )
-        actual.append(values(model))
-    return actual
+        weights.append(values(model))
+    return weights
 
 
 @pytest.mark.parametrize("count", [2, 3])

@@ -88,11 +88,11 @@ def derivatives(name: str, order: int, at: float = 0.0, context=None) -> list[fl
     module, x = build(name)
     t = torch.tensor(at, dtype=DOUBLE, requires_grad=True)
     value = along_a_line(module, x, t, differentiable(order) if context is None else context)
-    actual = []
+    values = []
     for _ in range(order):
         (value,) = torch.autograd.grad(value, t, create_graph=True)
-        actual.append(value.item())
-    return actual
+        values.append(value.item())
+    return values
 
 
 @pytest.mark.filterwarnings("ignore:scaled_dot_product_attention")

@@ -19,11 +19,11 @@ from rsam.geometry import geometry_of
 
 #: Tolerance in roundings of size t, for about twenty operations on vectors of length about 1. The largest seen is 10.
 ROUNDINGS = 16
-#: Distances: near, about where products lose their last digit (8 and 18), and far beyond.
-PLACES = [(torch.float32, d) for d in (0.0, 1e-3, 1.0, 4.0, 8.0, 12.0)] + [
+#: Precisions and distances: near, about where products lose their last digit (8 and 18), and far beyond.
+DISTANCES = [(torch.float32, d) for d in (0.0, 1e-3, 1.0, 4.0, 8.0, 12.0)] + [
     (torch.float64, d) for d in (4.0, 12.0, 18.0, 25.0)
 ]
-each_place = pytest.mark.parametrize(("dtype", "distance"), PLACES)
+each_distance = pytest.mark.parametrize(("dtype", "distance"), DISTANCES)
 each_k = pytest.mark.parametrize("k", [1.0, 2.0])
 
 
@@ -59,9 +59,9 @@ class Scene:
         self.direction = torch.nn.functional.normalize(draws[3], dim=-1)
         self.product = minkowski(u, v)
         # first points, rounded and on the manifold, then vectors that are tangent at these
-        self.x, self.y = (self.kept(lifted(self.boosted(a)[..., 1:], k)) for a in (x, y))
+        self.x, self.y = (self.rounded(lifted(self.boosted(a)[..., 1:], k)) for a in (x, y))
         self.u, self.v, self.w = (
-            self.kept(tangent(at.double(), self.boosted(a)[..., 1:]))
+            self.rounded(tangent(at.double(), self.boosted(a)[..., 1:]))
             for at, a in ((self.x, u), (self.x, v), (self.y, w))
         )
         self.geometry = geometry_of(geoopt.Lorentz(torch.tensor(k, dtype=dtype)))
@@ -72,7 +72,7 @@ class Scene:
         space = a[..., 1:] + ((cosh - 1) * along + sinh * a[..., :1]) * self.direction
         return torch.cat([cosh * a[..., :1] + sinh * along, space], -1)
 
-    def kept(self, a: Tensor) -> Tensor:
+    def rounded(self, a: Tensor) -> Tensor:
         return a.to(self.dtype)
 
     @property
@@ -89,38 +89,38 @@ class Scene:
 
 
 @each_k
-@each_place
+@each_distance
 def test_that_products_of_tangents_are_those_near_the_origin(dtype, distance, k) -> None:
     scene = Scene(dtype, distance, k)
     assert ((scene.geometry.inner(scene.x, scene.u, scene.v) - scene.product).abs() <= scene.tolerance).all()
 
 
 @each_k
-@each_place
+@each_distance
 def test_that_steps_end_where_they_should(dtype, distance, k) -> None:
     scene = Scene(dtype, distance, k)
-    found = scene.geometry.exponential(scene.x, scene.u)
-    assert (scene.error(scene.y, found, scene.y) <= scene.tolerance).all()
+    end = scene.geometry.exponential(scene.x, scene.u)
+    assert (scene.error(scene.y, end, scene.y) <= scene.tolerance).all()
     back = scene.geometry.logarithm(scene.x, scene.y)
     assert (scene.error(scene.x, back, scene.u) <= scene.tolerance).all()
 
 
 @each_k
-@each_place
+@each_distance
 def test_that_tangents_are_carried_as_near_the_origin(dtype, distance, k) -> None:
     scene = Scene(dtype, distance, k)
-    found = scene.geometry.transport(scene.x, scene.u, scene.y, scene.v)
-    assert (scene.error(scene.y, found, scene.w) <= scene.tolerance).all()
+    carried = scene.geometry.transport(scene.x, scene.u, scene.y, scene.v)
+    assert (scene.error(scene.y, carried, scene.w) <= scene.tolerance).all()
     back = scene.geometry.transport_back(scene.x, scene.u, scene.y, scene.w)
     assert (scene.error(scene.x, back, scene.v) <= scene.tolerance).all()
 
 
 @each_k
-@each_place
+@each_distance
 def test_that_raising_undoes_lowering(dtype, distance, k) -> None:
     scene = Scene(dtype, distance, k)
-    found = scene.geometry.raise_index(scene.x, scene.geometry.lower_index(scene.x, scene.u))
-    assert (scene.error(scene.x, found, scene.u) <= scene.tolerance).all()
+    raised = scene.geometry.raise_index(scene.x, scene.geometry.lower_index(scene.x, scene.u))
+    assert (scene.error(scene.x, raised, scene.u) <= scene.tolerance).all()
 
 
 @pytest.mark.xfail(strict=True, reason="geoopt: products of Minkowski have no digits beyond a distance of 18 in double")
@@ -154,12 +154,12 @@ def test_that_single_precision_goes_as_far_as_it_is_sent(ascends, momentum, stab
         steps += 1
         speed = momentum * speed + 1
         radius += 0.1 * speed
-    found = x.detach()[1:]
+    end = x.detach()[1:]
     # rounding errors of the momentum are of size t, which grows so fast that the last ones dominate
-    assert found.norm().asinh().item() == pytest.approx(radius, abs=2 * torch.finfo(x.dtype).eps * math.cosh(radius))
+    assert end.norm().asinh().item() == pytest.approx(radius, abs=2 * torch.finfo(x.dtype).eps * math.cosh(radius))
     # directions change by rounding errors only, a few per step
     atol = 4 * steps * torch.finfo(x.dtype).eps
-    torch.testing.assert_close(found / found.norm(), space / 0.5, rtol=0, atol=atol)
+    torch.testing.assert_close(end / end.norm(), space / 0.5, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("base", [rsam.optim.RiemannianAdam, rsam.optim.RiemannianSGD])

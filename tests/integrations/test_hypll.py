@@ -79,7 +79,7 @@ def test_that_adam_on_the_ball_without_a_first_moment_is_that_of_hypll(amsgrad) 
 
 
 def test_that_hypll_still_forgets_its_momentum() -> None:
-    """Its buffer stays the first Euclidean gradient; when this test fails, compare its SGD with momentum too."""
+    """hypll's buffer stays the first Euclidean gradient; once this test fails, compare its SGD with momentum too."""
     model = Model()
     optimizer = hypll.optim.RiemannianSGD(model.parameters(), lr=0.05, momentum=0.9)
     _trained(model, optimizer, 1)

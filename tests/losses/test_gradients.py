@@ -97,7 +97,7 @@ def test_default_steps_bring_differences_near_the_exact_form(exact, difference, 
 
 @pytest.mark.parametrize("name", ["gradient_norm_difference", "fisher_trace_difference"])
 def test_differences_have_no_huge_normal_part(name) -> None:
-    """An optimizer would project it away, but clipping by norm would not."""
+    """An optimizer would project a normal part away, but clipping by norm would count it."""
     problem = on("sphere")
     penalty = PENALTIES[name](problem.points)
     gradient = torch.autograd.grad(penalty(closure_for(penalty, problem)), problem.points)

@@ -63,7 +63,7 @@ def prepared() -> Network:
 
 
 @pytest.mark.parametrize("name", PENALTIES)
-def test_a_penalty_leaves_no_trace(name) -> None:
+def test_that_a_penalty_changes_no_model(name) -> None:
     model = prepared()
     penalty = PENALTIES[name](model.named_parameters())
     before = state(model)

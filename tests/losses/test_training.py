@@ -126,7 +126,7 @@ LONG = {"gradient_norm_difference": {"step": 0.1}, "fisher_trace_difference": {"
 @pytest.mark.parametrize("outside", [True, False])
 @pytest.mark.parametrize("name", PENALTIES)
 def test_under_autocast(name, outside) -> None:
-    """The result is close to full precision, with the context around the call or inside the closure."""
+    """The result is close to that in full precision, with autocast around the call or inside the closure."""
     values, gradients = [], []
     for enabled in (False, True):
         model, both = half_network()
@@ -207,7 +207,7 @@ MEASURES = {
 @pytest.mark.parametrize("name", [n for n in PENALTIES if n != "gradient_norm_square"])
 def test_training_lowers_what_is_penalised(name) -> None:
     measure = MEASURES[name.removesuffix("_difference")]
-    actual = []
+    ends = []
     for weight in (0.0, 10.0 if name == "sharpness" else 1.0):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3)).double()
@@ -231,5 +231,5 @@ def test_training_lowers_what_is_penalised(name) -> None:
             optimizer.zero_grad()
             penalty.objective(both if isinstance(penalty, FisherTrace) else loss).backward()
             optimizer.step()
-        actual.append(measure(model, loss, outputs))
-    assert actual[1] < 0.8 * actual[0]
+        ends.append(measure(model, loss, outputs))
+    assert ends[1] < 0.8 * ends[0]

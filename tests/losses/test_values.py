@@ -236,7 +236,7 @@ def test_fisher_trace_counts_across_batch_norm() -> None:
 
 
 def test_sharpness_of_a_quadratic() -> None:
-    """Its rise is ``rho^2/2`` times the trace of the Hessian, exactly for sign probes and a diagonal Hessian."""
+    """A quadratic rises by ``rho^2/2`` times the trace of the Hessian, exactly so for sign probes if it is diagonal."""
     w = nn.Parameter(torch.tensor([1.0, -2.0], dtype=DOUBLE))
     penalty = Sharpness([w], 0.3, probes=3, distribution="rademacher")
     value = penalty(lambda: (torch.tensor([1.0, 5.0], dtype=DOUBLE) * w**2).sum())

@@ -80,7 +80,7 @@ def test_that_points_of_a_great_circle_are_averaged_by_their_angles(decay) -> No
     ],
 )
 def test_that_the_average_moves_its_share_along_the_geodesic(manifold, shape) -> None:
-    """By geoopt's distance, it is a third of the way from the mean of two points to a third point."""
+    """The mean of three points is a third of the way from the mean of two to the third, by geoopt's distance."""
     manifold = copy.deepcopy(manifold).double()
     points = drawn(manifold, shape, torch.float64, 3)
     two, three = mean(points[:2], manifold), mean(points, manifold)
@@ -110,7 +110,7 @@ def test_that_averages_stay_on_every_manifold(name, make, shape) -> None:
 
 
 def test_that_torchs_own_average_leaves_the_manifold_without_a_word() -> None:
-    """This is the reason for these functions."""
+    """This is why rsam averages on manifolds by functions of its own."""
     points = drawn(geoopt.EuclideanStiefel(), (5, 2), torch.float64, 5)
     model = Points(points[0], geoopt.EuclideanStiefel())
     average = AveragedModel(model)

@@ -313,7 +313,7 @@ def test_that_a_function_which_needs_no_gradient_ascends_before_the_only_pass() 
 
 @pytest.mark.parametrize("radius", ["product", "parameter", "point"])
 def test_that_a_function_may_change_the_list_that_it_got(radius) -> None:
-    """The length of its result counts, not that of its argument."""
+    """RSAM normalises by the norm of what the function returns, not of what it was given."""
 
     def louder(weights: rsam.optim.Weights) -> list[torch.Tensor]:
         tangents = weights.raise_index(weights.gradients)
@@ -350,7 +350,7 @@ def test_that_a_misspelt_direction_is_refused() -> None:
 
 
 def test_that_a_function_may_return_the_gradients_themselves_or_what_it_keeps() -> None:
-    """Neither is written to, since a direction may be a running mean that the function keeps."""
+    """A step writes to neither, since a direction may be a running mean that the function keeps."""
     w = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
     opt = rsam.RSAM([w], torch.optim.SGD, lr=0.1, rho=0.5, direction=lambda weights: weights.gradients)
     w.grad = torch.tensor([3.0, 4.0])

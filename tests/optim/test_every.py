@@ -126,7 +126,7 @@ def test_that_loops_in_halves_save_the_evaluation_too(base, options, direction) 
 
 
 def test_that_halves_without_an_ascent_stay_where_they_are() -> None:
-    """So loops that are not aware of it still work, at the cost of two evaluations."""
+    """Loops that do not know of ``every`` still work, at the cost of two evaluations."""
     results = []
     for halves in (False, True):
         params, opt, loss = _problem(rsam.optim.RiemannianSGD, lr=0.01, momentum=0.9, every=2)

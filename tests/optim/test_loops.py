@@ -105,7 +105,7 @@ def _rescale(w: Tensor) -> None:
 @pytest.mark.parametrize("afterwards", [_plain, _clip, _clip_values, _rescale])
 @pytest.mark.parametrize("options", [{}, {"direction": "momentum", "momentum": 0.9}], ids=["gradient", "momentum"])
 def test_that_a_closure_that_adds_to_gradients_of_before_is_refused(options, afterwards, nonfinite) -> None:
-    """So do Lightning's accumulate_grad_batches, accelerate's accumulate, and a user's pass before step(closure)."""
+    """Lightning's accumulate_grad_batches, accelerate's accumulate and a user's pass before step(closure) do that."""
     w, opt = _optimizer(nonfinite=nonfinite, **options)
     _loss(w, 0).backward()
     before = w.grad.clone()
@@ -372,7 +372,7 @@ def test_that_all_gradients_are_looked_at_again_when_there_are_more_parameters()
 
 
 def test_that_no_gradient_is_kept_by_looking_at_all() -> None:
-    """Twice the memory of the gradients would be a lot, if only in the first steps."""
+    """Keeping them would double the memory of the gradients, even if only in the first steps."""
     params, opt, _ = _partly_zeroed("closure")
     kept: list[Any] = []
 
@@ -421,7 +421,7 @@ def test_that_a_second_pass_is_seen_however_it_writes_its_gradients(way: str, ma
 @pytest.mark.parametrize("zero_grad", [False, True])
 @pytest.mark.parametrize("radius", ["product", "point"])
 def test_that_a_step_in_halves_without_a_second_pass_is_refused(radius: Any, zero_grad: bool, half: str) -> None:
-    """It would be the base optimizer's, or none at all."""
+    """Unrefused, the step would be the base optimizer's, or none at all."""
     w, opt = _optimizer(radius=radius)
     _loss(w, 0).backward()
     opt.first_step(zero_grad=zero_grad)
@@ -432,7 +432,7 @@ def test_that_a_step_in_halves_without_a_second_pass_is_refused(radius: Any, zer
 
 
 def test_that_halves_without_any_gradient_leave_the_weights_as_the_base_optimizer_does() -> None:
-    """As a framework's loop that skips a batch."""
+    """A framework's loop does this when it skips a batch."""
     w, opt = _optimizer()
     opt.first_step()
     opt.second_step()
@@ -442,7 +442,7 @@ def test_that_halves_without_any_gradient_leave_the_weights_as_the_base_optimize
 @pytest.mark.parametrize("options", [{}, {"direction": "momentum"}, {"radius": "point"}], ids=str)
 @pytest.mark.parametrize("base", [torch.optim.SGD, rsam.optim.RiemannianSGD])
 def test_that_to_maximise_is_to_minimise_the_negative(base: Any, options: dict[str, Any]) -> None:
-    """This holds on a sphere too, and for the direction of the perturbation, which makes the objective worse."""
+    """The perturbation, too, must go where it makes the objective worse; on a sphere as on plain weights."""
     results = []
     for maximize in (False, True):
         params = _on_sphere([0.6, 0.8]) if base is rsam.optim.RiemannianSGD else []
@@ -515,7 +515,7 @@ def test_that_a_gradient_shared_by_points_or_expanded_is_not_written_to() -> Non
 @pytest.mark.parametrize("halves", [False, True])
 @pytest.mark.parametrize("options", [{}, {"direction": "momentum", "momentum": 0.9}], ids=["gradient", "momentum"])
 def test_that_an_autocast_around_the_step_sees_the_perturbed_weights(halves, options) -> None:
-    """Its cache keeps casts of the weights when they change; without the cache results are right anyway."""
+    """Autocast's cache keeps casts of weights that have changed; without the cache the losses are right anyway."""
     x = torch.linspace(-1, 1, 24).reshape(8, 3)
     y = torch.arange(8) % 3
 

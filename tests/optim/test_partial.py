@@ -284,7 +284,7 @@ def test_that_statistics_in_halves_are_those_of_one_pass() -> None:
 
 @pytest.mark.parametrize("which", ["part", "whole", "second"])
 def test_that_an_exception_undoes_what_the_other_pass_did_to_the_statistics(which) -> None:
-    """That pass saw a part of the batch, or perturbed weights; a whole pass counts, as in any training loop."""
+    """The other pass saw a part of the batch or perturbed weights; a whole pass counts, as in any training loop."""
     model = _Normed()
     opt = rsam.RSAM(model.parameters(), torch.optim.SGD, lr=LR, rho=RHO)
     rsam.nn.update_statistics_once(opt, model)

@@ -105,7 +105,7 @@ def test_that_each_kernel_and_each_row_turns_by_the_angle_rho() -> None:
 
 @pytest.mark.parametrize("radius", ["parameter", "point"])
 def test_that_a_linear_loss_rises_by_the_dual_norm(radius) -> None:
-    """It rises by rho times the sum of the parts' norms; with one ball, by rho times the root of the sum of squares."""
+    """That is rho times the sum of the parts' norms; with one ball, rho times the root of the sum of squares."""
     a, b = (torch.nn.Parameter(torch.zeros(2, dtype=torch.float64)) for _ in range(2))
     loss = lambda: 3 * a[0] + 4 * b[1]  # noqa: E731
     rises = []
