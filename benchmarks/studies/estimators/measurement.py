@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 import rsam
-from benchmarks.machine import peak_megabytes
+from benchmarks.machine import one_thread, peak_megabytes
 from benchmarks.studies.estimators.estimators import ESTIMATORS, PRODUCTS, Problem
 from benchmarks.studies.estimators.networks import batch, load, run_of
 
@@ -83,9 +83,9 @@ class Measured:
     megabytes: float
 
 
+@one_thread()
 def measure(measurement: Measurement, directory: Path) -> Measured:
     """Make a measurement on one thread."""
-    torch.set_num_threads(1)
     dtype = torch.float64 if measurement.estimator == KINKS else torch.float32
     problem = Problem(load(measurement.network, directory, dtype), batch(measurement.network, dtype))
     _gradient_seconds(problem)
