@@ -21,7 +21,7 @@ __all__ = ["Group", "Line", "draw_forest"]
 _COLOURS = {"better": "#0072B2", "worse": "#C04A00", "undecided": "#444444"}
 _LINE = 0.195  # inches
 _GAP = 0.4  # lines above a title
-_BELOW = 0.5  # inches that an axis and its name take
+_BELOW = 0.5  # inches that an axis and its name take, in one line
 _LABEL, _TITLE, _UNIT = 26, 46, 40  # characters that have room in a line
 
 
@@ -98,7 +98,8 @@ def draw_forest(groups: Sequence[Group], path: Path, *, log: bool = False) -> No
     """
     panels = [list(of_unit) for _, of_unit in itertools.groupby(groups, key=lambda group: group.unit)]
     sizes = [sum(map(_size, panel)) for panel in panels]
-    with drawing(path, _LINE * sum(sizes) + _BELOW * len(panels)) as figure:
+    below = [_BELOW + _LINE * (len(_unit(panel)) - 1) for panel in panels]
+    with drawing(path, _LINE * sum(sizes) + sum(below)) as figure:
         grid = figure.subplots(len(panels), squeeze=False, height_ratios=sizes)[:, 0]
         for axes, panel in zip(grid, panels, strict=True):
             if log:
@@ -110,6 +111,12 @@ def draw_forest(groups: Sequence[Group], path: Path, *, log: bool = False) -> No
 
 def _wrapped(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, width) or [""]
+
+
+def _unit(groups: Sequence[Group]) -> list[str]:
+    """Name an axis, and what its dashed lines are."""
+    dashed = "; dashed: what is asked" if any(group.mark is not None for group in groups) else ""
+    return _wrapped(groups[0].unit + dashed, _UNIT)
 
 
 def _size(group: Group) -> float:
@@ -143,7 +150,7 @@ def _draw_panel(axes: Axes, groups: Sequence[Group]) -> None:
         )
     axes.set_ylim(y - 0.5, -0.5)
     axes.set_yticks(heights, ["\n".join(_wrapped(line.label, _LABEL)) for line in lines])
-    axes.set_xlabel("\n".join(_wrapped(groups[0].unit, _UNIT)))
+    axes.set_xlabel("\n".join(_unit(groups)))
     axes.grid(alpha=0.3, axis="x")
     axes.spines["left"].set_visible(False)
     _write_verdicts(axes, heights, lines)

@@ -119,7 +119,7 @@ def test_that_the_table_of_verdicts_shows_simultaneous_intervals() -> None:
         low, high = test.confidence_interval(0.975)
         assert row["interval"] == f"{low:.2f} to {high:.2f}"
         assert row["mean"] == f"{np.mean(values):.2f}"
-        assert row["p of 0"] == tables.p_value(2 * test.pvalue)
+        assert row["p"] == tables.p_value(2 * test.pvalue)
 
 
 def test_that_penalties_are_compared_with_sgd_seed_by_seed() -> None:

@@ -38,7 +38,7 @@ _CURVES = ("sgd", "sam", "gradient_norm", "hessian_trace", "riemannian_sgd", "rs
 
 
 def claim_groups(found: Sequence[Verdict]) -> list[Group]:
-    """Lay out what the verdicts rest on, the last claim first; a dashed line marks what a rule asks for."""
+    """Lay out what the verdicts rest on; a dashed line marks what a rule asks for."""
     of = {verdict.claim: verdict for verdict in found}
     if not of:
         return []
@@ -56,9 +56,6 @@ def claim_groups(found: Sequence[Verdict]) -> list[Group]:
         ]
 
     return [
-        Group("C6: Riemannian SAM", lines(GEOMETRIES.values(), c6), points, of["C6"].outcome, NEGLIGIBLE),
-        Group("C5: penalties, accuracy", lines(names, c5[1::2]), points, of["C5"].outcome),
-        Group("C5: penalties, curvature", neutral(names, c5[::2]), "log₂ of curvature over SGD's", mark=-1),
         Group(
             "C4: curvature and gap",
             neutral([MEASURES[name].label for name in CURVATURES], c4),
@@ -66,6 +63,9 @@ def claim_groups(found: Sequence[Verdict]) -> list[Group]:
             of["C4"].outcome,
             MODERATE,
         ),
+        Group("C5: penalties, curvature", neutral(names, c5[::2]), "log₂ of curvature over SGD's", mark=-1),
+        Group("C5: penalties, accuracy", lines(names, c5[1::2]), points, of["C5"].outcome),
+        Group("C6: Riemannian SAM", lines(GEOMETRIES.values(), c6), points, of["C6"].outcome, NEGLIGIBLE),
     ]
 
 

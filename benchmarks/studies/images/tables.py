@@ -55,7 +55,7 @@ def verdicts(found: Sequence[Verdict]) -> str:
         for verdict in found
         for what, comparison in verdict.evidence
     ]
-    return markdown_table(("claim", "verdict", "measured", "mean", "interval", "p of 0"), rows)
+    return markdown_table(("claim", "verdict", "measured", "mean", "interval", "p"), rows)
 
 
 def rules(found: Sequence[Verdict]) -> str:
