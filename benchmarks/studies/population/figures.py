@@ -44,11 +44,11 @@ def draw_answer(found: Mapping[str, Findings], path: Path) -> None:
     """
     every = list(found.values())
     decisive = (
-        (f"C1: adjusted R² at the end ({ADJUSTED_R2} published)", judge_c1([f.margins.adjusted for f in every]),
+        (f"C1: adjusted R², published {ADJUSTED_R2}", judge_c1([f.margins.adjusted for f in every]),
          [f.margins.adjusted for f in every], "adjusted R²", ADJUSTED_R2),
         (f"C2: R² at {EARLY:.0%} of the training", judge_c2([f.early for f in every]),
          [f.early for f in every], "as a part of R² at its end", EARLY_SHARE),
-        ("C3: full length carried over to a quarter", judge_c3([f.carried for f in every]),
+        ("C3: carried over to a quarter", judge_c3([f.carried for f in every]),
          [f.carried.r2 for f in every], "R²", CARRIED),
         (f"C4: curvature, test error at loss {MATCHED}", judge_c4([f.curvature for f in every]),
          [f.curvature.average for f in every], "Kendall's coefficient within axes", THRESHOLD),
