@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -65,14 +66,15 @@ class _Watched(GradientMark):
         super().__init__(param)
         self.added = self._begun = self._about_to_add = False
         # the first also runs where torch.autograd.grad adds to nothing; by the second the sum may be another tensor
-        before, after = self._before, self._after
-        self._handles = param.register_hook(before), param.register_post_accumulate_grad_hook(after)
+        before, after = _weakly(self._before), _weakly(self._after)
+        handles = param.register_hook(before), param.register_post_accumulate_grad_hook(after)
+        self._stop = weakref.finalize(self, _remove, handles)
 
-    def _before(self, _: Tensor) -> None:
+    def _before(self) -> None:
         if not self._begun:
             self._about_to_add = self.writes() == 0 or self._is_moved()
 
-    def _after(self, _: Tensor) -> None:
+    def _after(self) -> None:
         self._begun, self.added = True, self.added or self._about_to_add
 
     def _is_moved(self) -> bool:
@@ -87,8 +89,7 @@ class _Watched(GradientMark):
 
     def close(self) -> None:
         """Stop watching, and show the gradient again unless the pass has made another in its place."""
-        for handle in self._handles:
-            handle.remove()
+        self._stop()
         if self.added or self.writes() == 0:
             self.show()
 
@@ -196,6 +197,25 @@ class OldGradients:
     def _refuse(self) -> NoReturn:
         self.watched[0].show()
         raise RuntimeError(self._refusal)
+
+
+def _weakly(method: Callable[[], None]) -> Callable[[Tensor], None]:
+    """Make a hook of a method whose object it does not keep alive.
+
+    torch keeps the hooks of a parameter where the garbage collector does not see that they refer to it.
+    """
+    found = weakref.WeakMethod(method)
+
+    def hook(_: Tensor) -> None:
+        if (alive := found()) is not None:
+            alive()
+
+    return hook
+
+
+def _remove(handles: Sequence[Any]) -> None:
+    for handle in handles:
+        handle.remove()
 
 
 def _version(gradient: Tensor) -> int:
