@@ -64,18 +64,25 @@ class _Watched(GradientMark):
             assert param.grad is not None
             self.hidden, param.grad = param.grad, torch.full_like(param.grad, torch.nan)
         super().__init__(param)
-        self.added = self._begun = self._about_to_add = False
+        self._added = self._begun = self._about_to_add = False
         # the first also runs where torch.autograd.grad adds to nothing; by the second the sum may be another tensor
         before, after = _weakly(self._before), _weakly(self._after)
         handles = param.register_hook(before), param.register_post_accumulate_grad_hook(after)
         self._stop = weakref.finalize(self, _remove, handles)
 
+    @property
+    def added(self) -> bool:
+        """Tell whether the gradient is a sum that autograd added to, and not cleared since."""
+        return self._added and self.param.grad is not None
+
     def _before(self) -> None:
+        if self.param.grad is None:  # what came before is cleared
+            self._added = self._begun = False
         if not self._begun:
             self._about_to_add = self.writes() == 0 or self._is_moved()
 
     def _after(self) -> None:
-        self._begun, self.added = True, self.added or self._about_to_add
+        self._begun, self._added = True, self._added or self._about_to_add
 
     def _is_moved(self) -> bool:
         """Tell whether NaN was copied to another tensor, as when DistributedDataParallel makes its buckets anew."""

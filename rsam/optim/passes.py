@@ -117,7 +117,10 @@ class Passes:
         try:
             for hook in self.hooks:
                 hook.before_pass(kept)
-            self._watch(IN_CLOSURE if watched and not self._are_zero() else None, hidden=True)
+            if watched:
+                self._watch(IN_CLOSURE, hidden=True)
+            else:
+                self.unwatch()
             with torch.enable_grad():
                 loss = closure()
             if self._old is not None:
@@ -145,12 +148,16 @@ class Passes:
             self._abandon()
             raise
 
-    def _watch(self, refusal: str | None, hidden: bool = False, gradients_are_first: bool = True) -> None:
-        """Watch the gradients that are there from now on, with what to say of them; None for no more."""
+    def unwatch(self) -> None:
+        """Watch gradients no more; to be called before they are cleared, as nothing can be added to them then."""
         if self._old is not None:
             self._old.close()
         self._old = None
-        if refusal is None:
+
+    def _watch(self, refusal: str, hidden: bool = False, gradients_are_first: bool = True) -> None:
+        """Watch the gradients that are there from now on, with what to say of them; a pass may add to zeros."""
+        self.unwatch()
+        if self._are_zero():
             return
         params = self._ascended()
         # thorough the first, second, fourth, eighth time and so on: what a loop does it does in every step
@@ -163,17 +170,16 @@ class Passes:
             self._watches[refusal, len(params)] = seen
 
     def note_zeros(self) -> None:
-        """Take note that all gradients are zero now; not within a pass, which is watched."""
-        if self._old is None:
-            with torch._C.DisableTorchFunctionSubclass():
-                self._zeros = [GradientMark(p) for p in self._ascended() if p.grad is not None]
+        """Take note that all gradients are zero now."""
+        with torch._C.DisableTorchFunctionSubclass():
+            self._zeros = [GradientMark(p) for p in self._ascended() if p.grad is not None]
 
     def _are_zero(self) -> bool:
-        """Whether no gradient was made or written to since :meth:`note_zeros`, so that a pass may add to them."""
-        zeros, self._zeros = self._zeros, []
+        """Tell whether no gradient was made or written to since :meth:`note_zeros`."""
         with torch._C.DisableTorchFunctionSubclass():
-            count = sum(p.grad is not None for p in self._ascended()) if zeros else 0
-            return 0 < count == len(zeros) and all(mark.writes() == 0 for mark in zeros)
+            if not self._zeros or any(mark.writes() != 0 for mark in self._zeros):
+                return False
+            return len(self._zeros) == sum(p.grad is not None for p in self._ascended())
 
     def _ascended(self) -> list[Tensor]:
         groups = self.optimizer.base_optimizer.param_groups
@@ -196,9 +202,12 @@ class Passes:
                 if self._old is not None:
                     self._old.refuse_added()
                 self._ascend()
-                self._watch(None if clear else IN_HALVES)
-                for p in self._space.params if clear and self._space is not None else ():
-                    p.grad = None
+                if clear and self._space is not None:
+                    self.unwatch()
+                    for p in self._space.params:
+                        p.grad = None
+                else:
+                    self._watch(IN_HALVES)
             for hook in self.hooks if hooked else ():
                 hook.before_pass(not self.needs_gradient)
         except BaseException:
@@ -287,7 +296,10 @@ class Passes:
                 group["steps_since_ascent"] = (group["steps_since_ascent"] + 1) % optimizer.every
         self.skip = skip
         self._perturbation.forget()
-        self._watch(AFTER_STEP if in_halves else None)
+        if in_halves:
+            self._watch(AFTER_STEP)
+        else:
+            self.unwatch()
 
     def _refuse_one_pass(self, space: Product) -> None:
         """Refuse a second half after an ascent along a gradient if there is no other gradient since."""
@@ -320,12 +332,12 @@ class Passes:
         """Restore the weights from before the first half, by copy; do nothing if there was none."""
         if self.pending:
             self._perturbation.restore()
-            self._watch(None)
+            self.unwatch()
             self._end()
 
     def _abandon(self) -> None:
         """Leave everything as it was before the step."""
-        self._watch(None)
+        self.unwatch()
         if not self.pending:
             self._end()
         self.restore()

@@ -334,6 +334,7 @@ class RSAM(WrappingOptimizer):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear gradients, as torch's optimizers do; a closure may add to what this has set to zero."""
+        self._passes.unwatch()
         super().zero_grad(set_to_none)
         if not set_to_none:
             self._passes.note_zeros()

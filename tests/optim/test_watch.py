@@ -64,3 +64,96 @@ def test_that_optimizers_that_are_gone_leave_no_hooks() -> None:
         _halves(_optimizer(params), lambda: _loss(params))
     gc.collect()
     assert not any(p._backward_hooks or p._post_accumulate_grad_hooks for p in params)
+
+
+# -- gradients that were cleared -------------------------------------------------------------------------------------
+
+
+def _clear(way: str, params: list[nn.Parameter], opt: rsam.RSAM) -> None:
+    if way == "by hand":
+        for p in params:
+            p.grad = None
+    else:
+        opt.zero_grad(set_to_none=way == "to None")
+
+
+CLEARED = pytest.mark.parametrize("way", ["to None", "to zero", "by hand"])
+
+
+def _sam(params: list[nn.Parameter]) -> list[Tensor]:
+    """One step of SAM by hand on plain parameters."""
+    gradients = [4 * p.detach() ** 3 for p in params]
+    factor = RHO / torch.cat(gradients).norm()
+    return [p.detach() - LR * 4 * (p.detach() + factor * g) ** 3 for p, g in zip(params, gradients, strict=True)]
+
+
+def _assert_all_close(params: list[nn.Parameter], expected: list[Tensor]) -> None:
+    for p, e in zip(params, expected, strict=True):
+        torch.testing.assert_close(p.detach(), e, rtol=1e-14, atol=0)
+
+
+@CLEARED
+@pytest.mark.parametrize("where", ["before the first", "before the second", "in the closure"])
+def test_that_a_pass_whose_gradients_are_discarded_is_not_taken_for_a_part_of_a_sum(where: str, way: str) -> None:
+    """As one to log a norm; and in a GAN the loss of the generator adds to the gradients of the discriminator."""
+    params = _params()
+    opt = _optimizer(params)
+
+    def backward(discarded: bool) -> None:
+        if discarded:
+            (3 * _loss(params)).backward()
+        _clear(way, params, opt)
+        _loss(params).backward()
+
+    for _ in range(3):
+        expected = _sam(params)
+        if where == "in the closure":
+            opt.step(lambda: backward(discarded=True))
+        else:
+            backward(where == "before the first")
+            opt.first_step()
+            backward(where == "before the second")
+            opt.second_step()
+        _assert_all_close(params, expected)
+
+
+def test_that_what_is_cleared_by_hand_after_a_sum_stays_cleared() -> None:
+    """The parameter takes no part in the pass that counts."""
+    params = _params()
+    opt = _optimizer(params)
+    _loss(params).backward()
+
+    def closure() -> None:
+        _loss(params).backward()
+        for p in params:
+            p.grad = None
+        _loss(params[:2]).backward()
+
+    opt.step(closure)
+    assert params[2].grad is None
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_that_closures_may_add_to_zeros_between_steps_in_halves(mixed: bool) -> None:
+    params = _params()
+    opt = _optimizer(params)
+    for step in range(4):
+        expected = _sam(params)
+        if mixed and step % 2:
+            opt.zero_grad(set_to_none=False)
+            opt.step(lambda: _loss(params).backward())
+        else:
+            _halves(opt, lambda: _loss(params), set_to_none=False)
+        _assert_all_close(params, expected)
+
+
+def test_that_the_only_pass_in_halves_may_add_to_zeros() -> None:
+    params, others = _params(), _params()
+    opt, reference = (_optimizer(p, direction="momentum", momentum=0.9) for p in (params, others))
+    for _ in range(3):
+        opt.zero_grad(set_to_none=False)
+        opt.first_step()
+        _loss(params).backward()
+        opt.second_step()
+        reference.step(lambda: (reference.zero_grad(), _loss(others).backward()))
+        assert all(map(torch.equal, params, others))
