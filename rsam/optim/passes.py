@@ -305,7 +305,9 @@ class Passes:
         """Refuse a second half after an ascent along a gradient if there is no other gradient since."""
         if self.grad_norm is None or self.skip or self.optimizer.local_ascent is not None:
             return  # in another process there may be one
-        if all(p.grad is None for p in space.params):
+        gradients = [g for g in space.gradients() if g is not None]
+        # what is written through ``.data`` or by a CUDA graph shows in the values only
+        if not gradients or (self._are_zero() and not any(bool(g.any()) for g in gradients)):
             raise RuntimeError(NO_SECOND_PASS)
         if self._old is not None:
             self._old.refuse_all_left()

@@ -157,3 +157,45 @@ def test_that_the_only_pass_in_halves_may_add_to_zeros() -> None:
         opt.second_step()
         reference.step(lambda: (reference.zero_grad(), _loss(others).backward()))
         assert all(map(torch.equal, params, others))
+
+
+# -- a second pass that is missing -----------------------------------------------------------------------------------
+
+
+def _without_second_pass(opt: rsam.RSAM, params: list[nn.Parameter]) -> None:
+    opt.zero_grad()
+    _loss(params).backward()
+    opt.first_step()
+    opt.zero_grad(set_to_none=False)
+
+
+@pytest.mark.parametrize("half", ["second_step", "step", "step with a closure"])
+@pytest.mark.parametrize("steps", [0, 2])
+def test_that_zeros_are_not_taken_for_the_gradients_of_a_second_pass(steps: int, half: str) -> None:
+    params = _params()
+    opt = _optimizer(params)
+    for _ in range(steps):
+        _halves(opt, lambda: _loss(params))
+    before = [p.detach().clone() for p in params]
+    _without_second_pass(opt, params)
+    with pytest.raises(RuntimeError, match=r"evaluate the loss again.*restore\(\)"):
+        if half == "step with a closure":
+            opt.step(lambda: None)
+        else:
+            getattr(opt, half)()
+    assert all(map(torch.equal, params, before))
+    expected = _sam(params)
+    opt.step(lambda: _loss(params).backward())  # the gradients are zero still
+    _assert_all_close(params, expected)
+
+
+def test_that_a_second_gradient_that_autograd_does_not_see_is_taken() -> None:
+    """A CUDA graph writes its gradients without a sign of it, as ``.data`` does."""
+    params = _params()
+    opt = _optimizer(params)
+    expected = _sam(params)
+    _without_second_pass(opt, params)
+    for p in params:
+        p.grad.data.copy_(4 * p.detach() ** 3)
+    opt.second_step()
+    _assert_all_close(params, expected)
