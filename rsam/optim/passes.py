@@ -160,14 +160,16 @@ class Passes:
         if self._are_zero():
             return
         params = self._ascended()
-        # thorough the first, second, fourth, eighth time and so on: what a loop does it does in every step
-        seen = self._watches[refusal, len(params)] + 1
-        thorough = gradients_are_first and seen & (seen - 1) == 0
         # subclasses of tensors, such as geoopt's, would ask Python for every attribute
         with torch._C.DisableTorchFunctionSubclass():
+            # thorough the first, second, fourth, eighth time and so on: what a loop does it does in every step, until
+            # parameters are added or unfrozen
+            kind = refusal, sum(p.requires_grad for p in params)
+            seen = self._watches[kind] + 1
+            thorough = gradients_are_first and seen & (seen - 1) == 0
             self._old = OldGradients(params, refusal, hidden, thorough)
         if self._old.watched:
-            self._watches[refusal, len(params)] = seen
+            self._watches[kind] = seen
 
     def note_zeros(self) -> None:
         """Take note that all gradients are zero now."""

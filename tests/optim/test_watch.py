@@ -199,3 +199,26 @@ def test_that_a_second_gradient_that_autograd_does_not_see_is_taken() -> None:
         p.grad.data.copy_(4 * p.detach() ** 3)
     opt.second_step()
     _assert_all_close(params, expected)
+
+
+# -- sums in a part of the gradients ---------------------------------------------------------------------------------
+
+
+def test_that_a_backbone_unfrozen_late_whose_gradients_add_up_is_refused_at_once() -> None:
+    """The closure zeroes the head alone, which is right as long as only the head is trained."""
+    *backbone, head = params = _params()
+    opt = _optimizer(params)
+
+    def closure() -> None:
+        head.grad = None
+        _loss(params).backward()
+
+    for p in backbone:
+        p.requires_grad_(False)
+    for _ in range(9):
+        opt.step(closure)
+    for p in backbone:
+        p.requires_grad_(True)
+    opt.step(closure)  # the first gradients of the backbone
+    with pytest.raises(RuntimeError, match="in the closure"):
+        opt.step(closure)
