@@ -56,14 +56,18 @@ class GradientMark:
 
 
 class _Watched(GradientMark):
-    """A gradient of which autograd says whether it was added to; with ``hidden``, NaN is in its place meanwhile."""
+    """A gradient of which autograd says whether it was added to; with ``hidden``, NaN is in its place meanwhile.
 
-    def __init__(self, param: Tensor, hidden: bool) -> None:
+    ``thorough`` asks the device about gradients in one buffer, of which torch counts the writes to any.
+    """
+
+    def __init__(self, param: Tensor, hidden: bool, thorough: bool) -> None:
         self.hidden: Tensor | None = None
         if hidden:
             assert param.grad is not None
             self.hidden, param.grad = param.grad, torch.full_like(param.grad, torch.nan)
         super().__init__(param)
+        self._thorough = thorough
         self._added = self._begun = self._about_to_add = False
         # the first also runs where torch.autograd.grad adds to nothing; by the second the sum may be another tensor
         before, after = _weakly(self._before), _weakly(self._after)
@@ -79,15 +83,19 @@ class _Watched(GradientMark):
         if self.param.grad is None:  # what came before is cleared
             self._added = self._begun = False
         if not self._begun:
-            self._about_to_add = self.writes() == 0 or self._is_moved()
+            self._about_to_add = self._is_left()
 
     def _after(self) -> None:
         self._begun, self._added = True, self._added or self._about_to_add
 
-    def _is_moved(self) -> bool:
-        """Tell whether NaN was copied to another tensor, as when DistributedDataParallel makes its buckets anew."""
-        held = self.param.grad
-        return held is not None and self.writes() is None and self.hidden is not None and _is_nan(held)
+    def _is_left(self) -> bool:
+        """Tell whether the gradient is still there, where DistributedDataParallel may have put it."""
+        held, writes = self.param.grad, self.writes()
+        if held is None:
+            return False
+        if writes is None:
+            return self.hidden is not None and _is_nan(held)  # copied, as when the buckets are made anew
+        return writes == 0 or (self._thorough and local(held)._is_view() and bool(local(held).any()))
 
     def show(self) -> None:
         """Put the hidden gradient back."""
@@ -102,7 +110,7 @@ class _Watched(GradientMark):
 
 
 class OldGradients:
-    """Watch that shows, without waiting for the device, whether a pass starts from cleared gradients.
+    """Watch that shows whether a pass starts from cleared gradients, in most steps without waiting for the device.
 
     It watches the gradient of one parameter, which represents all. A hook of autograd notices additions. Since users
     may add too, the gradient may be replaced by NaN meanwhile: a pass that clears gradients replaces or overwrites the
@@ -117,8 +125,10 @@ class OldGradients:
     hidden : bool
         Whether NaN replaces the gradient.
     thorough : bool
-        Ask autograd about all gradients, of which a pass may zero some only. Takes microseconds for each, and what a
-        loop does it does in every step: for some of the steps.
+        Ask autograd about all gradients, of which a pass may zero some only, and the device where autograd cannot
+        know: of gradients in one buffer (``gradient_as_bucket_view=True`` of DistributedDataParallel) a write to one
+        looks like a write to all. Takes microseconds for each, and what a loop does it does in every step: for some of
+        the steps.
 
     Attributes
     ----------
@@ -130,10 +140,10 @@ class OldGradients:
         self._params = params
         self._refusal = refusal
         one = min(islice(filter(_may_stand, reversed(params)), _LOOKED_AT), key=Tensor.numel, default=None)
-        self.watched = [] if one is None else [_Watched(one, hidden)]
+        self.watched = [] if one is None else [_Watched(one, hidden, thorough)]
         self._sizes: Sequence[Tensor] = ()
         if thorough and self.watched:
-            self.watched += [_Watched(p, hidden=False) for p in params if p is not one and _may_stand(p)]
+            self.watched += [_Watched(p, False, thorough) for p in params if p is not one and _may_stand(p)]
             self._sizes = () if hidden else self._measure()
 
     def _measure(self) -> Sequence[Tensor]:

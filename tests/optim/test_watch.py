@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -222,3 +222,61 @@ def test_that_a_backbone_unfrozen_late_whose_gradients_add_up_is_refused_at_once
     opt.step(closure)  # the first gradients of the backbone
     with pytest.raises(RuntimeError, match="in the closure"):
         opt.step(closure)
+
+
+@pytest.mark.parametrize("zeroed", ["all", "head"])
+@pytest.mark.parametrize("where", ["before the first", "before the second"])
+def test_that_a_write_to_one_part_of_a_buffer_is_not_taken_for_writes_to_all(where: str, zeroed: str) -> None:
+    """As in DistributedDataParallel's buckets, torch counts writes to the buffer."""
+    params = _params()
+    buffer = torch.zeros(9, dtype=torch.float64)
+    for p, part in zip(params, buffer.split([p.numel() for p in params]), strict=True):
+        p.grad = part
+    opt = _optimizer(params)
+
+    def backward(place: str) -> None:
+        (buffer[7:] if zeroed == "head" and place == where else buffer).zero_()
+        _loss(params).backward()
+
+    def step() -> None:
+        backward("before the first")
+        opt.first_step()
+        backward("before the second")
+        opt.second_step()
+
+    if zeroed == "all":
+        for _ in range(3):
+            step()
+        return
+    with pytest.raises(RuntimeError, match="added to those"):
+        for _ in range(2):
+            step()
+
+
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """A group of one process."""
+    distributed = torch.distributed
+    if not distributed.is_available():
+        pytest.skip("this torch has no torch.distributed")
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("static", [False, True])
+def test_that_a_closure_that_zeroes_a_part_is_refused_where_gradients_are_views_of_buckets(static, in_place) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    model = nn.parallel.DistributedDataParallel(network, gradient_as_bucket_view=True, static_graph=static)
+    opt = _optimizer(list(model.parameters()))
+
+    def closure() -> None:
+        network[1].zero_grad(set_to_none=not in_place)
+        model(torch.ones(5, 3)).square().mean().backward()
+
+    with pytest.raises(RuntimeError, match="in the closure"):
+        for _ in range(3):  # the buckets are made anew in the second, or of a static graph in the third pass
+            opt.step(closure)
