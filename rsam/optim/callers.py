@@ -34,7 +34,7 @@ def refuse_part_of_a_model() -> None:
 
 
 def refuse_skipped_closures() -> None:
-    """Refuse a closure from accelerate's wrapper while that accumulates: it calls the closure of the last batch only.
+    """Refuse a closure from accelerate's wrapper if that may accumulate: it calls the closure of the last batch only.
 
     Raises
     ------
@@ -46,8 +46,9 @@ def refuse_skipped_closures() -> None:
     steps = sys.modules[_ACCELERATE].GradientState().num_steps  # the one that all wrappers share
     if steps > 1:
         raise RuntimeError(
-            f"with gradient_accumulation_steps={steps}, accelerate calls the closure for the last of the accumulated "
-            "batches only, so that the others are dropped; the weights are as before the step. Leave "
-            "gradient_accumulation_steps at 1, and pass all batches of a step to rsam.integrations.accelerate.step; or "
-            "call optimizer.optimizer.step(closure), past the wrapper, with a closure that evaluates all of them"
+            f"with gradient_accumulation_steps={steps}, and within accelerator.accumulate, which RSAM cannot see, "
+            "accelerate calls the closure for the last of the accumulated batches only, so that the others are "
+            "dropped; the weights are as before the step. Leave gradient_accumulation_steps at 1, and pass all batches "
+            "of a step to rsam.integrations.accelerate.step; or call optimizer.optimizer.step(closure), past the "
+            "wrapper, with a closure that evaluates all of them"
         )

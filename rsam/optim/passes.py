@@ -194,9 +194,10 @@ class Passes:
         """Save the weights, ascend if this step does, and ``clear`` the gradients of the ascent."""
         if self.pending:
             raise RuntimeError(
-                "first_step() twice; call second_step() or restore() in between. A wrapper whose step() does nothing "
-                "while gradients are accumulated, as accelerate's, leaves a step half done: call both halves for the "
-                "last of the accumulated batches only"
+                "first_step() twice; call second_step() or restore() in between. What leaves a step half done: a "
+                "gradient scaler whose step() skips the second half, after which call restore(); a wrapper whose "
+                "step() does nothing while gradients are accumulated, as accelerate's, with which call both halves for "
+                "the last of the accumulated batches only"
             )
         try:
             self._check_and_save()

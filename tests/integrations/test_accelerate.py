@@ -111,7 +111,8 @@ def test_that_a_closure_of_which_accumulation_would_drop_batches_is_refused(opti
             with accelerator.accumulate(network):
                 opt.step(closure)
 
-    with pytest.raises(RuntimeError, match=r"rsam\.integrations\.accelerate\.step; or call optimizer\.optimizer\.step"):
+    remedies = r"within accelerator\.accumulate.*integrations\.accelerate\.step; or call optimizer\.optimizer\.step"
+    with pytest.raises(RuntimeError, match=remedies):
         loop()
     assert not calls
     assert difference(network, model()) == 0
@@ -125,6 +126,22 @@ def test_that_a_closure_of_which_accumulation_would_drop_batches_is_refused(opti
     calls.clear()
     loop()  # a step without ascent is the base optimizer's, in any loop
     assert calls == [1]
+
+
+def test_that_the_halves_of_the_last_accumulated_batch_are_right_with_all_batches_evaluated_again() -> None:
+    accelerator, network, opt = prepared()
+    accelerator.gradient_accumulation_steps = 2
+    for window in windows():
+        for part in window:
+            with accelerator.accumulate(network):
+                accelerator.backward(loss_of(network)(part))
+                if accelerator.sync_gradients:
+                    opt.optimizer.first_step(zero_grad=True)
+                    for again in window:
+                        accelerator.backward(loss_of(network)(again))
+                    opt.step()
+                    opt.zero_grad()
+    assert difference(network, expected()) < ROUNDING
 
 
 def test_that_a_saved_state_is_loaded(tmp_path) -> None:
