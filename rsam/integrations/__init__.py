@@ -1,4 +1,4 @@
-"""Use RSAM with other libraries. Each module needs its library, and imports it when it is itself imported.
+"""Use RSAM with other libraries. Each module needs its library; importing one imports the other.
 
 =========================================== ======================================================
 module                                      what it has

@@ -50,7 +50,7 @@ class Perturbation:
     space : Product or None
         The parameters that may be moved or stepped; None between steps.
     pending : bool
-        Whether the parameters may be perturbed.
+        Whether the parameters may be away from ``points``.
     points : list of Tensor
         The unperturbed parameters, one tensor per block.
     """
@@ -165,7 +165,7 @@ class Perturbation:
         return length
 
     def bring_back(self, transport: Transport, exact: bool) -> list[Tensor]:
-        """Replace gradients at the perturbed points by covectors at the weights; return tensors to check for NaN."""
+        """Replace gradients at the perturbed points by covectors at the weights; return what must be finite."""
         assert self.space is not None
         params, points, gradients = self.space.params, self.space.points, self.space.gradients()
         # plain parameters first, since one of them may be the curvature of a manifold

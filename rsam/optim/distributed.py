@@ -115,7 +115,7 @@ def _buckets(params: list[Tensor]) -> Iterator[list[Tensor]]:
 def average_gradients(params: Iterable[Tensor], group: Any = None) -> list[Any]:
     """Average gradients over processes in each backward pass, for parameters that nothing else averages.
 
-    An example are the ``ignored_params`` of ``fully_shard``: each process has them whole, with its own gradient.
+    Such are the ``ignored_params`` of ``fully_shard``: each process has them whole, with its own gradient.
 
     Parameters
     ----------

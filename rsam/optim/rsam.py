@@ -220,7 +220,8 @@ class RSAM(WrappingOptimizer):
         Raises
         ------
         RuntimeError
-            Without a closure; for a sparse gradient; from a wrapper of accelerate's that accumulates batches.
+            Without a closure, or after :meth:`first_step` without a second pass; for a closure that leaves gradients
+            from before, or adds to them; for a sparse gradient; from a wrapper of accelerate's that may accumulate.
         NotFinite
             For a gradient that is not finite, naming the first such parameter; a RuntimeError.
             The weights are as they were before the step, as after any exception in here.
@@ -298,7 +299,7 @@ class RSAM(WrappingOptimizer):
         Raises
         ------
         RuntimeError
-            If called twice, or for a sparse gradient.
+            If called twice, for gradients added to those of the step before, or for a sparse gradient.
         NotFinite
             For a gradient that is not finite; a RuntimeError.
         """
@@ -321,7 +322,8 @@ class RSAM(WrappingOptimizer):
         Raises
         ------
         RuntimeError
-            Without a :meth:`first_step`, for gradients of both passes in one sum, or for a sparse gradient.
+            Without a :meth:`first_step`, without a second pass, for gradients of both passes in one sum, or for a
+            sparse gradient.
         NotFinite
             For a gradient that is not finite; a RuntimeError.
         """
