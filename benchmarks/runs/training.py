@@ -21,7 +21,7 @@ from benchmarks.runs.steps import gradient_closure, take_step
 from benchmarks.workloads.manifolds import worst_violation
 from benchmarks.workloads.problem import Problem
 
-__all__ = ["fit", "prepare", "train", "train_model"]
+__all__ = ["fit", "prepare", "train", "train_epoch", "train_model"]
 
 
 def train(run: Run, weights: Path | None = None) -> Row:
@@ -85,7 +85,7 @@ def fit(run: Run, problem: Problem, began: float) -> Row:
     curves: defaultdict[str, list[float]] = defaultdict(list)
     scores: dict[str, float] | None = None
     for epoch in range(run.epochs):
-        loss = _train_epoch(epoch, run, problem, optimizer, objective, times)
+        loss = train_epoch(epoch, run, problem, optimizer, objective, times)
         if loss is not None:
             curves["loss"].append(loss)
         if loss is None or CURVES in run.measures or epoch == run.epochs - 1:
@@ -112,7 +112,7 @@ def fit(run: Run, problem: Problem, began: float) -> Row:
     )
 
 
-def _train_epoch(
+def train_epoch(
     epoch: int, run: Run, problem: Problem, optimizer: Any, objective: Objective, times: list[float]
 ) -> float | None:
     """Take a step per batch; return the mean loss, or None as soon as a loss or a gradient is not finite."""

@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import rsam
-from benchmarks.data import Dataset, load, with_label_noise
+from benchmarks.data import Dataset, load
 from benchmarks.data.augmentation import shift, shift_and_mirror
 from benchmarks.machine import device
 from benchmarks.workloads.images import score
 from benchmarks.workloads.networks.chain import chain
-from benchmarks.workloads.problem import Batch, Heldout, Problem
+from benchmarks.workloads.problem import Heldout, Problem
+from benchmarks.workloads.subsets import Sets, ordered, subset
 
-__all__ = ["Chains", "Sets"]
-
-
-@dataclass(frozen=True)
-class Sets:
-    """Data set, with further training images without labels.
-
-    Attributes
-    ----------
-    data : Dataset
-        What is trained on, and test data.
-    unlabelled : Tensor
-        Inputs that nothing is trained on; may be empty.
-    """
-
-    data: Dataset
-    unlabelled: Tensor
+__all__ = ["Chains"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +59,7 @@ class Chains:
 
     def sets(self) -> Sets:
         """Load what networks are trained on, with the labels they are trained on, and what they are measured on."""
-        return _sets(self.dataset, self.examples, self.label_noise)
+        return subset(self.dataset, self.examples, self.label_noise)
 
     def network(self) -> nn.Sequential:
         """Initialise a network on the device, with plain weights and from torch's random state."""
@@ -107,26 +89,7 @@ class Chains:
         model = self.network()
         if self.spheres:
             rsam.nn.constrain(model, rsam.geometry.KernelSphere(), (nn.Conv1d, nn.Conv2d))
-        order, random = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 4])
-        count = len(data.train_labels)
-        steps = count // self.batch_size
-        move = shift_and_mirror if len(data.shape) == 3 else shift
-
-        def batches(epoch: int) -> Iterator[Batch]:
-            shuffled = torch.from_numpy(order.permutation(count))
-            for batch in shuffled[: steps * self.batch_size].split(self.batch_size):
-                inputs = data.train_images[batch]
-                yield move(inputs, random) if self.augment else inputs, data.train_labels[batch]
-
+        move = (shift_and_mirror if len(data.shape) == 3 else shift) if self.augment else None
+        batches, steps = ordered(data, self.batch_size, seed, move)
         measured = data.train_images, data.train_labels
         return Problem(model, nn.CrossEntropyLoss(), batches, steps, lambda: score(model, data), measured)
-
-
-@functools.lru_cache(maxsize=2)
-def _sets(dataset: str, examples: int, label_noise: float) -> Sets:
-    data = load(dataset)
-    order = torch.from_numpy(np.random.default_rng(0).permutation(len(data.train_labels)))
-    trained, unlabelled = order[:examples], order[examples : 2 * examples]
-    inputs = data.train_images
-    data = replace(data, train_images=inputs[trained], train_labels=data.train_labels[trained])
-    return Sets(with_label_noise(data, label_noise, seed=0).to(device()), inputs[unlabelled].to(device()))

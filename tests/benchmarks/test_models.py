@@ -130,7 +130,7 @@ def normed(x: Tensor, m: nn.Module) -> Tensor:
 @pytest.mark.parametrize(("inside", "out", "stride", "side"), [(3, 5, 2, 8), (3, 5, 2, 7), (4, 4, 1, 6)])
 def test_that_a_block_has_a_shortcut_without_parameters(inside, out, stride, side, batch_norm) -> None:
     torch.manual_seed(2)
-    block = _Block(inside, out, stride, batch_norm).double()
+    block = _Block(inside, out, stride, batch_norm, skip=True).double()
     for p in block.parameters():
         nn.init.normal_(p)
     x = torch.randn(4, inside, side, side, dtype=torch.float64)

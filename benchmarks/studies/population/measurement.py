@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,10 +16,12 @@ from torch.nn.functional import cross_entropy
 import rsam
 from benchmarks.data.augmentation import shift, shift_and_mirror
 from benchmarks.machine import device
+from benchmarks.runs.numbers import or_none, rounded
 from benchmarks.studies.population.rescaling import filters, on_spheres
-from benchmarks.workloads.chains import Chains, Sets
+from benchmarks.workloads.chains import Chains
 from benchmarks.workloads.networks.chain import middle
 from benchmarks.workloads.scoring import accuracy, logits
+from benchmarks.workloads.subsets import Sets
 
 __all__ = ["LAYERS", "STATISTICS", "Checkpoint", "Followed", "layers_of", "measure"]
 
@@ -131,10 +133,10 @@ def measure(
     return Checkpoint(
         fraction=fraction,
         levels=tuple(levels),
-        scores=_rounded(_scores(followed)),
+        scores=rounded(_scores(followed)),
         margins={name: _statistics(m) for name, m in _margins(followed, plain).items()},
-        others=_rounded(_others(followed, plain) | {"loss_sum": loss_sum}),
-        curvature=_rounded(_curvature(followed, plain)) if curvature else {},
+        others=rounded(_others(followed, plain) | {"loss_sum": loss_sum}),
+        curvature=rounded(_curvature(followed, plain)) if curvature else {},
         predictions=_predictions(followed) if predict else "",
     )
 
@@ -162,11 +164,9 @@ def _predictions(followed: Followed) -> str:
 def _margins(followed: Followed, plain: nn.Sequential) -> dict[str, Tensor | None]:
     names = layers_of(followed.workload)
     options: dict[str, Any] = {"eps": 1e-6}  # as Jiang et al.: gradients of some examples vanish
-    found = _or_none(rsam.margins.margins, plain, followed.batch, list(dict.fromkeys(names.values())), **options)
+    found = or_none(rsam.margins.margins, plain, followed.batch, list(dict.fromkeys(names.values())), **options)
     directions = {"input": _directions(followed.workload.dataset, followed.workload.examples)}
-    constrained = _or_none(
-        rsam.margins.margins, plain, followed.batch, subspaces=directions, normalize=False, **options
-    )
+    constrained = or_none(rsam.margins.margins, plain, followed.batch, subspaces=directions, normalize=False, **options)
     by_layer: dict[str, Tensor | None] = {layer: found and found[name] for layer, name in names.items()}
     return by_layer | {"constrained": constrained and constrained["input"]}
 
@@ -185,9 +185,9 @@ def _statistics(margins: Tensor | None) -> list[float | None]:
     found: list[float | None] = []
     for log in (None, "drop"):
         for kind, size in (("quartiles", 3), ("moments", 4)):
-            one = margins is not None and _or_none(rsam.margins.statistics, margins, kind, log=log)
+            one = margins is not None and or_none(rsam.margins.statistics, margins, kind, log=log)
             found += list(one.values) if one else [None] * size
-    return list(_rounded(dict(enumerate(found))).values())
+    return list(rounded(dict(enumerate(found))).values())
 
 
 # -- norms and what else is cheap --------------------------------------------------------------------------------------
@@ -196,8 +196,8 @@ def _statistics(margins: Tensor | None) -> list[float | None]:
 @torch.no_grad()
 def _norms(followed: Followed, plain: nn.Sequential) -> dict[str, float | None]:
     example = followed.batch[0][:1]
-    spectral = _or_none(rsam.margins.spectral_norms, plain, example)
-    path = _or_none(rsam.margins.path_norm, plain, example)
+    spectral = or_none(rsam.margins.spectral_norms, plain, example)
+    path = or_none(rsam.margins.path_norm, plain, example)
     moved = torch._foreach_norm([p - q for p, q in zip(followed.model.parameters(), followed.start, strict=True)])
     weights = torch._foreach_norm(list(plain.parameters()))
     return {
@@ -210,7 +210,7 @@ def _norms(followed: Followed, plain: nn.Sequential) -> dict[str, float | None]:
 
 def _others(followed: Followed, plain: nn.Sequential) -> dict[str, float | None]:
     layers = {"input": "input", "last": layers_of(followed.workload)["last"]}
-    kv = _or_none(rsam.margins.kv_margins, plain, followed.batch, list(layers.values()))
+    kv = or_none(rsam.margins.kv_margins, plain, followed.batch, list(layers.values()))
     found: dict[str, float | None] = {f"kv_{layer}": kv and float(kv[name].median()) for layer, name in layers.items()}
     inputs, labels = followed.batch
     for name, (examples, classes) in (
@@ -272,7 +272,7 @@ def _curvature(followed: Followed, plain: nn.Sequential) -> dict[str, float | No
     )
     relative = _Scaled(hessian, [p.detach().abs() for p in weights])
     loss = nn.CrossEntropyLoss()
-    rise = _or_none(
+    rise = or_none(
         rsam.curvature.sharpness,
         plain,
         loss,
@@ -282,7 +282,7 @@ def _curvature(followed: Followed, plain: nn.Sequential) -> dict[str, float | No
         micro_batch=MICRO_BATCH,
         adaptive=True,
     )
-    trace = _or_none(rsam.curvature.trace, relative, PROBES)
+    trace = or_none(rsam.curvature.trace, relative, PROBES)
     return found | {
         "relative_trace": trace and float(trace),
         "relative_sharpness": rise and float(rise),
@@ -293,9 +293,9 @@ def _curvature(followed: Followed, plain: nn.Sequential) -> dict[str, float | No
 def _kinds(name: str, model: nn.Module, weights: list[Any], batch: tuple[Tensor, Tensor]) -> dict[str, float | None]:
     loss = nn.CrossEntropyLoss()
     hessian = rsam.curvature.RiemannianHessian(model, loss, weights, batch)
-    trace = _or_none(rsam.curvature.trace, hessian, PROBES)
-    top = _or_none(rsam.curvature.top_eigenvalues, hessian, rtol=1e-2)
-    rise = _or_none(rsam.curvature.sharpness, model, loss, weights, batch, RHO, micro_batch=MICRO_BATCH)
+    trace = or_none(rsam.curvature.trace, hessian, PROBES)
+    top = or_none(rsam.curvature.top_eigenvalues, hessian, rtol=1e-2)
+    rise = or_none(rsam.curvature.sharpness, model, loss, weights, batch, RHO, micro_batch=MICRO_BATCH)
     return {
         f"{name}_gradient_norm": rsam.curvature.gradient_norm(model, loss, weights, batch),
         f"{name}_trace": trace and float(trace),
@@ -319,19 +319,3 @@ def _relative_flatness(plain: nn.Sequential, inputs: Tensor) -> float:
     gram = weight @ weight.mT
     form = p @ gram.diagonal() - torch.einsum("ns,st,nt->n", p, gram, p)
     return float((features.square().sum(1) * form).mean())
-
-
-# -- numbers ---------------------------------------------------------------------------------------------------------
-
-
-def _or_none(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """Return what a function measures, or None where it refuses to measure what does not exist."""
-    try:
-        return function(*args, **options)
-    except (ValueError, RuntimeError):
-        return None
-
-
-def _rounded(numbers: Mapping[Any, float | None]) -> dict[Any, Any]:
-    """Keep five digits; None of what is not finite, for which JSON has no name."""
-    return {k: float(f"{v:.5g}") if v is not None and math.isfinite(v) else None for k, v in numbers.items()}
