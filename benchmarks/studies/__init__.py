@@ -4,6 +4,7 @@ from benchmarks.studies.ablations import ABLATIONS
 from benchmarks.studies.estimators import ESTIMATORS
 from benchmarks.studies.images import OPTIMIZERS, OPTIMIZERS_LARGE
 from benchmarks.studies.manifold_tasks import HYPERBOLIC, HYPERBOLIC_NOUNS, RECURRENT, SPD
+from benchmarks.studies.norms_and_skips import NORMS_AND_SKIPS
 from benchmarks.studies.overhead import OVERHEAD
 from benchmarks.studies.population import POPULATION
 from benchmarks.studies.quick import QUICK
@@ -25,5 +26,6 @@ STUDIES: dict[str, Study] = {
         OVERHEAD,
         ESTIMATORS,
         POPULATION,
+        NORMS_AND_SKIPS,
     )
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
@@ -11,10 +12,10 @@ from benchmarks.data import Dataset, load
 from benchmarks.machine import device
 from benchmarks.workloads.images import score
 from benchmarks.workloads.networks.resnets import CifarResNet
-from benchmarks.workloads.problem import Heldout, Problem
+from benchmarks.workloads.problem import Heldout, Problem, Workload
 from benchmarks.workloads.subsets import Sets, ordered, subset
 
-__all__ = ["Residual", "initialise"]
+__all__ = ["Residual", "as_residual", "initialise"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,12 @@ class Residual:
         return Problem(model, nn.CrossEntropyLoss(), batches, steps, lambda: score(model, data), measured)
 
 
+def as_residual(workload: Workload) -> Residual:
+    """Return a workload that is known to be one of residual networks."""
+    assert isinstance(workload, Residual)
+    return workload
+
+
 @torch.no_grad()
 def initialise(network: nn.Module, seed: int) -> None:
     """Draw kernels and head as He et al. (2015) do, and set biases to zero, whatever else the network has.
@@ -88,7 +95,7 @@ def initialise(network: nn.Module, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            kind = "relu" if isinstance(module, nn.Conv2d) else "linear"
+            kind: Literal["relu", "linear"] = "relu" if isinstance(module, nn.Conv2d) else "linear"
             nn.init.kaiming_normal_(module.weight, nonlinearity=kind, generator=generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -26,6 +26,7 @@ FLOORS = {
         "estimators",
         "overhead",
         "population",
+        "norms_and_skips",
     ),
 }
 

@@ -1,0 +1,150 @@
+"""The report: the landscapes, the answers, and what stands behind them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from benchmarks.report.intervals import Comparison
+from benchmarks.studies.norms_and_skips.design import VARIANTS, Design, Factor
+from benchmarks.studies.norms_and_skips.effects import MEASURES, Networks, at_loss, effects, matched
+from benchmarks.studies.norms_and_skips.figures import draw_densities, draw_landscapes, draw_through_training
+from benchmarks.studies.norms_and_skips.measurement import CURVATURE
+from benchmarks.studies.norms_and_skips.rules import FACTORS, OUTCOME, PRIMARY, RULES, Answer, answer
+from benchmarks.studies.norms_and_skips.tables import effects_table, ends_table, trials_table
+from benchmarks.studies.norms_and_skips.training import DRAWN, Trajectory
+
+__all__ = ["answers", "report"]
+
+
+def report(
+    design: Design, depths: Mapping[int, Networks], trials: Sequence[Trajectory], costs: str, directory: Path
+) -> str:
+    """Write figures, and say all in Markdown.
+
+    Parameters
+    ----------
+    design : Design
+        What was wanted.
+    depths : mapping of int to Networks
+        What is there, by depth; each with one network at least.
+    trials : sequence of Trajectory
+        Networks that learning rates were chosen by.
+    costs : str
+        What all runs took.
+    directory : Path
+        Where figures go.
+    """
+    parts = ["# Batch norm and skip connections", *_landscapes(design, depths, directory), _verdicts(depths)]
+    parts += [*_figures(depths, directory), "## Effects"]
+    for depth, networks in depths.items():
+        level = matched(networks)
+        if level is not None:
+            parts += [f"### {depth} layers, at training loss {level:g}", effects_table(networks, level)]
+        parts += [f"### {depth} layers, at the end", effects_table(networks, None)]
+    parts += ["## Networks at the end", ends_table(depths)]
+    if trials:
+        parts += ["## Learning rates that were tried, one seed", trials_table(trials)]
+    return "\n\n".join([*parts, "## How", _how(design, depths), costs, "## Rules", RULES.strip()])
+
+
+def answers(depths: Mapping[int, Networks]) -> dict[Factor, Answer]:
+    """Judge both factors by the rules."""
+    levels = {depth: matched(networks) for depth, networks in depths.items()}
+    found: dict[Factor, Answer] = {}
+    for factor in FACTORS:
+        curvature, gap = (
+            {
+                depth: effects(networks, partial(at_loss, measure=MEASURES[name], level=level))[factor]
+                for depth, networks in depths.items()
+                if (level := levels[depth]) is not None
+            }
+            for name in (PRIMARY, OUTCOME)
+        )
+        if len(curvature) == len(depths) and all(len(v) > 1 for v in (*curvature.values(), *gap.values())):
+            found[factor] = answer(curvature, gap)
+    return found
+
+
+# -- what is read first ----------------------------------------------------------------------------------------------
+
+
+def _landscapes(design: Design, depths: Mapping[int, Networks], directory: Path) -> list[str]:
+    if not draw_landscapes(depths, directory / "landscapes.svg"):
+        return []
+    caption = (
+        f"The loss around trained networks of seed {DRAWN} in two random directions, filter-normalised and the same "
+        "for all four, from minus to plus the norm of each filter; one scale of colours, logarithmic"
+    )
+    return [f"![{caption}](landscapes.svg)", f"{caption}. {design.label}."]
+
+
+def _verdicts(depths: Mapping[int, Networks]) -> str:
+    found = answers(depths)
+    lines = [f"- {_sentence(name, found[factor])}" for factor, name in FACTORS.items() if factor in found]
+    if len(lines) < len(FACTORS):
+        lines.append("- Too few networks yet that reach one training loss: no verdict.")
+    return "\n".join(lines)
+
+
+def _sentence(name: str, found: Answer) -> str:
+    plural = name.endswith("s")
+    verb = {"lowers": "lower", "raises": "raise"}.get(found.curvature, "")
+    if verb:
+        said = f"**{name} {verb if plural else found.curvature} curvature**"
+    else:
+        said = f"Whether **{name.lower()}** {'lower' if plural else 'lowers'} or {'raise' if plural else 'raises'} "
+        said += "curvature is **undecided**"
+    factors = "; ".join(f"{_times(c)} with {depth} layers" for depth, c in found.of_curvature.items())
+    gaps = "; ".join(f"{_points(c)} with {depth}" for depth, c in found.of_gap.items())
+    what = {"undecided": "whether the gap follows is undecided"}.get(found.gap, f"the gap {found.gap}")
+    return f"{said}: at equal training loss the trace is multiplied by {factors}. As to generalisation, {what}: {gaps}."
+
+
+def _times(found: Comparison) -> str:
+    low, high = found.simultaneous.low, found.simultaneous.high
+    return f"{math.exp(found.interval.mean):.3g} ({math.exp(low):.3g} to {math.exp(high):.3g})"
+
+
+def _points(found: Comparison) -> str:
+    return f"{found.interval.mean:+.2f} points ({found.simultaneous.low:+.2f} to {found.simultaneous.high:+.2f})"
+
+
+def _figures(depths: Mapping[int, Networks], directory: Path) -> list[str]:
+    found = []
+    for kind, caption in (
+        ("curvature", "Curvature through training, mean and 95 % interval over seeds"),
+        ("gradient", "Loss and gradient along the gradient: steps of up to four learning rates"),
+        ("learning", "Training loss, test error and gap"),
+    ):
+        draw_through_training(depths, kind, directory / f"{kind}.svg")
+        found.append(f"![{caption}]({kind}.svg)")
+    if draw_densities(depths, directory / "densities.svg"):
+        found.append(f"![Densities of eigenvalues of seed {DRAWN}](densities.svg)")
+    return found
+
+
+def _how(design: Design, depths: Mapping[int, Networks]) -> str:
+    wanted = design.seeds * len(VARIANTS)
+    there = "; ".join(
+        f"{depth} layers: {len(networks)} of {wanted} networks, {sum(t.diverged for t in networks.values())} diverged"
+        for depth, networks in depths.items()
+    )
+    rates = "; ".join(f"{next(iter(networks.values())).run.lr:g} with {depth}" for depth, networks in depths.items())
+    chosen = (
+        f", of {', '.join(f'{rate:g}' for rate in sorted(design.rates))} the one at which the worst of the four is best "
+        f"on {design.examples:,} unused training images, with one other seed"
+    )
+    return (
+        f"{there}. ResNets of the CIFAR form with {design.width}, {2 * design.width} and {4 * design.width} filters, and "
+        f"a first convolution of stride {design.stride}, which lets them be wider in the same time. {design.epochs} "
+        f"epochs of SGD with momentum 0.9, batches of 128, weight decay {design.DECAY:g} and a cosine schedule; nothing "
+        "is augmented. One learning rate for all four variants of a depth: "
+        f"{rates}{chosen if len(design.rates) > 1 else ''}. Networks of a seed see the same images in the same order, "
+        "and start from the same kernels and head, drawn as He et al. (2015) do; biases start at 0, batch norm at scale "
+        "1, and no branch is scaled down for the variants without it. Shortcuts have no parameters. Curvature is that of "
+        f"the mean loss on {CURVATURE} training images, with the statistics of that batch where there is batch norm, as "
+        "in training; distances along the gradient are in units of the first learning rate."
+    )
