@@ -134,17 +134,17 @@ def _how(design: Design, depths: Mapping[int, Networks]) -> str:
     )
     rates = "; ".join(f"{next(iter(networks.values())).run.lr:g} with {depth}" for depth, networks in depths.items())
     chosen = (
-        f", of {', '.join(f'{rate:g}' for rate in sorted(design.rates))} the one at which the worst of the four is best "
-        f"on {design.examples:,} unused training images, with one other seed"
+        f", of {', '.join(f'{rate:g}' for rate in sorted(design.rates))} the one at which the worst of the four is "
+        f"best on {design.examples:,} unused training images, with one other seed"
     )
     return (
-        f"{there}. ResNets of the CIFAR form with {design.width}, {2 * design.width} and {4 * design.width} filters, and "
-        f"a first convolution of stride {design.stride}, which lets them be wider in the same time. {design.epochs} "
-        f"epochs of SGD with momentum 0.9, batches of 128, weight decay {design.DECAY:g} and a cosine schedule; nothing "
-        "is augmented. One learning rate for all four variants of a depth: "
+        f"{there}. ResNets of the CIFAR form with {design.width}, {2 * design.width} and {4 * design.width} filters, "
+        f"and a first convolution of stride {design.stride}, which lets them be wider in the same time. "
+        f"{design.epochs} epochs of SGD with momentum 0.9, batches of 128, weight decay {design.DECAY:g} and a cosine "
+        "schedule; nothing is augmented. One learning rate for all four variants of a depth: "
         f"{rates}{chosen if len(design.rates) > 1 else ''}. Networks of a seed see the same images in the same order, "
-        "and start from the same kernels and head, drawn as He et al. (2015) do; biases start at 0, batch norm at scale "
-        "1, and no branch is scaled down for the variants without it. Shortcuts have no parameters. Curvature is that of "
-        f"the mean loss on {CURVATURE} training images, with the statistics of that batch where there is batch norm, as "
-        "in training; distances along the gradient are in units of the first learning rate."
+        "and start from the same kernels and head, drawn as He et al. (2015) do; biases start at 0, batch norm at "
+        "scale 1, and no branch is scaled down for the variants without it. Shortcuts have no parameters. Curvature is "
+        f"that of the mean loss on {CURVATURE} training images, with the statistics of that batch where there is batch "
+        "norm, as in training; steps along the gradient are in units of the first learning rate."
     )
