@@ -382,9 +382,12 @@ def test_that_the_report_leads_with_the_landscapes_and_the_answers(tmp_path: Pat
     assert "(landscapes.svg)" in parts[1]
     answers = parts[3]
     assert "**Batch norm lowers curvature**" in answers
-    assert "multiplied by 0.5 (0.5 to 0.5) with 8 layers; 0.5 (0.5 to 0.5) with 14 layers" in answers
+    assert "trace, filters in units of their norms, is multiplied by 0.5 (0.5 to 0.5) with 8 layers; 0.5" in answers
     assert "whether the gap follows is undecided" in answers  # it is the same in all
     assert "Whether **skip connections** lower or raise curvature is **undecided**" in answers
+    assert "Preliminary" not in "".join(parts)
+    larger = NormsAndSkipsStudy(study.name, "", replace(study.design, seeds=5))
+    assert "**Preliminary**: without 4 networks of 8 layers; 4 networks of 14 layers." in larger.report(tmp_path)
     names = ("landscapes", "curvature", "gradient", "learning", "densities")
     assert all((tmp_path / f"{name}.svg").exists() for name in names)
     assert "32 of" not in answers and any("8 layers: 16 of 16 networks, 0 diverged" in part for part in parts)

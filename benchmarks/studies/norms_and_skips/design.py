@@ -50,8 +50,8 @@ class Design:
         See :class:`~benchmarks.workloads.networks.resnets.CifarResNet`. With a first stride of 2 maps have a quarter of
         the pixels of the CIFAR form: for the same time networks are twice as wide, and fit their images far better, or
         there would be no gap to speak of.
-    epochs : int
-        Passes over the data.
+    batch_size, epochs : int
+        Images of a step, and passes over the data.
     seeds : int
         Networks of each kind.
     rates : tuple of float
@@ -64,6 +64,7 @@ class Design:
     depths: tuple[int, ...] = (8, 14)
     width: int = 12
     stride: int = 2
+    batch_size: int = 128
     epochs: int = 12
     seeds: int = 8
     rates: tuple[float, ...] = (0.02, 0.05, 0.1)
@@ -75,7 +76,14 @@ class Design:
     def run(self, depth: int, variant: Variant, seed: int, rate: float, heldout: Heldout = "test") -> Run:
         """Describe a network."""
         workload = Residual(
-            self.dataset, self.examples, depth, variant.batch_norm, variant.skip, self.width, self.stride
+            self.dataset,
+            self.examples,
+            depth,
+            variant.batch_norm,
+            variant.skip,
+            self.width,
+            self.stride,
+            self.batch_size,
         )
         return Run(workload, "sgd", seed, rate, self.epochs, weight_decay=self.DECAY, heldout=heldout)
 

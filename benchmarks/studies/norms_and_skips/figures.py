@@ -53,7 +53,7 @@ def draw_landscapes(depths: Depths, path: Path) -> bool:
     rows = sorted({depth for depth, _ in drawn})
     # the lower end belongs to a minimum; the upper one to a corner, and most corners are far above all else
     limits = float(losses.min()), float(np.quantile(losses, 0.98))
-    figure = Figure(figsize=(9.6, 0.7 + 2.5 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(9.6, 0.5 + 2.1 * len(rows)), layout="constrained")
     panels = figure.subplots(len(rows), len(VARIANTS), sharex=True, sharey=True, squeeze=False)
     for row, depth in zip(panels, rows, strict=True):
         for axes, v in zip(row, VARIANTS, strict=True):
@@ -150,7 +150,7 @@ def draw_densities(depths: Depths, path: Path) -> bool:
         axes.set(yscale="log", xscale="symlog")
         axes.grid(alpha=0.3)
     for row, epoch in zip(panels, epochs, strict=True):
-        row[0].set_ylabel(f"density after {epoch} epochs", fontsize="small")
+        row[0].set_ylabel(f"density after epoch {epoch}", fontsize="small")
     for axes, depth in zip(panels[0], depths, strict=True):
         axes.set_title(f"{depth} layers")
     for axes in panels[-1]:

@@ -20,7 +20,7 @@ from benchmarks.workloads.scoring import accuracy, logits
 __all__ = ["CURVATURE", "EXTENT", "LENGTHS", "Checkpoint", "landscape", "measure"]
 
 #: Training images, the same for all networks, around which curvature is measured, with the statistics of this batch.
-CURVATURE = 256
+CURVATURE = 200
 PROBES = 8
 #: Steps of gradient descent at which loss and gradient are looked at, in units of the learning rate; evenly spaced.
 LENGTHS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)

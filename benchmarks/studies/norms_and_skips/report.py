@@ -15,6 +15,7 @@ from benchmarks.studies.norms_and_skips.measurement import CURVATURE
 from benchmarks.studies.norms_and_skips.rules import FACTORS, OUTCOME, PRIMARY, RULES, Answer, answer
 from benchmarks.studies.norms_and_skips.tables import effects_table, ends_table, trials_table
 from benchmarks.studies.norms_and_skips.training import DRAWN, Trajectory
+from benchmarks.studies.study import preliminary
 
 __all__ = ["answers", "report"]
 
@@ -37,7 +38,8 @@ def report(
     directory : Path
         Where figures go.
     """
-    parts = ["# Batch norm and skip connections", *_landscapes(design, depths, directory), _verdicts(depths)]
+    parts = ["# Batch norm and skip connections", *_landscapes(design, depths, directory)]
+    parts += [*preliminary(_missing(design, depths)), _verdicts(depths)]
     parts += [*_figures(depths, directory), "## Effects"]
     for depth, networks in depths.items():
         level = matched(networks)
@@ -81,6 +83,12 @@ def _landscapes(design: Design, depths: Mapping[int, Networks], directory: Path)
     return [f"![{caption}](landscapes.svg)", f"{caption}. {design.label}."]
 
 
+def _missing(design: Design, depths: Mapping[int, Networks]) -> list[str]:
+    wanted = design.seeds * len(VARIANTS)
+    lacking = {depth: wanted - len(depths.get(depth, {})) for depth in design.depths}
+    return [f"{count} networks of {depth} layers" for depth, count in lacking.items() if count]
+
+
 def _verdicts(depths: Mapping[int, Networks]) -> str:
     found = answers(depths)
     lines = [f"- {_sentence(name, found[factor])}" for factor, name in FACTORS.items() if factor in found]
@@ -100,7 +108,10 @@ def _sentence(name: str, found: Answer) -> str:
     factors = "; ".join(f"{_times(c)} with {depth} layers" for depth, c in found.of_curvature.items())
     gaps = "; ".join(f"{_points(c)} with {depth}" for depth, c in found.of_gap.items())
     what = {"undecided": "whether the gap follows is undecided"}.get(found.gap, f"the gap {found.gap}")
-    return f"{said}: at equal training loss the trace is multiplied by {factors}. As to generalisation, {what}: {gaps}."
+    return (
+        f"{said}: at equal training loss the trace, filters in units of their norms, is "
+        f"multiplied by {factors}. As to generalisation, {what}: {gaps}."
+    )
 
 
 def _times(found: Comparison) -> str:
@@ -140,8 +151,9 @@ def _how(design: Design, depths: Mapping[int, Networks]) -> str:
     return (
         f"{there}. ResNets of the CIFAR form with {design.width}, {2 * design.width} and {4 * design.width} filters, "
         f"and a first convolution of stride {design.stride}, which lets them be wider in the same time. "
-        f"{design.epochs} epochs of SGD with momentum 0.9, batches of 128, weight decay {design.DECAY:g} and a cosine "
-        "schedule; nothing is augmented. One learning rate for all four variants of a depth: "
+        f"{design.epochs} epochs of SGD with momentum 0.9, batches of {design.batch_size}, weight decay "
+        f"{design.DECAY:g} and a cosine schedule; nothing is augmented. One learning rate for all four variants of a "
+        "depth: "
         f"{rates}{chosen if len(design.rates) > 1 else ''}. Networks of a seed see the same images in the same order, "
         "and start from the same kernels and head, drawn as He et al. (2015) do; biases start at 0, batch norm at "
         "scale 1, and no branch is scaled down for the variants without it. Shortcuts have no parameters. Curvature is "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.data import MissingDataset, load
@@ -69,10 +69,8 @@ class NormsAndSkipsStudy:
 
     def quick(self) -> NormsAndSkipsStudy:
         """Shorten the study to tiny networks on images that come with it."""
-        design = Design(
-            "Fashion-MNIST mini", "fashion_mnist_mini", 1_000, (8,), width=2, stride=2, epochs=2, seeds=2, rates=(0.05,)
-        )
-        return NormsAndSkipsStudy(self.name, self.summary, design)
+        tiny = Design("Fashion-MNIST mini", "fashion_mnist_mini", 1_000, (8,), width=3, stride=4, rates=(0.05,))
+        return NormsAndSkipsStudy(self.name, self.summary, replace(tiny, batch_size=20, epochs=3, seeds=2))
 
     def _networks(self, trials: Mapping[Run, Trajectory]) -> list[Run]:
         """List the networks at the chosen rates, those of a seed one after the other at all depths."""
