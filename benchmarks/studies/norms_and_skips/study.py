@@ -70,7 +70,7 @@ class NormsAndSkipsStudy:
     def quick(self) -> NormsAndSkipsStudy:
         """Shorten the study to tiny networks on images that come with it."""
         tiny = Design("Fashion-MNIST mini", "fashion_mnist_mini", 1_000, (8,), width=3, stride=4, rates=(0.05,))
-        return NormsAndSkipsStudy(self.name, self.summary, replace(tiny, batch_size=20, epochs=3, seeds=2))
+        return NormsAndSkipsStudy(self.name, self.summary, replace(tiny, batch_size=20, epochs=4, seeds=2))
 
     def _networks(self, trials: Mapping[Run, Trajectory]) -> list[Run]:
         """List the networks at the chosen rates, those of a seed one after the other at all depths."""
