@@ -379,16 +379,16 @@ def test_that_the_report_leads_with_the_landscapes_and_the_answers(tmp_path: Pat
     study = _filled(tmp_path, replace(TINY, depths=(8, 14), seeds=4, rates=(0.05, 0.1)))
     parts = study.report(tmp_path).split("\n\n")
     assert parts[0].startswith("# ")
-    assert "(landscapes.svg)" in parts[1]
+    assert parts[1].endswith("?") and "(answer.svg)" in parts[2] and parts[3].startswith("- **")
     answers = parts[3]
     assert "**Batch norm lowers curvature**" in answers
     assert "trace, filters in units of their norms, is multiplied by 0.5 (0.5 to 0.5) with 8 layers; 0.5" in answers
     assert "whether the gap follows is undecided" in answers  # it is the same in all
-    assert "Whether **skip connections** lower or raise curvature is **undecided**" in answers
+    assert "**Skip connections: undecided** whether they lower or raise curvature" in answers
     assert "Preliminary" not in "".join(parts)
     larger = NormsAndSkipsStudy(study.name, "", replace(study.design, seeds=5))
     assert "**Preliminary**: without 4 networks of 8 layers; 4 networks of 14 layers." in larger.report(tmp_path)
-    names = ("landscapes", "curvature", "gradient", "learning", "densities")
+    names = ("answer", "curvature", "gradient", "learning", "densities")
     assert all((tmp_path / f"{name}.svg").exists() for name in names)
     assert "32 of" not in answers and any("8 layers: 16 of 16 networks, 0 diverged" in part for part in parts)
 

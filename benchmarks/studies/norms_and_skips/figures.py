@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
 
 from benchmarks.report.curves import COLOURS
 from benchmarks.report.intervals import t_interval
-from benchmarks.report.svg import save_svg
+from benchmarks.report.svg import drawing
 from benchmarks.studies.norms_and_skips.design import VARIANTS, Variant
 from benchmarks.studies.norms_and_skips.effects import MEASURES, Measure, Networks
 from benchmarks.studies.norms_and_skips.measurement import CURVATURE, EXTENT
@@ -53,22 +52,21 @@ def draw_landscapes(depths: Depths, path: Path) -> bool:
     rows = sorted({depth for depth, _ in drawn})
     # the lower end belongs to a minimum; the upper one to a corner, and most corners are far above all else
     limits = float(losses.min()), float(np.quantile(losses, 0.98))
-    figure = Figure(figsize=(9.6, 0.5 + 2.1 * len(rows)), layout="constrained")
-    panels = figure.subplots(len(rows), len(VARIANTS), sharex=True, sharey=True, squeeze=False)
-    for row, depth in zip(panels, rows, strict=True):
-        for axes, v in zip(row, VARIANTS, strict=True):
-            if (depth, v) in drawn:
-                drawn[depth, v].plot(axes, levels=18, limits=limits, log=True, colorbar=False)
-            axes.set(xlabel="", ylabel="", aspect="equal", title=v.label if depth == rows[0] else "")
-        row[0].set_ylabel(f"{depth} layers")
-    figure.colorbar(
-        ScalarMappable(LogNorm(*limits), "viridis"),
-        ax=panels,
-        label=f"loss on {CURVATURE} training images",
-        format="%.3g",
-        aspect=40,
-    )
-    save_svg(figure, path)
+    with drawing(path, 0.9 + 1.1 * len(rows)) as figure:
+        panels = figure.subplots(len(rows), len(VARIANTS), sharex=True, sharey=True, squeeze=False)
+        for row, depth in zip(panels, rows, strict=True):
+            for axes, v in zip(row, VARIANTS, strict=True):
+                if (depth, v) in drawn:
+                    drawn[depth, v].plot(axes, levels=18, limits=limits, log=True, colorbar=False)
+                axes.set(xlabel="", ylabel="", aspect="equal", title=fill(v.label, 12) if depth == rows[0] else "")
+            row[0].set_ylabel(f"{depth} layers")
+        figure.colorbar(
+            ScalarMappable(LogNorm(*limits), "viridis"),
+            ax=panels,
+            label=f"loss on {CURVATURE} training images",
+            format="%.3g",
+            aspect=30,
+        )
     return True
 
 
@@ -91,22 +89,21 @@ def draw_through_training(depths: Depths, kind: str, path: Path) -> None:
         The image to write.
     """
     measures = [MEASURES.get(name, _TRAIN_LOSS) for name in _CURVES[kind]]
-    figure = Figure(figsize=(3.6 * len(depths) + 0.8, 2.1 * len(measures) + 0.6), layout="constrained")
-    panels = figure.subplots(len(measures), len(depths), sharex=True, sharey="row", squeeze=False)
-    for row, measure in zip(panels, measures, strict=True):
-        for axes, networks in zip(row, depths.values(), strict=True):
-            for v in VARIANTS:
-                _draw_curve(axes, [t for (u, _), t in networks.items() if u == v], measure, v)
-            axes.grid(alpha=0.3)
-            if measure.log:
-                axes.set_yscale("log")
-        row[0].set_ylabel(fill(measure.label, 24), fontsize="small")
-    for axes, depth in zip(panels[0], depths, strict=True):
-        axes.set_title(f"{depth} layers")
-    for axes in panels[-1]:
-        axes.set_xlabel("epoch")
-    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize="small")
-    save_svg(figure, path)
+    with drawing(path, 1.7 * len(measures) + 0.9) as figure:
+        panels = figure.subplots(len(measures), len(depths), sharex=True, sharey="row", squeeze=False)
+        for row, measure in zip(panels, measures, strict=True):
+            for axes, networks in zip(row, depths.values(), strict=True):
+                for v in VARIANTS:
+                    _draw_curve(axes, [t for (u, _), t in networks.items() if u == v], measure, v)
+                axes.grid(alpha=0.3)
+                if measure.log:
+                    axes.set_yscale("log")
+            row[0].set_ylabel(fill(measure.label, 20), fontsize="small")
+        for axes, depth in zip(panels[0], depths, strict=True):
+            axes.set_title(f"{depth} layers")
+        for axes in panels[-1]:
+            axes.set_xlabel("epoch")
+        figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize="small")
 
 
 def _draw_curve(axes: Any, networks: Sequence[Trajectory], measure: Measure, variant: Variant) -> None:
@@ -139,23 +136,22 @@ def draw_densities(depths: Depths, path: Path) -> bool:
     epochs = sorted({epoch for epoch, *_ in drawn})
     if not epochs:
         return False
-    figure = Figure(figsize=(3.6 * len(depths) + 0.8, 2.1 * len(epochs) + 0.6), layout="constrained")
-    panels = figure.subplots(len(epochs), len(depths), sharex=True, sharey=True, squeeze=False)
-    for (epoch, depth, v), density in drawn.items():
-        axes = panels[epochs.index(epoch)][list(depths).index(depth)]
-        values = np.array(density["density"], dtype=np.float64)
-        grid = np.linspace(density["low"], density["high"], len(values))
-        visible = np.where(values > _FLOOR * np.nanmax(values), values, np.nan)
-        axes.plot(grid, visible, color=_COLOURS[v], label=v.label, linewidth=1)
-        axes.set(yscale="log", xscale="symlog")
-        axes.grid(alpha=0.3)
-    for row, epoch in zip(panels, epochs, strict=True):
-        row[0].set_ylabel(f"density after epoch {epoch}", fontsize="small")
-    for axes, depth in zip(panels[0], depths, strict=True):
-        axes.set_title(f"{depth} layers")
-    for axes in panels[-1]:
-        axes.set_xlabel("eigenvalue")
-    handles = {label: h for axes in panels.flat for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=4, fontsize="small")
-    save_svg(figure, path)
+    with drawing(path, 1.7 * len(epochs) + 0.9) as figure:
+        panels = figure.subplots(len(epochs), len(depths), sharex=True, sharey=True, squeeze=False)
+        for (epoch, depth, v), density in drawn.items():
+            axes = panels[epochs.index(epoch)][list(depths).index(depth)]
+            values = np.array(density["density"], dtype=np.float64)
+            grid = np.linspace(density["low"], density["high"], len(values))
+            visible = np.where(values > _FLOOR * np.nanmax(values), values, np.nan)
+            axes.plot(grid, visible, color=_COLOURS[v], label=v.label, linewidth=1)
+            axes.set(yscale="log", xscale="symlog")
+            axes.grid(alpha=0.3)
+        for row, epoch in zip(panels, epochs, strict=True):
+            row[0].set_ylabel(f"density after epoch {epoch}", fontsize="small")
+        for axes, depth in zip(panels[0], depths, strict=True):
+            axes.set_title(f"{depth} layers")
+        for axes in panels[-1]:
+            axes.set_xlabel("eigenvalue")
+        handles = {label: h for axes in panels.flat for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=2, fontsize="small")
     return True

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.report.intervals import Comparison
+from benchmarks.report.opening import ANSWER, DETAILS, opening
 from benchmarks.studies.norms_and_skips.design import VARIANTS, Design, Factor
 from benchmarks.studies.norms_and_skips.effects import MEASURES, Networks, at_loss, effects, matched
 from benchmarks.studies.norms_and_skips.figures import draw_densities, draw_landscapes, draw_through_training
@@ -18,6 +19,9 @@ from benchmarks.studies.norms_and_skips.training import DRAWN, Trajectory
 from benchmarks.studies.study import preliminary
 
 __all__ = ["answers", "report"]
+
+TITLE = "Batch norm and skip connections"
+QUESTION = "Do batch norm and skip connections flatten the loss, and does the generalisation gap follow?"
 
 
 def report(
@@ -38,9 +42,14 @@ def report(
     directory : Path
         Where figures go.
     """
-    parts = ["# Batch norm and skip connections", *_landscapes(design, depths, directory)]
-    parts += [*preliminary(_missing(design, depths)), _verdicts(depths)]
-    parts += [*_figures(depths, directory), "## Effects"]
+    picture = _landscapes(depths, directory)
+    parts = opening(TITLE, QUESTION, picture, [*preliminary(_missing(design, depths)), *_verdicts(depths)])
+    parts += [
+        DETAILS,
+        *([f"{picture}. {design.label}."] if picture else []),
+        *_figures(depths, directory),
+        "## Effects",
+    ]
     for depth, networks in depths.items():
         level = matched(networks)
         if level is not None:
@@ -73,14 +82,14 @@ def answers(depths: Mapping[int, Networks]) -> dict[Factor, Answer]:
 # -- what is read first ----------------------------------------------------------------------------------------------
 
 
-def _landscapes(design: Design, depths: Mapping[int, Networks], directory: Path) -> list[str]:
-    if not draw_landscapes(depths, directory / "landscapes.svg"):
-        return []
-    caption = (
+def _landscapes(depths: Mapping[int, Networks], directory: Path) -> str:
+    """Draw the first picture, and describe it; return nothing if there is none."""
+    if not draw_landscapes(depths, directory / ANSWER):
+        return ""
+    return (
         f"The loss around trained networks of seed {DRAWN} in two random directions, filter-normalised and the same "
         "for all four, from minus to plus the norm of each filter; one scale of colours, logarithmic"
     )
-    return [f"![{caption}](landscapes.svg)", f"{caption}. {design.label}."]
 
 
 def _missing(design: Design, depths: Mapping[int, Networks]) -> list[str]:
@@ -89,12 +98,11 @@ def _missing(design: Design, depths: Mapping[int, Networks]) -> list[str]:
     return [f"{count} networks of {depth} layers" for depth, count in lacking.items() if count]
 
 
-def _verdicts(depths: Mapping[int, Networks]) -> str:
+def _verdicts(depths: Mapping[int, Networks]) -> list[str]:
     found = answers(depths)
-    lines = [f"- {_sentence(name, found[factor])}" for factor, name in FACTORS.items() if factor in found]
-    if len(lines) < len(FACTORS):
-        lines.append("- Too few networks yet that reach one training loss: no verdict.")
-    return "\n".join(lines)
+    sentences = [_sentence(name, found[factor]) for factor, name in FACTORS.items() if factor in found]
+    few = ["**No verdict:** too few networks yet that reach one training loss."]
+    return sentences if len(sentences) == len(FACTORS) else [*sentences, *few]
 
 
 def _sentence(name: str, found: Answer) -> str:
@@ -103,8 +111,8 @@ def _sentence(name: str, found: Answer) -> str:
     if verb:
         said = f"**{name} {verb if plural else found.curvature} curvature**"
     else:
-        said = f"Whether **{name.lower()}** {'lower' if plural else 'lowers'} or {'raise' if plural else 'raises'} "
-        said += "curvature is **undecided**"
+        they = "they lower or raise" if plural else "it lowers or raises"
+        said = f"**{name}: undecided** whether {they} curvature"
     factors = "; ".join(f"{_times(c)} with {depth} layers" for depth, c in found.of_curvature.items())
     gaps = "; ".join(f"{_points(c)} with {depth}" for depth, c in found.of_gap.items())
     what = {"undecided": "whether the gap follows is undecided"}.get(found.gap, f"the gap {found.gap}")
