@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
+import rsam
 from benchmarks.report.intervals import Interval
 from benchmarks.studies.population.claims import Carried, carried_over, early_share, partial_r2, predicted
 from benchmarks.studies.population.design import Design, Member, members
@@ -153,3 +156,26 @@ def test_that_the_report_opens_with_its_picture_and_verdicts(tmp_path, monkeypat
 def test_that_too_few_networks_have_no_verdict(tmp_path) -> None:
     text = report({"made up": _population(_by_margins, bases=2)}, [], "Nothing.", tmp_path)
     assert "Too few networks for verdicts" in text
+
+
+def test_that_frozen_features_are_read_on_the_set_that_was_held_back(tmp_path) -> None:
+    networks = {replace(m, place="fashion_mnist"): t for m, t in _population(_by_margins, bases=20).items()}
+    read = partial(report, {"made up": _population(_by_margins, bases=2)}, [], "Nothing.", tmp_path)
+    assert "**C3 overcome** by margins, chosen without Fashion-MNIST" in read(["margins"], networks)
+    assert "**C3 not overcome** by confidence" in read(["confidence"], networks)
+    assert "chosen without" not in read([], networks)
+
+
+def test_that_one_fit_for_all_is_that_of_the_gap_model() -> None:
+    random = np.random.default_rng(4)
+    networks = _population(lambda margins, loss: _by_margins(margins, loss) + random.normal(), bases=20)
+    full, short = (
+        at_end({m: t for m, t in networks.items() if m.hyperparameters["length"] == n}) for n in ("full", "quarter")
+    )
+    found = carried_over(full, short, "margins", leave_out=False)
+    errors = rsam.margins.GapModel().fit(matrix(full, "margins"), [p.gap for p in full]).predict(
+        matrix(short, "margins")
+    ) - [p.gap for p in short]
+    assert found is not None
+    assert found.bias.mean == pytest.approx(errors.mean())
+    assert found.r2.mean == pytest.approx(1 - (errors**2).sum() / (len(short) * np.var([p.gap for p in short])))

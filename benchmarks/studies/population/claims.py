@@ -156,8 +156,10 @@ def early_share(early: Sequence[Point], late: Sequence[Point], *names: str) -> I
 # -- C3 --------------------------------------------------------------------------------------------------------------
 
 
-def carried_over(fitted: Sequence[Point], others: Sequence[Point], *names: str) -> Carried | None:
-    """Predict the gaps of other networks by a model that saw nothing of their base configuration."""
+def carried_over(
+    fitted: Sequence[Point], others: Sequence[Point], *names: str, leave_out: bool = True
+) -> Carried | None:
+    """Predict the gaps of other networks by a model that saw nothing of their base configuration, or by one for all."""
     first, second = usable(fitted, *names), usable(others, *names)
     bases = {p.member.base for p in first} & {p.member.base for p in second}
     if len(bases) < 3:
@@ -165,7 +167,7 @@ def carried_over(fitted: Sequence[Point], others: Sequence[Point], *names: str) 
     first, second = ([p for p in points if p.member.base in bases] for points in (first, second))
     whole = _networks([*first, *second], names)
     chosen = np.arange(len(whole.y)) < len(first)
-    r2, bias = transfer(whole.part(chosen), whole.part(~chosen))
+    r2, bias = transfer(whole.part(chosen), whole.part(~chosen), leave_out=leave_out)
     count = len(bases)
     return Carried(len(first), len(second), bootstrap(r2, count, SAMPLES), bootstrap(bias, count, SAMPLES))
 

@@ -138,25 +138,29 @@ def k_fold_r2(networks: Networks) -> Statistic:
     return lambda weights: 1 - error(weights) / networks.variation(weights)
 
 
-def transfer(fitted: Networks, others: Networks) -> tuple[Statistic, Statistic]:
+def transfer(fitted: Networks, others: Networks, *, leave_out: bool = True) -> tuple[Statistic, Statistic]:
     """Return two statistics: R² and bias on other networks, predicted by fits without their base configuration.
 
     Parameters
     ----------
     fitted, others : Networks
         Two parts of the same networks, by :meth:`Networks.part`.
+    leave_out : bool
+        If False, all are predicted by one fit to all of the first.
     """
     each = list(np.arange(len(fitted.names))[:, None])
 
+    def fits(weights: np.ndarray) -> Iterable[np.ndarray]:
+        return fitted.fits_without(weights, each) if leave_out else [fitted.fit(weights)] * len(each)
+
     def r2(weights: np.ndarray) -> np.ndarray:
-        fits = fitted.fits_without(weights, each)
-        errors = [others.errors(coefficients, base) for base, coefficients in zip(each, fits, strict=True)]
+        by_base = zip(each, fits(weights), strict=True)
+        errors = [others.errors(coefficients, base) for base, coefficients in by_base]
         return 1 - (weights * np.concatenate(errors, 1)).sum(1) / others.variation(weights)
 
     def bias(weights: np.ndarray) -> np.ndarray:
         # the first column of a design is of ones, so that the first row of its products are its sums
-        fits = fitted.fits_without(weights, each)
-        predicted = [coefficients @ others.products[i, 0] for i, coefficients in enumerate(fits)]
+        predicted = [coefficients @ others.products[i, 0] for i, coefficients in enumerate(fits(weights))]
         return (weights * (np.stack(predicted, 1) - others.sums)).sum(1) / (weights @ others.counts)
 
     return r2, bias

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -11,11 +11,12 @@ from tqdm import tqdm
 from benchmarks.report.opening import ANSWER, DETAILS, opening
 from benchmarks.report.table import markdown_table
 from benchmarks.studies.population import figures, tables
-from benchmarks.studies.population.claims import primary
-from benchmarks.studies.population.design import Member
+from benchmarks.studies.population.claims import carried_over, primary
+from benchmarks.studies.population.design import PLACES, Member
+from benchmarks.studies.population.features import at_end
 from benchmarks.studies.population.rules import MATCHED, RULES
 from benchmarks.studies.population.training import Trajectory
-from benchmarks.studies.population.verdicts import findings, verdicts
+from benchmarks.studies.population.verdicts import findings, overcome, verdicts
 
 __all__ = ["report"]
 
@@ -23,7 +24,14 @@ TITLE = "Margins, curvature and the generalisation gap"
 QUESTION = "Do margins and curvature say how much worse a network that nobody tuned does on data it has not seen?"
 
 
-def report(by_place: Mapping[str, Mapping[Member, Trajectory]], missing: list[str], costs: str, directory: Path) -> str:
+def report(
+    by_place: Mapping[str, Mapping[Member, Trajectory]],
+    missing: list[str],
+    costs: str,
+    directory: Path,
+    frozen: Sequence[str] = (),
+    held_back: Mapping[Member, Trajectory] | None = None,
+) -> str:
     """Write the report, and its figures into the directory.
 
     Parameters
@@ -36,6 +44,10 @@ def report(by_place: Mapping[str, Mapping[Member, Trajectory]], missing: list[st
         What all of it took.
     directory : Path
         Where the figures go.
+    frozen : sequence of str
+        Sets of features that were chosen to overcome C3, if they have been.
+    held_back : mapping, optional
+        Networks of the data set on which they are read.
     """
     found = {label: findings(networks) for label, networks in by_place.items()}
     known = {label: f for label, f in found.items() if f is not None}
@@ -44,10 +56,28 @@ def report(by_place: Mapping[str, Mapping[Member, Trajectory]], missing: list[st
         picture, sentences = f"The numbers that decide C1 to C4 on {' and '.join(by_place)}", verdicts(known)
     else:
         picture, sentences = "", ["**Too few networks for verdicts.**"]
+    if frozen and held_back:
+        sentences += _overcome(frozen, held_back)
     parts = [*opening(TITLE, QUESTION, picture, [*missing, *sentences]), DETAILS, *_figures(by_place, directory)]
     for label, networks in tqdm(by_place.items(), desc="tables", unit="data set", file=sys.stderr):
         parts += _of_place(label, networks)
     return "\n\n".join([*parts, "## Rules, written beforehand", RULES, costs])
+
+
+def _overcome(frozen: Sequence[str], networks: Mapping[Member, Trajectory]) -> list[str]:
+    """Read frozen features on the data set that was held back."""
+    full, short = (
+        [p for p in at_end(networks) if p.member.hyperparameters["length"] == length] for length in ("full", "quarter")
+    )
+    found, baseline = (carried_over(full, short, *names, leave_out=False) for names in (frozen, ["loss and accuracy"]))
+    if found is None or baseline is None:
+        return []
+    place = next(iter(networks)).place
+    return [
+        f"**C3 {overcome(found, baseline)}** by {' + '.join(frozen)}, chosen without {PLACES[place].label}: on its "
+        f"{found.others} short networks R² {found.r2:.2f} and bias {found.bias:.1f} points; loss and accuracy alone "
+        f"{baseline.r2:.2f} and {baseline.bias:.1f}."
+    ]
 
 
 def _figures(by_place: Mapping[str, Mapping[Member, Trajectory]], directory: Path) -> list[str]:

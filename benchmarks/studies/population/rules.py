@@ -23,6 +23,9 @@ EARLY, EARLY_SHARE = 0.2, 0.5
 CARRIED, BIAS = 0.5, 2.0
 #: The data set on which nothing is developed: not shown before C3's features are frozen.
 HELD_BACK = "fashion_mnist"
+#: These features, once they are chosen on the other sets: keys of
+#: :data:`~benchmarks.studies.population.features.FEATURES`. From then on the page shows what they do there.
+FROZEN: tuple[str, ...] = ()
 #: C4: measure, training loss at which networks are compared, outcome, and the rank correlation that counts.
 PRIMARY = "riemannian_trace"
 MATCHED = 0.3

@@ -14,7 +14,7 @@ from benchmarks.runs.parallel import Workers, collect
 from benchmarks.runs.results import Results
 from benchmarks.studies.population.design import PLACES, Design, Member, Place, members
 from benchmarks.studies.population.report import report
-from benchmarks.studies.population.rules import HELD_BACK
+from benchmarks.studies.population.rules import FROZEN, HELD_BACK
 from benchmarks.studies.population.training import Trajectory, follow
 from benchmarks.studies.study import ROWS, NothingToReport, cost, preliminary
 
@@ -69,7 +69,8 @@ class PopulationStudy:
         }
         if not by_place:
             raise NothingToReport(f"{results.path} has no rows")
-        return report(by_place, preliminary(self._missing(found)), cost(results), directory)
+        held_back = {m: t for m, t in right.items() if m.place == HELD_BACK}
+        return report(by_place, preliminary(self._missing(found)), cost(results), directory, FROZEN, held_back)
 
     def quick(self) -> PopulationStudy:
         """Shorten the study to a few small networks."""

@@ -29,7 +29,7 @@ from benchmarks.studies.population.rules import (
 )
 from benchmarks.studies.population.training import Trajectory
 
-__all__ = ["Findings", "findings", "judge_c1", "judge_c2", "judge_c3", "judge_c4", "verdicts"]
+__all__ = ["Findings", "findings", "judge_c1", "judge_c2", "judge_c3", "judge_c4", "overcome", "verdicts"]
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,12 @@ def verdicts(by_place: Mapping[str, Findings]) -> list[str]:
         f"**C4 {judge_c4([f.curvature for f in found])}**. Kendall's coefficient of curvature and test error at "
         f"training loss {MATCHED}, within axes: {worst}.",
     ]
+
+
+def overcome(frozen: Carried, baseline: Carried) -> str:
+    """Ask whether frozen features carry over to short training where nothing was chosen, better than the baseline."""
+    carries = frozen.r2.mean >= CARRIED and abs(frozen.bias.mean) < BIAS
+    return "overcome" if carries and frozen.r2.mean > baseline.r2.mean else "not overcome"
 
 
 def _decide(holds: Sequence[bool], fails: Sequence[bool]) -> str:
