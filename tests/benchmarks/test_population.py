@@ -13,9 +13,10 @@ from torch.nn.functional import cross_entropy
 from benchmarks.run import Run
 from benchmarks.runs.parallel import Workers
 from benchmarks.studies import STUDIES
-from benchmarks.studies.population.design import AXES, PLACES, Design, members
+from benchmarks.studies.population.design import AXES, PLACES, Design, Place, members
 from benchmarks.studies.population.measurement import _mixed, _relative_flatness, _Scaled
 from benchmarks.studies.population.rescaling import filters, on_spheres
+from benchmarks.studies.population.study import PopulationStudy
 from benchmarks.studies.population.training import FRACTIONS, follow
 from benchmarks.workloads.chains import Chains
 from benchmarks.workloads.networks.chain import chain
@@ -173,8 +174,8 @@ def test_that_a_diverged_network_is_told() -> None:
 
 
 def test_that_an_interrupted_study_goes_on(tmp_path) -> None:
-    study = STUDIES["population"].quick()
-    study = replace(study, designs=(Design("signals", bases=1, varied=0, twins=2),))
+    places = {"signals": Place("made small", "mnist1d", 100, (2, 3, 4, 5), 4)}
+    study = PopulationStudy("population", "", (Design("signals", bases=1, varied=0),), places)
     study.run(tmp_path, Workers(1))
     rows = (tmp_path / "rows.jsonl").read_text()
     assert len(rows.splitlines()) == 3  # base, other length, other seed
