@@ -17,7 +17,7 @@ from benchmarks.studies.population.design import AXES, PLACES, Design, Place, me
 from benchmarks.studies.population.measurement import _mixed, _relative_flatness, _Scaled
 from benchmarks.studies.population.rescaling import filters, on_spheres
 from benchmarks.studies.population.study import PopulationStudy
-from benchmarks.studies.population.training import FRACTIONS, follow
+from benchmarks.studies.population.training import FRACTIONS, PREDICTED, follow
 from benchmarks.workloads.chains import Chains
 from benchmarks.workloads.networks.chain import chain
 from rsam.curvature import RiemannianHessian, trace
@@ -41,9 +41,9 @@ def test_that_each_variant_differs_from_its_base_along_its_axis_alone() -> None:
     for member in found:
         base = bases[member.base]
         differing = [a for a in AXES if member.hyperparameters[a] != base.hyperparameters[a]]
-        if member.axis in ("base", "seed"):
-            assert differing == []
-            assert (member.seed != base.seed) == (member.axis == "seed")
+        if member.axis in ("base", "seed", "length and seed"):
+            assert differing == (["length"] if "length" in member.axis else [])
+            assert (member.seed != base.seed) == ("seed" in member.axis)
         else:
             assert differing == [member.axis]
             assert member.seed == base.seed
@@ -143,10 +143,11 @@ def test_that_mixtures_are_of_two_examples_of_a_class() -> None:
 
 def test_that_a_network_is_measured_at_tenths_and_where_its_loss_falls_below_a_level() -> None:
     run = Run(TINY, "sgd", 0, 0.1, 20)
-    found = follow(run, frozenset([run.key]))
+    found = follow(run)
     assert not found.diverged
-    tenths = [c for c in found.checkpoints if c.predictions]
-    assert [c.fraction for c in tenths] == list(FRACTIONS)
+    assert [c.fraction for c in found.checkpoints if c.fraction in FRACTIONS] == list(FRACTIONS)
+    assert [c.fraction for c in found.checkpoints if c.predictions] == list(PREDICTED)
+    assert all(len(c.predictions) in (0, 200) for c in found.checkpoints)
     levels = [c for c in found.checkpoints if c.levels]
     assert levels  # it learns
     for checkpoint in levels:
@@ -178,7 +179,7 @@ def test_that_an_interrupted_study_goes_on(tmp_path) -> None:
     study = PopulationStudy("population", "", (Design("signals", bases=1, varied=0),), places)
     study.run(tmp_path, Workers(1))
     rows = (tmp_path / "rows.jsonl").read_text()
-    assert len(rows.splitlines()) == 3  # base, other length, other seed
+    assert len(rows.splitlines()) == 4  # base, other length, and both with another seed
     study.run(tmp_path, Workers(1))
     assert (tmp_path / "rows.jsonl").read_text() == rows
     [*found] = study.networks(tmp_path).values()

@@ -91,8 +91,8 @@ def _point(member: Member, measure: float, error: float) -> Point:
 def test_that_correlations_within_axes_are_the_granulated_coefficient() -> None:
     random = np.random.default_rng(3)
     design = Design("mnist1d", bases=4)  # of more, some differ in one axis by chance
-    points = [_point(m, random.normal(), random.uniform()) for m in members(design) if m.axis != "seed"]
-    found = correlate(points, lambda p: p.checkpoint.others["norm"], lambda p: p.test_error)
+    points = [_point(m, random.normal(), random.uniform()) for m in members(design) if "seed" not in m.axis]
+    found = correlate(points, lambda p: p.checkpoint.others["norm"], lambda p: p.test_error, fewest=1)
     assert found is not None
     values = {a: [p.member.hyperparameters[a] for p in points] for a in AXES}
     expected = rsam.margins.granulated_tau(
@@ -105,12 +105,18 @@ def test_that_correlations_within_axes_are_the_granulated_coefficient() -> None:
 
 
 def test_that_a_measure_that_ranks_rightly_has_a_coefficient_of_one() -> None:
-    points = [_point(m, i, i / 1000) for i, m in enumerate(members(Design("mnist1d", bases=6)))]
+    points = [_point(m, i, i / 1000) for i, m in enumerate(members(Design("mnist1d", bases=20)))]
     found = correlate(points, lambda p: p.checkpoint.others["norm"], lambda p: p.test_error)
     assert found is not None and found.average == Interval(1.0, 0.0)
     assert found.p == 0
     reverse = correlate(points, lambda p: -(p.checkpoint.others["norm"] or 0), lambda p: p.test_error)
     assert reverse is not None and reverse.average.mean == -1
+
+
+def test_that_axes_with_few_pairs_do_not_count() -> None:
+    points = [_point(m, i, i / 1000) for i, m in enumerate(members(Design("mnist1d", bases=10)))]
+    found = correlate(points, lambda p: p.checkpoint.others["norm"], lambda p: p.test_error)
+    assert found is not None and list(found.by_axis) == ["length"] and found.pairs == {"length": 10}
 
 
 def test_that_networks_without_the_measure_are_left_out() -> None:

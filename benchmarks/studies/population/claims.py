@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -145,12 +146,15 @@ def partial_r2(points: Sequence[Point], names: Sequence[str], baseline: Sequence
 
 
 def early_share(early: Sequence[Point], late: Sequence[Point], *names: str) -> Interval | None:
-    """Return k-fold R² early in training as a part of that at its end, over the same networks."""
+    """Return k-fold R² early in training as a part of that at its end, if that is above 0, over the same networks."""
     both = {p.member for p in usable(early, *names)} & {p.member for p in usable(late, *names)}
     if len({m.base for m in both}) < 3:
         return None
     first, last = (k_fold_r2(_networks([p for p in points if p.member in both], names)) for points in (early, late))
-    return bootstrap(lambda weights: first(weights) / last(weights), len({m.base for m in both}), SAMPLES)
+    count = len({m.base for m in both})
+    if not last(np.ones((1, count)))[0] > 0:
+        return Interval(math.nan, math.nan)
+    return bootstrap(lambda weights: first(weights) / last(weights), count, SAMPLES)
 
 
 # -- C3 --------------------------------------------------------------------------------------------------------------

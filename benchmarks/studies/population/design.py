@@ -20,10 +20,10 @@ AXES: Mapping[str, Mapping[Any, float]] = {
     "width": {0: 0.25, 1: 0.25, 2: 0.25, 3: 0.25},
     "depth": {3: 1 / 3, 4: 1 / 3, 5: 1 / 3},
     "batch_norm": {True: 0.5, False: 0.5},
-    "rate": {0: 0.2, 1: 0.5, 2: 0.3},
+    "rate": {0: 0.1, 1: 0.5, 2: 0.4},
     "batch_size": {32: 0.25, 64: 0.5, 128: 0.25},
     "decay": {0: 1 / 3, 1: 1 / 3, 2: 1 / 3},
-    "dropout": {0.0: 0.7, 0.25: 0.15, 0.5: 0.15},
+    "dropout": {0.0: 0.8, 0.25: 0.1, 0.5: 0.1},
     "augment": {False: 0.85, True: 0.15},
     "length": {"full": 0.8, "quarter": 0.2},
     "optimizer": {"sgd": 0.25, "adamw": 0.25, "sam": 0.25, "rsam": 0.25},
@@ -69,7 +69,7 @@ class Place:
 
 
 PLACES = {
-    "cifar10": Place("CIFAR-10 (JPEG)", "imagefolder:cifar10", 10_000, (10, 14, 20, 28), 28),
+    "cifar10": Place("CIFAR-10 (JPEG)", "imagefolder:cifar10", 10_000, (10, 14, 20, 28), 32),
     "mnist1d": Place("MNIST-1D", "mnist1d_large", 4_000, (8, 12, 18, 27), 60),
     "fashion_mnist": Place("Fashion-MNIST", "fashion_mnist", 10_000, (8, 12, 16, 20), 20),
 }
@@ -86,15 +86,14 @@ class Member:
     base : int
         Number of the base configuration that it is made from.
     axis : str
-        In what it differs from that: ``"base"`` in nothing, ``"seed"`` in the seed, or a key of :data:`AXES`.
+        In what it differs from that: ``"base"`` in nothing, ``"seed"`` in the seed, ``"length and seed"`` in both, or a
+        key of :data:`AXES`.
     label_noise : float
         Part of the training labels that is wrong.
     values : tuple
         Of each axis, in their order.
     seed : int
         Of initial weights and the order of the data.
-    twin : bool
-        Whether there is another network that differs in the seed only.
     """
 
     place: str
@@ -103,7 +102,6 @@ class Member:
     label_noise: float
     values: tuple[Any, ...]
     seed: int
-    twin: bool = False
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
@@ -149,7 +147,7 @@ class Design:
     varied : int
         Axes along which each is varied, beside the length of training.
     twins : int
-        Every so manieth base configuration is trained with a second seed too.
+        Every so manieth base configuration is trained with a second seed too, at both lengths.
     label_noise : tuple of float
         Parts of wrong labels with which the base configurations are trained; where it is not (0,) they are not varied.
     """
@@ -166,17 +164,17 @@ def members(design: Design) -> list[Member]:
     found: list[Member] = []
     for number, base, variants in zip(range(design.bases), _bases(), _variants(design.varied)):  # noqa: B905
         for noise in design.label_noise:
-            twin = number % design.twins == 0 and not noise
-            member = Member(design.place, number, "base", noise, tuple(base.values()), number, twin)
+            member = Member(design.place, number, "base", noise, tuple(base.values()), number)
             found.append(member)
             if noise:
                 continue
             for axis, choice in variants:
                 others = [value for value in AXES[axis] if value != base[axis]]
                 values = {**base, axis: others[int(choice * len(others))]}
-                found.append(replace(member, axis=axis, values=tuple(values.values()), twin=False))
-            if twin:
-                found.append(replace(member, axis="seed", seed=1000 + number))
+                found.append(replace(member, axis=axis, values=tuple(values.values())))
+            if number % design.twins == 0:
+                twins = [("seed", member), ("length and seed", found[-len(variants)])]
+                found += [replace(twin, axis=axis, seed=1000 + number) for axis, twin in twins]
     return found
 
 

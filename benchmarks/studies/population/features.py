@@ -123,7 +123,12 @@ def _norms(point: Point) -> Numbers:
 
 
 def _loss_sum(point: Point) -> Numbers:
-    return [_log(point.checkpoint.others["loss_sum"])]
+    """Sum the losses of all batches, an epoch of small ones and one of large ones alike."""
+    return [_log(_product(point.checkpoint.others["loss_sum"], point.member.hyperparameters["batch_size"]))]
+
+
+def _product(first: float | None, second: float) -> float | None:
+    return None if first is None else first * second
 
 
 # -- other predictors of the gap -------------------------------------------------------------------------------------

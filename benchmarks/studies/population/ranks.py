@@ -16,6 +16,8 @@ from benchmarks.studies.population.prediction import around
 __all__ = ["Correlation", "correlate", "holm"]
 
 SAMPLES = 2_000
+#: An axis with fewer pairs is left out: a few that agree by chance have no spread.
+FEWEST = 10
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,11 @@ class Correlation:
 
 
 def correlate(
-    points: Sequence[Point], measure: Callable[[Point], float | None], outcome: Callable[[Point], float], seed: int = 0
+    points: Sequence[Point],
+    measure: Callable[[Point], float | None],
+    outcome: Callable[[Point], float],
+    seed: int = 0,
+    fewest: int = FEWEST,
 ) -> Correlation | None:
     """Compare each base configuration with its variants: does the one with more of a measure have more of an outcome?
 
@@ -58,11 +64,13 @@ def correlate(
         Return a number of a network; a measure that is None leaves it out.
     seed : int
         Of the bootstrap.
+    fewest : int
+        Pairs that an axis must have to count.
 
     Returns
     -------
     Correlation or None
-        None where there is no pair.
+        None where no axis has enough.
     """
     bases = {p.member.base: p for p in points if p.member.axis == "base"}
     numbers = sorted({p.member.base for p in points})
@@ -76,6 +84,7 @@ def correlate(
         if here is not None and there is not None:
             sign = np.sign(here - there) * np.sign(outcome(point) - outcome(base))
             agreement[numbers.index(point.member.base), axes.index(point.member.axis)] = sign
+    agreement[:, (~np.isnan(agreement)).sum(0) < fewest] = np.nan
     known = ~np.isnan(agreement)
     if not known.any():
         return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -48,14 +47,13 @@ class PopulationStudy:
         designs = [design for design in self.designs if self._loads(design)]
         wanted = sorted(chain.from_iterable(map(members, designs)), key=lambda m: (m.label_noise > 0, m.base))
         runs = [member.run(self.places) for member in wanted]
-        twins = frozenset(run.key for member, run in zip(wanted, runs, strict=True) if member.twin)
         results = self._results(directory)
         found = results.find(runs)
         missing = [member for member, run in zip(wanted, runs, strict=True) if run not in found]
         if missing:
             hours = sum(map(self._seconds, missing)) / 3600
             print(f"{len(missing)} networks to train, about {hours:.1f} hours of one core", file=sys.stderr)
-        collect(runs, partial(follow, twins=twins), results, workers)
+        collect(runs, follow, results, workers)
 
     def report(self, directory: Path) -> str:
         """Report on the networks that are there."""

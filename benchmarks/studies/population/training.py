@@ -7,7 +7,6 @@ import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
@@ -24,6 +23,8 @@ __all__ = ["FRACTIONS", "LEVELS", "Trajectory", "follow"]
 #: Training losses at which networks are compared, and parts of the training.
 LEVELS = (1.0, 0.3, 0.1, 0.03, 0.01)
 FRACTIONS = tuple(k / 10 for k in range(1, 11))
+#: Of these, where predictions are kept.
+PREDICTED = (0.2, 0.5, 1.0)
 #: How often in an epoch it is looked whether a level is reached.
 LOOKS = 2
 
@@ -62,15 +63,13 @@ class Trajectory:
         object.__setattr__(self, "checkpoints", rows)
 
 
-def follow(run: Run, twins: frozenset[str] = frozenset()) -> Trajectory:
+def follow(run: Run) -> Trajectory:
     """Train a network and measure it on the way, on one thread or on a GPU.
 
     Parameters
     ----------
     run : Run
         On a workload :class:`~benchmarks.workloads.chains.Chains`.
-    twins : frozenset of str
-        Keys of the runs whose predictions are kept.
 
     Returns
     -------
@@ -79,7 +78,7 @@ def follow(run: Run, twins: frozenset[str] = frozenset()) -> Trajectory:
     """
     began = time.process_time()
     with alone():
-        training = _Training(run, run.key in twins)
+        training = _Training(run)
         diverged = not training.run_all()
     return Trajectory(
         run=run,
@@ -96,9 +95,9 @@ def follow(run: Run, twins: frozenset[str] = frozenset()) -> Trajectory:
 class _Training:
     """One training."""
 
-    def __init__(self, run: Run, predict: bool) -> None:
+    def __init__(self, run: Run) -> None:
         assert isinstance(run.workload, Chains)
-        self.run, self.problem, self.predict = run, prepare(run), predict
+        self.run, self.problem = run, prepare(run)
         self.model = self.problem.model
         self.followed = Followed(run.workload, self.model, [p.detach().clone() for p in self.model.parameters()])
         method = METHODS[run.method]
@@ -145,8 +144,10 @@ class _Training:
         loss = self.followed.loss()
         reached = [level for level in self.levels if loss <= level]
         self.levels = [level for level in self.levels if level not in reached]
-        take = partial(measure, self.followed, fraction, reached, self.loss_sum)
         if is_tenth or reached:
-            checkpoint = take(curvature=bool(reached) or fraction == 1, predict=self.predict and is_tenth)
-            self.checkpoints.append(checkpoint)
+            sums = {"loss_sum": self.loss_sum, "level_loss": loss}
+            curvature, predict = bool(reached) or fraction == 1, is_tenth and fraction in PREDICTED
+            self.checkpoints.append(
+                measure(self.followed, fraction, reached, sums, curvature=curvature, predict=predict)
+            )
         self.seconds += time.process_time() - began
