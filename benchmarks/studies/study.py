@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from benchmarks.data import DatasetError, MissingDataset
 from benchmarks.run import Row, Run
 from benchmarks.runs.parallel import RunsFailed, Workers
 from benchmarks.runs.results import C, R, Results
 from benchmarks.runs.training import train
 
-__all__ = ["ROWS", "NotYet", "NothingToReport", "Study", "cost", "each", "lookup", "preliminary", "trainer"]
+__all__ = [
+    "ROWS",
+    "NotYet",
+    "NothingToReport",
+    "Study",
+    "announce",
+    "cost",
+    "each",
+    "lookup",
+    "preliminary",
+    "present",
+    "trainer",
+]
 
 #: The file of a study's rows in its directory.
 ROWS = "rows.jsonl"
@@ -63,6 +77,23 @@ def each(cases: Iterable[K], run: Callable[[K], object]) -> None:
 def preliminary(missing: Sequence[str]) -> list[str]:
     """Warn if cases are missing that conclusions depend on."""
     return [f"**Preliminary**: without {'; '.join(missing)}."] if missing else []
+
+
+def present(label: str, load: Callable[[], object], skipped: type[DatasetError] = MissingDataset) -> bool:
+    """Return whether a data set can be loaded; print an error that is to be skipped, which says what to do."""
+    try:
+        load()
+    except skipped as error:
+        print(f"skipped: {label}: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def announce(seconds: Sequence[float]) -> None:
+    """Print how long networks will take, from the predicted seconds of each; nothing if there are none."""
+    if seconds:
+        hours = sum(seconds) / 3600
+        print(f"{len(seconds)} networks to train, about {hours:.1f} hours of one core", file=sys.stderr)
 
 
 def cost(*results: Results[R]) -> str:

@@ -18,7 +18,7 @@ from benchmarks.studies.comparison.contest import Entry, compete, count
 from benchmarks.studies.comparison.report import Rules, on_manifold, report
 from benchmarks.studies.comparison.tables import Cases
 from benchmarks.studies.comparison.tuning import Protocol
-from benchmarks.studies.study import ROWS, NothingToReport, NotYet, cost, each, lookup, trainer
+from benchmarks.studies.study import ROWS, NothingToReport, NotYet, cost, each, lookup, present, trainer
 
 __all__ = ["ComparisonStudy", "Extra"]
 
@@ -76,7 +76,8 @@ class ComparisonStudy:
     def run(self, directory: Path, workers: Workers) -> None:
         """Train missing runs, case by case; skip cases whose data are missing, with a message."""
         results, train = self._results(directory), trainer(directory, workers)
-        cases = [case for case in self.cases if _present(case)]
+        # a case whose data are missing or damaged does not keep the others from running
+        cases = [case for case in self.cases if present(case.label, case.template.workload.load, DatasetError)]
         seen: set[Run] = set()
         find = lookup(results)
         with tqdm(total=count(cases, self.protocol), unit="run", file=sys.stderr, smoothing=0) as bar:
@@ -127,12 +128,3 @@ class ComparisonStudy:
 
     def _results(self, directory: Path) -> Results[Row]:
         return Results(directory / ROWS, Row)
-
-
-def _present(case: Case) -> bool:
-    try:
-        case.template.workload.load()
-    except DatasetError as error:  # missing or damaged: the other cases can still run
-        print(f"skipped: {case.label}: {error}", file=sys.stderr)
-        return False
-    return True

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from benchmarks.data import MissingDataset, load
+from benchmarks.data import load
 from benchmarks.run import Run
 from benchmarks.runs.parallel import Workers, collect
 from benchmarks.runs.results import Results
@@ -15,7 +15,7 @@ from benchmarks.studies.norms_and_skips.design import Design
 from benchmarks.studies.norms_and_skips.effects import Networks
 from benchmarks.studies.norms_and_skips.report import report
 from benchmarks.studies.norms_and_skips.training import Trajectory, follow
-from benchmarks.studies.study import ROWS, NothingToReport, cost
+from benchmarks.studies.study import ROWS, NothingToReport, announce, cost, present
 from benchmarks.workloads.residual import as_residual
 
 __all__ = ["NormsAndSkipsStudy"]
@@ -43,7 +43,7 @@ class NormsAndSkipsStudy:
 
     def run(self, directory: Path, workers: Workers) -> None:
         """Choose the learning rate of each depth, and train the networks that are missing at it."""
-        if not self._loads():
+        if not present(self.design.label, partial(load, self.design.dataset)):
             return
         results = self._results(directory)
         trials = [run for depth in self.design.depths for run in self.design.trials(depth).values()]
@@ -90,19 +90,7 @@ class NormsAndSkipsStudy:
         for depth in self.design.depths if wanted else ():
             networks += self.design.networks(depth, self.design.rates[0]).values()
         there = results.find(networks)
-        missing = [run for run in (*wanted, *networks) if run not in there]
-        if missing:
-            hours = sum(map(_seconds, missing)) / 3600
-            print(f"{len(missing)} networks to train, about {hours:.1f} hours of one core", file=sys.stderr)
-
-    def _loads(self) -> bool:
-        """Return whether the data set is here, or say how to get it."""
-        try:
-            load(self.design.dataset)
-        except MissingDataset as error:
-            print(f"skipped: {self.design.label}: {error}", file=sys.stderr)
-            return False
-        return True
+        announce([_seconds(run) for run in (*wanted, *networks) if run not in there])
 
     def _results(self, directory: Path) -> Results[Trajectory]:
         return Results(directory / ROWS, Trajectory)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +39,7 @@ SAMPLES = 200
 
 @dataclass(frozen=True)
 class Predicted:
-    """How well a set of features predicts an outcome.
+    """How well a set of features predicts the gap.
 
     Attributes
     ----------
@@ -83,8 +83,8 @@ def usable(points: Sequence[Point], *names: str) -> list[Point]:
     return [point for point, is_known in zip(points, known, strict=True) if is_known]
 
 
-def _networks(points: Sequence[Point], names: Sequence[str], outcome: str = "gap", within: bool = False) -> Networks:
-    x, y = matrix(points, *names), np.array([point.outcome(outcome) for point in points])
+def _networks(points: Sequence[Point], names: Sequence[str], within: bool = False) -> Networks:
+    x, y = matrix(points, *names), np.array([point.gap for point in points])
     if within:
         x, y = _without_means(np.column_stack((x, y)), points)
     return Networks(x, y, [point.member.base for point in points])
@@ -103,8 +103,8 @@ def _without_means(columns: np.ndarray, points: Sequence[Point]) -> tuple[np.nda
 # -- C1 and C2 -------------------------------------------------------------------------------------------------------
 
 
-def predicted(points: Sequence[Point], *names: str, outcome: str = "gap", within: bool = False) -> Predicted | None:
-    """Predict an outcome from sets of features; None where there are too few networks for that.
+def predicted(points: Sequence[Point], *names: str, within: bool = False) -> Predicted | None:
+    """Predict the gap from sets of features; None where there are too few networks for that.
 
     Parameters
     ----------
@@ -112,15 +112,13 @@ def predicted(points: Sequence[Point], *names: str, outcome: str = "gap", within
         Those without the features are left out.
     names : str
         Keys of :data:`~benchmarks.studies.population.features.FEATURES`.
-    outcome : str
-        See :meth:`Point.outcome`.
     within : bool
         Compare networks of the same architecture only, by subtracting its means.
     """
     kept = usable(points, *names)
     if len({p.member.base for p in kept}) < 3:
         return None
-    networks = _networks(kept, names, outcome, within)
+    networks = _networks(kept, names, within)
     if len(kept) < networks.features + 10 or np.ptp(networks.y) == 0:
         return None
     count = len(networks.names)
@@ -148,10 +146,10 @@ def partial_r2(points: Sequence[Point], names: Sequence[str], baseline: Sequence
 def early_share(early: Sequence[Point], late: Sequence[Point], *names: str) -> Interval | None:
     """Return k-fold R² early in training as a part of that at its end, if that is above 0, over the same networks."""
     both = {p.member for p in usable(early, *names)} & {p.member for p in usable(late, *names)}
-    if len({m.base for m in both}) < 3:
+    count = len({m.base for m in both})
+    if count < 3:
         return None
     first, last = (k_fold_r2(_networks([p for p in points if p.member in both], names)) for points in (early, late))
-    count = len({m.base for m in both})
     if not last(np.ones((1, count)))[0] > 0:
         return Interval(math.nan, math.nan)
     return bootstrap(lambda weights: first(weights) / last(weights), count, SAMPLES)
@@ -179,12 +177,11 @@ def carried_over(
 # -- C4 --------------------------------------------------------------------------------------------------------------
 
 
-def curvature_and_outcome(
-    points: Sequence[Point], measure: str | Callable[[Point], float | None], outcome: str = OUTCOME
-) -> Correlation | None:
+def curvature_and_outcome(points: Sequence[Point], measure: str, outcome: str = OUTCOME) -> Correlation | None:
     """Correlate a measure of curvature with an outcome within axes."""
-    take = measure if callable(measure) else lambda point: point.checkpoint.curvature.get(measure)
-    return correlate(points, take, lambda point: point.outcome(outcome))
+    return correlate(
+        points, lambda point: point.checkpoint.curvature.get(measure), lambda point: point.outcome(outcome)
+    )
 
 
 def primary(networks: Mapping) -> Correlation | None:

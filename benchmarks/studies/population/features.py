@@ -40,9 +40,7 @@ class Point:
         return 100 * (1 - self.checkpoint.scores["test_accuracy"])
 
     def outcome(self, name: str) -> float:
-        """Return the gap, the test error or the test loss."""
-        if name == "test_loss":
-            return self.checkpoint.scores["test_loss"]
+        """Return the gap or the test error."""
         return self.gap if name == "gap" else self.test_error
 
 

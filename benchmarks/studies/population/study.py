@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from benchmarks.data import MissingDataset, load
+from benchmarks.data import load
 from benchmarks.runs.parallel import Workers, collect
 from benchmarks.runs.results import Results
 from benchmarks.studies.population.design import PLACES, Design, Member, Place, members
 from benchmarks.studies.population.report import report
 from benchmarks.studies.population.rules import FROZEN, HELD_BACK
 from benchmarks.studies.population.training import Trajectory, follow
-from benchmarks.studies.study import ROWS, NothingToReport, cost, preliminary
+from benchmarks.studies.study import ROWS, NothingToReport, announce, cost, preliminary, present
 
 __all__ = ["PopulationStudy"]
 
@@ -44,15 +44,13 @@ class PopulationStudy:
 
     def run(self, directory: Path, workers: Workers) -> None:
         """Train the networks that are missing, those of a base configuration on all data sets one after the other."""
-        designs = [design for design in self.designs if self._loads(design)]
+        designs = [design for design in self.designs if self._is_present(self.places[design.place])]
         wanted = sorted(chain.from_iterable(map(members, designs)), key=lambda m: (m.label_noise > 0, m.base))
         runs = [member.run(self.places) for member in wanted]
         results = self._results(directory)
         found = results.find(runs)
         missing = [member for member, run in zip(wanted, runs, strict=True) if run not in found]
-        if missing:
-            hours = sum(map(self._seconds, missing)) / 3600
-            print(f"{len(missing)} networks to train, about {hours:.1f} hours of one core", file=sys.stderr)
+        announce([self._seconds(member) for member in missing])
         collect(runs, follow, results, workers)
 
     def report(self, directory: Path) -> str:
@@ -96,15 +94,9 @@ class PopulationStudy:
                 missing.append(f"{count} of {len(wanted)} networks{noise} on {self.places[design.place].label}")
         return missing
 
-    def _loads(self, design: Design) -> bool:
-        """Return whether a data set is here, or say how to get it."""
-        place = self.places[design.place]
-        try:
-            load(place.dataset)
-        except MissingDataset as error:
-            print(f"skipped: {place.label}: {error}", file=sys.stderr)
-            return False
-        return True
+    @staticmethod
+    def _is_present(place: Place) -> bool:
+        return present(place.label, partial(load, place.dataset))
 
     def _seconds(self, member: Member) -> float:
         """Predict what a network takes."""

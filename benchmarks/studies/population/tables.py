@@ -116,7 +116,7 @@ def added(networks: Population) -> list[list[str]]:
     return rows
 
 
-def by_time(networks: Population, outcome: str = "gap") -> str:
+def by_time(networks: Population) -> str:
     """Follow k-fold R² through the training of networks of full length, and at matched training losses."""
     full = {m: t for m, t in networks.items() if m.hyperparameters["length"] == "full"}
     names = ["margins", "margins, relative", "constrained margins", "k-variance margins", *BASELINES]
@@ -124,7 +124,7 @@ def by_time(networks: Population, outcome: str = "gap") -> str:
     times += [(f"loss {level}", at_level(networks, level)) for level in LEVELS]
     rows = []
     for label, points in times:
-        found = [predicted(points, name, outcome=outcome) for name in names]
+        found = [predicted(points, name) for name in names]
         rows.append([label, str(len(points)), *(f"{f.held_out:.2f}" if f else "" for f in found)])
     return markdown_table(["at", "networks", *names], rows)
 
