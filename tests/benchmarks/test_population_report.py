@@ -12,14 +12,30 @@ import pytest
 
 import rsam
 from benchmarks.report.intervals import Interval
-from benchmarks.studies.population.claims import Carried, carried_over, early_share, partial_r2, predicted
+from benchmarks.studies.population.claims import (
+    Carried,
+    carried_over,
+    curvature_and_outcome,
+    early_share,
+    given_the_loss,
+    partial_r2,
+    predicted,
+)
 from benchmarks.studies.population.design import Design, Member, members
-from benchmarks.studies.population.features import BASELINES, FEATURES, at_end, at_fraction, at_level, matrix
+from benchmarks.studies.population.features import (
+    BASELINES,
+    FEATURES,
+    at_end,
+    at_fraction,
+    at_level,
+    matrix,
+    of_length,
+)
 from benchmarks.studies.population.measurement import LAYERS, STATISTICS, Checkpoint
 from benchmarks.studies.population.ranks import Correlation
 from benchmarks.studies.population.report import report
 from benchmarks.studies.population.rules import RULES
-from benchmarks.studies.population.tables import CURVATURES
+from benchmarks.studies.population.tables import CURVATURES, joint_parts
 from benchmarks.studies.population.training import Trajectory
 from benchmarks.studies.population.verdicts import findings, judge_c1, judge_c2, judge_c3, judge_c4, verdicts
 
@@ -39,7 +55,8 @@ def _checkpoint(random: np.random.Generator, fraction: float, gap: Gap, levels: 
     numbers: dict[str, float | None] = {name: random.uniform(1, 2) for name in names}
     # curvature that ranks by test error
     curvature: dict[str, float | None] = {name: 1 - scores["test_accuracy"] for name in CURVATURES}
-    return Checkpoint(fraction, levels, scores, margins, numbers, curvature)
+    predictions = "".join(map(str, random.integers(0, 10, 20)))
+    return Checkpoint(fraction, levels, scores, margins, numbers, curvature, predictions)
 
 
 def _population(gap: Gap, early: Gap | None = None, bases: int = 60) -> dict[Member, Trajectory]:
@@ -47,7 +64,7 @@ def _population(gap: Gap, early: Gap | None = None, bases: int = 60) -> dict[Mem
     random = np.random.default_rng(0)
     found = {}
     for member in members(Design("mnist1d", bases=bases)):
-        checkpoints = [_checkpoint(random, 0.2, early or gap, ()), _checkpoint(random, 1.0, gap, (0.3,))]
+        checkpoints = [_checkpoint(random, 0.2, early or gap, (1.0,)), _checkpoint(random, 1.0, gap, (0.3,))]
         found[member] = Trajectory(None, False, checkpoints, [], 1.0, 1.0, "cpu", "2")  # type: ignore[arg-type]
     return found
 
@@ -96,9 +113,7 @@ def test_that_a_bias_of_short_networks_is_found() -> None:
     for member, trajectory in networks.items():
         if member.hyperparameters["length"] == "quarter":
             trajectory.checkpoints[-1].scores["test_accuracy"] += 0.07
-    full, short = (
-        at_end({m: t for m, t in networks.items() if m.hyperparameters["length"] == n}) for n in ("full", "quarter")
-    )
+    full, short = (of_length(at_end(networks), n) for n in ("full", "quarter"))
     found = carried_over(full, short, "margins")
     assert found is not None and found.bias.mean == pytest.approx(7)
     share = early_share(at_fraction(networks, 0.2), at_end(networks), "margins")
@@ -107,10 +122,68 @@ def test_that_a_bias_of_short_networks_is_found() -> None:
 
 def test_that_every_set_of_features_has_numbers() -> None:
     points = at_level(_population(_by_margins, bases=3), 0.3)
+    twins = {p.member.values for p in points if "seed" in p.member.axis}
     for name in (*FEATURES, *BASELINES):
         numbers = matrix(points, name)
         assert len(numbers) == len(points)
-        assert np.isfinite(numbers).all()
+        wanted = [name != "disagreement of twins" or p.member.values in twins for p in points]
+        assert np.array_equal(np.isfinite(numbers).all(1), wanted)
+
+
+def test_that_disagreement_guesses_the_test_error() -> None:
+    networks = _population(_by_margins, bases=1)
+    predictions = {"base": "0123", "seed": "0129", "length": "0000"}
+    found = {
+        member: replace(trajectory, checkpoints=[replace(trajectory.checkpoints[-1], predictions=predictions[axis])])
+        for member, trajectory in networks.items()
+        if (axis := member.axis) in predictions
+    }
+    base = next(point for point in at_end(found) if point.member.axis == "base")
+    accuracy = base.checkpoint.scores["train_accuracy"]
+    # one of four differs from the twin's; on average over both relatives, two of four
+    assert matrix([base], "disagreement of twins")[0, 0] == pytest.approx(accuracy - 3 / 4)
+    assert matrix([base], "disagreement of relatives")[0, 0] == pytest.approx(accuracy - 2 / 4)
+
+
+def test_that_margins_at_a_loss_do_not_look_ahead() -> None:
+    networks = _population(_by_margins, bases=2)
+    early, late = at_fraction(networks, 0.2), at_end(networks)
+    assert np.isnan(matrix(early, "margins at loss 0.3")).all()  # which falls below that later
+    assert np.array_equal(matrix(early, "margins at loss 1.0"), matrix(early, "margins"))
+    assert np.array_equal(matrix(late, "margins at loss 1.0"), matrix(early, "margins"))
+
+
+def test_that_ranks_forget_scale_and_shift() -> None:
+    points = at_end(_population(_by_margins, bases=2))
+    ranks = matrix(points, "margins, ranks")
+    assert sorted(ranks[:, 0]) == pytest.approx(np.arange(1, len(points) + 1) / len(points))
+    for point in points:
+        for layer in LAYERS:
+            margins = point.checkpoint.margins[layer]
+            margins[:] = [3 * (m or 0.0) + 5 for m in margins]
+    assert np.array_equal(matrix(points, "margins, ranks"), ranks)
+
+
+def test_that_a_measure_that_follows_the_loss_says_nothing_beside_it() -> None:
+    random = np.random.default_rng(5)
+    networks = _population(lambda margins, loss: 60 * loss + random.normal())
+    points = at_level(networks, 0.3)
+    for point in points:
+        point.checkpoint.curvature["euclidean_trace"] = point.checkpoint.scores["train_loss"] + 1e-2 * random.normal()
+    plain = curvature_and_outcome(points, "euclidean_trace")
+    given = given_the_loss(points, "euclidean_trace")
+    assert plain is not None and plain.average.low > 0.5
+    assert given is not None and given.average.low < 0 < given.average.high
+    # what is not the loss stays
+    kept = given_the_loss(points, "riemannian_trace")
+    assert kept is not None and kept.average.mean == pytest.approx(1)
+
+
+def test_that_the_joint_model_says_what_each_adds() -> None:
+    rows = joint_parts(_population(lambda margins, loss: _by_margins(margins, loss)))
+    shares = [float(share.split(" ")[0]) for _, share in rows]
+    # the made-up curvature is a function of the test error; margins are not told how much of it is training error
+    assert shares[0] > 0.4 and shares[0] > shares[1]
 
 
 def _estimate(value: float, reach: float = 0.05) -> Interval:
@@ -153,6 +226,14 @@ def test_that_the_report_opens_with_its_picture_and_verdicts(tmp_path, monkeypat
     assert any(part.startswith("| features") for part in rest)
 
 
+def test_that_networks_with_wrong_labels_are_reported_apart(tmp_path) -> None:
+    networks = _population(_by_margins, bases=3)
+    noisy = {replace(m, label_noise=0.2): t for m, t in networks.items() if m.axis == "base"}
+    text = report({"made up": networks}, [], "", tmp_path, wrong_labels={"made up": noisy})
+    apart = text.split("## made up, 20% wrong labels")[1].split("\n## ")[0]
+    assert "3 networks, of which 0 diverged" in apart and "apart from all verdicts" in apart
+
+
 def test_that_too_few_networks_have_no_verdict(tmp_path) -> None:
     text = report({"made up": _population(_by_margins, bases=2)}, [], "Nothing.", tmp_path)
     assert "Too few networks for verdicts" in text
@@ -169,9 +250,7 @@ def test_that_frozen_features_are_read_on_the_set_that_was_held_back(tmp_path) -
 def test_that_one_fit_for_all_is_that_of_the_gap_model() -> None:
     random = np.random.default_rng(4)
     networks = _population(lambda margins, loss: _by_margins(margins, loss) + random.normal(), bases=20)
-    full, short = (
-        at_end({m: t for m, t in networks.items() if m.hyperparameters["length"] == n}) for n in ("full", "quarter")
-    )
+    full, short = (of_length(at_end(networks), n) for n in ("full", "quarter"))
     found = carried_over(full, short, "margins", leave_out=False)
     errors = rsam.margins.GapModel().fit(matrix(full, "margins"), [p.gap for p in full]).predict(
         matrix(short, "margins")

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import rankdata
 
 from benchmarks.report.intervals import Interval
+from benchmarks.studies.population.design import Member
 from benchmarks.studies.population.features import Point, at_level, matrix
 from benchmarks.studies.population.prediction import (
     Networks,
@@ -27,6 +29,7 @@ __all__ = [
     "carried_over",
     "curvature_and_outcome",
     "early_share",
+    "given_the_loss",
     "partial_r2",
     "predicted",
     "primary",
@@ -83,8 +86,8 @@ def usable(points: Sequence[Point], *names: str) -> list[Point]:
     return [point for point, is_known in zip(points, known, strict=True) if is_known]
 
 
-def _networks(points: Sequence[Point], names: Sequence[str], within: bool = False) -> Networks:
-    x, y = matrix(points, *names), np.array([point.gap for point in points])
+def _networks(points: Sequence[Point], names: Sequence[str], within: bool = False, outcome: str = "gap") -> Networks:
+    x, y = matrix(points, *names), np.array([point.outcome(outcome) for point in points])
     if within:
         x, y = _without_means(np.column_stack((x, y)), points)
     return Networks(x, y, [point.member.base for point in points])
@@ -103,8 +106,8 @@ def _without_means(columns: np.ndarray, points: Sequence[Point]) -> tuple[np.nda
 # -- C1 and C2 -------------------------------------------------------------------------------------------------------
 
 
-def predicted(points: Sequence[Point], *names: str, within: bool = False) -> Predicted | None:
-    """Predict the gap from sets of features; None where there are too few networks for that.
+def predicted(points: Sequence[Point], *names: str, within: bool = False, outcome: str = "gap") -> Predicted | None:
+    """Predict an outcome from sets of features; None where there are too few networks for that.
 
     Parameters
     ----------
@@ -114,11 +117,13 @@ def predicted(points: Sequence[Point], *names: str, within: bool = False) -> Pre
         Keys of :data:`~benchmarks.studies.population.features.FEATURES`.
     within : bool
         Compare networks of the same architecture only, by subtracting its means.
+    outcome : {"gap", "test_error"}
+        What is predicted.
     """
     kept = usable(points, *names)
     if len({p.member.base for p in kept}) < 3:
         return None
-    networks = _networks(kept, names, within)
+    networks = _networks(kept, names, within, outcome)
     if len(kept) < networks.features + 10 or np.ptp(networks.y) == 0:
         return None
     count = len(networks.names)
@@ -130,13 +135,15 @@ def predicted(points: Sequence[Point], *names: str, within: bool = False) -> Pre
     )
 
 
-def partial_r2(points: Sequence[Point], names: Sequence[str], baseline: Sequence[str]) -> Interval | None:
+def partial_r2(
+    points: Sequence[Point], names: Sequence[str], baseline: Sequence[str], outcome: str = "gap"
+) -> Interval | None:
     """Return the part of a baseline's squared error, of left-out base configurations, that more features take away."""
     kept = usable(points, *names, *baseline)
     if len({p.member.base for p in kept}) < 3:
         return None
-    less = _networks(kept, baseline)
-    more = _networks(kept, [*baseline, *names])
+    less = _networks(kept, baseline, outcome=outcome)
+    more = _networks(kept, [*baseline, *names], outcome=outcome)
     if len(kept) < more.features + 10:
         return None
     error, reduced = held_out_error(less), held_out_error(more)
@@ -167,7 +174,9 @@ def carried_over(
     if len(bases) < 3:
         return None
     first, second = ([p for p in points if p.member.base in bases] for points in (first, second))
-    whole = _networks([*first, *second], names)
+    x = np.concatenate([matrix(points, *names) for points in (first, second)])  # ranks are those of each on its own
+    both = [*first, *second]
+    whole = Networks(x, np.array([p.gap for p in both]), [p.member.base for p in both])
     chosen = np.arange(len(whole.y)) < len(first)
     r2, bias = transfer(whole.part(chosen), whole.part(~chosen), leave_out=leave_out)
     count = len(bases)
@@ -182,6 +191,26 @@ def curvature_and_outcome(points: Sequence[Point], measure: str, outcome: str = 
     return correlate(
         points, lambda point: point.checkpoint.curvature.get(measure), lambda point: point.outcome(outcome)
     )
+
+
+def given_the_loss(points: Sequence[Point], measure: str, outcome: str = OUTCOME) -> Correlation | None:
+    """Correlate a measure with an outcome, each less what the training loss says of it.
+
+    Networks are met where their loss has just fallen below a level, some further below than others. Ranks of measure
+    and outcome among the networks are regressed on ranks of the loss, and what is left of them is correlated.
+    """
+    known = [point for point in points if point.checkpoint.curvature.get(measure) is not None]
+    if len(known) < 3:
+        return None
+    measures = _less_the_loss(known, [float(point.checkpoint.curvature[measure] or 0) for point in known])
+    outcomes = _less_the_loss(known, [point.outcome(outcome) for point in known])
+    return correlate(known, lambda point: measures[point.member], lambda point: outcomes[point.member])
+
+
+def _less_the_loss(points: Sequence[Point], values: Sequence[float]) -> dict[Member, float]:
+    ranks, losses = rankdata(values), rankdata([point.checkpoint.scores["train_loss"] for point in points])
+    rest = ranks - np.polynomial.Polynomial.fit(losses, ranks, 1)(losses)
+    return {point.member: float(value) for point, value in zip(points, rest, strict=True)}
 
 
 def primary(networks: Mapping) -> Correlation | None:

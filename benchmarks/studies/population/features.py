@@ -7,12 +7,25 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import rankdata
 
 from benchmarks.studies.population.design import AXES, Member
 from benchmarks.studies.population.measurement import LAYERS, STATISTICS, Checkpoint
+from benchmarks.studies.population.rules import MATCHED
 from benchmarks.studies.population.training import Trajectory
 
-__all__ = ["BASELINES", "FEATURES", "Point", "at_end", "at_fraction", "at_level", "matrix"]
+__all__ = [
+    "BASELINES",
+    "FEATURES",
+    "MARGINS",
+    "OTHERS",
+    "Point",
+    "at_end",
+    "at_fraction",
+    "at_level",
+    "matrix",
+    "of_length",
+]
 
 Numbers = Sequence[float | None]
 _HIDDEN = [layer for layer in LAYERS if layer != "output"]
@@ -23,11 +36,24 @@ _QUARTILES = slice(len(STATISTICS) // 2, len(STATISTICS) // 2 + 3)
 
 @dataclass(frozen=True)
 class Point:
-    """A network at one time of its training."""
+    """A network at one time of its training.
+
+    Attributes
+    ----------
+    member : Member
+        Its configuration.
+    trajectory : Trajectory
+        All that is known of it.
+    checkpoint : Checkpoint
+        What it is at that time.
+    relatives : sequence of (Member, Trajectory)
+        Other networks made from its base configuration.
+    """
 
     member: Member
     trajectory: Trajectory
     checkpoint: Checkpoint
+    relatives: Sequence[tuple[Member, Trajectory]] = ()
 
     @property
     def gap(self) -> float:
@@ -60,17 +86,34 @@ def at_level(networks: Mapping[Member, Trajectory], level: float) -> list[Point]
 
 
 def _points(networks: Mapping[Member, Trajectory], wanted: Callable[[Checkpoint], bool]) -> list[Point]:
+    families: dict[tuple[str, int, float], list[tuple[Member, Trajectory]]] = {}
+    for member, trajectory in networks.items():
+        if not trajectory.diverged:
+            families.setdefault((member.place, member.base, member.label_noise), []).append((member, trajectory))
     return [
-        Point(member, trajectory, next(filter(wanted, trajectory.checkpoints)))
-        for member, trajectory in networks.items()
-        if not trajectory.diverged and any(map(wanted, trajectory.checkpoints))
+        Point(member, trajectory, checkpoint, [relative for relative in family if relative[0] is not member])
+        for family in families.values()
+        for member, trajectory in family
+        if (checkpoint := next(filter(wanted, trajectory.checkpoints), None)) is not None
     ]
 
 
-def matrix(points: Iterable[Point], *names: str) -> np.ndarray:
+def of_length(points: Iterable[Point], length: str) -> list[Point]:
+    """Choose the networks of ``"full"`` or ``"quarter"`` length."""
+    return [point for point in points if point.member.hyperparameters["length"] == length]
+
+
+def matrix(points: Sequence[Point], *names: str) -> np.ndarray:
     """Return the features of several sets side by side, a row for each network; nan for what does not exist."""
-    rows = [[math.nan if v is None else v for name in names for v in FEATURES[name](point)] for point in points]
-    return np.array(rows, dtype=np.float64)
+    return np.concatenate([_columns(points, name) for name in names], 1)
+
+
+def _columns(points: Sequence[Point], name: str) -> np.ndarray:
+    rows = [[math.nan if v is None else v for v in FEATURES[name](point)] for point in points]
+    columns = np.array(rows, dtype=np.float64)
+    if name == _RANKS:
+        return rankdata(columns, axis=0, nan_policy="omit") / len(columns)
+    return columns
 
 
 # -- margins ---------------------------------------------------------------------------------------------------------
@@ -89,6 +132,18 @@ def _relative(point: Point) -> Numbers:
         found += [q1 - median, q3 - median] if known else [None, None]  # type: ignore[operator]
         found += [deviation, skewness, kurtosis]
     return found
+
+
+def _at_level(level: float) -> Callable[[Point], Numbers]:
+    """Return margins at the time when the training loss fell below a level, if it has done so by now."""
+
+    def margins(point: Point) -> Numbers:
+        for checkpoint in point.trajectory.checkpoints:
+            if level in checkpoint.levels and checkpoint.fraction <= point.checkpoint.fraction:
+                return _log_margins(Point(point.member, point.trajectory, checkpoint))
+        return [None] * len(_log_margins(point))
+
+    return margins
 
 
 def _k_variance(point: Point) -> Numbers:
@@ -157,6 +212,37 @@ def _confidence(point: Point) -> Numbers:
     return [_difference(point.checkpoint.scores["train_accuracy"], point.checkpoint.others["confidence"])]
 
 
+def _disagreement(is_compared: Callable[[Member, Member], bool]) -> Callable[[Point], Numbers]:
+    """Return what the gap would be if networks disagreed on unlabelled inputs as often as they are wrong there.
+
+    Mean over the relatives with which a network is compared, as they are after the same part of their training.
+    """
+
+    def gap(point: Point) -> Numbers:
+        own = _classes(point.checkpoint)
+        others = [
+            _classes(checkpoint)
+            for member, trajectory in point.relatives
+            if is_compared(point.member, member)
+            for checkpoint in trajectory.checkpoints
+            if abs(checkpoint.fraction - point.checkpoint.fraction) < 1e-9 and checkpoint.predictions
+        ]
+        if not len(own) or not others:
+            return [None]
+        return [_difference(point.checkpoint.scores["train_accuracy"], float(np.mean([own == o for o in others])))]
+
+    return gap
+
+
+def _classes(checkpoint: Checkpoint) -> np.ndarray:
+    return np.frombuffer(checkpoint.predictions.encode(), np.uint8)
+
+
+def _are_twins(first: Member, second: Member) -> bool:
+    """Tell whether two networks differ in the seed only."""
+    return first.values == second.values and first.seed != second.seed
+
+
 def _difference(first: float | None, second: float | None) -> float | None:
     return None if first is None or second is None else first - second
 
@@ -169,6 +255,29 @@ def _log(value: float | None) -> float | None:
     return math.log(value) if value is not None and value > 0 else None
 
 
+_log_margins = _of_layers(_HIDDEN, _LOGARITHMS)
+#: Ranks among the networks that are looked at, which a shift of all of them does not change.
+_RANKS = "margins, ranks"
+
+MARGINS: Mapping[str, Callable[[Point], Numbers]] = {
+    "margins": _log_margins,
+    "margins, quartiles": _of_layers(_HIDDEN, _QUARTILES),
+    "margins, not logarithms": _of_layers(_HIDDEN, _VALUES),
+    **{f"margins, {layer}": _of_layers([layer], _LOGARITHMS) for layer in _HIDDEN},
+    "margins, relative": _relative,
+    _RANKS: _log_margins,
+    **{f"margins at loss {level}": _at_level(level) for level in (1.0, MATCHED)},
+    "output margins": _of_layers(["output"], _VALUES),
+    "constrained margins": _of_layers(["constrained"], _LOGARITHMS),
+    "k-variance margins": _k_variance,
+}
+OTHERS: Mapping[str, Callable[[Point], Numbers]] = {
+    "robustness": _robustness,
+    "robustness gaps": _robustness_gaps,
+    "confidence": _confidence,
+    "disagreement of twins": _disagreement(_are_twins),
+    "disagreement of relatives": _disagreement(lambda first, second: first != second),
+}
 BASELINES: Mapping[str, Callable[[Point], Numbers]] = {
     "loss and accuracy": _loss_and_accuracy,
     "hyper-parameters": _hyperparameters,
@@ -176,18 +285,4 @@ BASELINES: Mapping[str, Callable[[Point], Numbers]] = {
     "sum of losses": _loss_sum,
 }
 #: Sets of features by their names in tables.
-FEATURES: Mapping[str, Callable[[Point], Numbers]] = {
-    "margins": _of_layers(_HIDDEN, _LOGARITHMS),
-    "margins, quartiles": _of_layers(_HIDDEN, _QUARTILES),
-    "margins, not logarithms": _of_layers(_HIDDEN, _VALUES),
-    **{f"margins, {layer}": _of_layers([layer], _LOGARITHMS) for layer in _HIDDEN},
-    "margins, relative": _relative,
-    "output margins": _of_layers(["output"], _VALUES),
-    "constrained margins": _of_layers(["constrained"], _LOGARITHMS),
-    "k-variance margins": _k_variance,
-    "robustness": _robustness,
-    "robustness gaps": _robustness_gaps,
-    "confidence": _confidence,
-    "curvature": _curvature,
-    **BASELINES,
-}
+FEATURES: Mapping[str, Callable[[Point], Numbers]] = {**MARGINS, **OTHERS, **BASELINES, "curvature": _curvature}

@@ -13,7 +13,7 @@ from benchmarks.report.forest import Group, Line, draw_forest
 from benchmarks.report.svg import drawing
 from benchmarks.studies.population.claims import predicted, usable
 from benchmarks.studies.population.design import Member
-from benchmarks.studies.population.features import Point, at_end, at_fraction, matrix
+from benchmarks.studies.population.features import Point, at_end, at_fraction, matrix, of_length
 from benchmarks.studies.population.ranks import Correlation
 from benchmarks.studies.population.rules import (
     ADJUSTED_R2,
@@ -93,8 +93,7 @@ def draw_gaps(by_place: Mapping[str, Population], path: Path) -> None:
 
 def _full_and_short(networks: Population) -> tuple[list[Point], list[Point]]:
     points = usable(at_end(networks), "margins")
-    full = [p for p in points if p.member.hyperparameters["length"] == "full"]
-    return full, [p for p in points if p not in full]
+    return of_length(points, "full"), of_length(points, "quarter")
 
 
 def _fitted(points: Sequence[Point]) -> rsam.margins.GapModel:
@@ -125,9 +124,8 @@ def draw_times(by_place: Mapping[str, Population], path: Path) -> None:
     with drawing(path, 3.6) as figure:
         axes = figure.subplots()
         for colour, (label, networks) in zip(_COLOURS, by_place.items(), strict=False):
-            full = {m: t for m, t in networks.items() if m.hyperparameters["length"] == "full"}
             for name, style in (("margins", "-"), ("loss and accuracy", ":")):
-                found = [predicted(at_fraction(full, fraction), name) for fraction in FRACTIONS]
+                found = [predicted(of_length(at_fraction(networks, fraction), "full"), name) for fraction in FRACTIONS]
                 known = [(f, e.held_out) for f, e in zip(FRACTIONS, found, strict=True) if e]
                 fractions = [f for f, _ in known]
                 axes.plot(fractions, [e.mean for _, e in known], style, color=colour, label=f"{label}, {name}")

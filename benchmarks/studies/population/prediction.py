@@ -113,7 +113,8 @@ def adjusted_r2(networks: Networks) -> Statistic:
     def of(weights: np.ndarray) -> np.ndarray:
         count = weights @ networks.counts
         error = (weights * networks.errors(networks.fit(weights), everyone)).sum(1) / networks.variation(weights)
-        return 1 - error * (count - 1) / (count - features - 1)
+        spare = count - features - 1  # a small sample of base configurations may have none, and no such R²
+        return 1 - error * (count - 1) / np.where(spare > 0, spare, np.nan)
 
     return of
 

@@ -11,10 +11,10 @@ from tqdm import tqdm
 from benchmarks.report.opening import ANSWER, DETAILS, opening
 from benchmarks.report.table import markdown_table
 from benchmarks.studies.population import figures, tables
-from benchmarks.studies.population.claims import carried_over, primary
+from benchmarks.studies.population.claims import carried_over, given_the_loss, primary
 from benchmarks.studies.population.design import PLACES, Member
-from benchmarks.studies.population.features import at_end
-from benchmarks.studies.population.rules import MATCHED, RULES
+from benchmarks.studies.population.features import at_end, at_level, of_length
+from benchmarks.studies.population.rules import MATCHED, PRIMARY, RULES
 from benchmarks.studies.population.training import Trajectory
 from benchmarks.studies.population.verdicts import findings, overcome, verdicts
 
@@ -31,6 +31,7 @@ def report(
     directory: Path,
     frozen: Sequence[str] = (),
     held_back: Mapping[Member, Trajectory] | None = None,
+    wrong_labels: Mapping[str, Mapping[Member, Trajectory]] | None = None,
 ) -> str:
     """Write the report, and its figures into the directory.
 
@@ -48,6 +49,8 @@ def report(
         Sets of features that were chosen to overcome C3, if they have been.
     held_back : mapping, optional
         Networks of the data set on which they are read.
+    wrong_labels : mapping, optional
+        Networks that were trained with some wrong labels, by the label of their data set.
     """
     found = {label: findings(networks) for label, networks in by_place.items()}
     known = {label: f for label, f in found.items() if f is not None}
@@ -61,14 +64,14 @@ def report(
     parts = [*opening(TITLE, QUESTION, picture, [*missing, *sentences]), DETAILS, *_figures(by_place, directory)]
     for label, networks in tqdm(by_place.items(), desc="tables", unit="data set", file=sys.stderr):
         parts += _of_place(label, networks)
+    for label, networks in (wrong_labels or {}).items():
+        parts += _with_wrong_labels(label, networks)
     return "\n\n".join([*parts, "## Rules, written beforehand", RULES, costs])
 
 
 def _overcome(frozen: Sequence[str], networks: Mapping[Member, Trajectory]) -> list[str]:
     """Read frozen features on the data set that was held back."""
-    full, short = (
-        [p for p in at_end(networks) if p.member.hyperparameters["length"] == length] for length in ("full", "quarter")
-    )
+    full, short = (of_length(at_end(networks), length) for length in ("full", "quarter"))
     found, baseline = (carried_over(full, short, *names, leave_out=False) for names in (frozen, ["loss and accuracy"]))
     if found is None or baseline is None:
         return []
@@ -95,15 +98,11 @@ def _figures(by_place: Mapping[str, Mapping[Member, Trajectory]], directory: Pat
 
 
 def _of_place(label: str, networks: Mapping[Member, Trajectory]) -> list[str]:
-    diverged = sum(t.diverged for t in networks.values())
     found = primary(networks)
+    given = given_the_loss(at_level(networks, MATCHED), PRIMARY)
     return [
         f"## {label}",
-        f"{len(networks)} networks, of which {diverged} diverged.",
-        markdown_table(
-            ["training", "networks", "train accuracy, %", "gap, points", f"fit (≥ {100 * tables.FIT:.0f} %)"],
-            tables.summary(networks),
-        ),
+        *_summary(networks),
         "### C1: what predicts the gap at the end of training",
         tables.prediction(networks),
         "The part of each baseline's squared error in k-fold prediction that margins take away:",
@@ -116,10 +115,38 @@ def _of_place(label: str, networks: Mapping[Member, Trajectory]) -> list[str]:
         "### C4: curvature and test error",
         f"By axis, {tables.CURVATURES['riemannian_trace']}, at training loss {MATCHED}:" if found else "",
         tables.axes(found) if found else "No pair of networks reaches that loss.",
+        f"Mean over axes once what the training loss says of either is taken away: {given.average:.2f}."
+        if given
+        else "",
         "Mean over axes, by measure and training loss. \\*: differs from 0 after Holm's correction.",
         tables.correlations(networks, "test_error"),
         "The same of the gap:",
         tables.correlations(networks, "gap"),
+        f"Test error at training loss {MATCHED}, predicted from margins and curvature:",
+        tables.joint(networks),
+        "The part of the squared error in k-fold prediction that each takes away from the other's:",
+        markdown_table(["features", "partial R²"], tables.joint_parts(networks)),
         "### Who reaches a training loss",
         tables.reached(networks),
+    ]
+
+
+def _with_wrong_labels(label: str, networks: Mapping[Member, Trajectory]) -> list[str]:
+    parts = sorted({member.label_noise for member in networks})
+    return [
+        f"## {label}, {' or '.join(f'{part:.0%}' for part in parts)} wrong labels",
+        "Base configurations alone, apart from all verdicts. Training accuracy is that on the labels as trained on.",
+        *_summary(networks),
+        tables.prediction(networks),
+        "k-fold R² through the training of networks of full length:",
+        tables.by_time(networks),
+    ]
+
+
+def _summary(networks: Mapping[Member, Trajectory]) -> list[str]:
+    diverged = sum(t.diverged for t in networks.values())
+    header = ["training", "networks", "train accuracy, %", "gap, points", f"fit (≥ {100 * tables.FIT:.0f} %)"]
+    return [
+        f"{len(networks)} networks, of which {diverged} diverged.",
+        markdown_table(header, tables.summary(networks)),
     ]

@@ -57,16 +57,26 @@ class PopulationStudy:
         """Report on the networks that are there."""
         results = self._results(directory)
         found = self.networks(directory)
-        right = {member: trajectory for member, trajectory in found.items() if not member.label_noise}
-        by_place = {
-            place.label: of_place
-            for key, place in self.places.items()
-            if key != HELD_BACK and (of_place := {m: t for m, t in right.items() if m.place == key})
-        }
+        by_place = self._by_place({member: t for member, t in found.items() if not member.label_noise})
         if not by_place:
             raise NothingToReport(f"{results.path} has no rows")
-        held_back = {m: t for m, t in right.items() if m.place == HELD_BACK}
-        return report(by_place, preliminary(self._missing(found)), cost(results), directory, FROZEN, held_back)
+        return report(
+            by_place,
+            preliminary(self._missing(found)),
+            cost(results),
+            directory,
+            FROZEN,
+            {m: t for m, t in found.items() if m.place == HELD_BACK and not m.label_noise},
+            self._by_place({member: t for member, t in found.items() if member.label_noise}),
+        )
+
+    def _by_place(self, networks: Mapping[Member, Trajectory]) -> dict[str, dict[Member, Trajectory]]:
+        """Sort networks by the label of their data set, and leave out the set that is held back."""
+        return {
+            place.label: of_place
+            for key, place in self.places.items()
+            if key != HELD_BACK and (of_place := {m: t for m, t in networks.items() if m.place == key})
+        }
 
     def quick(self) -> PopulationStudy:
         """Shorten the study to a few small networks."""

@@ -15,24 +15,45 @@ from benchmarks.studies.population.claims import (
     predicted,
 )
 from benchmarks.studies.population.design import AXES, Member
-from benchmarks.studies.population.features import BASELINES, FEATURES, at_end, at_fraction, at_level
+from benchmarks.studies.population.features import (
+    BASELINES,
+    MARGINS,
+    OTHERS,
+    Point,
+    at_end,
+    at_fraction,
+    at_level,
+    of_length,
+)
 from benchmarks.studies.population.ranks import Correlation, holm
+from benchmarks.studies.population.rules import MATCHED, OUTCOME
 from benchmarks.studies.population.training import FRACTIONS, LEVELS, Trajectory
 
-__all__ = ["CURVATURES", "axes", "by_time", "carried", "correlations", "prediction", "reached", "summary"]
+__all__ = [
+    "CURVATURES",
+    "added",
+    "axes",
+    "by_time",
+    "carried",
+    "correlations",
+    "joint",
+    "joint_parts",
+    "prediction",
+    "reached",
+    "summary",
+]
 
 Population = Mapping[Member, Trajectory]
 #: Training accuracy from which on a network counts as one that fits its data.
 FIT = 0.99
-_OTHERS = ["robustness", "robustness gaps", "confidence"]
-_MARGINS = [name for name in FEATURES if name not in (*BASELINES, *_OTHERS, "curvature")]
 _ADDED = ["loss and accuracy"]
-#: What is carried over to short training.
+_WHOLE = [name for name in MARGINS if name not in ("margins, quartiles", "margins, not logarithms")]
+#: What is carried over to short training: what could be less tied to the loss than margins are, and all of it together.
 _CARRIED = [
-    (name, *more)
-    for name in ("margins", "margins, relative", "constrained margins", "k-variance margins", *_OTHERS)
-    for more in ([], _ADDED)
-] + [("loss and accuracy",)]
+    *((name, *more) for name in (*_WHOLE, *OTHERS) for more in ([], _ADDED)),
+    *(("robustness", name, *_ADDED) for name in ("confidence", "constrained margins", "disagreement of relatives")),
+    *((name,) for name in BASELINES),
+]
 #: Measures of curvature by their names in tables.
 CURVATURES = {
     "riemannian_trace": "Hessian trace, filters on spheres",
@@ -87,7 +108,7 @@ def reached(networks: Population) -> str:
 def prediction(networks: Population) -> str:
     """Compare sets of features at the end of training, over all networks and within some of them."""
     points = at_end(networks)
-    full = [p for p in points if p.member.hyperparameters["length"] == "full"]
+    full = of_length(points, "full")
     fit = [p for p in points if p.checkpoint.scores["train_accuracy"] >= FIT]
     columns = {
         "all": (points, False),
@@ -96,7 +117,7 @@ def prediction(networks: Population) -> str:
         f"fit (≥ {100 * FIT:.0f} %)": (fit, False),
     }
     rows = []
-    for names in [*((n,) for n in (*_MARGINS, *_OTHERS, *BASELINES)), ("margins", *_ADDED)]:
+    for names in [*((n,) for n in (*MARGINS, *OTHERS, *BASELINES)), ("margins", *_ADDED)]:
         cells = []
         for chosen, within in columns.values():
             found = predicted(chosen, *names, within=within)
@@ -118,9 +139,8 @@ def added(networks: Population) -> list[list[str]]:
 
 def by_time(networks: Population) -> str:
     """Follow k-fold R² through the training of networks of full length, and at matched training losses."""
-    full = {m: t for m, t in networks.items() if m.hyperparameters["length"] == "full"}
     names = ["margins", "margins, relative", "constrained margins", "k-variance margins", *BASELINES]
-    times = [(f"{fraction:.0%}", at_fraction(full, fraction)) for fraction in FRACTIONS]
+    times = [(f"{fraction:.0%}", of_length(at_fraction(networks, fraction), "full")) for fraction in FRACTIONS]
     times += [(f"loss {level}", at_level(networks, level)) for level in LEVELS]
     rows = []
     for label, points in times:
@@ -131,23 +151,23 @@ def by_time(networks: Population) -> str:
 
 def carried(networks: Population) -> str:
     """Apply models of full-length networks at their end to others, and the reverse."""
-    full, short = (
-        {m: t for m, t in networks.items() if m.hyperparameters["length"] == length} for length in ("full", "quarter")
-    )
-    targets = [
-        ("short ones at their end", at_end(full), at_end(short)),
-        *((f"itself at {f:.0%}", at_end(full), at_fraction(full, f)) for f in (0.2, 0.5, 0.8)),
-        ("from short ones to full length", at_end(short), at_end(full)),
+    full, short = (of_length(at_end(networks), length) for length in ("full", "quarter"))
+    targets: list[tuple[str, Sequence[Point], Sequence[Point]]] = [
+        ("short ones at their end", full, short),
+        *((f"itself at {f:.0%}", full, of_length(at_fraction(networks, f), "full")) for f in (0.2, 0.5, 0.8)),
+        ("from short ones to full length", short, full),
     ]
     rows = []
     for names in _CARRIED:
         cells = []
-        for _, fitted, others in targets:
+        for i, (_, fitted, others) in enumerate(targets):
             found = carried_over(fitted, others, *names)
+            if i == 0:
+                cells = [str(found.others) if found else "0"]
             cells += [f"{found.r2:.2f}", f"{found.bias:.1f}"] if found else ["", ""]
         rows.append([" + ".join(names), *cells])
     header = [f"{what}, {label}" for label, *_ in targets for what in ("R²", "bias")]
-    return markdown_table(["features", *header], rows)
+    return markdown_table(["features", "short networks", *header], rows)
 
 
 def correlations(networks: Population, outcome: str) -> str:
@@ -169,6 +189,26 @@ def correlations(networks: Population, outcome: str) -> str:
             cells.append(f"{one.average:.2f}{star}" if one else "")
         rows.append([label, *cells])
     return markdown_table(["measure", *(f"loss {level}" for level in LEVELS)], rows)
+
+
+def joint(networks: Population) -> str:
+    """Predict the test error at one training loss from margins, from curvature, and from both."""
+    points = at_level(networks, MATCHED)
+    rows = []
+    for names in (("margins",), ("curvature",), ("margins", "curvature"), ("margins", "curvature", *_ADDED), _ADDED):
+        found = predicted(points, *names, outcome=OUTCOME)
+        cells = [str(found.networks), f"{found.adjusted:.2f}", f"{found.held_out:.2f}"] if found else ["", "", ""]
+        rows.append([" + ".join(names), *cells])
+    return markdown_table(["features", "networks", "adjusted R²", "k-fold R²"], rows)
+
+
+def joint_parts(networks: Population) -> list[list[str]]:
+    """Say what each of margins and curvature adds to the other at one training loss."""
+    rows = []
+    for more, baseline in (("curvature", "margins"), ("margins", "curvature")):
+        found = partial_r2(at_level(networks, MATCHED), [more], [baseline], OUTCOME)
+        rows.append([f"{more}, beside {baseline}", f"{found:.2f}" if found else ""])
+    return rows
 
 
 def axes(found: Correlation) -> str:

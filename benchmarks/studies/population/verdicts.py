@@ -16,7 +16,7 @@ from benchmarks.studies.population.claims import (
     primary,
 )
 from benchmarks.studies.population.design import Member
-from benchmarks.studies.population.features import at_end, at_fraction
+from benchmarks.studies.population.features import at_end, at_fraction, of_length
 from benchmarks.studies.population.ranks import Correlation
 from benchmarks.studies.population.rules import (
     ADJUSTED_R2,
@@ -61,16 +61,15 @@ class Findings:
 
 def findings(networks: Mapping[Member, Trajectory]) -> Findings | None:
     """Find what verdicts need; None while there are too few networks."""
-    full, short = (
-        {m: t for m, t in networks.items() if m.hyperparameters["length"] == length} for length in ("full", "quarter")
-    )
+    full, short = (of_length(at_end(networks), length) for length in ("full", "quarter"))
+    early = of_length(at_fraction(networks, EARLY), "full")
     found = (
         predicted(at_end(networks), "margins"),
         predicted(at_end(networks), "loss and accuracy"),
         partial_r2(at_end(networks), ["margins"], ["loss and accuracy"]),
-        early_share(at_fraction(full, EARLY), at_end(full), "margins"),
-        carried_over(at_end(full), at_end(short), "margins"),
-        carried_over(at_end(full), at_end(short), "loss and accuracy"),
+        early_share(early, full, "margins"),
+        carried_over(full, short, "margins"),
+        carried_over(full, short, "loss and accuracy"),
         primary(networks),
     )
     return None if None in found else Findings(*found)  # type: ignore[arg-type]  # none of them is None
