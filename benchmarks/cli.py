@@ -1,4 +1,4 @@
-"""Parse and run the command line: ``python -m benchmarks list | run STUDY | report STUDY``."""
+"""Parse and run the command line: ``python -m benchmarks list | run STUDY | report STUDY | claims``."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from benchmarks.runs.cluster import ClusterError
 from benchmarks.runs.parallel import RunsFailed, Workers
 from benchmarks.runs.results import ResultsError
 from benchmarks.studies import STUDIES, NothingToReport, Study
+from benchmarks.studies.claims import PICTURE, draw_claims, said, shown_in_readme
 
 EXAMPLES = """\
 examples:
@@ -54,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         width = max(map(len, STUDIES))
         print("\n".join(f"{study.name:{width}}  {study.summary}" for study in STUDIES.values()))
         return 0
+    if options.command == "claims":
+        return _show_claims(options.results)
     if options.study not in STUDIES:
         nearest = difflib.get_close_matches(options.study, STUDIES, n=1, cutoff=0.6)
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""
@@ -108,6 +111,17 @@ def _report(study: Study, directory: Path, options: argparse.Namespace) -> int:
     return 0
 
 
+def _show_claims(results: Path) -> int:
+    """Write what the studies say of the claims into the README, and the picture."""
+    root = Path(__file__).parents[1]
+    readme = root / "README.md"
+    text = shown_in_readme(said(results), readme.read_text(encoding="utf-8"))
+    draw_claims(results, root / PICTURE)
+    readme.write_text(text, encoding="utf-8")
+    print(readme, root / PICTURE, sep="\n")
+    return 0
+
+
 def _first(options: argparse.Namespace) -> str:
     """Say what to do before a report can be had; nothing after a run that found no data, which has said so."""
     if options.command == "run":
@@ -125,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=form,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{list,run,report}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{list,run,report,claims}")
     commands.add_parser("list", help="list the studies")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("study", metavar="STUDY", help=f"one of: {', '.join(STUDIES)}")
@@ -140,6 +154,11 @@ def _parser() -> argparse.ArgumentParser:
     text = "Report on the results that are there, as Markdown and as one HTML page, without running anything."
     commands.add_parser(
         "report", parents=[common], help="report on results", description=text, epilog=EXAMPLES, formatter_class=form
+    )
+    text = "Show in this repository's README what the results say of the claims."
+    claims = commands.add_parser("claims", help=text.lower()[:-1], description=text)
+    claims.add_argument(
+        "--results", type=Path, default=Path("benchmarks/results"), metavar="DIR", help="default: %(default)s"
     )
     run.add_argument(
         "--jobs",

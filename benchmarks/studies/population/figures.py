@@ -26,22 +26,14 @@ from benchmarks.studies.population.rules import (
 from benchmarks.studies.population.training import FRACTIONS, Trajectory
 from benchmarks.studies.population.verdicts import Findings, judge_c1, judge_c2, judge_c3, judge_c4
 
-__all__ = ["draw_answer", "draw_axes", "draw_gaps", "draw_times"]
+__all__ = ["claim_groups", "draw_axes", "draw_gaps", "draw_times"]
 
 _COLOURS = ("#0072B2", "#C04A00", "#009E73")
 Population = Mapping[Member, Trajectory]
 
 
-def draw_answer(found: Mapping[str, Findings], path: Path) -> None:
-    """Draw the number that decides each claim, by data set, with what the claim asks.
-
-    Parameters
-    ----------
-    found : mapping
-        By the label of the data set.
-    path : Path
-        The SVG file to write.
-    """
+def claim_groups(found: Mapping[str, Findings]) -> list[Group]:
+    """Lay out the number that decides each claim, with what the claim asks, by the label of the data set."""
     every = list(found.values())
     decisive = (
         (f"C1: adjusted R², published {ADJUSTED_R2}", judge_c1([f.margins.adjusted for f in every]),
@@ -60,7 +52,7 @@ def draw_answer(found: Mapping[str, Findings], path: Path) -> None:
             for label, interval in zip(found, intervals, strict=True)
         ]
         groups.append(Group(title, lines, unit, verdict, mark))
-    draw_forest(groups, path)
+    return groups
 
 
 def draw_axes(correlations: Mapping[str, Correlation], path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from benchmarks.report.forest import draw_forest
 from benchmarks.report.opening import ANSWER, DETAILS, opening
 from benchmarks.report.table import markdown_table
 from benchmarks.studies.population import figures, tables
@@ -16,7 +17,7 @@ from benchmarks.studies.population.design import PLACES, Member
 from benchmarks.studies.population.features import at_end, at_level, of_length
 from benchmarks.studies.population.rules import MATCHED, PRIMARY, RULES
 from benchmarks.studies.population.training import Trajectory
-from benchmarks.studies.population.verdicts import findings, overcome, verdicts
+from benchmarks.studies.population.verdicts import all_findings, overcome, verdicts
 
 __all__ = ["report"]
 
@@ -52,10 +53,9 @@ def report(
     wrong_labels : mapping, optional
         Networks that were trained with some wrong labels, by the label of their data set.
     """
-    found = {label: findings(networks) for label, networks in by_place.items()}
-    known = {label: f for label, f in found.items() if f is not None}
-    if len(known) == len(found):
-        figures.draw_answer(known, directory / ANSWER)
+    known = all_findings(by_place)
+    if known:
+        draw_forest(figures.claim_groups(known), directory / ANSWER)
         picture, sentences = f"The numbers that decide C1 to C4 on {' and '.join(by_place)}", verdicts(known)
     else:
         picture, sentences = "", ["**Too few networks for verdicts.**"]

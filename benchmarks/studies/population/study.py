@@ -9,12 +9,15 @@ from itertools import chain
 from pathlib import Path
 
 from benchmarks.data import load
+from benchmarks.report.forest import Group
 from benchmarks.runs.parallel import Workers, collect
 from benchmarks.runs.results import Results
 from benchmarks.studies.population.design import PLACES, Design, Member, Place, members
+from benchmarks.studies.population.figures import claim_groups
 from benchmarks.studies.population.report import report
 from benchmarks.studies.population.rules import FROZEN, HELD_BACK
 from benchmarks.studies.population.training import Trajectory, follow
+from benchmarks.studies.population.verdicts import all_findings
 from benchmarks.studies.study import ROWS, NothingToReport, announce, cost, preliminary, present
 
 __all__ = ["PopulationStudy"]
@@ -69,6 +72,11 @@ class PopulationStudy:
             {m: t for m, t in found.items() if m.place == HELD_BACK and not m.label_noise},
             self._by_place({member: t for member, t in found.items() if member.label_noise}),
         )
+
+    def claims(self, directory: Path) -> list[Group]:
+        """Lay out what decides the claims, as soon as there are enough networks."""
+        right = {member: t for member, t in self.networks(directory).items() if not member.label_noise}
+        return claim_groups(all_findings(self._by_place(right)))
 
     def _by_place(self, networks: Mapping[Member, Trajectory]) -> dict[str, dict[Member, Trajectory]]:
         """Sort networks by the label of their data set, and leave out the set that is held back."""

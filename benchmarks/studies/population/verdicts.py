@@ -29,7 +29,17 @@ from benchmarks.studies.population.rules import (
 )
 from benchmarks.studies.population.training import Trajectory
 
-__all__ = ["Findings", "findings", "judge_c1", "judge_c2", "judge_c3", "judge_c4", "overcome", "verdicts"]
+__all__ = [
+    "Findings",
+    "all_findings",
+    "findings",
+    "judge_c1",
+    "judge_c2",
+    "judge_c3",
+    "judge_c4",
+    "overcome",
+    "verdicts",
+]
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,13 @@ def findings(networks: Mapping[Member, Trajectory]) -> Findings | None:
         primary(networks),
     )
     return None if None in found else Findings(*found)  # type: ignore[arg-type]  # none of them is None
+
+
+def all_findings(by_place: Mapping[str, Mapping[Member, Trajectory]]) -> dict[str, Findings]:
+    """Find what verdicts need on every data set; nothing while there are too few networks on any."""
+    found = {label: findings(networks) for label, networks in by_place.items()}
+    known = {label: one for label, one in found.items() if one is not None}
+    return known if len(known) == len(found) else {}
 
 
 def verdicts(by_place: Mapping[str, Findings]) -> list[str]:
