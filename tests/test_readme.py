@@ -1,54 +1,124 @@
-"""That the README's table of manifolds agrees with the code."""
+"""That the README runs, that its links lead somewhere, and that its figures are those of committed results."""
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
-import geoopt
 import pytest
 import torch
 
 import rsam
+from benchmarks.studies.claims import ADDRESS, said, shown_in_readme
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
-SECTION = README.split("## Manifolds")[1].split("##")[0]
-ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in SECTION.splitlines() if line.startswith("| ")]
-TABLE = {row[0].removesuffix(" (ours)"): row for row in ROWS[1:]}
-POINTS = {
-    "BirkhoffPolytope": torch.full((2, 2), 0.5),
-    "UpperHalf": 1j * torch.eye(2),
-    "BoundedDomain": 0.1j * torch.eye(2),
-    "KernelSphere": torch.tensor([[[[0.6, 0.8]]]]),
-    "KernelStiefel": torch.tensor([[[[0.6, 0.8]]]]),
-}
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SCRIPT, GEOOPT, SAM, LIGHTNING = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+OVERHEAD = (ROOT / "benchmarks" / "results" / "overhead" / "README.md").read_text(encoding="utf-8")
 
 
-def _has(operation: str, geometry: rsam.geometry.Geometry, x: torch.Tensor) -> str:
-    try:
-        getattr(geometry, operation)(x, 0 * x)
-    except rsam.geometry.UnsupportedOperation:
-        return "no"
-    return "yes"
+def cell(section: str, row: str, column: int) -> float:
+    """Look up a number in the table of a section of overhead."""
+    table = OVERHEAD.split(f"### {section}\n")[1].split("\n### ")[0]
+    rows = [[c.strip() for c in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("| ")]
+    (found,) = (cells for cells in rows if cells[0] == row)
+    return float(found[column].removesuffix(" (short)"))
 
 
-def test_every_manifold_of_geoopt_is_in_the_table() -> None:
-    abstract = {"Manifold", "Stiefel"}
-    names = {n for n, c in vars(geoopt).items() if isinstance(c, type) and issubclass(c, geoopt.Manifold)}
-    assert names - abstract <= TABLE.keys()
-    assert {"KernelSphere", "KernelStiefel"} <= TABLE.keys()
+def test_that_it_can_be_read_in_one_go() -> None:
+    assert len(README.splitlines()) <= 130
 
 
-@pytest.mark.parametrize("name", [n for n, row in TABLE.items() if not row[1].startswith("of its")])
-def test_the_table_says_what_the_code_does(name) -> None:
-    _, _, order, isometric, momentum, exponential, acceleration, _ = TABLE[name]
-    manifold = getattr(geoopt, name, None) or getattr(rsam.geometry, name)
-    geometry = rsam.geometry.geometry_of(manifold())
-    assert str(geometry.retraction_order) == order.split(";")[0]
-    assert {True: "yes", False: "no"}[geometry.isometric] == isometric
-    vector = torch.tensor([1.0, 0.0])
-    x = POINTS.get(name, vector if geometry.manifold.ndim <= 1 else torch.eye(2))
-    assert geometry.momentum_transport == momentum
-    assert _has("exponential", geometry, x) == exponential
-    assert _has("acceleration", geometry, x) == acceleration
-    assert _has("retract", geometry, x) == _has("raise_index", geometry, x) == "yes"
-    geometry.random_tangent(x)
+def test_that_the_example_runs_when_it_is_pasted_into_a_script(tmp_path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
+    command = [sys.executable, "-W", "ignore", "script.py"]
+    printed = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.splitlines()
+    losses = [float(line.removeprefix("loss ")) for line in printed[:-1]]
+    assert len(losses) == 20 and losses[-1] < losses[0]
+    assert re.match(r"trace -?[\d.]+ ± [\d.]+", printed[-1])
+
+
+@pytest.mark.parametrize("lines", [GEOOPT, SAM])
+def test_that_lines_to_adopt_take_a_step(lines: str) -> None:
+    model = torch.nn.Linear(3, 1)
+    if lines is GEOOPT:
+        rsam.nn.constrain(model, rsam.geometry.KernelSphere(), "weight")
+    before = model.weight.detach().clone()
+    inputs = torch.ones(4, 3)
+
+    def closure() -> torch.Tensor:
+        model.zero_grad()
+        loss = model(inputs).square().mean()
+        loss.backward()
+        return loss
+
+    names = {"rsam": rsam, "torch": torch, "model": model, "closure": closure}
+    exec(lines, names)
+    names["optimizer"].step(closure)  # type: ignore[attr-defined]
+    assert not torch.equal(model.weight, before)
+
+
+def test_that_the_lines_for_lightning_train() -> None:
+    lightning = pytest.importorskip("lightning.pytorch")
+    pytest.importorskip("rsam.integrations.lightning")
+    *method, trainer = LIGHTNING.splitlines()
+    names: dict = {"rsam": rsam}
+    exec("\n".join(method), names)
+
+    class Model(lightning.LightningModule):
+        configure_optimizers = names["configure_optimizers"]
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = torch.nn.Linear(3, 1)
+
+        def training_step(self, batch, batch_idx):
+            return self.network(batch).square().mean()
+
+    def quiet(**options):
+        off = dict.fromkeys(["logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"], False)
+        return lightning.Trainer(max_epochs=1, accelerator="cpu", **off, **options)
+
+    exec(trainer, made := {"rsam": rsam, "Trainer": quiet})
+    model = Model()
+    before = model.network.weight.detach().clone()
+    made["trainer"].fit(model, torch.utils.data.DataLoader(torch.ones(4, 3), 2))
+    assert not torch.equal(model.network.weight, before)
+
+
+def test_that_links_are_absolute_and_lead_to_what_is_there() -> None:
+    links = re.findall(r"\]\((.*?)\)", README)
+    raw = ADDRESS.replace("github.com", "raw.githubusercontent.com").replace("/blob/", "/")
+    for link in links:
+        assert link.startswith("https://")
+        for start in (ADDRESS, ADDRESS.replace("/blob/", "/tree/"), raw):
+            if link.startswith(f"{start}/"):
+                assert (ROOT / link.removeprefix(f"{start}/").split("#")[0]).exists(), link
+
+
+@pytest.mark.parametrize(
+    ("words", "section", "row", "column"),
+    [
+        ("200 small spheres {} times as fast", "Optimizers", "200 spheres of 256", 7),
+        ("100 Poincaré balls {} times", "Optimizers", "100 Poincaré 64×16", 7),
+        ("batch 256 takes {} times as long as its base's", "Savings", "256", 5),
+        ("a whole ascent takes {} times", "Savings", "256", 4),
+        ("takes {} times as long in curvlinops", "Traces", "curvlinops", 2),
+        ("At four layers they cost {} epochs", "Margins", "margins at 4 layers", 2),
+    ],
+)
+def test_that_figures_are_measured(words: str, section: str, row: str, column: int) -> None:
+    text = " ".join(README.split())
+    start, end = (re.escape(part) for part in words.split("{}"))
+    shown = re.search(rf"{start}([\d.]+){end}", text)
+    assert shown, words
+    decimals = len(shown[1].partition(".")[2])
+    assert float(shown[1]) == pytest.approx(cell(section, row, column), abs=0.5001 * 10**-decimals)
+
+
+def test_that_claims_are_what_the_studies_say() -> None:
+    lines = said(ROOT / "benchmarks" / "results")
+    assert shown_in_readme(lines, README) == README, "README.md is not what `python -m benchmarks claims` writes"
+    assert [line[4:6] for line in lines] == ["C1", "C2", "C3", "C4", "C5", "C6"]

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from benchmarks.report.forest import Group, draw_forest
+from benchmarks.report.opening import DETAILS
 from benchmarks.studies.images import OPTIMIZERS
 from benchmarks.studies.images.figures import claim_groups
 from benchmarks.studies.images.report import judge
@@ -33,8 +34,8 @@ def said(results: Path) -> list[str]:
     """Return a line of Markdown for each claim, the verdict in the words of the study's committed report."""
     lines = []
     for claim, (statement, study) in CLAIMS.items():
-        report = (results / study / "README.md").read_text(encoding="utf-8")
-        found = re.search(rf"^- (\*\*{claim}\b.*)$", report, re.MULTILINE)
+        opening = (results / study / "README.md").read_text(encoding="utf-8").split("\n#")[0].split(DETAILS)[0]
+        found = re.search(rf"^- (\*\*{claim}\b.*)$", opening, re.MULTILINE)
         sentence = found[1] if found else f"**{claim}, not measured yet:** {statement}"
         lines.append(f"- {sentence} ([{study}]({ADDRESS}/benchmarks/results/{study}/README.md))")
     return lines

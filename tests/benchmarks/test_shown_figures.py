@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from benchmarks.report.opening import ANSWER
 from benchmarks.report.page import shown_in_readme
 from benchmarks.studies import STUDIES
+from benchmarks.studies.claims import PICTURE, draw_claims
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -44,6 +45,12 @@ def words(path: Path) -> list[str]:
 
 def test_that_the_readme_shows_what_was_measured() -> None:
     assert SUMMARIES.keys() <= set(MEASURED)
+
+
+def test_that_the_picture_of_the_claims_is_drawn_from_the_rows(results, tmp_path) -> None:
+    draw_claims(results, tmp_path / "claims.svg")
+    message = f"{PICTURE} is not what `python -m benchmarks claims` draws"
+    assert words(tmp_path / "claims.svg") == words(ROOT / PICTURE), message
 
 
 @pytest.mark.parametrize("name", [*MEASURED, "overhead"])

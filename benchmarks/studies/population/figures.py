@@ -34,6 +34,8 @@ Population = Mapping[Member, Trajectory]
 
 def claim_groups(found: Mapping[str, Findings]) -> list[Group]:
     """Lay out the number that decides each claim, with what the claim asks, by the label of the data set."""
+    if not found:
+        return []
     every = list(found.values())
     decisive = (
         (f"C1: adjusted R², published {ADJUSTED_R2}", judge_c1([f.margins.adjusted for f in every]),
