@@ -28,6 +28,8 @@ from benchmarks.studies.population.features import (
     at_end,
     at_fraction,
     at_level,
+    at_matched_level,
+    matched_level,
     matrix,
     of_length,
 )
@@ -151,6 +153,17 @@ def test_that_margins_at_a_loss_do_not_look_ahead() -> None:
     assert np.isnan(matrix(early, "margins at loss 0.3")).all()  # which falls below that later
     assert np.array_equal(matrix(early, "margins at loss 1.0"), matrix(early, "margins"))
     assert np.array_equal(matrix(late, "margins at loss 1.0"), matrix(early, "margins"))
+
+
+def test_that_networks_meet_at_the_lowest_loss_that_half_of_them_reach() -> None:
+    networks = _population(_by_margins, bases=4)  # all fall below 1, and below 0.3
+    assert matched_level(networks) == 0.3
+    few = dict.fromkeys(list(networks)[: len(networks) // 2 + 1])
+    for member in few:
+        last = networks[member].checkpoints[-1]
+        networks[member].checkpoints[-1] = replace(last, levels=())
+    assert matched_level(networks) == 1.0
+    assert len(at_matched_level(networks)) == len(networks)
 
 
 def test_that_ranks_forget_scale_and_shift() -> None:

@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 from benchmarks.report.intervals import Interval
 from benchmarks.studies.population.design import Member
-from benchmarks.studies.population.features import Point, at_level, matrix
+from benchmarks.studies.population.features import Point, at_matched_level, matrix
 from benchmarks.studies.population.prediction import (
     Networks,
     adjusted_r2,
@@ -21,7 +21,7 @@ from benchmarks.studies.population.prediction import (
     transfer,
 )
 from benchmarks.studies.population.ranks import Correlation, correlate
-from benchmarks.studies.population.rules import MATCHED, OUTCOME, PRIMARY
+from benchmarks.studies.population.rules import OUTCOME, PRIMARY
 
 __all__ = [
     "Carried",
@@ -215,4 +215,4 @@ def _less_the_loss(points: Sequence[Point], values: Sequence[float]) -> dict[Mem
 
 def primary(networks: Mapping) -> Correlation | None:
     """Return the correlation that decides C4 on a set."""
-    return curvature_and_outcome(at_level(networks, MATCHED), PRIMARY)
+    return curvature_and_outcome(at_matched_level(networks), PRIMARY)

@@ -11,8 +11,8 @@ from scipy.stats import rankdata
 
 from benchmarks.studies.population.design import AXES, Member
 from benchmarks.studies.population.measurement import LAYERS, STATISTICS, Checkpoint
-from benchmarks.studies.population.rules import MATCHED
-from benchmarks.studies.population.training import Trajectory
+from benchmarks.studies.population.rules import REACHED
+from benchmarks.studies.population.training import LEVELS, Trajectory
 
 __all__ = [
     "BASELINES",
@@ -23,6 +23,8 @@ __all__ = [
     "at_end",
     "at_fraction",
     "at_level",
+    "at_matched_level",
+    "matched_level",
     "matrix",
     "of_length",
 ]
@@ -83,6 +85,17 @@ def at_end(networks: Mapping[Member, Trajectory]) -> list[Point]:
 def at_level(networks: Mapping[Member, Trajectory], level: float) -> list[Point]:
     """Find the networks whose training loss reaches a level, where it first falls below it."""
     return _points(networks, lambda c: level in c.levels)
+
+
+def matched_level(networks: Mapping[Member, Trajectory]) -> float:
+    """Find the training loss at which the networks of a set are compared: the lowest that enough of them reach."""
+    counts = {level: len(at_level(networks, level)) for level in LEVELS}
+    return min((level for level in LEVELS if counts[level] >= REACHED * len(networks)), default=LEVELS[0])
+
+
+def at_matched_level(networks: Mapping[Member, Trajectory]) -> list[Point]:
+    """Find the networks that reach that training loss, where they do."""
+    return at_level(networks, matched_level(networks))
 
 
 def _points(networks: Mapping[Member, Trajectory], wanted: Callable[[Checkpoint], bool]) -> list[Point]:
@@ -266,7 +279,7 @@ MARGINS: Mapping[str, Callable[[Point], Numbers]] = {
     **{f"margins, {layer}": _of_layers([layer], _LOGARITHMS) for layer in _HIDDEN},
     "margins, relative": _relative,
     _RANKS: _log_margins,
-    **{f"margins at loss {level}": _at_level(level) for level in (1.0, MATCHED)},
+    **{f"margins at loss {level}": _at_level(level) for level in LEVELS[:2]},
     "output margins": _of_layers(["output"], _VALUES),
     "constrained margins": _of_layers(["constrained"], _LOGARITHMS),
     "k-variance margins": _k_variance,

@@ -20,7 +20,6 @@ from benchmarks.studies.population.rules import (
     CARRIED,
     EARLY,
     EARLY_SHARE,
-    MATCHED,
     THRESHOLD,
 )
 from benchmarks.studies.population.training import FRACTIONS, Trajectory
@@ -44,7 +43,7 @@ def claim_groups(found: Mapping[str, Findings]) -> list[Group]:
          [f.early for f in every], "as a part of R² at its end", EARLY_SHARE),
         ("C3: carried over to a quarter", judge_c3([f.carried for f in every]),
          [f.carried.r2 for f in every], "R²", CARRIED),
-        (f"C4: curvature, test error at loss {MATCHED}", judge_c4([f.curvature for f in every]),
+        ("C4: curvature and test error at one loss", judge_c4([f.curvature for f in every]),
          [f.curvature.average for f in every], "Kendall's coefficient within axes", THRESHOLD),
     )  # fmt: skip
     groups = []

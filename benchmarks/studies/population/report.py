@@ -14,8 +14,8 @@ from benchmarks.report.table import markdown_table
 from benchmarks.studies.population import figures, tables
 from benchmarks.studies.population.claims import carried_over, given_the_loss, primary
 from benchmarks.studies.population.design import PLACES, Member
-from benchmarks.studies.population.features import at_end, at_level, of_length
-from benchmarks.studies.population.rules import MATCHED, PRIMARY, RULES
+from benchmarks.studies.population.features import at_end, at_matched_level, matched_level, of_length
+from benchmarks.studies.population.rules import PRIMARY, RULES
 from benchmarks.studies.population.training import Trajectory
 from benchmarks.studies.population.verdicts import all_findings, overcome, verdicts
 
@@ -98,8 +98,8 @@ def _figures(by_place: Mapping[str, Mapping[Member, Trajectory]], directory: Pat
 
 
 def _of_place(label: str, networks: Mapping[Member, Trajectory]) -> list[str]:
-    found = primary(networks)
-    given = given_the_loss(at_level(networks, MATCHED), PRIMARY)
+    found, matched = primary(networks), matched_level(networks)
+    given = given_the_loss(at_matched_level(networks), PRIMARY)
     return [
         f"## {label}",
         *_summary(networks),
@@ -113,7 +113,7 @@ def _of_place(label: str, networks: Mapping[Member, Trajectory]) -> list[str]:
         "### C3: models carried over",
         tables.carried(networks),
         "### C4: curvature and test error",
-        f"By axis, {tables.CURVATURES['riemannian_trace']}, at training loss {MATCHED}:" if found else "",
+        f"By axis, {tables.CURVATURES['riemannian_trace']}, at training loss {matched}:" if found else "",
         tables.axes(found) if found else "No pair of networks reaches that loss.",
         f"Mean over axes once what the training loss says of either is taken away: {given.average:.2f}."
         if given
@@ -122,7 +122,7 @@ def _of_place(label: str, networks: Mapping[Member, Trajectory]) -> list[str]:
         tables.correlations(networks, "test_error"),
         "The same of the gap:",
         tables.correlations(networks, "gap"),
-        f"Test error at training loss {MATCHED}, predicted from margins and curvature:",
+        f"Test error at training loss {matched}, predicted from margins and curvature:",
         tables.joint(networks),
         "The part of the squared error in k-fold prediction that each takes away from the other's:",
         markdown_table(["features", "partial R²"], tables.joint_parts(networks)),

@@ -23,10 +23,11 @@ from benchmarks.studies.population.features import (
     at_end,
     at_fraction,
     at_level,
+    at_matched_level,
     of_length,
 )
 from benchmarks.studies.population.ranks import Correlation, holm
-from benchmarks.studies.population.rules import MATCHED, OUTCOME
+from benchmarks.studies.population.rules import OUTCOME
 from benchmarks.studies.population.training import FRACTIONS, LEVELS, Trajectory
 
 __all__ = [
@@ -193,7 +194,7 @@ def correlations(networks: Population, outcome: str) -> str:
 
 def joint(networks: Population) -> str:
     """Predict the test error at one training loss from margins, from curvature, and from both."""
-    points = at_level(networks, MATCHED)
+    points = at_matched_level(networks)
     rows = []
     for names in (("margins",), ("curvature",), ("margins", "curvature"), ("margins", "curvature", *_ADDED), _ADDED):
         found = predicted(points, *names, outcome=OUTCOME)
@@ -206,7 +207,7 @@ def joint_parts(networks: Population) -> list[list[str]]:
     """Say what each of margins and curvature adds to the other at one training loss."""
     rows = []
     for more, baseline in (("curvature", "margins"), ("margins", "curvature")):
-        found = partial_r2(at_level(networks, MATCHED), [more], [baseline], OUTCOME)
+        found = partial_r2(at_matched_level(networks), [more], [baseline], OUTCOME)
         rows.append([f"{more}, beside {baseline}", f"{found:.2f}" if found else ""])
     return rows
 

@@ -16,7 +16,7 @@ from benchmarks.studies.population.claims import (
     primary,
 )
 from benchmarks.studies.population.design import Member
-from benchmarks.studies.population.features import at_end, at_fraction, of_length
+from benchmarks.studies.population.features import at_end, at_fraction, matched_level, of_length
 from benchmarks.studies.population.ranks import Correlation
 from benchmarks.studies.population.rules import (
     ADJUSTED_R2,
@@ -24,7 +24,6 @@ from benchmarks.studies.population.rules import (
     CARRIED,
     EARLY,
     EARLY_SHARE,
-    MATCHED,
     THRESHOLD,
 )
 from benchmarks.studies.population.training import Trajectory
@@ -58,6 +57,8 @@ class Findings:
         Models of full-length networks applied to short ones.
     curvature : Correlation
         Of the primary measure and outcome.
+    matched : float
+        Training loss at which these are compared.
     """
 
     margins: Predicted
@@ -67,6 +68,7 @@ class Findings:
     carried: Carried
     carried_baseline: Carried
     curvature: Correlation
+    matched: float
 
 
 def findings(networks: Mapping[Member, Trajectory]) -> Findings | None:
@@ -81,6 +83,7 @@ def findings(networks: Mapping[Member, Trajectory]) -> Findings | None:
         carried_over(full, short, "margins"),
         carried_over(full, short, "loss and accuracy"),
         primary(networks),
+        matched_level(networks),
     )
     return None if None in found else Findings(*found)  # type: ignore[arg-type]  # none of them is None
 
@@ -100,7 +103,7 @@ def verdicts(by_place: Mapping[str, Findings]) -> list[str]:
 
     found = list(by_place.values())
     worst = "; ".join(
-        f"{label}: {f.curvature.average:.2f}, worst axis {f.curvature.worst.replace('_', ' ')} "
+        f"{label} at loss {f.matched}: {f.curvature.average:.2f}, worst axis {f.curvature.worst.replace('_', ' ')} "
         f"{f.curvature.by_axis[f.curvature.worst]:.2f}"
         for label, f in by_place.items()
     )
@@ -119,8 +122,8 @@ def verdicts(by_place: Mapping[str, Findings]) -> list[str]:
         f"end: {each('{f.early:.2f}')}.",
         f"**C3 {judge_c3([f.carried for f in found])}**. The model of full length on networks trained a quarter "
         f"as long: {third}.",
-        f"**C4 {judge_c4([f.curvature for f in found])}**. Kendall's coefficient of curvature and test error at "
-        f"training loss {MATCHED}, within axes: {worst}.",
+        f"**C4 {judge_c4([f.curvature for f in found])}**. Kendall's coefficient of curvature and test error at one "
+        f"training loss, within axes: {worst}.",
     ]
 
 
