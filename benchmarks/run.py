@@ -45,6 +45,8 @@ class Run:
     measures : tuple of str
         Measurements beside the scores: :data:`~benchmarks.runs.measurement.CURVES`, and names of
         :data:`~benchmarks.runs.measurement.MEASURES`.
+    kernel_rate : float
+        Factor of the learning rate of constrained parameters.
     """
 
     workload: Workload
@@ -59,6 +61,7 @@ class Run:
     weight_decay: float = 0.0
     heldout: Heldout = "test"
     measures: tuple[str, ...] = ()
+    kernel_rate: float = 1.0
 
     @property
     def key(self) -> str:
@@ -84,13 +87,15 @@ def _chosen(configuration: Any) -> dict[str, Any]:
 
 
 class Knob(Enum):
-    """Setting of a run that is tuned beside the learning rate."""
+    """Setting of a run that is tuned."""
 
+    LR = "lr"
     RHO = "rho"
     PENALTY = "penalty"
     MOMENTUM = "momentum"
     BETA = "beta"
     WEIGHT_DECAY = "weight_decay"
+    KERNEL_RATE = "kernel_rate"
 
     @property
     def label(self) -> str:

@@ -16,13 +16,17 @@ from benchmarks.run import Run
 __all__ = ["RIEMANNIAN"]
 
 Transport = Literal["vector", "pullback", "project"]
+Radius = Literal["product", "parameter", "point"]
 
 
 def _groups(model: nn.Module, run: Run) -> list[dict[str, Any]]:
-    """Make parameter groups that decay the plain parameters only."""
+    """Make parameter groups that decay the plain parameters only, and step the others at a multiple of the rate."""
     placed = [p for p in model.parameters() if hasattr(p, "manifold")]
     plain = [p for p in model.parameters() if not hasattr(p, "manifold")]
-    groups: list[dict[str, Any]] = [{"params": placed}, {"params": plain, "weight_decay": run.weight_decay}]
+    groups: list[dict[str, Any]] = [
+        {"params": placed, "lr": run.lr * run.kernel_rate},
+        {"params": plain, "weight_decay": run.weight_decay},
+    ]
     return [group for group in groups if group["params"]]
 
 
@@ -35,9 +39,19 @@ def _adam(model: nn.Module, run: Run) -> torch.optim.Optimizer:
     return rsam.optim.RiemannianAdam(groups, lr=run.lr, betas=betas, decoupled_weight_decay=True)
 
 
-def _rsam(model: nn.Module, run: Run, transport: Transport) -> torch.optim.Optimizer:
-    options: dict[str, Any] = {"transport": transport, "lr": run.lr, "momentum": run.momentum}
-    optimizer = rsam.RSAM(_groups(model, run), rsam.optim.RiemannianSGD, rho=run.rho, **options)
+def _rsam(
+    model: nn.Module,
+    run: Run,
+    transport: Transport = "vector",
+    radius: Radius = "product",
+    constrained_only: bool = False,
+) -> torch.optim.Optimizer:
+    groups = _groups(model, run)
+    if constrained_only:
+        for group in groups:
+            group["rho"] = run.rho if hasattr(group["params"][0], "manifold") else 0.0
+    options: dict[str, Any] = {"transport": transport, "radius": radius, "lr": run.lr, "momentum": run.momentum}
+    optimizer = rsam.RSAM(groups, rsam.optim.RiemannianSGD, rho=run.rho, **options)
     rsam.nn.update_statistics_once(optimizer, model)
     return optimizer
 
@@ -64,9 +78,10 @@ def _projected_adam(model: nn.Module, run: Run) -> AmbientAscent:
 RIEMANNIAN = (
     Method("riemannian_sgd", "RiemannianSGD", _sgd),
     Method("riemannian_adam", "RiemannianAdam", _adam),
-    Method("rsam", "RSAM", partial(_rsam, transport="vector"), 2),
+    Method("rsam", "RSAM", _rsam, 2),
     Method("rsam_pullback", "RSAM (pullback)", partial(_rsam, transport="pullback"), 2),
     Method("rsam_project", "RSAM (project)", partial(_rsam, transport="project"), 2),
+    Method("rsam_angle", "RSAM, one angle per kernel", partial(_rsam, radius="point", constrained_only=True), 2),
     Method("ambient_sam", "ambient SAM", _ambient, 2),
     Method("projected_sam", "projected SAM", _projected, 2),
     Method("rsam_adam", "RSAM, Adam", _rsam_adam, 2),

@@ -119,9 +119,9 @@ def train_epoch(
     problem.model.train()
     losses = []
     for i, batch in enumerate(problem.batches(epoch)):
-        rate = run.lr * problem.schedule((epoch + i / problem.steps) / run.epochs)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        factor = problem.schedule((epoch + i / problem.steps) / run.epochs)
+        for group in optimizer.param_groups:  # each has a rate of its own, kept under the name that torch gives it
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
         closure = gradient_closure(problem.model, optimizer, *batch, objective, problem.loss)
         before = time.perf_counter()
         loss = take_step(optimizer, closure)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import pytest
 
 from benchmarks.run import Row, Run
 from benchmarks.runs.results import Results, ResultsError
+from benchmarks.workloads.chains import Chains
 from benchmarks.workloads.hyperbolic import Embedded
+from benchmarks.workloads.hyperbolic.classification import FewLabels
+from benchmarks.workloads.images import Images
+from benchmarks.workloads.recurrent import Sequences
+from benchmarks.workloads.spd import HandSigns
 from tests.benchmarks.fakes import Nothing, row_of, runs
 
 
@@ -102,3 +109,19 @@ def test_that_a_second_writer_is_refused(tmp_path) -> None:
         first.append(row_of(runs(1)[0]))
     with second.alone():
         assert len(second.find(runs(1))) == 1
+
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+#: No two of them have the same fields.
+WORKLOADS = (Images, Chains, Embedded, FewLabels, Sequences, HandSigns)
+
+
+@pytest.mark.parametrize("study", ["ablations", "hyperbolic", "optimizers", "population", "recurrent", "spd"])
+def test_that_committed_rows_are_found_by_runs_as_they_are_described_today(study) -> None:
+    with (RESULTS / study / "rows.jsonl").open(encoding="utf-8") as file:
+        contents = [json.loads(line) for line in itertools.islice(file, 0, 1000, 100)]
+    for content in contents:
+        run = content["run"]
+        (kind,) = (one for one in WORKLOADS if run["workload"].keys() == {field.name for field in fields(one)})
+        described = Run(**{**run, "workload": kind(**run["workload"]), "measures": tuple(run["measures"])})
+        assert described.key == content["key"]

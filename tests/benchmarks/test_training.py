@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import rsam
+from benchmarks.methods import METHODS
 from benchmarks.run import Run
 from benchmarks.runs import training
 from benchmarks.runs.measurement import CURVES, MEASURES
@@ -180,3 +181,46 @@ def test_that_the_learning_rate_falls_along_a_cosine(monkeypatch, method) -> Non
 def test_that_validation_runs_train_on_fewer_examples() -> None:
     with pytest.raises(ValueError, match="batch_size 2000 exceeds the 1600 training examples"):
         train(replace(on(TINY, batch_size=2000), heldout="validation"))
+
+
+@pytest.mark.parametrize("method", ["riemannian_sgd", "riemannian_adam", "rsam", "rsam_angle"])
+def test_that_constrained_kernels_learn_at_a_multiple_of_the_rate_all_along_the_schedule(method) -> None:
+    run = replace(on(TINY, kernels="spheres"), method=method, rho=0.05, kernel_rate=3.0)
+    problem = prepare(run)
+    optimizer = METHODS[method].build(problem.model, run)
+    kernels, seen = {id(p) for p in problem.model.parameters() if hasattr(p, "manifold")}, []
+
+    def look(*_: object) -> None:
+        rates = {
+            kind: {g["lr"] for g in optimizer.param_groups for p in g["params"] if (id(p) in kernels) == kind}
+            for kind in (True, False)
+        }
+        seen.append((*rates[True], *rates[False]))
+
+    problem.model.register_forward_pre_hook(look)
+    training.train_epoch(0, run, problem, optimizer, METHODS[method].objective(problem.model, run), [])
+    per_step = seen[:: METHODS[method].gradients]
+    # four steps along half a cosine
+    expected = [run.lr * 0.5 * (1 + math.cos(math.pi * i / 4)) for i in range(4)]
+    assert [plain for _, plain in per_step] == pytest.approx(expected)
+    assert [kernel for kernel, _ in per_step] == pytest.approx([3 * rate for rate in expected])
+
+
+def test_that_one_angle_turns_each_kernel_alike_and_leaves_plain_weights() -> None:
+    run = replace(on(TINY, kernels="spheres"), method="rsam_angle", rho=0.06)
+    problem = prepare(run)
+    optimizer = METHODS["rsam_angle"].build(problem.model, run)
+    closure = gradient_closure(problem.model, optimizer, *next(iter(problem.batches(0))))
+    before = [p.detach().clone() for p in problem.model.parameters()]
+    closure()
+    optimizer.first_step()
+    moved = 0
+    for old, now in zip(before, problem.model.parameters(), strict=True):
+        if not hasattr(now, "manifold"):
+            assert torch.equal(old, now)
+            continue
+        cosines = (old.flatten(1) * now.detach().flatten(1)).sum(1).double()
+        # the retraction along a tangent of length 0.06 turns by its arctangent; single precision leaves 1e-7 of cosines
+        assert cosines.numpy() == pytest.approx(math.cos(math.atan(0.06)), abs=1e-6)
+        moved += len(cosines)
+    assert moved == 16 + 32 + 32
