@@ -8,7 +8,7 @@ from benchmarks.data.digits import load_digits
 from benchmarks.data.fashion_mnist_mini import load_fashion_mnist_mini
 from benchmarks.data.image_folder import load_image_folder
 from benchmarks.data.label_noise import with_label_noise
-from benchmarks.data.mnist1d import load_mnist1d, load_mnist1d_large
+from benchmarks.data.mnist1d import load_mnist1d, load_mnist1d_anew, load_mnist1d_large
 from benchmarks.data.torchvision_sets import load_cifar10, load_cifar100, load_fashion_mnist
 
 __all__ = ["DATASETS", "Dataset", "DatasetError", "MissingDataset", "hold_out_validation", "load", "with_label_noise"]
@@ -18,6 +18,7 @@ DATASETS: dict[str, Callable[[], Dataset]] = {
     "digits": load_digits,
     "mnist1d": load_mnist1d,
     "mnist1d_large": load_mnist1d_large,
+    "mnist1d_anew": load_mnist1d_anew,
     "fashion_mnist": load_fashion_mnist,
     "cifar10": load_cifar10,
     "cifar100": load_cifar100,

@@ -20,10 +20,11 @@ from benchmarks.workloads.networks import MODELS
 from benchmarks.workloads.problem import Batch, Heldout, Problem, Workload
 from benchmarks.workloads.scoring import accuracy, logits
 
-__all__ = ["EXAMPLES", "Images", "Kernels", "as_images"]
+__all__ = ["EXAMPLES", "MANIFOLDS", "Images", "Kernels", "as_images"]
 
 Kernels = Literal["plain", "spheres", "stiefel"]
-_MANIFOLDS: dict[str, geoopt.Manifold] = {
+#: Where kernels are constrained to.
+MANIFOLDS: dict[str, geoopt.Manifold] = {
     "spheres": rsam.geometry.KernelSphere(),
     "stiefel": rsam.geometry.KernelStiefel(),
 }
@@ -87,7 +88,7 @@ class Images:
         torch.manual_seed(seed)
         model = MODELS[self.model](shape, classes).to(device())
         if self.kernels != "plain":
-            rsam.nn.constrain(model, _MANIFOLDS[self.kernels], (nn.Conv1d, nn.Conv2d))
+            rsam.nn.constrain(model, MANIFOLDS[self.kernels], (nn.Conv1d, nn.Conv2d))
         order = np.random.default_rng([seed, 0])  # 1 to 3: label noise, validation, measured examples
         augmentation = np.random.default_rng([seed, 4])
 
