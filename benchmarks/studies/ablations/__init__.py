@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from benchmarks.run import Knob
 from benchmarks.studies.ablations.study import AblationsStudy
-from benchmarks.studies.comparison.cases import Case, Contestant
+from benchmarks.studies.comparison.cases import Case, Contestant, Grid
 from benchmarks.studies.images import OPTIMIZERS
 from benchmarks.studies.images.cases import make_case
 from benchmarks.workloads.images import Images
@@ -33,6 +33,7 @@ NO_BATCH_NORM = make_case(
 def moved(contestant: Contestant) -> Contestant:
     """Move a contestant's grid to the settings that tuning chose on MNIST-1D, keeping its size."""
     grid = contestant.grid
+    assert isinstance(grid, Grid)
     values = tuple(rho / 8 for rho in grid.values) if grid.knob is Knob.RHO else grid.values
     return replace(contestant, grid=replace(grid, rates=tuple(10 * lr for lr in grid.rates), values=values))
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from benchmarks.run import Knob, Row, Run
+from benchmarks.studies.comparison.sampling import Sample
 from benchmarks.workloads.problem import Workload
 
 __all__ = ["Case", "Contestant", "Grid", "Score"]
@@ -19,9 +21,14 @@ class Grid:
     rates: tuple[float, ...]
     values: tuple[float, ...]
 
-    def pairs(self) -> list[tuple[float, float]]:
-        """List the learning rate and the knob's value of each setting."""
-        return [(lr, value) for lr in self.rates for value in self.values]
+    @property
+    def knobs(self) -> tuple[Knob, ...]:
+        """Knobs that are tuned."""
+        return Knob.LR, self.knob
+
+    def settings(self, run: Run) -> list[Run]:
+        """Turn the learning rate and the knob of a run to each setting."""
+        return [self.knob.turn(replace(run, lr=lr), value) for lr in self.rates for value in self.values]
 
     def corner(self) -> Grid:
         """Keep two settings at most, for a smoke test."""
@@ -74,7 +81,7 @@ class Contestant:
         Name to find it by, and label for tables.
     method : str
         See :data:`benchmarks.methods.METHODS`.
-    grid : Grid
+    grid : Grid or Sample
         Settings to tune over.
     kernels : str
         Manifold of the kernels, for workloads that have a choice.
@@ -90,7 +97,7 @@ class Contestant:
     name: str
     label: str
     method: str
-    grid: Grid
+    grid: Grid | Sample
     kernels: str = ""
     passes: float = 1.0
     settings_of: str = ""
@@ -106,7 +113,7 @@ class Case:
     name, label : str
         Name for files, and label for tables.
     template : Run
-        Run that fixes everything except method, seed, learning rate and knob.
+        Run that fixes everything except method, seed and what is tuned.
     contestants : tuple of Contestant
         The contestants in the order of tables.
     score : Score
@@ -136,9 +143,9 @@ class Case:
         return round(self.template.epochs * contestant.passes)
 
     def run(self, contestant: Contestant, lr: float, value: float) -> Run:
-        """Describe a contestant's final run of seed 0 at a learning rate and a value of the knob."""
+        """Describe a contestant's final run of seed 0 at a learning rate and a value of its last knob."""
         run = replace(self.template, method=contestant.method, lr=lr)
-        return self.adopt(contestant, contestant.grid.knob.turn(run, value))
+        return self.adopt(contestant, contestant.grid.knobs[-1].turn(run, value))
 
     def adopt(self, contestant: Contestant, setting: Run) -> Run:
         """Move a setting of another case to this one."""
@@ -146,8 +153,39 @@ class Case:
         return replace(setting, workload=self._workload(contestant), epochs=epochs, measures=measures)
 
     def settings(self, contestant: Contestant) -> list[Run]:
-        """List the settings of a contestant's grid."""
-        return [self.run(contestant, lr, value) for lr, value in contestant.grid.pairs()]
+        """List the settings that a contestant is tuned over, as its final runs of seed 0."""
+        settings = contestant.grid.settings(replace(self.template, method=contestant.method))
+        return [self.adopt(contestant, setting) for setting in settings]
+
+    def widened(self, chosen: Mapping[str, Run]) -> Case:
+        """Widen a range, for all contestants that share it, where the chosen setting of one of them lies at its end.
+
+        Parameters
+        ----------
+        chosen : mapping of str to Run
+            The best setting of contestants by their names.
+
+        Returns
+        -------
+        Case
+            The case itself if no range is to be widened.
+        """
+        shared = {
+            (one, upper)
+            for c in self.contestants
+            if isinstance(c.grid, Sample) and c.name in chosen
+            for knob, upper in c.grid.ends(chosen[c.name])
+            for one in c.grid.ranges
+            if one.knob is knob
+        }
+
+        def wider(grid: Grid | Sample) -> Grid | Sample:
+            if isinstance(grid, Sample):
+                for one, upper in ((r, upper) for r in grid.ranges for upper in (False, True)):
+                    grid = grid.widened(one.knob, upper) if (one, upper) in shared else grid
+            return grid
+
+        return replace(self, contestants=tuple(replace(c, grid=wider(c.grid)) for c in self.contestants))
 
     def quick(self) -> Case:
         """Keep two settings of each contestant, and tune on the case itself."""

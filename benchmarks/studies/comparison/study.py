@@ -20,7 +20,48 @@ from benchmarks.studies.comparison.tables import Cases
 from benchmarks.studies.comparison.tuning import Protocol
 from benchmarks.studies.study import ROWS, NothingToReport, NotYet, cost, each, lookup, present, trainer
 
-__all__ = ["ComparisonStudy", "Extra"]
+__all__ = ["ComparisonStudy", "Extra", "find_entries", "train_cases"]
+
+
+def train_cases(
+    cases: Sequence[Case], protocol: Protocol, results: Results[Row], train: Callable[[Run], Row], workers: Workers
+) -> None:
+    """Train the missing runs of cases, one case after the other; skip those whose data are missing, with a message."""
+    # a case whose data are missing or damaged does not keep the others from running
+    there = [case for case in cases if present(case.label, case.template.workload.load, DatasetError)]
+    seen: set[Run] = set()
+    find = lookup(results)
+    with tqdm(total=count(there, protocol), unit="run", file=sys.stderr, smoothing=0) as bar:
+
+        def gather(runs: Sequence[Run]) -> list[Row]:
+            new = [run for run in runs if run not in seen]  # cases share tuning runs
+            seen.update(new)
+            collect(new, train, results, workers, bar=bar)
+            return find(runs)
+
+        def of_case(case: Case) -> None:
+            bar.set_description(case.name)
+            compete(case, gather, protocol, _tuned_with(case, cases))
+
+        each(there, of_case)
+
+
+def find_entries(
+    cases: Sequence[Case], protocol: Protocol, results: Results[Row]
+) -> tuple[list[list[Entry]], list[str]]:
+    """Return the entries of each complete case, and the labels of the other cases."""
+    find = lookup(results)
+    complete, missing = [], []
+    for case in cases:
+        try:
+            complete.append(compete(case, find, protocol, _tuned_with(case, cases)))
+        except NotYet:
+            missing.append(case.label)
+    return complete, missing
+
+
+def _tuned_with(case: Case, cases: Sequence[Case]) -> Case:
+    return next(other for other in cases if other.name == (case.tuned_with or case.name))
 
 
 @dataclass(frozen=True)
@@ -75,37 +116,13 @@ class ComparisonStudy:
 
     def run(self, directory: Path, workers: Workers) -> None:
         """Train missing runs, case by case; skip cases whose data are missing, with a message."""
-        results, train = self._results(directory), trainer(directory, workers)
-        # a case whose data are missing or damaged does not keep the others from running
-        cases = [case for case in self.cases if present(case.label, case.template.workload.load, DatasetError)]
-        seen: set[Run] = set()
-        find = lookup(results)
-        with tqdm(total=count(cases, self.protocol), unit="run", file=sys.stderr, smoothing=0) as bar:
-
-            def gather(runs: Sequence[Run]) -> list[Row]:
-                new = [run for run in runs if run not in seen]  # cases share tuning runs
-                seen.update(new)
-                collect(new, train, results, workers, bar=bar)
-                return find(runs)
-
-            def of_case(case: Case) -> None:
-                bar.set_description(case.name)
-                compete(case, gather, self.protocol, self._tuned_with(case))
-
-            each(cases, of_case)
+        train_cases(self.cases, self.protocol, self._results(directory), trainer(directory, workers), workers)
         if self.extra is not None:
             self.extra.run(self.entries(directory)[0], directory)
 
     def entries(self, directory: Path) -> tuple[list[list[Entry]], list[str]]:
         """Return the entries of each complete case, and the labels of the other cases."""
-        find = lookup(self._results(directory))
-        complete, missing = [], []
-        for case in self.cases:
-            try:
-                complete.append(compete(case, find, self.protocol, self._tuned_with(case)))
-            except NotYet:
-                missing.append(case.label)
-        return complete, missing
+        return find_entries(self.cases, self.protocol, self._results(directory))
 
     def report(self, directory: Path) -> str:
         """Report on the complete cases, and name the others."""
@@ -122,9 +139,6 @@ class ComparisonStudy:
         """Take small cases, few epochs, two settings and two seeds."""
         protocol = Protocol(first=(1000,), kept=1, second=(1001,), final=(0, 1))
         return replace(self, cases=tuple(case.quick() for case in self.quick_cases), protocol=protocol)
-
-    def _tuned_with(self, case: Case) -> Case:
-        return next(other for other in self.cases if other.name == (case.tuned_with or case.name))
 
     def _results(self, directory: Path) -> Results[Row]:
         return Results(directory / ROWS, Row)

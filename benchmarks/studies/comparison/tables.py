@@ -8,7 +8,7 @@ from statistics import median
 
 from benchmarks.report.intervals import Comparison, geometric, p_value, t_interval
 from benchmarks.report.table import markdown_table
-from benchmarks.run import Row, Run
+from benchmarks.run import Knob, Row
 from benchmarks.runs.measurement import MEASURES
 from benchmarks.studies.comparison.contest import Entry
 
@@ -68,18 +68,16 @@ def measure_columns(names: Sequence[str]) -> list[Column]:
 
 def edges(entry: Entry) -> str:
     """Name which of learning rate and knob were chosen at an end of their grid."""
-
-    def rate(run: Run) -> float:
-        return run.lr
-
-    knob = entry.contestant.grid.knob
-    return ", ".join(label for label, of in (("lr", rate), (knob.label, knob.of)) if entry.tuned.at_edge(of))
+    return ", ".join(knob.label for knob in entry.contestant.grid.knobs if entry.tuned.at_edge(knob.of))
 
 
-SETTINGS: list[Column] = [
-    ("lr", lambda entry: f"{entry.tuned.setting.lr:g}"),
-    ("knob", lambda entry: f"{entry.contestant.grid.knob.label} {entry.knob:g}"),
-]
+def _knobs(entry: Entry) -> str:
+    """Name the chosen values of all knobs but the learning rate."""
+    others = [knob for knob in entry.contestant.grid.knobs if knob is not Knob.LR]
+    return ", ".join(f"{knob.label} {knob.of(entry.tuned.setting):g}" for knob in others)
+
+
+SETTINGS: list[Column] = [("lr", lambda entry: f"{entry.tuned.setting.lr:g}"), ("knob", _knobs)]
 COSTS: list[Column] = [
     ("ms a step", lambda entry: f"{1000 * median(row.seconds_per_step for row in entry.rows):.1f}"),
     ("diverged", lambda entry: str(sum(row.diverged for row in entry.rows) or "")),

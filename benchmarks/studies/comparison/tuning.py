@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from benchmarks.runs.results import C, R
@@ -33,14 +33,22 @@ class Protocol:
         The seeds of these further runs.
     final : tuple of int
         Seeds of the runs that are reported.
+    best : int
+        Number of each contestant's best settings that are trained with the final seeds.
+    rounds : int
+        How often ranges may be widened where the best setting lies at an end.
     """
 
     first: tuple[int, ...] = (1000,)
     kept: int = 4
     second: tuple[int, ...] = (1001, 1002, 1003)
     final: tuple[int, ...] = tuple(range(10))
+    best: int = 1
+    rounds: int = 0
 
     def __post_init__(self) -> None:
+        if self.best > self.kept:
+            raise ValueError(f"best must be at most kept, {self.kept}, got {self.best}")
         seeds = [*self.first, *self.second, *self.final]
         if len(set(seeds)) < len(seeds):
             raise ValueError("all seeds must differ, those of tuning and of the final runs")
@@ -66,12 +74,19 @@ class Tuned(Generic[C]):
         Mean score of each setting over the seeds that it was tried with.
     kept : tuple of Run
         Settings that were kept after the first seeds, the chosen one among them.
+    by_seed : dict of Run to list of float
+        Scores of each setting, in the order of the seeds that it was tried with.
     """
 
     setting: C
     score: float
     scores: dict[C, float]
     kept: tuple[C, ...]
+    by_seed: dict[C, list[float]] = field(default_factory=dict)
+
+    def best(self, number: int) -> list[C]:
+        """List so many of the kept settings, the best one first; fewer if fewer were kept."""
+        return sorted(self.kept, key=self.scores.__getitem__, reverse=True)[:number]
 
     def at_edge(self, value: Callable[[C], float]) -> bool:
         """Tell whether a value of the chosen setting is the smallest or the largest of those tried."""
@@ -85,13 +100,15 @@ def tune(
     with_seed: Callable[[C, int], C],
     score: Callable[[R], float],
     protocol: Protocol,
+    *,
+    even: bool = True,
 ) -> dict[K, Tuned[C]]:
     """Choose a setting for each contestant.
 
     Parameters
     ----------
     settings : mapping of K to sequence of Run
-        The grid of each contestant, of the same size for all.
+        The grid of each contestant.
     collect : callable
         Trains runs that have no row yet, and returns all rows in order.
     with_seed : callable
@@ -100,6 +117,8 @@ def tune(
         Returns the score of a row; larger is better.
     protocol : Protocol
         Seeds.
+    even : bool
+        Whether all grids must be of the same size, as they are before any range is widened.
 
     Returns
     -------
@@ -113,7 +132,7 @@ def tune(
         values = iter([score(row) for row in collect(runs)])
         return {k: {s: [next(values) for _ in seeds] for s in grid} for k, grid in chosen.items()}
 
-    if len({len(grid) for grid in settings.values()}) > 1:
+    if even and len({len(grid) for grid in settings.values()}) > 1:
         raise ValueError("contestants have grids of different sizes, so they would not be tuned alike")
     if all(len(grid) == 1 for grid in settings.values()):
         return {k: Tuned(grid[0], math.nan, {grid[0]: math.nan}, (grid[0],)) for k, grid in settings.items()}
@@ -125,7 +144,8 @@ def tune(
     second = scores(best, protocol.second)
     chosen = {}
     for k, tried in first.items():
-        means = {s: statistics.fmean(values + second[k].get(s, [])) for s, values in tried.items()}
+        by_seed = {s: values + second[k].get(s, []) for s, values in tried.items()}
+        means = {s: statistics.fmean(values) for s, values in by_seed.items()}
         setting = max(best[k], key=means.__getitem__)
-        chosen[k] = Tuned(setting, means[setting], means, tuple(best[k]))
+        chosen[k] = Tuned(setting, means[setting], means, tuple(best[k]), by_seed)
     return chosen

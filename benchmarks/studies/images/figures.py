@@ -115,7 +115,7 @@ def draw_scatter(entries: Sequence[Entry], path: Path) -> None:
 def _scatter(
     axes: Axes, entries: Sequence[Entry], measure: str, kernels: str, knob: Knob, marker: str, colour: str
 ) -> None:
-    of_kind = [e for e in entries if (e.contestant.kernels, e.contestant.grid.knob) == (kernels, knob)]
+    of_kind = [e for e in entries if (e.contestant.kernels, e.contestant.grid.knobs[-1]) == (kernels, knob)]
     rows = [row for entry in of_kind for row in entry.rows if measured(row, measure) > 0]
     if not rows:
         return
