@@ -48,7 +48,8 @@ def test_that_tuning_sees_validation_data_and_final_trials_the_test_data_with_ot
     for entry in entries:
         contestant = entry.contestant
         chosen = 0.02 if contestant.base else 0.9 if contestant.settings_of else 0.5
-        assert (entry.tuned.setting.lr, entry.knob) == (0.2, chosen)
+        setting = entry.tuned.setting
+        assert (setting.lr, contestant.grid.knob.of(setting)) == (0.2, chosen)
         assert [row.run.seed for row in entry.rows] == list(PROTOCOL.final)
         assert {replace(row.run, seed=0) for row in entry.rows} == {entry.tuned.setting}
         # a base that trains twice as long uses as many gradient evaluations as an ascent, and is tuned for that

@@ -71,7 +71,7 @@ def test_that_every_method_descends_and_stays_on_every_manifold(method, place) -
 
 @pytest.mark.parametrize("method", NAMES)
 def test_that_a_step_evaluates_as_many_gradients_as_it_says(method) -> None:
-    model = Towards(torch.ones(3, dtype=torch.float64))
+    model = Towards(points("stiefel"), MANIFOLDS["stiefel"]())
     optimizer = METHODS[method].build(model, RUN)
     calls = []
     model.register_forward_hook(lambda *_: calls.append(1))

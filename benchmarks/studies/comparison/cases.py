@@ -26,9 +26,13 @@ class Grid:
         """Knobs that are tuned."""
         return Knob.LR, self.knob
 
+    def pairs(self) -> list[tuple[float, float]]:
+        """List the learning rate and the knob's value of each setting."""
+        return [(lr, value) for lr in self.rates for value in self.values]
+
     def settings(self, run: Run) -> list[Run]:
         """Turn the learning rate and the knob of a run to each setting."""
-        return [self.knob.turn(replace(run, lr=lr), value) for lr in self.rates for value in self.values]
+        return [self.knob.turn(replace(run, lr=lr), value) for lr, value in self.pairs()]
 
     def corner(self) -> Grid:
         """Keep two settings at most, for a smoke test."""
