@@ -2,6 +2,7 @@
 
 from benchmarks.studies.ablations import ABLATIONS
 from benchmarks.studies.estimators import ESTIMATORS
+from benchmarks.studies.fair import FAIR
 from benchmarks.studies.images import OPTIMIZERS, OPTIMIZERS_LARGE
 from benchmarks.studies.manifold_tasks import HYPERBOLIC, HYPERBOLIC_NOUNS, RECURRENT, SPD
 from benchmarks.studies.norms_and_skips import NORMS_AND_SKIPS
@@ -19,6 +20,7 @@ STUDIES: dict[str, Study] = {
         OPTIMIZERS,
         ABLATIONS,
         OPTIMIZERS_LARGE,
+        FAIR,
         HYPERBOLIC,
         HYPERBOLIC_NOUNS,
         RECURRENT,

@@ -14,11 +14,11 @@ from benchmarks.data import Dataset, load, with_label_noise
 from benchmarks.machine import device
 from benchmarks.workloads.images import EXAMPLES, MANIFOLDS, Kernels, score
 from benchmarks.workloads.networks.chain import chain
-from benchmarks.workloads.problem import Batch, Heldout, Problem
+from benchmarks.workloads.problem import Batch, Heldout, Problem, Workload
 from benchmarks.workloads.scoring import accuracy, logits
 from benchmarks.workloads.subsets import ordered
 
-__all__ = ["VALIDATION", "Samples", "Split", "split"]
+__all__ = ["VALIDATION", "Samples", "Split", "as_samples", "split"]
 
 #: Validation examples; of small data sets a quarter of the training examples.
 VALIDATION = 5_000
@@ -164,3 +164,9 @@ class Samples:
         whole = list(zip(data.train_images.split(EXAMPLES), data.train_labels.split(EXAMPLES), strict=True))
         loss = nn.CrossEntropyLoss(label_smoothing=self.label_smoothing)
         return Problem(model, loss, batches, steps, scores, measured, whole)
+
+
+def as_samples(workload: Workload) -> Samples:
+    """Return the workload as one of samples; refuse any other."""
+    assert isinstance(workload, Samples)
+    return workload

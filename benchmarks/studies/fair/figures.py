@@ -1,0 +1,30 @@
+"""Lay out the first picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.report.forest import Group, Line
+from benchmarks.report.intervals import Interval, t_interval
+from benchmarks.studies.fair.comparisons import Answer
+
+__all__ = ["PICTURE", "groups"]
+
+PICTURE = "Differences of test accuracy by case and pooled, with the verdicts"
+
+
+def groups(found: Sequence[Answer]) -> list[Group]:
+    """Draw each difference by case and pooled, and beside it the pooled ones minus other methods."""
+    return [Group(answer.label, _lines(answer), "points of test accuracy", answer.judged.outcome) for answer in found]
+
+
+def _lines(answer: Answer) -> list[Line]:
+    judged = answer.judged
+    cases = [_line(label, t_interval(values)) for label, values in judged.by_case.items()]
+    pooled = [_line("pooled over cases", judged.pooled), _line("interval over cases", judged.over_cases)]
+    beside = [_line(f"pooled, − {label} instead", other.pooled) for label, other in answer.beside.items()]
+    return [*cases, *pooled, *beside]
+
+
+def _line(label: str, interval: Interval) -> Line:
+    return Line(label, interval, f"{interval:.2f}")

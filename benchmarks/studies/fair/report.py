@@ -1,0 +1,114 @@
+"""Report the study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+
+from benchmarks.report.forest import draw_forest
+from benchmarks.report.intervals import t_interval
+from benchmarks.report.opening import ANSWER, DETAILS, opening
+from benchmarks.report.table import markdown_table
+from benchmarks.run import Row
+from benchmarks.studies.comparison.tables import Cases
+from benchmarks.studies.comparison.tuning import Protocol
+from benchmarks.studies.fair import figures, gradient_norm, tables
+from benchmarks.studies.fair.comparisons import answers
+from benchmarks.studies.fair.contestants import CONTESTANTS
+from benchmarks.studies.fair.rules import RULES
+from benchmarks.studies.study import preliminary
+from benchmarks.workloads.samples import as_samples
+
+__all__ = ["report"]
+
+TITLE = "Riemannian SAM, SAM and a trace penalty, all with weight decay"
+QUESTION = "Does Riemannian SAM do better than SAM where each method has all knobs that the others have?"
+
+_SETTINGS = """\
+The three best settings of each method, by the mean over the seeds of tuning on validation data. *kernel rate*: factor
+of the learning rate of constrained kernels. *at an end*: in the last sixteenth of a range, as it was widened, towards
+an end that is not a natural one."""
+_CHOICES = """\
+How sure the choice is: by how many points of validation accuracy the best setting leads the next one, and in brackets
+the standard error of a difference between two kept settings, from their scores over the seeds of tuning, less the means
+of settings and of seeds. Intervals over seeds do not hold this; the mean over three settings, and more than one case,
+are there to reduce it."""
+
+
+def report(
+    cases: Cases, missing: Sequence[str], protocol: Protocol, costs: str, read: dict[str, list[Row]], directory: Path
+) -> str:
+    """Write the report, and its figures into the directory.
+
+    Parameters
+    ----------
+    cases : sequence of sequences of Entry
+        Entries of each complete case.
+    missing : sequence of str
+        Labels of the others.
+    protocol : Protocol
+        Seeds.
+    costs : str
+        What all runs took.
+    read : dict of str to list of Row
+        Rows of the recommended variant, SAM and both bases on more examples; empty if they were not read yet.
+    directory : Path
+        Where figures go; and ``summary.md``, for the README.
+    """
+    found = answers(cases)
+    draw_forest(figures.groups(found), directory / ANSWER)
+    seeds = len(protocol.final)
+    counted = f"{seeds} seeds per setting, each with its own training examples. {costs}"
+    summary = [*preliminary(missing), tables.verdicts(found), counted]
+    (directory / "summary.md").write_text("\n\n".join(summary) + "\n", encoding="utf-8")
+    parts = [
+        *opening(TITLE, QUESTION, figures.PICTURE, [*preliminary(missing), *(answer.sentence for answer in found)]),
+        tables.verdicts(found),
+        gradient_norm.paragraph(directory),
+        *_read(read),
+        DETAILS,
+        "## Differences",
+        "By case, Student's 95 % intervals over seeds; pooled ones of C6 are corrected for the number of variants.",
+        tables.differences(found),
+        "## Test accuracy",
+        f"Over the best {protocol.best} settings, with an interval over seeds, and at the best one.",
+        tables.accuracies(cases),
+        "## Settings",
+        _CHOICES,
+        tables.choices(cases),
+        "Ranges that were widened, for all methods that share them, or at whose end the best setting lies:",
+        tables.widened(cases),
+        _SETTINGS,
+        *(part for case in cases for part in (f"### {case[0].case.label}", tables.settings(case))),
+        "## Rules, written beforehand",
+        RULES,
+        counted,
+    ]
+    return "\n\n".join(parts)
+
+
+def _read(rows: dict[str, list[Row]]) -> list[str]:
+    """Show the accuracy on more examples, and by how much the recommended variant beats each of the others."""
+    if not rows:
+        return []
+    scores = {name: [100 * row.scores["accuracy"] for row in of_name] for name, of_name in rows.items()}
+    variant, *others = scores
+    table = [
+        (
+            CONTESTANTS[name].label,
+            f"{t_interval(values):.2f}",
+            ""
+            if name == variant
+            else f"{t_interval([a - b for a, b in zip(scores[variant], values, strict=True)]):.2f}",
+        )
+        for name, values in scores.items()
+    ]
+    gain = fmean(scores[variant]) - fmean(scores[others[0]])
+    examples = as_samples(rows[variant][0].run.workload).examples
+    return [
+        f"## The recommended setting, read once on {examples} images",
+        f"{CONTESTANTS[variant].label} at the best setting that was chosen with fewer images, as are those of the "
+        f"others; {len(rows[variant])} seeds. It differs from {CONTESTANTS[others[0]].label} by {gain:.2f} points.",
+        markdown_table(("method", "test accuracy, %", f"{CONTESTANTS[variant].label} minus it"), table),
+    ]
