@@ -12,7 +12,7 @@ import torch
 from sklearn.datasets import load_digits as sklearn_digits
 
 from benchmarks import data
-from benchmarks.data import DatasetError, MissingDataset, load
+from benchmarks.data import DatasetError, MissingDataset, load, mnist1d
 from benchmarks.data.augmentation import shift, shift_and_mirror
 from benchmarks.data.dataset import Dataset, normalised
 from benchmarks.data.directory import data_directory
@@ -201,3 +201,10 @@ def test_that_the_larger_set_of_signals_looks_like_the_smaller_one() -> None:
     )
     assert torch.bincount(large.train_labels).min() > 1300
     torch.testing.assert_close(large.train_images.std(), small.train_images.std(), rtol=0.02, atol=0)
+
+
+def test_that_signals_of_another_seed_are_others_and_the_same_each_time() -> None:
+    first, again, other = (mnist1d._generate(100, 0.8, seed) for seed in (1, 1, None))
+    assert torch.equal(first.train_images, again.train_images)
+    known = {signal.numpy().tobytes() for signal in (*other.train_images, *other.heldout_images)}
+    assert not any(signal.numpy().tobytes() in known for signal in (*first.train_images, *first.heldout_images))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +17,13 @@ from benchmarks.studies import STUDIES, NothingToReport
 from benchmarks.studies.comparison import study as comparison
 from benchmarks.studies.comparison.contest import outstanding
 from benchmarks.studies.comparison.sampling import Sample
-from benchmarks.studies.fair import FAIR, gradient_norm
+from benchmarks.studies.fair import FAIR, penalties
 from benchmarks.studies.fair import study as fair
 from benchmarks.studies.fair.cases import CASES, PROTOCOL, READ, seconds
 from benchmarks.studies.fair.contestants import CONTESTANTS, VARIANTS
 from benchmarks.studies.fair.rules import RECOMMENDED, RULES
 from benchmarks.workloads.samples import as_samples
+from tests.benchmarks.comparisons import table_of
 from tests.benchmarks.entries import made_row
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
@@ -191,15 +193,18 @@ def test_that_the_study_is_on_the_command_line() -> None:
 
 
 def test_that_figures_of_the_gradient_norm_are_those_of_the_committed_rows() -> None:
-    text = gradient_norm.paragraph(RESULTS / "fair")
+    text = penalties.paragraph(RESULTS / "fair")
     shown = (RESULTS / "optimizers" / "README.md").read_text(encoding="utf-8")
-    # its table of verdicts has mean and ends: 0.05, -0.40 to 0.50
-    (line,) = [row for row in shown.splitlines() if "gradient norm penalty minus SAM" in row and row.startswith("| C5")]
-    mean, interval = (cell.strip() for cell in line.split("|")[4:6])
-    low, high = map(float, interval.split(" to "))
-    assert f"minus SAM's is {mean} ± {(high - low) / 2:.2f} points" in text
-    assert text.count(";") == 3  # one figure for each of four cases
+    by_label = {row["measured"]: row for row in table_of(shown[shown.index("| claim") :].split("\n\n")[0])}
+    accuracy = by_label["test accuracy, gradient norm penalty minus SAM, points"]["mean"]
+    assert f"minus SAM's is {accuracy} ± " in text
+    for measure, words in (("gradient norm", "gradient norm"), ("Hessian trace", "trace")):
+        logarithm = float(by_label[f"log2 of the {measure} with its penalty over SGD's"]["mean"])
+        # two decimals of the logarithm leave half a per cent
+        (factor,) = re.findall(rf"changed the {words} by a factor of ([\d.]+\d)", text)
+        assert float(factor) == pytest.approx(2**logarithm, abs=0.006)
+    assert text.split("(")[-1].count(";") == 4  # between the figures of four cases, and in the last sentence
 
 
 def test_that_the_argument_stands_without_figures(tmp_path) -> None:
-    assert "first order" in gradient_norm.paragraph(tmp_path / "fair")
+    assert "first order" in penalties.paragraph(tmp_path / "fair")

@@ -20,6 +20,7 @@ FLOORS = {
         "study",
         "comparison",
         "images",
+        "fair",
         "quick",
         "manifold_tasks",
         "ablations",

@@ -74,7 +74,7 @@ class Part:
 
     def settings(self, run: Run) -> list[Run]:
         """Turn the knobs of a run to each setting."""
-        points = qmc.Sobol(1 + max(_COLUMNS.values()), seed=self.seed).random_base2(math.ceil(math.log2(self.number)))
+        points = qmc.Sobol(1 + max(_COLUMNS.values()), rng=self.seed).random_base2(math.ceil(math.log2(self.number)))
         settings = []
         for point in points[: self.number]:
             setting = run

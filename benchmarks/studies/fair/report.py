@@ -13,7 +13,7 @@ from benchmarks.report.table import markdown_table
 from benchmarks.run import Row
 from benchmarks.studies.comparison.tables import Cases
 from benchmarks.studies.comparison.tuning import Protocol
-from benchmarks.studies.fair import figures, gradient_norm, tables
+from benchmarks.studies.fair import figures, penalties, tables
 from benchmarks.studies.fair.comparisons import answers
 from benchmarks.studies.fair.contestants import CONTESTANTS
 from benchmarks.studies.fair.rules import RULES
@@ -33,7 +33,8 @@ _CHOICES = """\
 How sure the choice is: by how many points of validation accuracy the best setting leads the next one, and in brackets
 the standard error of a difference between two kept settings, from their scores over the seeds of tuning, less the means
 of settings and of seeds. Intervals over seeds do not hold this; the mean over three settings, and more than one case,
-are there to reduce it."""
+are there to reduce it. A method with more knobs has fewer settings near its best one, so that its mean over three may
+lie further below it: differences at the best settings are shown beside."""
 
 
 def report(
@@ -65,7 +66,7 @@ def report(
     parts = [
         *opening(TITLE, QUESTION, figures.PICTURE, [*preliminary(missing), *(answer.sentence for answer in found)]),
         tables.verdicts(found),
-        gradient_norm.paragraph(directory),
+        penalties.paragraph(directory),
         *_read(read),
         DETAILS,
         "## Differences",
