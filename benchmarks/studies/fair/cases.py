@@ -59,9 +59,11 @@ class Read:
 READ = Read("cifar10", 10_000, tuple(range(5)))
 QUICK_READ = Read("cifar10", 512, (0, 1))
 
-#: Seconds of one core that an epoch of a thousand examples takes by SGD on plain weights, validation included.
+#: Seconds of one core that an epoch of a thousand examples takes by SGD on plain weights, validation included, while
+#: both cores are busy. A network of 25 epochs takes SGD 7.4 s on CIFAR-10, 6.0 s on Fashion-MNIST and 5.2 s on MNIST-1D.
 _SECONDS = {"imagefolder:cifar10": 0.15, "fashion_mnist": 0.12, "mnist1d_anew": 0.05}
-#: How many times as long a network takes by other methods and on manifolds.
+#: How many times as long it takes by methods that do not follow their number of gradients: SAM took 13.8 s on CIFAR-10,
+#: RSAM 15.2 s on spheres and 16.9 s on Stiefel manifolds, the trace penalty 20.6 s.
 _TIMES = {"adamw": 1.0, "riemannian_sgd": 1.1, "hessian_trace": 2.8}
 
 
