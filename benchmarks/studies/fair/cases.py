@@ -60,7 +60,7 @@ READ = Read("cifar10", 10_000, tuple(range(5)))
 QUICK_READ = Read("cifar10", 512, (0, 1))
 
 #: Seconds of one core that an epoch of a thousand examples takes by SGD on plain weights, validation included, while
-#: both cores are busy. A network of 25 epochs takes SGD 7.4 s on CIFAR-10, 6.0 s on Fashion-MNIST and 5.2 s on MNIST-1D.
+#: both cores are busy. Its 25 epochs took 7.4 s on CIFAR-10, 6.0 s on Fashion-MNIST and 5.2 s on MNIST-1D.
 _SECONDS = {"imagefolder:cifar10": 0.15, "fashion_mnist": 0.12, "mnist1d_anew": 0.05}
 #: How many times as long it takes by methods that do not follow their number of gradients: SAM took 13.8 s on CIFAR-10,
 #: RSAM 15.2 s on spheres and 16.9 s on Stiefel manifolds, the trace penalty 20.6 s.
