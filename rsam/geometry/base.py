@@ -132,12 +132,12 @@ class Geometry:
         return self.manifold.egrad2rgrad(x, g.clone())  # clone: some manifolds write into their argument
 
     @asks("inner")
-    def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return the covector that represents the tangent ``t``: the derivative of the linear form ``v -> <t, v>``."""
-        create_graph = _tracked(x, t)
+    def lower_index(self, x: Tensor, u: Tensor) -> Tensor:
+        """Return the covector that represents the tangent ``u``: the derivative of the linear form ``v -> <u, v>``."""
+        create_graph = _tracked(x, u)
         with torch.enable_grad():
-            v = torch.zeros_like(t).requires_grad_()
-            form = self.inner(x, t, v).sum()
+            v = torch.zeros_like(u).requires_grad_()
+            form = self.inner(x, u, v).sum()
             form = form.real if form.is_complex() else form
             (covector,) = torch.autograd.grad(form, v, create_graph=create_graph)
         return covector

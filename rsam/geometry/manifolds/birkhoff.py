@@ -54,8 +54,8 @@ class BirkhoffGeometry(Geometry):
     def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
         return x.shape[-1] * self.project(x, x * g)
 
-    def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
-        return t / x / x.shape[-1]
+    def lower_index(self, x: Tensor, u: Tensor) -> Tensor:
+        return u / x / x.shape[-1]
 
     def project(self, x: Tensor, u: Tensor) -> Tensor:
         """Project orthogonally onto zero row and column sums: ``u - (a 1^T + 1 b^T) * x``."""

@@ -114,8 +114,8 @@ class ScaledGeometry(DelegatingGeometry):
     def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
         return super().raise_index(x, g) / self._scale(x) ** 2
 
-    def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
-        return super().lower_index(x, t) * self._scale(x) ** 2
+    def lower_index(self, x: Tensor, u: Tensor) -> Tensor:
+        return super().lower_index(x, u) * self._scale(x) ** 2
 
     def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
         return super().from_coordinates(x, z) / self._scale(x)

@@ -37,8 +37,8 @@ class EuclideanGeometry(Geometry):
     def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
         return g
 
-    def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
-        return t
+    def lower_index(self, x: Tensor, u: Tensor) -> Tensor:
+        return u
 
     def project(self, x: Tensor, u: Tensor) -> Tensor:
         return u

@@ -130,11 +130,11 @@ class LorentzGeometry(Geometry):
     def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
         return _raised(self._root(x), x, g)
 
-    def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
-        # J t up to a normal covector, which pairs to zero with tangents; the result has the size of the norm of t, not
+    def lower_index(self, x: Tensor, u: Tensor) -> Tensor:
+        # J u up to a normal covector, which pairs to zero with tangents; the result has the size of the norm of u, not
         # of its coordinates
         root = self._root(x)
-        z = _in_frame(root, x, t)
+        z = _in_frame(root, x, u)
         return torch.cat((-dot(x[..., 1:], z) / (root + x[..., :1]), z), -1)
 
     def project(self, x: Tensor, u: Tensor) -> Tensor:

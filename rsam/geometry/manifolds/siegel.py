@@ -41,9 +41,9 @@ class _SiegelGeometry(Geometry):
         h = self._hermitian(x)
         return sym(h @ sym(g) @ h.mT) / self.scale
 
-    def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
+    def lower_index(self, x: Tensor, u: Tensor) -> Tensor:
         h = self._hermitian(x)
-        return self.scale * sym(solve(h, solve(h, t).mT).mT)
+        return self.scale * sym(solve(h, solve(h, u).mT).mT)
 
     def project(self, x: Tensor, u: Tensor) -> Tensor:
         return sym(u)

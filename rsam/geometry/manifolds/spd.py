@@ -46,8 +46,8 @@ class SPDGeometry(Geometry):
     def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
         return sym(x @ sym(g) @ x)
 
-    def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
-        return sym(solve(x, solve(x, t).mT))
+    def lower_index(self, x: Tensor, u: Tensor) -> Tensor:
+        return sym(solve(x, solve(x, u).mT))
 
     def project(self, x: Tensor, u: Tensor) -> Tensor:
         return sym(u)

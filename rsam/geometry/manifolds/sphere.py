@@ -64,8 +64,8 @@ class SphereGeometry(Geometry):
     def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
         return self.project(x, g)
 
-    def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
-        return t
+    def lower_index(self, x: Tensor, u: Tensor) -> Tensor:
+        return u
 
     def project(self, x: Tensor, u: Tensor) -> Tensor:
         u = self._onto_subspace(u)

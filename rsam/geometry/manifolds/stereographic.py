@@ -50,8 +50,8 @@ class StereographicGeometry(Geometry):
     def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
         return g * self._inverse(x) ** 2
 
-    def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
-        return t * self._factor(x) ** 2
+    def lower_index(self, x: Tensor, u: Tensor) -> Tensor:
+        return u * self._factor(x) ** 2
 
     def project(self, x: Tensor, u: Tensor) -> Tensor:
         return u

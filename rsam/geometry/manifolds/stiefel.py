@@ -167,8 +167,8 @@ class EuclideanStiefelGeometry(_StiefelGeometry):
     def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
         return self.project(x, g)
 
-    def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
-        return t
+    def lower_index(self, x: Tensor, u: Tensor) -> Tensor:
+        return u
 
     def retract(self, x: Tensor, u: Tensor) -> Tensor:
         return orthonormalised(flat(x), flat(u)).reshape(x.shape)
@@ -223,8 +223,8 @@ class CanonicalStiefelGeometry(_StiefelGeometry):
         base, h = flat(x), flat(g)
         return torch.baddbmm(h, base, torch.bmm(h.mT, base), alpha=-1).view(g.shape)
 
-    def lower_index(self, x: Tensor, t: Tensor) -> Tensor:
-        return t - x @ (x.mT @ t) / 2
+    def lower_index(self, x: Tensor, u: Tensor) -> Tensor:
+        return u - x @ (x.mT @ u) / 2
 
     def _generator(self, x: Tensor, u: Tensor) -> Tensor:
         """Return ``P u``, the first factor of ``W = P u x^T - x u^T P``."""
