@@ -18,7 +18,7 @@ from rsam.evaluation.optional import progress
 from rsam.evaluation.random_state import keeping_sources, seed_random_state
 from rsam.evaluation.reach import Reach
 from rsam.evaluation.reduction import Reduction, counted_labels, own_loss, uncompiled
-from rsam.geometry.product import all_finite
+from rsam.geometry.sums import all_finite
 
 __all__ = ["Data", "LossFunc", "Params", "Risk", "accumulators", "trainable"]
 

@@ -7,8 +7,9 @@ from rsam.geometry.blocks import Block
 from rsam.geometry.manifolds.kernel import Kernel, KernelSphere, KernelStiefel
 from rsam.geometry.manifolds.stiefel import CanonicalStiefel
 from rsam.geometry.membership import off_manifold, warn_off_manifold
-from rsam.geometry.product import Product, all_finite, pairing, scalar_sum
+from rsam.geometry.product import Product
 from rsam.geometry.registry import geometry_of, is_plain, manifold_of, register
+from rsam.geometry.sums import all_finite, pairing, scalar_sum
 
 __all__ = [
     "Block",

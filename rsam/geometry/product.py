@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,14 +10,13 @@ import torch
 from torch import Tensor
 
 from rsam.geometry.base import OPERATIONS
-from rsam.geometry.blocks import HALF, Block, make_blocks, widened
+from rsam.geometry.blocks import Block, make_blocks
 from rsam.geometry.equality import Constants
 from rsam.geometry.registry import attached_to
-from rsam.geometry.sharded import Shards, agree, local, local_gradient, shards_of
+from rsam.geometry.sharded import Shards, local, local_gradient, shards_of
+from rsam.geometry.sums import Tensors, scalar_sum, wide
 
-__all__ = ["Product", "Tensors", "all_finite", "pairing", "scalar_sum", "stack_scalars"]
-
-Tensors = Sequence[Tensor]
+__all__ = ["Product"]
 
 
 class Product:
@@ -233,7 +230,7 @@ class Product:
 
     def inner(self, points: Tensors, us: Tensors, vs: Tensors) -> Tensor:
         """Return the inner product of two tangents of the product manifold, a scalar."""
-        return scalar_sum([term.sum() for term in self._apply("inner", points, _wide(us), _wide(vs))])
+        return scalar_sum([term.sum() for term in self._apply("inner", points, wide(us), wide(vs))])
 
     def norm(self, points: Tensors, us: Tensors) -> Tensor:
         """Return the norm of a tangent of the product manifold, a scalar."""
@@ -241,7 +238,7 @@ class Product:
 
     def squared_norm(self, points: Tensors, us: Tensors) -> Tensor:
         """Return the squared norm of a tangent of the product manifold, a scalar."""
-        return scalar_sum(self._apply("squared_norm", points, _wide(us)))
+        return scalar_sum(self._apply("squared_norm", points, wide(us)))
 
     def component_inner(self, points: Tensors, us: Tensors) -> list[Tensor]:
         """Return squared norms of the smallest independent components, expanded to the shapes of the points."""
@@ -313,69 +310,6 @@ class Product:
 def _signature(points: Tensors) -> Any:
     """Collect everything that a plan depends on except the manifolds."""
     return [x.shape for x in points], [x.dtype for x in points], [x.device for x in points]
-
-
-def stack_scalars(terms: Tensors) -> Tensor:
-    """Stack scalars on the device of the first, in the widest dtype, at least float32."""
-    dtypes = {t.dtype for t in terms}
-    dtype = functools.reduce(torch.promote_types, dtypes, torch.float32)
-    if dtypes != {dtype} or len({t.device for t in terms}) > 1:
-        terms = [t.to(terms[0].device, dtype) for t in terms]
-    return torch.stack(tuple(terms))
-
-
-def scalar_sum(terms: Tensors) -> Tensor:
-    """Sum scalars on the device of the first, in the widest dtype, at least float32."""
-    return stack_scalars(terms).sum() if terms else torch.zeros(())
-
-
-def pairing(covectors: Tensors, tangents: Tensors) -> Tensor:
-    """Sum ``covector * tangent`` over everything: the derivative of a function along a tangent.
-
-    With ``tangents = space.raise_index(points, covectors)`` it is the squared Riemannian norm of the gradient.
-
-    Parameters
-    ----------
-    covectors, tangents : list of Tensor
-        Euclidean gradients, and tangent vectors, of the same shapes.
-
-    Returns
-    -------
-    Tensor
-        Scalar, on the first tensor's device; for complex tensors the real part of ``conj(covector) * tangent``.
-    """
-    terms = []
-    for c, t in zip(covectors, tangents, strict=True):
-        if c.dtype in HALF:
-            c, t = c.float(), t.float()
-        terms.append(torch.vdot(c.reshape(-1), t.reshape(-1)).real)
-    return scalar_sum(terms)
-
-
-@torch.no_grad()
-def all_finite(tensors: Tensors, shards: Iterable[Shards | None] = ()) -> bool:
-    """Tell whether every number is finite, with one synchronisation of the device unless a number is not.
-
-    With ``shards``, tell whether this is so in all of these processes; each of them must call it.
-    """
-    tensors = [t for t in map(local, tensors) if t.numel()]
-    meshes = [one for one in dict.fromkeys(shards) if one is not None]
-    if not tensors and not meshes:
-        return True
-    # norms are cheapest to check, but may overflow although each number is finite
-    size = scalar_sum(torch._foreach_norm(_wide(tensors)) if tensors else ())
-    for mesh in meshes:
-        size = mesh.reduce(size.double(), "SUM")
-    return math.isfinite(size) or agree(all(map(_is_finite, tensors)), meshes)
-
-
-def _wide(tensors: Tensors) -> list[Tensor]:
-    """Convert half precision to single, so that squares neither overflow nor vanish."""
-    return list(map(widened, tensors))
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    return bool(torch.isfinite(tensor).all())
 
 
 def _on_lists(operation: str) -> Any:

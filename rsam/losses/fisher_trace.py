@@ -11,7 +11,7 @@ from torch import Tensor
 from rsam import geometry
 from rsam.errors import NotFinite
 from rsam.evaluation.likelihood import Likelihood, hessian_root
-from rsam.geometry.product import all_finite
+from rsam.geometry.sums import all_finite
 from rsam.losses.closure import Evaluations, full_precision, step_length
 from rsam.losses.differences import add, forward_difference
 from rsam.losses.penalty import Closure, Method, Params

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rsam import geometry
 from rsam.errors import NoHigherDerivative, NotFinite
 from rsam.evaluation import check_graph, differentiable, explain, isolated
-from rsam.geometry.product import all_finite
+from rsam.geometry.sums import all_finite
 from rsam.losses.closure import Evaluations, full_precision, reached
 from rsam.losses.differences import add
 from rsam.losses.with_gradient import with_gradient

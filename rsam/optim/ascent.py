@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from rsam.geometry import Block, Product
-from rsam.geometry.product import stack_scalars
 from rsam.geometry.sharded import like
+from rsam.geometry.sums import stack_scalars
 from rsam.optim.weights import Radius, Weights, noise
 
 __all__ = ["DIRECTIONS", "Direction", "Perturbation", "Transport"]

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from rsam.geometry import Block, scalar_sum
 from rsam.geometry.blocks import widened
-from rsam.geometry.product import stack_scalars
 from rsam.geometry.sharded import Shards, local, sum_over_shards
+from rsam.geometry.sums import stack_scalars
 
 __all__ = ["Radius", "Weights", "has_radius", "keeps_momentum", "noise"]
 

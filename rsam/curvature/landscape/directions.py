@@ -13,7 +13,7 @@ from rsam import geometry
 from rsam.curvature.estimate import generator_of
 from rsam.curvature.landscape.solutions import space_of, wide
 from rsam.evaluation.risk import Params, Risk
-from rsam.geometry.product import all_finite
+from rsam.geometry.sums import all_finite
 
 __all__ = ["Directions", "as_tangents", "ascent_direction", "draw", "normalize_filters", "random_directions"]
 
