@@ -12,9 +12,9 @@ from torch import Tensor
 
 from rsam.errors import UnsupportedOperation
 from rsam.geometry.equality import key_of
-from rsam.geometry.linalg import independent_rows
+from rsam.geometry.linalg import independent_rows, points_in
 
-__all__ = ["OPERATIONS", "Geometry", "add_scaled", "asks", "points_in"]
+__all__ = ["OPERATIONS", "Geometry", "asks"]
 
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -36,7 +36,6 @@ def asks(*methods: str) -> Callable[[_F], _F]:
 
 class Geometry:
     r"""Tangent-space algebra of one geoopt manifold.
-
 
     Points and vectors are tensors of shape ``(*batch, *point)``, as in geoopt. Tangent vectors are velocities in
     the ambient coordinates; covectors are what autograd leaves in ``x.grad``, so that the pairing of a covector
@@ -64,6 +63,44 @@ class Geometry:
     may_fail : bool
         Whether a curve from a finite point along a finite tangent may end at numbers that are not finite, for example
         at a boundary. Products then check the ends of curves, and wait for the device.
+
+    Notes
+    -----
+    The operations share their arguments, and return tensors of the same shapes unless they say otherwise:
+
+    x, y : Tensor
+        Points, ``(*batch, *point)``.
+    u, v : Tensor
+        Tangents at ``x``, or ambient vectors to project, of the shape of ``x``.
+    g, c : Tensor
+        Covectors at ``x``, or at the end of a curve from there, of the shape of ``x``.
+    z : Tensor
+        Coordinates of a tangent in an orthonormal frame, ``(*batch, d)`` for points of dimension ``d``.
+    t : float or Tensor
+        Step size: a number, or a tensor of the shape of :meth:`component_inner`.
+    exact : bool
+        Follow the geodesic instead of the retraction.
+    isometric : bool
+        Carry tangents such that their inner products stay as they are.
+    generator : torch.Generator, optional
+        Source of randomness, on the device of ``x``.
+    tolerance : float
+        Largest change of a number by the projection onto the manifold, divided by the largest number if above 1.
+    operation : str
+        Name of a missing operation, for the message.
+
+    An operation that the manifold lacks raises :exc:`UnsupportedOperation`.
+
+    Examples
+    --------
+    >>> import geoopt, torch, rsam
+    >>> sphere = rsam.geometry.geometry_of(geoopt.Sphere())
+    >>> x, gradient = torch.tensor([0.6, 0.8]), torch.tensor([1.0, 0.0])
+    >>> u = sphere.raise_index(x, gradient)
+    >>> u, sphere.inner(x, u, u)
+    (tensor([ 0.6400, -0.4800]), tensor([0.6400]))
+    >>> sphere.exponential(x, u).norm()
+    tensor(1.)
     """
 
     retraction_order: int = 1
@@ -214,9 +251,9 @@ class Geometry:
     ) -> tuple[Tensor, Tensor]:
         """Retract along ``t u``, and carry ``v`` by the cheapest valid vector transport, or by an ``isometric`` one.
 
-        Optimizers carry their momentum so (geoopt's ``retr_transp``). ``t`` is a number, or a tensor of the shape of
-        :meth:`component_inner`. A vector transport is valid if it is linear, smooth, and the identity for a zero step
-        (Absil et al. 2008, Def. 8.1.1); :attr:`momentum_transport` says which one is used.
+        Optimizers carry their momentum so (geoopt's ``retr_transp``). A vector transport is valid if it is linear,
+        smooth, and the identity for a zero step (Absil et al. 2008, Def. 8.1.1); :attr:`momentum_transport` says which
+        one is used. Returns the end of the step, and the tangent there.
         """
         step = u * t
         y = self.retract(x, step)
@@ -347,19 +384,9 @@ class Geometry:
             )
 
 
-def add_scaled(x: Tensor, u: Tensor, t: float | Tensor) -> Tensor:
-    """Return ``x + t u``, in one pass."""
-    return torch.addcmul(x, t, u) if isinstance(t, Tensor) else torch.add(x, u, alpha=t)
-
-
 def _tracked(*tensors: Tensor) -> bool:
     """Tell whether results of these tensors must carry a graph."""
     return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-
-
-def points_in(x: Tensor, ndim: int) -> int:
-    """Count the points in ``x`` when each has ``ndim`` dimensions."""
-    return math.prod(x.shape[: x.dim() - ndim])
 
 
 #: The operations of a geometry by name, each with the methods of the manifold that its generic form calls.

@@ -72,6 +72,31 @@ class Block:
         Positions of the points in the stack of a larger block, if this block is a part of one.
     shards : Shards, optional
         The processes that hold the other points of these parameters, if they are sharded.
+
+    Notes
+    -----
+    Methods share their arguments, and return tensors:
+
+    tensors : list of Tensor
+        One per parameter of the product, of which the block takes its own.
+    members : list of Tensor
+        One per point of the block.
+    points, tensor, stack : Tensor
+        The points or vectors of the block, stacked if there are several.
+    rows : list of int
+        Positions of points in the block.
+
+    Examples
+    --------
+    >>> import geoopt, torch, rsam
+    >>> points = [torch.tensor([1.0, 0.0]), torch.ones(3), torch.tensor([0.0, 1.0])]
+    >>> sphere, plain = geoopt.Sphere(), geoopt.Euclidean()
+    >>> space = rsam.geometry.Product(points, manifolds=[sphere, plain, sphere])
+    >>> [block.indices for block in space.blocks]
+    [(0, 2), (1,)]
+    >>> stack = space.blocks[0].gather(points)
+    >>> space.blocks[0].apply("squared_norm", stack, stack), space.blocks[0].scatter(stack)
+    (tensor(2.), (tensor([1., 0.]), tensor([0., 1.])))
     """
 
     geometry: Geometry
@@ -167,7 +192,27 @@ class Block:
         return stack.unbind() if self.stacked else (stack,)
 
     def apply(self, operation: str, *arguments: Any, **options: Any) -> Any:
-        """Call an operation of the geometry, without autocast; an error names the parameter, or the first of them."""
+        """Call an operation of the geometry, without autocast.
+
+        Parameters
+        ----------
+        operation : str
+            Name of the operation.
+        *arguments, **options
+            Arguments of the operation, stacked.
+
+        Returns
+        -------
+        Tensor or tuple of Tensor
+            What the operation returns.
+
+        Raises
+        ------
+        UnsupportedOperation
+            If the manifold lacks the operation; names the parameter, or the first of several.
+        SingularPoint
+            If the result is not finite though the arguments are; names the parameter.
+        """
         try:
             if torch.is_autocast_enabled(self.device.type):
                 with torch.autocast(self.device.type, enabled=False):

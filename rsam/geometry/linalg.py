@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "add_scaled",
     "complement",
     "complement_transpose",
     "dot",
     "independent_rows",
+    "points_in",
     "powers",
     "skew_from_vector",
     "skew_to_vector",
@@ -30,6 +32,16 @@ __all__ = [
 def dot(u: Tensor, v: Tensor) -> Tensor:
     """Return inner products of real vectors ``(*batch, n)``, as ``(*batch, 1)``."""
     return (u * v).sum(-1, keepdim=True)
+
+
+def add_scaled(x: Tensor, u: Tensor, t: float | Tensor) -> Tensor:
+    """Return ``x + t u``, in one pass."""
+    return torch.addcmul(x, t, u) if isinstance(t, Tensor) else torch.add(x, u, alpha=t)
+
+
+def points_in(x: Tensor, ndim: int) -> int:
+    """Count the points in ``x`` when each has ``ndim`` dimensions."""
+    return math.prod(x.shape[: x.dim() - ndim])
 
 
 def sym(a: Tensor) -> Tensor:

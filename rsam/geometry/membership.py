@@ -91,6 +91,15 @@ def warn_off_manifold(space: Product, stacklevel: int = 2) -> None:
     ------
     NotFinite
         For a point that is not finite; names the parameter.
+
+    Examples
+    --------
+    >>> import geoopt, torch, rsam, warnings
+    >>> space = rsam.geometry.Product([("direction", torch.ones(2))], manifolds=[geoopt.Sphere()])
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     rsam.geometry.warn_off_manifold(space)
+    >>> print(caught[0].message)
+    'direction' (shape (2,), Sphere) is off its manifold by 0.3; put it there before the first step: ...
     """
     for i, size in off_manifold(space).items():
         if size == size:

@@ -65,6 +65,17 @@ class Product:
     UnsupportedOperation
         For a manifold, or an operation on it, that :mod:`rsam.geometry` does not have; names manifold and parameter.
 
+    Notes
+    -----
+    The operations share their arguments:
+
+    points : list of Tensor
+        One point per parameter.
+    us, vs : list of Tensor
+        Tangents at these points, one per parameter.
+    tensors : list of Tensor
+        Points or vectors, one per parameter.
+
     Examples
     --------
     >>> import geoopt, torch, rsam
@@ -107,7 +118,13 @@ class Product:
         return len(self.params)
 
     def describe(self, i: int) -> str:
-        """Name a parameter for a message, with its shape and manifold."""
+        """Return the name of a parameter for a message, with its shape and manifold.
+
+        Parameters
+        ----------
+        i : int
+            Position of the parameter.
+        """
         manifold = self.manifolds[i]
         name = getattr(manifold, "name", type(manifold).__name__)
         return f"{self._names[i]} (shape {tuple(self.params[i].shape)}, {name})"
@@ -139,15 +156,20 @@ class Product:
         self._signature = _signature(list(map(local, points)))
 
     def update(self, points: Tensors | None = None, stacks_are_checked: bool = False) -> bool:
-        """Plan anew if the plan does not fit these points (by default the parameters); return whether that was needed.
+        """Plan anew if the plan does not fit these points.
 
         Parameters
         ----------
         points : list of Tensor, optional
-            Points that the plan must fit.
+            Points that the plan must fit; by default the parameters.
         stacks_are_checked : bool
             Do not check shape, dtype and device of plain points, nor of stacked ones, which the caller checks when it
             stacks them (:meth:`Block.fits`). This saves much time for hundreds of points.
+
+        Returns
+        -------
+        bool
+            Whether a new plan was needed.
 
         Raises
         ------
@@ -187,7 +209,13 @@ class Product:
                 )
 
     def part(self, indices: Sequence[int]) -> Product:
-        """Return the product of some of the parameters; the same object until this one is planned anew."""
+        """Return the product of some of the parameters; the same object until this one is planned anew.
+
+        Parameters
+        ----------
+        indices : sequence of int
+            Positions of the parameters.
+        """
         key = tuple(indices)
         if key in self._parts:
             return self._parts[key]
@@ -201,11 +229,20 @@ class Product:
         return part
 
     def gather(self, tensors: Tensors) -> list[Tensor]:
-        """Turn one tensor per point into one per block: stacks, or the tensors themselves."""
+        """Turn points or vectors, one per parameter, into one tensor per block: stacks, or the tensors themselves."""
         return [block.gather(tensors) for block in self.blocks]
 
     def scatter(self, stacks: Tensors, scatter: Callable[[Block, Tensor], Tensors] = Block.scatter) -> list[Tensor]:
-        """Turn one tensor per block into one per point, which are views of the stacks."""
+        """Turn one tensor per block into one per parameter, which are views of the stacks.
+
+        Parameters
+        ----------
+        stacks : list of Tensor
+            Points or vectors, one tensor per block.
+        scatter : callable
+            Function from a block and its stack to its members: :meth:`Block.scatter`, or :meth:`Block.unstack` for
+            coordinates.
+        """
         results: list[Tensor] = [None] * len(self.params)  # type: ignore[list-item]
         for block, stack in zip(self.blocks, stacks, strict=True):
             for i, value in zip(block.indices, scatter(block, stack), strict=True):
@@ -285,6 +322,11 @@ class Product:
         distribution : {"normal", "rademacher"}
             Standard normal numbers, or random signs.
 
+        Returns
+        -------
+        list of Tensor
+            Coordinates, of the shapes of :meth:`coordinates_shape`.
+
         Raises
         ------
         ValueError
@@ -312,6 +354,24 @@ def _signature(points: Tensors) -> Any:
     return [x.shape for x in points], [x.dtype for x in points], [x.device for x in points]
 
 
+_ON_LISTS = """Apply :meth:`Geometry.{}` to each parameter.
+
+Parameters
+----------
+points : list of Tensor
+    One point per parameter.
+*vectors : list of Tensor
+    The other arguments of the operation, in its order: lists with one tensor per parameter.
+**options
+    Options of the operation, for all parameters.
+
+Returns
+-------
+list of Tensor, or tuple of two such lists
+    What the operation returns, with one tensor per parameter.
+"""
+
+
 def _on_lists(operation: str) -> Any:
     def on_lists(self: Product, points: Tensors, *vectors: Tensors, **options: Any) -> Any:
         results = self._apply(operation, points, *vectors, **options)
@@ -321,7 +381,7 @@ def _on_lists(operation: str) -> Any:
         return self.scatter(results, Block.unstack if operation == "to_coordinates" else Block.scatter)
 
     on_lists.__name__ = operation
-    on_lists.__doc__ = f"Apply :meth:`Geometry.{operation}` to lists of points and vectors, one of each per parameter."
+    on_lists.__doc__ = _ON_LISTS.format(operation)
     return on_lists
 
 

@@ -94,23 +94,58 @@ def geometry_of(manifold: geoopt.Manifold) -> Geometry:
 
     For a subclass of a registered class that overrides some methods, operations that depend on these call them.
 
+    Parameters
+    ----------
+    manifold : geoopt.Manifold
+        The manifold.
+
+    Returns
+    -------
+    Geometry
+        Its operations.
+
     Raises
     ------
     TypeError
         If it is no :class:`geoopt.Manifold`; names its class and package.
     UnsupportedOperation
         For a variant of a manifold that is refused as a whole.
+
+    Examples
+    --------
+    >>> import geoopt, torch, rsam
+    >>> hyperboloid = rsam.geometry.geometry_of(geoopt.Lorentz())
+    >>> x = torch.tensor([1.0, 0.0, 0.0])
+    >>> hyperboloid.raise_index(x, torch.tensor([5.0, 1.0, 2.0]))
+    tensor([0., 1., 2.])
     """
     return _lookup(type(_checked(manifold)))(manifold)  # type: ignore[arg-type]
 
 
 def manifold_of(tensor: Tensor) -> geoopt.Manifold:
-    """Return the manifold that a tensor lives on; :class:`geoopt.Euclidean` for a plain tensor.
+    """Return the manifold that a tensor lives on.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        A parameter, or any other tensor.
+
+    Returns
+    -------
+    geoopt.Manifold
+        The attribute ``manifold`` of the tensor; :class:`geoopt.Euclidean` for a plain tensor.
 
     Raises
     ------
     TypeError
         If its attribute ``manifold`` is no :class:`geoopt.Manifold`; names its class and package.
+
+    Examples
+    --------
+    >>> import geoopt, torch, rsam
+    >>> point = geoopt.ManifoldParameter(torch.tensor([0.6, 0.8]), manifold=geoopt.Sphere())
+    >>> rsam.geometry.manifold_of(point), rsam.geometry.manifold_of(torch.ones(2))
+    (Sphere manifold, Euclidean(ndim=0) manifold)
     """
     return _checked(attached_to(tensor))
 
@@ -135,5 +170,28 @@ def _checked(manifold: Any) -> Any:
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Tell whether a tensor is Euclidean, so that any optimizer may step it."""
+    """Tell whether a tensor is Euclidean, so that any optimizer may step it.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        A parameter, or any other tensor.
+
+    Returns
+    -------
+    bool
+        Whether it has no attribute ``manifold``, or a :class:`geoopt.Euclidean` there.
+
+    Raises
+    ------
+    TypeError
+        If its attribute ``manifold`` is no :class:`geoopt.Manifold`; names its class and package.
+
+    Examples
+    --------
+    >>> import geoopt, torch, rsam
+    >>> point = geoopt.ManifoldParameter(torch.tensor([0.6, 0.8]), manifold=geoopt.Sphere())
+    >>> rsam.geometry.is_plain(point), rsam.geometry.is_plain(torch.ones(2))
+    (False, True)
+    """
     return isinstance(manifold_of(tensor), geoopt.Euclidean)

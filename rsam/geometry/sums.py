@@ -27,7 +27,24 @@ def stack_scalars(terms: Tensors) -> Tensor:
 
 
 def scalar_sum(terms: Tensors) -> Tensor:
-    """Sum scalars on the device of the first, in the widest dtype, at least float32."""
+    """Sum scalars on the device of the first, in the widest dtype, at least float32.
+
+    Parameters
+    ----------
+    terms : list of Tensor
+        Scalars of any real dtypes, on any devices.
+
+    Returns
+    -------
+    Tensor
+        Scalar; 0 for an empty list.
+
+    Examples
+    --------
+    >>> import torch, rsam
+    >>> rsam.geometry.scalar_sum([torch.tensor(1.0).half(), torch.tensor(2.0).double()])
+    tensor(3., dtype=torch.float64)
+    """
     return stack_scalars(terms).sum() if terms else torch.zeros(())
 
 
@@ -45,6 +62,12 @@ def pairing(covectors: Tensors, tangents: Tensors) -> Tensor:
     -------
     Tensor
         Scalar, on the first tensor's device; for complex tensors the real part of ``conj(covector) * tangent``.
+
+    Examples
+    --------
+    >>> import torch, rsam
+    >>> rsam.geometry.pairing([torch.tensor([1.0, 2.0]), torch.ones(2)], [torch.tensor([3.0, 4.0]), torch.ones(2)])
+    tensor(13.)
     """
     terms = []
     for c, t in zip(covectors, tangents, strict=True):
@@ -58,7 +81,23 @@ def pairing(covectors: Tensors, tangents: Tensors) -> Tensor:
 def all_finite(tensors: Tensors, shards: Iterable[Shards | None] = ()) -> bool:
     """Tell whether every number is finite, with one synchronisation of the device unless a number is not.
 
-    With ``shards``, tell whether this is so in all of these processes; each of them must call it.
+    Parameters
+    ----------
+    tensors : list of Tensor
+        Tensors of any shapes and dtypes.
+    shards : iterable of Shards, optional
+        Meshes of processes that must all have finite numbers; each process must call this function.
+
+    Returns
+    -------
+    bool
+        Whether all numbers are finite, in all of these processes.
+
+    Examples
+    --------
+    >>> import torch, rsam
+    >>> rsam.geometry.all_finite([torch.ones(2), torch.tensor(float("inf"))])
+    False
     """
     tensors = [t for t in map(local, tensors) if t.numel()]
     meshes = [one for one in dict.fromkeys(shards) if one is not None]

@@ -6,7 +6,8 @@ import geoopt
 import torch
 from torch import Tensor
 
-from rsam.geometry.base import Geometry, points_in
+from rsam.geometry.base import Geometry
+from rsam.geometry.linalg import points_in
 from rsam.geometry.registry import register
 
 __all__ = ["BirkhoffGeometry"]

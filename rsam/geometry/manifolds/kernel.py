@@ -32,6 +32,24 @@ class Kernel(FromGeometry):
     ------
     ValueError
         If ``ndim`` is less than 2.
+
+    Examples
+    --------
+    A class of your own says how kernels become points of its base, here of the Poincaré ball:
+
+    >>> import geoopt, torch, rsam
+    >>> class KernelBall(rsam.geometry.Kernel):
+    ...     def __init__(self, ndim=4):
+    ...         super().__init__(geoopt.PoincareBall(), ndim)
+    ...     def with_ndim(self, ndim):
+    ...         return KernelBall(ndim)
+    ...     def flatten(self, x):
+    ...         return x.flatten(x.dim() - self.ndim + 1)
+    ...     def unflatten(self, y, shape):
+    ...         return y.reshape(shape)
+    >>> origin = torch.zeros(1, 1, 2, 2)
+    >>> KernelBall().retr(origin, torch.full((1, 1, 2, 2), 0.1)).flatten()
+    tensor([0.1000, 0.1000, 0.1000, 0.1000])
     """
 
     reversible = False
@@ -45,15 +63,35 @@ class Kernel(FromGeometry):
         self.name = f"{type(self).__name__}({base.name})"
 
     def with_ndim(self, ndim: int) -> Kernel:
-        """Return the same manifold for weights of ``ndim`` dimensions."""
+        """Return the same manifold for weights of another number of dimensions.
+
+        Parameters
+        ----------
+        ndim : int
+            Number of dimensions of one kernel, at least 2.
+        """
         raise NotImplementedError
 
     def flatten(self, x: Tensor) -> Tensor:
-        """Bring kernels ``(*batch, out, in, *window)`` to the layout of ``base``."""
+        """Return kernels in the layout of ``base``.
+
+        Parameters
+        ----------
+        x : Tensor
+            Kernels, or tangents there, ``(*batch, out, in, *window)``.
+        """
         raise NotImplementedError
 
     def unflatten(self, y: Tensor, shape: torch.Size) -> Tensor:
-        """Invert :meth:`flatten` for kernels of the given shape."""
+        """Return kernels from the layout of ``base``: the inverse of :meth:`flatten`.
+
+        Parameters
+        ----------
+        y : Tensor
+            Points of ``base``, or tangents there.
+        shape : torch.Size
+            Shape of the kernels, ``(*batch, out, in, *window)``.
+        """
         raise NotImplementedError
 
     def projx(self, x: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ import geoopt
 import torch
 from torch import Tensor
 
-from rsam.geometry.base import Geometry, points_in
-from rsam.geometry.linalg import dot
+from rsam.geometry.base import Geometry
+from rsam.geometry.linalg import dot, points_in
 from rsam.geometry.registry import register
 from rsam.geometry.trigonometry import cosh_sqrt, sinhc_sqrt
 

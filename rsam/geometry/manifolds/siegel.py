@@ -6,8 +6,8 @@ import geoopt
 import torch
 from torch import Tensor
 
-from rsam.geometry.base import Geometry, points_in
-from rsam.geometry.linalg import powers, solve, sym, symmetric_from_vector, symmetric_to_vector
+from rsam.geometry.base import Geometry
+from rsam.geometry.linalg import points_in, powers, solve, sym, symmetric_from_vector, symmetric_to_vector
 from rsam.geometry.registry import register
 
 __all__ = ["BoundedDomainGeometry", "UpperHalfGeometry"]

@@ -6,8 +6,8 @@ import geoopt
 import torch
 from torch import Tensor
 
-from rsam.geometry.base import Geometry, add_scaled, points_in
-from rsam.geometry.linalg import dot
+from rsam.geometry.base import Geometry
+from rsam.geometry.linalg import add_scaled, dot, points_in
 from rsam.geometry.registry import register
 from rsam.geometry.trigonometry import cos_sqrt, sinc_sqrt
 

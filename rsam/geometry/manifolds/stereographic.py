@@ -7,8 +7,8 @@ import torch
 from geoopt.manifolds.stereographic.math import logmap, mobius_add
 from torch import Tensor
 
-from rsam.geometry.base import Geometry, add_scaled
-from rsam.geometry.linalg import dot
+from rsam.geometry.base import Geometry
+from rsam.geometry.linalg import add_scaled, dot
 from rsam.geometry.registry import register
 from rsam.geometry.trigonometry import tanc_sqrt
 

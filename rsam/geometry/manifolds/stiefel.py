@@ -8,9 +8,9 @@ import geoopt
 import torch
 from torch import Tensor
 
-from rsam.geometry.base import Geometry, points_in
+from rsam.geometry.base import Geometry
 from rsam.geometry.geoopt_interface import FromGeometry
-from rsam.geometry.linalg import complement, complement_transpose, skew_from_vector, skew_to_vector, solve
+from rsam.geometry.linalg import complement, complement_transpose, points_in, skew_from_vector, skew_to_vector, solve
 from rsam.geometry.orthonormal import (
     bounded,
     cholesky_root,
