@@ -68,7 +68,7 @@ def constrain(module: _M, manifold: geoopt.Manifold, where: Where = "weight", ex
 
     See Also
     --------
-    unconstrain : undoes it.
+    unconstrain : Undoes it.
 
     Examples
     --------

@@ -25,7 +25,31 @@ __all__ = ["PassHook", "Passes", "Snapshot"]
 
 
 class PassHook(Protocol):
-    """Hook for :meth:`rsam.RSAM.register_pass_hook`: called before each pass of a step, and after the last."""
+    """Hook for :meth:`rsam.RSAM.register_pass_hook`: called before each pass of a step, and after the last.
+
+    Examples
+    --------
+    >>> import torch, rsam
+    >>> class Report:
+    ...     def before_pass(self, kept):
+    ...         print("at", weight.item())
+    ...     def after_passes(self):
+    ...         print("back at", weight.item())
+    >>> weight = torch.nn.Parameter(torch.ones(1))
+    >>> optimizer = rsam.RSAM([weight], torch.optim.SGD, lr=0.25, rho=0.5)
+    >>> optimizer.register_pass_hook(Report())
+    >>> def closure():
+    ...     optimizer.zero_grad()
+    ...     loss = weight.square().sum()
+    ...     loss.backward()
+    ...     return loss
+    >>> loss = optimizer.step(closure)
+    at 1.0
+    at 1.5
+    back at 1.0
+    >>> weight.item()
+    0.25
+    """
 
     def before_pass(self, kept: bool) -> None:
         """Prepare for a pass, an evaluation of the closure.

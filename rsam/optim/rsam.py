@@ -90,12 +90,14 @@ class RSAM(WrappingOptimizer):
         one, or ``direction="momentum"`` over a base optimizer or group without momentum.
     UnsupportedOperation
         For a parameter on a manifold that :mod:`rsam.geometry` cannot treat; names both.
+    TypeError
+        For a ``base_optimizer`` that is not a class of optimizers, or a manifold of another library than geoopt.
 
     See Also
     --------
-    rsam.optim.rho_scheduler : any scheduler of torch, for ``rho``.
-    rsam.optim.partial_closures : ascend along the gradient of a part of each batch.
-    rsam.nn.update_statistics_once : keeps batch-norm statistics out of one of the two passes.
+    rsam.optim.rho_scheduler : Drive ``rho`` by any scheduler of torch.
+    rsam.optim.partial_closures : Ascend along the gradient of a part of each batch.
+    rsam.nn.update_statistics_once : Keep batch-norm statistics out of one of the two passes.
 
     Examples
     --------
@@ -153,7 +155,26 @@ class RSAM(WrappingOptimizer):
     ) -> RSAM:
         """Wrap an optimizer that exists already, state and all, as ``base_optimizer``.
 
-        Arguments are those of the class; ``rho`` and ``adaptive`` are set in all of its groups.
+        Parameters
+        ----------
+        optimizer : torch.optim.Optimizer
+            The optimizer that is to own the steps.
+        rho : float
+            Radius of the perturbation, set in all of its groups.
+        adaptive : bool
+            Scale-invariant perturbation of ASAM, set in all of its groups.
+        **options
+            Other options of the class, such as ``transport``.
+
+        Returns
+        -------
+        RSAM
+            Wrapper with the optimizer's groups and state. If it raises, the groups are as they were.
+
+        Raises
+        ------
+        ValueError, TypeError, UnsupportedOperation
+            As the class does.
 
         Examples
         --------
@@ -222,6 +243,8 @@ class RSAM(WrappingOptimizer):
         RuntimeError
             Without a closure, or after :meth:`first_step` without a second pass; for a closure that leaves gradients
             from before, or adds to them; for a sparse gradient; from a wrapper of accelerate's that may accumulate.
+        TypeError
+            For a closure that cannot be called.
         NotFinite
             For a gradient that is not finite, naming the first such parameter; a RuntimeError.
             The weights are as they were before the step, as after any exception in here.
@@ -368,7 +391,13 @@ class RSAM(WrappingOptimizer):
         return self._passes.grad_norm
 
     def register_pass_hook(self, hook: PassHook) -> None:
-        """Register a hook that is called before each pass of a step, and after the last."""
+        """Register a hook that is called before each pass of a step, and after the last.
+
+        Parameters
+        ----------
+        hook : PassHook
+            Object with the two methods of :class:`rsam.optim.PassHook`; hooks run in the order of registration.
+        """
         self._passes.hooks.append(hook)
 
 

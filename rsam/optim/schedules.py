@@ -169,7 +169,18 @@ class LambdaRho(_ForRho, LambdaLR):
         super().__init__(optimizer, functions, last_epoch=last_epoch)
 
     def step(self, *args: Any, **options: Any) -> None:
-        """Advance to the next epoch."""
+        """Advance to the next epoch.
+
+        Parameters
+        ----------
+        *args, **options
+            As for :meth:`torch.optim.lr_scheduler.LRScheduler.step`.
+
+        Raises
+        ------
+        ValueError
+            If parameter groups were added since the scheduler was made.
+        """
         if len(self.optimizer.param_groups) != len(self.lr_lambdas):
             raise ValueError(
                 f"the optimizer has {len(self.optimizer.param_groups)} parameter groups by now, rho_lambda "

@@ -86,10 +86,15 @@ class Weights:
     radius: Radius = "product"
 
     def raise_index(self, covectors: Sequence[Tensor]) -> list[Tensor]:
-        """Raise covectors to the tangents that represent them: Euclidean gradients to Riemannian ones.
+        """Return the tangents that represent covectors: Riemannian gradients for Euclidean ones.
 
         The metric of plain parameters in a group with ``adaptive=True`` is that of ASAM, :math:`1/|p|^2`. If each
         point has its own radius, the result for a normal covector is set to zero: its projection is mere rounding.
+
+        Parameters
+        ----------
+        covectors : list of Tensor
+            One per block, such as ``gradients``.
         """
         tangents = []
         for block, group, x, c in zip(self.blocks, self.groups, self.points, covectors, strict=True):
@@ -110,6 +115,11 @@ class Weights:
         """Return the base optimizer's momentum as its last step left it; zero where there is none.
 
         With ``maximize`` that is the momentum of the negative gradient, along which the value falls.
+
+        Raises
+        ------
+        ValueError
+            If the base optimizer keeps none.
         """
         momenta = []
         if not all(map(keeps_momentum, self.groups)):
@@ -132,14 +142,26 @@ class Weights:
         return momenta
 
     def inner(self, us: Sequence[Tensor], vs: Sequence[Tensor]) -> Tensor:
-        """Return the inner product of tangents in the product metric, a scalar."""
+        """Return the inner product of tangents in the product metric, a scalar.
+
+        Parameters
+        ----------
+        us, vs : list of Tensor
+            Tangents, one tensor per block.
+        """
         rows = zip(self.blocks, self.groups, self.points, us, vs, strict=True)
         terms = [_inner(*row).sum() for row in rows]
         meshes = self._meshes()
         return scalar_sum(sum_over_shards([scalar_sum([terms[i] for i in own]) for own in meshes.values()], [*meshes]))
 
     def norm(self, us: list[Tensor]) -> Tensor:
-        """Return the norm of a tangent in the product metric, a scalar."""
+        """Return the norm of a tangent in the product metric, a scalar.
+
+        Parameters
+        ----------
+        us : list of Tensor
+            Tangent, one tensor per block.
+        """
         meshes = self._meshes()
         norms = [self._norm(us, own) for own in meshes.values()]
         if any(meshes):  # in float64, in which squares of float32 neither overflow nor vanish
@@ -164,7 +186,15 @@ class Weights:
         return parts[0] if len(parts) == 1 else torch.linalg.vector_norm(stack_scalars(parts))
 
     def norms(self, us: list[Tensor]) -> list[Tensor]:
-        """Return norms of tangents, block by block, for each parameter or point by ``radius``, broadcastable."""
+        """Return the norms of tangents by parameter or by point, as ``radius`` says: one tensor per block.
+
+        Each is broadcastable to the points of its block.
+
+        Parameters
+        ----------
+        us : list of Tensor
+            Tangents, one tensor per block.
+        """
         plain = [i for i in range(len(us)) if self._is_plain(i)]
         norms = dict(zip(plain, _norms([us[i] for i in plain]), strict=True))
         for i, (block, group, x, u) in enumerate(zip(self.blocks, self.groups, self.points, us, strict=True)):
