@@ -35,6 +35,17 @@ class SpectralDensity:
         reach beyond the grid (0.9 at ten steps of a spectrum that lies mostly at one end).
     standard_error : Tensor
         Shape ``(n,)``: standard error of that mean; nan from a single repeat.
+
+    Examples
+    --------
+    A spectrum from elsewhere, drawn as :func:`spectral_density`'s are:
+
+    >>> import torch, rsam
+    >>> grid = torch.linspace(-3, 3, 100)
+    >>> normal = torch.exp(torch.distributions.Normal(0, 1).log_prob(grid))
+    >>> axes = rsam.curvature.SpectralDensity(grid, normal, torch.zeros(100)).plot()
+    >>> axes.get_xlabel(), axes.get_yscale()
+    ('eigenvalue', 'log')
     """
 
     grid: Tensor
@@ -52,6 +63,7 @@ class SpectralDensity:
         Returns
         -------
         matplotlib.axes.Axes
+            Where it was drawn; ``axes.figure`` is the figure.
 
         Raises
         ------
@@ -105,6 +117,7 @@ def spectral_density(
     Returns
     -------
     SpectralDensity
+        Density and standard error on a grid over the spectrum.
 
     Raises
     ------

@@ -34,6 +34,16 @@ class Eigenpairs:
         Shape ``(k,)``: norms of ``A v - value v``. A true eigenvalue lies within this distance of each value.
     products : int
         Number of matrix-vector products taken.
+
+    Examples
+    --------
+    >>> import torch, rsam
+    >>> model = torch.nn.Linear(2, 1, bias=False)
+    >>> x, y = torch.tensor([[3.0, 4.0]]), torch.zeros(1, 1)
+    >>> hessian = rsam.curvature.RiemannianHessian(model, torch.nn.MSELoss(), model.parameters(), (x, y))
+    >>> pairs = rsam.curvature.top_eigenvalues(hessian, k=2)
+    >>> pairs.values.round(decimals=3).abs(), pairs.vectors[:, 0].abs()
+    (tensor([50.,  0.]), tensor([0.6000, 0.8000]))
     """
 
     values: Tensor

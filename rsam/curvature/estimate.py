@@ -50,7 +50,15 @@ class Estimate:
 
     @classmethod
     def of(cls, samples: Tensor, products: int) -> Estimate:
-        """Return the mean of independent samples as an estimate."""
+        """Return the mean of independent samples as an estimate.
+
+        Parameters
+        ----------
+        samples : Tensor
+            Shape ``(n,)``.
+        products : int
+            Number of matrix-vector products that they took.
+        """
         samples = samples.detach().double().cpu()
         n = samples.numel()
         error = float(samples.std()) / math.sqrt(n) if n > 1 else math.nan
@@ -58,11 +66,29 @@ class Estimate:
 
     @classmethod
     def exactly(cls, value: float, products: int) -> Estimate:
-        """Return a number without a random error as an estimate."""
+        """Return a number without a random error as an estimate.
+
+        Parameters
+        ----------
+        value : float
+            The number.
+        products : int
+            Number of matrix-vector products that it took.
+        """
         return cls(value, 0.0, torch.tensor([value], dtype=torch.float64), products)
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Return the confidence interval of Student's t with ``n - 1`` degrees of freedom; its level is nominal.
+
+        Parameters
+        ----------
+        level : float
+            Probability that the interval holds the true number, between 0 and 1.
+
+        Returns
+        -------
+        tuple of float
+            The ends of the interval; both are ``value`` for an exact number.
 
         Raises
         ------

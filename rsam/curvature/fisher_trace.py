@@ -46,14 +46,18 @@ def fisher_trace(
 
     Parameters
     ----------
-    model_func, params, data, num_data, batch_size_fn
-        As for :class:`RiemannianGaussNewton`; of the targets only their number is used.
+    model_func : callable
+        Maps inputs to a tensor of outputs.
     loss_func : nn.CrossEntropyLoss, nn.BCEWithLogitsLoss or nn.MSELoss
         The loss, which defines the likelihood; with mean or sum reduction, without class weights.
+    params, data : as for :class:`RiemannianHessian`
+        The parameters, and the data, of whose targets only the number is used.
     probes : int
         Number of random vectors, at most.
     rtol : float, optional
         Stop as soon as the standard error is this fraction of the trace, after ten probes at least.
+    num_data, batch_size_fn : as for :class:`RiemannianHessian`
+        How to weight batches.
     seed : int or torch.Generator
         Source of the probes.
     progressbar : bool

@@ -33,8 +33,22 @@ class RiemannianGaussNewton(TangentOperator):
     to the tangent space, in orthonormal coordinates. For cross-entropy, squared error and the binary cross-entropy of
     logits it is the Fisher information matrix (Martens 2020, Sec. 9), whose trace :func:`fisher_trace` estimates too.
 
-    Parameters and errors are those of :class:`RiemannianHessian`, but the model must return a tensor. For a model that
-    returns more, pass a function, such as ``lambda inputs: model(**inputs).logits`` with batches ``(inputs, labels)``.
+    Parameters
+    ----------
+    model_func : callable
+        Maps inputs to outputs, as for :class:`RiemannianHessian`, but must return a tensor. For a model that returns
+        more, pass a function, such as ``lambda inputs: model(**inputs).logits`` with batches ``(inputs, labels)``.
+    loss_func : callable
+        Maps outputs and targets to a scalar.
+    params, data, progressbar, check_deterministic, num_data, block_sizes : as for :class:`RiemannianHessian`
+        The parameters to differentiate in, the data, and how to go through them.
+    batch_size_fn, keep_graphs : as for :class:`RiemannianHessian`
+        How to weight batches, and whether estimators evaluate the model once per call.
+
+    Raises
+    ------
+    ValueError, NotFinite, RuntimeError
+        As :class:`RiemannianHessian`; in the first product also without a ``loss_func``.
 
     Examples
     --------

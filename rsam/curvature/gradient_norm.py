@@ -27,8 +27,12 @@ def gradient_norm(
 
     Parameters
     ----------
-    model_func, loss_func, params, data, num_data, batch_size_fn, progressbar
-        As for :class:`RiemannianHessian`.
+    model_func, loss_func, params, data : as for :class:`RiemannianHessian`
+        The model, its loss, the parameters to differentiate in, and the data.
+    num_data, batch_size_fn : as for :class:`RiemannianHessian`
+        How to weight batches.
+    progressbar : bool
+        Show a bar over the batches.
 
     Returns
     -------

@@ -99,14 +99,26 @@ class TangentOperator(LinearOperator):
             return self.risk.space.from_coordinates(self.risk.params, real)
 
     def coordinates(self, tangents: Sequence[Tensor]) -> Tensor:
-        """Return the coordinates ``(dimension,)`` of tangents at the parameters; inverse to :meth:`tangents`."""
+        """Return the coordinates ``(dimension,)`` of tangents at the parameters; inverse to :meth:`tangents`.
+
+        Parameters
+        ----------
+        tangents : list of Tensor
+            One per parameter, of its shape.
+        """
         with torch.no_grad():
             covectors = self.risk.space.lower_index(self.risk.params, list(tangents))
             parts = self.risk.space.to_coordinates(self.risk.params, covectors)
         return torch.cat([c.flatten().to(self.dtype) for c in parts])
 
     def split(self, coordinates: Tensor | Sequence[Tensor]) -> list[Tensor]:
-        """Split coordinates into one tensor per parameter."""
+        """Return coordinates as a list with one tensor per parameter.
+
+        Parameters
+        ----------
+        coordinates : Tensor or list of Tensor
+            Shape ``(dimension,)``, or such a list.
+        """
         if not isinstance(coordinates, Tensor):
             return list(coordinates)
         return [z.reshape(s) for z, s in zip(coordinates.split(self._in_shape_flat), self._in_shape, strict=True)]

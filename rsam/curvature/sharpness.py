@@ -47,8 +47,8 @@ def sharpness(
 
     Parameters
     ----------
-    model_func, loss_func, params, data, batch_size_fn
-        As for :class:`RiemannianHessian`.
+    model_func, loss_func, params, data : as for :class:`RiemannianHessian`
+        The model, its loss, the parameters to perturb, and the data.
     rho : float
         Radius, or standard deviation in each direction; positive.
     kind : {"worst", "average"}
@@ -64,6 +64,8 @@ def sharpness(
         Measure plain parameters in units of their size, :math:`\|e / |x|\|` (Kwon et al. 2021); not on manifolds.
     probes : int
         Pairs of random directions for ``kind="average"``.
+    batch_size_fn : callable, optional
+        Takes the inputs of a batch and returns the number of its examples, as for :class:`RiemannianHessian`.
     seed : int or torch.Generator
         Source of directions and starts.
     progressbar : bool

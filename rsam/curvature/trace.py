@@ -106,8 +106,10 @@ def layer_traces(
 
     Parameters
     ----------
-    operator, probes, rtol, method, distribution, seed, progressbar
-        As for :func:`trace`; ``rtol`` applies to the whole trace.
+    operator : LinearOperator, or an operator of curvlinops
+        Square and symmetric.
+    probes, rtol, method, distribution, seed, progressbar : as for :func:`trace`
+        How to estimate, and how well; ``rtol`` applies to the whole trace.
     by : {"parameter", "module"}
         What to group by: each parameter, or each module with its weight and bias; the model itself is ``""``.
 

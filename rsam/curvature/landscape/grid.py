@@ -48,8 +48,9 @@ def line(
 
     Parameters
     ----------
-    model_func, loss_func, params, data, batch_size_fn
-        As for :class:`RiemannianHessian`. Layers other than batch norm are evaluated in the mode that they are in.
+    model_func, loss_func, params, data : as for :class:`RiemannianHessian`
+        The model, its loss, the parameters to move, and the data. Layers other than batch norm are evaluated in the
+        mode that they are in.
     direction : {"random", "filter", "gradient"} or sequence of Tensor
         ``"random"``: isotropic, of unit length in the metric. ``"filter"``: the same, filter-normalised
         (:func:`normalize_filters`). ``"gradient"``: the unit direction of steepest ascent. Or a tangent of your own,
@@ -73,6 +74,8 @@ def line(
         derivative of the loss by the coordinate, and ``"gradient change"``, the distance of the gradient, brought back
         by the vector transport, from the one at the weights (gradient predictiveness, Santurkar et al. 2018). Both are
         nan where the gradient is not finite.
+    batch_size_fn : callable, optional
+        Takes the inputs of a batch and returns the number of its examples, as for :class:`RiemannianHessian`.
     in_memory : bool
         Keep the batches, on the device of the parameters, so that a loader is gone through once. Otherwise it is gone
         through for each point.
@@ -143,8 +146,8 @@ def plane(
 
     Parameters
     ----------
-    model_func, loss_func, params, data, batch_norm, measures, batch_size_fn, in_memory, progressbar
-        As for :func:`line`.
+    model_func, loss_func, params, data : as for :func:`line`
+        The model, its loss, the parameters to move, and the data.
     directions : {"random", "filter"}, two sequences of Tensor, or Trajectory
         Random directions as for :func:`line`, two tangents of your own, or what :func:`trajectory_directions` found,
         whose path is then in the picture.
@@ -153,8 +156,12 @@ def plane(
         what a trajectory needs.
     steps : int or (int, int)
         Number of points along each direction.
+    batch_norm, measures, batch_size_fn, in_memory : as for :func:`line`
+        How batch norm normalises, what else to measure, how to weight batches, and whether to keep them.
     seed : int or torch.Generator
         Source of random directions.
+    progressbar : bool
+        Show one over the points.
 
     Returns
     -------

@@ -75,6 +75,11 @@ class _Result:
     def values(self, measure: str = "loss") -> np.ndarray:
         """Return the loss, or a measure by its name.
 
+        Parameters
+        ----------
+        measure : str
+            ``"loss"``, or a key of ``measures``.
+
         Raises
         ------
         ValueError
@@ -101,6 +106,17 @@ class Line(_Result):
         What else was measured, of the same shape.
     coordinates : numpy.ndarray
         Shape ``(steps,)``: multiples of the direction.
+
+    Examples
+    --------
+    >>> import torch, rsam
+    >>> weight = torch.nn.Parameter(torch.ones(1))
+    >>> line = rsam.curvature.landscape.line(
+    ...     lambda x: x * weight, torch.nn.MSELoss(), [weight], (torch.ones(1), torch.zeros(1)), "gradient", steps=3)
+    >>> line.values("loss"), line.unit, line.lengths
+    (array([0., 1., 4.]), 'geodesic length', (1.0,))
+    >>> line.plot(log=False).get_ylabel()
+    'loss'
     """
 
     coordinates: np.ndarray
@@ -122,6 +138,7 @@ class Line(_Result):
         Returns
         -------
         matplotlib.axes.Axes
+            Where it was drawn; ``axes.figure`` is the figure.
 
         Raises
         ------
@@ -152,6 +169,16 @@ class Plane(_Result):
         Coordinates along the first and second direction.
     path : numpy.ndarray or None
         Shape ``(checkpoints, 2)``: coordinates of a trajectory.
+
+    Examples
+    --------
+    >>> import torch, rsam
+    >>> weight = torch.nn.Parameter(torch.zeros(2))
+    >>> plane = rsam.curvature.landscape.plane(
+    ...     lambda x: x * weight, torch.nn.MSELoss(), [weight], (torch.eye(2), torch.zeros(2, 2)), steps=5)
+    >>> bool(plane.loss.argmin() == 12), plane.loss.shape, plane.path
+    (True, (5, 5), None)
+    >>> axes = plane.plot(levels=10)
     """
 
     x: np.ndarray
@@ -192,6 +219,7 @@ class Plane(_Result):
         Returns
         -------
         matplotlib.axes.Axes
+            Where it was drawn; ``axes.figure`` is the figure.
 
         Raises
         ------

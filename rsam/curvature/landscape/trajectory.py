@@ -33,6 +33,17 @@ class Trajectory:
     explained_variance : numpy.ndarray
         Shape ``(directions,)``: the share that each direction has in the squared distances of all checkpoints from the
         end point.
+
+    Examples
+    --------
+    >>> import torch, rsam
+    >>> end = torch.nn.Parameter(torch.zeros(3))
+    >>> path = [[torch.tensor([4.0, 0.0, 0.0])], [torch.tensor([0.0, 2.0, 0.0])]]
+    >>> trajectory = rsam.curvature.landscape.trajectory_directions([end], path)
+    >>> trajectory.directions[0][0].tolist()
+    [1.0, 0.0, 0.0]
+    >>> trajectory.extent(margin=0.5)
+    ((-2.0, 6.0), (-2.0, 4.0))
     """
 
     directions: list[list[Tensor]]
