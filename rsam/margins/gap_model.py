@@ -14,7 +14,7 @@ from torch import nn
 from rsam.margins.first_order import Nearest, margins
 from rsam.margins.network import Data
 from rsam.margins.regression import Coefficients, Regression
-from rsam.margins.statistics import Kind, Log, Statistics, statistics
+from rsam.margins.statistics import Kind, Log, Statistics, as_matrix, statistics
 
 __all__ = ["GapModel"]
 
@@ -144,7 +144,7 @@ class GapModel:
             For features with different names, unequal lengths, numbers that are not finite, gaps that are all equal,
             and too few networks for the fit.
         """
-        x, names = _matrix(features)
+        x, names = as_matrix(features)
         y = np.asarray(gaps, dtype=np.float64)
         g = np.asarray(range(len(x)) if groups is None else groups)
         if y.shape != (len(x),) or g.shape != (len(x),):
@@ -180,7 +180,7 @@ class GapModel:
             For features other than those that it was fitted to.
         """
         fit = self._fitted()
-        x, names = _matrix([features] if isinstance(features, Statistics) else features)
+        x, names = as_matrix([features] if isinstance(features, Statistics) else features)
         if names != self.names:
             raise ValueError(f"features {names} are not those that the model was fitted to, {self.names}")
         return fit.predict(x)
@@ -382,17 +382,3 @@ class GapModel:
         if self._fit is None:
             raise RuntimeError("the gap model is not fitted; call fit first")
         return self._fit
-
-
-def _matrix(features: Sequence[Statistics] | np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    if isinstance(features, np.ndarray):
-        if features.ndim != 2:
-            raise ValueError(f"features must be a matrix (networks, features), got shape {features.shape}")
-        return features.astype(np.float64), tuple(f"feature {i}" for i in range(features.shape[1]))
-    if not len(features) or not all(isinstance(f, Statistics) for f in features):
-        raise ValueError("features must be a matrix, or statistics of one network at least")
-    names = features[0].names
-    for i, f in enumerate(features):
-        if f.names != names:
-            raise ValueError(f"features of network {i} are {f.names}, but those of network 0 are {names}")
-    return np.stack([f.values for f in features]), names

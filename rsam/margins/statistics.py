@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rsam.errors import NotFinite
 
-__all__ = ["Kind", "Log", "Statistics", "statistics"]
+__all__ = ["Kind", "Log", "Statistics", "as_matrix", "statistics"]
 
 Kind = Literal["fences", "quartiles", "moments"]
 Log = Literal["drop", "signed"] | None
@@ -129,3 +129,18 @@ def _moments(layer: str, values: np.ndarray) -> np.ndarray:
         raise ValueError(f"all margins of layer {layer!r} are equal, so that they have no skewness and kurtosis")
     scaled = centred / deviation
     return np.array([values.mean(), deviation, (scaled**3).mean(), (scaled**4).mean()])
+
+
+def as_matrix(features: Sequence[Statistics] | np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return features as a matrix ``(networks, features)``, with a name for each column."""
+    if isinstance(features, np.ndarray):
+        if features.ndim != 2:
+            raise ValueError(f"features must be a matrix (networks, features), got shape {features.shape}")
+        return features.astype(np.float64), tuple(f"feature {i}" for i in range(features.shape[1]))
+    if not len(features) or not all(isinstance(f, Statistics) for f in features):
+        raise ValueError("features must be a matrix, or statistics of one network at least")
+    names = features[0].names
+    for i, f in enumerate(features):
+        if f.names != names:
+            raise ValueError(f"features of network {i} are {f.names}, but those of network 0 are {names}")
+    return np.stack([f.values for f in features]), names
