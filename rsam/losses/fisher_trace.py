@@ -39,13 +39,16 @@ class FisherTrace(RandomPenalty):
 
     Parameters
     ----------
-    params, weight, method, step, probes, seed
-        As for :class:`~rsam.losses.HessianTrace`, except that ``step`` is that of
-        :class:`~rsam.losses.GradientNorm`: with ``method="difference"`` the value is exact, and its gradient has
-        error O(t).
+    params : as for :class:`~rsam.losses.GradientNorm`
+        The parameters to differentiate in.
     likelihood : {"categorical", "bernoulli", "gaussian"}
         The loss, with mean reduction: ``nn.CrossEntropyLoss`` on logits ``(N, C, ...)``, ``nn.BCEWithLogitsLoss`` or
         ``nn.MSELoss``. Class weights, ignored targets and label smoothing are not taken into account.
+    weight, method, step : as for :class:`~rsam.losses.GradientNorm`
+        The factor of the penalty, and how it is differentiated; with ``method="difference"`` the value is exact, and
+        its gradient has error O(t).
+    probes, seed : as for :class:`~rsam.losses.HessianTrace`
+        How many random ``u`` to average over, and their source.
 
     Raises
     ------

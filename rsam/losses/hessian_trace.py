@@ -36,8 +36,8 @@ class HessianTrace(RandomPenalty):
 
     Parameters
     ----------
-    params, weight, method
-        As for :class:`~rsam.losses.GradientNorm`.
+    params, weight, method : as for :class:`~rsam.losses.GradientNorm`
+        The parameters to differentiate in, the factor of the penalty, and how it is differentiated.
     step : float, optional
         Length ``e`` of the difference. The default is :math:`\varepsilon^{1/4}` times the root mean square of all
         weights, with :math:`\varepsilon` as for :class:`~rsam.losses.GradientNorm`.

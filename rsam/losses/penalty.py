@@ -27,9 +27,32 @@ Differences = tuple[Tensor, list[Tensor], float]
 
 
 class Penalty(nn.Module):
-    """Base class of all penalties; see :class:`~rsam.losses.GradientNorm` for the parameters that they share.
+    """Base class of all penalties.
 
     A subclass defines the exact value, and the value and gradient by differences.
+
+    Parameters
+    ----------
+    params, weight, method, step : as for :class:`~rsam.losses.GradientNorm`
+        The parameters, the factor of the penalty, and how it is differentiated.
+
+    Raises
+    ------
+    ValueError
+        For an option out of range, for no parameters, or one that is no leaf.
+
+    Examples
+    --------
+    All penalties are called with the loss or with a closure, and can be told apart from other modules:
+
+    >>> import torch, rsam
+    >>> weight = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+    >>> penalty = rsam.losses.GradientNorm([weight])
+    >>> isinstance(penalty, rsam.losses.Penalty), penalty.method
+    (True, 'exact')
+    >>> loss = (weight**2).sum() / 2
+    >>> penalty(loss)  # the gradient is the weight, of norm 5
+    tensor(5., grad_fn=<...>)
     """
 
     #: Order of the loss's derivatives in the gradient of the exact value.
@@ -124,17 +147,17 @@ class Penalty(nn.Module):
         Tensor
             Scalar whose ``backward`` reaches all that the loss depends on, not only the penalty's parameters.
 
+        Raises
+        ------
+        ValueError, RuntimeError, UnsupportedOperation
+            As for :meth:`forward`.
+
         Notes
         -----
         With ``method="difference"`` this method computes the gradients, one per evaluation, and ``backward`` only adds
         them up. A hook on a parameter (``register_hook``) runs for each of these gradients, and once more in
         ``backward``. Use a post-accumulate-grad hook, which runs once, in ``backward``, for hooks that change the
         gradient, such as clipping.
-
-        Raises
-        ------
-        ValueError, RuntimeError, UnsupportedOperation
-            As for :meth:`forward`.
         """
         with torch.enable_grad():
             if not self._weighs():

@@ -46,7 +46,13 @@ class RandomPenalty(Penalty):
         self._states: dict[str, Tensor] = {}  # loaded states of generators that are not made yet
 
     def generator(self, device: torch.device) -> torch.Generator:
-        """Return the generator of a device."""
+        """Return the generator of a device.
+
+        Parameters
+        ----------
+        device : torch.device
+            Where the random numbers are needed.
+        """
         name = str(device)
         if name not in self._generators:
             self._generators[name] = torch.Generator(device).manual_seed(self._seed)
@@ -55,7 +61,13 @@ class RandomPenalty(Penalty):
         return self._generators[name]
 
     def coordinates(self, space: geometry.Product) -> list[Tensor]:
-        """Draw the tangent coordinates of one probe, each on its own device."""
+        """Return the tangent coordinates of a new random probe, one tensor per parameter, on its device.
+
+        Parameters
+        ----------
+        space : Product
+            The parameters.
+        """
         return space.random_coordinates(space.params, generator=self.generator, distribution=self.distribution)
 
     def get_extra_state(self) -> dict[str, Tensor]:
@@ -69,7 +81,19 @@ class RandomPenalty(Penalty):
     def second_difference(
         self, loss: Tensor, gradient: list[Tensor], step: float, evaluate: Evaluations
     ) -> Differences:
-        r"""Average over probes :math:`L(R_x(tv)) - 2 L(x) + L(R_x(-tv))`, and its gradient."""
+        r"""Return the mean over probes of :math:`L(R_x(tv)) - 2 L(x) + L(R_x(-tv))`, and its gradient.
+
+        Parameters
+        ----------
+        loss : Tensor
+            The loss :math:`L(x)`.
+        gradient : list of Tensor
+            Its gradient, one tensor per parameter.
+        step : float
+            The length :math:`t`.
+        evaluate : Evaluations
+            The loss and its gradient elsewhere.
+        """
         change = torch.zeros_like(loss)
         sums: list[Tensor] = []
         for _ in range(self.probes):

@@ -27,14 +27,16 @@ class Sharpness(RandomPenalty):
 
     Parameters
     ----------
-    params, weight
-        As for :class:`~rsam.losses.GradientNorm`.
+    params : as for :class:`~rsam.losses.GradientNorm`
+        The parameters to perturb.
     rho : float
         Standard deviation of the noise, positive; may be changed at any time.
+    weight : float
+        Factor of the penalty; may be changed at any time. With 0 nothing is evaluated.
     probes : int
         Number of pairs to average over.
-    distribution, seed
-        As for :class:`~rsam.losses.HessianTrace`; the default is normal noise.
+    distribution, seed : as for :class:`~rsam.losses.HessianTrace`
+        Distribution and source of the noise, which is normal by default.
 
     Raises
     ------

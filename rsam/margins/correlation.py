@@ -52,6 +52,13 @@ class GranulatedTau:
     ----------
     by_axis : dict of str to float
         Mean correlation over the cells of each hyper-parameter.
+
+    Examples
+    --------
+    >>> import rsam
+    >>> tau = rsam.margins.GranulatedTau({"rate": 0.5, "width": -0.25})
+    >>> tau.mean, tau.worst_axis, tau.worst
+    (0.125, 'width', -0.25)
     """
 
     by_axis: dict[str, float]
@@ -93,6 +100,7 @@ def granulated_tau(
     Returns
     -------
     GranulatedTau
+        Coefficients by hyper-parameter, with their mean and the worst of them.
 
     Raises
     ------

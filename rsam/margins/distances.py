@@ -42,10 +42,14 @@ def distances(
 
     Parameters
     ----------
-    model, data, layers, manifolds, subspaces, progressbar
-        As for :func:`margins`, without the layer ``"output"``.
+    model, data, layers : as for :func:`margins`
+        The network, its data, and the layers to search at, without ``"output"``.
     steps : int
         Number of linearisations.
+    manifolds, subspaces : as for :func:`margins`
+        Manifolds of layers, and directions to which the search is confined.
+    progressbar : bool
+        Show a bar over the batches.
 
     Returns
     -------

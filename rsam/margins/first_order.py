@@ -139,8 +139,12 @@ def total_variations(
 
     Parameters
     ----------
-    model, data, layers, manifolds, progressbar
-        As for :func:`margins`, without the layer ``"output"``.
+    model, data, layers : as for :func:`margins`
+        The network, its data, and the layers, without ``"output"``.
+    manifolds : as for :func:`margins`
+        Manifolds of layers.
+    progressbar : bool
+        Show a bar over the batches.
 
     Returns
     -------

@@ -31,10 +31,10 @@ class GapModel:
     ----------
     layers : sequence of str
         Layers whose margins :meth:`features` and :meth:`predict_gap` measure.
-    kind, log
-        As for :func:`statistics`.
-    nearest, normalize
-        As for :func:`margins`.
+    kind, log : as for :func:`statistics`
+        How to summarise the margins of a layer.
+    nearest, normalize : as for :func:`margins`
+        Which boundary to measure to, and whether to divide by the total variation.
     eps : float
         As for :func:`margins`, but by default that of Jiang et al., since in narrow networks with ReLUs the gradients
         of some examples vanish; quantiles hardly depend on these.
@@ -89,12 +89,15 @@ class GapModel:
 
         Parameters
         ----------
-        model, data, manifolds, progressbar
-            As for :func:`margins`; ``data`` are training data.
+        model, data : as for :func:`margins`
+            The network, and its training data.
+        manifolds, progressbar : as for :func:`margins`
+            Manifolds of layers, and whether to show a bar.
 
         Returns
         -------
         Statistics
+            One vector over all layers.
 
         Raises
         ------
@@ -164,8 +167,8 @@ class GapModel:
 
         Parameters
         ----------
-        features
-            As for :meth:`fit`, or the statistics of one network.
+        features : as for :meth:`fit`, or Statistics
+            Features of many networks, or of one.
 
         Returns
         -------
@@ -197,12 +200,13 @@ class GapModel:
 
         Parameters
         ----------
-        model, data, manifolds, progressbar
-            As for :meth:`features`.
+        model, data, manifolds, progressbar : as for :meth:`features`
+            The network, its training data, and how to measure its margins.
 
         Returns
         -------
         float
+            Training minus test accuracy, as a fraction if the gaps of the fit were.
 
         Raises
         ------
@@ -265,6 +269,7 @@ class GapModel:
         Returns
         -------
         float
+            ``1 - (sum of squared errors) / (sum of squared deviations from the mean gap)``.
 
         Raises
         ------
@@ -290,7 +295,7 @@ class GapModel:
         method : {"student", "bootstrap"}
             ``"student"``: t-intervals of least squares, for errors that are independent between networks.
             ``"bootstrap"``: percentiles over resampled groups, for errors that networks of a configuration share.
-        samples, seed
+        samples, seed : int
             Number of resamplings and seed of the bootstrap.
 
         Returns
@@ -362,6 +367,7 @@ class GapModel:
         Returns
         -------
         GapModel
+            The fitted model.
 
         Raises
         ------

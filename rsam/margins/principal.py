@@ -28,6 +28,14 @@ class PrincipalComponents(NamedTuple):
         Variance along each, ``(rank,)``.
     total_variation : Tensor
         Variance along all directions, those left out included; a scalar.
+
+    Examples
+    --------
+    >>> import torch, rsam
+    >>> data = torch.tensor([[2.0, 1.0], [-2.0, 1.0], [2.0, -1.0], [-2.0, -1.0]]), torch.tensor([0, 1, 0, 1])
+    >>> components = rsam.margins.principal_components(torch.nn.Linear(2, 2), data, rank=1)
+    >>> components.variances, components.total_variation  # 4 of 5 along the first axis
+    (tensor([4.]), tensor(5.))
     """
 
     directions: Tensor
@@ -44,16 +52,19 @@ def principal_components(
 
     Parameters
     ----------
-    model, data, progressbar
-        As for :func:`margins`.
+    model, data : as for :func:`margins`
+        The network, and its data.
     rank : int
         Number of components; at most the size of an example, and less than the number of examples.
     layer : str
         ``"input"`` or a module.
+    progressbar : bool
+        Show a bar over the batches.
 
     Returns
     -------
     PrincipalComponents
+        Directions by falling variance, with their variances.
 
     Raises
     ------

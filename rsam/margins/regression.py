@@ -26,6 +26,16 @@ class Coefficients:
         Names of the features.
     values, low, high : numpy.ndarray
         Change of the gap per standard deviation of each feature, and the ends of the interval.
+
+    Examples
+    --------
+    >>> import numpy as np, rsam
+    >>> depth, gaps = np.array([[1.0], [2.0], [3.0], [4.0]]), np.array([0.1, 0.2, 0.3, 0.5])
+    >>> coefficients = rsam.margins.GapModel().fit(depth, gaps).coefficients(confidence=0.5)
+    >>> coefficients.names, coefficients.values.round(3)
+    (('feature 0',), array([0.145]))
+    >>> print(coefficients)
+    feature 0  0.1453  [ 0.1295,  0.1612]
     """
 
     names: tuple[str, ...]

@@ -34,6 +34,15 @@ class Statistics:
         Names, such as ``"input: median"``.
     values : numpy.ndarray
         The numbers, in double precision.
+
+    Examples
+    --------
+    >>> import numpy as np, torch, rsam
+    >>> margins = torch.tensor([1.0, 2.0, 3.0])
+    >>> quartiles = rsam.margins.statistics({"input": margins}, "quartiles")
+    >>> both = quartiles + rsam.margins.Statistics(("depth",), np.array([4.0]))
+    >>> len(both), both.names[-1], both.values
+    (4, 'depth', array([1.5, 2. , 2.5, 4. ]))
     """
 
     names: tuple[str, ...]

@@ -38,6 +38,7 @@ def k_variance(features: Tensor, k: int | None = None, *, repeats: int = 1, seed
     Returns
     -------
     float
+        Mean distance, not negative.
 
     Raises
     ------
@@ -93,13 +94,15 @@ def kv_margins(
 
     Parameters
     ----------
-    model, data, layers, progressbar
-        As for :func:`margins`. The representations of all of ``data`` are kept in memory, so pass a random part of the
-        training data (the authors use 200 examples for each class).
+    model, data, layers : as for :func:`margins`
+        The network, its data, and the layers. The representations of all of ``data`` are kept in memory, so pass a
+        random part of the training data (the authors use 200 examples for each class).
     gradient_normalized : bool
         Whether to measure kV-GN rather than kV.
-    k, repeats, seed
-        As for :func:`k_variance`; by default ``k`` is half the number of examples in the class.
+    k, repeats, seed : as for :func:`k_variance`
+        Size, number and source of the samples; by default ``k`` is half the number of examples in the class.
+    progressbar : bool
+        Show a bar over the batches.
 
     Returns
     -------

@@ -156,6 +156,11 @@ class Passes:
             self._abandon()
             raise
 
+    def note_losses(self, first: Any, second: Any) -> None:
+        """Remember the losses of both passes, unless the step is skipped."""
+        if not self.skip:
+            self.losses = _number(first), _number(second)
+
     def finish(self, closure: Callable[[], Any]) -> Any:
         """Call a closure as the second pass of a step that :meth:`first_half` began; it may leave the gradients."""
         try:
@@ -380,3 +385,10 @@ class Passes:
         if not self.pending:  # a copied optimizer does not need the copies of the last step
             state |= {"_perturbation": Perturbation(), "_space": None}
         return state
+
+
+def _number(loss: Any) -> Any:
+    """Return a loss to keep, without waiting for the device; None if it is no number."""
+    if isinstance(loss, Tensor):
+        return loss.detach().clone() if loss.numel() == 1 else None
+    return loss if isinstance(loss, float | int) else None

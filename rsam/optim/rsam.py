@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal, TypeVar, overload
 
 import torch
-from torch import Tensor
 
 from rsam.optim.ascent import Direction, Transport
 from rsam.optim.callers import refuse_part_of_a_model, refuse_skipped_closures
@@ -263,7 +262,7 @@ class RSAM(WrappingOptimizer):
             loss = passes.evaluate(closure, kept=True)
             passes.first_half(hooked=False)
             passes.second_half()
-            self._note_losses(loss, loss)
+            passes.note_losses(loss, loss)
             return loss
         refuse_skipped_closures()
         if not passes.needs_gradient:
@@ -279,12 +278,8 @@ class RSAM(WrappingOptimizer):
         passes.second_half()
         if partial:
             return None if passes.skip else second
-        self._note_losses(first, second)
+        passes.note_losses(first, second)
         return first
-
-    def _note_losses(self, first: Any, second: Any) -> None:
-        if not self._passes.skip:
-            self._passes.losses = _number(first), _number(second)
 
     def _step_without_closure(self) -> None:
         passes = self._passes
@@ -399,10 +394,3 @@ class RSAM(WrappingOptimizer):
             Object with the two methods of :class:`rsam.optim.PassHook`; hooks run in the order of registration.
         """
         self._passes.hooks.append(hook)
-
-
-def _number(loss: Any) -> Any:
-    """Return a loss to keep, without waiting for the device; None if it is no number."""
-    if isinstance(loss, Tensor):
-        return loss.detach().clone() if loss.numel() == 1 else None
-    return loss if isinstance(loss, float | int) else None

@@ -59,6 +59,13 @@ class _ForRho:
         self._for_rho = True
 
     def step(self, *args: Any, **options: Any) -> None:
+        """Advance to the next epoch.
+
+        Parameters
+        ----------
+        *args, **options
+            As for :meth:`torch.optim.lr_scheduler.LRScheduler.step`.
+        """
         with _rho_as_lr(self.optimizer):
             super().step(*args, **options)  # type: ignore[misc]
 
