@@ -20,6 +20,22 @@ class NotFinite(RuntimeError):
 
     A training loop that wants to go on, or to end early, can catch exactly this error: the weights are as they were
     before the step or the measurement.
+
+    Examples
+    --------
+    >>> import torch, rsam
+    >>> weight = torch.nn.Parameter(torch.zeros(1))
+    >>> optimizer = rsam.RSAM([weight], torch.optim.SGD, lr=0.1)
+    >>> def closure():
+    ...     optimizer.zero_grad()
+    ...     loss = weight.sqrt().sum()
+    ...     loss.backward()
+    ...     return loss
+    >>> try:
+    ...     optimizer.step(closure)
+    ... except rsam.NotFinite:
+    ...     print("left out;", weight.item())
+    left out; 0.0
     """
 
 
@@ -31,7 +47,17 @@ class SingularPoint(NotFinite):
 
 
 class UnsupportedOperation(NotImplementedError):
-    """A manifold lacks an operation; the message names the manifold and, in a list, the parameter."""
+    """A manifold lacks an operation; the message names the manifold and, in a list, the parameter.
+
+    Examples
+    --------
+    >>> import geoopt, torch, rsam
+    >>> birkhoff = rsam.geometry.geometry_of(geoopt.BirkhoffPolytope())
+    >>> birkhoff.exponential(torch.eye(2), torch.zeros(2, 2))
+    Traceback (most recent call last):
+      ...
+    rsam.errors.UnsupportedOperation: BirkhoffPolytope has no exponential; give it one with @rsam.geometry.register...
+    """
 
 
 class StalePlan(RuntimeError):
@@ -39,11 +65,40 @@ class StalePlan(RuntimeError):
 
 
 class NoHigherDerivative(RuntimeError):
-    """An operation in the loss cannot be differentiated as often as needed; the message says where."""
+    """An operation in the loss cannot be differentiated as often as needed; the message says where.
+
+    Examples
+    --------
+    >>> import torch, rsam
+    >>> class Once(torch.autograd.Function):
+    ...     @staticmethod
+    ...     def forward(ctx, x):
+    ...         return 2 * x
+    ...     @staticmethod
+    ...     @torch.autograd.function.once_differentiable
+    ...     def backward(ctx, gradient):
+    ...         return 2 * gradient
+    >>> weight = torch.nn.Parameter(torch.ones(2))
+    >>> penalty = rsam.losses.GradientNorm([weight])
+    >>> try:
+    ...     penalty(Once.apply(weight).square().sum())
+    ... except rsam.losses.NoHigherDerivative as error:
+    ...     print(error)
+    trying to differentiate twice a function that was marked with @once_differentiable; method='difference' needs ...
+    """
 
 
 class PropertyError(AssertionError):
     """A property of a manifold or an optimizer does not hold.
+
+    Parameters
+    ----------
+    name : str
+        Name of the property.
+    case : mapping of str to object
+        The simplest arguments found for which it fails.
+    message : str
+        The whole text.
 
     Attributes
     ----------
@@ -51,6 +106,18 @@ class PropertyError(AssertionError):
         Name of the property.
     case : dict
         The simplest arguments found for which it fails.
+
+    Examples
+    --------
+    >>> import geoopt, rsam.testing
+    >>> class Flat(geoopt.Sphere):
+    ...     def retr(self, x, u):
+    ...         return x + u
+    >>> try:
+    ...     rsam.testing.check_manifold(Flat(), (2,), properties=[rsam.testing.properties.a_step_stays_on_the_manifold])
+    ... except rsam.testing.PropertyError as error:
+    ...     print(error.property, error.case["u"].tolist())
+    a step stays on the manifold [0.0, 0.5]
     """
 
     def __init__(self, name: str, case: Mapping[str, Any], message: str) -> None:

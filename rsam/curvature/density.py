@@ -93,7 +93,9 @@ def spectral_density(
     seed: int | torch.Generator = 0,
     progressbar: bool = False,
 ) -> SpectralDensity:
-    """Estimate the density of eigenvalues by Lanczos quadrature (Papyan 2020, Alg. 2), with its error.
+    """Estimate the density of eigenvalues with its error, by Lanczos quadrature.
+
+    This is Algorithm 2 of Papyan 2020, repeated from several random vectors.
 
     Parameters
     ----------

@@ -25,6 +25,15 @@ class Ball(geoopt.PoincareBallExact):
     ----------
     ball : hypll.manifolds.poincare_ball.PoincareBall
         The ball whose curvature is asked each time.
+
+    Examples
+    --------
+    >>> import torch, rsam.integrations.hypll
+    >>> from hypll.manifolds.poincare_ball import Curvature, PoincareBall
+    >>> ball = rsam.integrations.hypll.Ball(PoincareBall(Curvature(1.0)))
+    >>> origin = torch.zeros(2)
+    >>> ball.dist(origin, ball.expmap(origin, torch.tensor([0.3, 0.4]))).item()  # twice the length at the origin
+    1.0...
     """
 
     def __init__(self, ball: PoincareBall) -> None:
@@ -79,7 +88,32 @@ def named_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def parameters(module: nn.Module) -> Iterator[nn.Parameter]:
-    """Give the parameters of a model, those of hypll's as the tensors that they hold: see :func:`named_parameters`."""
+    """Give the parameters of a model, those of hypll's as the tensors that they hold.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        A model, of hypll's layers and any others.
+
+    Yields
+    ------
+    torch.nn.Parameter
+        As ``module.parameters()`` does.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`named_parameters`.
+
+    Examples
+    --------
+    >>> import rsam.integrations.hypll
+    >>> from hypll.manifolds.poincare_ball import Curvature, PoincareBall
+    >>> from hypll.nn import HEmbedding
+    >>> embedding = HEmbedding(5, 2, PoincareBall(Curvature(1.0)))
+    >>> [type(p).__name__ for p in rsam.integrations.hypll.parameters(embedding)]
+    ['Parameter', 'Parameter']
+    """
     for _, parameter in named_parameters(module):
         yield parameter
 

@@ -30,7 +30,16 @@ class BothPasses:
     # -- hooks of Lightning --------------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Check the settings, and take over the step from Lightning."""
+        """Check the settings, and take over the step from Lightning.
+
+        Raises
+        ------
+        TypeError
+            If the optimizer is not an :class:`rsam.RSAM`.
+        ValueError
+            For manual optimization, for a ``training_step`` that takes ``dataloader_iter``, and for a gradient scaler
+            without ``nonfinite="skip"``.
+        """
         _check(trainer, pl_module)
         self._forget()
         self._replay = _Replay(trainer)

@@ -19,14 +19,17 @@ __all__ = ["RSAMTrainer"]
 class RSAMTrainer(Trainer):
     """Run both passes of RSAM over every batch of a step.
 
-    Takes the arguments of ``transformers.Trainer``. The optimizer comes as ``optimizers=(optimizer, scheduler)``, or as
-    ``optimizer_cls_and_kwargs=(rsam.RSAM, {"lr": 5e-5, "rho": 0.05, ...})``.
-
     The ``gradient_accumulation_steps`` batches of a step are evaluated at the weights, then again at the perturbed
     weights. ``max_grad_norm`` clips the second gradient, whose norm is logged as ``grad_norm``. The logged loss is that
     at the weights; beside it are ``sharpness``, the rise of the loss by the ascent of the last step, and ``rho`` of
     the first parameter group. Weight decay leaves out parameters on manifolds. With ``fp16`` RSAM needs
     ``nonfinite="skip"``.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        Arguments of ``transformers.Trainer``. The optimizer comes as ``optimizers=(optimizer, scheduler)``, or as
+        ``optimizer_cls_and_kwargs=(rsam.RSAM, {"lr": 5e-5, "rho": 0.05, ...})``.
 
     Raises
     ------

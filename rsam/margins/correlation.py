@@ -84,11 +84,11 @@ def granulated_tau(
     gaps: Sequence[float] | np.ndarray,
     hyperparameters: Mapping[str, Sequence[Any]],
 ) -> GranulatedTau:
-    r"""Compute the granulated Kendall coefficient of Jiang et al. (2020, eq. 5).
+    r"""Compute the granulated Kendall coefficient of a measure and gaps.
 
-    For each hyper-parameter, networks that agree in all others form a cell; in a cell Kendall's coefficient is the mean
-    of :math:`\mathrm{sign}(\mu - \mu')\,\mathrm{sign}(g - g')` over pairs that differ in the hyper-parameter, so that
-    ties count as 0; cells are averaged.
+    It is that of Jiang et al. 2020 (equation 5). For each hyper-parameter, networks that agree in all others form a
+    cell; in a cell Kendall's coefficient is the mean of :math:`\mathrm{sign}(\mu - \mu')\,\mathrm{sign}(g - g')` over
+    pairs that differ in the hyper-parameter, so that ties count as 0; cells are averaged.
 
     Parameters
     ----------

@@ -16,9 +16,9 @@ __all__ = ["RiemannianSGD"]
 
 
 class RiemannianSGD(RiemannianOptimizer):
-    r"""Riemannian SGD with the arguments of :class:`geoopt.optim.RiemannianSGD` (Bonnabel 2013, eq. 2, retracting).
+    r"""Riemannian SGD with the arguments of :class:`geoopt.optim.RiemannianSGD`.
 
-    ::
+    The algorithm is that of Bonnabel 2013 (equation 2), with a retraction::
 
         r = raise(x, g + weight_decay x)          Riemannian gradient
         b = momentum b + (1 - dampening) r        b = r at first

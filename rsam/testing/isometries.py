@@ -30,6 +30,13 @@ class Isometry:
         Name in messages.
     apply, invert : callable
         Map tensors of points.
+
+    Examples
+    --------
+    >>> import torch, rsam.testing
+    >>> mirror = rsam.testing.Isometry("reflection", lambda x: x.flip(-1), lambda y: y.flip(-1))
+    >>> print(mirror, mirror.invert(mirror.apply(torch.tensor([0.6, 0.8]))))
+    reflection tensor([0.6000, 0.8000])
     """
 
     name: str
@@ -59,10 +66,24 @@ def isometries(
     dtype : torch.dtype
         Real dtype of the points.
 
+    Returns
+    -------
+    hypothesis.strategies.SearchStrategy
+        Strategy for objects of :class:`Isometry`.
+
     Raises
     ------
     NotImplementedError
         If none are known.
+
+    Examples
+    --------
+    >>> import geoopt, hypothesis, torch, rsam.testing
+    >>> x = torch.tensor([0.6, 0.8], dtype=torch.float64)
+    >>> rotations = rsam.testing.isometries(geoopt.Sphere(), (2,))
+    >>> moving = hypothesis.find(rotations, lambda rotation: (rotation.apply(x) - x).norm() > 0.1)
+    >>> torch.dist(moving.invert(moving.apply(x)), x) < 1e-12
+    tensor(True)
     """
     raise NotImplementedError(f"no isometries known of {type(manifold).__name__}")
 

@@ -27,6 +27,22 @@ class NativeGeometry(Geometry):
     """Geometry of geoopt's own methods, as geoopt's optimizers call them; pass it as ``geometry`` to test these.
 
     The base class hides some defects of geoopt from callers; this one does not.
+
+    Parameters
+    ----------
+    manifold : geoopt.Manifold
+        The manifold.
+
+    Examples
+    --------
+    In geoopt 0.5.1 the canonical retraction sets off twice as fast as it should, here along a rotation:
+
+    >>> import geoopt, torch, rsam.testing
+    >>> x, u = torch.eye(2), torch.tensor([[0.0, -1.0], [1.0, 0.0]])
+    >>> manifold = geoopt.CanonicalStiefel()
+    >>> native, mended = rsam.testing.NativeGeometry(manifold), rsam.geometry.geometry_of(manifold)
+    >>> [round(geometry.retract(x, u / 1000)[1, 0].item(), 5) for geometry in (native, mended)]
+    [0.002, 0.001]
     """
 
     def inner(self, x: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -43,7 +59,25 @@ class NativeGeometry(Geometry):
 
 
 def properties_of(geometry: Geometry) -> list[Property]:
-    """List the properties that a geometry ought to have, simplest first."""
+    """List the properties that a geometry ought to have, simplest first.
+
+    Parameters
+    ----------
+    geometry : rsam.geometry.Geometry
+        The geometry; one that is isometric has three more.
+
+    Returns
+    -------
+    list of callable
+        Functions of :mod:`rsam.testing.properties`, to pass on to :func:`check_manifold`.
+
+    Examples
+    --------
+    >>> import geoopt, rsam
+    >>> listed = rsam.testing.properties_of(rsam.geometry.geometry_of(geoopt.Sphere()))
+    >>> listed[0].__name__, listed[-3].__name__
+    ('the_point_is_on_the_manifold', 'transport_is_isometric')
+    """
     p = all_properties
     listed: list[Property] = [
         p.the_point_is_on_the_manifold,
@@ -130,6 +164,8 @@ def check_manifold(
     ------
     AssertionError
         If any property does not hold; shows the simplest case found for each.
+    TypeError
+        If a property takes an argument of another name.
 
     Examples
     --------

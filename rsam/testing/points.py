@@ -207,6 +207,12 @@ def tangent_from_array(manifold: geoopt.Manifold, x: Tensor, a: Tensor, *, longe
     -------
     Tensor
         Tangent of the shape of ``x``.
+
+    Examples
+    --------
+    >>> import geoopt, torch, rsam.testing
+    >>> rsam.testing.tangent_from_array(geoopt.Sphere(), torch.tensor([0.0, 1.0]), torch.tensor([3.0, 4.0]))
+    tensor([0.5000, 0.0000])
     """
     try:
         geometry = geometry_of(manifold)

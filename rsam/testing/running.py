@@ -31,6 +31,14 @@ class Report:
         Names of the properties that hold.
     skipped : tuple of str
         Names of properties that need an operation the manifold does not have.
+
+    Examples
+    --------
+    >>> import geoopt, rsam.testing
+    >>> properties = rsam.testing.properties
+    >>> chosen = [properties.the_projection_is_idempotent, properties.the_logarithm_undoes_the_exponential]
+    >>> rsam.testing.check_manifold(geoopt.BirkhoffPolytope(), (2, 2), properties=chosen, max_examples=5)
+    Report(checked=('the projection is idempotent',), skipped=('the logarithm undoes the exponential',))
     """
 
     checked: tuple[str, ...]

@@ -1,7 +1,26 @@
 """Define properties of optimizers' steps, as functions that raise AssertionError if one does not hold.
 
 The model is a point ``x`` of a manifold and a plain parameter, the loss a quadratic function of both, made from
-ambient arrays ``a`` and ``b``.
+ambient arrays ``a`` and ``b``. :func:`rsam.testing.check_optimizer` draws the arguments by name:
+
+trial : Trial
+    The optimizer and the manifold to check it on.
+x : Tensor
+    Point where the steps start.
+a, b : Tensor
+    Ambient arrays of the shape of ``x``.
+isometry : Isometry or None
+    Isometry of the manifold; None if none is known.
+
+Each property raises NotImplementedError where the optimizer has no such steps, and can be called by itself:
+
+>>> import geoopt, torch, rsam
+>>> trial = rsam.testing.steps.Trial(lambda params: torch.optim.SGD(params, lr=0.1), geoopt.Sphere())
+>>> x = torch.tensor([0.6, 0.8])
+>>> rsam.testing.steps.steps_stay_on_the_manifold(trial, x, x.flip(0), 0 * x)
+Traceback (most recent call last):
+  ...
+AssertionError: the point after a step is not on the manifold: `norm(x) != 1` with ...
 """
 
 from __future__ import annotations
@@ -86,7 +105,25 @@ class Model:
 
 @dataclass(frozen=True)
 class Trial:
-    """Subject of the tests: a factory of optimizers, and a manifold."""
+    """Subject of the tests: a factory of optimizers, and a manifold.
+
+    Attributes
+    ----------
+    factory : callable
+        Returns an optimizer of a list of parameters.
+    manifold : geoopt.Manifold
+        Manifold of the first of two parameters; the other one is plain.
+
+    Examples
+    --------
+    >>> import geoopt, torch, rsam
+    >>> trial = rsam.testing.steps.Trial(lambda params: rsam.RSAM(params, lr=0.1), geoopt.Sphere())
+    >>> x = torch.tensor([0.6, 0.8])
+    >>> model = trial.model(x, x.flip(0), 0 * x)
+    >>> first, last = model.step(), model.step(5)
+    >>> last < first
+    tensor(True)
+    """
 
     factory: Callable[[list[Tensor]], Any]
     manifold: geoopt.Manifold
@@ -95,6 +132,11 @@ class Trial:
         """Return ``s (a . y + (b . y)^2 / 2)``, with ``s`` such that the gradient at ``x`` is short in the metric.
 
         So steps with learning rates up to 1 stay where retractions by addition lead to points on the manifold.
+
+        Parameters
+        ----------
+        x, a, b : Tensor
+            Point and ambient arrays, all of one shape.
         """
 
         def raw(y: Tensor) -> Tensor:
@@ -107,11 +149,28 @@ class Trial:
         return lambda y: scale * raw(y)
 
     def model(self, x: Tensor, a: Tensor, b: Tensor) -> Model:
-        """Return a model at ``x``."""
+        """Return a model at a point.
+
+        Parameters
+        ----------
+        x, a, b : Tensor
+            Point, and the arrays of the loss, all of one shape.
+        """
         return Model(self, x, self.loss(x, a, b))
 
     def sam(self, x: Tensor, a: Tensor, b: Tensor) -> Model:
-        """Return a model whose optimizer perturbs; raise NotImplementedError if its steps do not have two halves."""
+        """Return a model whose optimizer perturbs.
+
+        Parameters
+        ----------
+        x, a, b : Tensor
+            Point, and the arrays of the loss, all of one shape.
+
+        Raises
+        ------
+        NotImplementedError
+            If the steps of the optimizer do not have two halves.
+        """
         model = self.model(x, a, b)
         if not all(hasattr(model.optimizer, name) for name in ("first_step", "second_step", "restore")):
             raise NotImplementedError("the optimizer does not perturb")

@@ -36,6 +36,17 @@ def arrays(shape: Shape, dtype: torch.dtype = torch.float64) -> st.SearchStrateg
         Shape of the tensors.
     dtype : torch.dtype
         Real or complex.
+
+    Returns
+    -------
+    hypothesis.strategies.SearchStrategy
+        Strategy for tensors; they shrink to zeros.
+
+    Examples
+    --------
+    >>> import hypothesis, rsam.testing
+    >>> hypothesis.find(rsam.testing.arrays((2,)), lambda a: a.sum() > 1)
+    tensor([0., 2.], dtype=torch.float64)
     """
     # without a fill, since that would make constant arrays simpler than arrays with one nonzero entry
     real = hnp.arrays(np.float64, shape, elements=_floats, fill=st.nothing()).map(torch.from_numpy)
@@ -58,6 +69,11 @@ def points(manifold: geoopt.Manifold, shape: Shape, dtype: torch.dtype = torch.f
         Shape of the tensors, ``(*batch, *point)``.
     dtype : torch.dtype
         Dtype of the points; for complex manifolds, of their parts.
+
+    Returns
+    -------
+    hypothesis.strategies.SearchStrategy
+        Strategy for tensors of this shape.
 
     Examples
     --------
@@ -83,12 +99,36 @@ def tangents(x: Tensor, manifold: geoopt.Manifold, *, longest: float = 0.5) -> s
         The manifold of the point.
     longest : float
         Largest length in the metric.
+
+    Returns
+    -------
+    hypothesis.strategies.SearchStrategy
+        Strategy for tensors of the shape of ``x``.
+
+    Examples
+    --------
+    >>> import geoopt, hypothesis, torch, rsam.testing
+    >>> x = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    >>> hypothesis.find(rsam.testing.tangents(x, geoopt.Sphere()), lambda u: u.norm() > 0.4)
+    tensor([0.5000, 0.0000], dtype=torch.float64)
     """
     return arrays(tuple(x.shape), x.dtype).map(lambda a: tangent_from_array(manifold, x, a, longest=longest))
 
 
 def step_sizes() -> st.SearchStrategy[float]:
-    """Draw step sizes in (0, 1], of all magnitudes down to 1e-5; the simplest is 1."""
+    """Draw step sizes in (0, 1], of all magnitudes down to 1e-5; the simplest is 1.
+
+    Returns
+    -------
+    hypothesis.strategies.SearchStrategy
+        Strategy for floats, powers of two.
+
+    Examples
+    --------
+    >>> import hypothesis, rsam.testing
+    >>> hypothesis.find(rsam.testing.step_sizes(), lambda t: t < 0.3)
+    0.25
+    """
     return st.integers(0, 16).map(lambda k: 2.0**-k)
 
 
@@ -127,6 +167,11 @@ def manifolds() -> st.SearchStrategy[tuple[geoopt.Manifold, Shape]]:
     """Draw pairs of a manifold and a shape of tensors on it.
 
     They cover every manifold of geoopt and :mod:`rsam.geometry`, of various curvatures and shapes, in float64.
+
+    Returns
+    -------
+    hypothesis.strategies.SearchStrategy
+        Strategy for pairs of a :class:`geoopt.Manifold` and a tuple of int.
 
     Examples
     --------

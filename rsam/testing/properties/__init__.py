@@ -1,9 +1,34 @@
 """Define properties that every manifold has, as functions that raise AssertionError if one does not hold.
 
-:func:`rsam.testing.check_manifold` draws their arguments: a :class:`rsam.geometry.Geometry`; points ``x`` and ``y``;
-tangents ``u`` (of steps) and ``v`` at ``x``, ``w`` at ``y``; an ambient array or covector ``a``; a step size ``t``;
-and ``exact``, for the exponential instead of the retraction. The properties follow Manopt's ``checkmanifold`` and
-``checkretraction`` (Boumal et al. 2014) and the tests of Manifolds.jl (Axen et al. 2023).
+:func:`rsam.testing.check_manifold` draws their arguments by name:
+
+geometry : rsam.geometry.Geometry
+    The geometry to check.
+x, y : Tensor
+    Points.
+u, v, w : Tensor
+    Tangents: of steps at ``x``, others at ``x``, others at ``y``.
+a : Tensor
+    Ambient array, or a covector at ``x``.
+t : float
+    Step size in (0, 1].
+exact : bool
+    Check the exponential instead of the retraction.
+
+The properties follow Manopt's ``checkmanifold`` and ``checkretraction`` (Boumal et al. 2014) and the tests of
+Manifolds.jl (Axen et al. 2023). Each raises NotImplementedError where the geometry lacks an operation, and can be
+called by itself:
+
+>>> import geoopt, torch, rsam
+>>> class Flat(geoopt.Sphere):
+...     def retr(self, x, u):
+...         return x + u
+>>> x, u = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 0.5])
+>>> rsam.testing.properties.a_step_stays_on_the_manifold(rsam.geometry.geometry_of(Flat()), x, u, exact=True)
+>>> rsam.testing.properties.a_step_stays_on_the_manifold(rsam.geometry.geometry_of(Flat()), x, u, exact=False)
+Traceback (most recent call last):
+  ...
+AssertionError: the end of the step is not on the manifold: `norm(x) != 1` with ...; it is [1.0, 0.5]
 """
 
 from rsam.testing.properties.curves import (
