@@ -84,9 +84,9 @@ def normalize_filters(
 ) -> list[Tensor]:
     r"""Scale each filter of a direction to the norm of the filter of the weights.
 
-    This is the filter normalisation of Li et al. 2018 (Section 4). Networks with ReLU or batch norm do not change if one
-    layer is scaled up and the next one down. Measured in units of the filters' own norms, their landscapes do not
-    change either.
+    This is the filter normalisation of Li et al. 2018 (Section 4). Networks with ReLU or batch norm do not change if
+    one layer is scaled up and the next one down. Measured in units of the filters' own norms, their landscapes do
+    not change either.
 
     The filters of a plain parameter are its slices along the first dimension: output channels of a convolution, rows of
     a linear layer. On a manifold, where weights have no size of their own, the tangent at each point gets unit length

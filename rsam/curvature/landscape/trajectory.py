@@ -78,8 +78,8 @@ def trajectory_directions(params: Params, checkpoints: Iterable[Solution], count
     params : iterable of Tensor or of (str, Tensor)
         The end point, as ``model.named_parameters()`` gives it; frozen parameters are left out.
     checkpoints : iterable of torch.nn.Module, mapping or sequence of Tensor
-        Networks, results of ``state_dict()``, or weights, read one after the other; the end point may be among them. Their
-        logarithms are all in memory at once.
+        Networks, results of ``state_dict()``, or weights, read one after the other; the end point may be among them.
+        Their logarithms are all in memory at once.
     count : int
         Number of directions.
 
