@@ -198,5 +198,6 @@ def _smoothed(tridiagonal: Tensor, low: float, high: float, points: int, kappa: 
     nodes, weights = (values - centre) / radius, vectors[0] ** 2 / radius  # of the spectrum scaled to [-1, 1]
     width = 2 / (len(values) - 1) / math.sqrt(8 * math.log(kappa))
     grid = torch.linspace(-1, 1, points, dtype=values.dtype, device=values.device)
-    bumps = Normal(nodes.unsqueeze(1), width, validate_args=False).log_prob(grid).exp()
-    return (weights.unsqueeze(1) * bumps).sum(0)
+    bumps: Tensor = Normal(nodes.unsqueeze(1), width, validate_args=False).log_prob(grid).exp()
+    density: Tensor = (weights.unsqueeze(1) * bumps).sum(0)
+    return density

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from rsam.curvature.linear import LinearOperator, is_operator
 from rsam.evaluation.risk import Data, LossFunc, Params, Risk, accumulators
 
 __all__ = ["TangentOperator", "one_call"]
+
+_T = TypeVar("_T")
 
 
 class TangentOperator(LinearOperator):
@@ -78,7 +80,7 @@ class TangentOperator(LinearOperator):
         """Real dtype of the coordinates: at least single precision, since torch's factorisations need it."""
         return self._common({torch.promote_types(p.dtype.to_real(), torch.float32) for p in self.risk.params}, "dtype")
 
-    def _common(self, values: set[Any], attribute: str) -> Any:
+    def _common(self, values: set[_T], attribute: str) -> _T:
         if len(values) != 1:
             raise RuntimeError(f"the parameters have several values of {attribute}: {sorted(map(str, values))}")
         return values.pop()
@@ -96,7 +98,8 @@ class TangentOperator(LinearOperator):
         with torch.no_grad():
             parts = zip(self.risk.params, self.split(coordinates), strict=True)
             real = [z.to(p.dtype.to_real()).contiguous() for p, z in parts]
-            return self.risk.space.from_coordinates(self.risk.params, real)
+            tangents: list[Tensor] = self.risk.space.from_coordinates(self.risk.params, real)
+        return tangents
 
     def coordinates(self, tangents: Sequence[Tensor]) -> Tensor:
         """Return the coordinates ``(dimension,)`` of tangents at the parameters; inverse to :meth:`tangents`.

@@ -81,7 +81,8 @@ def without_compilation() -> AbstractContextManager[Any]:
     # if this module is not loaded nothing can be compiled yet; loading it takes a second or more
     if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
         return nullcontext()
-    return torch.compiler.set_stance("force_eager")
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 class _Differentiable(TorchFunctionMode):

@@ -157,7 +157,7 @@ class Risk:
     def loss_of(self, outputs: Any, targets: Any, order: int = 1, may_diverge: bool = False) -> Tensor:
         """Return the loss of a batch; raise if it is no scalar or, unless it ``may_diverge``, not finite."""
         with differentiable(order):
-            loss = own_loss(outputs) if self.loss_func is None else self.loss_func(outputs, targets)
+            loss: Tensor = own_loss(outputs) if self.loss_func is None else self.loss_func(outputs, targets)
         _check_scalar(loss)
         if not may_diverge and not torch.isfinite(loss.detach()).all():
             raise NotFinite(f"the loss is {float(loss.detach())}, which is not finite")

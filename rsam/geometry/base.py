@@ -316,7 +316,7 @@ class Geometry:
         tangents, gram = flat(tangents), flat(tangents) @ flat(covectors).mT
         chosen = independent_rows(gram.detach())
         root = torch.linalg.cholesky(chosen @ gram @ chosen.mT)
-        frame = torch.linalg.solve_triangular(root, chosen @ tangents, upper=False).movedim(-2, 0)
+        frame: Tensor = torch.linalg.solve_triangular(root, chosen @ tangents, upper=False).movedim(-2, 0)
         if x.is_complex():
             frame = torch.view_as_complex(frame.reshape(*frame.shape[:-1], n, 2).contiguous())
         return frame.reshape(len(frame), *x.shape)

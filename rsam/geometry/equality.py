@@ -31,7 +31,8 @@ def key_of(manifold: geoopt.Manifold) -> Hashable:
 
 
 def _is_known(entry: Any) -> bool:
-    return entry.__module__.startswith(("geoopt.", "rsam.", "torch.", "hypll."))
+    known: bool = entry.__module__.startswith(("geoopt.", "rsam.", "torch.", "hypll."))
+    return known
 
 
 def _frozen(value: Any) -> Hashable:
@@ -50,7 +51,8 @@ def _frozen(value: Any) -> Hashable:
         hash(value)
     except TypeError:
         return id(value)
-    return value
+    key: Hashable = value
+    return key
 
 
 def _number(tensor: Tensor) -> Hashable:

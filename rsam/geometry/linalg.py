@@ -51,7 +51,8 @@ def sym(a: Tensor) -> Tensor:
 
 def solve(a: Tensor, b: Tensor) -> Tensor:
     """Solve linear systems; a singular one raises on the CPU only, since the check would wait for another device."""
-    return torch.linalg.solve(a, b) if a.device.type == "cpu" else torch.linalg.solve_ex(a, b)[0]
+    solution: Tensor = torch.linalg.solve(a, b) if a.device.type == "cpu" else torch.linalg.solve_ex(a, b)[0]
+    return solution
 
 
 def powers(h: Tensor, *exponents: float) -> list[Tensor]:
@@ -81,14 +82,16 @@ def complement(x: Tensor, k: Tensor) -> Tensor:
     p = x.shape[-1]
     w, m, _ = _reflector(x)
     padded = torch.cat((torch.zeros_like(k[..., :1, :]).expand(*k.shape[:-2], p, k.shape[-1]), k), -2)
-    return padded - w @ torch.linalg.solve(m.mT, x[..., p:, :].mT @ k)
+    columns: Tensor = padded - w @ torch.linalg.solve(m.mT, x[..., p:, :].mT @ k)
+    return columns
 
 
 def complement_transpose(x: Tensor, c: Tensor) -> Tensor:
     """Return ``x_perp^T c``, the transpose of :func:`complement`."""
     p = x.shape[-1]
     w, m, _ = _reflector(x)
-    return c[..., p:, :] - x[..., p:, :] @ torch.linalg.solve(m, w.mT @ c)
+    rows: Tensor = c[..., p:, :] - x[..., p:, :] @ torch.linalg.solve(m, w.mT @ c)
+    return rows
 
 
 def _triangle(n: int, offset: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -56,15 +56,18 @@ def signed_qr(y: Tensor) -> Tensor:
     """Return the Q factor for an R with positive diagonal, by Householder; differentiable, unlike geoopt's."""
     q, r = torch.linalg.qr(y)
     sign = torch.where(r.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(q.dtype)
-    return q * sign.unsqueeze(-2)
+    orthonormal: Tensor = q * sign.unsqueeze(-2)
+    return orthonormal
 
 
 def cholesky_root(gram: Tensor) -> Tensor:
     """Return the upper Cholesky factor without waiting for the device; meaningless if there is none."""
     # the lower factor is faster to compute, but slower to bring into shape
     if gram.shape[-1] >= _LARGE:
-        return torch.linalg.cholesky_ex(gram)[0].mT
-    return torch.linalg.cholesky_ex(gram, upper=True)[0]
+        lower: Tensor = torch.linalg.cholesky_ex(gram)[0]
+        return lower.mT
+    upper: Tensor = torch.linalg.cholesky_ex(gram, upper=True)[0]
+    return upper
 
 
 def times_inverse(y: Tensor, root: Tensor) -> Tensor:
@@ -72,7 +75,8 @@ def times_inverse(y: Tensor, root: Tensor) -> Tensor:
     n, p = y.shape[-2:]
     # from the right, for which MKL needs half the time
     if n < 2 * p or p < _WIDE:
-        return torch.linalg.solve_triangular(root, y, upper=True, left=False)
+        solution: Tensor = torch.linalg.solve_triangular(root, y, upper=True, left=False)
+        return solution
     # for tall matrices inverting and multiplying is faster, and the result is laid out by rows
     eye = torch.eye(p, dtype=y.dtype, device=y.device).expand_as(root)
     return torch.bmm(y, torch.linalg.solve_triangular(root, eye, upper=True, left=False))

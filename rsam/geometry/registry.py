@@ -147,7 +147,8 @@ def manifold_of(tensor: Tensor) -> geoopt.Manifold:
     >>> rsam.geometry.manifold_of(point), rsam.geometry.manifold_of(torch.ones(2))
     (Sphere manifold, Euclidean(ndim=0) manifold)
     """
-    return _checked(attached_to(tensor))
+    manifold: geoopt.Manifold = _checked(attached_to(tensor))
+    return manifold
 
 
 def attached_to(tensor: Tensor) -> Any:

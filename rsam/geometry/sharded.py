@@ -56,17 +56,20 @@ def shards_of(tensor: Any) -> Shards | None:
 
 def local(tensor: Any) -> Tensor:
     """Return this process's part of a tensor, sharing its memory; the tensor itself if it is not sharded."""
-    return tensor._local_tensor if _is_sharded(tensor) else tensor
+    part: Tensor = tensor._local_tensor if _is_sharded(tensor) else tensor
+    return part
 
 
 def local_gradient(parameter: Any) -> Tensor | None:
     """Return the gradient of this process's part of a parameter."""
-    gradient = parameter.grad
+    gradient: Any = parameter.grad
     if gradient is None or not _is_sharded(gradient):
-        return gradient
+        whole: Tensor | None = gradient
+        return whole
     if gradient.placements != parameter.placements:  # for example a pending sum, in tensor parallelism
         gradient = gradient.redistribute(placements=parameter.placements)
-    return gradient._local_tensor
+    part: Tensor = gradient._local_tensor
+    return part
 
 
 def like(parameter: Any, part: Tensor) -> Tensor:
@@ -81,9 +84,10 @@ def like(parameter: Any, part: Tensor) -> Tensor:
         return part
     shape = torch.Size(parameter.shape[d] if d in split else n for d, n in enumerate(part.shape))
     stride = torch.empty(shape, device="meta").stride()
-    return type(parameter).from_local(
+    sharded: Tensor = type(parameter).from_local(
         part.detach(), parameter.device_mesh, parameter.placements, run_check=False, shape=shape, stride=stride
     )
+    return sharded
 
 
 def refuse_cut_points(parameter: Any, batch_dims: int, description: str) -> None:

@@ -43,7 +43,8 @@ class Ball(geoopt.PoincareBallExact):
     @property
     def c(self) -> Tensor:
         """Curvature of hypll's ball."""
-        return self.ball.c()
+        curvature: Tensor = self.ball.c()
+        return curvature
 
 
 # registered, since otherwise the overridden property would decide whether closed forms are used
@@ -120,8 +121,9 @@ def parameters(module: nn.Module) -> Iterator[nn.Parameter]:
 
 def _held(name: str, parameter: ManifoldParameter) -> nn.Parameter:
     tensor, manifold = parameter.tensor, parameter.manifold
+    held: nn.Parameter = tensor
     if isinstance(manifold, Euclidean):
-        return tensor
+        return held
     if not isinstance(manifold, PoincareBall):
         raise TypeError(
             f"{name!r} lives on {type(manifold).__module__}.{type(manifold).__qualname__}, of which rsam knows no "
@@ -134,4 +136,4 @@ def _held(name: str, parameter: ManifoldParameter) -> nn.Parameter:
         )
     if not isinstance(getattr(tensor, "manifold", None), Ball) or tensor.manifold.ball is not manifold:
         tensor.manifold = Ball(manifold)
-    return tensor
+    return held

@@ -92,7 +92,7 @@ class RSAMTrainer(Trainer):
         check_scaler(optimizer, scaler)
         if optimizer.ascends and not self._batches and not needs_gradient(optimizer):
             ascend(optimizer)
-        loss = super().training_step(model, inputs, num_items_in_batch)
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         self._batches.append(inputs)
         self._losses.append(loss)
         if self.accelerator.sync_gradients:

@@ -145,12 +145,12 @@ def step_per_weight(params: Sequence[Tensor], rounding: float) -> float:
 
     The rounding error :math:`\varepsilon` is the coarsest in an evaluation.
     """
-    return rounding**0.25 * _norm(params) / math.sqrt(_count(params))
+    return math.pow(rounding, 0.25) * _norm(params) / math.sqrt(_count(params))
 
 
 def step_length(params: Sequence[Tensor], rounding: float) -> float:
     r"""Return :math:`\varepsilon^{1/2}` times the norm of the parameters, for first differences."""
-    return rounding**0.5 * _norm(params)
+    return math.sqrt(rounding) * _norm(params)
 
 
 def _count(params: Sequence[Tensor]) -> int:

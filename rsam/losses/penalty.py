@@ -171,7 +171,8 @@ class Penalty(nn.Module):
 
     def _loss_of(self, outcome: Any) -> Tensor:
         """Return the loss from the result of the closure of :meth:`objective`."""
-        return outcome
+        loss: Tensor = outcome  # checked later
+        return loss
 
     def _subject_of(self, outcome: Any) -> Any:
         """Return the penalised quantity from the result of the closure of :meth:`objective`."""

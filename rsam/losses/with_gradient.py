@@ -42,4 +42,5 @@ def with_gradient(value: Tensor, covectors: Sequence[Tensor], tensors: Sequence[
         Scalar; ``backward`` gives the tensors ``covectors`` times the gradient that arrives. A second
         derivative raises RuntimeError.
     """
-    return _WithGradient.apply(value, list(covectors), *tensors)
+    result: Tensor = _WithGradient.apply(value, list(covectors), *tensors)
+    return result

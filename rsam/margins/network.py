@@ -149,7 +149,8 @@ class _Reader:
         elif not output.requires_grad:  # everything before it is frozen
             output = output.detach().requires_grad_()
         self.values[self.name] = output
-        return output.clone()
+        clone: Tensor = output.clone()
+        return clone
 
 
 def _checked(layers: Sequence[str], model: nn.Module) -> tuple[str, ...]:

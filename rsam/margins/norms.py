@@ -138,20 +138,23 @@ def _squared(name: str, layer: Any, x: Tensor) -> Tensor:
     if isinstance(layer, _PLAIN):
         return x
     if isinstance(layer, nn.Flatten):
-        return layer(x)
+        flat: Tensor = layer(x)
+        return flat
     if type(layer) is nn.Linear or type(layer) in _CONVOLUTIONS:
         y = _linear(layer, x, lambda t: t.double().square())
         if layer.bias is None:
             return y
         shape = (-1,) if type(layer) is nn.Linear else (-1, *[1] * (x.dim() - 2))
-        return y + layer.bias.double().square().reshape(shape)
+        squares: Tensor = layer.bias.double().square()
+        return y + squares.reshape(shape)
     if type(layer) in _BATCH_NORMS:
         scale, shift = _affine(name, layer)
         shape = (1, -1, *[1] * (x.dim() - 2))
         return x * scale.square().reshape(shape) + shift.square().reshape(shape)
     if isinstance(layer, _POOLS) and _averages_alike(layer):  # k weights of 1 / k
         sizes = layer.kernel_size if isinstance(layer.kernel_size, tuple) else (layer.kernel_size,)
-        return layer(x) / math.prod(sizes * (x.dim() - 2) if len(sizes) == 1 else sizes)
+        sums: Tensor = layer(x)
+        return sums / math.prod(sizes * (x.dim() - 2) if len(sizes) == 1 else sizes)
     if isinstance(layer, _GLOBAL_POOLS) and math.prod((y := layer(x)).shape[2:]) == 1:
         return y / math.prod(x.shape[2:])
     raise ValueError(
@@ -175,11 +178,11 @@ def _linear(layer: Any, x: Tensor, of_weight: Callable[[Tensor], Tensor]) -> Ten
     weight = of_weight(layer.weight)
     if type(layer) is nn.Linear:
         return F.linear(x, weight)
+    padding = layer.padding
     if layer.padding_mode != "zeros":
-        mode = layer.padding_mode
-        x = F.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
-        return _CONVOLUTIONS[type(layer)](x, weight, None, layer.stride, 0, layer.dilation, layer.groups)
-    return _CONVOLUTIONS[type(layer)](x, weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)
+        x, padding = F.pad(x, layer._reversed_padding_repeated_twice, mode=layer.padding_mode), 0
+    y: Tensor = _CONVOLUTIONS[type(layer)](x, weight, None, layer.stride, padding, layer.dilation, layer.groups)
+    return y
 
 
 def _affine(name: str, norm: Any) -> tuple[Tensor, Tensor]:
@@ -223,11 +226,16 @@ def _spectral_norm(name: str, layer: Any, shape: torch.Size | None) -> Tensor:
         if not torch.isfinite(weight).all():
             raise NotFinite(f"the weight of layer {name!r} is not finite")
         if shape is None:
-            return torch.linalg.matrix_norm(weight, 2)
+            return _two_norm(weight)
         if math.prod(shape) <= _DENSE:
             units = torch.eye(math.prod(shape), dtype=weight.dtype, device=weight.device).reshape(-1, *shape)
-            return torch.linalg.matrix_norm(_linear(layer, units, full).flatten(1), 2)
+            return _two_norm(_linear(layer, units, full).flatten(1))
     return _largest_singular_value(layer, shape, weight)
+
+
+def _two_norm(matrix: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.matrix_norm(matrix, 2)
+    return norm
 
 
 def _largest_singular_value(layer: Any, shape: torch.Size, like: Tensor) -> Tensor:

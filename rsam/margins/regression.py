@@ -78,12 +78,14 @@ class Regression:
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """Return predictions for rows of features."""
-        return self.pipeline.predict(x)
+        predictions: np.ndarray = self.pipeline.predict(x)
+        return predictions
 
     @property
     def coefficients(self) -> np.ndarray:
         """Return the coefficients of the standardised features that were not dropped."""
-        return self.pipeline["regression"].coef_
+        coefficients: np.ndarray = self.pipeline["regression"].coef_
+        return coefficients
 
     def r2(self, predicted: np.ndarray) -> float:
         """Return the coefficient of determination of predictions."""
@@ -123,7 +125,8 @@ class Regression:
         return low, high
 
     def _standardised(self) -> np.ndarray:
-        return self.pipeline[:-1].transform(self.x)
+        standardised: np.ndarray = self.pipeline[:-1].transform(self.x)
+        return standardised
 
 
 class _Independent(TransformerMixin, BaseEstimator):

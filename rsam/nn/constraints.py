@@ -151,7 +151,7 @@ def _make_plain(owner: nn.Module, attribute: str) -> None:
     for weight in candidates:
         if isinstance(weight, geoopt.ManifoldParameter):
             del weight.manifold
-            weight.__class__ = nn.Parameter
+            weight.__class__ = nn.Parameter  # type: ignore[assignment]  # the same object as a plain parameter again
 
 
 def _fitting(manifold: geoopt.Manifold, weight: Tensor) -> geoopt.Manifold:
@@ -289,4 +289,5 @@ def _is_on(manifold: geoopt.Manifold, x: Tensor) -> bool:
     constants = (*manifold.parameters(), *manifold.buffers())
     if any(constant.dtype != x.real.dtype for constant in constants):  # geoopt refuses to compare these with points
         manifold = copy.deepcopy(manifold).to(x.real.dtype)
-    return manifold.check_point_on_manifold(x, atol=tolerance, rtol=tolerance)
+    inside: bool = manifold.check_point_on_manifold(x, atol=tolerance, rtol=tolerance)
+    return inside

@@ -181,6 +181,7 @@ def _correction(beta: float, step: Tensor, x: Tensor) -> float | Tensor:
     """Return ``1 - beta ** step`` to divide by: a number if all points took equally many steps, else one per point."""
     steps = step.tolist()  # on the CPU, so that nothing waits
     if not isinstance(steps, list) or len(set(steps)) == 1:
-        return 1 - beta ** (steps[0] if isinstance(steps, list) else steps)
+        correction: float = 1 - beta ** (steps[0] if isinstance(steps, list) else steps)
+        return correction
     each = torch.tensor([1 - beta**s for s in steps], dtype=x.dtype.to_real())
     return each.to(x.device, non_blocking=True).reshape(-1, *[1] * (x.dim() - 1))

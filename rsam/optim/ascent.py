@@ -228,7 +228,9 @@ def _brought_back(
     if transport == "project":
         return g
     if transport == "pullback":
-        return block.apply("pullback", x, e, g, exact=exact)
+        covector: Tensor = block.apply("pullback", x, e, g, exact=exact)
+        return covector
     carried = block.apply("transport_back", x, e, y, block.apply("raise_index", y, g), exact=exact)
     # lowered, since the base optimizer raises what it finds in p.grad
-    return block.apply("lower_index", x, carried)
+    lowered: Tensor = block.apply("lower_index", x, carried)
+    return lowered

@@ -222,7 +222,9 @@ def _on_device(manifolds: list[geoopt.Manifold], device: torch.device) -> list[g
     """Return manifolds with constants on the device; if these are elsewhere, copies, shared as the originals."""
     if all(t.device == device for m in manifolds for t in (*m.parameters(), *m.buffers())):
         return manifolds
-    return list(nn.ModuleList(copy.deepcopy(manifolds)).to(device))
+    copies = copy.deepcopy(manifolds)
+    nn.ModuleList(copies).to(device)
+    return copies
 
 
 def _refuse_learned_manifolds(model: nn.Module) -> None:

@@ -128,7 +128,8 @@ def rho_scheduler(
     signature = inspect.signature(scheduler)
     if "cycle_momentum" in signature.parameters.keys() - signature.bind_partial(optimizer, *args, **options).arguments:
         options["cycle_momentum"] = False  # momentum is cycled against the learning rate, which has its own schedule
-    return type(scheduler.__name__, (_ForRho, scheduler), {})(optimizer, *args, **options)
+    made: Scheduler = type(scheduler.__name__, (_ForRho, scheduler), {})(optimizer, *args, **options)
+    return made
 
 
 class LambdaRho(_ForRho, LambdaLR):

@@ -182,8 +182,9 @@ class Weights:
         norms = [stack_scalars(_norms([us[i] for i in plain]))] if plain else []
         if squares:
             norms.append(stack_scalars(squares).clamp_min(0).sqrt())  # rounding may leave a vanishing one negative
-        parts = [torch.linalg.vector_norm(n) for n in norms]
-        return parts[0] if len(parts) == 1 else torch.linalg.vector_norm(stack_scalars(parts))
+        parts: list[Tensor] = [torch.linalg.vector_norm(n) for n in norms]
+        total: Tensor = parts[0] if len(parts) == 1 else torch.linalg.vector_norm(stack_scalars(parts))
+        return total
 
     def norms(self, us: list[Tensor]) -> list[Tensor]:
         """Return the norms of tangents by parameter or by point, as ``radius`` says: one tensor per block.
@@ -248,7 +249,8 @@ def _norms(tensors: list[Tensor]) -> Sequence[Tensor]:
 
 def _inner(block: Block, group: dict[str, Any], x: Tensor, u: Tensor, v: Tensor) -> Tensor:
     if not block.plain:
-        return block.apply("inner", x, u, v)
+        inner: Tensor = block.apply("inner", x, u, v)
+        return inner
     u, v = widened(u), widened(v)
     product = (u.conj() * v).real if u.is_complex() else u * v
     if group["adaptive"]:

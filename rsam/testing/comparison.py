@@ -17,7 +17,7 @@ def tolerance(dtype: torch.dtype) -> float:
     At the points of :mod:`rsam.testing` rounding errors are amplified by at most the other half; errors of a wrong
     formula are much larger.
     """
-    return 4 * float(torch.finfo(dtype).eps) ** 0.5
+    return 4 * math.sqrt(torch.finfo(dtype).eps)
 
 
 def _largest(a: Tensor) -> float:

@@ -25,7 +25,7 @@ def _amplification(dtype: torch.dtype) -> float:
     With ``eps ** -1/4`` for a length, a squared length keeps half the digits of the dtype, to which this package
     compares numbers.
     """
-    return 0.5 * float(torch.finfo(dtype).eps) ** -0.25
+    return 0.5 * math.pow(torch.finfo(dtype).eps, -0.25)
 
 
 def ambient_dtype(manifold: geoopt.Manifold, dtype: torch.dtype) -> torch.dtype:
@@ -119,15 +119,16 @@ def _(manifold: geoopt.Sphere, a: Tensor) -> Tensor:
 @point_from_array.register
 def _(manifold: geoopt.Stiefel, a: Tensor) -> Tensor:
     left, _, right = torch.linalg.svd(_anchor(a, 2) + a, full_matrices=False)
-    return left @ right  # orthonormal even where the sum is singular
+    polar: Tensor = left @ right  # orthonormal even where the sum is singular
+    return polar
 
 
 @point_from_array.register
 def _(manifold: geoopt.Stereographic, a: Tensor) -> Tensor:
-    k = manifold.k.detach().to(a)
+    k: Tensor = manifold.k.detach().to(a)
     if k == 0:
         return a.clone()
-    norm = torch.linalg.vector_norm(a, dim=-1, keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(a, dim=-1, keepdim=True)
     if k > 0:  # at half the distance from which steps of this length could reach the point at infinity
         return _compress(norm / 2, 1.0) * a / k.sqrt()
     # 2 / (1 - r^2) is the stretch of the metric at radius r

@@ -144,7 +144,8 @@ def _of_filters(x: Tensor, d: Tensor, vectors: str) -> Tensor:
 
 
 def _norm(x: Tensor, dims: tuple[int, ...] | None = None) -> Tensor:
-    return torch.linalg.vector_norm(x, dim=dims, keepdim=True)
+    norms: Tensor = torch.linalg.vector_norm(x, dim=dims, keepdim=True)
+    return norms
 
 
 def _ratio(d: Tensor, norm: float | Tensor, by: Tensor) -> Tensor:

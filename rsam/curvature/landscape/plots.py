@@ -112,7 +112,7 @@ def _axes(**options: Any) -> Any:
 
 def _visible(values: np.ndarray, log: bool) -> np.ndarray:
     """Return where there is something to draw; raise if there is nothing."""
-    visible = np.isfinite(values) & (values > 0 if log else True)
+    visible: np.ndarray = np.isfinite(values) & (values > 0 if log else True)
     if not visible.any():
         raise ValueError(f"there is nothing to draw: no value is finite{' and positive' if log else ''}")
     return visible

@@ -147,7 +147,8 @@ class Line(_Result):
         ValueError
             For a measure that is not there, or nothing positive on a logarithmic axis.
         """
-        return draw_line(ax, self.coordinates, self.values(measure), self.unit, measure, log, options)
+        axes: Axes = draw_line(ax, self.coordinates, self.values(measure), self.unit, measure, log, options)
+        return axes
 
 
 @dataclass(frozen=True)
@@ -232,6 +233,9 @@ class Plane(_Result):
             raise ValueError(f"kind must be 'contour' or 'surface', got {kind!r}")
         label = f"{measure} (log10)" if log and kind == "surface" else measure
         values = self.values(measure)
+        axes: Axes
         if kind == "surface":
-            return draw_surface(ax, self.x, self.y, values, self.unit, label, limits, log, colorbar)
-        return draw_contours(ax, self.x, self.y, values, self.unit, label, levels, limits, log, colorbar, self.path)
+            axes = draw_surface(ax, self.x, self.y, values, self.unit, label, limits, log, colorbar)
+        else:
+            axes = draw_contours(ax, self.x, self.y, values, self.unit, label, levels, limits, log, colorbar, self.path)
+        return axes

@@ -124,10 +124,10 @@ def _weighted(values: Iterable[Tensor], weights: Sequence[float], total: float) 
 
 
 def _scalar(name: str, value: Any) -> Tensor:
-    value = torch.as_tensor(value)
-    if value.numel() != 1:
-        raise ValueError(f"measures: {name!r} must return a mean over the examples, got shape {tuple(value.shape)}")
-    return value
+    number = torch.as_tensor(value)
+    if number.numel() != 1:
+        raise ValueError(f"measures: {name!r} must return a mean over the examples, got shape {tuple(number.shape)}")
+    return number
 
 
 def _count(targets: Any) -> float:

@@ -100,7 +100,10 @@ class ScaledGeometry(DelegatingGeometry):
         super().__init__(manifold, geometry_of(manifold.base))
 
     def _scale(self, x: Tensor) -> Tensor:
-        return self.manifold.scale.to(x.dtype.to_real())  # geoopt's scale may have another precision than the points
+        scale: Tensor = self.manifold.scale.to(
+            x.dtype.to_real()
+        )  # geoopt's scale may have another precision than the points
+        return scale
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         return super().inner(x, u, v) * self._scale(x) ** 2

@@ -110,7 +110,8 @@ class LorentzGeometry(Geometry):
     may_fail = False
 
     def _root(self, x: Tensor) -> Tensor:
-        return self.manifold.k.to(x.dtype).sqrt()  # geoopt's k may have less precision than the points
+        radius: Tensor = self.manifold.k.to(x.dtype).sqrt()  # geoopt's k may have less precision than the points
+        return radius
 
     def _length2(self, x: Tensor, u: Tensor) -> Tensor:
         """Return the squared length of a tangent in units of ``sqrt(k)``, whatever a subclass's inner product is."""

@@ -67,7 +67,8 @@ class _SiegelGeometry(Geometry):
         n = x.shape[-1]
         real, imaginary = (symmetric_from_vector(half, n) for half in z.chunk(2, -1))
         root = torch.linalg.cholesky(self._hermitian(x))
-        return sym(root @ torch.complex(real, imaginary) @ root.mT) / self.scale**0.5
+        tangent: Tensor = sym(root @ torch.complex(real, imaginary) @ root.mT) / self.scale**0.5
+        return tangent
 
     def to_coordinates(self, x: Tensor, c: Tensor) -> Tensor:
         root = torch.linalg.cholesky(self._hermitian(x))

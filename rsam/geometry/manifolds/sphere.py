@@ -15,7 +15,8 @@ __all__ = ["SphereExactGeometry", "SphereGeometry"]
 
 
 def _unit(x: Tensor) -> Tensor:
-    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    unit: Tensor = x / torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return unit
 
 
 def _reflector(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,7 +60,8 @@ class SphereGeometry(Geometry):
         return torch.vdot(u.reshape(-1), u.reshape(-1))
 
     def component_inner(self, x: Tensor, u: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(u, dim=-1, keepdim=True) ** 2  # half the time of a sum of squares
+        squares: Tensor = torch.linalg.vector_norm(u, dim=-1, keepdim=True) ** 2  # half the time of a sum of squares
+        return squares
 
     def raise_index(self, x: Tensor, g: Tensor) -> Tensor:
         return self.project(x, g)
@@ -110,7 +112,8 @@ class SphereGeometry(Geometry):
         if self._projector is None:
             return None
         values, vectors = torch.linalg.eigh(self._projector.to(x))
-        return vectors[:, values > 0.5]
+        basis: Tensor = vectors[:, values > 0.5]
+        return basis
 
     def from_coordinates(self, x: Tensor, z: Tensor) -> Tensor:
         basis = self._subspace(x)

@@ -29,7 +29,8 @@ class StereographicGeometry(Geometry):
     may_fail = False
 
     def _k(self, x: Tensor) -> Tensor:
-        return self.manifold.k.to(x.dtype)  # geoopt's k may have another precision than the points
+        k: Tensor = self.manifold.k.to(x.dtype)  # geoopt's k may have another precision than the points
+        return k
 
     def _shrink(self, k: Tensor, square: Tensor) -> Tensor:
         """Return ``1 / lambda`` of points with squared norm ``square``."""
@@ -89,7 +90,8 @@ class StereographicGeometry(Geometry):
         return self._clip(mobius_add(x, half * tanc_sqrt(angle2) * u, k=self._k(x)))
 
     def logarithm(self, x: Tensor, y: Tensor) -> Tensor:
-        return logmap(x, y, k=self._k(x))
+        tangent: Tensor = logmap(x, y, k=self._k(x))
+        return tangent
 
     def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """Transport in parallel along the geodesic: rotate in the plane of ``x`` and ``y``, scale by conformal factors.

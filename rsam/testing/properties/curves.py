@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -32,7 +34,7 @@ def a_zero_step_goes_nowhere(geometry: Geometry, x: Tensor, exact: bool) -> None
 
 def _central(dtype: torch.dtype) -> float:
     """Return the step of a central difference that balances the error ``h^2`` with the rounding ``eps / h``."""
-    return float(torch.finfo(dtype).eps) ** (1 / 3)
+    return math.pow(torch.finfo(dtype).eps, 1 / 3)
 
 
 def steps_begin_along_their_tangent(geometry: Geometry, x: Tensor, u: Tensor, exact: bool) -> None:

@@ -1,0 +1,2 @@
+class OptimMixin:
+    _stabilize: int | None
