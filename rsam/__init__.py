@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rsam import geometry, losses, nn, optim
 from rsam.errors import NotFinite
 from rsam.optim import RSAM
+from rsam.removed import missing
 
 if TYPE_CHECKING:
     __version__: str
@@ -28,4 +29,4 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"rsam.{name}")
     if name == "__version__":
         return importlib.metadata.version("rsam")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    raise missing(__name__, name)

@@ -18,15 +18,16 @@ ROOT = Path(rsam.__file__).parent
 # parts that each part may import
 MAY_IMPORT = {
     "errors": set(),
+    "removed": set(),
     "constrained": set(),
-    "geometry": {"errors"},
-    "evaluation": {"errors", "geometry"},
+    "geometry": {"errors", "removed"},
+    "evaluation": {"errors", "geometry", "removed"},
     "optim": {"constrained", "errors", "geometry"},
-    "nn": {"constrained", "evaluation", "geometry", "optim"},
+    "nn": {"constrained", "evaluation", "geometry", "optim", "removed"},
     "curvature": {"errors", "geometry", "evaluation"},
     "losses": {"errors", "geometry", "evaluation"},
     "margins": {"errors", "geometry", "evaluation"},
-    "testing": {"errors", "geometry"},
+    "testing": {"errors", "geometry", "removed"},
     "integrations": {"geometry", "optim"},
 }
 

@@ -1,5 +1,7 @@
 """Compute on manifolds, one by one or as the product that a model lives on, and add those that geoopt lacks."""
 
+from typing import TYPE_CHECKING, Any
+
 from rsam.errors import UnsupportedOperation
 from rsam.geometry import manifolds  # noqa: F401  (importing registers them)
 from rsam.geometry.base import Geometry
@@ -10,6 +12,7 @@ from rsam.geometry.membership import off_manifold, warn_off_manifold
 from rsam.geometry.product import Product
 from rsam.geometry.registry import geometry_of, is_plain, manifold_of, register
 from rsam.geometry.sums import all_finite, pairing, scalar_sum
+from rsam.removed import missing
 
 __all__ = [
     "Block",
@@ -30,3 +33,8 @@ __all__ = [
     "scalar_sum",
     "warn_off_manifold",
 ]
+
+if not TYPE_CHECKING:  # to which every name would seem to exist
+
+    def __getattr__(name: str) -> Any:
+        raise missing(__name__, name)

@@ -4,7 +4,7 @@ from rsam.optim import averaging
 from rsam.optim.adam import RiemannianAdam
 from rsam.optim.closures import partial_closures
 from rsam.optim.distributed import average_gradients, check_replicas, keep_manifolds
-from rsam.optim.passes import PassHook
+from rsam.optim.hooks import PassHook
 from rsam.optim.rsam import RSAM
 from rsam.optim.schedules import LambdaRho, ProportionalRho, rho_scheduler
 from rsam.optim.sgd import RiemannianSGD

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,54 +15,14 @@ from rsam.geometry import Product, all_finite
 from rsam.optim.ascent import DIRECTIONS, Direction, Perturbation
 from rsam.optim.checks import check_group, check_momentum, nonfinite_message, refuse_sparse
 from rsam.optim.groups import space_of
+from rsam.optim.hooks import PassHook
 from rsam.optim.old_gradients import AFTER_STEP, IN_CLOSURE, IN_HALVES, NO_SECOND_PASS, GradientMark, OldGradients
 from rsam.optim.weights import has_radius
 
 if TYPE_CHECKING:
     from rsam.optim.rsam import RSAM
 
-__all__ = ["PassHook", "Passes", "Snapshot"]
-
-
-class PassHook(Protocol):
-    """Hook for :meth:`rsam.RSAM.register_pass_hook`: called before each pass of a step, and after the last.
-
-    Examples
-    --------
-    >>> import torch, rsam
-    >>> class Report:
-    ...     def before_pass(self, kept):
-    ...         print("at", weight.item())
-    ...     def after_passes(self):
-    ...         print("back at", weight.item())
-    >>> weight = torch.nn.Parameter(torch.ones(1))
-    >>> optimizer = rsam.RSAM([weight], torch.optim.SGD, lr=0.25, rho=0.5)
-    >>> optimizer.register_pass_hook(Report())
-    >>> def closure():
-    ...     optimizer.zero_grad()
-    ...     loss = weight.square().sum()
-    ...     loss.backward()
-    ...     return loss
-    >>> loss = optimizer.step(closure)
-    at 1.0
-    at 1.5
-    back at 1.0
-    >>> weight.item()
-    0.25
-    """
-
-    def before_pass(self, kept: bool) -> None:
-        """Prepare for a pass, an evaluation of the closure.
-
-        Parameters
-        ----------
-        kept : bool
-            Whether side effects of this pass, such as batch statistics, should stay. They stay for one pass of each
-            step: the first, or the second if the first used only a part of the batch.
-        """
-
-    def after_passes(self) -> None:
-        """Finish a step; called when the weights are restored, and after an exception in any pass."""
+__all__ = ["Passes", "Snapshot"]
 
 
 class Snapshot:

@@ -22,7 +22,8 @@ from rsam.optim.callers import refuse_part_of_a_model, refuse_skipped_closures
 from rsam.optim.checks import check_base, check_class, check_group, check_momentum, check_options, warn_of_wrong_steps
 from rsam.optim.distributed import Replicas, refuse_sharded
 from rsam.optim.groups import check_parameters
-from rsam.optim.passes import Passes, PassHook
+from rsam.optim.hooks import PassHook, check_hook
+from rsam.optim.passes import Passes
 from rsam.optim.riemannian import RiemannianOptimizer
 from rsam.optim.sgd import RiemannianSGD
 from rsam.optim.weights import Radius, has_radius
@@ -84,13 +85,11 @@ class RSAM(WrappingOptimizer):
 
     Raises
     ------
-    ValueError
-        For an option out of range, a base optimizer that would step a parameter off its manifold, ``adaptive`` on
-        one, or ``direction="momentum"`` over a base optimizer or group without momentum.
+    ValueError, TypeError
+        For an option out of range, a base that is no class of optimizers, one that would step a parameter off its
+        manifold, ``adaptive`` on one, or ``direction="momentum"`` over a base optimizer or group without momentum.
     UnsupportedOperation
         For a parameter on a manifold that :mod:`rsam.geometry` cannot treat; names both.
-    TypeError
-        For a ``base_optimizer`` that is not a class of optimizers, or a manifold of another library than geoopt.
 
     See Also
     --------
@@ -158,10 +157,8 @@ class RSAM(WrappingOptimizer):
         ----------
         optimizer : torch.optim.Optimizer
             The optimizer that is to own the steps.
-        rho : float
-            Radius of the perturbation, set in all of its groups.
-        adaptive : bool
-            Scale-invariant perturbation of ASAM, set in all of its groups.
+        rho, adaptive : as for the class
+            Set in all of its groups.
         **options
             Other options of the class, such as ``transport``.
 
@@ -392,5 +389,11 @@ class RSAM(WrappingOptimizer):
         ----------
         hook : PassHook
             Object with the two methods of :class:`rsam.optim.PassHook`; hooks run in the order of registration.
+
+        Raises
+        ------
+        TypeError
+            For an object without these methods.
         """
+        check_hook(hook)
         self._passes.hooks.append(hook)

@@ -1,11 +1,14 @@
 """Test manifolds, and optimizers on them, by properties, within a project's own pytest."""
 
+from typing import TYPE_CHECKING, Any
+
 try:
     import hypothesis  # noqa: F401
 except ImportError as error:
-    raise ImportError("rsam.testing needs hypothesis; pip install rsam[testing]") from error
+    raise ImportError("rsam.testing needs hypothesis: pip install 'rsam[testing]'") from error
 
 from rsam.errors import PropertyError
+from rsam.removed import missing
 from rsam.testing import properties, steps
 from rsam.testing.isometries import Isometry, isometries
 from rsam.testing.manifold import NativeGeometry, check_manifold, properties_of
@@ -33,3 +36,8 @@ __all__ = [
     "tangent_from_array",
     "tangents",
 ]
+
+if not TYPE_CHECKING:  # to which every name would seem to exist
+
+    def __getattr__(name: str) -> Any:
+        raise missing(__name__, name)

@@ -31,6 +31,9 @@ Traceback (most recent call last):
 AssertionError: the end of the step is not on the manifold: `norm(x) != 1` with ...; it is [1.0, 0.5]
 """
 
+from typing import TYPE_CHECKING, Any
+
+from rsam.removed import missing
 from rsam.testing.properties.curves import (
     a_step_stays_on_the_manifold,
     a_zero_step_goes_nowhere,
@@ -124,3 +127,8 @@ __all__ = [
     "transport_is_isometric",
     "transport_is_linear",
 ]
+
+if not TYPE_CHECKING:  # to which every name would seem to exist
+
+    def __getattr__(name: str) -> Any:
+        raise missing(__name__, name)
