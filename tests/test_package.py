@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -81,14 +84,31 @@ def test_that_no_files_import_each_other_in_a_circle() -> None:
         pytest.fail(f"a circle of imports: {' <- '.join(error.args[1])}")
 
 
-def test_that_only_dependencies_are_imported_and_extras_where_they_are_declared() -> None:
-    known = {*sys.stdlib_module_names, "rsam", "torch", "geoopt", "numpy"}
-    extras = {"rsam.testing": {"hypothesis"}, "rsam.margins": {"scipy", "sklearn", "tqdm", "matplotlib"}}
+def _asked_for(file: Path) -> Iterator[str]:
+    """Return the full names of modules that a file imports by name where they are needed."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "optional":
+            yield ast.literal_eval(node.args[0])
+
+
+def _extra(module: str) -> str:
+    """Return the extra that a module may need."""
+    part, last = f"{module}.".split(".")[1], module.rpartition(".")[2].removesuffix("_passes")  # of lightning
+    return {"evaluation": "curvature", "integrations": last.replace("_", "-")}.get(part, part)
+
+
+def test_that_what_is_imported_is_declared_and_in_the_extra_of_the_part_that_needs_it() -> None:
+    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
+    extras = {
+        extra: {re.split(r"[<>=\[]", one)[0] for one in requirements}
+        for extra, requirements in project["optional-dependencies"].items()
+    }
+    known = {*sys.stdlib_module_names, "rsam", *(one.partition(">")[0] for one in project["dependencies"])}
+    assert {"torch", "geoopt", "numpy"} <= known
     for module, file in MODULES.items():
-        part = ".".join(module.split(".")[:2])
-        if part != "rsam.integrations":  # integrations import their frameworks
-            packages = {name.split(".")[0] for name in _imported(file)}
-            assert packages - known <= extras.get(part, set()), file
+        packages = {name.split(".")[0] for name in (*_imported(file), *_asked_for(file))} - known
+        names = {{"sklearn": "scikit-learn"}.get(package, package.replace("_", "-")) for package in packages}
+        assert names <= extras.get(_extra(module), set()), file
 
 
 def test_every_part_is_listed() -> None:
@@ -133,12 +153,23 @@ def test_that_what_needs_the_extra_of_curvature_says_so(module, monkeypatch) -> 
         need[module]()
 
 
-def test_that_an_integration_without_its_framework_says_so(monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "pytorch_lightning", None)
-    monkeypatch.delitem(sys.modules, "rsam.integrations.pytorch_lightning", raising=False)
-    monkeypatch.delitem(vars(rsam.integrations), "pytorch_lightning", raising=False)
-    with pytest.raises(ImportError, match="needs pytorch_lightning: pip install pytorch_lightning"):
-        rsam.integrations.pytorch_lightning  # noqa: B018
+@pytest.mark.parametrize("name", ["accelerate", "hypll", "lightning", "pytorch_lightning", "timm", "transformers"])
+def test_that_an_integration_without_its_framework_says_so(name, monkeypatch) -> None:
+    for loaded in [loaded for loaded in sys.modules if loaded.startswith(f"{name}.")]:
+        monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, f"rsam.integrations.{name}", raising=False)
+    monkeypatch.delitem(vars(rsam.integrations), name, raising=False)
+    message = rf"needs {name}: pip install 'rsam\[{name.replace('_', '-')}\]'"
+    with pytest.raises(ImportError, match=message):
+        importlib.import_module(f"rsam.integrations.{name}")
+    with pytest.raises(ImportError, match=message):
+        getattr(rsam.integrations, name)
+
+
+def test_that_the_version_is_that_of_the_metadata() -> None:
+    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
+    assert rsam.__version__ == project["version"]
 
 
 def test_that_extras_are_there_without_being_imported() -> None:

@@ -1,4 +1,4 @@
-"""Use RSAM with other libraries. Each module needs its library; importing one imports the other.
+"""Use RSAM with other libraries. Each module needs its library, which an extra brings: ``rsam[timm]``.
 
 =========================================== ======================================================
 module                                      what it has
@@ -20,9 +20,4 @@ from typing import Any
 def __getattr__(name: str) -> Any:
     if importlib.util.find_spec(f"{__name__}.{name}") is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        return importlib.import_module(f"{__name__}.{name}")
-    except ModuleNotFoundError as error:
-        if error.name is not None and error.name.split(".")[0] == name:
-            raise ImportError(f"{__name__}.{name} needs {name}: pip install {name}") from error
-        raise
+    return importlib.import_module(f"{__name__}.{name}")

@@ -7,10 +7,13 @@ from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
+from rsam.integrations.frameworks import needs
 from rsam.integrations.halves import ascend, check_scaler, needs_gradient, unwrapped
+
+with needs("accelerate"):
+    from accelerate import Accelerator
 
 __all__ = ["step"]
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import geoopt
-from hypll.manifolds.euclidean import Euclidean
-from hypll.manifolds.poincare_ball import PoincareBall
-from hypll.tensors import ManifoldParameter
 from torch import Tensor, nn
 
 from rsam.geometry import register
 from rsam.geometry.manifolds.stereographic import StereographicExactGeometry
+from rsam.integrations.frameworks import needs
+
+with needs("hypll"):
+    from hypll.manifolds.euclidean import Euclidean
+    from hypll.manifolds.poincare_ball import PoincareBall
+    from hypll.tensors import ManifoldParameter
 
 __all__ = ["Ball", "named_parameters", "parameters"]
 

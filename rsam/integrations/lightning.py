@@ -1,8 +1,10 @@
 """Take steps of RSAM in ``lightning.pytorch``."""
 
-from lightning.pytorch import Callback
-
+from rsam.integrations.frameworks import needs
 from rsam.integrations.lightning_passes import BothPasses
+
+with needs("lightning"):
+    from lightning.pytorch import Callback
 
 __all__ = ["SharpnessAware"]
 

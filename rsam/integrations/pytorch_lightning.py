@@ -1,8 +1,10 @@
 """Take steps of RSAM in ``pytorch_lightning``."""
 
-from pytorch_lightning import Callback
-
+from rsam.integrations.frameworks import needs
 from rsam.integrations.lightning_passes import BothPasses
+
+with needs("pytorch_lightning"):
+    from pytorch_lightning import Callback
 
 __all__ = ["SharpnessAware"]
 

@@ -18,9 +18,11 @@ Examples
 ('RSAM', 0.9)
 """
 
-from timm.optim._optim_factory import OptimInfo, default_registry
-
+from rsam.integrations.frameworks import needs
 from rsam.optim import RSAM, RiemannianAdam
+
+with needs("timm"):
+    from timm.optim._optim_factory import OptimInfo, default_registry
 
 __all__: list[str] = []
 

@@ -7,11 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback
 
 from rsam.geometry import is_plain
+from rsam.integrations.frameworks import needs
 from rsam.integrations.halves import ascend, check_scaler, needs_gradient, unwrapped
 from rsam.optim import RSAM
+
+with needs("transformers"):
+    from transformers import Trainer, TrainerCallback
 
 __all__ = ["RSAMTrainer"]
 

@@ -6,9 +6,11 @@ the difference of training and test accuracy.
 """
 
 try:
+    import scipy as _scipy  # noqa: F401
     import sklearn as _sklearn  # noqa: F401
+    import tqdm as _tqdm  # noqa: F401
 except ImportError as error:
-    raise ImportError("rsam.margins needs scikit-learn: pip install 'rsam[margins]'") from error
+    raise ImportError(f"rsam.margins needs {error.name}: pip install 'rsam[margins]'") from error
 
 from rsam.margins.correlation import GranulatedTau, granulated_tau, kendall_tau
 from rsam.margins.distances import distances

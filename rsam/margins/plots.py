@@ -144,7 +144,7 @@ def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, li
     try:
         from matplotlib.figure import Figure  # without pyplot, which has global state and opens windows
     except ImportError as error:
-        raise ImportError("pictures need matplotlib: pip install matplotlib") from error
+        raise ImportError("pictures need matplotlib: pip install 'rsam[margins]'") from error
     figure = Figure(figsize=size, layout="constrained", dpi=150)
     return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 

@@ -17,4 +17,4 @@ except ImportError as error:
 
 def test_that_the_extra_is_named_where_hypothesis_is_missing() -> None:
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", SCRIPT], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "rsam.testing needs hypothesis; pip install rsam[testing]"
+    assert done.stdout.strip() == "rsam.testing needs hypothesis: pip install 'rsam[testing]'"
