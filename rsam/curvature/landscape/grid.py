@@ -48,7 +48,7 @@ def line(
 
     Parameters
     ----------
-    model_func, loss_func, params, data : as for :class:`RiemannianHessian`
+    model_func, loss_func, params, data : as for :class:`~rsam.curvature.RiemannianHessian`
         The model, its loss, the parameters to move, and the data. Layers other than batch norm are evaluated in the
         mode that they are in.
     direction : {"random", "filter", "gradient"} or sequence of Tensor
@@ -75,7 +75,8 @@ def line(
         by the vector transport, from the one at the weights (gradient predictiveness, Santurkar et al. 2018). Both are
         nan where the gradient is not finite.
     batch_size_fn : callable, optional
-        Takes the inputs of a batch and returns the number of its examples, as for :class:`RiemannianHessian`.
+        Takes the inputs of a batch and returns the number of its examples, as for
+        :class:`~rsam.curvature.RiemannianHessian`.
     in_memory : bool
         Keep the batches, on the device of the parameters, so that a loader is gone through once. Otherwise it is gone
         through for each point.
@@ -92,7 +93,7 @@ def line(
     Raises
     ------
     ValueError, RuntimeError
-        For bad options, and as :class:`RiemannianHessian`; if no loss is finite.
+        For bad options, and as :class:`~rsam.curvature.RiemannianHessian`; if no loss is finite.
     UnsupportedOperation
         For a manifold without an exponential or, with ``other``, a logarithm; names it and the parameter.
 

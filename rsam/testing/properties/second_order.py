@@ -39,7 +39,7 @@ def steps_have_finite_derivatives_at_zero(geometry: Geometry, x: Tensor, v: Tens
 
 
 def the_acceleration_is_that_of_the_geodesic(geometry: Geometry, x: Tensor, v: Tensor) -> None:
-    """Raise unless :meth:`acceleration` is the second derivative of the exponential, by a central difference."""
+    """Raise unless ``acceleration`` is the second derivative of the exponential, by a central difference."""
     v = stretched(geometry, x, v)
     h = float(torch.finfo(x.dtype).eps) ** 0.25  # balances h^2 with eps / h^2
     ends = geometry.exponential(x, h * v) + geometry.exponential(x, -h * v)
@@ -48,7 +48,7 @@ def the_acceleration_is_that_of_the_geodesic(geometry: Geometry, x: Tensor, v: T
 
 
 def second_order_steps_agree_with_the_geodesic(geometry: Geometry, x: Tensor, v: Tensor) -> None:
-    """Raise unless :meth:`retract_second_order` has the geodesic's acceleration, by a central difference."""
+    """Raise unless ``retract_second_order`` has the geodesic's acceleration, by a central difference."""
     v = stretched(geometry, x, v)
     h = float(torch.finfo(x.dtype).eps) ** 0.25  # balances h^2 with eps / h^2
     ends = geometry.retract_second_order(x, h * v) + geometry.retract_second_order(x, -h * v)
