@@ -72,3 +72,17 @@ def test_that_what_is_shown_was_measured(first_picture_only, results, name) -> N
     if name in SUMMARIES:
         summary = (results / name / "summary.md").read_text(encoding="utf-8")
         assert SUMMARIES[name].strip() == summary.strip(), f"README.md is not what {command} writes to summary.md"
+
+
+def test_that_figures_in_tables_of_the_guide_are_rows_of_a_report() -> None:
+    reports = RESULTS.glob("*/README.md")
+    committed = {line for report in reports for line in report.read_text(encoding="utf-8").splitlines()}
+    figures = [
+        (page.name, line)
+        for page in (ROOT / "docs" / "guide").rglob("*.md")
+        if page.name != "choose.md"  # whose gradients are counted
+        for line in page.read_text(encoding="utf-8").splitlines()
+        if line.startswith("|") and re.search(r"\d\.\d+ *\|$", line)
+    ]
+    assert figures
+    assert [(page, line) for page, line in figures if line not in committed] == []
