@@ -20,27 +20,13 @@ from benchmarks.studies import STUDIES
 from benchmarks.studies.comparison.contest import compete
 from benchmarks.studies.images import OPTIMIZERS
 from tests.benchmarks.fakes import fake_measured_train
+from tests.browser import CHROMIUM, QUIET, SCREENS
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
     pytest.mark.xdist_group("browser"),  # all tests share one page
 ]
-QUIET = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--enable-logging=stderr",
-    "--v=0",
-    "--hide-scrollbars",  # as on a phone
-]
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
-SCREENS = {"desk": (1280, 800), "phone": (390, 844)}
 #: The quick comparison with made-up rows, and committed ones of every other kind of report that is cheap to make.
 PAGES = ("optimizers", "spd", "estimators", "overhead")
 
