@@ -19,6 +19,8 @@ NEEDS = {
     "lightning_passes": [],
 }
 
+collect_ignore = ["tests/site"]  # make site-test
+
 
 def _missing(path: Path) -> list[str]:
     """The frameworks that a module or page about one needs, and that are not there."""
