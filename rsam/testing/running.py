@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,6 +105,10 @@ def _settings(max_examples: int) -> settings:
     )
 
 
+class _AllBroken(Exception):
+    """Every check has failed, so that no further case needs to be drawn."""
+
+
 def run_checks(checks: Sequence[Check], cases: Cases, max_examples: int) -> Outcome:
     """Try all checks on the same cases, then search for the simplest case of each that failed.
 
@@ -113,7 +118,7 @@ def run_checks(checks: Sequence[Check], cases: Cases, max_examples: int) -> Outc
     reached: set[str] = set()
     broken: dict[str, PropertyError] = {}
 
-    @_settings(max_examples)
+    @settings(_settings(max_examples), phases=(Phase.generate, Phase.target))
     @given(cases(names))
     def try_all(case: dict[str, Any]) -> None:
         for check in checks:
@@ -124,8 +129,11 @@ def run_checks(checks: Sequence[Check], cases: Cases, max_examples: int) -> Outc
                 reached.add(check.name)
             elif not isinstance(error, NotImplementedError):
                 broken[check.name] = _failure(check, {k: case[k] for k in check.arguments}, error)
+        if len(broken) == len(checks):
+            raise _AllBroken
 
-    try_all()
+    with suppress(_AllBroken):
+        try_all()
     failures = [_simplest(check, cases, max_examples) or broken[check.name] for check in checks if check.name in broken]
     rest = [check.name for check in checks if check.name not in broken]
     report = Report(tuple(n for n in rest if n in reached), tuple(n for n in rest if n not in reached))

@@ -110,6 +110,22 @@ def test_that_exceptions_are_failures() -> None:
         check_manifold(Circle(), (2,), properties=[it_divides_by_zero])
 
 
+def test_that_no_case_is_drawn_in_vain_once_every_property_has_failed() -> None:
+    drawn = []
+
+    class Counts(Circle):
+        def projx(self, x: Tensor) -> Tensor:
+            drawn.append(x)
+            return super().projx(x)
+
+    def it_never_holds(geometry: Geometry, x: Tensor) -> None:
+        raise AssertionError
+
+    with pytest.raises(PropertyError):
+        check_manifold(Counts(), (2,), properties=[it_never_holds], max_examples=500)
+    assert len(drawn) < 100  # of which most serve to find the simplest
+
+
 def test_that_properties_may_be_left_out_and_unknown_arguments_are_refused() -> None:
     def unknown(geometry: Geometry, z: Tensor) -> None: ...
 
