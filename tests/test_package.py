@@ -116,10 +116,13 @@ def test_every_part_is_listed() -> None:
     assert parts - {"__init__", "__pycache__", "py"} == set(MAY_IMPORT)
 
 
-# hide SciPy after geoopt has imported its part of it
 WITHOUT_EXTRAS = """
-import sys, torch, rsam
-sys.modules.update(dict.fromkeys(["curvlinops", "tqdm", "matplotlib", "scipy.stats", "scipy.sparse.linalg"]))
+import sys
+extras = "hypothesis curvlinops matplotlib sklearn torchvision tqdm pytorch_optimizer lightning transformers timm"
+sys.modules.update(dict.fromkeys(extras.split()))  # as if they were not installed
+import torch, rsam
+assert rsam.RSAM and "rsam.testing" not in sys.modules
+sys.modules.update(dict.fromkeys(["scipy.stats", "scipy.sparse.linalg"]))  # geoopt has imported its part of SciPy
 model, loss, data = torch.nn.Linear(2, 1), torch.nn.MSELoss(), (torch.ones(3, 2), torch.zeros(3, 1))
 measured = model, loss, list(model.parameters()), data
 hessian = rsam.curvature.RiemannianHessian(*measured)
@@ -131,8 +134,16 @@ rsam.curvature.top_eigenvalues(hessian)
 """
 
 
-def test_that_curvature_is_measured_without_its_extra() -> None:
+def test_that_rsam_is_imported_and_measures_curvature_without_extras() -> None:
     subprocess.run([sys.executable, "-c", WITHOUT_EXTRAS], check=True, capture_output=True)
+
+
+def test_that_property_tests_without_hypothesis_name_their_extra(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "hypothesis", None)
+    monkeypatch.delitem(sys.modules, "rsam.testing", raising=False)
+    monkeypatch.delitem(vars(rsam), "testing", raising=False)
+    with pytest.raises(ImportError, match=r"rsam.testing needs hypothesis: pip install 'rsam\[testing\]'"):
+        rsam.testing  # noqa: B018
 
 
 @pytest.mark.parametrize("module", ["tqdm", "scipy.stats", "scipy.sparse.linalg", "matplotlib.figure"])
@@ -178,11 +189,3 @@ def test_that_extras_are_there_without_being_imported() -> None:
         rsam.curvatur  # noqa: B018
     with pytest.raises(AttributeError, match="lightening"):
         rsam.integrations.lightening  # noqa: B018
-
-
-def test_importing_rsam_needs_no_extra() -> None:
-    code = (
-        "import sys; sys.modules.update(dict.fromkeys(['hypothesis', 'curvlinops', 'matplotlib', 'sklearn', "
-        "'torchvision', 'tqdm', 'pytorch_optimizer', 'lightning', 'transformers', 'timm'])); import rsam; rsam.RSAM"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
