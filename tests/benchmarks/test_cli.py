@@ -31,7 +31,7 @@ def test_that_a_study_trains_and_says_where_its_files_are(monkeypatch, tmp_path,
 
 
 def test_that_a_second_call_reports_the_same_from_the_rows(monkeypatch, tmp_path, capsys) -> None:
-    arguments = ["run", "quick", "--results", str(tmp_path), "--jobs", "2"]
+    arguments = ["run", "quick", "--results", str(tmp_path), "--jobs", "1"]
     monkeypatch.setattr(study, "train", fakes.fake_train)
     assert main(arguments) == 0
     printed = capsys.readouterr().out
@@ -44,12 +44,12 @@ def test_that_a_second_call_reports_the_same_from_the_rows(monkeypatch, tmp_path
 
 def test_that_failures_are_told_once_with_their_runs(monkeypatch, tmp_path, capsys) -> None:
     monkeypatch.setattr(study, "train", fakes.fails_on_seed_1)
-    assert main(["run", "quick", "--results", str(tmp_path), "--jobs", "2"]) == 1
+    assert main(["run", "quick", "--results", str(tmp_path), "--jobs", "1"]) == 1
     error = capsys.readouterr().err
     for run in quick.QUICK.runs:
         assert (f"failed: {run}" in error) == (run.seed == 1)
     assert error.count("ArithmeticError: the loss is infinite") == 1
-    assert f"python -m benchmarks run quick --results {tmp_path} --jobs 2" in error
+    assert f"python -m benchmarks run quick --results {tmp_path} --jobs 1" in error
     assert len((tmp_path / "quick" / "rows.jsonl").read_bytes().splitlines()) == 2 * len(quick.TUNED)
 
 
