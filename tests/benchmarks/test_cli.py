@@ -9,7 +9,7 @@ import pytest
 from benchmarks.cli import main
 from benchmarks.data import wordnet
 from benchmarks.data.directory import data_directory, may_download
-from benchmarks.runs import cluster
+from benchmarks.runs import cluster, parallel
 from benchmarks.runs.parallel import Workers
 from benchmarks.studies import STUDIES, quick, study
 from tests.benchmarks import fakes
@@ -30,7 +30,17 @@ def test_that_a_study_trains_and_says_where_its_files_are(monkeypatch, tmp_path,
         assert (tmp_path / "quick" / name).is_file()
 
 
-def test_that_a_second_call_reports_the_same_from_the_rows(monkeypatch, tmp_path, capsys) -> None:
+@pytest.fixture
+def here(monkeypatch) -> None:
+    """Train in this process: another one would spend seconds on importing torch, only to train nothing."""
+
+    def outcomes(runs, train, workers, fresh):
+        return ((run, train(run)) for run in runs)
+
+    monkeypatch.setattr(parallel, "_outcomes", outcomes)
+
+
+def test_that_a_second_call_reports_the_same_from_the_rows(monkeypatch, tmp_path, capsys, here) -> None:
     arguments = ["run", "quick", "--results", str(tmp_path), "--jobs", "1"]
     monkeypatch.setattr(study, "train", fakes.fake_train)
     assert main(arguments) == 0
@@ -65,7 +75,7 @@ def test_that_interruption_says_how_to_go_on(monkeypatch, tmp_path, capsys) -> N
     assert f"python -m benchmarks run quick --results '{tmp_path}/my results' --jobs 3" in capsys.readouterr().err
 
 
-def test_that_reporting_needs_results_and_trains_nothing(monkeypatch, tmp_path, capsys) -> None:
+def test_that_reporting_needs_results_and_trains_nothing(monkeypatch, tmp_path, capsys, here) -> None:
     arguments = ["quick", "--results", str(tmp_path)]
     assert main(["report", *arguments]) == 1
     errors = capsys.readouterr().err

@@ -20,14 +20,19 @@ from benchmarks.studies.study import NothingToReport
 from tests.benchmarks.training_steps import on
 
 
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("trained")
+
+
 @pytest.fixture
-def trained(monkeypatch, tmp_path):
-    """Train the networks for a single short epoch, on few examples."""
+def trained(monkeypatch, directory) -> Path:
+    """Train the networks for a single short epoch, on few examples, unless another test has."""
     few = {name: replace(on(run, batch_size=500), epochs=1) for name, run in networks.NETWORKS.items()}
     monkeypatch.setattr(networks, "NETWORKS", few)
     monkeypatch.setattr(networks, "_EXAMPLES", 16)
-    networks.train_missing(few, tmp_path)
-    return tmp_path
+    networks.train_missing(few, directory)
+    return directory
 
 
 def test_that_networks_are_trained_once_and_lie_on_their_manifolds(trained) -> None:

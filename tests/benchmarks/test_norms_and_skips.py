@@ -160,7 +160,7 @@ def test_that_the_trace_in_units_is_that_of_the_scaled_hessian_without_the_radia
 def test_that_rescaled_layers_have_the_same_curvature_in_units() -> None:
     traces = []
     for factor in (1.0, 3.0):
-        model = network(batch_norm=False, skip=False)
+        model = network(batch_norm=False, skip=False, width=1)
         with torch.no_grad():  # a layer is larger and the next one smaller; biases are 0
             model.blocks[0].first.weight *= factor
             model.blocks[0].second.weight /= factor
