@@ -3,11 +3,15 @@
 #   make bench      the quick benchmark: table, figure and results under results/
 #   make docs       the site, under docs/_build; runs the examples
 #   make site-test  the site, opened in Chromium
+#   make test      ruff, mypy, pytest (doctests included)
+#   make bench     the quick benchmark: table, figure and results under results/
+#   make browser   reports, opened in Chromium
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: test bench docs site-test clean
+.PHONY: test bench browser clean
 
 test: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -23,6 +27,8 @@ docs: $(VENV)/.installed
 
 site-test: docs
 	$(BIN)/pytest -n 0 tests/site
+browser: $(VENV)/.installed
+	$(BIN)/pytest -n 0 tests/benchmarks/test_browser.py
 
 # One environment serves all; the stamp is written last, so an interrupted install is redone.
 $(VENV)/.installed: pyproject.toml

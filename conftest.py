@@ -21,6 +21,8 @@ NEEDS = {
 
 collect_ignore = ["tests/site"]  # make site-test
 
+collect_ignore = ["tests/benchmarks/test_browser.py"]  # make browser
+
 
 def _missing(path: Path) -> list[str]:
     """The frameworks that a module or page about one needs, and that are not there."""
