@@ -6,12 +6,17 @@
 #   make test      ruff, mypy, pytest (doctests included)
 #   make bench     the quick benchmark: table, figure and results under results/
 #   make browser   reports, opened in Chromium
+#   make test           ruff, mypy, pytest (doctests included)
+#   make bench          the quick benchmark: table, figure and results under results/
+#   make browser        reports, opened in Chromium
+#   make wheel-test     the wheel, built and used in environments of its own
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
 .PHONY: test bench docs site-test clean
 .PHONY: test bench browser clean
+.PHONY: test bench browser wheel-test clean
 
 test: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -29,6 +34,9 @@ site-test: docs
 	$(BIN)/pytest -n 0 tests/site
 browser: $(VENV)/.installed
 	$(BIN)/pytest -n 0 tests/benchmarks/test_browser.py
+
+wheel-test: $(VENV)/.installed
+	$(BIN)/pytest -n 0 tests/wheel
 
 # One environment serves all; the stamp is written last, so an interrupted install is redone.
 $(VENV)/.installed: pyproject.toml

@@ -21,7 +21,8 @@ NEEDS = {
 
 collect_ignore = ["tests/site"]  # make site-test
 
-collect_ignore = ["tests/benchmarks/test_browser.py"]  # make browser
+# for make browser and make wheel-test
+collect_ignore = ["tests/benchmarks/test_browser.py", "tests/wheel"]
 
 
 def _missing(path: Path) -> list[str]:
