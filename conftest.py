@@ -19,10 +19,8 @@ NEEDS = {
     "lightning_passes": [],
 }
 
-collect_ignore = ["tests/site"]  # make site-test
-
 # for make browser and make wheel-test
-collect_ignore = ["tests/benchmarks/test_browser.py", "tests/wheel"]
+collect_ignore = ["tests/benchmarks/test_browser.py", "tests/site", "tests/wheel"]
 
 
 def _missing(path: Path) -> list[str]:
