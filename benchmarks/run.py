@@ -132,8 +132,8 @@ class Row:
     violation : float
         Distance of the worst parameter from its manifold at the end, in units of the tolerance
         (:func:`benchmarks.workloads.manifolds.worst_violation`); nan if it is not known.
-    gradients : int
-        Gradient evaluations in all, each on one batch.
+    gradients : float
+        Gradient evaluations in all, counted: examples whose loss was differentiated, in units of a batch.
     seconds_per_step : float
         Median over the optimizer's steps, gradients included.
     seconds : float
@@ -150,7 +150,7 @@ class Row:
     curves: dict[str, list[float]]
     measures: dict[str, float]
     violation: float
-    gradients: int
+    gradients: float
     seconds_per_step: float
     seconds: float
     megabytes: float

@@ -12,7 +12,27 @@ from torch.nn.functional import cross_entropy
 import rsam
 from benchmarks.methods.method import Objective, plain_loss
 
-__all__ = ["gradient_closure", "take_step"]
+__all__ = ["Tally", "gradient_closure", "take_step"]
+
+
+class Tally:
+    """Count what steps take.
+
+    Attributes
+    ----------
+    seconds : list of float
+        Duration of each step.
+    gradients : float
+        Gradient evaluations so far: examples whose loss was differentiated, in units of the batch of their step.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.gradients = 0.0
+
+    def differentiated(self, share: float) -> None:
+        """Count a part of a batch whose loss is being differentiated."""
+        self.gradients += share
 
 
 def gradient_closure(
@@ -22,11 +42,18 @@ def gradient_closure(
     targets: Tensor,
     objective: Objective = plain_loss,
     loss: Callable[[Any, Tensor], Tensor] = cross_entropy,
+    differentiated: Callable[[], None] | None = None,
 ) -> Callable[[], Tensor]:
-    """Make a closure for ``optimizer.step`` that computes loss and gradients on a batch; methods may call it twice."""
+    """Make a closure for ``optimizer.step`` that computes loss and gradients on a batch; methods may call it twice.
+
+    ``differentiated`` is called whenever autograd differentiates the loss of the batch, whoever asks for that.
+    """
 
     def loss_of_batch() -> Tensor:
-        return loss(model(inputs), targets)
+        value = loss(model(inputs), targets)
+        if differentiated is not None:
+            value.register_hook(lambda _: differentiated())
+        return value
 
     def closure() -> Tensor:
         optimizer.zero_grad()

@@ -6,6 +6,7 @@ import os
 import statistics
 import time
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from benchmarks.methods import METHODS
 from benchmarks.methods.method import Objective
 from benchmarks.run import Row, Run
 from benchmarks.runs.measurement import CURVES, measure
-from benchmarks.runs.steps import gradient_closure, take_step
+from benchmarks.runs.steps import Tally, gradient_closure, take_step
 from benchmarks.workloads.manifolds import worst_violation
 from benchmarks.workloads.problem import Problem
 
@@ -81,11 +82,11 @@ def fit(run: Run, problem: Problem, began: float) -> Row:
     method, model = METHODS[run.method], problem.model
     start = [p.detach().clone() for p in model.parameters()]
     optimizer, objective = method.build(model, run), method.objective(model, run)
-    times: list[float] = []
+    tally = Tally()
     curves: defaultdict[str, list[float]] = defaultdict(list)
     scores: dict[str, float] | None = None
     for epoch in range(run.epochs):
-        loss = train_epoch(epoch, run, problem, optimizer, objective, times)
+        loss = train_epoch(epoch, run, problem, optimizer, objective, tally)
         if loss is not None:
             curves["loss"].append(loss)
         if loss is None or CURVES in run.measures or epoch == run.epochs - 1:
@@ -103,8 +104,8 @@ def fit(run: Run, problem: Problem, began: float) -> Row:
         curves=dict(curves),
         measures={} if diverged else measure(problem, names, start, run.seed),
         violation=worst_violation(model),
-        gradients=len(times) * method.gradients,
-        seconds_per_step=statistics.median(times),
+        gradients=tally.gradients,
+        seconds_per_step=statistics.median(tally.seconds),
         seconds=time.perf_counter() - began,
         megabytes=peak_megabytes(),
         device=device_name(),
@@ -113,7 +114,7 @@ def fit(run: Run, problem: Problem, began: float) -> Row:
 
 
 def train_epoch(
-    epoch: int, run: Run, problem: Problem, optimizer: Any, objective: Objective, times: list[float]
+    epoch: int, run: Run, problem: Problem, optimizer: Any, objective: Objective, tally: Tally
 ) -> float | None:
     """Take a step per batch; return the mean loss, or None as soon as a loss or a gradient is not finite."""
     problem.model.train()
@@ -122,10 +123,11 @@ def train_epoch(
         factor = problem.schedule((epoch + i / problem.steps) / run.epochs)
         for group in optimizer.param_groups:  # each has a rate of its own, kept under the name that torch gives it
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
-        closure = gradient_closure(problem.model, optimizer, *batch, objective, problem.loss)
+        differentiated = partial(tally.differentiated, 1.0)
+        closure = gradient_closure(problem.model, optimizer, *batch, objective, problem.loss, differentiated)
         before = time.perf_counter()
         loss = take_step(optimizer, closure)
-        times.append(time.perf_counter() - before)
+        tally.seconds.append(time.perf_counter() - before)
         if loss is None:
             return None
         losses.append(loss)

@@ -14,7 +14,7 @@ from benchmarks.methods import METHODS
 from benchmarks.run import Run
 from benchmarks.runs import training
 from benchmarks.runs.measurement import CURVES, MEASURES
-from benchmarks.runs.steps import gradient_closure
+from benchmarks.runs.steps import Tally, gradient_closure
 from benchmarks.runs.training import prepare, train, train_model
 from benchmarks.studies.images.claims import gap
 from benchmarks.studies.images.contestants import CONTESTANTS
@@ -199,7 +199,7 @@ def test_that_constrained_kernels_learn_at_a_multiple_of_the_rate_all_along_the_
         seen.append((*rates[True], *rates[False]))
 
     problem.model.register_forward_pre_hook(look)
-    training.train_epoch(0, run, problem, optimizer, METHODS[method].objective(problem.model, run), [])
+    training.train_epoch(0, run, problem, optimizer, METHODS[method].objective(problem.model, run), Tally())
     per_step = seen[:: METHODS[method].gradients]
     # four steps along half a cosine
     expected = [run.lr * 0.5 * (1 + math.cos(math.pi * i / 4)) for i in range(4)]

@@ -11,6 +11,7 @@ from torch import nn
 from benchmarks.machine import alone, device_name
 from benchmarks.methods import METHODS
 from benchmarks.run import Run
+from benchmarks.runs.steps import Tally
 from benchmarks.runs.training import prepare, train_epoch
 from benchmarks.studies.norms_and_skips.measurement import CURVATURE, Checkpoint, landscape, measure
 from benchmarks.workloads.residual import as_residual
@@ -114,7 +115,7 @@ class _Training:
         """Train; return False if training ended early."""
         self._look(0)
         for epoch in range(self.run.epochs):
-            loss = train_epoch(epoch, self.run, self.problem, self.optimizer, self.objective, [])
+            loss = train_epoch(epoch, self.run, self.problem, self.optimizer, self.objective, Tally())
             if loss is None:
                 return False
             self.losses.append(float(f"{loss:.5g}"))
