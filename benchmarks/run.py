@@ -47,6 +47,12 @@ class Run:
         :data:`~benchmarks.runs.measurement.MEASURES`.
     kernel_rate : float
         Factor of the learning rate of constrained parameters.
+    part : float
+        Part of each batch, from its beginning, that an ascent is computed from.
+    every : int
+        Ascend in every so many steps.
+    late : float
+        Part of the epochs that pass before the first ascent.
     """
 
     workload: Workload
@@ -62,6 +68,9 @@ class Run:
     heldout: Heldout = "test"
     measures: tuple[str, ...] = ()
     kernel_rate: float = 1.0
+    part: float = 1.0
+    every: int = 1
+    late: float = 0.0
 
     @property
     def key(self) -> str:

@@ -38,8 +38,8 @@ class Method:
     build : callable
         Takes a freshly initialised model, its weights on their manifolds already, and the run, from which it reads
         ``lr``, ``rho`` and so on; returns an optimizer whose ``step`` takes a closure.
-    gradients : int
-        Gradient evaluations per step.
+    gradients : float
+        Gradient evaluations per step, of runs that ascend from the whole batch in every step.
     objective : callable
         Takes the model and the run; returns a function from a closure of a batch's loss to its objective.
     """
@@ -47,5 +47,5 @@ class Method:
     name: str
     label: str
     build: Callable[[nn.Module, Run], Any]
-    gradients: int = 1
+    gradients: float = 1
     objective: Callable[[nn.Module, Run], Objective] = _plain_objective

@@ -1,4 +1,4 @@
-"""Train plain weights by SGD, AdamW, SAM, ASAM, and another library's SAM to check ours."""
+"""Train plain weights by SGD, AdamW, SAM and its variants, and another library's SAM to check ours."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import rsam
+from benchmarks.methods.directions import along_noise
 from benchmarks.methods.method import Method
 from benchmarks.run import Run
 
@@ -22,12 +23,14 @@ def _adamw(model: nn.Module, run: Run) -> torch.optim.Optimizer:
     return torch.optim.AdamW(model.parameters(), lr=run.lr, weight_decay=run.weight_decay)
 
 
-def _sam(model: nn.Module, run: Run, adaptive: bool) -> torch.optim.Optimizer:
+def _sam(model: nn.Module, run: Run, adaptive: bool = False, direction: Any = "gradient") -> torch.optim.Optimizer:
     optimizer = rsam.RSAM(
         model.parameters(),
         torch.optim.SGD,
         rho=run.rho,
         adaptive=adaptive,
+        direction=direction,
+        every=run.every,
         lr=run.lr,
         momentum=run.momentum,
         weight_decay=run.weight_decay,
@@ -66,6 +69,8 @@ class _PeerSAM(torch.optim.Optimizer):
 
 SGD = Method("sgd", "SGD", _sgd)
 ADAMW = Method("adamw", "AdamW", _adamw)
-SAM = Method("sam", "SAM", partial(_sam, adaptive=False), gradients=2)
+SAM = Method("sam", "SAM", _sam, gradients=2)
+MOMENTUM_SAM = Method("sam_momentum", "Momentum-SAM", partial(_sam, direction="momentum"))
+FRIENDLY_SAM = Method("sam_friendly", "Friendly SAM", partial(_sam, direction=along_noise), gradients=2)
 ASAM = Method("asam", "ASAM", partial(_sam, adaptive=True), gradients=2)
 PEER_SAM = Method("peer_sam", "SAM of pytorch_optimizer", _PeerSAM, gradients=2)

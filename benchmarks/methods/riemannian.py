@@ -10,6 +10,7 @@ from torch import nn
 
 import rsam
 from benchmarks.methods.ambient import AmbientAscent
+from benchmarks.methods.directions import along_noise
 from benchmarks.methods.method import Method
 from benchmarks.run import Run
 
@@ -44,13 +45,15 @@ def _rsam(
     run: Run,
     transport: Transport = "vector",
     radius: Radius = "product",
+    direction: Any = "gradient",
     constrained_only: bool = False,
 ) -> torch.optim.Optimizer:
     groups = _groups(model, run)
     if constrained_only:
         for group in groups:
             group["rho"] = run.rho if hasattr(group["params"][0], "manifold") else 0.0
-    options: dict[str, Any] = {"transport": transport, "radius": radius, "lr": run.lr, "momentum": run.momentum}
+    options: dict[str, Any] = {"transport": transport, "radius": radius, "direction": direction, "every": run.every}
+    options |= {"lr": run.lr, "momentum": run.momentum}
     optimizer = rsam.RSAM(groups, rsam.optim.RiemannianSGD, rho=run.rho, **options)
     rsam.nn.update_statistics_once(optimizer, model)
     return optimizer
@@ -79,6 +82,8 @@ RIEMANNIAN = (
     Method("riemannian_sgd", "RiemannianSGD", _sgd),
     Method("riemannian_adam", "RiemannianAdam", _adam),
     Method("rsam", "RSAM", _rsam, 2),
+    Method("rsam_momentum", "RSAM along the momentum", partial(_rsam, direction="momentum")),
+    Method("rsam_friendly", "RSAM along Friendly SAM's direction", partial(_rsam, direction=along_noise), 2),
     Method("rsam_pullback", "RSAM (pullback)", partial(_rsam, transport="pullback"), 2),
     Method("rsam_project", "RSAM (project)", partial(_rsam, transport="project"), 2),
     Method("rsam_angle", "RSAM, one angle per kernel", partial(_rsam, radius="point", constrained_only=True), 2),

@@ -11,8 +11,9 @@ from torch.nn.functional import cross_entropy
 
 import rsam
 from benchmarks.methods.method import Objective, plain_loss
+from benchmarks.workloads.problem import Batch
 
-__all__ = ["Tally", "gradient_closure", "take_step"]
+__all__ = ["Tally", "gradient_closure", "part_of", "take_step"]
 
 
 class Tally:
@@ -66,10 +67,22 @@ def gradient_closure(
     return closure
 
 
-def take_step(optimizer: Any, closure: Callable[[], Tensor]) -> float | None:
-    """Take a step; return the loss before it, or None if no step was taken because loss or gradient were not finite."""
+def part_of(batch: Batch, part: float) -> Batch:
+    """Return the first examples of a batch, at least one, as :func:`rsam.optim.partial_closures` takes them."""
+    kept = max(1, round(part * len(batch[0])))
+    return batch[0][:kept], batch[1][:kept]
+
+
+def take_step(optimizer: Any, *closures: Callable[[], Tensor]) -> float | None:
+    """Take a step with a closure, and another one for the ascent if it is given.
+
+    Returns
+    -------
+    float or None
+        The loss that the optimizer returns; None if no step was taken because loss or gradient were not finite.
+    """
     try:
-        loss: Any = optimizer.step(closure)
+        loss: Any = optimizer.step(*closures)
     # a matrix was not finite, or singular to rounding
     except (rsam.NotFinite, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
         return None

@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 
+import rsam
 from benchmarks.machine import alone, device_name, peak_megabytes
 from benchmarks.methods import METHODS
 from benchmarks.methods.method import Objective
 from benchmarks.run import Row, Run
 from benchmarks.runs.measurement import CURVES, measure
-from benchmarks.runs.steps import Tally, gradient_closure, take_step
+from benchmarks.runs.steps import Tally, gradient_closure, part_of, take_step
 from benchmarks.workloads.manifolds import worst_violation
 from benchmarks.workloads.problem import Problem
 
@@ -82,11 +83,14 @@ def fit(run: Run, problem: Problem, began: float) -> Row:
     method, model = METHODS[run.method], problem.model
     start = [p.detach().clone() for p in model.parameters()]
     optimizer, objective = method.build(model, run), method.objective(model, run)
+    later = rsam.optim.LambdaRho(optimizer, lambda epoch: float(epoch >= run.late * run.epochs)) if run.late else None
     tally = Tally()
     curves: defaultdict[str, list[float]] = defaultdict(list)
     scores: dict[str, float] | None = None
     for epoch in range(run.epochs):
         loss = train_epoch(epoch, run, problem, optimizer, objective, tally)
+        if later is not None:
+            later.step()
         if loss is not None:
             curves["loss"].append(loss)
         if loss is None or CURVES in run.measures or epoch == run.epochs - 1:
@@ -123,10 +127,12 @@ def train_epoch(
         factor = problem.schedule((epoch + i / problem.steps) / run.epochs)
         for group in optimizer.param_groups:  # each has a rate of its own, kept under the name that torch gives it
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
-        differentiated = partial(tally.differentiated, 1.0)
-        closure = gradient_closure(problem.model, optimizer, *batch, objective, problem.loss, differentiated)
+        closures = []
+        for inputs, targets in (batch, part_of(batch, run.part)) if run.part < 1 else (batch,):
+            count = partial(tally.differentiated, len(inputs) / len(batch[0]))
+            closures.append(gradient_closure(problem.model, optimizer, inputs, targets, objective, problem.loss, count))
         before = time.perf_counter()
-        loss = take_step(optimizer, closure)
+        loss = take_step(optimizer, *closures)
         tally.seconds.append(time.perf_counter() - before)
         if loss is None:
             return None
