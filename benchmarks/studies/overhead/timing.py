@@ -20,6 +20,7 @@ def interleaved(
     warm_up: int,
     what: str,
     before: Mapping[str, Callable[[], object]] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Times:
     """Time each function in each repeat, in seconds.
 
@@ -32,19 +33,21 @@ def interleaved(
     warm_up : int
         Number of untimed repeats before.
     what : str
-        Description in the progress bar.
+        Description in the progress bar; no bar if it is empty.
     before : mapping of str to callable, optional
         Functions to call before each part, untimed.
+    clock : callable
+        Returns the time in seconds.
     """
     times: Times = {name: [] for name in parts}
-    for i in trange(warm_up + repeats, desc=what, unit="repeat", file=sys.stderr):
+    for i in trange(warm_up + repeats, desc=what, unit="repeat", file=sys.stderr, disable=not what):
         for name, part in parts.items():
             if before is not None:
                 before[name]()
-            start = time.perf_counter()
+            start = clock()
             part()
             if i >= warm_up:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(clock() - start)
     return times
 
 
