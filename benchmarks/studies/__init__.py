@@ -1,6 +1,7 @@
 """Collect all studies by name."""
 
 from benchmarks.studies.ablations import ABLATIONS
+from benchmarks.studies.cheap import CHEAP
 from benchmarks.studies.estimators import ESTIMATORS
 from benchmarks.studies.fair import FAIR
 from benchmarks.studies.images import OPTIMIZERS, OPTIMIZERS_LARGE
@@ -21,6 +22,7 @@ STUDIES: dict[str, Study] = {
         ABLATIONS,
         OPTIMIZERS_LARGE,
         FAIR,
+        CHEAP,
         HYPERBOLIC,
         HYPERBOLIC_NOUNS,
         RECURRENT,

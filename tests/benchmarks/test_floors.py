@@ -26,6 +26,7 @@ FLOORS = {
         "ablations",
         "estimators",
         "overhead",
+        "cheap",
         "population",
         "norms_and_skips",
     ),

@@ -1,0 +1,143 @@
+"""The report: the picture, the verdicts, what is recommended, and what stands behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.report.opening import ANSWER, DETAILS, opening
+from benchmarks.studies.cheap import tables
+from benchmarks.studies.cheap.contest import Plan
+from benchmarks.studies.cheap.figures import draw
+from benchmarks.studies.cheap.findings import Findings
+from benchmarks.studies.cheap.noninferiority import NonInferiority, seeds_to_decide
+from benchmarks.studies.cheap.rules import MARGIN, RULES
+from benchmarks.studies.cheap.variants import WHOLE, find
+from benchmarks.studies.study import preliminary
+
+__all__ = ["recommendation", "report", "verdicts"]
+
+TITLE = "What does an ascent have to cost?"
+QUESTION = (
+    "How much of RSAM's accuracy is left if the ascent is computed from a part of the batch, in some steps only, or "
+    "along something that is known already?"
+)
+_PICTURE = (
+    "Test accuracy minus that of an ascent from the whole batch in every step, mean over the cases with 95 % "
+    "intervals, against gradient evaluations and processor time per step. Dashed: the loss that is allowed; dotted: "
+    "the evaluations that are"
+)
+_OUTCOMES = {
+    "holds": "Yes",
+    "does not hold": "No",
+    "undecided": "Undecided",
+    "nothing to keep": "RSAM gains nothing to keep",
+}
+_LEGEND = (
+    "Gradient evaluations are counted, and processor time is measured, in those of a step without an ascent. Accuracy "
+    "is on test data; differences are paired by seed, means over the cases."
+)
+_PEERS = (
+    "LookSAM takes norms and projections tensor by tensor there, and not of all weights together as its paper does; it "
+    "is run in halves, since its own step would evaluate two gradients every time. "
+    "`pytorch_optimizer` has neither Momentum-SAM nor ESAM."
+)
+
+
+def report(findings: Findings, plan: Plan, missing: Sequence[str], costs: str, directory: Path) -> str:
+    """Draw the picture, and say all in Markdown.
+
+    Parameters
+    ----------
+    findings : Findings
+        The numbers.
+    plan : Plan
+        Seeds, and values of rho.
+    missing : sequence of str
+        Labels of cases that are not there.
+    costs : str
+        What all networks took.
+    directory : Path
+        Where the picture goes.
+    """
+    draw(findings, directory / ANSWER)
+    first = opening(TITLE, QUESTION, _PICTURE, [*preliminary(missing), *verdicts(findings)])
+    parts = [
+        *first,
+        DETAILS,
+        "## Kernels on spheres",
+        _LEGEND,
+        tables.variants(findings, "spheres"),
+        "## Plain weights",
+        tables.variants(findings, "plain"),
+        _PEERS,
+        "## The choice",
+        tables.candidates(findings),
+        _planned(findings, plan),
+        "## Does rho transfer?",
+        tables.transfer(findings),
+        "## Settings taken over",
+        tables.settings(findings),
+        "## How it was done",
+        f"{_tuned(plan)} {costs}",
+        "## Rules",
+        RULES.strip(),
+        "## What is recommended",
+        recommendation(findings),
+    ]
+    return "\n\n".join(parts)
+
+
+def verdicts(findings: Findings) -> list[str]:
+    """State the verdicts, and what is recommended."""
+    chosen, found, moved = findings.contest.choice.variant, findings.verdict, findings.transfer
+    differences = findings.difference(chosen, find("spheres", WHOLE))
+    more = f"{len(differences)} seeds"
+    if found.outcome == "undecided" and (needed := seeds_to_decide(differences, MARGIN)):
+        more += f"; with this mean and deviation {needed} would decide"
+    return [
+        f"**Does `{chosen.label}` keep RSAM's accuracy to within {MARGIN} points at {found.evaluations:.3f} gradient "
+        f"evaluations per step? {_OUTCOMES[found.outcome]}.** {_bounds(found.test)} ({more}). RSAM minus no ascent: "
+        f"{found.gain:.2f} points.",
+        f"**Does one rho along the whole gradient serve every part of the batch? {_OUTCOMES[moved.outcome]}.** "
+        f"{_bounds(moved)}.",
+        recommendation(findings),
+    ]
+
+
+def _bounds(test: NonInferiority) -> str:
+    return f"{test.interval:.2f} points, one-sided 95 % bounds {test.lower:.2f} and {test.upper:.2f}"
+
+
+def recommendation(findings: Findings) -> str:
+    """Say in one sentence what the rows recommend, and with which rho."""
+    variant = findings.recommended
+    costs = f"{findings.mean_evaluations(variant):.3f} gradient evaluations per step"
+    time = findings.time(variant)
+    costs += f" and {time:.2f} times the processor time of no ascent" if time is not None else ""
+    if variant.rho == "none":
+        return f"**Recommended: {variant.call}**, since RSAM is not shown to be better here."
+    rhos = ", ".join(f"{findings.contest.rhos[c.name, variant]:.2g} on {c.label}" for c in findings.cases)
+    factor = findings.rho_factor(variant)
+    rho = "rho" if variant.name == WHOLE else f"{factor:.1f} times the rho of an ascent from the whole batch"
+    return f"**Recommended: {variant.call}, with {rho}** ({rhos}), at {costs}."
+
+
+def _planned(findings: Findings, plan: Plan) -> str:
+    choice = findings.contest.choice
+    capped = f"; no more than {plan.most} were allowed" if choice.needed > choice.seeds else ""
+    return (
+        f"Mean over the cases, on {len(plan.pilot)} pilot seeds. The deviation over seeds of the chosen one's mean "
+        f"difference was {choice.deviation:.2f} points, for which the test needs {choice.needed} seeds{capped}. Other "
+        f"variants on spheres have {plan.shown}, those on plain weights {plan.plain}."
+    )
+
+
+def _tuned(plan: Plan) -> str:
+    tuning = plan.tuning
+    return (
+        f"rho of each variant was chosen from {len(plan.factors)} values, {min(plan.factors):g} to "
+        f"{max(plan.factors):g} times that of `fair`, with {len(tuning.first)} seed, the best {tuning.kept} with "
+        f"{len(tuning.second)} more, by accuracy on validation images with right labels that are never trained on. "
+        "Methods of a seed share initialisation, training examples, their order and wrong labels."
+    )
