@@ -43,8 +43,8 @@ class Run:
     heldout : {"test", "validation"}
         The data to score on: the test data, or a part of the training data that is then not trained on.
     measures : tuple of str
-        Measurements beside the scores: :data:`~benchmarks.runs.measurement.CURVES`, and names of
-        :data:`~benchmarks.runs.measurement.MEASURES`.
+        Measurements beside the scores: :data:`~benchmarks.runs.measurement.CURVES` or
+        :data:`~benchmarks.runs.measurement.FIFTHS`, and names of :data:`~benchmarks.runs.measurement.MEASURES`.
     kernel_rate : float
         Factor of the learning rate of constrained parameters.
     part : float
@@ -134,8 +134,8 @@ class Row:
     scores : dict of str to float
         Scores of the last weights, in evaluation mode; without those that could not be computed.
     curves : dict of str to list of float
-        Values by epoch: ``"loss"``, the mean over the batches during training; with the measure
-        :data:`~benchmarks.runs.measurement.CURVES` the scores too.
+        Values by epoch: ``"loss"``, the mean over the batches during training; with the measures
+        :data:`~benchmarks.runs.measurement.CURVES` and :data:`~benchmarks.runs.measurement.FIFTHS` the scores too.
     measures : dict of str to float
         The run's measurements; nan where one failed; empty if the run diverged.
     violation : float

@@ -13,13 +13,25 @@ from torch import Tensor
 import rsam
 from benchmarks.workloads.problem import Problem
 
-__all__ = ["CURVES", "MEASURES", "Measure", "measure"]
+__all__ = ["CURVES", "FIFTHS", "MEASURES", "Measure", "measure", "on_curve"]
 
-#: Name of the measure that records scores after each epoch, not only after the last.
-CURVES = "curves"
+#: Names of the measures that record scores after each epoch, or after each fifth of the training; by default they are
+#: known after the last epoch only.
+CURVES, FIFTHS = "curves", "fifths"
 PROBES = 20
 #: Radius of m-sharpness in the metric, and number of examples that share a perturbation.
 RHO, MICRO_BATCH = 0.05, 50
+
+
+def on_curve(measures: Sequence[str], epoch: int, epochs: int) -> bool:
+    """Tell whether the scores after an epoch, counted from 1, are recorded.
+
+    Examples
+    --------
+    >>> [epoch for epoch in range(1, 13) if on_curve([FIFTHS], epoch, 12)]
+    [2, 5, 7, 10, 12]
+    """
+    return CURVES in measures or (FIFTHS in measures and epoch in {round(k * epochs / 5) for k in range(1, 6)})
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from benchmarks.machine import alone, device_name, peak_megabytes
 from benchmarks.methods import METHODS
 from benchmarks.methods.method import Objective
 from benchmarks.run import Row, Run
-from benchmarks.runs.measurement import CURVES, measure
+from benchmarks.runs.measurement import CURVES, FIFTHS, measure, on_curve
 from benchmarks.runs.steps import Tally, gradient_closure, part_of, take_step
 from benchmarks.workloads.manifolds import worst_violation
 from benchmarks.workloads.problem import Problem
@@ -93,14 +93,15 @@ def fit(run: Run, problem: Problem, began: float) -> Row:
             later.step()
         if loss is not None:
             curves["loss"].append(loss)
-        if loss is None or CURVES in run.measures or epoch == run.epochs - 1:
+        recorded = on_curve(run.measures, epoch + 1, run.epochs)
+        if loss is None or recorded or epoch == run.epochs - 1:
             scores = _scores(problem)
-            for name, score in (scores or {}).items() if CURVES in run.measures else ():
+            for name, score in (scores or {}).items() if recorded else ():
                 curves[name].append(score)
         if loss is None:
             break
     diverged = loss is None or scores is None or not all(torch.isfinite(p).all() for p in model.parameters())
-    names = [name for name in run.measures if name != CURVES]
+    names = [name for name in run.measures if name not in (CURVES, FIFTHS)]
     return Row(
         run=run,
         diverged=diverged,

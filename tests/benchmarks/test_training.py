@@ -13,7 +13,7 @@ import rsam
 from benchmarks.methods import METHODS
 from benchmarks.run import Run
 from benchmarks.runs import training
-from benchmarks.runs.measurement import CURVES, MEASURES
+from benchmarks.runs.measurement import CURVES, FIFTHS, MEASURES
 from benchmarks.runs.steps import Tally, gradient_closure
 from benchmarks.runs.training import prepare, train, train_model
 from benchmarks.studies.images.claims import gap
@@ -103,6 +103,14 @@ def test_that_without_curves_only_the_end_is_evaluated() -> None:
     assert end.curves.keys() == {"loss"}
     assert end.scores == whole.scores
     assert gap(whole) == whole.scores["train_accuracy"] - whole.scores["accuracy"]
+
+
+def test_that_scores_after_each_fifth_are_those_of_the_curve_there() -> None:
+    run = replace(TINY, epochs=10)
+    whole, fifths = train(run), train(replace(run, measures=(FIFTHS,)))
+    assert fifths.curves["accuracy"] == whole.curves["accuracy"][1::2]
+    assert fifths.curves["loss"] == whole.curves["loss"]
+    assert fifths.scores == whole.scores and fifths.measures == {}
 
 
 def test_that_augmented_images_are_trained_on_but_not_measured_on(monkeypatch) -> None:
