@@ -1,5 +1,6 @@
 """Collect all methods of training by name."""
 
+from benchmarks.methods.layerwise import LAYERWISE
 from benchmarks.methods.looksam import PEER_LOOKSAM
 from benchmarks.methods.method import Method
 from benchmarks.methods.penalties import GRADIENT_NORM, HESSIAN_TRACE
@@ -17,6 +18,7 @@ METHODS: dict[str, Method] = {
         ASAM,
         MOMENTUM_SAM,
         FRIENDLY_SAM,
+        LAYERWISE,
         PEER_SAM,
         PEER_LOOKSAM,
         GRADIENT_NORM,
