@@ -1,0 +1,29 @@
+"""That predicted times are those that were measured."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.run import Run
+from benchmarks.studies.costs import seconds
+from benchmarks.workloads.samples import Samples
+
+SMALL = {"examples": 1_000, "width": 0.75}
+#: Processor seconds of one run, on one core of a two-core machine that was busy with other things.
+MEASURED = [
+    (Run(Samples("imagefolder:cifar10", kernels="spheres"), "riemannian_sgd", 0, 0.03, 10), 5, 3.64),
+    (Run(Samples("imagefolder:cifar10", kernels="stiefel"), "rsam", 0, 0.03, 10), 5, 7.86),
+    (Run(Samples("fashion_mnist", kernels="spheres"), "rsam", 0, 0.03, 10), 5, 5.71),
+    (Run(Samples("fashion_mnist", kernels="spheres", **SMALL), "rsam_angle", 0, 0.03, 6), 1, 1.37),
+    (Run(Samples("fashion_mnist", kernels="spheres", examples=1_000, width=3.0), "rsam_angle", 0, 0.03, 6), 1, 5.47),
+    (Run(Samples("fashion_mnist", kernels="spheres", batch_size=16, **SMALL), "rsam_angle", 0, 0.03, 6), 1, 3.11),
+    (Run(Samples("fashion_mnist", kernels="spheres", depth=6, **SMALL), "rsam_angle", 0, 0.03, 6), 1, 2.02),
+    (Run(Samples("fashion_mnist", **SMALL), "sgd", 0, 0.03, 6), 1, 0.68),
+    (Run(Samples("mnist1d_anew", kernels="spheres", examples=1_000, width=1.5), "rsam_angle", 0, 0.03, 6), 1, 0.94),
+]
+
+
+@pytest.mark.parametrize(("run", "evaluations", "measured"), MEASURED)
+def test_that_predicted_seconds_are_those_measured(run, evaluations, measured) -> None:
+    # one run each: times of a busy machine differ by a fifth or so
+    assert seconds(run, evaluations) == pytest.approx(measured, rel=0.25)
