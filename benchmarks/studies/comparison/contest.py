@@ -122,13 +122,13 @@ def outstanding(case: Case, find: Find, protocol: Protocol, tuned_with: Case | N
     def collect(runs: Sequence[Run]) -> list[Row]:
         rows = find(runs)
         lacking.extend(run for run in runs if run not in rows)
-        return [rows.get(run) or _stand_in(run) for run in runs]
+        return [rows.get(run) or stand_in(run) for run in runs]
 
     compete(case, collect, protocol, tuned_with)
     return lacking
 
 
-def _stand_in(run: Run) -> Row:
+def stand_in(run: Run) -> Row:
     """Make a row that loses against all others."""
     unknown = dict.fromkeys(("violation", "seconds_per_step", "seconds", "megabytes"), math.nan)
     return Row(run, True, {}, {}, {}, gradients=0, device="", torch_version="", **unknown)

@@ -1,0 +1,175 @@
+"""The report: differences as a forest, verdicts, and the settings behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.report.forest import Group, Line, draw_forest
+from benchmarks.report.intervals import Comparison, Interval, compare, t_interval
+from benchmarks.report.opening import ANSWER, DETAILS, opening
+from benchmarks.report.table import markdown_table
+from benchmarks.run import Run
+from benchmarks.studies.comparison.cases import Score
+from benchmarks.studies.constrained.contest import Found, by_noise
+from benchmarks.studies.constrained.design import ASCENT, BASE, Design
+from benchmarks.studies.constrained.rules import ASKED, DECIDING, KERNELS, RULES, Answer, answer
+from benchmarks.studies.study import preliminary
+from benchmarks.workloads.samples import as_samples
+
+__all__ = ["answers", "report"]
+
+TITLE = "The ascent as the regulariser of constrained kernels"
+QUESTION = (
+    "Kernels on spheres and Stiefel manifolds cannot decay: does RSAM's ascent do more for them than decay of the "
+    "rest, label smoothing, dropout, early stopping and twice the epochs?"
+)
+_NAMES = {ASCENT: "RSAM", BASE: "RiemannianSGD"}
+
+
+def report(found: Sequence[Found], missing: Sequence[str], design: Design, costs: str, directory: Path) -> str:
+    """Write the picture, and say all in Markdown.
+
+    Parameters
+    ----------
+    found : sequence of Found
+        The complete cases, at least one.
+    missing : sequence of str
+        Labels of the others.
+    design : Design
+        What was wanted.
+    costs : str
+        What all runs took.
+    directory : Path
+        Where the picture goes.
+    """
+    judged = answers(found, design)
+    _draw(found, judged, directory / ANSWER)
+    sentences = [_sentence(kernels, one) for kernels, one in judged.items()]
+    lacking = [name for kernels, name in KERNELS.items() if kernels not in judged]
+    sentences += [f"**No verdict yet** on {name}." for name in lacking]
+    picture = "RSAM minus RiemannianSGD with its best remedies, test accuracy by data set, noise and manifold"
+    return "\n\n".join(
+        [
+            *opening(TITLE, QUESTION, picture, [*preliminary(missing), *sentences]),
+            DETAILS,
+            "## Differences",
+            _differences(found),
+            "## Test accuracy, %",
+            _accuracies(found),
+            "## Settings that were chosen",
+            _settings(found, design),
+            "## Rules, written beforehand",
+            RULES,
+            costs,
+        ]
+    )
+
+
+def answers(found: Sequence[Found], design: Design) -> dict[str, Answer]:
+    """Judge each manifold of which the deciding cases are there on all data sets."""
+    judged = {}
+    for kernels in KERNELS:
+        own = [f for f in found if f.case.kernels == kernels]
+        remedy, base = (
+            {noise: by_set for noise, by_set in by_noise(own, one).items() if set(by_set) == set(design.datasets)}
+            for one in (Found.against_remedy, Found.against_base)
+        )
+        if set(DECIDING) <= remedy.keys():
+            judged[kernels] = answer(remedy, base)
+    return judged
+
+
+def _sentence(kernels: str, found: Answer) -> str:
+    verdict = {
+        "better": "is better than the best remedy",
+        "not better": "is not better than the best remedy",
+        "undecided": "against the best remedy is undecided",
+    }[found.verdict]
+    equal = "helps" if found.at_equal_settings else "is not shown to help"
+    return (
+        f"**On {KERNELS[kernels]} the ascent {verdict}**: {_at(found.against_remedy)} (asked: more than {ASKED}). "
+        f"At equal settings it {equal}: {_at(found.against_base)}."
+    )
+
+
+def _at(found: dict[float, Comparison]) -> str:
+    return ", ".join(
+        f"{found[noise].simultaneous:.2f} points with {100 * noise:.0f} % wrong labels" for noise in DECIDING
+    )
+
+
+def _draw(found: Sequence[Found], judged: dict[str, Answer], path: Path) -> None:
+    groups = []
+    for kernels, name in KERNELS.items():
+        own = [f for f in found if f.case.kernels == kernels]
+        lines = [_line(f) for f in own]
+        if kernels in judged:
+            lines += [_shown("both sets", noise, c.simultaneous) for noise, c in judged[kernels].against_remedy.items()]
+        if lines:
+            verdict = judged[kernels].verdict if kernels in judged else ""
+            groups.append(
+                Group(f"{name}, by wrong labels", lines, "RSAM − RiemannianSGD with remedies, points", verdict, ASKED)
+            )
+    draw_forest(groups, path)
+
+
+def _line(f: Found) -> Line:
+    return _shown(f.case.dataset, f.case.label_noise, t_interval(f.against_remedy()))
+
+
+def _shown(place: str, noise: float, interval: Interval) -> Line:
+    return Line(f"{place}, {100 * noise:.0f} %", interval, f"{interval.mean:+.2f}")
+
+
+def _differences(found: Sequence[Found]) -> str:
+    """Tabulate differences case by case, with intervals that are not corrected."""
+    rows = []
+    for f in found:
+        first = [a - b for a, b in zip(*(f.scores(f.settings[m][0]) for m in (ASCENT, BASE)), strict=True)]
+        cells = [compare(values).interval for values in (f.against_remedy(), first, f.against_base())]
+        rows.append((f.case.label, *(f"{interval:.2f}" for interval in cells)))
+    header = ("RSAM minus, points", "remedies", "remedies, best setting of each", "same setting without ascent")
+    return markdown_table(header, rows)
+
+
+def _accuracies(found: Sequence[Found]) -> str:
+    """Tabulate accuracies where networks are stopped, and at their end."""
+    rows = []
+    for f in found:
+        cells = [t_interval(f.of(method)) for method in (ASCENT, BASE)]
+        cells.append(t_interval(f.scores(f.same)))
+        cells += [t_interval(f.scores(f.settings[m][0], Score(worst=0.1).of)) for m in (ASCENT, BASE)]
+        rows.append((f.case.label, *(f"{interval:.1f}" for interval in cells)))
+    header = ("stopped early", "RSAM", "RiemannianSGD", "RSAM's setting, no ascent", "RSAM, end", "RiemannianSGD, end")
+    return markdown_table(header, rows)
+
+
+def _settings(found: Sequence[Found], design: Design) -> str:
+    rows = []
+    for f in found:
+        for method in (ASCENT, BASE):
+            for setting in f.settings[method]:
+                score = f"{f.tuned[method].scores[setting]:.1f}"
+                rows.append((f.case.label, _NAMES[method], *_fields(setting, design), score))
+    header = (
+        "case",
+        "method",
+        "lr",
+        "× kernels",
+        "decay",
+        "rho",
+        "smoothing",
+        "dropout",
+        "epochs",
+        "at an end",
+        "validation, %",
+    )
+    return markdown_table(header, rows)
+
+
+def _fields(setting: Run, design: Design) -> list[str]:
+    workload = as_samples(setting.workload)
+    numbers = (setting.lr, setting.kernel_rate, setting.weight_decay, setting.rho)
+    remedies = (workload.label_smoothing, workload.dropout, setting.epochs)
+    return [*(f"{number:.3g}" for number in (*numbers, *remedies)), ", ".join(design.ends(setting))]

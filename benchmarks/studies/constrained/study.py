@@ -1,0 +1,96 @@
+"""Run the study: settings of all cases, then the best with further seeds, then the final networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from benchmarks.data import load
+from benchmarks.run import Row, Run
+from benchmarks.runs.parallel import Workers, collect
+from benchmarks.runs.results import Results
+from benchmarks.studies.comparison.contest import stand_in
+from benchmarks.studies.comparison.tuning import Protocol
+from benchmarks.studies.constrained.contest import Found, compete
+from benchmarks.studies.constrained.design import Case, Design
+from benchmarks.studies.constrained.report import report
+from benchmarks.studies.constrained.rules import DECIDING
+from benchmarks.studies.costs import seconds
+from benchmarks.studies.study import ROWS, NothingToReport, NotYet, announce, cost, lookup, present, trainer
+from benchmarks.workloads.samples import VALIDATION
+
+__all__ = ["ConstrainedStudy"]
+
+#: How often a network is scored, and test examples of it; see :data:`~benchmarks.runs.measurement.FIFTHS`.
+_SCORED, _TEST = 5, 7_000
+
+
+@dataclass(frozen=True)
+class ConstrainedStudy:
+    """Compares the ascent with other remedies against overfitting where kernels cannot decay.
+
+    Attributes
+    ----------
+    name, summary : str
+        See :class:`~benchmarks.studies.study.Study`.
+    design : Design
+        What is trained.
+    """
+
+    name: str
+    summary: str
+    design: Design = field(default_factory=Design)
+
+    def run(self, directory: Path, workers: Workers) -> None:
+        """Tune and train what is missing; skip data sets that are not there."""
+        results, train = self._results(directory), trainer(directory, workers)
+        there = [label for label, name in self.design.datasets.items() if present(label, partial(load, name))]
+        cases = self.design.cases(there)
+        if cases:
+            announce([_seconds(run) for run in _missing(cases, self.design, results)])
+            compete(cases, self.design, lambda runs: collect(runs, train, results, workers))
+
+    def report(self, directory: Path) -> str:
+        """Report on the complete cases, and name the others."""
+        results = self._results(directory)
+        found: list[Found] = []
+        missing = []
+        for case in self.design.cases([*self.design.datasets]):
+            try:
+                found += compete([case], self.design, lookup(results))
+            except NotYet:
+                missing.append(case.label)
+        if not found:
+            raise NothingToReport(f"{results.path} has no complete case")
+        return report(found, missing, self.design, cost(results), directory)
+
+    def quick(self) -> ConstrainedStudy:
+        """Shorten the study to images that come with it, few settings and two seeds."""
+        mini = {"Fashion-MNIST mini": "fashion_mnist_mini"}
+        protocol = Protocol(kept=2, second=(1001,), final=(0, 1), best=2)
+        design = replace(
+            self.design, datasets=mini, label_noise=DECIDING, examples=256, epochs=2, trials=2, protocol=protocol
+        )
+        return replace(self, design=design)
+
+    def _results(self, directory: Path) -> Results[Row]:
+        return Results(directory / ROWS, Row)
+
+
+def _seconds(run: Run) -> float:
+    return seconds(run, _SCORED, VALIDATION + (_TEST if run.heldout == "test" else 0))
+
+
+def _missing(cases: Sequence[Case], design: Design, results: Results[Row]) -> list[Run]:
+    """List the runs of cases that have no row; those that depend on such by networks that take as long."""
+    missing: list[Run] = []
+
+    def guess(runs: Sequence[Run]) -> list[Row]:
+        rows = results.find(runs)
+        missing.extend(run for run in runs if run not in rows)
+        return [rows.get(run) or stand_in(run) for run in runs]
+
+    compete(cases, design, guess)
+    return missing

@@ -1,0 +1,264 @@
+"""The ascent against other remedies: settings, early stopping, verdicts and the report."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from benchmarks.run import Row, Run
+from benchmarks.runs.measurement import FIFTHS
+from benchmarks.runs.parallel import Workers
+from benchmarks.runs.results import Results
+from benchmarks.studies import STUDIES, NothingToReport
+from benchmarks.studies.comparison.tuning import Protocol
+from benchmarks.studies.constrained import study
+from benchmarks.studies.constrained.contest import compete, stopped, validation
+from benchmarks.studies.constrained.design import ASCENT, BASE, Case, Design
+from benchmarks.studies.constrained.rules import ASKED, DECIDING, RECOMMENDED, RULES, TRIALS, answer
+from benchmarks.studies.constrained.study import ConstrainedStudy, _missing, _seconds
+from benchmarks.workloads.samples import as_samples
+from tests.benchmarks.entries import Recorder, made_row
+
+SEEDS = (0, 1, 2)
+PROTOCOL = Protocol((1000,), kept=3, second=(1001,), final=SEEDS, best=2)
+DESIGN = Design(
+    {"one": "fashion_mnist_mini", "two": "digits"}, DECIDING, 256, epochs=5, trials=8, protocol=PROTOCOL, recommended={}
+)
+CASE = Case("one", 0.1, "spheres")
+
+
+# -- settings --------------------------------------------------------------------------------------------------------
+
+
+def test_that_both_methods_try_the_same_settings_but_for_the_ascent_and_its_epochs() -> None:
+    design = Design()
+    settings = design.settings(CASE if "one" in design.datasets else Case("Fashion-MNIST", 0.1, "spheres"))
+    assert {method: len(of_method) for method, of_method in settings.items()} == {ASCENT: TRIALS, BASE: TRIALS}
+    assert len({setting.key for of_method in settings.values() for setting in of_method}) == 2 * TRIALS
+    for ascent, base in zip(settings[ASCENT], settings[BASE], strict=True):
+        assert replace(ascent, method=BASE, rho=0.0, epochs=base.epochs) == base
+        assert ascent.epochs == design.epochs or RECOMMENDED
+        assert ascent.rho > 0 == base.rho
+
+
+def test_that_a_cheap_ascent_may_train_twice_as_long_and_is_taken_off_again() -> None:
+    cheap = replace(DESIGN, recommended={"momentum": 0.8})
+    settings = cheap.settings(CASE)
+    assert [run.epochs for run in settings[ASCENT]] == [run.epochs for run in settings[BASE]]
+    for ascent, base in zip(settings[ASCENT], settings[BASE], strict=True):
+        assert ascent.momentum == 0.8
+        assert cheap.without_ascent(ascent) == base
+
+
+@pytest.mark.parametrize("kernels", ["spheres", "stiefel"])
+def test_that_remedies_are_used_in_half_of_the_settings_within_the_ranges_of_the_rules(kernels) -> None:
+    text = " ".join(RULES.split())
+    settings = Design().settings(Case("Fashion-MNIST", 0.2, kernels))[BASE]
+    workloads = [as_samples(run.workload) for run in settings]
+    assert {w.kernels for w in workloads} == {kernels} and {w.label_noise for w in workloads} == {0.2}
+    for values, words in (
+        ([w.label_smoothing for w in workloads], r"label smoothing \(none or ([\d.]+) to ([\d.]+)\)"),
+        ([w.dropout for w in workloads], r"dropout before the head \(none or ([\d.]+) to ([\d.]+)\)"),
+    ):
+        low, high = map(float, re.search(words, text).groups())  # type: ignore[union-attr]
+        used = [value for value in values if value]
+        assert len(used) == TRIALS / 2
+        assert low <= min(used) < max(used) <= high
+    assert sorted(run.epochs for run in settings) == [18] * (TRIALS // 2) + [36] * (TRIALS // 2)
+    for values, words in (
+        ([run.lr for run in settings], r"Learning rate \(([\d.]+) to ([\d.]+)\)"),
+        ([run.kernel_rate for run in settings], r"factor for kernels \((\d+) to (\d+)\)"),
+        ([run.weight_decay for run in settings], r"not constrained \(([\d.]+) to ([\d.]+)\)"),
+        (
+            [run.rho for run in Design().settings(Case("Fashion-MNIST", 0.2, kernels))[ASCENT]],
+            r"rho \((.+?) to (.+?)\)",
+        ),
+    ):
+        low, high = map(float, re.search(words, text).groups())  # type: ignore[union-attr]
+        assert low <= min(values) < max(values) <= high
+        # Sobol points fill every quarter of a range
+        assert set(np.floor(4 * np.log(np.array(values) / low) / np.log(high / low)).clip(0, 3)) == {0, 1, 2, 3}
+
+
+# -- contest ---------------------------------------------------------------------------------------------------------
+
+
+def curved(run: Run, accuracy: list[float], on_validation: list[float] | None = None) -> Row:
+    """Make a row that was scored five times."""
+    curves = {"accuracy": accuracy, **({} if on_validation is None else {"validation_accuracy": on_validation})}
+    return replace(made_row(run, accuracy[-1]), curves=curves)
+
+
+def test_that_networks_are_stopped_where_validation_is_best_and_early_of_equal_ones() -> None:
+    run = DESIGN.settings(CASE)[BASE][0]
+    row = curved(run, [0.1, 0.2, 0.3, 0.4, 0.5], [0.6, 0.8, 0.7, 0.8, 0.75])
+    assert stopped(row) == pytest.approx(20)
+    assert validation(curved(run, [0.1, 0.5, 0.4, 0.3, 0.2])) == pytest.approx(50)
+    nothing = replace(made_row(run, diverged=True), curves={})
+    assert stopped(nothing) == validation(nothing) == 10
+
+
+def quality(run: Run, best: int, second: int) -> float:
+    """Make two settings better than the others, of which the one with the smaller number does worse with one seed."""
+    for setting in (run for of_method in DESIGN.settings(CASE).values() for run in of_method):
+        if replace(setting, seed=run.seed, heldout=run.heldout) == run:
+            number = DESIGN.settings(CASE)[run.method].index(setting)
+            return {best: 0.7 if run.seed == 1000 else 0.8, second: 0.72}.get(number, 0.5)
+    return 0.4  # without the ascent
+
+
+def test_that_the_two_best_settings_over_all_seeds_go_on_and_are_averaged() -> None:
+    def row(run: Run) -> Row:
+        value = quality(run, best=3, second=5)
+        if run.heldout == "validation":
+            return curved(run, [0.1, value, value, 0.1, 0.1])
+        gain = 0.02 if run.method == ASCENT else 0.0
+        return curved(run, [0.1, value + gain + run.seed / 100, 0.9, 0.9, 0.9], [0.5, 0.6, 0.1, 0.1, 0.1])
+
+    recorder = Recorder(row)
+    (found,) = compete([CASE], DESIGN, recorder)
+    for method in (ASCENT, BASE):
+        settings = DESIGN.settings(CASE)[method]
+        assert found.settings[method] == [settings[3], settings[5]]  # (0.7 + 0.8) / 2, 0.72
+    assert [len(call) for call in recorder.calls] == [2 * 8, 2 * 3, 5 * 3]
+    assert {run.heldout for run in recorder.runs if run.seed >= 1000} == {"validation"}
+    assert {run.heldout for run in recorder.calls[-1]} == {"test"} and {run.measures for run in recorder.runs} == {
+        (FIFTHS,)
+    }
+    assert found.of(ASCENT) == pytest.approx([78 + s for s in SEEDS])  # (80 + 72) / 2 and 2 more
+    assert found.against_remedy() == pytest.approx([2, 2, 2])
+    assert found.same == replace(DESIGN.settings(CASE)[BASE][3], epochs=DESIGN.epochs)
+
+
+# -- verdicts --------------------------------------------------------------------------------------------------------
+
+
+def differences(**of_set: tuple[float, float]) -> dict[float, dict[str, list[float]]]:
+    """Make differences at 10 and 20 % of each data set, which vary by some hundredths over four seeds."""
+    return {
+        noise: {name: [means[i] + s for s in (0.03, -0.03, 0.01, -0.01)] for name, means in of_set.items()}
+        for i, noise in enumerate(DECIDING)
+    }
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "verdict"),
+    [
+        ((1.0, 1.0), (0.6, 0.6), "better"),
+        ((2.0, 2.0), (0.1, -0.2), "undecided"),  # a data set with a negative mean
+        ((1.0, 0.7), (1.0, 0.1), "not better"),  # 0.4 at 20 %
+        ((0.2, 0.2), (0.2, 0.2), "not better"),
+        ((1.0, 0.5), (1.0, 0.5), "undecided"),  # exactly what is asked
+    ],
+)
+def test_that_the_ascent_has_to_be_better_at_both_levels(one, two, verdict) -> None:
+    found = answer(differences(one=one, two=two), differences(one=(1, 1), two=(1, 1)))
+    assert found.verdict == verdict
+    assert found.at_equal_settings
+
+
+def test_that_scatter_leaves_it_undecided_and_intervals_are_those_of_two_comparisons() -> None:
+    random = np.random.default_rng(0)
+    values = {noise: {name: list(0.8 + random.normal(size=8)) for name in "ab"} for noise in DECIDING}
+    found = answer(values, values)
+    assert found.verdict == "undecided" and not found.at_equal_settings
+    for noise, comparison in found.against_remedy.items():
+        pooled = np.mean([values[noise]["a"], values[noise]["b"]], axis=0)
+        reference = scipy.stats.ttest_1samp(pooled, 0).confidence_interval(1 - 0.05 / 2)
+        assert (comparison.simultaneous.low, comparison.simultaneous.high) == pytest.approx(tuple(reference))
+
+
+# -- the study -------------------------------------------------------------------------------------------------------
+
+
+def by_method(gain: float) -> Callable[[Run], Row]:
+    """Make rows in which the ascent is better by some points, and seeds differ a little."""
+
+    def row(run: Run) -> Row:
+        better = gain / 100 if run.method == ASCENT else 0.0
+        scatter = 0.001 * (run.seed % 2) * (1 if run.method == ASCENT else -1)
+        # settings differ a little by their learning rate, so that some are better
+        value = 0.6 + better + scatter + 1e-4 * run.lr
+        return curved(run, [0.1, 0.1, value, 0.2, 0.2], [0.1, 0.1, 0.9, 0.2, 0.2])
+
+    return row
+
+
+@pytest.fixture
+def trained(monkeypatch, cheap) -> list[Run]:
+    runs: list[Run] = []
+
+    def here(wanted, train, results: Results[Row], workers) -> list[Row]:
+        found = results.find(wanted)
+        for run in wanted:
+            if run not in found:
+                runs.append(run)
+                results.append(train(run))
+        found = results.find(wanted)
+        return [found[run] for run in wanted]
+
+    monkeypatch.setattr(study, "collect", here)
+    monkeypatch.setattr(study, "trainer", lambda directory, workers: by_method(2.0))
+    return runs
+
+
+def test_that_the_study_trains_what_is_missing_and_reports_verdicts(trained, tmp_path) -> None:
+    made = ConstrainedStudy("made", "", DESIGN)
+    nothing = Results(tmp_path / "rows.jsonl", Row)
+    predicted = _missing(DESIGN.cases(["one", "two"]), DESIGN, nothing)
+    with pytest.raises(NothingToReport, match="no complete case"):
+        made.report(tmp_path)
+    made.run(tmp_path, Workers())
+    assert len(trained) == len(set(trained)) == len(predicted)
+    # RSAM's best setting without its ascent is one of RiemannianSGD's two here
+    assert len(trained) == 8 * (2 * 8 + 2 * 3 + 4 * 3)
+    text = made.report(tmp_path)
+    assert text.count("the ascent is better than the best remedy**: 2.0") == 2
+    assert text.count("At equal settings it helps: 2.0") == 2
+    assert "Preliminary" not in text and text.split("\n\n")[2].startswith("![")
+    trained.clear()
+    made.run(tmp_path, Workers())
+    assert trained == []
+
+
+def test_that_without_a_deciding_case_there_is_no_verdict_on_its_manifold(trained, tmp_path) -> None:
+    made = ConstrainedStudy("made", "", DESIGN)
+    made.run(tmp_path, Workers())
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))  # the last case is one on Stiefel
+    text = made.report(tmp_path)
+    assert "**Preliminary**: without two, 20 % wrong labels, Stiefel manifolds." in text
+    assert "**No verdict yet** on Stiefel manifolds." in text
+    assert "**On spheres the ascent is better" in text
+
+
+def test_that_the_study_skips_data_that_are_missing(directory: Path, trained, capsys) -> None:
+    design = replace(DESIGN, datasets={"CIFAR-10": "imagefolder:cifar10"})
+    ConstrainedStudy("made", "", design).run(directory / "results", Workers())
+    assert "skipped: CIFAR-10" in capsys.readouterr().err
+    assert trained == []
+
+
+def test_that_the_predicted_hours_fit_and_all_cases_are_there(tmp_path: Path) -> None:
+    design = STUDIES["constrained"].design
+    cases = design.cases([*design.datasets])
+    assert len({(c.dataset, c.label_noise, c.kernels) for c in cases}) == 2 * 4 * 2
+    assert {c.label_noise for c in cases} == {0, 0.1, 0.2, 0.4}
+    nothing = Results(tmp_path / "rows.jsonl", Row)
+    hours = sum(map(_seconds, _missing(cases, design, nothing))) / 3600
+    assert 2 < hours < 3.5
+
+
+def test_that_the_rules_say_what_is_computed() -> None:
+    text, design = " ".join(RULES.split()), Design()
+    assert f"tried at {TRIALS} settings" in text and f"lies above {ASKED} points" in text
+    assert ASKED == 0.5 and DECIDING == (0.1, 0.2)
+    assert (len(design.protocol.final), design.protocol.kept, len(design.protocol.second)) == (8, 3, 2)
+    assert "best three with two more" in text and "Eight other seeds" in text and "The two best settings" in text
+    assert design.protocol.best == 2 and design.examples == 2000
