@@ -18,6 +18,7 @@ FLOORS = {
     "benchmarks": ("machine", "data", "workloads", "run", "methods", "report", "runs", "studies", "cli", "__main__"),
     "benchmarks.studies": (
         "study",
+        "costs",
         "comparison",
         "images",
         "fair",
@@ -29,6 +30,8 @@ FLOORS = {
         "cheap",
         "population",
         "norms_and_skips",
+        "constrained",
+        "one_rho",
     ),
 }
 
