@@ -174,7 +174,8 @@ def _raised(function: Any) -> set[type]:
         if isinstance(node, ast.Raise) and node.exc is not None:
             cause = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
             error = scope.get(cause.id) if isinstance(cause, ast.Name) else None
-            if inspect.isclass(error) and error is not NotImplementedError:  # of an abstract method
+            # not that of an abstract method, nor a private one, which no caller is to see
+            if inspect.isclass(error) and error is not NotImplementedError and not error.__name__.startswith("_"):
                 raised.add(error)
     return raised
 
