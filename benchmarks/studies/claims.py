@@ -7,10 +7,12 @@ from pathlib import Path
 
 from benchmarks.report.forest import Group, draw_forest
 from benchmarks.report.opening import DETAILS
+from benchmarks.studies.fair import FAIR
 from benchmarks.studies.images import OPTIMIZERS
 from benchmarks.studies.images.figures import claim_groups
 from benchmarks.studies.images.report import judge
 from benchmarks.studies.population import POPULATION
+from benchmarks.studies.study import ROWS
 
 __all__ = ["ADDRESS", "CLAIMS", "PICTURE", "draw_claims", "said", "shown_in_readme"]
 
@@ -20,9 +22,11 @@ CLAIMS = {
     "C2": ("Margin statistics correlate with the gap only late in training.", "population"),
     "C3": ("The model does not carry over to shorter training.", "population"),
     "C4": ("Curvature around the weights correlates with generalisation.", "population"),
-    "C5": ("A curvature penalty lowers curvature a lot, yet generalises worse than SAM.", "optimizers"),
-    "C6": ("Riemannian SAM does at least a little better than SAM.", "optimizers"),
+    "C5": ("A curvature penalty lowers curvature a lot, yet generalises worse than SAM.", "fair"),
+    "C6": ("Riemannian SAM does at least a little better than SAM.", "fair"),
 }
+#: What was measured before, by a design that cannot decide.
+BEFORE = {"fair": "optimizers"}
 #: Of the repository's files; links are absolute, since the README is shown on PyPI too.
 ADDRESS = "https://github.com/rsam-developers/rsam/blob/main"
 #: Where the picture is, from the root of the repository.
@@ -33,12 +37,19 @@ _BLOCK = re.compile(r"(?<=<!-- claims -->\n).*?(?=\n<!-- end -->)", re.DOTALL)
 def said(results: Path) -> list[str]:
     """Return a line of Markdown for each claim, the verdict in the words of the study's committed report."""
     lines = []
-    for claim, (statement, study) in CLAIMS.items():
-        opening = (results / study / "README.md").read_text(encoding="utf-8").split("\n#")[0].split(DETAILS)[0]
-        found = re.search(rf"^- (\*\*{claim}\b.*)$", opening, re.MULTILINE)
-        sentence = found[1] if found else f"**{claim}, not measured yet:** {statement}"
-        lines.append(f"- {sentence} ([{study}]({ADDRESS}/benchmarks/results/{study}/README.md))")
+    for claim, (statement, decisive) in CLAIMS.items():
+        study = _there(results, decisive)
+        report = (results / study / "README.md").read_text(encoding="utf-8")
+        opening = re.split(rf"{re.escape(DETAILS)}|\n#", report)[0]
+        found = re.findall(rf"^- (\*\*{claim}\b.*)$", opening, re.MULTILINE)
+        for sentence in found or [f"**{claim}, not measured yet:** {statement}"]:
+            lines.append(f"- {sentence} ([{study}]({ADDRESS}/benchmarks/results/{study}/README.md))")
     return lines
+
+
+def _there(results: Path, study: str) -> str:
+    """Return the study that says most of a claim by now: the one before it, until there are results of its own."""
+    return study if (results / study / ROWS).exists() else BEFORE[study]
 
 
 def draw_claims(results: Path, path: Path) -> None:
@@ -47,10 +58,11 @@ def draw_claims(results: Path, path: Path) -> None:
 
 
 def _groups(results: Path) -> list[Group]:
+    first = POPULATION.claims(results / POPULATION.name)
+    if _there(results, "fair") == "fair":
+        return first + FAIR.claims(results / FAIR.name)
     cases, _ = OPTIMIZERS.entries(results / OPTIMIZERS.name)
-    decided = [claim for claim, (_, study) in CLAIMS.items() if study == OPTIMIZERS.name]
-    groups = POPULATION.claims(results / POPULATION.name)
-    return groups + [group for group in claim_groups(judge(cases)) if group.title[:2] in decided]
+    return first + [group for group in claim_groups(judge(cases)) if not group.title.startswith("C4")]
 
 
 def shown_in_readme(lines: list[str], readme: str) -> str:

@@ -251,7 +251,6 @@ def test_that_the_comparison_is_trained_first_where_it_is_looked_for_and_nothing
     assert "Preliminary" not in text
     assert "## made up, made" not in text
     assert len(cells(text[text.index("| case") :].split("\n\n")[0])) == 2
-    assert (directory / "summary.md").read_text(encoding="utf-8").split("\n\n")[0] in text
     assert (directory / "own-intervals.svg").is_file()
 
 
@@ -280,7 +279,6 @@ def test_that_a_case_that_lacks_a_run_is_left_out(trained, tmp_path) -> None:
     text = TINY.report(directory)
     assert "made up, own" not in text.split("## The constraint")[1].split("## made up")[0]
     assert "**Preliminary**: without made up, own." in text
-    assert "**Preliminary**" in (directory / "summary.md").read_text(encoding="utf-8")
 
 
 def test_that_the_quick_version_takes_results_of_the_quick_comparison(tmp_path) -> None:

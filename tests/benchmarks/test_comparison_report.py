@@ -8,14 +8,13 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.methods import METHODS
-from benchmarks.studies.comparison.contest import find
 from benchmarks.studies.comparison.report import report
 from benchmarks.studies.comparison.tuning import Protocol
 from benchmarks.studies.images import tables
 from benchmarks.studies.images.claims import c4, c5, c6
 from benchmarks.studies.images.contestants import CONTESTANTS
 from benchmarks.studies.images.report import RULES, judge
-from tests.benchmarks.comparisons import ASKED, SEEDS, cells, made_up, percent, shown, table_of
+from tests.benchmarks.comparisons import ASKED, SEEDS, cells, made_up, table_of
 from tests.benchmarks.entries import made_case, made_row
 
 
@@ -57,16 +56,6 @@ def test_that_the_report_counts_networks_and_names_what_is_missing(whole) -> Non
     assert f"{19 * SEEDS} networks, {SEEDS} seeds per method and case" in text
     assert "from 3 settings, all with 1 seed, the best 3 with 3 more" in text
     assert "**Preliminary**: without the lost < one>." in text
-
-
-def test_that_the_summary_is_written_with_verdicts_and_accuracies(whole) -> None:
-    _, directory, cases = whole
-    text = (directory / "summary.md").read_text(encoding="utf-8")
-    assert "**Preliminary**: without the lost < one>." in text
-    assert all(table in text for table in RULES.summary(cases, 1))
-    assert text.endswith("It took long.\n")
-    assert cells(text, "claim")["C4"][1] == f"**{judge(cases)[0].outcome}**"
-    assert cells(text, "test accuracy, %")["SAM"][1] == shown(percent(find(cases[0], "sam")), 1)
 
 
 def test_that_the_table_at_equal_gradients_lists_each_method_once_at_sams_cost(whole) -> None:

@@ -164,7 +164,9 @@ def test_that_the_report_leads_with_the_picture_and_the_verdicts(trained, tmp_pa
     assert "C5 for the gradient norm is no question of its own" in first
     assert RULES.strip() in text
     assert "Preliminary" not in text
-    assert "| C6    |" in (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert "| C6    |" in text
+    drawn = SHORT.claims(tmp_path)
+    assert [(group.title[:2], len(group.lines)) for group in drawn] == [("C5", 1), ("C6", 3)]
 
 
 def test_that_without_one_case_conclusions_are_preliminary_and_without_any_there_are_none(

@@ -18,9 +18,6 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 COMMAND = "python -m benchmarks report {name} --results benchmarks/results"
 MEASURED = sorted(path.parent.name for path in RESULTS.glob("*/rows.jsonl"))
-#: ``<!-- summary of STUDY -->``, followed by the ``summary.md`` of its report.
-SUMMARY = re.compile(r"<!-- summary of ([\w-]+) -->\n(.*?)\n<!-- end -->", re.DOTALL)
-SUMMARIES = dict(SUMMARY.findall((ROOT / "README.md").read_text(encoding="utf-8")))
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +38,6 @@ def first_picture_only(monkeypatch) -> None:
 def words(path: Path) -> list[str]:
     """Read the words of a figure from the comments that its file has for each."""
     return re.findall("<!-- (.*?) -->", path.read_text(encoding="utf-8"))
-
-
-def test_that_the_readme_shows_what_was_measured() -> None:
-    assert SUMMARIES.keys() <= set(MEASURED)
 
 
 def test_that_the_picture_of_the_claims_is_drawn_from_the_rows(results, tmp_path) -> None:
@@ -69,9 +62,6 @@ def test_that_what_is_shown_was_measured(first_picture_only, results, name) -> N
         assert top[1].startswith("- **Preliminary**"), f"{name} has no {ANSWER}"
     assert top[1].startswith("- **")
     assert readme.count("\n| ") == report.count("\n| ")
-    if name in SUMMARIES:
-        summary = (results / name / "summary.md").read_text(encoding="utf-8")
-        assert SUMMARIES[name].strip() == summary.strip(), f"README.md is not what {command} writes to summary.md"
 
 
 def test_that_figures_in_tables_of_the_guide_are_rows_of_a_report() -> None:

@@ -80,7 +80,7 @@ def report(
     cost : str
         What it took beside the comparison.
     directory : Path
-        Where figures go; and ``summary.md``, for the README.
+        Where figures go.
 
     Returns
     -------
@@ -92,8 +92,6 @@ def report(
     parts += ["## What ascent and penalty do at the same settings", _WITHOUT, without(cases)]
     parts += ["## Ways of ascending at the same settings", _SAME, same_settings(cases)]
     parts += ["## What the choice of settings is worth", _TUNING, tuning(cases)]
-    summary = [*preliminary(missing), decomposition(cases), without(cases), same_settings(cases), tuning(cases)]
-    (directory / "summary.md").write_text("\n\n".join([*summary, cost]) + "\n", encoding="utf-8")
     first = opening(
         "Where differences between RSAM and SAM come from",
         " ".join([_QUESTION, *preliminary(missing)]),

@@ -42,8 +42,6 @@ class Rules:
         or nothing.
     verdicts : callable
         The same; returns a sentence for each.
-    summary : callable
-        The same; returns tables for the README.
     answers : callable
         The same for the report, with the rules by which it is judged.
     details : callable
@@ -56,7 +54,6 @@ class Rules:
     picture: str
     groups: Callable[[Cases, int], Sequence[Group]]
     verdicts: Callable[[Cases, int], list[str]]
-    summary: Callable[[Cases, int], list[str]]
     answers: Callable[[Cases, int], list[str]]
     details: Callable[[Cases, Path], list[str]]
 
@@ -93,7 +90,7 @@ def report(
     costs : str
         What all runs took, and whether they stayed on their manifolds.
     directory : Path
-        Where figures go; and ``summary.md``, for the README.
+        Where figures go.
 
     Returns
     -------
@@ -102,8 +99,6 @@ def report(
     """
     number = sum(len(entry.rows) for case in cases for entry in case)
     counted = f"{number} {rules.counted}, {len(protocol.final)} seeds per method and case. {costs}"
-    summary = [*preliminary(missing), *rules.summary(cases, asked), counted]
-    (directory / "summary.md").write_text("\n\n".join(summary) + "\n", encoding="utf-8")
     groups = rules.groups(cases, asked)
     if groups:
         draw_forest(groups, directory / ANSWER)

@@ -8,7 +8,7 @@ from benchmarks.report.forest import Group, Line
 from benchmarks.report.intervals import Interval, t_interval
 from benchmarks.studies.fair.comparisons import Answer
 
-__all__ = ["PICTURE", "groups"]
+__all__ = ["PICTURE", "claim_groups", "groups"]
 
 PICTURE = "Differences of test accuracy by case and pooled, with the verdicts"
 
@@ -16,6 +16,18 @@ PICTURE = "Differences of test accuracy by case and pooled, with the verdicts"
 def groups(found: Sequence[Answer]) -> list[Group]:
     """Draw each difference by case and pooled, and beside it the pooled ones minus other methods."""
     return [Group(answer.label, _lines(answer), "points of test accuracy", answer.judged.outcome) for answer in found]
+
+
+def claim_groups(found: Sequence[Answer]) -> list[Group]:
+    """Draw what each claim rests on alone: a line for each comparison, pooled over cases."""
+    return [
+        Group(
+            f"{claim}: {title}",
+            [Line(a.label, a.judged.pooled, a.judged.outcome) for a in found if a.claim == claim],
+            "points of test accuracy",
+        )
+        for claim, title in (("C5", "SAM and the trace penalty"), ("C6", "Riemannian SAM and SAM"))
+    ]
 
 
 def _lines(answer: Answer) -> list[Line]:

@@ -55,14 +55,12 @@ def report(
     read : dict of str to list of Row
         Rows of the recommended variant, SAM and both bases on more examples; empty if they were not read yet.
     directory : Path
-        Where figures go; and ``summary.md``, for the README.
+        Where figures go.
     """
     found = answers(cases)
     draw_forest(figures.groups(found), directory / ANSWER)
     seeds = len(protocol.final)
     counted = f"{seeds} seeds per setting, each with its own training examples. {costs}"
-    summary = [*preliminary(missing), tables.verdicts(found), counted]
-    (directory / "summary.md").write_text("\n\n".join(summary) + "\n", encoding="utf-8")
     parts = [
         *opening(TITLE, QUESTION, figures.PICTURE, [*preliminary(missing), *(answer.sentence for answer in found)]),
         tables.verdicts(found),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchmarks.report.forest import Group
 from benchmarks.run import Row, Run
 from benchmarks.runs.parallel import Workers, collect
 from benchmarks.runs.results import Results
@@ -15,7 +16,9 @@ from benchmarks.studies.comparison.report import on_manifold
 from benchmarks.studies.comparison.study import find_entries, train_cases
 from benchmarks.studies.comparison.tuning import Protocol
 from benchmarks.studies.fair.cases import QUICK_CASES, QUICK_PROTOCOL, QUICK_READ, Read, seconds
+from benchmarks.studies.fair.comparisons import answers
 from benchmarks.studies.fair.contestants import CONTESTANTS, VARIANTS
+from benchmarks.studies.fair.figures import claim_groups
 from benchmarks.studies.fair.report import report
 from benchmarks.studies.study import ROWS, NothingToReport, announce, cost, present, trainer
 
@@ -72,6 +75,11 @@ class FairStudy:
         complete = all(run in rows for runs in reading.values() for run in runs)
         read = {name: [rows[run] for run in runs] for name, runs in reading.items()} if complete else {}
         return report(cases, missing, self.protocol, costs, read, directory)
+
+    def claims(self, directory: Path) -> list[Group]:
+        """Lay out what decides the claims, as soon as there is a complete case."""
+        cases, _ = find_entries(self.cases, self.protocol, self._results(directory))
+        return claim_groups(answers(cases)) if cases else []
 
     def quick(self) -> FairStudy:
         """Take small cases, few epochs, two settings and two seeds."""

@@ -59,12 +59,6 @@ def _sentences(cases: Cases, asked: int) -> list[str]:
     return [f"**{verdict.claim}, {verdict.outcome}:** {statement(verdict.claim)}" for verdict in judge(cases)]
 
 
-def _summary(cases: Cases, asked: int) -> list[str]:
-    found = judge(cases)
-    judged = [tables.verdicts(found), tables.correlations_by_case(_main(cases))] if found else []
-    return [*judged, tables.overview(cases)]
-
-
 def _answers(cases: Cases, asked: int) -> list[str]:
     found = judge(cases)
     parts = ["## Verdicts", tables.verdicts(found), _VERDICTS, tables.rules(found)] if found else []
@@ -88,7 +82,6 @@ RULES = Rules(
     picture="Differences of test accuracy and of curvature that the claims are judged by, with their intervals",
     groups=_groups,
     verdicts=_sentences,
-    summary=_summary,
     answers=_answers,
     details=_details,
 )

@@ -36,10 +36,6 @@ another momentum, that counts against the ascent. It does not where the base has
 rate and 0.9; but that learning rate was chosen together with rho, which counts for the ascent."""
 
 
-def _summary(cases: Cases, asked: int) -> list[str]:
-    return [conclusions(cases, asked), overview(cases), by_case(cases)]
-
-
 def _answers(cases: Cases, asked: int) -> list[str]:
     verdict = ["## What the ascent is worth", RULE, _TUNED, conclusions(cases, asked)]
     return [*verdict, "## Scores", overview(cases)]
@@ -64,7 +60,6 @@ RULES = Rules(
     picture="How much better RSAM scores than its base and than the projected ascent, by group of cases",
     groups=forest,
     verdicts=sentences,
-    summary=_summary,
     answers=_answers,
     details=_details,
 )
