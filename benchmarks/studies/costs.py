@@ -28,7 +28,8 @@ def seconds(run: Run, evaluations: int = 1, held_out: int = VALIDATION) -> float
     width, depth = workload.width, workload.depth
     # milliseconds of a gradient evaluation: of the step whatever its batch, and of one example; later blocks are small
     step, example = depth, _EXAMPLE.get(workload.dataset, 1.0) * (0.04 * width + 0.028 * width**2) * (0.35 * depth)
-    steps = run.epochs * (workload.examples // workload.batch_size) * METHODS[run.method].gradients
+    ascent = (METHODS[run.method].gradients - 1) * (1 - run.late) * run.part / run.every
+    steps = run.epochs * (workload.examples // workload.batch_size) * (1 + ascent)
     stiefel = 1.15 if workload.kernels == "stiefel" else 1.0
     scored = evaluations * (held_out + workload.examples) * example / 3  # without a backward pass
     return (stiefel * steps * (step + example * workload.batch_size) + scored + 100) / 1000

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from benchmarks.run import Run
@@ -27,3 +29,10 @@ MEASURED = [
 def test_that_predicted_seconds_are_those_measured(run, evaluations, measured) -> None:
     # one run each: times of a busy machine differ by a fifth or so
     assert seconds(run, evaluations) == pytest.approx(measured, rel=0.25)
+
+
+def test_that_an_ascent_from_a_quarter_of_the_batch_in_every_second_step_costs_an_eighth() -> None:
+    whole = Run(Samples("fashion_mnist", kernels="spheres"), "rsam", 0, 0.03, 10, rho=0.1)
+    base = seconds(replace(whole, method="riemannian_sgd"))
+    assert seconds(replace(whole, part=0.25, every=2)) - base == pytest.approx((seconds(whole) - base) / 8)
+    assert seconds(replace(whole, late=0.6)) - base == pytest.approx(0.4 * (seconds(whole) - base))
