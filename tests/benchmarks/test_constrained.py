@@ -48,11 +48,11 @@ def test_that_both_methods_try_the_same_settings_but_for_the_ascent_and_its_epoc
 
 
 def test_that_a_cheap_ascent_may_train_twice_as_long_and_is_taken_off_again() -> None:
-    cheap = replace(DESIGN, recommended={"part": 0.25, "every": 2})
+    cheap = replace(DESIGN, recommended={"method": "rsam_angle", "part": 0.25, "every": 2})
     settings = cheap.settings(CASE)
     assert [run.epochs for run in settings[ASCENT]] == [run.epochs for run in settings[BASE]]
     for ascent, base in zip(settings[ASCENT], settings[BASE], strict=True):
-        assert (ascent.part, ascent.every) == (0.25, 2)
+        assert (ascent.method, ascent.part, ascent.every) == ("rsam_angle", 0.25, 2)
         assert cheap.without_ascent(ascent) == base
 
 

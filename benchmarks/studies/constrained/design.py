@@ -82,7 +82,8 @@ class Design:
         """List the settings of both methods, which are the same apart from the ascent."""
         workload = Samples(self.datasets[case.dataset], self.examples, case.label_noise, kernels=case.kernels)
         base = Run(workload, BASE, 0, 0.0, self.epochs, measures=(FIFTHS,))
-        ascent = replace(base, method=ASCENT, **self.recommended)
+        options: dict[str, Any] = {"method": ASCENT, **self.recommended}
+        ascent = replace(base, **options)
         of_base = Sample.of(*_RATES, _DECAY, number=self.trials).settings(base)
         of_ascent = Sample.of(*_RATES, _DECAY, _RHO, number=self.trials).settings(ascent)
         remedies = _remedies(self.trials)
@@ -100,11 +101,11 @@ class Design:
     def without_ascent(self, setting: Run) -> Run:
         """Describe the base optimizer at a setting of RSAM."""
         defaults: dict[str, Any] = {f.name: f.default for f in fields(Run) if f.name in self.recommended}
-        return replace(setting, method=BASE, rho=0.0, **defaults)
+        return replace(setting, **{**defaults, "method": BASE, "rho": 0.0})
 
     def ends(self, setting: Run) -> list[str]:
         """Name the knobs that lie at an end of their ranges that is not a natural one."""
-        ranges = (*_RATES, _DECAY, *((_RHO,) if setting.method == ASCENT else ()))
+        ranges = (*_RATES, _DECAY, *((_RHO,) if setting.method != BASE else ()))
         return [knob.label for knob, _ in Sample.of(*ranges, number=self.trials).ends(setting)]
 
 

@@ -10,8 +10,8 @@ from benchmarks.report.intervals import Comparison, compare
 
 __all__ = ["ASKED", "DECIDING", "KERNELS", "RECOMMENDED", "RULES", "TRIALS", "Answer", "answer"]
 
-#: Fields of :class:`~benchmarks.run.Run` that make RSAM the cheap variant that the study ``cheap`` recommends; none
-#: for whole RSAM, as long as it recommends nothing.
+#: Fields of :class:`~benchmarks.run.Run` that make RSAM the cheap variant that the study ``cheap`` recommends, such as
+#: ``part`` and ``every``, or another ``method``; none for whole RSAM, as long as it recommends nothing.
 RECOMMENDED: Mapping[str, Any] = {}
 #: Where kernels live, with their names in sentences; each is judged by itself.
 KERNELS = {"spheres": "spheres", "stiefel": "Stiefel manifolds"}
