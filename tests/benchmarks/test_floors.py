@@ -32,6 +32,7 @@ FLOORS = {
         "norms_and_skips",
         "constrained",
         "one_rho",
+        "claims",
     ),
 }
 
