@@ -78,14 +78,26 @@ def test_that_noise_is_what_neither_cell_nor_seed_explains() -> None:
 def test_that_equal_contenders_are_taken_for_equal_and_others_left_alone() -> None:
     # means differ by as much as their error: nothing but noise; the last cell has collapsed
     accuracies = np.array([[80.0, 82.0], [82.0, 80.0], [81.0, 81.0], [40.0, 40.0]])
-    centres, deviations, error = likely(accuracies)
+    centres, deviations, errors = likely(accuracies)
     np.testing.assert_allclose(centres, [81, 81, 81, 40])
     np.testing.assert_allclose(deviations[:3], 0)
-    assert deviations[3] == error > 0
+    assert deviations[3] == errors[3] == errors[0] > 0
     # far apart in units of their error: they stay
     apart = np.array([[80.0, 80.02], [82.0, 81.98], [84.0, 84.02]])
     np.testing.assert_allclose(likely(apart)[0], apart.mean(1), atol=1e-3)
     assert CLOSE > 4  # or they would not all be contenders
+
+
+def test_that_a_cell_that_collapses_with_one_seed_of_two_is_uncertain_and_makes_no_other_one_so() -> None:
+    table = {("a", 1.0): [80.0, 82.0], ("b", 1.0): [80.2, 81.8], ("c", 1.0): [75.0, 61.0], ("d", 1.0): [75.0, 10.0]}
+    errors = likely(np.array(list(table.values())))[2]
+    assert errors[0] == errors[1] < 0.2
+    # beside what the seeds do to contenders c falls from -5.1 to -20.9
+    assert errors[2] == pytest.approx(min(np.std([-5.1, -20.9], ddof=1) / np.sqrt(2), (81 - 68) / 4))
+    assert errors[3] == pytest.approx((81 - 42.5) / 4)
+    found = resample([table], {"b": 1.0, "d": 1.0})
+    assert found.at("d", 0).half_width == pytest.approx(1.96 * errors[3], rel=0.1)
+    assert abs(found.at("b", 0).mean) < 0.1 and found.at("b", 0).half_width < 1
 
 
 @pytest.mark.parametrize("scatter", [0.3, 1.0])

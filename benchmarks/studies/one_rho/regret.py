@@ -52,7 +52,7 @@ def noise(accuracies: NDArray) -> float:
     return float(np.sqrt((rest**2).sum() / ((cells - 1) * (seeds - 1))))
 
 
-def likely(accuracies: NDArray) -> tuple[NDArray, NDArray, float]:
+def likely(accuracies: NDArray) -> tuple[NDArray, NDArray, NDArray]:
     """Say what the true means of a level's cells may be (empirical Bayes), and how noisy measured means are.
 
     Parameters
@@ -65,17 +65,22 @@ def likely(accuracies: NDArray) -> tuple[NDArray, NDArray, float]:
     centres, deviations : ndarray
         Of the normal distribution of each true mean: that of contenders is shrunk towards the mean of all contenders,
         as far as their scatter is noise; others are centred at their measured means.
-    error : float
-        Standard error of a measured mean.
+    errors : ndarray
+        Standard error of each measured mean: the same for contenders; for others, of which some collapse with one seed
+        and not with another, that of their own accuracies if it is larger, up to a quarter of their distance from the
+        best: drawn with more, they would be the best now and then.
     """
+    seeds = accuracies.shape[1]
     means = accuracies.mean(1)
     close = means >= means.max() - CLOSE
-    error = noise(accuracies[close]) / math.sqrt(accuracies.shape[1])
+    error = noise(accuracies[close]) / math.sqrt(seeds)
+    own = (accuracies - accuracies[close].mean(0)).std(1, ddof=1) / math.sqrt(seeds)
+    errors = np.where(close, error, np.minimum(own, (means.max() - means) / 4).clip(error))
     scatter = float(means[close].var(ddof=1)) if close.sum() > 1 else 0.0
     share = max(0.0, 1 - error**2 / scatter) if scatter > 0 else 0.0
     overall = means[close].mean()
     centres = np.where(close, overall + share * (means - overall), means)
-    return centres, np.where(close, math.sqrt(share) * error, error), error
+    return centres, np.where(close, math.sqrt(share) * error, errors), errors
 
 
 @dataclass(frozen=True)
@@ -148,9 +153,9 @@ def resample(tables: Sequence[Table], rhos: Mapping[str, float], seed: int = 0, 
     for table in tables:
         accuracies = np.array(list(table.values()), dtype=float)
         rows = [list(table).index(cell) for cell in rhos.items()]
-        centres, deviations, error = likely(accuracies)
+        centres, deviations, errors = likely(accuracies)
         true = centres + deviations * random.standard_normal((draws, len(centres)))
-        again = true + error * random.standard_normal(true.shape)
+        again = true + errors * random.standard_normal(true.shape)
         levels.append([means.max(-1)[..., None] - means[..., rows] for means in (accuracies.mean(1), true, again)])
     measured, true, again = (np.stack(of_levels, -1) for of_levels in zip(*levels, strict=True))
     return Regrets(tuple(rhos), measured, true, again)
