@@ -172,6 +172,14 @@ def test_that_chosen_radii_are_read_with_half_and_twice_of_them_and_with_further
     assert "is 8.0 ± 0.0 points for SAM, 8.0 ± 0.0 points for ASAM" in text
 
 
+def test_that_radii_that_were_not_found_are_said_to_be_others(trained, tmp_path) -> None:
+    made(CHOICE).run(tmp_path, Workers())
+    assert "Not by the rules" not in made(CHOICE).report(tmp_path)
+    other = {**CHOICE, "sam": 0.05}
+    made(other).run(tmp_path, Workers())
+    assert "**Not by the rules**: the rho of SAM (0.05, not 0.1) is not" in made(other).report(tmp_path)
+
+
 def test_that_at_levels_with_further_seeds_these_alone_count(trained, tmp_path, monkeypatch) -> None:
     usual = accuracy
 

@@ -84,7 +84,7 @@ def report(
     missing = [f"{level} of {r.design.label}" for r in (development, *held_back) for level in r.missing]
     pooled = resample([table for reading in read for table in reading.tables.values()], rhos) if read else None
     picture = f"Regret of one rho by method and level, {' and '.join(reading.design.label for reading in shown)}"
-    sentences = _verdicts(pooled) if pooled else [_not_yet(found)]
+    sentences = [*_other(found, chosen), *(_verdicts(pooled) if pooled else [_not_yet(found)])]
     parts = [*opening(TITLE, QUESTION, picture, [*preliminary(missing), *sentences]), DETAILS]
     parts += ["Colours and numbers are points of validation accuracy below the best of all methods and radii there."]
     if pooled and len(read) > 1:
@@ -142,6 +142,12 @@ def _not_yet(found: Mapping[str, float]) -> str:
         "**No verdict yet**: what is shown is the set that radii are chosen on. To read them on the others, write "
         f"`CHOSEN = {{{written}}}` into the rules."
     )
+
+
+def _other(found: Mapping[str, float], chosen: Mapping[str, float]) -> list[str]:
+    """Warn of radii that are written down and are not those that development has found."""
+    other = [f"{_LABELS[name]} ({rho:g}, not {found[name]:g})" for name, rho in chosen.items() if rho != found[name]]
+    return [f"**Not by the rules**: the rho of {', '.join(other)} is not the one that was found."] if other else []
 
 
 def _of(reading: Reading, rhos: Mapping[str, float]) -> list[str]:
