@@ -25,6 +25,7 @@ from tests.benchmarks.entries import made_row
 FEW = (CENTRE, Level("decay", 0.05), Level("batch", 16))
 RHOS = {"sam": (0.05, 0.1), "asam": (0.5, 1.0), "rsam_angle": (0.03, 0.06)}
 DESIGN = Design("made up", "fashion_mnist_mini", FEW, RHOS, examples=64, epochs=1, rates=(0.01, 0.1))
+UNIT = "points below the best of all methods and radii"
 CHOICE = {"sam": 0.1, "asam": 0.5, "rsam_angle": 0.06}
 
 
@@ -215,7 +216,7 @@ def test_that_the_picture_has_a_row_for_each_level_and_is_the_same_again(tmp_pat
     drawn = (tmp_path / "answer.svg").read_bytes()
     made({}).report(tmp_path)
     assert (tmp_path / "answer.svg").read_bytes() == drawn
-    for label in (*(level.label for level in FEW), "90th percentile", "SAM", "point, kernels"):
+    for label in (*(level.label for level in FEW), "90th percentile", "SAM", "point, kernels", UNIT):
         assert f"<!-- {label} -->" in drawn.decode()
 
 

@@ -69,3 +69,4 @@ def draw_regrets(blocks: Sequence[Block], methods: Sequence[str], path: Path) ->
                 spine.set_visible(False)
         panels[0].xaxis.set_ticks_position("top")
         panels[0].set_xticks(range(len(methods)), [fill(label, 14) for label in methods], rotation=90, fontsize=8)
+        panels[-1].set_xlabel("points below the best of all methods and radii", fontsize=9)
