@@ -31,13 +31,14 @@ labels, so that early stopping and all choices are as good as they can be.
 **Remedies.** RiemannianSGD may combine: decay of all that is not constrained (0.0005 to 0.1), label smoothing (none
 or 0.05 to 0.2), dropout before the head (none or 0.1 to 0.5), early stopping, twice the epochs. RSAM may combine
 its ascent with the same ones; twice the epochs only if it is cheap, since whole RSAM would then evaluate four times
-as many gradients as its base, and RiemannianSGD with twice the epochs evaluates as many as RSAM.
+as many gradients as its base, and RiemannianSGD with twice the epochs evaluates as many as RSAM. Dropout draws new
+masks in the second pass of a step.
 
 **Choice.** In each case both methods are tried at {TRIALS} settings. Learning rate (0.003 to 0.3), its factor for
-kernels (1 to 10), decay and remedies are the same {TRIALS} combinations for both; RSAM has a rho (0.025 to 0.8)
-with each. All are trained with one seed and the best three with two more, each network scored at the best of five
-epochs, a fifth of the training apart, on validation images. The two best settings go on. A best setting at an end
-of a range is named.
+kernels (1 to 10), decay and remedies are the same {TRIALS} combinations for both; RSAM has a rho with each
+(0.0125 to 0.4, or twice that if it is cheap). All are trained with one seed and the best three with two more, each
+network scored at the best of five epochs, a fifth of the training apart, on validation images. The two best settings
+go on. A best setting at an end of a range is named.
 
 **Final runs.** Eight other seeds. A network is stopped where its validation accuracy is best, and read on test
 images there. The score of a seed is the mean of a method's two settings, which halves the luck of the choice; the
