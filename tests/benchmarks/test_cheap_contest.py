@@ -135,6 +135,13 @@ def test_that_only_the_judged_pair_gets_more_seeds() -> None:
         assert [r.run.seed for r in rows] == list(range(expected))
 
 
+def test_that_a_network_that_diverged_counts_as_one_that_guesses() -> None:
+    case = made_case()
+    lost = replace(made(case.run(SPHERES, 0.1, 0), 0.8), diverged=True)  # at good weights, or scored no more
+    for row in (lost, replace(lost, scores={})):
+        assert differences([row], [made(case.run(SPHERES, 0.1, 0), 0.7)]) == pytest.approx([-60])
+
+
 def test_that_differences_are_paired_by_seed_in_points() -> None:
     case = made_case()
     one, other = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -83,6 +84,14 @@ def test_that_cases_are_those_that_were_asked_for() -> None:
         ("fashion_mnist", 2_000, 0.2),
         ("mnist1d_anew", 4_000, 0.0),
     ]
+
+
+@pytest.mark.parametrize("case", [*CASES, *FAIR.quick().cases], ids=lambda case: case.label)
+def test_that_a_network_that_diverged_counts_as_one_that_guesses(case) -> None:
+    lost = made_row(replace(case.template, method="sgd"), accuracy=0.8, diverged=True)
+    assert case.score.of(lost) == case.score.of(replace(lost, scores={})) == 10
+    assert case.score.tuned(lost) == -math.inf
+    assert case.score.of(replace(lost, diverged=False)) == 80
 
 
 # ---- a run

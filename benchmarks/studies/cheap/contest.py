@@ -13,12 +13,11 @@ from benchmarks.studies.cheap.noninferiority import pooled_deviation, seeds_need
 from benchmarks.studies.cheap.rules import MARGIN, MOST_EVALUATIONS
 from benchmarks.studies.cheap.timing import Timing
 from benchmarks.studies.cheap.variants import TRANSFERRED, VARIANTS, WHOLE, Kernels, Variant, find
-from benchmarks.studies.comparison.cases import Score
 from benchmarks.studies.comparison.tuning import Protocol, Tuned, tune
+from benchmarks.studies.fair.cases import SCORE
 
 __all__ = ["CANDIDATES", "Case", "Choice", "Contest", "Plan", "choose", "compete", "differences", "is_timed", "timings"]
 
-SCORE = Score()
 #: Variants on spheres of which one is chosen: cheap enough, and with a rho of their own.
 CANDIDATES = tuple(
     v for v in VARIANTS if v.kernels == "spheres" and v.rho == "tuned" and v.evaluations <= MOST_EVALUATIONS

@@ -9,11 +9,12 @@ from functools import cached_property
 from statistics import fmean, geometric_mean
 
 from benchmarks.report.intervals import Interval, t_interval
-from benchmarks.studies.cheap.contest import SCORE, Case, Contest, differences, is_timed
+from benchmarks.studies.cheap.contest import Case, Contest, differences, is_timed
 from benchmarks.studies.cheap.noninferiority import NonInferiority, compare_to, pooled
 from benchmarks.studies.cheap.rules import MARGIN, Verdict, judge, recommended
 from benchmarks.studies.cheap.timing import Times
 from benchmarks.studies.cheap.variants import BASE, TRANSFERRED, VARIANTS, WHOLE, Kernels, Variant, find
+from benchmarks.studies.fair.cases import SCORE
 
 __all__ = ["Findings"]
 

@@ -15,7 +15,8 @@ MARGIN, MOST_EVALUATIONS = 0.3, 1.15
 
 RULES = f"""\
 **Settings.** Learning rates and weight decay of a case are those that the study `fair` chose there for RSAM on spheres,
-and for SAM on plain weights. rho alone is tuned anew, for each variant alike, on validation data.
+and for SAM on plain weights. rho alone is tuned anew, for each variant alike, on validation data. The accuracy of a
+network that diverged counts as 10 %; while tuning, as none.
 
 **Choice.** Candidates are the variants on spheres that are planned to take at most {MOST_EVALUATIONS} gradient
 evaluations per step. Chosen is the one with the best validation accuracy minus that of RSAM (an ascent from the whole

@@ -6,19 +6,22 @@ from dataclasses import dataclass, replace
 
 from benchmarks.methods import METHODS
 from benchmarks.run import Run
-from benchmarks.studies.comparison.cases import Case
+from benchmarks.studies.comparison.cases import Case, Score
 from benchmarks.studies.comparison.tuning import Protocol
 from benchmarks.studies.fair.contestants import CONTESTANTS
 from benchmarks.workloads.samples import Samples, as_samples
 
-__all__ = ["CASES", "PROTOCOL", "QUICK_CASES", "QUICK_PROTOCOL", "QUICK_READ", "READ", "Read", "seconds"]
+__all__ = ["CASES", "PROTOCOL", "QUICK_CASES", "QUICK_PROTOCOL", "QUICK_READ", "READ", "SCORE", "Read", "seconds"]
 
 PROTOCOL = Protocol(first=(1000,), kept=8, second=(1001, 1002), final=tuple(range(12)), best=3, rounds=1)
 QUICK_PROTOCOL = Protocol(first=(1000,), kept=2, second=(1001,), final=(0, 1), best=2, rounds=1)
 
+#: Test accuracy; that of guessing among ten classes if a network diverged, wherever its last weights were.
+SCORE = Score(worst=0.1)
+
 
 def _case(name: str, label: str, workload: Samples, epochs: int = 25) -> Case:
-    return Case(name, label, Run(workload, "", 0, 0.0, epochs), tuple(CONTESTANTS.values()))
+    return Case(name, label, Run(workload, "", 0, 0.0, epochs), tuple(CONTESTANTS.values()), SCORE)
 
 
 CASES = (

@@ -14,6 +14,7 @@ from benchmarks.run import Row
 from benchmarks.studies.comparison.tables import Cases
 from benchmarks.studies.comparison.tuning import Protocol
 from benchmarks.studies.fair import figures, penalties, tables
+from benchmarks.studies.fair.cases import SCORE
 from benchmarks.studies.fair.comparisons import answers
 from benchmarks.studies.fair.contestants import CONTESTANTS
 from benchmarks.studies.fair.rules import RULES
@@ -91,7 +92,7 @@ def _read(rows: dict[str, list[Row]]) -> list[str]:
     """Show the accuracy on more examples, and by how much the recommended variant beats each of the others."""
     if not rows:
         return []
-    scores = {name: [100 * row.scores["accuracy"] for row in of_name] for name, of_name in rows.items()}
+    scores = {name: [SCORE.of(row) for row in of_name] for name, of_name in rows.items()}
     variant, *others = scores
     table = [
         (

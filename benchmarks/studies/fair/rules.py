@@ -29,7 +29,7 @@ worse. If on a case a method's best setting lies in the last sixteenth of a rang
 widened there, by a quarter of its length and a quarter as many settings, for all methods that share it, once; the ends
 towards radius, weight and decay 0 are natural and stay, since beyond them lies a base that competes too. The settings
 that were tried stay, and all compete together. Final runs use other seeds, each with its own training examples, and
-are tested once.
+are tested once. A network that diverges is not chosen, and in a final run its accuracy counts as 10 %.
 
 **C6** (Riemannian SAM does at least a little better on test data than SAM). RSAM minus SAM, each the mean over its
 three settings, by case and pooled over cases (the mean over cases of each seed), with Student's interval over seeds.
