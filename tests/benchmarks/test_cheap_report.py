@@ -187,7 +187,7 @@ def test_that_what_is_there_is_not_predicted(tmp_path: Path) -> None:
     tuned = [v for v in VARIANTS if v.rho == "tuned"]
     # three values of rho and a second seed; one network for cosines; five candidates and the whole batch; then 17
     # variants on spheres, 17 on plain weights, and as many seeds more of two as there may be
-    assert len(before) == 4 * len(tuned) + 1 + 3 * 6 + 3 * 17 + 2 * 17 + 2 * 3
+    assert len(before) == 4 * len(tuned) + 1 + 3 * 6 + 3 * 17 + 2 * 17 + 3 * 3
     for run in before[: 3 * len(tuned)]:
         rows.append(made(run, 0.5))
     assert outstanding([case], PLAN, rows, cosines)[0].seed == 101

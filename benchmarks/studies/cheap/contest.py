@@ -12,7 +12,7 @@ from benchmarks.studies.cheap.alignment import Alignment, Cosines
 from benchmarks.studies.cheap.noninferiority import pooled_deviation, seeds_needed
 from benchmarks.studies.cheap.rules import MARGIN, MOST_EVALUATIONS
 from benchmarks.studies.cheap.timing import Timing
-from benchmarks.studies.cheap.variants import TRANSFERRED, VARIANTS, WHOLE, Kernels, Variant, find
+from benchmarks.studies.cheap.variants import BASE, TRANSFERRED, VARIANTS, WHOLE, Kernels, Variant, find
 from benchmarks.studies.comparison.tuning import Protocol, Tuned, tune
 from benchmarks.studies.fair.cases import SCORE
 
@@ -75,7 +75,7 @@ class Plan:
     shown, plain : int
         Final seeds of every variant on spheres, and of those on plain weights, on which there is no verdict.
     most : int
-        Final seeds of the chosen variant and of the whole batch, at most.
+        Final seeds of the chosen variant, of the whole batch and of no ascent, which the verdict takes, at most.
     blocks : int
         Blocks of steps of each variant whose processor time is measured.
     """
@@ -164,7 +164,8 @@ def compete(
     """
     tuned = _tune(cases, plan, rows_of)
     rhos = {key: one.setting.rho for key, one in tuned.items()}
-    whole, parts = find("spheres", WHOLE), tuple(find("spheres", name).part for name in TRANSFERRED)
+    whole, base = find("spheres", WHOLE), find("spheres", BASE)
+    parts = tuple(find("spheres", name).part for name in TRANSFERRED)
     alignments = [
         Alignment(case.run(whole, rhos[case.name, whole], plan.tuning.first[0], validation=True), parts)
         for case in cases
@@ -184,7 +185,7 @@ def compete(
     choice = choose(train((whole, *CANDIDATES), plan.pilot, True), [case.name for case in cases], plan)
     on_spheres, on_plain = ([v for v in VARIANTS if v.kernels == kernels] for kernels in ("spheres", "plain"))
     rows = train(on_spheres, range(plan.shown), False) | train(on_plain, range(plan.plain), False)
-    more = train((whole, choice.variant), range(plan.shown, choice.seeds), False)
+    more = train((base, whole, choice.variant), range(plan.shown, choice.seeds), False)
     rows = {key: [*of_key, *more.get(key, [])] for key, of_key in rows.items()}
     return Contest(tuple(cases), tuned, rhos, cosines, choice, rows)
 

@@ -128,8 +128,9 @@ def _planned(findings: Findings, plan: Plan) -> str:
     capped = f"; no more than {plan.most} were allowed" if choice.needed > choice.seeds else ""
     return (
         f"Mean over the cases, on {len(plan.pilot)} pilot seeds. The deviation over seeds of the chosen one's mean "
-        f"difference was {choice.deviation:.2f} points, for which the test needs {choice.needed} seeds{capped}. Other "
-        f"variants on spheres have {plan.shown}, those on plain weights {plan.plain}."
+        f"difference was {choice.deviation:.2f} points, for which the test needs {choice.needed} seeds{capped}. It, "
+        f"RSAM and no ascent have {choice.seeds}, other variants on spheres {plan.shown}, those on plain weights "
+        f"{plan.plain}."
     )
 
 

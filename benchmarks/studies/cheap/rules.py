@@ -26,7 +26,8 @@ difference, within the bounds of the plan.
 
 **Verdict.** For each final seed, the chosen variant's test accuracy minus RSAM's, mean over the cases; Student's
 one-sided test at 5 % against a loss of {MARGIN} points.
-- *Nothing to keep* if the 95 % interval of RSAM minus no ascent, at equal epochs, is not above 0.
+- *Nothing to keep* if the 95 % interval of RSAM minus no ascent, at equal epochs and settings, over the same seeds, is
+  not above 0.
 - Else *holds* if the lower bound is above −{MARGIN}, and the gradient evaluations per step, as counted, are at most
   {MOST_EVALUATIONS} in every case; *does not hold* if the upper bound is below −{MARGIN}, or more evaluations were
   counted; *undecided* otherwise.
