@@ -53,7 +53,7 @@ def test_that_methods_that_share_a_knob_share_its_values() -> None:
     [
         ((0.09, 0.01, 1), [(Knob.LR, True)]),
         ((0.0011, 0.01, 1), [(Knob.LR, False)]),
-        ((0.01, 5.1e-4, 1), []),  # towards no decay lies a base that competes too
+        ((0.01, 5.1e-4, 1), []),  # towards no decay the end is natural
         ((0.01, 0.095, 1), [(Knob.WEIGHT_DECAY, True)]),
         ((0.074, 0.01, 1), []),  # 0.1 ** (1 + 1 / 8) = 0.075
         ((0.0011, 0.095, 1), [(Knob.LR, False), (Knob.WEIGHT_DECAY, True)]),

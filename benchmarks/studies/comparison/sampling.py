@@ -32,7 +32,7 @@ class Range:
     low, high : float
         Ends, both positive.
     natural : bool
-        Whether the lower end is a natural one: below it the method turns into its base, which competes too.
+        Whether the lower end is a natural one: below it the knob does nothing any more.
     """
 
     knob: Knob

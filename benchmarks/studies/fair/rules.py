@@ -26,10 +26,11 @@ weight decay, radius or weight, and for constrained kernels the factor of their 
 8 are tried with two more, and its three best settings by the mean over these three seeds are its settings. Validation
 is on 5,000 other examples with right labels, which are never trained on; whoever has wrong labels only would choose
 worse. If on a case a method's best setting lies in the last sixteenth of a range (in the logarithm), that range is
-widened there, by a quarter of its length and a quarter as many settings, for all methods that share it, once; the ends
-towards radius, weight and decay 0 are natural and stay, since beyond them lies a base that competes too. The settings
-that were tried stay, and all compete together. Final runs use other seeds, each with its own training examples, and
-are tested once. A network that diverges is not chosen, and in a final run its accuracy counts as 10 %.
+widened there, by a quarter of its length and a quarter as many settings, for all methods that share it, once; a method
+with more of these ranges then tries more settings. The ends towards radius, weight and decay 0 are natural and stay:
+beyond the first two lies a base that competes too. The settings that were tried stay, and all compete together. Final
+runs use other seeds, each with its own training examples, and are tested once. A network that diverges is not chosen,
+and in a final run its accuracy counts as 10 %.
 
 **C6** (Riemannian SAM does at least a little better on test data than SAM). RSAM minus SAM, each the mean over its
 three settings, by case and pooled over cases (the mean over cases of each seed), with Student's interval over seeds.
