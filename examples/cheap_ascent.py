@@ -1,9 +1,9 @@
 """
-RSAM at 1.1 gradients a step
-============================
+RSAM at 1.1 gradients per step
+==============================
 
-SAM takes two gradients a step. The ascent needs only a rough direction: a quarter of the batch gives one, and every
-second step does without. That is 1.125 gradients a step.
+SAM takes two gradients per step. The ascent needs only a rough direction: a quarter of the batch gives one, and every
+second step does without. That is 1.125 gradients per step.
 """
 
 import matplotlib.pyplot as plt
@@ -53,7 +53,7 @@ settings = {"no ascent": (0.0, 1, 1.0), "every step": (0.2, 1, 1.0), "a quarter,
 figure, panel = plt.subplots(figsize=(8, 4.8), layout="constrained")
 for name, (rho, every, fraction) in settings.items():
     gradients, accuracies = fit(rho, every, fraction)
-    panel.plot(gradients, accuracies, label=f"{name}: {gradients[-1] / 250:.4g} gradients a step")
+    panel.plot(gradients, accuracies, label=f"{name}: {gradients[-1] / 250:.4g} gradients per step")
 panel.set(title="30 % of the training labels drawn anew", xlabel="gradients of a batch", ylabel="test accuracy, %")
 figure.legend(loc="outside lower center")
 plt.show()
