@@ -66,8 +66,8 @@ def draw(path: Path) -> None:
     words = (
         ("black", "a weight on the sphere; dark is a high loss"),
         ("#C04A00", "1  ascend along a geodesic, by the angle rho"),
-        ("#0072B2", "2  carry the gradient of there back, and descend by it"),
-        ("#777777", "    where the gradient here would have led"),
+        ("#0072B2", "2  carry the gradient from there back and descend with it"),
+        ("#777777", "    where the gradient at the weight would have led"),
     )
     for i, (colour, text) in enumerate(words):
         figure.text(0.48, 0.72 - 0.14 * i, text, color=colour, fontsize=9, weight="bold" if i == 0 else "normal")
