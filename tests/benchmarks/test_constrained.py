@@ -78,7 +78,7 @@ def test_that_remedies_are_used_in_half_of_the_settings_within_the_ranges_of_the
         ([run.weight_decay for run in settings], r"not constrained \(([\d.]+) to ([\d.]+)\)"),
         (
             [run.rho for run in Design().settings(Case("Fashion-MNIST", 0.2, kernels))[ASCENT]],
-            r"rho \((.+?) to (.+?)\)",
+            r"\(([\d.]+) to ([\d.]+), or twice",
         ),
     ):
         low, high = map(float, re.search(words, text).groups())  # type: ignore[union-attr]
