@@ -21,7 +21,11 @@ CLAIMS = {
     "C1": ("A linear model on margin statistics predicts the gap of networks with adjusted R² = 0.89.", "population"),
     "C2": ("Margin statistics correlate with the gap only late in training.", "population"),
     "C3": ("The model does not carry over to shorter training.", "population"),
-    "C4": ("Curvature around the weights correlates with generalisation.", "population"),
+    "C4": (
+        "Curvature around the weights correlates with generalisation. Over tuned networks, which fit their data "
+        "unequally, it does not; that decides nothing.",
+        "population",
+    ),
     "C5": ("A curvature penalty lowers curvature a lot, yet generalises worse than SAM.", "fair"),
     "C6": ("Riemannian SAM does at least a little better than SAM.", "fair"),
 }

@@ -169,7 +169,10 @@ def _usable(slot: Slot, manifold: geoopt.Manifold) -> Tensor:
         return slot.weight
     shaped = slot.weight is not None and not isinstance(slot.weight, nn.parameter.UninitializedParameter)
     shape = f" (shape {tuple(slot.weight.shape)})" if shaped else ""  # type: ignore[union-attr]
-    raise ValueError(f"{slot.name}{shape} cannot go on {manifold}: {reason}")
+    remedy = ""
+    if isinstance(manifold, geoopt.Stiefel) and shaped:
+        remedy = "; rsam.geometry.KernelStiefel() takes wide weights, and kernels of convolutions"
+    raise ValueError(f"{slot.name}{shape} cannot go on {manifold}: {reason}{remedy}")
 
 
 def _objection(slot: Slot, manifold: geoopt.Manifold) -> str | None:

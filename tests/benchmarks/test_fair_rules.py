@@ -19,7 +19,13 @@ from benchmarks.studies.comparison.tuning import Tuned
 from benchmarks.studies.fair import tables
 from benchmarks.studies.fair.comparisons import answers
 from benchmarks.studies.fair.contestants import CONTESTANTS, PENALTY, VARIANTS
-from benchmarks.studies.fair.differences import Difference, choice_error, difference, lead
+from benchmarks.studies.fair.differences import (
+    Difference,
+    best_on_validation,
+    choice_error,
+    difference,
+    lead,
+)
 from benchmarks.studies.fair.figures import groups
 from benchmarks.studies.fair.rules import RULES, deciding, judge
 from tests.benchmarks.comparisons import table_of
@@ -114,6 +120,16 @@ def test_that_differences_are_means_over_settings_paired_by_seed() -> None:
         "one": pytest.approx([1, 2]),
         "two": pytest.approx([-1, 0]),
     }
+
+
+def test_that_the_variant_to_recommend_is_chosen_on_validation_data() -> None:
+    # tests speak for the first, validation of the second setting for the other
+    case = made({"rsam": [[90], [90]], "rsam_angle": [[10], [10]]})
+    settings = case[2].tuned.kept
+    better = replace(case[2].tuned, scores=case[2].tuned.scores | {settings[1]: 0.895})
+    chosen = [*case[:2], *(replace(entry, tuned=better) for entry in case[2:])]
+    assert best_on_validation([chosen], ("rsam", "rsam_angle")) == "rsam_angle"
+    assert best_on_validation([case, chosen, made({"rsam": [[1]], "rsam_angle": [[2]]})], ("rsam",)) == "rsam"
 
 
 def test_that_the_standard_error_of_a_choice_between_two_is_that_of_their_paired_difference() -> None:

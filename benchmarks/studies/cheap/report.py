@@ -40,7 +40,9 @@ _LEGEND = (
 _PEERS = (
     "LookSAM takes norms and projections tensor by tensor there, and not of all weights together as its paper does; it "
     "is run in halves, since its own step would evaluate two gradients every time. "
-    "`pytorch_optimizer` has neither Momentum-SAM nor ESAM."
+    "`pytorch_optimizer` has neither Momentum-SAM nor ESAM. Friendly SAM projects off the optimizer's momentum, where "
+    "its paper subtracts a running mean of gradients. Running averages of batch norm see perturbed weights in ascents "
+    "from a part of the batch or along the momentum."
 )
 
 

@@ -14,7 +14,7 @@ from benchmarks.studies.comparison.contest import Entry
 from benchmarks.studies.comparison.tables import Cases
 from benchmarks.studies.fair.rules import judge
 
-__all__ = ["Difference", "at_best", "choice_error", "difference", "lead", "over_settings"]
+__all__ = ["Difference", "at_best", "best_on_validation", "choice_error", "difference", "lead", "over_settings"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,16 @@ def difference(cases: Cases, one: str, other: str, comparisons: int = 1, *, best
         {case[0].case.label: [a - b for a, b in zip(of(case, one), of(case, other), strict=True)] for case in cases},
         comparisons,
     )
+
+
+def best_on_validation(cases: Cases, names: Sequence[str]) -> str:
+    """Return the method of the best validation accuracy, mean over its settings that go on and over the cases."""
+
+    def score(name: str) -> float:
+        kept = [_of_name(case, name) for case in cases]
+        return fmean(fmean(of_case[0].tuned.scores[s] for s in of_case[0].tuned.best(len(of_case))) for of_case in kept)
+
+    return max(names, key=score)
 
 
 def choice_error(entry: Entry) -> float:

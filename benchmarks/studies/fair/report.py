@@ -16,7 +16,8 @@ from benchmarks.studies.comparison.tuning import Protocol
 from benchmarks.studies.fair import figures, penalties, tables
 from benchmarks.studies.fair.cases import SCORE
 from benchmarks.studies.fair.comparisons import answers
-from benchmarks.studies.fair.contestants import CONTESTANTS
+from benchmarks.studies.fair.contestants import CONTESTANTS, VARIANTS
+from benchmarks.studies.fair.differences import best_on_validation
 from benchmarks.studies.fair.rules import RULES
 from benchmarks.studies.study import preliminary
 from benchmarks.workloads.samples import as_samples
@@ -62,8 +63,12 @@ def report(
     draw_forest(figures.groups(found), directory / ANSWER)
     seeds = len(protocol.final)
     counted = f"{seeds} seeds per setting, each with its own training examples. {costs}"
+    chosen = best_on_validation(cases, VARIANTS)
+    warnings = preliminary(missing)
+    if read and chosen not in read:
+        warnings.append(f"**Not by the rules**: {CONTESTANTS[chosen].label} is the best variant on validation data.")
     parts = [
-        *opening(TITLE, QUESTION, figures.PICTURE, [*preliminary(missing), *(answer.sentence for answer in found)]),
+        *opening(TITLE, QUESTION, figures.PICTURE, [*warnings, *(answer.sentence for answer in found)]),
         tables.verdicts(found),
         penalties.paragraph(directory),
         *_read(read),
@@ -75,6 +80,7 @@ def report(
         f"Over the best {protocol.best} settings, with an interval over seeds, and at the best one.",
         tables.accuracies(cases),
         "## Settings",
+        f"The best variant on validation data, mean over settings and cases, is {CONTESTANTS[chosen].label}.",
         _CHOICES,
         tables.choices(cases),
         "Ranges that were widened, for all methods that share them, or at whose end the best setting lies:",

@@ -44,8 +44,9 @@ change; the same minus ASAM and minus AdamW; and the difference at the best sett
 **C5 for the Hessian trace** (a penalty on it generalises worse than SAM). The same rule for SAM minus the penalty. It
 is one comparison, and its interval is not corrected.
 
-The verdicts speak of these cases. **The recommended setting** is the best one of a variant on clean CIFAR-10; which
-variant is written down before it is read once on 10,000 images, beside SAM and both bases at theirs.
+The verdicts speak of these cases. **The recommended setting** is the best one on clean CIFAR-10 of the variant with the
+best validation accuracy, mean over its three settings and the cases. Its name is written down before it is read once on
+10,000 images, beside SAM and both bases at theirs.
 """
 
 assert (EDGE, WIDER) == (1 / 16, 1 / 4)  # as the rules say
