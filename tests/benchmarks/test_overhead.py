@@ -108,18 +108,3 @@ def test_that_the_picture_shows_the_factors_of_the_table_and_which_are_short() -
             assert (line.tone, "short" in line.verdict) == (("worse", True) if short else ("better", False))
             label = line.label.removesuffix(", SGD") if line.label != "Adam" else label
             assert label in verdict or not short
-
-
-def test_that_the_readme_shows_the_measured_cost_of_a_step() -> None:
-    section = MEASURED.read_text().split("### Steps")[1].split("###")[0]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines()]
-    ratios = {row[0]: float(row[-1]) for row in rows if row[0] in ("RSAM, spheres", "RSAM, plain weights", PEER)}
-    readme = " ".join((ROOT / "README.md").read_text().split())
-    shown = re.search(
-        r"spheres a step takes ([\d.]+) times .* plain weights ([\d.]+) times, and in \S+ ([\d.]+) times", readme
-    )
-    assert shown is not None
-    assert [f"{ratios[name]:.2f}" for name in ("RSAM, spheres", "RSAM, plain weights", PEER)] == list(shown.groups())
-
-
-PEER = "pytorch_optimizer.SAM, plain weights"

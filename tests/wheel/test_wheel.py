@@ -114,9 +114,9 @@ def test_that_the_wheel_alone_trains_measures_and_names_the_extras_that_more_nee
     assert lines == [
         f"{PROJECT['version']} {PROJECT['version']}",
         "a progress bar needs tqdm: pip install 'rsam[curvature]'",
-        "rsam.testing needs hypothesis; pip install rsam[testing]",
-        "rsam.margins needs scikit-learn: pip install 'rsam[margins]'",
-        "rsam.integrations.lightning needs lightning: pip install lightning",
+        "rsam.testing needs hypothesis: pip install 'rsam[testing]'",
+        "rsam.margins needs sklearn: pip install 'rsam[margins]'",
+        "rsam.integrations.lightning needs lightning: pip install 'rsam[lightning]'",
     ]
 
 
