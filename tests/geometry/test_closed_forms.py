@@ -279,3 +279,20 @@ def test_that_a_kernel_is_its_flattened_self() -> None:
     close(geometry_of(KernelStiefel()).project_point(weight), wide.reshape(weight.shape))
     tall = geometry_of(geoopt.EuclideanStiefel()).project_point(weight[:3].flatten(1).mT)
     close(geometry_of(KernelStiefel()).project_point(weight[:3]), tall.mT.reshape(3, 2, 2, 1))
+
+
+def test_that_steep_rows_of_doubly_stochastic_matrices_are_only_scaled() -> None:
+    """Before, factors below 1e-12 were raised to that, which moved the point, and its derivative with it."""
+    geometry = geometry_of(geoopt.BirkhoffPolytope())
+    x = geometry.project_point(
+        torch.tensor([[0.044, 0.166, 0.79], [0.209, 0.79, 0.0009], [0.747, 0.044, 0.209]], dtype=torch.float64)
+    )
+    steep = torch.tensor(
+        [[0.013, 0.001, -0.014], [-0.010, -0.016, 0.026], [-0.003, 0.015, -0.012]], dtype=torch.float64
+    )
+    u = geometry.project(x, steep)
+    assert (u / x).amax() - (u / x).amin() > 28  # beyond 1e-12
+    factors = geometry.retract(x, u).log() - x.log() - u / x
+    # the logarithm of a factor of each row and one of each column: nothing is left once both are taken away
+    centred = factors - factors.mean(0) - factors.mean(1, keepdim=True) + factors.mean()
+    torch.testing.assert_close(centred, torch.zeros_like(centred), rtol=0, atol=1e-9)

@@ -37,6 +37,21 @@ def _newton(x: Tensor) -> Tensor:
     return x * torch.exp(a.clamp(-1, 1) + b.clamp(-1, 1))
 
 
+def _balanced(x: Tensor) -> Tensor:
+    """Scale rows and columns of positive matrices to sums of one; derivatives are those of the limit."""
+    with torch.no_grad():
+        y = x
+        for sweep in range(50):
+            y = _sinkhorn(y) if sweep < 20 else _newton(y)
+            if (y.sum(-2) - 1).abs().max() <= (10 + y.shape[-1]) * torch.finfo(x.dtype).eps:
+                break
+        y = _sinkhorn(y)
+    if not x.requires_grad:
+        return y
+    # two Newton steps from the limit have its first two derivatives; sweeps have not
+    return _newton(_newton(x * (y / x).detach()))
+
+
 @register(geoopt.BirkhoffPolytope)
 class BirkhoffGeometry(Geometry):
     r"""Geometry of the Fisher metric :math:`\frac1n \sum u_{ij} v_{ij} / x_{ij}`, as geoopt scales it.
@@ -70,25 +85,16 @@ class BirkhoffGeometry(Geometry):
         Sinkhorn's sweeps, which slow down near the boundary, are followed by Newton's method on the factors'
         logarithms.
         """
-        if not x.numel():
-            return x
-        x = x.abs().clamp_min(1e-12)
-        with torch.no_grad():
-            y = x
-            for sweep in range(50):
-                y = _sinkhorn(y) if sweep < 20 else _newton(y)
-                if (y.sum(-2) - 1).abs().max() <= (10 + y.shape[-1]) * torch.finfo(x.dtype).eps:
-                    break
-            y = _sinkhorn(y)
-        if not x.requires_grad:
-            return y
-        # two Newton steps from the limit have its first two derivatives; sweeps have not
-        return _newton(_newton(x * (y / x).detach()))
+        return _balanced(x.abs().clamp_min(1e-12)) if x.numel() else x
 
     def retract(self, x: Tensor, u: Tensor) -> Tensor:
+        if not x.numel():
+            return x + u
         exponent = u / x
-        # scaling a row does not change the result of Sinkhorn, and keeps the exponential from overflowing
-        return self.project_point(x * torch.exp(exponent - exponent.amax(-1, keepdim=True).detach()))
+        # scaling a row does not change the result, and keeps the exponential from overflowing. A bound far above the
+        # smallest number would hold entries of steep rows, and then the scale would matter
+        scaled = x * torch.exp(exponent - exponent.amax(-1, keepdim=True).detach())
+        return _balanced(scaled.clamp_min(torch.finfo(x.dtype).tiny))
 
     def exponential(self, x: Tensor, u: Tensor) -> Tensor:
         raise self.unsupported("exponential")
