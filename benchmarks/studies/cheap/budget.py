@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,6 +11,7 @@ from benchmarks.studies.cheap.alignment import Alignment, Cosines
 from benchmarks.studies.cheap.contest import Case, Plan, compete, timings
 from benchmarks.studies.cheap.timing import STEPS, Times
 from benchmarks.studies.cheap.variants import evaluations
+from benchmarks.studies.comparison.contest import noting, stand_in
 from benchmarks.studies.fair.cases import seconds
 from benchmarks.workloads.samples import as_samples
 
@@ -42,25 +42,18 @@ def outstanding(cases: Sequence[Case], plan: Plan, rows: Results[Row], cosines: 
     """List the networks that are missing; where they are not decided yet, others that take at least as long."""
     lacking: list[Run] = []
 
-    def rows_of(runs: Sequence[Run]) -> list[Row]:
-        found = rows.find(runs)
-        lacking.extend(run for run in runs if run not in found)
-        return [found.get(run) or _stand_in(run) for run in runs]
-
     def cosines_of(alignments: Sequence[Alignment]) -> list[Cosines]:
         found = cosines.find(alignments)
         lacking.extend(alignment.run for alignment in alignments if alignment not in found)
         return [found.get(a) or Cosines(a, [[1.0] * len(a.parts)], 0.0) for a in alignments]
 
-    compete(cases, plan, rows_of, cosines_of)
+    compete(cases, plan, noting(lacking, rows.find, _random), cosines_of)
     return lacking
 
 
-def _stand_in(run: Run) -> Row:
+def _random(run: Run) -> Row:
     """Make a row whose accuracy is so random that the test seems to need all seeds that it may have."""
-    accuracy = int(run.key, 16) / 16**16
-    unknown = dict.fromkeys(("violation", "seconds_per_step", "seconds", "megabytes"), math.nan)
-    return Row(run, False, {"accuracy": accuracy}, {}, {}, gradients=1.0, device="", torch_version="", **unknown)
+    return replace(stand_in(run), diverged=False, scores={"accuracy": int(run.key, 16) / 16**16}, gradients=1.0)
 
 
 def _network(run: Run) -> float:

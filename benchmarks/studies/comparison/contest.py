@@ -10,7 +10,7 @@ from benchmarks.run import Row, Run
 from benchmarks.studies.comparison.cases import Case, Contestant
 from benchmarks.studies.comparison.tuning import Protocol, Tuned, tune
 
-__all__ = ["Entry", "compete", "count", "find", "outstanding", "tuning_run"]
+__all__ = ["Entry", "compete", "count", "find", "noting", "outstanding", "tuning_run"]
 
 Collect = Callable[[Sequence[Run]], Sequence[Row]]
 Find = Callable[[Sequence[Run]], Mapping[Run, Row]]
@@ -119,12 +119,7 @@ def outstanding(case: Case, find: Find, protocol: Protocol, tuned_with: Case | N
     """
     lacking: list[Run] = []
 
-    def collect(runs: Sequence[Run]) -> list[Row]:
-        rows = find(runs)
-        lacking.extend(run for run in runs if run not in rows)
-        return [rows.get(run) or stand_in(run) for run in runs]
-
-    compete(case, collect, protocol, tuned_with)
+    compete(case, noting(lacking, find), protocol, tuned_with)
     return lacking
 
 
@@ -132,6 +127,17 @@ def stand_in(run: Run) -> Row:
     """Make a row that loses against all others."""
     unknown = dict.fromkeys(("violation", "seconds_per_step", "seconds", "megabytes"), math.nan)
     return Row(run, True, {}, {}, {}, gradients=0, device="", torch_version="", **unknown)
+
+
+def noting(lacking: list[Run], find: Find, made: Callable[[Run], Row] = stand_in) -> Collect:
+    """Return a function that finds rows, appends the runs without one to a list, and makes up a row for each."""
+
+    def collect(runs: Sequence[Run]) -> list[Row]:
+        rows = find(runs)
+        lacking.extend(run for run in runs if run not in rows)
+        return [rows.get(run) or made(run) for run in runs]
+
+    return collect
 
 
 def tuning_run(setting: Run, seed: int) -> Run:

@@ -11,7 +11,7 @@ from benchmarks.data import load
 from benchmarks.run import Row, Run
 from benchmarks.runs.parallel import Workers, collect
 from benchmarks.runs.results import Results
-from benchmarks.studies.comparison.contest import stand_in
+from benchmarks.studies.comparison.contest import noting
 from benchmarks.studies.comparison.tuning import Protocol
 from benchmarks.studies.constrained.contest import Found, compete
 from benchmarks.studies.constrained.design import Case, Design
@@ -86,11 +86,5 @@ def _seconds(run: Run) -> float:
 def _missing(cases: Sequence[Case], design: Design, results: Results[Row]) -> list[Run]:
     """List the runs of cases that have no row; those that depend on such by networks that take as long."""
     missing: list[Run] = []
-
-    def guess(runs: Sequence[Run]) -> list[Row]:
-        rows = results.find(runs)
-        missing.extend(run for run in runs if run not in rows)
-        return [rows.get(run) or stand_in(run) for run in runs]
-
-    compete(cases, design, guess)
+    compete(cases, design, noting(missing, results.find))
     return missing
