@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from types import ModuleType
 
 __all__ = ["REMOVED", "missing"]
 
@@ -48,10 +51,26 @@ def missing(module: str, name: str) -> Exception:
       ...
     ImportError: rsam.nn.first_pass_only was removed in rsam 0.2; use rsam.nn.update_statistics_once
     """
-    replacement = REMOVED.get(f"{module}.{name}")
-    if replacement is None:
+    message = _message(f"{module}.{name}")
+    if message is None:
         return AttributeError(f"module {module!r} has no attribute {name!r}")
-    message = f"{module}.{name} was removed in rsam 0.2; use {replacement}"
     # "from module import name" hides the message of an AttributeError behind its own
     importing = sys._getframe(2).f_code.co_name == "_handle_fromlist"
     return ImportError(message) if importing else AttributeError(message)
+
+
+def _message(name: str) -> str | None:
+    return f"{name} was removed in rsam 0.2; use {REMOVED[name]}" if name in REMOVED else None
+
+
+class _RemovedModules(MetaPathFinder):
+    """Refuse ``import rsam.derivatives``, which asks no module's ``__getattr__``."""
+
+    @staticmethod
+    def find_spec(fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
+        if message := _message(fullname):
+            raise ModuleNotFoundError(message, name=fullname)
+
+
+# the last one is asked only about modules that nobody has found
+sys.meta_path.append(_RemovedModules())

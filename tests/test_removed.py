@@ -24,6 +24,8 @@ def test_that_a_removed_name_says_what_replaces_it(name: str) -> None:
         getattr(importlib.import_module(module), last)
     with pytest.raises(ImportError, match=message):
         exec(f"from {module} import {last}")
+    with pytest.raises(ModuleNotFoundError, match=message):
+        importlib.import_module(name)
     assert not hasattr(importlib.import_module(module), last)
 
 
