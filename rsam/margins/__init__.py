@@ -1,4 +1,4 @@
-"""Measure margins of classifiers, and predict the generalization gap from them. Needs ``rsam[margins]``.
+"""Measure margins of classifiers, and predict the generalisation gap from them. Needs ``rsam[margins]``.
 
 :func:`margins` measures how far examples are from the decision boundary, at the input and at hidden layers, in the
 metric of the layer's manifold. :func:`statistics` summarises margins as a vector, from which :class:`GapModel` predicts

@@ -1,4 +1,4 @@
-"""Compute rank correlations of a measure and the generalization gap."""
+"""Compute rank correlations of a measure and the generalisation gap."""
 
 from __future__ import annotations
 

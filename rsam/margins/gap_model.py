@@ -1,4 +1,4 @@
-"""Predict the generalization gap linearly, with errors that hold for configurations not seen before."""
+"""Predict the generalisation gap linearly, with errors that hold for configurations not seen before."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FORMAT = 1
 
 
 class GapModel:
-    r"""Predict the generalization gap, training minus test accuracy, from statistics of margins by least squares.
+    r"""Predict the generalisation gap, training minus test accuracy, from statistics of margins by least squares.
 
     The model is a pipeline of scikit-learn: it standardises features, drops those that are linear combinations of
     earlier ones, and fits a linear regression. Cross-validation fits all three without the fold that is predicted.

@@ -83,7 +83,7 @@ def plot_gaps(
     *,
     title: str = "",
 ) -> Any:
-    """Draw predicted against true generalization gaps.
+    """Draw predicted against true generalisation gaps.
 
     Parameters
     ----------
