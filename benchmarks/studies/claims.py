@@ -22,8 +22,8 @@ CLAIMS = {
     "C2": ("Margin statistics correlate with the gap only late in training.", "population"),
     "C3": ("The model does not carry over to shorter training.", "population"),
     "C4": (
-        "Curvature around the weights correlates with generalisation. Over tuned networks, which fit their data "
-        "unequally, it does not; that decides nothing.",
+        "Curvature around the weights correlates with generalisation. Tuned networks could not settle it, since they "
+        "fit their data unequally.",
         "population",
     ),
     "C5": ("A curvature penalty lowers curvature a lot, yet generalises worse than SAM.", "fair"),
