@@ -53,6 +53,8 @@ class GapModel:
     >>> features = random.normal(size=(60, 2))
     >>> gaps = 0.1 + 0.03 * features[:, 0] + 0.01 * random.normal(size=60)
     >>> model = rsam.margins.GapModel().fit(features, gaps, groups=np.arange(60) // 3)
+    >>> model
+    GapModel(['input'], kind='fences', log='drop') of 60 networks, adjusted R² 0.89
     >>> 0.8 < model.k_fold_r2() < model.r2
     True
     >>> print(model.coefficients())
@@ -74,6 +76,12 @@ class GapModel:
         self.kind, self.log = kind, log
         self.nearest, self.normalize, self.eps = nearest, normalize, eps
         self._fit: Regression | None = None
+
+    def __repr__(self) -> str:
+        made = f"GapModel({list(self.layers)}, kind={self.kind!r}, log={self.log!r})"
+        if self._fit is None:
+            return made
+        return f"{made} of {len(self._fit.y)} networks, adjusted R² {self.adjusted_r2:.2f}"
 
     # -- features ------------------------------------------------------------------------------------------------
 
