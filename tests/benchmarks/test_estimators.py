@@ -14,7 +14,7 @@ from benchmarks.runs.results import Results
 from benchmarks.studies.estimators import ESTIMATORS, networks
 from benchmarks.studies.estimators import estimators as named
 from benchmarks.studies.estimators import measurement as measuring
-from benchmarks.studies.estimators.measurement import EXACT, KINKS, Measured, Measurement, measure
+from benchmarks.studies.estimators.measurement import EXACT, INTERVALS, KINKS, Measured, Measurement, measure
 from benchmarks.studies.estimators.report import report
 from benchmarks.studies.study import NothingToReport
 from tests.benchmarks.training_steps import on
@@ -58,6 +58,15 @@ def test_that_estimates_surround_the_exact_trace(trained, monkeypatch, network) 
         assert abs(mean - truth) < 5 * error + 0.1 * abs(truth), estimator
 
 
+@pytest.mark.parametrize("estimator", INTERVALS)
+def test_that_intervals_are_those_of_the_estimator(trained, estimator) -> None:
+    ends = measure(Measurement("spheres, GELU", estimator, seeds=4), trained).values
+    name = {"intervals, Hutchinson": "Hutchinson, Rademacher", "intervals, XTrace": "XTrace"}[estimator]
+    alone = measure(Measurement("spheres, GELU", name, seeds=4), trained).values
+    assert [(low + high) / 2 for low, high in zip(ends[::2], ends[1::2], strict=True)] == pytest.approx(alone)
+    assert all(high > low for low, high in zip(ends[::2], ends[1::2], strict=True))
+
+
 def test_that_differences_agree_with_derivatives_without_kinks(trained) -> None:
     steps = len(measuring.STEPS)
     values = measure(Measurement("spheres, GELU", KINKS, seeds=1), trained).values
@@ -71,6 +80,8 @@ def _fake(run: Measurement) -> Measured:
         values = [100.0, 10.0, 5000.0]
     elif run.estimator == KINKS:
         values = [100.0, 101.0, 102.0, 103.0, 0.5, 0.25, 0.125]
+    elif run.estimator in INTERVALS:  # every fourth lies beside the trace, 100
+        values = [end for seed in range(run.seeds) for end in ((101.0, 105.0) if seed % 4 == 0 else (98.0, 102.0))]
     else:
         truth = 10 if named.ESTIMATORS[run.estimator].quantity == "top eigenvalue" else 100
         values = [truth * (1 + 0.01 * (seed % 2)) for seed in range(run.seeds)]
@@ -87,6 +98,7 @@ def test_that_errors_are_reported_in_per_cent_of_the_truth(tmp_path) -> None:
         assert [name, f"0.50 ± {half:.2f}", f"{deviation:.2f}", "36", "7"] in cells, name
     assert ["plain, ReLU", "100.0", "101.0", "102.0", "103.0"] in cells
     assert ["plain, ReLU", "1", "0.500", "0.250", "0.125"] in cells
+    assert ["plain, ReLU", "75.0", "2.0", "75.0", "2.0"] in cells
     # half of the errors are 1 %, half 0
     assert "closest to the trace is Hutchinson, normal, 0.7 % off" in text
     for name in ("answer.svg", "errors.svg"):

@@ -19,9 +19,14 @@ from benchmarks.machine import one_thread, peak_megabytes
 from benchmarks.studies.estimators.estimators import ESTIMATORS, PRODUCTS, Problem
 from benchmarks.studies.estimators.networks import batch, load, run_of
 
-__all__ = ["EXACT", "KINKS", "STEPS", "Measured", "Measurement", "measure"]
+__all__ = ["EXACT", "INTERVALS", "KINKS", "STEPS", "Measured", "Measurement", "measure"]
 
 EXACT, KINKS = "exact", "kinks"
+#: Estimates whose intervals are measured, with their options.
+INTERVALS: dict[str, dict[str, Any]] = {
+    "intervals, Hutchinson": {},
+    "intervals, XTrace": {"method": "xtrace"},
+}
 #: Steps of the three-point differences, as fractions of the weights' root mean square in each direction.
 STEPS = (1e-3, 1e-2, 1e-1)
 _KINK_PROBES = 10
@@ -38,7 +43,7 @@ class Measurement:
     estimator : str
         One of :data:`ESTIMATORS`; or ``"exact"``, for the trace by all products and the top eigenvalue to rounding;
         or ``"kinks"``, for the trace by derivatives and by differences of several steps, with the same probes and in
-        double precision.
+        double precision; or one of :data:`INTERVALS`.
     seeds : int
         Number of seeds.
     """
@@ -67,7 +72,8 @@ class Measured:
         The configuration.
     values : list of float
         Estimates, one per seed; for ``"exact"`` trace, top eigenvalue and size; for ``"kinks"`` the trace by
-        derivatives, the traces by differences, then for each step the cosine between the gradients of both traces.
+        derivatives, the traces by differences, then for each step the cosine between the gradients of both traces; for
+        intervals the lower and the upper end of each in turn.
     seconds : float
         Median time of an estimate, construction of the operator included.
     gradients : float
@@ -102,6 +108,9 @@ def measure(measurement: Measurement, directory: Path) -> Measured:
             once(lambda: _exact(problem))
         elif measurement.estimator == KINKS:
             once(lambda: _kinks(problem))
+        elif measurement.estimator in INTERVALS:
+            for seed in range(measurement.seeds):
+                once(lambda s=seed: _interval(problem, s, **INTERVALS[measurement.estimator]))
         else:
             named = ESTIMATORS[measurement.estimator]
             for seed in range(measurement.seeds):
@@ -142,6 +151,10 @@ def _kinks(problem: Problem) -> list[float]:
         for (_, r), norm in zip(gradients[1:], norms[1:], strict=True)
     ]
     return values + cosines
+
+
+def _interval(problem: Problem, seed: int, **options: Any) -> tuple[float, float]:
+    return rsam.curvature.trace(problem.hessian(), PRODUCTS, seed=seed, **options).interval()
 
 
 def _seconds(part: Any) -> float:

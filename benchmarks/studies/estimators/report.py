@@ -14,7 +14,7 @@ from benchmarks.report.opening import ANSWER, DETAILS, opening
 from benchmarks.report.svg import drawing
 from benchmarks.report.table import markdown_table
 from benchmarks.studies.estimators.estimators import ESTIMATORS, PRODUCTS
-from benchmarks.studies.estimators.measurement import EXACT, KINKS, STEPS, Measured
+from benchmarks.studies.estimators.measurement import EXACT, INTERVALS, KINKS, STEPS, Measured
 
 __all__ = ["report"]
 
@@ -26,7 +26,7 @@ def report(rows: Sequence[Measured], directory: Path) -> str:
     networks = list(dict.fromkeys(row.run.network for row in rows))
     of = {(row.run.network, row.run.estimator): row for row in rows}
     sections = [_estimates(of, quantity, network) for quantity in ("trace", "top eigenvalue") for network in networks]
-    seeds = max(row.run.seeds for row in rows)
+    seeds = max(row.run.seeds for row in rows if row.run.estimator in ESTIMATORS)
     _draw_costs(of, networks, directory / ANSWER)
     _draw_errors(of, networks, directory / _FIGURE)
     first = opening(
@@ -41,7 +41,13 @@ def report(rows: Sequence[Measured], directory: Path) -> str:
         "t-interval. deviation: standard deviation of an estimate. Both in % of the value by all products. "
         "time: of an estimate with its operator, in gradient evaluations. memory: beyond that of a gradient."
     )
-    details = [DETAILS, _kinks(of, networks), "### Errors of the trace", f"![Errors of the trace]({_FIGURE})"]
+    details = [
+        _intervals(of, networks),
+        DETAILS,
+        _kinks(of, networks),
+        "### Errors of the trace",
+        f"![Errors of the trace]({_FIGURE})",
+    ]
     return "\n\n".join([*first, notes, *sections, *details])
 
 
@@ -88,6 +94,28 @@ def _estimates(of: dict[tuple[str, str], Measured], quantity: str, network: str)
     return (
         f"### {quantity.capitalize()}, {network}\n\nExactly {_truth(of, quantity, network):.2f} in "
         f"{exact.values[2]:.0f} dimensions.\n\n{table}"
+    )
+
+
+def _intervals(of: dict[tuple[str, str], Measured], networks: Sequence[str]) -> str:
+    """Count the intervals that hold the trace."""
+    rows = []
+    for network in networks:
+        truth = _truth(of, "trace", network)
+        row = [network]
+        for name in INTERVALS:
+            values = of[network, name].values
+            ends = list(zip(values[::2], values[1::2], strict=True))
+            held = statistics.fmean(low <= truth <= high for low, high in ends)
+            reach = statistics.median((high - low) / 2 for low, high in ends)
+            row += [f"{100 * held:.1f}", f"{100 * reach / abs(truth):.1f}"]
+        rows.append(row)
+    names = [name.partition(", ")[2] for name in INTERVALS]
+    header = ("network", *(f"{name}: {what}" for name in names for what in ("holds it, %", "± %")))
+    seeds = max(row.run.seeds for row in of.values() if row.run.estimator in INTERVALS)
+    return (
+        f"### Intervals\n\nHow many of {seeds} nominal 95 % intervals hold the trace, and how far they reach to either "
+        f"side (median, in % of the trace); by {PRODUCTS} products.\n\n{markdown_table(header, rows)}"
     )
 
 

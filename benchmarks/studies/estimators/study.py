@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.runs.parallel import Workers, collect
 from benchmarks.runs.results import Results
 from benchmarks.studies.estimators.estimators import ESTIMATORS as NAMED
-from benchmarks.studies.estimators.measurement import EXACT, KINKS, Measured, Measurement, measure
+from benchmarks.studies.estimators.measurement import EXACT, INTERVALS, KINKS, Measured, Measurement, measure
 from benchmarks.studies.estimators.networks import NETWORKS, TINY, run_of, train_missing
 from benchmarks.studies.estimators.report import report
 from benchmarks.studies.study import ROWS, NothingToReport
@@ -30,12 +30,15 @@ class EstimatorsStudy:
         See :mod:`benchmarks.studies.estimators.networks`.
     seeds : int
         Number of estimates by each estimator on each network.
+    intervals : int
+        Number of intervals by each estimator that has them.
     """
 
     name: str
     summary: str
     networks: tuple[str, ...] = tuple(NETWORKS)
     seeds: int = 20
+    intervals: int = 200
 
     def measurements(self) -> list[Measurement]:
         """List all measurements; PyHessian's only if it is installed, and on plain weights only."""
@@ -45,6 +48,7 @@ class EstimatorsStudy:
             for name, named in NAMED.items():
                 if named.riemannian or (peers and run_of(network).method == "sgd"):
                     measurements.append(Measurement(network, name, self.seeds))
+            measurements += [Measurement(network, name, self.intervals) for name in INTERVALS]
         return measurements
 
     def run(self, directory: Path, workers: Workers) -> None:
@@ -64,7 +68,7 @@ class EstimatorsStudy:
 
     def quick(self) -> EstimatorsStudy:
         """Shorten the study to tiny networks and few seeds."""
-        return replace(self, networks=tuple(TINY), seeds=3)
+        return replace(self, networks=tuple(TINY), seeds=3, intervals=20)
 
     def _results(self, directory: Path) -> Results[Measured]:
         return Results(directory / ROWS, Measured)
