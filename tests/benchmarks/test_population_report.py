@@ -225,6 +225,16 @@ def test_that_verdicts_follow_their_rules() -> None:
     assert judge_c4([correlation(0.4, 0.1), correlation(0.1, 0.4)]) == "does not hold"
 
 
+def test_that_no_claim_holds_on_one_set_alone() -> None:
+    good = Carried(9, 9, _estimate(0.9), _estimate(0.0, 0.5))
+    assert judge_c1([_estimate(0.9)]) == "undecided"
+    assert judge_c1([_estimate(0.5)]) == "does not hold"  # on either
+    assert judge_c2([_estimate(0.3)]) == "undecided"
+    assert judge_c3([good]) == "undecided"
+    assert judge_c3([replace(good, r2=_estimate(0.1))]) == "undecided"
+    assert judge_c4([Correlation(_estimate(0.4), {}, {}, 0.1)]) == "undecided"
+
+
 def test_that_the_report_opens_with_its_picture_and_verdicts(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.studies.population.claims.SAMPLES", 10)
     monkeypatch.setattr("benchmarks.studies.population.ranks.SAMPLES", 50)

@@ -24,6 +24,7 @@ from benchmarks.studies.population.rules import (
     CARRIED,
     EARLY,
     EARLY_SHARE,
+    SETS,
     THRESHOLD,
 )
 from benchmarks.studies.population.training import Trajectory
@@ -134,8 +135,12 @@ def overcome(frozen: Carried, baseline: Carried) -> str:
 
 
 def _decide(holds: Sequence[bool], fails: Sequence[bool]) -> str:
-    """A claim has to hold on every set, and does not hold if it fails on any."""
-    return "holds" if holds and all(holds) else "does not hold" if any(fails) else "undecided"
+    """A claim has to hold on both sets, and does not hold if it fails on any."""
+    return "holds" if _on_all(holds) else "does not hold" if any(fails) else "undecided"
+
+
+def _on_all(holds: Sequence[bool]) -> bool:
+    return len(holds) >= SETS and all(holds)
 
 
 def judge_c1(adjusted: Sequence[Interval]) -> str:
@@ -152,7 +157,7 @@ def judge_c3(carried: Sequence[Carried]) -> str:
     """Ask whether predictions for short training are wrong on every set, or right on every set."""
     wrong = [c.r2.high < CARRIED or c.bias.low > BIAS or c.bias.high < -BIAS for c in carried]
     right = [c.r2.low > CARRIED and c.bias.low > -BIAS and c.bias.high < BIAS for c in carried]
-    return _decide(wrong, [bool(right) and all(right)])
+    return _decide(wrong, [_on_all(right)])
 
 
 def judge_c4(correlations: Sequence[Correlation]) -> str:
