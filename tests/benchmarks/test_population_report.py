@@ -20,6 +20,7 @@ from benchmarks.studies.population.claims import (
     given_the_loss,
     partial_r2,
     predicted,
+    usable,
 )
 from benchmarks.studies.population.design import Design, Member, members
 from benchmarks.studies.population.features import (
@@ -37,7 +38,7 @@ from benchmarks.studies.population.measurement import LAYERS, STATISTICS, Checkp
 from benchmarks.studies.population.ranks import Correlation
 from benchmarks.studies.population.report import report
 from benchmarks.studies.population.rules import RULES
-from benchmarks.studies.population.tables import CURVATURES, joint_parts
+from benchmarks.studies.population.tables import CURVATURES, joint_parts, prediction
 from benchmarks.studies.population.training import Trajectory
 from benchmarks.studies.population.verdicts import findings, judge_c1, judge_c2, judge_c3, judge_c4, verdicts
 
@@ -89,6 +90,34 @@ def test_that_margins_that_decide_the_gap_are_found_to() -> None:
     text = "\n".join(verdicts({"one": found, "two": found}))
     for claim, verdict in (("C1", "holds"), ("C2", "holds"), ("C3", "does not hold"), ("C4", "holds")):
         assert f"**{claim} {verdict}**" in text
+
+
+def _without_margins(networks: dict[Member, Trajectory], count: int) -> None:
+    """Make some networks, short ones among them, such whose outputs are constant: without margins and without a gap."""
+    for trajectory in [t for m, t in networks.items() if m.axis in ("base", "length")][:count]:
+        last = trajectory.checkpoints[-1]
+        last.scores.update(train_loss=2.3, train_accuracy=0.1, test_accuracy=0.1)
+        for numbers in last.margins.values():
+            numbers[:] = [None] * len(numbers)
+
+
+def test_that_baselines_are_asked_about_the_networks_that_have_margins(tmp_path) -> None:
+    networks = _population(_by_margins, bases=20)
+    _without_margins(networks, 4)
+    found = findings(networks)
+    assert found is not None
+    assert found.margins.networks == found.baseline.networks == len(networks) - 4
+    assert (found.carried.fitted, found.carried.others) == (
+        found.carried_baseline.fitted,
+        found.carried_baseline.others,
+    )
+    header, _, *rows = prediction(networks).splitlines()
+    assert header.split("|")[2].strip() == "networks"
+    counts = {row.split("|")[1].strip(): row.split("|")[2].strip() for row in rows}
+    assert counts["margins"] == counts["loss and accuracy"] == str(len(networks) - 4)
+    assert int(counts["disagreement of twins"]) < len(networks) - 4
+    text = report({"made up": networks}, [], "", tmp_path)
+    assert f"{len(networks)} networks, of which 0 diverged. 4 of the others have no margins" in text
 
 
 def test_that_margins_that_only_follow_the_loss_add_nothing() -> None:
@@ -268,6 +297,15 @@ def test_that_frozen_features_are_read_on_the_set_that_was_held_back(tmp_path) -
     assert "**C3 overcome** by margins, chosen without Fashion-MNIST" in read(["margins"], networks)
     assert "**C3 not overcome** by confidence" in read(["confidence"], networks)
     assert "chosen without" not in read([], networks)
+    short = len(of_length(at_end(networks), "quarter"))
+    _without_margins(networks, 4)  # two of them short: their gap of 0 would be an easy one for the baseline
+    text = read(["margins"], networks)
+    assert f"on {short - 2} of its {short} short networks" in text
+    full, quarter = (of_length(usable(at_end(networks), "margins"), n) for n in ("full", "quarter"))
+    baseline = carried_over(full, quarter, "loss and accuracy", leave_out=False)
+    assert baseline is not None and f"accuracy alone {baseline.r2:.2f} and" in text
+    few = {member: trajectory for member, trajectory in networks.items() if member.base < 2}
+    assert "**C3 not overcome** by margins: too few networks on Fashion-MNIST" in read(["margins"], few)
 
 
 def test_that_one_fit_for_all_is_that_of_the_gap_model() -> None:

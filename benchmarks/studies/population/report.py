@@ -12,7 +12,7 @@ from benchmarks.report.forest import draw_forest
 from benchmarks.report.opening import ANSWER, DETAILS, opening
 from benchmarks.report.table import markdown_table
 from benchmarks.studies.population import figures, tables
-from benchmarks.studies.population.claims import carried_over, given_the_loss, primary
+from benchmarks.studies.population.claims import carried_over, given_the_loss, primary, usable
 from benchmarks.studies.population.design import PLACES, Member
 from benchmarks.studies.population.features import at_end, at_matched_level, matched_level, of_length
 from benchmarks.studies.population.rules import PRIMARY, RULES
@@ -70,16 +70,17 @@ def report(
 
 
 def _overcome(frozen: Sequence[str], networks: Mapping[Member, Trajectory]) -> list[str]:
-    """Read frozen features on the data set that was held back."""
-    full, short = (of_length(at_end(networks), length) for length in ("full", "quarter"))
+    """Read frozen features on the data set that was held back, beside the baseline on the same networks."""
+    ends = at_end(networks)
+    full, short = (of_length(usable(ends, *frozen), length) for length in ("full", "quarter"))
     found, baseline = (carried_over(full, short, *names, leave_out=False) for names in (frozen, ["loss and accuracy"]))
+    features, label = " + ".join(frozen), PLACES[next(iter(networks)).place].label
     if found is None or baseline is None:
-        return []
-    place = next(iter(networks)).place
+        return [f"**C3 not overcome** by {features}: too few networks on {label} have them."]
     return [
-        f"**C3 {overcome(found, baseline)}** by {' + '.join(frozen)}, chosen without {PLACES[place].label}: on its "
-        f"{found.others} short networks R² {found.r2:.2f} and bias {found.bias:.1f} points; loss and accuracy alone "
-        f"{baseline.r2:.2f} and {baseline.bias:.1f}."
+        f"**C3 {overcome(found, baseline)}** by {features}, chosen without {label}: on {found.others} of its "
+        f"{len(of_length(ends, 'quarter'))} short networks R² {found.r2:.2f} and bias {found.bias:.1f} points; loss "
+        f"and accuracy alone {baseline.r2:.2f} and {baseline.bias:.1f}."
     ]
 
 
@@ -145,8 +146,11 @@ def _with_wrong_labels(label: str, networks: Mapping[Member, Trajectory]) -> lis
 
 def _summary(networks: Mapping[Member, Trajectory]) -> list[str]:
     diverged = sum(t.diverged for t in networks.values())
+    ends = at_end(networks)
+    without = len(ends) - len(usable(ends, "margins"))
     header = ["training", "networks", "train accuracy, %", "gap, points", f"fit (≥ {100 * tables.FIT:.0f} %)"]
     return [
-        f"{len(networks)} networks, of which {diverged} diverged.",
+        f"{len(networks)} networks, of which {diverged} diverged. {without} of the others have no margins at the end, "
+        "as where outputs do not depend on inputs; every R² is that of networks that have margins.",
         markdown_table(header, tables.summary(networks)),
     ]

@@ -13,6 +13,7 @@ from benchmarks.studies.population.claims import (
     curvature_and_outcome,
     partial_r2,
     predicted,
+    usable,
 )
 from benchmarks.studies.population.design import AXES, Member
 from benchmarks.studies.population.features import (
@@ -108,7 +109,7 @@ def reached(networks: Population) -> str:
 
 def prediction(networks: Population) -> str:
     """Compare sets of features at the end of training, over all networks and within some of them."""
-    points = at_end(networks)
+    points = usable(at_end(networks), "margins")  # the same networks for all features that all of them have
     full = of_length(points, "full")
     fit = [p for p in points if p.checkpoint.scores["train_accuracy"] >= FIT]
     columns = {
@@ -119,13 +120,13 @@ def prediction(networks: Population) -> str:
     }
     rows = []
     for names in [*((n,) for n in (*MARGINS, *OTHERS, *BASELINES)), ("margins", *_ADDED)]:
-        cells = []
+        cells = [str(len(usable(points, *names)))]
         for chosen, within in columns.values():
             found = predicted(chosen, *names, within=within)
             cells += [f"{found.adjusted:.2f}", f"{found.held_out:.2f}"] if found else ["", ""]
         rows.append([" + ".join(names), *cells])
     header = [f"{what}, {label}" for label in columns for what in ("adjusted R²", "k-fold R²")]
-    return markdown_table(["features", *header], rows)
+    return markdown_table(["features", "networks", *header], rows)
 
 
 def added(networks: Population) -> list[list[str]]:
@@ -145,6 +146,7 @@ def by_time(networks: Population) -> str:
     times += [(f"loss {level}", at_level(networks, level)) for level in LEVELS]
     rows = []
     for label, points in times:
+        points = usable(points, "margins")
         found = [predicted(points, name) for name in names]
         rows.append([label, str(len(points)), *(f"{f.held_out:.2f}" if f else "" for f in found)])
     return markdown_table(["at", "networks", *names], rows)
@@ -152,7 +154,7 @@ def by_time(networks: Population) -> str:
 
 def carried(networks: Population) -> str:
     """Apply models of full-length networks at their end to others, and the reverse."""
-    full, short = (of_length(at_end(networks), length) for length in ("full", "quarter"))
+    full, short = (of_length(usable(at_end(networks), "margins"), length) for length in ("full", "quarter"))
     targets: list[tuple[str, Sequence[Point], Sequence[Point]]] = [
         ("short ones at their end", full, short),
         *((f"itself at {f:.0%}", full, of_length(at_fraction(networks, f), "full")) for f in (0.2, 0.5, 0.8)),
@@ -194,7 +196,7 @@ def correlations(networks: Population, outcome: str) -> str:
 
 def joint(networks: Population) -> str:
     """Predict the test error at one training loss from margins, from curvature, and from both."""
-    points = at_matched_level(networks)
+    points = usable(at_matched_level(networks), "margins", "curvature")
     rows = []
     for names in (("margins",), ("curvature",), ("margins", "curvature"), ("margins", "curvature", *_ADDED), _ADDED):
         found = predicted(points, *names, outcome=OUTCOME)

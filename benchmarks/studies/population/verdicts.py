@@ -14,6 +14,7 @@ from benchmarks.studies.population.claims import (
     partial_r2,
     predicted,
     primary,
+    usable,
 )
 from benchmarks.studies.population.design import Member
 from benchmarks.studies.population.features import at_end, at_fraction, matched_level, of_length
@@ -74,12 +75,13 @@ class Findings:
 
 def findings(networks: Mapping[Member, Trajectory]) -> Findings | None:
     """Find what verdicts need; None while there are too few networks."""
-    full, short = (of_length(at_end(networks), length) for length in ("full", "quarter"))
+    end = usable(at_end(networks), "margins")  # so that the baseline is asked about the same networks
+    full, short = (of_length(end, length) for length in ("full", "quarter"))
     early = of_length(at_fraction(networks, EARLY), "full")
     found = (
-        predicted(at_end(networks), "margins"),
-        predicted(at_end(networks), "loss and accuracy"),
-        partial_r2(at_end(networks), ["margins"], ["loss and accuracy"]),
+        predicted(end, "margins"),
+        predicted(end, "loss and accuracy"),
+        partial_r2(end, ["margins"], ["loss and accuracy"]),
         early_share(early, full, "margins"),
         carried_over(full, short, "margins"),
         carried_over(full, short, "loss and accuracy"),
