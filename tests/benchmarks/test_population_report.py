@@ -40,7 +40,15 @@ from benchmarks.studies.population.report import report
 from benchmarks.studies.population.rules import RULES
 from benchmarks.studies.population.tables import CURVATURES, joint_parts, prediction
 from benchmarks.studies.population.training import Trajectory
-from benchmarks.studies.population.verdicts import findings, judge_c1, judge_c2, judge_c3, judge_c4, verdicts
+from benchmarks.studies.population.verdicts import (
+    findings,
+    judge_added,
+    judge_c1,
+    judge_c2,
+    judge_c3,
+    judge_c4,
+    verdicts,
+)
 
 Gap = Callable[[dict[str, list[float | None]], float], float]
 
@@ -90,6 +98,7 @@ def test_that_margins_that_decide_the_gap_are_found_to() -> None:
     text = "\n".join(verdicts({"one": found, "two": found}))
     for claim, verdict in (("C1", "holds"), ("C2", "holds"), ("C3", "does not hold"), ("C4", "holds")):
         assert f"**{claim} {verdict}**" in text
+    assert "Whether margins add to loss and accuracy: yes" in text
 
 
 def _without_margins(networks: dict[Member, Trajectory], count: int) -> None:
@@ -235,6 +244,8 @@ def _estimate(value: float, reach: float = 0.05) -> Interval:
 def test_that_verdicts_follow_their_rules() -> None:
     assert judge_c1([_estimate(0.9), _estimate(0.85)]) == "holds"
     assert judge_c1([_estimate(0.9), _estimate(0.8)]) == "does not hold"
+    assert judge_added([_estimate(0.1), _estimate(0.2)]) == "yes"
+    assert judge_added([_estimate(0.1), _estimate(0.04)]) == judge_added([_estimate(0.1)]) == "not shown"
     assert judge_c2([_estimate(0.4), _estimate(0.3)]) == "holds"
     assert judge_c2([_estimate(0.4), _estimate(0.6)]) == "does not hold"
     assert judge_c2([_estimate(0.4), _estimate(0.48)]) == "undecided"

@@ -34,6 +34,7 @@ __all__ = [
     "Findings",
     "all_findings",
     "findings",
+    "judge_added",
     "judge_c1",
     "judge_c2",
     "judge_c3",
@@ -120,7 +121,8 @@ def verdicts(by_place: Mapping[str, Findings]) -> list[str]:
     )
     return [
         f"**C1 {judge_c1([f.margins.adjusted for f in found])}** (published: adjusted R² {ADJUSTED_R2}). "
-        f"Adjusted R² at the end: {first}.",
+        f"Adjusted R² at the end: {first}. Whether margins add to loss and accuracy: "
+        f"{judge_added([f.added for f in found])}.",
         f"**C2 {judge_c2([f.early for f in found])}**. R² at {EARLY:.0%} of the training as a part of R² at its "
         f"end: {each('{f.early:.2f}')}.",
         f"**C3 {judge_c3([f.carried for f in found])}**. The model of full length on networks trained a quarter "
@@ -148,6 +150,11 @@ def _on_all(holds: Sequence[bool]) -> bool:
 def judge_c1(adjusted: Sequence[Interval]) -> str:
     """Compare adjusted R² on each set with the published figure."""
     return _decide([e.high >= ADJUSTED_R2 for e in adjusted], [e.high < ADJUSTED_R2 for e in adjusted])
+
+
+def judge_added(added: Sequence[Interval]) -> str:
+    """Ask whether margins take error away from loss and accuracy on every set."""
+    return "yes" if _on_all([e.low > 0 for e in added]) else "not shown"
 
 
 def judge_c2(shares: Sequence[Interval]) -> str:
