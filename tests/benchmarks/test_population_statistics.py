@@ -119,6 +119,12 @@ def test_that_axes_with_few_pairs_do_not_count() -> None:
     assert found is not None and list(found.by_axis) == ["length"] and found.pairs == {"length": 10}
 
 
+def test_that_ties_alone_are_no_evidence() -> None:
+    points = [_point(m, i, 0.5) for i, m in enumerate(members(Design("mnist1d", bases=10)))]
+    found = correlate(points, lambda p: p.checkpoint.others["norm"], lambda p: p.test_error)
+    assert found is not None and found.average == Interval(0.0, 0.0) and found.p == 1
+
+
 def test_that_networks_without_the_measure_are_left_out() -> None:
     points = [_point(m, i, i / 1000) for i, m in enumerate(members(Design("mnist1d", bases=2)))]
     assert correlate(points, lambda p: None, lambda p: p.test_error) is None

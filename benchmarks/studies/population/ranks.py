@@ -110,7 +110,9 @@ def _means(agreement: np.ndarray, known: np.ndarray, weights: np.ndarray) -> np.
 
 
 def _p_value(mean: Interval) -> float:
-    return 0.0 if mean.half_width == 0 else float(2 * norm.sf(1.96 * abs(mean.mean) / mean.half_width))
+    if mean.half_width == 0:  # all pairs agree, or all are ties
+        return 1.0 if mean.mean == 0 else 0.0
+    return float(2 * norm.sf(1.96 * abs(mean.mean) / mean.half_width))
 
 
 def holm(p: Mapping[str, float]) -> dict[str, float]:
