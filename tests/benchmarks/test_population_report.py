@@ -20,6 +20,7 @@ from benchmarks.studies.population.claims import (
     given_the_loss,
     partial_r2,
     predicted,
+    primary,
     usable,
 )
 from benchmarks.studies.population.design import Design, Member, members
@@ -38,7 +39,7 @@ from benchmarks.studies.population.measurement import LAYERS, STATISTICS, Checkp
 from benchmarks.studies.population.ranks import Correlation
 from benchmarks.studies.population.report import report
 from benchmarks.studies.population.rules import RULES
-from benchmarks.studies.population.tables import CURVATURES, joint_parts, prediction
+from benchmarks.studies.population.tables import CURVATURES, axes, correlations, joint_parts, prediction
 from benchmarks.studies.population.training import Trajectory
 from benchmarks.studies.population.verdicts import (
     findings,
@@ -110,7 +111,9 @@ def _without_margins(networks: dict[Member, Trajectory], count: int) -> None:
             numbers[:] = [None] * len(numbers)
 
 
-def test_that_baselines_are_asked_about_the_networks_that_have_margins(tmp_path) -> None:
+def test_that_baselines_are_asked_about_the_networks_with_margins(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.studies.population.claims.SAMPLES", 10)
+    monkeypatch.setattr("benchmarks.studies.population.ranks.SAMPLES", 50)
     networks = _population(_by_margins, bases=20)
     _without_margins(networks, 4)
     found = findings(networks)
@@ -228,6 +231,38 @@ def test_that_a_measure_that_follows_the_loss_says_nothing_beside_it() -> None:
     # what is not the loss stays
     kept = given_the_loss(points, "riemannian_trace")
     assert kept is not None and kept.average.mean == pytest.approx(1)
+
+
+def test_that_holms_family_is_all_but_the_primary_correlation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.studies.population.ranks.SAMPLES", 50)
+    families = []
+
+    def holm(p: dict) -> dict:
+        families.append(set(p))
+        return dict.fromkeys(p, 0.04)
+
+    monkeypatch.setattr("benchmarks.studies.population.tables.holm", holm)
+    found = correlations(_population(_by_margins, bases=20))  # all of which reach 1 and 0.3
+    [family] = families
+    assert len(family) == 2 * 2 * len(CURVATURES) - 1
+    assert ("test_error", CURVATURES["riemannian_trace"], 0.3) not in family
+    first, *_, last = found["test_error"].splitlines()[2:]
+    _, name, at_1, at_03, *_ = [cell.strip() for cell in first.split("|")]
+    assert name == CURVATURES["riemannian_trace"] and at_1.endswith("*") and not at_03.endswith("*")
+    assert last.startswith("| baseline: ") and "*" not in last
+
+
+def test_that_axes_are_bounded_by_the_pairs_that_do_not_meet() -> None:
+    networks = _population(_by_margins, bases=12)
+    lost = [m for m in networks if m.axis == "length" and m.base < 2] + [m for m in networks if m.axis == "dropout"]
+    for member in lost:  # they never reach 0.3
+        networks[member].checkpoints[-1] = replace(networks[member].checkpoints[-1], levels=())
+    rows = {row.split("|")[1].strip(): row.split("|") for row in axes(networks, primary(networks)).splitlines()}
+    _, _, met, other, coefficient, bounds, _ = (cell.strip() for cell in rows["length"])
+    assert (met, other, coefficient) == ("10", "2", "1.00 ± 0.00")
+    assert bounds == "0.67 to 1.00"  # (10 - 2) / 12, and 12 / 12
+    _, _, met, other, coefficient, *_ = (cell.strip() for cell in rows["dropout"])
+    assert (met, coefficient) == ("0", "left out") and int(other) > 0
 
 
 def test_that_the_joint_model_says_what_each_adds() -> None:

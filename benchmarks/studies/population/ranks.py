@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from scipy.stats import norm
 
 from benchmarks.report.intervals import Interval
-from benchmarks.studies.population.design import AXES
+from benchmarks.studies.population.design import AXES, Member
 from benchmarks.studies.population.features import Point
 from benchmarks.studies.population.prediction import around
 
-__all__ = ["Correlation", "correlate", "holm"]
+__all__ = ["Correlation", "correlate", "holm", "pairs"]
+
+K = TypeVar("K", bound=Hashable)
 
 SAMPLES = 2_000
 #: An axis with fewer pairs is left out: a few that agree by chance have no spread.
@@ -115,9 +119,17 @@ def _p_value(mean: Interval) -> float:
     return float(2 * norm.sf(1.96 * abs(mean.mean) / mean.half_width))
 
 
-def holm(p: Mapping[str, float]) -> dict[str, float]:
+def pairs(members: Iterable[Member]) -> Counter[str]:
+    """Count the pairs of a base configuration and its variant by axis."""
+    known = list(members)
+    bases = {member.base for member in known if member.axis == "base"}
+    return Counter(member.axis for member in known if member.axis in AXES and member.base in bases)
+
+
+def holm(p: Mapping[K, float]) -> dict[K, float]:
     """Correct p-values for their number by Holm's step-down procedure."""
-    corrected, largest = {}, 0.0
+    corrected: dict[K, float] = {}
+    largest = 0.0
     for i, name in enumerate(sorted(p, key=p.__getitem__)):
         largest = max(largest, min(1.0, (len(p) - i) * p[name]))
         corrected[name] = largest

@@ -15,6 +15,7 @@ from benchmarks.studies.population import figures, tables
 from benchmarks.studies.population.claims import carried_over, given_the_loss, primary, usable
 from benchmarks.studies.population.design import PLACES, Member
 from benchmarks.studies.population.features import at_end, at_matched_level, matched_level, of_length
+from benchmarks.studies.population.ranks import FEWEST
 from benchmarks.studies.population.rules import PRIMARY, RULES
 from benchmarks.studies.population.training import Trajectory
 from benchmarks.studies.population.verdicts import all_findings, overcome, verdicts
@@ -100,7 +101,7 @@ def _figures(by_place: Mapping[str, Mapping[Member, Trajectory]], directory: Pat
 
 def _of_place(label: str, networks: Mapping[Member, Trajectory]) -> list[str]:
     found, matched = primary(networks), matched_level(networks)
-    given = given_the_loss(at_matched_level(networks), PRIMARY)
+    given, by_outcome = given_the_loss(at_matched_level(networks), PRIMARY), tables.correlations(networks)
     return [
         f"## {label}",
         *_summary(networks),
@@ -114,15 +115,18 @@ def _of_place(label: str, networks: Mapping[Member, Trajectory]) -> list[str]:
         "### C3: models carried over",
         tables.carried(networks),
         "### C4: curvature and test error",
-        f"By axis, {tables.CURVATURES['riemannian_trace']}, at training loss {matched}:" if found else "",
-        tables.axes(found) if found else "No pair of networks reaches that loss.",
+        f"By axis, {tables.CURVATURES[PRIMARY]}, at training loss {matched}; axes with fewer than {FEWEST} pairs that "
+        "both reach it are left out, and bounds are those of all pairs, if the other ones all disagreed or all agreed:",
+        tables.axes(networks, found),
         f"Mean over axes once what the training loss says of either is taken away: {given.average:.2f}."
         if given
         else "",
-        "Mean over axes, by measure and training loss. \\*: differs from 0 after Holm's correction.",
-        tables.correlations(networks, "test_error"),
-        "The same of the gap:",
-        tables.correlations(networks, "gap"),
+        "Mean over axes, by measure and training loss, and of how many axes. \\*: differs from 0 after Holm's "
+        "correction over test error, gap, measures of curvature and losses; the one that decides C4 is not among them. "
+        "Test error:",
+        by_outcome["test_error"],
+        "The gap:",
+        by_outcome["gap"],
         f"Test error at training loss {matched}, predicted from margins and curvature:",
         tables.joint(networks),
         "The part of the squared error in k-fold prediction that each takes away from the other's:",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
 from benchmarks.report.table import markdown_table
 from benchmarks.studies.population.claims import (
     carried_over,
-    curvature_and_outcome,
     partial_r2,
     predicted,
     usable,
@@ -25,10 +25,11 @@ from benchmarks.studies.population.features import (
     at_fraction,
     at_level,
     at_matched_level,
+    matched_level,
     of_length,
 )
-from benchmarks.studies.population.ranks import Correlation, holm
-from benchmarks.studies.population.rules import OUTCOME
+from benchmarks.studies.population.ranks import Correlation, correlate, holm, pairs
+from benchmarks.studies.population.rules import OUTCOME, PRIMARY
 from benchmarks.studies.population.training import FRACTIONS, LEVELS, Trajectory
 
 __all__ = [
@@ -56,6 +57,17 @@ _CARRIED = [
     *(("robustness", name, *_ADDED) for name in ("confidence", "constrained margins", "disagreement of relatives")),
     *((name,) for name in BASELINES),
 ]
+#: What a measure of curvature is correlated with.
+OUTCOMES = ("test_error", "gap")
+Measure = Callable[[Point], float | None]
+#: Baselines that are one number, by their names in tables.
+_SCALARS: Mapping[str, Measure] = {
+    "baseline: training loss": lambda point: point.checkpoint.scores["train_loss"],
+    "baseline: training error": lambda point: 1 - point.checkpoint.scores["train_accuracy"],
+    "baseline: norm of the weights": lambda point: point.checkpoint.others["norm"],
+    "baseline: path norm": lambda point: point.checkpoint.others["log_path"],
+    "baseline: sum of losses": lambda point: BASELINES["sum of losses"](point)[0],
+}
 #: Measures of curvature by their names in tables.
 CURVATURES = {
     "riemannian_trace": "Hessian trace, filters on spheres",
@@ -173,25 +185,43 @@ def carried(networks: Population) -> str:
     return markdown_table(["features", "short networks", *header], rows)
 
 
-def correlations(networks: Population, outcome: str) -> str:
-    """Correlate all measures of curvature with an outcome at each training loss, p-values after Holm."""
-    found: dict[tuple[str, float], Correlation] = {}
+def correlations(networks: Population) -> dict[str, str]:
+    """Correlate all measures of curvature with test error and gap at each training loss.
+
+    Holm's correction is over all of these, without the one that decides C4. What baselines reach stands below.
+    """
+    found: dict[tuple[str, str, float], Correlation] = {}
     for level in LEVELS:
         points = at_level(networks, level)
-        for measure in CURVATURES:
-            one = curvature_and_outcome(points, measure, outcome)
-            if one is not None:
-                found[measure, level] = one
-    corrected = holm({f"{m} {level}": one.p for (m, level), one in found.items()})
-    rows = []
-    for measure, label in CURVATURES.items():
-        cells = []
-        for level in LEVELS:
-            one = found.get((measure, level))
-            star = " *" if one and corrected[f"{measure} {level}"] < 0.05 else ""
-            cells.append(f"{one.average:.2f}{star}" if one else "")
-        rows.append([label, *cells])
-    return markdown_table(["measure", *(f"loss {level}" for level in LEVELS)], rows)
+        for outcome in OUTCOMES:
+            for name, measure in {**_curvatures(), **_SCALARS}.items():
+                one = correlate(points, measure, partial(Point.outcome, name=outcome))
+                if one is not None:
+                    found[outcome, name, level] = one
+    decisive = (OUTCOME, CURVATURES[PRIMARY], matched_level(networks))
+    corrected = holm({key: one.p for key, one in found.items() if key[1] not in _SCALARS and key != decisive})
+
+    def cell(key: tuple[str, str, float]) -> str:
+        if key not in found:
+            return ""
+        star = " *" if corrected.get(key, 1.0) < 0.05 else ""
+        return f"{found[key].average:.2f} ({len(found[key].by_axis)}){star}"
+
+    header = ["measure", *(f"loss {level}" for level in LEVELS)]
+    names = [*_curvatures(), *_SCALARS]
+    return {
+        outcome: markdown_table(header, [[name, *(cell((outcome, name, level)) for level in LEVELS)] for name in names])
+        for outcome in OUTCOMES
+    }
+
+
+def _curvatures() -> dict[str, Measure]:
+    """Return the measures of curvature by their names in tables."""
+    return {label: partial(_curvature, name=name) for name, label in CURVATURES.items()}
+
+
+def _curvature(point: Point, name: str) -> float | None:
+    return point.checkpoint.curvature.get(name)
 
 
 def joint(networks: Population) -> str:
@@ -214,7 +244,19 @@ def joint_parts(networks: Population) -> list[list[str]]:
     return rows
 
 
-def axes(found: Correlation) -> str:
-    """Show the coefficient of each axis."""
-    rows = [[a.replace("_", " "), str(found.pairs[a]), f"{e:.2f}"] for a, e in found.by_axis.items()]
-    return markdown_table(["axis", "pairs", "Kendall's coefficient"], [*rows, ["mean", "", f"{found.average:.2f}"]])
+def axes(networks: Population, found: Correlation | None) -> str:
+    """Show the coefficient of each axis, and the bounds that pairs which do not both reach the loss leave it."""
+    every = pairs(networks)
+    met = pairs(point.member for point in at_matched_level(networks) if _curvature(point, PRIMARY) is not None)
+    rows = []
+    for axis in AXES:
+        label, counts = axis.replace("_", " "), [str(met[axis]), str(every[axis] - met[axis])]
+        if found and axis in found.by_axis:
+            coefficient = found.by_axis[axis]
+            low, high = ((coefficient.mean * met[axis] + s * (every[axis] - met[axis])) / every[axis] for s in (-1, 1))
+            rows.append([label, *counts, f"{coefficient:.2f}", f"{low:.2f} to {high:.2f}"])
+        else:
+            rows.append([label, *counts, "left out", ""])
+    if found:
+        rows.append(["mean", "", "", f"{found.average:.2f}", ""])
+    return markdown_table(["axis", "pairs", "other pairs", "Kendall's coefficient", "bounds"], rows)
