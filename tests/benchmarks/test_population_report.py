@@ -39,7 +39,7 @@ from benchmarks.studies.population.measurement import LAYERS, STATISTICS, Checkp
 from benchmarks.studies.population.ranks import Correlation
 from benchmarks.studies.population.report import report
 from benchmarks.studies.population.rules import RULES
-from benchmarks.studies.population.tables import CURVATURES, axes, correlations, joint_parts, prediction
+from benchmarks.studies.population.tables import CURVATURES, axes, carried, correlations, joint_parts, prediction
 from benchmarks.studies.population.training import Trajectory
 from benchmarks.studies.population.verdicts import (
     findings,
@@ -111,9 +111,8 @@ def _without_margins(networks: dict[Member, Trajectory], count: int) -> None:
             numbers[:] = [None] * len(numbers)
 
 
-def test_that_baselines_are_asked_about_the_networks_with_margins(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_that_baselines_are_asked_about_the_networks_with_margins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.studies.population.claims.SAMPLES", 10)
-    monkeypatch.setattr("benchmarks.studies.population.ranks.SAMPLES", 50)
     networks = _population(_by_margins, bases=20)
     _without_margins(networks, 4)
     found = findings(networks)
@@ -128,8 +127,22 @@ def test_that_baselines_are_asked_about_the_networks_with_margins(tmp_path, monk
     counts = {row.split("|")[1].strip(): row.split("|")[2].strip() for row in rows}
     assert counts["margins"] == counts["loss and accuracy"] == str(len(networks) - 4)
     assert int(counts["disagreement of twins"]) < len(networks) - 4
-    text = report({"made up": networks}, [], "", tmp_path)
-    assert f"{len(networks)} networks, of which 0 diverged. 4 of the others have no margins" in text
+
+
+def test_that_what_is_carried_over_stands_beside_the_baseline_on_the_same_networks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("benchmarks.studies.population.claims.SAMPLES", 10)
+    monkeypatch.setattr("benchmarks.studies.population.tables._CARRIED", [("margins at loss 0.3",)])
+    networks = _population(_by_margins, bases=20)
+    short = [m for m in networks if m.hyperparameters["length"] == "quarter"]
+    for member in short[:3]:  # they never reach 0.3
+        networks[member].checkpoints[-1] = replace(networks[member].checkpoints[-1], levels=())
+    (row,) = [[cell.strip() for cell in row.split("|")] for row in carried(networks).splitlines()[2:]]
+    full, brief = (usable(of_length(at_end(networks), n), "margins at loss 0.3") for n in ("full", "quarter"))
+    found = carried_over(full, brief, "loss and accuracy")
+    assert found is not None
+    assert row[2:7] == [str(len(short) - 3), "1.00 ± 0.00", "0.0 ± 0.0", row[5], f"{found.r2:.2f}"]
 
 
 def test_that_margins_that_only_follow_the_loss_add_nothing() -> None:
@@ -158,7 +171,7 @@ def test_that_a_bias_of_short_networks_is_found() -> None:
             trajectory.checkpoints[-1].scores["test_accuracy"] += 0.07
     full, short = (of_length(at_end(networks), n) for n in ("full", "quarter"))
     found = carried_over(full, short, "margins")
-    assert found is not None and found.bias.mean == pytest.approx(7)
+    assert found is not None and found.bias.mean == pytest.approx(7) and found.error.mean == pytest.approx(7)
     share = early_share(at_fraction(networks, 0.2), at_end(networks), "margins")
     assert share is not None
 
@@ -286,7 +299,7 @@ def test_that_verdicts_follow_their_rules() -> None:
     assert judge_c2([_estimate(0.4), _estimate(0.48)]) == "undecided"
 
     def carried(r2: float, bias: float) -> Carried:
-        return Carried(9, 9, _estimate(r2), _estimate(bias, 0.5))
+        return Carried(9, 9, _estimate(r2), _estimate(5.0), _estimate(bias, 0.5))
 
     assert judge_c3([carried(0.2, 0), carried(0.9, -3)]) == "holds"
     assert judge_c3([carried(0.7, 0), carried(0.8, 1)]) == "does not hold"
@@ -301,7 +314,7 @@ def test_that_verdicts_follow_their_rules() -> None:
 
 
 def test_that_no_claim_holds_on_one_set_alone() -> None:
-    good = Carried(9, 9, _estimate(0.9), _estimate(0.0, 0.5))
+    good = Carried(9, 9, _estimate(0.9), _estimate(5.0), _estimate(0.0, 0.5))
     assert judge_c1([_estimate(0.9)]) == "undecided"
     assert judge_c1([_estimate(0.5)]) == "does not hold"  # on either
     assert judge_c2([_estimate(0.3)]) == "undecided"
@@ -326,9 +339,11 @@ def test_that_the_report_opens_with_its_picture_and_verdicts(tmp_path, monkeypat
 
 def test_that_networks_with_wrong_labels_are_reported_apart(tmp_path) -> None:
     networks = _population(_by_margins, bases=3)
+    _without_margins(networks, 2)
     noisy = {replace(m, label_noise=0.2): t for m, t in networks.items() if m.axis == "base"}
     text = report({"made up": networks}, [], "", tmp_path, wrong_labels={"made up": noisy})
     apart = text.split("## made up, 20% wrong labels")[1].split("\n## ")[0]
+    assert f"{len(networks)} networks, of which 0 diverged. 2 of the others have no margins" in text
     assert "3 networks, of which 0 diverged" in apart and "apart from all verdicts" in apart
 
 

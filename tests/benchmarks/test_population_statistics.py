@@ -15,6 +15,7 @@ from benchmarks.studies.population.prediction import (
     adjusted_r2,
     bootstrap,
     held_out_error,
+    k_fold_correlation,
     k_fold_r2,
     transfer,
 )
@@ -36,6 +37,23 @@ def test_that_fits_of_products_are_those_of_the_gap_model() -> None:
     assert adjusted_r2(networks)(weights)[0] == pytest.approx(model.adjusted_r2, abs=1e-9)
     assert k_fold_r2(networks)(weights)[0] == pytest.approx(model.k_fold_r2(), abs=1e-9)
     assert held_out_error(networks)(weights)[0] == pytest.approx(((y - model.held_out()) ** 2).sum(), rel=1e-9)
+
+
+def test_that_predictions_without_the_own_fold_are_correlated_with_the_truth() -> None:
+    x, y, groups = _made()
+    found = k_fold_correlation(Networks(x, y, groups))
+    held_out = rsam.margins.GapModel().fit(x, y, groups).held_out()
+    assert found(np.ones((1, 30)))[0] == pytest.approx(np.corrcoef(held_out, y)[0, 1], abs=1e-9)
+    weights = np.random.default_rng(1).integers(0, 3, 30)
+    networks = Networks(x, y, groups)
+    predicted = np.empty(len(y))
+    for fold in range(10):  # of a sample in which base configurations count several times, each in its own fold
+        own = networks.fold[groups] == fold
+        rows = np.concatenate([np.repeat(np.flatnonzero(~own & (groups == g)), weights[g]) for g in range(30)])
+        coefficients = np.linalg.lstsq(networks.design[rows], y[rows], rcond=None)[0]
+        predicted[own] = networks.design[own] @ coefficients
+    rows = np.repeat(np.arange(len(y)), weights[groups])
+    assert found(1.0 * weights[None])[0] == pytest.approx(np.corrcoef(predicted[rows], y[rows])[0, 1], abs=1e-9)
 
 
 def test_that_weights_count_base_configurations_several_times() -> None:
@@ -62,7 +80,7 @@ def test_that_what_is_carried_over_never_saw_the_base_configuration() -> None:
     count = len(np.unique(groups))
     whole = Networks(x, y, groups)
     fitted, others = whole.part(first), whole.part(~first)
-    r2, bias = transfer(fitted, others)
+    r2, error, bias = transfer(fitted, others)
     predicted = np.empty(len(y))
     for g in np.unique(groups):
         fit = rsam.margins.GapModel().fit(x[first & (groups != g)], y[first & (groups != g)])
@@ -71,6 +89,7 @@ def test_that_what_is_carried_over_never_saw_the_base_configuration() -> None:
     assert r2(np.ones((1, count)))[0] == pytest.approx(
         1 - (errors**2).sum() / ((y[~first] - y[~first].mean()) ** 2).sum()
     )
+    assert error(np.ones((1, count)))[0] == pytest.approx(np.sqrt((errors**2).mean()))
     assert bias(np.ones((1, count)))[0] == pytest.approx(errors.mean())
 
 

@@ -17,6 +17,7 @@ from benchmarks.studies.population.prediction import (
     adjusted_r2,
     bootstrap,
     held_out_error,
+    k_fold_correlation,
     k_fold_r2,
     transfer,
 )
@@ -50,12 +51,15 @@ class Predicted:
         How many there are.
     adjusted, held_out : Interval
         Adjusted R², and R² of predictions for base configurations that were left out.
+    correlation : Interval
+        Of these predictions with the truth.
     """
 
     networks: int
     features: int
     adjusted: Interval
     held_out: Interval
+    correlation: Interval
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,8 @@ class Carried:
         How many there are.
     r2 : Interval
         On the others.
+    error : Interval
+        Root of the mean squared error, in points.
     bias : Interval
         Mean of predicted minus true gap, in points.
     """
@@ -75,6 +81,7 @@ class Carried:
     fitted: int
     others: int
     r2: Interval
+    error: Interval
     bias: Interval
 
 
@@ -132,6 +139,7 @@ def predicted(points: Sequence[Point], *names: str, within: bool = False, outcom
         networks.features,
         bootstrap(adjusted_r2(networks), count, SAMPLES),
         bootstrap(k_fold_r2(networks), count, SAMPLES),
+        bootstrap(k_fold_correlation(networks), count, SAMPLES),
     )
 
 
@@ -178,9 +186,8 @@ def carried_over(
     both = [*first, *second]
     whole = Networks(x, np.array([p.gap for p in both]), [p.member.base for p in both])
     chosen = np.arange(len(whole.y)) < len(first)
-    r2, bias = transfer(whole.part(chosen), whole.part(~chosen), leave_out=leave_out)
-    count = len(bases)
-    return Carried(len(first), len(second), bootstrap(r2, count, SAMPLES), bootstrap(bias, count, SAMPLES))
+    statistics = transfer(whole.part(chosen), whole.part(~chosen), leave_out=leave_out)
+    return Carried(len(first), len(second), *(bootstrap(each, len(bases), SAMPLES) for each in statistics))
 
 
 # -- C4 --------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,16 @@ from sklearn.model_selection import GroupKFold
 
 from benchmarks.report.intervals import Interval
 
-__all__ = ["Networks", "adjusted_r2", "around", "bootstrap", "held_out_error", "k_fold_r2", "transfer"]
+__all__ = [
+    "Networks",
+    "adjusted_r2",
+    "around",
+    "bootstrap",
+    "held_out_error",
+    "k_fold_correlation",
+    "k_fold_r2",
+    "transfer",
+]
 
 FOLDS = 10
 SAMPLES = 1000
@@ -139,8 +148,32 @@ def k_fold_r2(networks: Networks) -> Statistic:
     return lambda weights: 1 - error(weights) / networks.variation(weights)
 
 
-def transfer(fitted: Networks, others: Networks, *, leave_out: bool = True) -> tuple[Statistic, Statistic]:
-    """Return two statistics: R² and bias on other networks, predicted by fits without their base configuration.
+def k_fold_correlation(networks: Networks) -> Statistic:
+    """Return a statistic: the correlation of predictions without the own fold with the truth.
+
+    Unlike R² it forgives predictions that are all too large, or all too spread.
+    """
+    folds = [np.flatnonzero(networks.fold == fold) for fold in np.unique(networks.fold)]
+
+    def of(weights: np.ndarray) -> np.ndarray:
+        sums = np.zeros((3, len(weights)))  # of predictions, of their squares, and of their products with the truth
+        for fold, coefficients in zip(folds, networks.fits_without(weights, folds), strict=True):
+            own, products = weights[:, fold], networks.products[fold]
+            sums[0] += (own * (coefficients @ products[:, 0].T)).sum(1)
+            sums[1] += np.einsum("sb,sj,bjk,sk->s", own, coefficients, products, coefficients, optimize=True)
+            sums[2] += (own * (coefficients @ networks.covariances[fold].T)).sum(1)
+        count = weights @ networks.counts
+        variation = np.maximum(sums[1] - sums[0] ** 2 / count, 0) * networks.variation(weights)
+        common = sums[2] - sums[0] * (weights @ networks.sums) / count
+        return common / np.sqrt(np.where(variation > 0, variation, np.nan))
+
+    return of
+
+
+def transfer(fitted: Networks, others: Networks, *, leave_out: bool = True) -> tuple[Statistic, Statistic, Statistic]:
+    """Return three statistics of other networks, predicted by fits without their base configuration.
+
+    They are R², the root of the mean squared error, and the bias.
 
     Parameters
     ----------
@@ -154,17 +187,23 @@ def transfer(fitted: Networks, others: Networks, *, leave_out: bool = True) -> t
     def fits(weights: np.ndarray) -> Iterable[np.ndarray]:
         return fitted.fits_without(weights, each) if leave_out else [fitted.fit(weights)] * len(each)
 
-    def r2(weights: np.ndarray) -> np.ndarray:
+    def squared(weights: np.ndarray) -> np.ndarray:
         by_base = zip(each, fits(weights), strict=True)
         errors = [others.errors(coefficients, base) for base, coefficients in by_base]
-        return 1 - (weights * np.concatenate(errors, 1)).sum(1) / others.variation(weights)
+        return (weights * np.concatenate(errors, 1)).sum(1)
+
+    def r2(weights: np.ndarray) -> np.ndarray:
+        return 1 - squared(weights) / others.variation(weights)
+
+    def error(weights: np.ndarray) -> np.ndarray:
+        return np.sqrt(np.maximum(squared(weights), 0) / (weights @ others.counts))
 
     def bias(weights: np.ndarray) -> np.ndarray:
         # the first column of a design is of ones, so that the first row of its products are its sums
         predicted = [coefficients @ others.products[i, 0] for i, coefficients in enumerate(fits(weights))]
         return (weights * (np.stack(predicted, 1) - others.sums)).sum(1) / (weights @ others.counts)
 
-    return r2, bias
+    return r2, error, bias
 
 
 def bootstrap(statistic: Statistic, count: int, samples: int = SAMPLES, seed: int = 0) -> Interval:

@@ -110,10 +110,14 @@ def _of_place(label: str, networks: Mapping[Member, Trajectory]) -> list[str]:
         "The part of each baseline's squared error in k-fold prediction that margins take away:",
         markdown_table(["baseline", "partial R²"], tables.added(networks)),
         "### C2: R² through the training of networks of full length",
-        "Of the gap at the same time:",
+        "Of the gap at the same time; at a training loss, of networks of either length:",
         tables.by_time(networks),
         "### C3: models carried over",
+        "Models of full-length networks at their end, applied to short ones at theirs, each without the own base "
+        "configuration; error and bias in points:",
         tables.carried(networks),
+        "Applied to the same networks at another part of their training:",
+        tables.carried_in_time(networks),
         "### C4: curvature and test error",
         f"By axis, {tables.CURVATURES[PRIMARY]}, at training loss {matched}; axes with fewer than {FEWEST} pairs that "
         "both reach it are left out, and bounds are those of all pairs, if the other ones all disagreed or all agreed:",

@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmarks.report.table import markdown_table
 from benchmarks.studies.population.claims import (
+    Carried,
     carried_over,
     partial_r2,
     predicted,
@@ -38,6 +39,7 @@ __all__ = [
     "axes",
     "by_time",
     "carried",
+    "carried_in_time",
     "correlations",
     "joint",
     "joint_parts",
@@ -152,37 +154,53 @@ def added(networks: Population) -> list[list[str]]:
 
 
 def by_time(networks: Population) -> str:
-    """Follow k-fold R² through the training of networks of full length, and at matched training losses."""
+    """Follow k-fold R² through the training of networks of full length, and at training losses of all networks.
+
+    Beside it is the correlation of predictions with the truth, of margins and of the first baseline.
+    """
     names = ["margins", "margins, relative", "constrained margins", "k-variance margins", *BASELINES]
+    followed = ["margins", *_ADDED]
     times = [(f"{fraction:.0%}", of_length(at_fraction(networks, fraction), "full")) for fraction in FRACTIONS]
     times += [(f"loss {level}", at_level(networks, level)) for level in LEVELS]
     rows = []
     for label, points in times:
         points = usable(points, "margins")
         found = [predicted(points, name) for name in names]
-        rows.append([label, str(len(points)), *(f"{f.held_out:.2f}" if f else "" for f in found)])
-    return markdown_table(["at", "networks", *names], rows)
+        cells = [f"{f.held_out:.2f}" if f else "" for f in found]
+        related = [
+            f"{f.correlation:.2f}" if f else "" for name, f in zip(names, found, strict=True) if name in followed
+        ]
+        rows.append([label, str(len(points)), *cells, *related])
+    return markdown_table(["at", "networks", *names, *(f"correlation, {name}" for name in followed)], rows)
 
 
 def carried(networks: Population) -> str:
-    """Apply models of full-length networks at their end to others, and the reverse."""
+    """Apply models of full-length networks at their end to short ones, and the reverse."""
     full, short = (of_length(usable(at_end(networks), "margins"), length) for length in ("full", "quarter"))
-    targets: list[tuple[str, Sequence[Point], Sequence[Point]]] = [
-        ("short ones at their end", full, short),
-        *((f"itself at {f:.0%}", full, of_length(at_fraction(networks, f), "full")) for f in (0.2, 0.5, 0.8)),
-        ("from short ones to full length", short, full),
-    ]
     rows = []
     for names in _CARRIED:
-        cells = []
-        for i, (_, fitted, others) in enumerate(targets):
-            found = carried_over(fitted, others, *names)
-            if i == 0:
-                cells = [str(found.others) if found else "0"]
-            cells += [f"{found.r2:.2f}", f"{found.bias:.1f}"] if found else ["", ""]
-        rows.append([" + ".join(names), *cells])
-    header = [f"{what}, {label}" for label, *_ in targets for what in ("R²", "bias")]
-    return markdown_table(["features", "short networks", *header], rows)
+        long, brief = (usable(points, *names) for points in (full, short))
+        baseline = carried_over(long, brief, *_ADDED)
+        cells = [*_cells(carried_over(long, brief, *names)), f"{baseline.r2:.2f}" if baseline else ""]
+        rows.append([" + ".join(names), str(len(brief)), *cells, *_cells(carried_over(brief, long, *names))])
+    header = ["features", "short networks", "R²", "error", "bias", f"R², {_ADDED[0]} there"]
+    return markdown_table([*header, *(f"{what}, from short to full" for what in ("R²", "error", "bias"))], rows)
+
+
+def carried_in_time(networks: Population) -> str:
+    """Apply models of full-length networks at their end to the same networks earlier, and the reverse."""
+    times = {f: usable(of_length(at_fraction(networks, f), "full"), "margins") for f in (0.2, 0.5, 0.8, 1.0)}
+    ways = [(1.0, 0.2), (1.0, 0.5), (1.0, 0.8), (0.5, 1.0)]
+    rows = []
+    for names in _CARRIED:
+        found = [carried_over(times[fitted], times[others], *names) for fitted, others in ways]
+        rows.append([" + ".join(names), *(cell for one in found for cell in _cells(one))])
+    header = [f"{what}, {a:.0%} to {b:.0%}" for a, b in ways for what in ("R²", "error", "bias")]
+    return markdown_table(["features", *header], rows)
+
+
+def _cells(found: Carried | None) -> list[str]:
+    return [f"{found.r2:.2f}", f"{found.error:.1f}", f"{found.bias:.1f}"] if found else ["", "", ""]
 
 
 def correlations(networks: Population) -> dict[str, str]:
