@@ -220,6 +220,19 @@ def test_that_networks_meet_at_the_lowest_loss_that_half_of_them_reach() -> None
     assert len(at_matched_level(networks)) == len(networks)
 
 
+def test_that_output_margins_over_norms_forget_the_scale_of_the_last_layer() -> None:
+    points = at_end(_population(_by_margins, bases=1))
+    names = ("output margins over spectral norms", "output margins over path norm")
+    before = matrix(points, *names)
+    for point in points:  # logits twice as large, by weights twice as large
+        logarithms = slice(STATISTICS.index("log Q1"), STATISTICS.index("log Q3") + 1)
+        margins = point.checkpoint.margins["output"]
+        margins[logarithms] = [(m or 0.0) + np.log(2) for m in margins[logarithms]]
+        for norm in ("log_spectral", "log_path"):
+            point.checkpoint.others[norm] = (point.checkpoint.others[norm] or 0.0) + np.log(2)
+    np.testing.assert_allclose(matrix(points, *names), before)
+
+
 def test_that_ranks_forget_scale_and_shift() -> None:
     points = at_end(_population(_by_margins, bases=2))
     ranks = matrix(points, "margins, ranks")

@@ -147,6 +147,14 @@ def _relative(point: Point) -> Numbers:
     return found
 
 
+def _over(norm: str) -> Callable[[Point], Numbers]:
+    """Return quartiles of the logarithms of output margins, each divided by a norm of the network."""
+    return lambda point: [
+        _difference(quartile, point.checkpoint.others[norm])
+        for quartile in point.checkpoint.margins["output"][_QUARTILES]
+    ]
+
+
 def _at_level(level: float) -> Callable[[Point], Numbers]:
     """Return margins at the time when the training loss fell below a level, if it has done so by now."""
 
@@ -281,6 +289,8 @@ MARGINS: Mapping[str, Callable[[Point], Numbers]] = {
     _RANKS: _log_margins,
     **{f"margins at loss {level}": _at_level(level) for level in LEVELS[:2]},
     "output margins": _of_layers(["output"], _VALUES),
+    "output margins over spectral norms": _over("log_spectral"),
+    "output margins over path norm": _over("log_path"),
     "constrained margins": _of_layers(["constrained"], _LOGARITHMS),
     "k-variance margins": _k_variance,
 }
