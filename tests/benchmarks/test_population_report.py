@@ -35,6 +35,7 @@ from benchmarks.studies.population.features import (
     matrix,
     of_length,
 )
+from benchmarks.studies.population.figures import draw_times
 from benchmarks.studies.population.measurement import LAYERS, STATISTICS, Checkpoint
 from benchmarks.studies.population.ranks import Correlation
 from benchmarks.studies.population.report import report
@@ -127,6 +128,20 @@ def test_that_baselines_are_asked_about_the_networks_with_margins(monkeypatch: p
     counts = {row.split("|")[1].strip(): row.split("|")[2].strip() for row in rows}
     assert counts["margins"] == counts["loss and accuracy"] == str(len(networks) - 4)
     assert int(counts["disagreement of twins"]) < len(networks) - 4
+
+
+def test_that_the_baseline_is_drawn_for_the_networks_that_have_margins(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    networks = _population(_by_margins, bases=3)
+    _without_margins(networks, 4)
+    asked: dict[str, list[int]] = {"margins": [], "loss and accuracy": []}
+    monkeypatch.setattr(
+        "benchmarks.studies.population.figures.predicted", lambda points, name: asked[name].append(len(points))
+    )
+    draw_times({"made up": networks}, tmp_path / "times.svg")
+    assert asked["margins"] == asked["loss and accuracy"]
+    assert asked["margins"][-1] == len(usable(of_length(at_end(networks), "full"), "margins"))
 
 
 def test_that_what_is_carried_over_stands_beside_the_baseline_on_the_same_networks(

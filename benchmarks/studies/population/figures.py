@@ -117,8 +117,9 @@ def draw_times(by_place: Mapping[str, Population], path: Path) -> None:
     with drawing(path, 3.6) as figure:
         axes = figure.subplots()
         for colour, (label, networks) in zip(_COLOURS, by_place.items(), strict=False):
+            times = [usable(of_length(at_fraction(networks, fraction), "full"), "margins") for fraction in FRACTIONS]
             for name, style in (("margins", "-"), ("loss and accuracy", ":")):
-                found = [predicted(of_length(at_fraction(networks, fraction), "full"), name) for fraction in FRACTIONS]
+                found = [predicted(points, name) for points in times]
                 known = [(f, e.held_out) for f, e in zip(FRACTIONS, found, strict=True) if e]
                 fractions = [f for f, _ in known]
                 axes.plot(fractions, [e.mean for _, e in known], style, color=colour, label=f"{label}, {name}")
