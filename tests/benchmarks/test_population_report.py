@@ -112,6 +112,20 @@ def _without_margins(networks: dict[Member, Trajectory], count: int) -> None:
             numbers[:] = [None] * len(numbers)
 
 
+def test_that_networks_at_chance_are_left_out_beside_the_verdicts() -> None:
+    networks = _population(_by_margins)
+    at_chance = [t for m, t in networks.items() if m.axis in ("base", "length")][:12]
+    for trajectory in at_chance:  # with margins that are far from all others', and a gap of 0
+        last = trajectory.checkpoints[-1]
+        last.scores.update(train_loss=2.3, train_accuracy=0.1, test_accuracy=0.1)
+        last.margins["first"] = [100.0] * len(STATISTICS)
+    everyone, learned = findings(networks), findings(networks, learned=True)
+    assert everyone is not None and learned is not None
+    assert everyone.margins.networks - learned.margins.networks == 12
+    assert learned.margins.adjusted.mean == pytest.approx(1) and learned.carried.r2.mean == pytest.approx(1)
+    assert everyone.margins.adjusted.mean < 0.9 and everyone.carried.r2.mean < 0.9
+
+
 def test_that_baselines_are_asked_about_the_networks_with_margins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.studies.population.claims.SAMPLES", 10)
     networks = _population(_by_margins, bases=20)

@@ -168,7 +168,9 @@ def _at_level(level: float) -> Callable[[Point], Numbers]:
 
 
 def _k_variance(point: Point) -> Numbers:
-    return [point.checkpoint.others[f"kv_{layer}"] for layer in ("input", "last")]
+    found = [point.checkpoint.others[f"kv_{layer}"] for layer in ("input", "last")]
+    # most are thousandths; where the cost that they are divided by is next to nothing they are hundreds
+    return [None if m is None else math.copysign(math.log1p(1000 * abs(m)), m) for m in found]
 
 
 # -- baselines -------------------------------------------------------------------------------------------------------

@@ -16,9 +16,9 @@ from benchmarks.studies.population.claims import carried_over, given_the_loss, p
 from benchmarks.studies.population.design import PLACES, Member
 from benchmarks.studies.population.features import at_end, at_matched_level, matched_level, of_length
 from benchmarks.studies.population.ranks import FEWEST
-from benchmarks.studies.population.rules import PRIMARY, RULES
+from benchmarks.studies.population.rules import CHANCE, EARLY, PRIMARY, RULES
 from benchmarks.studies.population.training import Trajectory
-from benchmarks.studies.population.verdicts import all_findings, overcome, verdicts
+from benchmarks.studies.population.verdicts import all_findings, findings, overcome, verdicts
 
 __all__ = ["report"]
 
@@ -105,6 +105,7 @@ def _of_place(label: str, networks: Mapping[Member, Trajectory]) -> list[str]:
     return [
         f"## {label}",
         *_summary(networks),
+        *_of_those_that_learned(networks),
         "### C1: what predicts the gap at the end of training",
         tables.prediction(networks),
         "The part of each baseline's squared error in k-fold prediction that margins take away:",
@@ -138,6 +139,28 @@ def _of_place(label: str, networks: Mapping[Member, Trajectory]) -> list[str]:
         "### Who reaches a training loss",
         tables.reached(networks),
     ]
+
+
+def _of_those_that_learned(networks: Mapping[Member, Trajectory]) -> list[str]:
+    """Set the numbers that decide C1 to C3 beside those without networks at chance."""
+    both = findings(networks), findings(networks, learned=True)
+    if None in both:
+        return []
+    rows = [
+        (claim, features, *(f"{number(found):.2f}" for found in both))
+        for claim, features, number in (
+            ("C1, adjusted R² at the end", "margins", lambda f: f.margins.adjusted),
+            ("", "loss and accuracy", lambda f: f.baseline.adjusted),
+            ("C1, what margins add to loss and accuracy", "margins", lambda f: f.added),
+            (f"C2, R² at {EARLY:.0%} as a part of that at the end", "margins", lambda f: f.early),
+            ("C3, R² on short networks", "margins", lambda f: f.carried.r2),
+            ("", "loss and accuracy", lambda f: f.carried_baseline.r2),
+            ("C3, bias on short networks, points", "margins", lambda f: f.carried.bias),
+            ("", "loss and accuracy", lambda f: f.carried_baseline.bias),
+        )
+    ]
+    header = ["what decides", "features", "all networks", f"training accuracy ≥ {CHANCE:.0%}"]
+    return ["What decides, with and without networks at chance:", markdown_table(header, rows)]
 
 
 def _with_wrong_labels(label: str, networks: Mapping[Member, Trajectory]) -> list[str]:

@@ -17,12 +17,13 @@ from benchmarks.studies.population.claims import (
     usable,
 )
 from benchmarks.studies.population.design import Member
-from benchmarks.studies.population.features import at_end, at_fraction, matched_level, of_length
+from benchmarks.studies.population.features import Point, at_end, at_fraction, matched_level, of_length
 from benchmarks.studies.population.ranks import Correlation
 from benchmarks.studies.population.rules import (
     ADJUSTED_R2,
     BIAS,
     CARRIED,
+    CHANCE,
     EARLY,
     EARLY_SHARE,
     SETS,
@@ -74,11 +75,16 @@ class Findings:
     matched: float
 
 
-def findings(networks: Mapping[Member, Trajectory]) -> Findings | None:
-    """Find what verdicts need; None while there are too few networks."""
+def findings(networks: Mapping[Member, Trajectory], learned: bool = False) -> Findings | None:
+    """Find what verdicts need; None while there are too few networks.
+
+    With ``learned`` networks count only at times when they do better than :data:`CHANCE` on their training data.
+    """
     end = usable(at_end(networks), "margins")  # so that the baseline is asked about the same networks
-    full, short = (of_length(end, length) for length in ("full", "quarter"))
     early = of_length(at_fraction(networks, EARLY), "full")
+    if learned:
+        end, early = _better_than_chance(end), _better_than_chance(early)
+    full, short = (of_length(end, length) for length in ("full", "quarter"))
     found = (
         predicted(end, "margins"),
         predicted(end, "loss and accuracy"),
@@ -90,6 +96,10 @@ def findings(networks: Mapping[Member, Trajectory]) -> Findings | None:
         matched_level(networks),
     )
     return None if None in found else Findings(*found)  # type: ignore[arg-type]  # none of them is None
+
+
+def _better_than_chance(points: Sequence[Point]) -> list[Point]:
+    return [point for point in points if point.checkpoint.scores["train_accuracy"] >= CHANCE]
 
 
 def all_findings(by_place: Mapping[str, Mapping[Member, Trajectory]]) -> dict[str, Findings]:
