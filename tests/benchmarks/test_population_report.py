@@ -103,6 +103,16 @@ def test_that_margins_that_decide_the_gap_are_found_to() -> None:
     assert "Whether margins add to loss and accuracy: yes" in text
 
 
+def test_that_verdicts_stand_beside_what_the_loss_alone_says() -> None:
+    found = findings(_population(lambda margins, loss: 60 * loss))
+    assert found is not None
+    assert found.loss.average.low > 0.9  # the test error is a function of the loss, but for a noise of 0.01
+    assert found.early_baseline.mean == pytest.approx(1, abs=0.05)  # early as late
+    _, second, _, fourth = verdicts({"one": found, "two": found})
+    assert f"loss and accuracy alone {found.early_baseline:.2f}" in second
+    assert f"by the training loss alone {found.loss.average:.2f}" in fourth
+
+
 def _without_margins(networks: dict[Member, Trajectory], count: int) -> None:
     """Make some networks, short ones among them, such whose outputs are constant: without margins and without a gap."""
     for trajectory in [t for m, t in networks.items() if m.axis in ("base", "length")][:count]:

@@ -31,6 +31,7 @@ __all__ = [
     "curvature_and_outcome",
     "early_share",
     "given_the_loss",
+    "loss_alone",
     "partial_r2",
     "predicted",
     "primary",
@@ -223,3 +224,12 @@ def _less_the_loss(points: Sequence[Point], values: Sequence[float]) -> dict[Mem
 def primary(networks: Mapping) -> Correlation | None:
     """Return the correlation that decides C4 on a set."""
     return curvature_and_outcome(at_matched_level(networks), PRIMARY)
+
+
+def loss_alone(networks: Mapping) -> Correlation | None:
+    """Return what decides C4 with the training loss in the place of curvature."""
+    return correlate(
+        at_matched_level(networks),
+        lambda point: point.checkpoint.scores["train_loss"],
+        lambda point: point.outcome(OUTCOME),
+    )

@@ -153,6 +153,7 @@ def _of_those_that_learned(networks: Mapping[Member, Trajectory]) -> list[str]:
             ("", "loss and accuracy", lambda f: f.baseline.adjusted),
             ("C1, what margins add to loss and accuracy", "margins", lambda f: f.added),
             (f"C2, R² at {EARLY:.0%} as a part of that at the end", "margins", lambda f: f.early),
+            ("", "loss and accuracy", lambda f: f.early_baseline),
             ("C3, R² on short networks", "margins", lambda f: f.carried.r2),
             ("", "loss and accuracy", lambda f: f.carried_baseline.r2),
             ("C3, bias on short networks, points", "margins", lambda f: f.carried.bias),

@@ -11,6 +11,7 @@ from benchmarks.studies.population.claims import (
     Predicted,
     carried_over,
     early_share,
+    loss_alone,
     partial_r2,
     predicted,
     primary,
@@ -55,12 +56,12 @@ class Findings:
         From margins at the end of training, and from loss and accuracy.
     added : Interval
         Part of the baseline's squared error that margins take away.
-    early : Interval
+    early, early_baseline : Interval
         R² early in training as a part of that at its end.
     carried, carried_baseline : Carried
         Models of full-length networks applied to short ones.
-    curvature : Correlation
-        Of the primary measure and outcome.
+    curvature, loss : Correlation
+        Of the primary measure and of the training loss with the primary outcome.
     matched : float
         Training loss at which these are compared.
     """
@@ -69,9 +70,11 @@ class Findings:
     baseline: Predicted
     added: Interval
     early: Interval
+    early_baseline: Interval
     carried: Carried
     carried_baseline: Carried
     curvature: Correlation
+    loss: Correlation
     matched: float
 
 
@@ -90,9 +93,11 @@ def findings(networks: Mapping[Member, Trajectory], learned: bool = False) -> Fi
         predicted(end, "loss and accuracy"),
         partial_r2(end, ["margins"], ["loss and accuracy"]),
         early_share(early, full, "margins"),
+        early_share(usable(early, "margins"), full, "loss and accuracy"),
         carried_over(full, short, "margins"),
         carried_over(full, short, "loss and accuracy"),
         primary(networks),
+        loss_alone(networks),
         matched_level(networks),
     )
     return None if None in found else Findings(*found)  # type: ignore[arg-type]  # none of them is None
@@ -118,7 +123,7 @@ def verdicts(by_place: Mapping[str, Findings]) -> list[str]:
     found = list(by_place.values())
     worst = "; ".join(
         f"{label} at loss {f.matched}: {f.curvature.average:.2f}, worst axis {f.curvature.worst.replace('_', ' ')} "
-        f"{f.curvature.by_axis[f.curvature.worst]:.2f}"
+        f"{f.curvature.by_axis[f.curvature.worst]:.2f}; by the training loss alone {f.loss.average:.2f}"
         for label, f in by_place.items()
     )
     first = each(
@@ -134,7 +139,7 @@ def verdicts(by_place: Mapping[str, Findings]) -> list[str]:
         f"Adjusted R² at the end: {first}. Whether margins add to loss and accuracy: "
         f"{judge_added([f.added for f in found])}.",
         f"**C2 {judge_c2([f.early for f in found])}**. R² at {EARLY:.0%} of the training as a part of R² at its "
-        f"end: {each('{f.early:.2f}')}.",
+        f"end: {each('{f.early:.2f}, loss and accuracy alone {f.early_baseline:.2f}')}.",
         f"**C3 {judge_c3([f.carried for f in found])}**. The model of full length on networks trained a quarter "
         f"as long: {third}.",
         f"**C4 {judge_c4([f.curvature for f in found])}**. Kendall's coefficient of curvature and test error at one "
