@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rsam.errors import NotFinite, StalePlan
-from rsam.geometry import Product, all_finite
+from rsam.geometry import Block, Product, all_finite
 from rsam.optim.ascent import DIRECTIONS, Direction, Perturbation
 from rsam.optim.checks import check_group, check_momentum, nonfinite_message, refuse_sparse
 from rsam.optim.groups import space_of
@@ -71,6 +71,7 @@ class Passes:
         self.losses: tuple[Any, Any] | None = None
         self.skip = False
         self._space: Product | None = None
+        self._checked: list[Block] | None = None  # the plan for whose manifolds the groups were checked
         self._perturbation = Perturbation()
         self._old: OldGradients | None = None
         self._watches: Counter[tuple[str, int]] = Counter()
@@ -190,6 +191,11 @@ class Passes:
             )
         try:
             self._check_and_save()
+            space = self._space
+            if space is not None and space.blocks is not self._checked:  # a parameter may be on another manifold
+                for g in range(len(self.optimizer.param_groups)):
+                    self.optimizer._check_group(g, anew=True)
+                self._checked = space.blocks
             if self.optimizer.ascends:
                 if self._old is not None:
                     self._old.refuse_added()
@@ -343,7 +349,7 @@ class Passes:
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__ | {"_old": None, "_zeros": []}
         if not self.pending:  # a copied optimizer does not need the copies of the last step
-            state |= {"_perturbation": Perturbation(), "_space": None}
+            state |= {"_perturbation": Perturbation(), "_space": None, "_checked": None}
         return state
 
 

@@ -151,6 +151,8 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
         ------
         RuntimeError
             If a gradient is sparse.
+        ValueError
+            If an option cannot be honoured on the manifold that a parameter was put on since.
         """
         loss = None
         if closure is not None:
@@ -196,6 +198,8 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
         """Return the product of all parameters, its blocks on manifolds, and the plain parameters by group."""
         space = space_of(self.param_groups, self._plan[0] if self._plan else None)
         if self._plan is None or self._plan[1] is not space.blocks:
+            for group in self.param_groups:  # a parameter may be on another manifold
+                self._check_group(group)
             works: list[_Work] = []
             plain: list[list[int]] = [[] for _ in self.param_groups]
             for block in space.blocks:

@@ -191,8 +191,9 @@ class RSAM(WrappingOptimizer):
                 group.update(options_before)
             raise
 
-    def _check_group(self, index: int) -> None:
-        if not isinstance(self.base_optimizer, RiemannianOptimizer):  # which has checked them
+    def _check_group(self, index: int, anew: bool = False) -> None:
+        """Raise for a group that is not supported; ``anew`` in a step, without reading the parameters' values."""
+        if not anew and not isinstance(self.base_optimizer, RiemannianOptimizer):  # which has checked them
             check_parameters(self.base_optimizer.param_groups, index)
         check_group(self.base_optimizer, self.param_groups, index)
         if self.direction == "momentum" and self.param_groups[index]["rho"] > 0:
@@ -239,8 +240,8 @@ class RSAM(WrappingOptimizer):
         RuntimeError
             Without a closure, or after :meth:`first_step` without a second pass; for a closure that leaves gradients
             from before, or adds to them; for a sparse gradient; from a wrapper of accelerate's that may accumulate.
-        TypeError
-            For a closure that cannot be called.
+        TypeError, ValueError
+            For a closure that cannot be called; as the class does, for a parameter that was put on a manifold since.
         NotFinite
             For a gradient that is not finite, naming the first such parameter; a RuntimeError.
             The weights are as they were before the step, as after any exception in here.
@@ -315,6 +316,8 @@ class RSAM(WrappingOptimizer):
         ------
         RuntimeError
             If called twice, for gradients added to those of the step before, or for a sparse gradient.
+        ValueError
+            As the class does, for a parameter that was put on a manifold since.
         NotFinite
             For a gradient that is not finite; a RuntimeError.
         """
