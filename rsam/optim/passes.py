@@ -12,7 +12,9 @@ from torch import Tensor
 
 from rsam.errors import NotFinite, StalePlan
 from rsam.geometry import Block, Product, all_finite
+from rsam.geometry.sharded import local_gradient
 from rsam.optim.ascent import DIRECTIONS, Direction, Perturbation
+from rsam.optim.backward import NO_BACKWARD, depends_on
 from rsam.optim.checks import check_group, check_momentum, nonfinite_message, refuse_sparse
 from rsam.optim.groups import space_of
 from rsam.optim.hooks import PassHook
@@ -75,6 +77,7 @@ class Passes:
         self._perturbation = Perturbation()
         self._old: OldGradients | None = None
         self._watches: Counter[tuple[str, int]] = Counter()
+        self._left_gradients = False  # whether a closure ever did
         self._zeros: list[GradientMark] = []
 
     @property
@@ -112,10 +115,23 @@ class Passes:
                 self._old.refuse_left_or_added()
                 if callable(self.optimizer.direction):  # it may ignore some gradients, and NaN in them
                     self._old.refuse_nan()
+            if not self._left_gradients:
+                self._refuse_no_backward(loss)
             return loss
         except BaseException:
             self._abandon()
             raise
+
+    def _refuse_no_backward(self, loss: Any) -> None:
+        """Refuse a pass without a gradient, if it is sure that it lacks ``backward``; not after one with a gradient.
+
+        A closure may leave out ``backward`` on purpose, for a loss that is not finite or a batch to skip.
+        """
+        params = [p for group in self.optimizer.base_optimizer.param_groups for p in group["params"]]
+        if not self._lacks_gradient([g for p in params if (g := local_gradient(p)) is not None]):
+            self._left_gradients = True
+        elif depends_on(loss, params) and bool(loss.isfinite().all()):
+            raise RuntimeError(NO_BACKWARD)
 
     def note_losses(self, first: Any, second: Any) -> None:
         """Remember the losses of both passes, unless the step is skipped."""
@@ -172,6 +188,11 @@ class Passes:
             if not self._zeros or any(mark.writes() != 0 for mark in self._zeros):
                 return False
             return len(self._zeros) == sum(p.grad is not None for p in self._ascended())
+
+    def _lacks_gradient(self, gradients: list[Tensor]) -> bool:
+        """Tell whether there are no gradients, or only zeros that no pass has written to."""
+        # what is written through ``.data`` or by a CUDA graph shows in the values only
+        return not gradients or (self._are_zero() and not any(bool(g.any()) for g in gradients))
 
     def _ascended(self) -> list[Tensor]:
         groups = self.optimizer.base_optimizer.param_groups
@@ -304,8 +325,7 @@ class Passes:
         if self.grad_norm is None or self.skip or self.optimizer.local_ascent is not None:
             return  # in another process there may be one
         gradients = [g for g in space.gradients() if g is not None]
-        # what is written through ``.data`` or by a CUDA graph shows in the values only
-        if not gradients or (self._are_zero() and not any(bool(g.any()) for g in gradients)):
+        if self._lacks_gradient(gradients):
             raise RuntimeError(NO_SECOND_PASS)
         if self._old is not None:
             self._old.refuse_all_left()

@@ -238,8 +238,9 @@ class RSAM(WrappingOptimizer):
         Raises
         ------
         RuntimeError
-            Without a closure, or after :meth:`first_step` without a second pass; for a closure that leaves gradients
-            from before, or adds to them; for a sparse gradient; from a wrapper of accelerate's that may accumulate.
+            Without a closure, or after :meth:`first_step` without a second pass; for a closure that never calls
+            ``backward``, or leaves gradients from before, or adds to them; for a sparse gradient; from a wrapper of
+            accelerate's that may accumulate.
         TypeError, ValueError
             For a closure that cannot be called; as the class does, for a parameter that was put on a manifold since.
         NotFinite
