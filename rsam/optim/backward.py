@@ -1,4 +1,4 @@
-"""Tell whether a closure has forgotten to call ``backward``."""
+"""Say what a closure has forgotten that leaves no new gradients."""
 
 from __future__ import annotations
 
@@ -7,13 +7,32 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["NO_BACKWARD", "SEE_GUIDE", "depends_on"]
+__all__ = ["NO_BACKWARD", "SEE_GUIDE", "depends_on", "why_left"]
 
 SEE_GUIDE = "see the guide, Training loops (docs/guide/loops.md)"
+_UNMOVED = "the weights are as before the step"
 NO_BACKWARD = (
-    "the closure has to call backward: it computes a loss but leaves no gradient; the weights are as before the step. "
-    f"Call optimizer.zero_grad() and then loss.backward() in the closure; {SEE_GUIDE}"
+    f"the closure has to call backward: it computes a loss but leaves no new gradient; {_UNMOVED}. Call "
+    f"optimizer.zero_grad() and then loss.backward() in the closure; {SEE_GUIDE}"
 )
+_LEFT = "the closure leaves gradients that were there before step(closure) as they were"
+_WRAPPED = (
+    "a wrapper whose step() brings a closure that computes nothing, as Lightning's in manual optimization, needs "
+    "first_step() before; "
+)
+
+
+def why_left(loss: Any, params: Iterable[Tensor]) -> str:
+    """Say why a closure that returned ``loss`` leaves gradients from before as they were, and what to do."""
+    if depends_on(loss, params):
+        return NO_BACKWARD
+    if isinstance(loss, Tensor) and not loss.requires_grad:
+        return (
+            f"{_LEFT}, and its loss has no graph, as under torch.no_grad(); {_UNMOVED}. Compute the loss with "
+            f"gradients enabled, and call optimizer.zero_grad() and then loss.backward() in the closure; {SEE_GUIDE}"
+        )
+    wrapped = _WRAPPED if loss is None else ""
+    return f"{_LEFT}; {_UNMOVED}. Call optimizer.zero_grad() in the closure, before backward(); {wrapped}{SEE_GUIDE}"
 
 
 def depends_on(loss: Any, params: Iterable[Tensor]) -> bool:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["refuse_part_of_a_model", "refuse_skipped_closures"]
+__all__ = ["is_called_from_framework", "refuse_part_of_a_model", "refuse_skipped_closures"]
 
 _ZERO = "torch.distributed.optim.zero_redundancy_optimizer"
 _ACCELERATE = "accelerate.optimizer"
+_FRAMEWORKS = {"accelerate", "lightning", "pytorch_lightning", "transformers"}
 
 
-def _is_called_from(module: str) -> bool:
+def _callers() -> Iterator[str]:
+    """Yield the names of the modules on the stack."""
     frame: Any = sys._getframe(1)
-    while frame is not None and frame.f_globals.get("__name__") != module:
+    while frame is not None:
+        yield frame.f_globals.get("__name__", "")
         frame = frame.f_back
-    return frame is not None
+
+
+def is_called_from_framework() -> bool:
+    """Tell whether the loop is that of a framework for which :mod:`rsam.integrations` has one."""
+    return any(name.partition(".")[0] in _FRAMEWORKS for name in _callers())
 
 
 def refuse_part_of_a_model() -> None:
@@ -26,7 +34,7 @@ def refuse_part_of_a_model() -> None:
     ValueError
         Saying what to wrap instead.
     """
-    if _ZERO in sys.modules and _is_called_from(_ZERO):
+    if _ZERO in sys.modules and _ZERO in _callers():
         raise ValueError(
             "ZeroRedundancyOptimizer gives RSAM the parameters of one process only, and a norm over those; wrap "
             "the base optimizer: RSAM(params, partial(ZeroRedundancyOptimizer, optimizer_class=...), ...)"
@@ -41,7 +49,7 @@ def refuse_skipped_closures() -> None:
     RuntimeError
         Naming both remedies.
     """
-    if _ACCELERATE not in sys.modules or not _is_called_from(_ACCELERATE):
+    if _ACCELERATE not in sys.modules or _ACCELERATE not in _callers():
         return
     steps = sys.modules[_ACCELERATE].GradientState().num_steps  # the one that all wrappers share
     if steps > 1:

@@ -12,16 +12,17 @@ from torch import Tensor
 from torch.utils.weak import TensorWeakRef
 
 from rsam.geometry.sharded import local
+from rsam.optim.backward import SEE_GUIDE, why_left
+from rsam.optim.callers import is_called_from_framework
 
 __all__ = ["AFTER_STEP", "IN_CLOSURE", "IN_HALVES", "NO_SECOND_PASS", "GradientMark", "OldGradients"]
 
 IN_CLOSURE = (
-    "the closure leaves gradients that were there before step(closure), or adds to them, and RSAM evaluates it at two "
-    "places; the weights are as before the step. Call optimizer.zero_grad() in the closure, before backward(); to "
-    "accumulate gradients of several batches, evaluate all of them in the closure (rsam.integrations does it in "
-    "Lightning, accelerate and transformers). A wrapper whose step() brings a closure that computes nothing, as "
-    "Lightning's in manual optimization, needs first_step() before"
+    "the closure adds to gradients that were there before step(closure); the weights are as before the step. Call "
+    "optimizer.zero_grad() in the closure, before backward(); to accumulate gradients of several batches, evaluate all "
+    f"of them in the closure; {SEE_GUIDE}"
 )
+_IN_FRAMEWORK = ". In Lightning, accelerate and transformers rsam.integrations does that"
 IN_HALVES = (
     "the gradients of the second pass were added to those of the first; the weights are as before the step. Call "
     "first_step(zero_grad=True), or zero_grad() before the second backward()"
@@ -165,8 +166,13 @@ class OldGradients:
         if any(watched.added for watched in self.watched):
             self._refuse()
 
-    def refuse_left_or_added(self) -> None:
+    def refuse_left_or_added(self, loss: Any) -> None:
         """Refuse a pass that has not written to the gradient either.
+
+        Parameters
+        ----------
+        loss : object
+            What the closure returned, from which the error tells what was forgotten.
 
         Raises
         ------
@@ -174,7 +180,7 @@ class OldGradients:
             If the gradient is as it was, or was added to by autograd.
         """
         if self.watched and self.watched[0].writes() == 0:
-            self._refuse()
+            self._refuse(why_left(loss, [self.watched[0].param]))
         self.refuse_added()
 
     def refuse_all_left(self) -> None:
@@ -211,9 +217,12 @@ class OldGradients:
         if writes == 1 or any(bool(g.isfinite().any()) for g in others):
             self._refuse()
 
-    def _refuse(self) -> NoReturn:
+    def _refuse(self, message: str | None = None) -> NoReturn:
         self.watched[0].show()
-        raise RuntimeError(self._refusal)
+        if message is None:
+            in_framework = self._refusal is IN_CLOSURE and is_called_from_framework()
+            message = self._refusal + (_IN_FRAMEWORK if in_framework else "")
+        raise RuntimeError(message)
 
 
 def _weakly(method: Callable[[], None]) -> Callable[[Tensor], None]:

@@ -112,7 +112,7 @@ class Passes:
             with torch.enable_grad():
                 loss = closure()
             if self._old is not None:
-                self._old.refuse_left_or_added()
+                self._old.refuse_left_or_added(loss)
                 if callable(self.optimizer.direction):  # it may ignore some gradients, and NaN in them
                     self._old.refuse_nan()
             if not self._left_gradients:

@@ -1,4 +1,7 @@
-"""That a closure that never calls ``backward`` is refused, and one that leaves it out on purpose is not."""
+"""That a closure that never calls ``backward`` is refused, and one that leaves it out on purpose is not.
+
+And that the error says what it was that a closure has forgotten, and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -134,3 +137,40 @@ def test_that_a_batch_may_be_skipped_after_one_that_was_not(options: dict[str, A
     before = _weights(model)
     opt.step(lambda: closure(skip=True))
     torch.testing.assert_close(_weights(model), before, rtol=0, atol=1e-6)  # the sphere's may be rounded
+
+
+# -- gradients from before -------------------------------------------------------------------------------------------
+
+GUIDE = r"see the guide, Training loops \(docs/guide/loops\.md\)$"
+UNMOVED = "the weights are as before the step"
+
+
+@torch.no_grad()
+def _without_graph(model: nn.Module) -> Tensor:
+    return _loss(model)
+
+
+@pytest.mark.parametrize(
+    ("closure", "message"),
+    [
+        (lambda model: _loss(model).backward(), rf"closure adds to .*; {UNMOVED}\. Call .*zero_grad\(\).*; {GUIDE}"),
+        (_loss, rf"^the closure has to call backward: .*; {UNMOVED}\. Call .*; {GUIDE}"),
+        (
+            _without_graph,
+            rf"leaves gradients .* no graph, as under torch\.no_grad\(\); {UNMOVED}\. Compute .*; {GUIDE}",
+        ),
+        (lambda model: 1.0, rf"leaves gradients [^;]* as they were; {UNMOVED}\. Call [^;]*zero_grad\(\)[^;]*; {GUIDE}"),
+        (lambda model: None, rf"leaves gradients .*a wrapper .*Lightning's .*first_step\(\) before; {GUIDE}"),
+    ],
+    ids=["adds", "no backward", "no graph", "number", "nothing"],
+)
+def test_that_what_a_closure_does_to_gradients_from_before_has_an_error_of_its_own(closure: Any, message: str) -> None:
+    model, opt = _make()
+    _loss(model).backward()
+    before = _weights(model)
+    for _ in range(3):  # not all gradients are watched in the third
+        with pytest.raises(RuntimeError, match=message) as caught:
+            opt.step(lambda: closure(model))
+        assert str(caught.value).count(". ") == 1  # cause and remedy
+        assert ("Lightning" in str(caught.value)) == ("Lightning" in message)
+        assert all(map(torch.equal, model.parameters(), before))
