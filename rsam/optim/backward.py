@@ -1,13 +1,15 @@
-"""Say what a closure has forgotten that leaves no new gradients."""
+"""Say what a closure has forgotten that leaves no new gradients, and what to do without a closure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import Tensor
 
-__all__ = ["NO_BACKWARD", "SEE_GUIDE", "depends_on", "why_left"]
+from rsam.optim.callers import is_called_from_framework
+
+__all__ = ["NO_BACKWARD", "SEE_GUIDE", "depends_on", "refuse_without_closure", "why_left"]
 
 SEE_GUIDE = "see the guide, Training loops (docs/guide/loops.md)"
 _UNMOVED = "the weights are as before the step"
@@ -20,6 +22,27 @@ _WRAPPED = (
     "a wrapper whose step() brings a closure that computes nothing, as Lightning's in manual optimization, needs "
     "first_step() before; "
 )
+_HALVES = "call first_step() after backward(), and second_step() after another forward pass and backward()"
+_HALVES_OF_ONE_PASS = (
+    "call first_step() before the forward pass, and step() after backward(), as this direction of ascent needs no "
+    "gradient"
+)
+
+
+def refuse_without_closure(needs_gradient: bool) -> NoReturn:
+    """Refuse a step without a closure, and say how a loop in halves goes.
+
+    Raises
+    ------
+    RuntimeError
+        Always; names :mod:`rsam.integrations` in a framework's loop.
+    """
+    halves = _HALVES if needs_gradient else _HALVES_OF_ONE_PASS
+    see = "see rsam.integrations, such as RSAMTrainer for transformers" if is_called_from_framework() else SEE_GUIDE
+    raise RuntimeError(
+        "RSAM.step needs a closure that zeroes gradients, computes the loss, calls backward and returns the loss; or "
+        f"{halves}; {see}"
+    )
 
 
 def why_left(loss: Any, params: Iterable[Tensor]) -> str:

@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar, overload
 import torch
 
 from rsam.optim.ascent import Direction, Transport
+from rsam.optim.backward import refuse_without_closure
 from rsam.optim.callers import refuse_part_of_a_model, refuse_skipped_closures
 from rsam.optim.checks import check_base, check_class, check_group, check_momentum, check_options, warn_of_wrong_steps
 from rsam.optim.distributed import Replicas, refuse_sharded
@@ -284,11 +285,7 @@ class RSAM(WrappingOptimizer):
         passes = self._passes
         if not passes.pending:
             if self.ascends and not self._makes_state:
-                raise RuntimeError(
-                    "RSAM.step needs a closure that zeroes gradients, computes the loss, calls backward and returns "
-                    "the loss; or call first_step() and second_step() yourself. In a framework's loop see "
-                    "rsam.integrations, such as RSAMTrainer for transformers"
-                )
+                refuse_without_closure(passes.needs_gradient)
             if self.ascends:
                 return self.base_optimizer.step()
             passes.first_half(hooked=False)

@@ -149,7 +149,7 @@ def test_that_scaled_gradients_take_the_same_steps(pl) -> None:
 
 
 def test_that_scaled_gradients_are_refused_without_the_callback(pl) -> None:
-    with pytest.raises(RuntimeError, match="needs a closure"):
+    with pytest.raises(RuntimeError, match=r"needs a closure .*; see rsam\.integrations"):
         fit(pl, module(pl, nonfinite="skip"), plugins=[scaled(pl)])
 
 

@@ -166,6 +166,36 @@ def test_that_halves_along_the_momentum_need_no_gradient_at_the_weights(base) ->
     assert not _equal(results[0], manifold_points().values())
 
 
+def _along_nothing(weights: rsam.optim.Weights) -> list[torch.Tensor]:
+    return [torch.zeros_like(x) for x in weights.points]
+
+
+_along_nothing.needs_gradient = False
+
+
+@pytest.mark.parametrize("direction", ["momentum", _along_nothing])
+def test_that_a_loop_without_a_closure_is_told_to_ascend_before_the_forward_pass(direction) -> None:
+    """And a loop that does what the error says is right."""
+    results = []
+    for halves in (False, True):
+        model, loss = network()
+        opt = rsam.RSAM(model.parameters(), torch.optim.SGD, lr=0.1, momentum=0.9, rho=RHO, direction=direction)
+        for _ in range(3):
+            if halves:
+                opt.zero_grad()
+                opt.first_step()
+                loss().backward()
+                opt.step()
+            else:
+                opt.step(closure_of(opt, loss))
+        results.append(_copies(model.parameters()))
+    assert _equal(*results)
+    with pytest.raises(
+        RuntimeError, match=r"or call first_step\(\) before the forward pass, and step\(\) after backward"
+    ):
+        opt.step()
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_that_an_exception_in_the_only_pass_leaves_the_weights_bitwise(error) -> None:
     params = list(manifold_points().values())
