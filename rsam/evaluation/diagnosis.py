@@ -24,7 +24,7 @@ _MESSAGES = re.compile(
 _REPLACED = re.compile(
     r"(batch|instance|layer|weight)_norm|hardsigmoid|scaled_dot_product|efficient_attention|flash_att"
 )
-_REMEDY = "build the loss within rsam.evaluation.differentiable(), or pass a closure"
+_REMEDY = "build the loss within rsam.losses.differentiable(), or pass a closure"
 # Nodes whose further derivatives torch gets wrong without an error: order of the wrong derivative, and message.
 _NODES = {
     r"WeightNormInterfaceBackward": (2, f"torch's fused weight_norm has a wrong second derivative; {_REMEDY}"),
@@ -86,8 +86,13 @@ def _message_of(node: Any) -> str:
         except TypeError:  # the node takes another number of arguments
             continue
         except RuntimeError as error:
-            return _with_remedy(str(error))
+            return _with_remedy(_said(error))
     return f"{node.name()} has no further derivative"
+
+
+def _said(error: RuntimeError) -> str:
+    """Return the message of an error, to be continued: without a full stop."""
+    return str(error).rstrip().removesuffix(".")
 
 
 def _with_remedy(message: str) -> str:
@@ -128,10 +133,10 @@ def explain(
         return error
     culprit = None if evaluate is None else _first_failing(evaluate, order)
     if culprit is None:
-        return error if isinstance(error, NoHigherDerivative) else NoHigherDerivative(_with_remedy(str(error)))
+        return error if isinstance(error, NoHigherDerivative) else NoHigherDerivative(_with_remedy(_said(error)))
     names = {m: name for name, m in model.named_modules()} if model is not None else {}
     name = f" {names[culprit]!r}" if names.get(culprit) else ""
-    return NoHigherDerivative(f"{type(culprit).__name__}{name} has no derivative of order {order} ({error})")
+    return NoHigherDerivative(f"{type(culprit).__name__}{name} has no derivative of order {order} ({_said(error)})")
 
 
 def _first_failing(evaluate: Callable[[], Any], order: int) -> nn.Module | None:

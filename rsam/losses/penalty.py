@@ -71,6 +71,10 @@ class Penalty(nn.Module):
         self.step = step
         self._weighs()
 
+    def extra_repr(self) -> str:
+        """Return the factor, for the name of this module."""
+        return f"weight={self.weight}"
+
     # -- what a subclass defines ---------------------------------------------------------------------------------
 
     def _exact(self, subject: Tensor) -> Tensor:

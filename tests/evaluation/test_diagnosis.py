@@ -84,6 +84,13 @@ def test_without_a_culprit_the_operation_is_named() -> None:
     assert "aten::made_up_backward" in str(explained)
 
 
+def test_that_the_remedy_continues_the_sentence_of_torch() -> None:
+    """Some of torch's messages end in a full stop."""
+    error = RuntimeError("_efficient_attention_backward: does not support higher order derivatives.")
+    said = str(explain(error))
+    assert "higher order derivatives; build the loss within rsam.losses.differentiable()" in said
+
+
 def test_other_errors_pass() -> None:
     error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
     assert explain(error) is error

@@ -43,6 +43,14 @@ def test_options_out_of_range(make, says) -> None:
         make(weights())
 
 
+@pytest.mark.parametrize("name", PENALTIES)
+def test_that_a_penalty_shows_its_present_weight(name) -> None:
+    penalty = PENALTIES[name]([weights()], weight=0.125)
+    assert repr(penalty) == f"{type(penalty).__name__}(weight=0.125)"
+    penalty.weight = 0.5
+    assert "weight=0.5" in str(nn.ModuleDict({"penalty": penalty}))
+
+
 def test_options_that_have_no_meaning() -> None:
     with pytest.raises(TypeError, match="method"):
         Sharpness([weights()], 0.1, method="exact")
@@ -226,5 +234,5 @@ def test_a_batch_of_nothing_has_no_fisher_trace() -> None:
 def test_a_loss_built_outside_of_the_context_gets_the_remedy(layer) -> None:
     model = nn.Sequential(nn.Linear(2, 3), layer)
     loss = model(torch.randn(4, 2)).pow(3).sum()
-    with pytest.raises(NoHigherDerivative, match=r"differentiable\(\), or pass a closure"):
+    with pytest.raises(NoHigherDerivative, match=r"within rsam\.losses\.differentiable\(\), or pass a closure"):
         HessianTrace(model.named_parameters())(loss)
