@@ -15,6 +15,7 @@ from rsam.evaluation import check_graph, differentiable, explain, isolated
 from rsam.evaluation.batches import Data, as_batches, as_pair, examples_of, move
 from rsam.evaluation.higher_order import without_compilation
 from rsam.evaluation.optional import progress
+from rsam.evaluation.parameters import check_is_iterable
 from rsam.evaluation.random_state import keeping_sources, seed_random_state
 from rsam.evaluation.reach import Reach
 from rsam.evaluation.reduction import Reduction, counted_labels, own_loss, uncompiled
@@ -58,9 +59,9 @@ class Risk:
     Raises
     ------
     ValueError
-        For data that can be iterated over only once, for parameters that are not leaves or are listed twice, and for
-        an empty list; in an evaluation, for empty data, a loss that is no scalar, and a parameter that no batch
-        depends on.
+        For a model or a loss that is none, for data that can be iterated over only once, for parameters that are no
+        iterable of tensors, are not leaves or are listed twice, and for an empty list; in an evaluation, for empty
+        data, a loss that is no scalar, and a parameter that no batch depends on.
     NotFinite
         In an evaluation, if loss or gradient are not finite; a RuntimeError.
     """
@@ -75,6 +76,7 @@ class Risk:
         batch_size_fn: Callable[[Any], int] | None = None,
         progressbar: bool = False,
     ) -> None:
+        _check_functions(model_func, loss_func)
         self.model_func, self.loss_func = uncompiled(model_func), uncompiled(loss_func)
         named = trainable(params)
         self.params = [p for _, p in named]
@@ -251,6 +253,21 @@ class Risk:
         raise ValueError("neither inputs nor targets hold a tensor; pass batch_size_fn, which counts the examples")
 
 
+def _check_functions(model_func: Any, loss_func: Any) -> None:
+    """Refuse what is no model or no loss, as where arguments are swapped."""
+    if not callable(model_func):
+        raise ValueError(f"model_func must be a model or a function of inputs, got {type(model_func).__name__}")
+    if loss_func is not None and not callable(loss_func):
+        raise ValueError(
+            f"loss_func must be a function of outputs and targets, or None for a model that returns its loss, got "
+            f"{type(loss_func).__name__}"
+        )
+    if loss_func is not None and isinstance(model_func, nn.modules.loss._Loss):
+        raise ValueError(
+            f"model_func must be a model, got the loss {type(model_func).__name__}; the loss comes second, as loss_func"
+        )
+
+
 def _check_scalar(loss: Any) -> None:
     if not isinstance(loss, Tensor):
         raise ValueError(f"loss_func must return a scalar tensor, not {type(loss).__name__}")
@@ -267,8 +284,7 @@ def accumulators(like: Sequence[Tensor]) -> list[Tensor]:
 
 def trainable(params: Params) -> list[tuple[str, Tensor]]:
     """Return names and parameters, without those that are frozen."""
-    if isinstance(params, Tensor):
-        raise ValueError("params must be an iterable of tensors, got a tensor")
+    check_is_iterable(params)
     entries = [entry if isinstance(entry, tuple) else (None, entry) for entry in params]
     parameters = [p for _, p in entries]
     for i, p in enumerate(parameters):
@@ -279,10 +295,11 @@ def trainable(params: Params) -> list[tuple[str, Tensor]]:
         if firsts[id(p)] != i:
             raise ValueError(f"params: entries {firsts[id(p)]} and {i} are the same tensor, of shape {tuple(p.shape)}")
     live = [(name, p) for name, p in entries if p.requires_grad]
-    if not live:
-        frozen = "all of params are frozen (requires_grad is False)" if parameters else "params is empty"
+    if not live and parameters:
         raise ValueError(
-            f"{frozen}; pass a list of what the loss shall be differentiated in (model.parameters() is used up by "
-            "going through it once)"
+            f"all of params are frozen (requires_grad is False), the first of shape {tuple(parameters[0].shape)}; pass "
+            "what the loss shall be differentiated in, such as model.parameters()"
         )
+    if not live:
+        raise ValueError("params is empty; pass a list (model.parameters() is used up by going through it once)")
     return [(f"parameter {i}" if name is None else name, p) for i, (name, p) in enumerate(live)]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rsam import geometry
 from rsam.errors import NoHigherDerivative, NotFinite
 from rsam.evaluation import check_graph, differentiable, explain, isolated
+from rsam.evaluation.parameters import check_is_iterable
 from rsam.geometry.sums import all_finite
 from rsam.losses.closure import Evaluations, full_precision, reached
 from rsam.losses.differences import add
@@ -307,8 +308,7 @@ class Penalty(nn.Module):
 
 
 def _named(params: Params) -> list[tuple[str, Tensor]]:
-    if isinstance(params, Tensor):
-        raise ValueError("params must be an iterable of tensors, got a tensor")
+    check_is_iterable(params)
     named: dict[int, tuple[str, Tensor]] = {}
     for i, entry in enumerate(params):
         name, p = (repr(entry[0]), entry[1]) if isinstance(entry, tuple) else (str(i), entry)

@@ -115,6 +115,44 @@ def test_that_inner_tensors_doubles_and_none_are_refused(measure: Measure) -> No
     refused(measure, model, nn.MSELoss(), examples(), ValueError, "all of params are frozen")
 
 
+@each_measure
+def test_that_what_is_given_in_the_place_of_parameters_is_named(measure: Measure) -> None:
+    """An iterable module yields its layers, and a mapping its keys."""
+    model, of = network(), r"params must be an iterable of tensors, such as model\.parameters\(\), got "
+    for params, got in (
+        (model, "Sequential"),
+        (nn.Linear(4, 5), "Linear"),
+        (3, "int"),
+        (model.state_dict(), "Ordered"),
+    ):
+        refused(measure, model, nn.MSELoss(), examples(), ValueError, of + got, params=params)
+    message = r"all of params are frozen .*, the first of shape \(12, 4\); .* such as model\.parameters\(\)"
+    refused(measure, model, nn.MSELoss(), examples(), ValueError, message, params=examples())
+
+
+@each_measure
+def test_that_swapped_arguments_are_named(measure: Measure) -> None:
+    model = network()
+    data = examples()
+
+    def swapped(model_func: Any, loss_func: Any, message: str) -> None:
+        before = snapshot(model)
+        with pytest.raises(ValueError, match=message):
+            measure(model_func, loss_func, model.parameters(), data)
+        assert all(map(torch.equal, snapshot(model), before))
+
+    swapped(model, model.parameters(), "loss_func must be a function of outputs and targets, or None .*, got generator")
+    swapped(model, "mse", r"loss_func must be a function .*, got str")
+    swapped(data, nn.MSELoss(), "model_func must be a model or a function of inputs, got tuple")
+    swapped(nn.MSELoss(), model, "model_func must be a model, got the loss MSELoss; the loss comes second")
+
+
+def test_that_a_list_of_parameters_that_is_a_module_is_taken() -> None:
+    model = network()
+    value = gradient_norm(model, nn.MSELoss(), nn.ParameterList(model.parameters()), examples())
+    assert value == gradient_norm(model, nn.MSELoss(), model.parameters(), examples())
+
+
 def test_that_frozen_parameters_are_left_out_and_names_may_be_given() -> None:
     model = network()
     model[0].weight.requires_grad_(False)

@@ -22,7 +22,13 @@ def weights() -> nn.Parameter:
     ("make", "says"),
     [
         (lambda p: GradientNorm([]), "empty"),
-        (lambda p: GradientNorm(p), "iterable"),
+        (
+            lambda p: GradientNorm(p),
+            r"params must be an iterable of tensors, such as model\.parameters\(\), got a tensor",
+        ),
+        (lambda p: HessianTrace(nn.Sequential(nn.Flatten())), r"such as model\.parameters\(\), got Sequential"),
+        (lambda p: FisherTrace(nn.Linear(2, 3)), r"such as model\.parameters\(\), got Linear"),
+        (lambda p: Sharpness({"w": p}, 0.1), r"such as model\.parameters\(\), got dict"),
         (lambda p: GradientNorm([p * 2]), "parameter 0 must be a leaf"),
         (lambda p: GradientNorm([("w", 3.0)]), "parameter 'w' must be a leaf tensor, got float"),
         (lambda p: GradientNorm([p], method="exactly"), "method must be 'exact' or 'difference', got 'exactly'"),
