@@ -26,7 +26,7 @@ class Estimate:
     value : float
         The estimate.
     standard_error : float
-        Standard deviation of ``value``; 0 for an exact number, nan from a single sample.
+        Standard deviation of ``value``; 0 for an exact number; nan from a single sample, which has no interval.
     samples : Tensor
         Shape ``(n,)``: the samples, whose mean is ``value``, in double precision on the CPU.
     products : int
@@ -93,14 +93,20 @@ class Estimate:
         Raises
         ------
         ValueError
-            If ``level`` is not between 0 and 1.
+            If ``level`` is not between 0 and 1; for a single sample, which has a value but no error.
         """
         if not 0 < level < 1:
             raise ValueError(f"level must be between 0 and 1, got {level}")
         if self.standard_error == 0:
             return self.value, self.value
+        n = self.samples.numel()
+        if n < 2:
+            raise ValueError(
+                f"a single sample has a value but no interval; take {2 * self.products} products or more instead of "
+                f"{self.products}: more probes, or smaller pieces for m-sharpness"
+            )
         t = optional("scipy.stats", "a confidence interval").t
-        half = float(t.ppf((1 + level) / 2, max(self.samples.numel() - 1, 1))) * self.standard_error
+        half = float(t.ppf((1 + level) / 2, n - 1)) * self.standard_error
         return self.value - half, self.value + half
 
     def __float__(self) -> float:

@@ -118,6 +118,18 @@ def test_that_intervals_are_those_of_students_t() -> None:
         estimate.interval(95)
 
 
+@pytest.mark.parametrize(("method", "probes"), [("hutchinson", 1), ("xtrace", 2)])
+def test_that_a_single_sample_has_a_value_but_no_interval_and_twice_the_products_have_one(method, probes) -> None:
+    a = with_spectrum(1 + 0.5 * FLAT)
+    single = trace(a, probes, method=method)
+    assert float(single) == single.value == float(single.samples)
+    assert str(single).endswith(" ± nan")
+    with pytest.raises(ValueError, match=f"no interval; take {2 * probes} products or more instead of {probes}: more"):
+        single.interval()
+    low, high = trace(a, 2 * probes, method=method).interval()
+    assert low < high
+
+
 def test_that_rtol_stops_when_the_error_is_reached_and_after_ten_probes_at_least() -> None:
     a = with_spectrum(1 + 0.5 * FLAT)
     stopped = trace(a, 10_000, rtol=0.02)
