@@ -305,13 +305,13 @@ class Geometry:
         if x.is_complex():
             units = torch.cat((units, 1j * units))
         units = units.reshape(-1, *([1] * len(batch)), *point).expand(-1, *x.shape)
-        points = x.expand_as(units)
+        numbers, points = len(units), x.expand_as(units)
         tangents = self.project(points, units)
         covectors = self.lower_index(points, tangents)
 
         def flat(t: Tensor) -> Tensor:  # (*batch, units, real numbers of a point)
             t = torch.view_as_real(t) if t.is_complex() else t
-            return t.flatten(1 + len(batch)).movedim(0, -2)
+            return t.reshape(numbers, *batch, numbers).movedim(0, -2)
 
         tangents, gram = flat(tangents), flat(tangents) @ flat(covectors).mT
         chosen = independent_rows(gram.detach())

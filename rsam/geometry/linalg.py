@@ -18,6 +18,7 @@ __all__ = [
     "complement_transpose",
     "dot",
     "independent_rows",
+    "point_sums",
     "points_in",
     "powers",
     "skew_from_vector",
@@ -42,6 +43,11 @@ def add_scaled(x: Tensor, u: Tensor, t: float | Tensor) -> Tensor:
 def points_in(x: Tensor, ndim: int) -> int:
     """Count the points in ``x`` when each has ``ndim`` dimensions."""
     return math.prod(x.shape[: x.dim() - ndim])
+
+
+def point_sums(t: Tensor, ndim: int) -> Tensor:
+    """Sum over the last ``ndim`` dimensions, those of a point, and keep them."""
+    return t.sum(tuple(range(-ndim, 0)), keepdim=True) if ndim else t  # over an empty tuple torch sums everything
 
 
 def sym(a: Tensor) -> Tensor:

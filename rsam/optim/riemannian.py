@@ -16,6 +16,7 @@ from torch import Tensor
 from rsam import geometry
 from rsam.errors import StalePlan
 from rsam.geometry.blocks import Block
+from rsam.geometry.linalg import point_sums
 from rsam.geometry.sharded import local
 from rsam.optim.groups import check_parameters, parameter_names, space_of
 from rsam.optim.stacks import StackedEntry
@@ -320,8 +321,8 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
         part = work.block.part(adopted)
         x, vectors = part.gather_members([work.points[r] for r in adopted]), self._read(entry, part)
         tangents = part.apply("restore_tangent", x, vectors)
-        dims = tuple(range(-part.geometry.manifold.ndim, 0))
-        off, size = (t.abs().square().sum(dims, keepdim=True) for t in (tangents - vectors, vectors))
+        ndim = part.geometry.manifold.ndim
+        off, size = (point_sums(t.abs().square(), ndim) for t in (tangents - vectors, vectors))
         # a vector that is tangent stays bitwise, since a resumed run must not differ
         mended = part.leave(torch.where(off > torch.finfo(entry.tensor.dtype).eps * size, tangents, vectors))
         _put(entry, part, mended)

@@ -207,7 +207,7 @@ class Weights:
                 squares = block.apply("point_inner", x, u)
             else:
                 squares = block.apply("inner", x, u, u)
-                squares = squares.flatten(1).sum(1) if block.stacked else squares.sum()
+                squares = squares.reshape(len(squares), -1).sum(1) if block.stacked else squares.sum()
                 squares = squares.reshape(-1, *[1] * len(block.inner)) if block.stacked else squares
             norms[i] = squares.clamp_min(0).sqrt()
         self._complete(norms)

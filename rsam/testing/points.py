@@ -45,8 +45,8 @@ def metric_norm(geometry: Geometry, x: Tensor, u: Tensor) -> float:
 def point_from_array(manifold: geoopt.Manifold, a: Tensor) -> Tensor:
     """Make a point on a manifold from an ambient array of the same shape.
 
-    The generic rule projects the sum of ``a`` and the first axis or the identity. Register a better rule for a
-    manifold class with ``@rsam.testing.point_from_array.register``.
+    The generic rule projects the sum of ``a`` and the first axis (the identity for matrices, 1 for numbers). Register a
+    better rule for a manifold class with ``@rsam.testing.point_from_array.register``.
 
     Parameters
     ----------
@@ -70,11 +70,13 @@ def point_from_array(manifold: geoopt.Manifold, a: Tensor) -> Tensor:
 
 
 def _anchor(a: Tensor, ndim: int) -> Tensor:
-    """Return the first axis for vectors, the identity for matrices."""
+    """Return one for numbers, the first axis for vectors, the identity for matrices."""
+    if ndim == 0:
+        return torch.ones_like(a)
     anchor = torch.zeros_like(a)
     if ndim >= 2:
         anchor.diagonal(dim1=-2, dim2=-1).fill_(1)
-    elif ndim == 1:
+    else:
         anchor[..., 0] = 1
     return anchor
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from rsam.geometry.base import Geometry
+from rsam.geometry.linalg import point_sums
 from rsam.geometry.registry import register
 
 __all__ = ["EuclideanGeometry"]
@@ -27,9 +28,7 @@ class EuclideanGeometry(Geometry):
 
     def inner(self, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
         # real for complex tensors, unlike geoopt's; with ndim=0 each number is a point, as in geoopt
-        product = (u.conj() * v).real
-        ndim = self.manifold.ndim
-        return product.sum(tuple(range(-ndim, 0)), keepdim=True) if ndim else product
+        return point_sums((u.conj() * v).real, self.manifold.ndim)
 
     def component_inner(self, x: Tensor, u: Tensor) -> Tensor:
         return (u.conj() * u).real
