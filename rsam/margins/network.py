@@ -14,7 +14,7 @@ from tqdm import tqdm
 from rsam.evaluation import isolated
 from rsam.evaluation.random_state import keeping_sources, seed_random_state
 
-__all__ = ["INPUT", "OUTPUT", "Data", "Network", "full"]
+__all__ = ["INPUT", "OUTPUT", "Data", "Network", "full", "rows"]
 
 #: One batch ``(inputs, labels)``, or an iterable of batches.
 Data = tuple[Any, Any] | Iterable[tuple[Any, Any]]
@@ -25,6 +25,11 @@ INPUT, OUTPUT = "input", "output"
 def full(t: Tensor) -> Tensor:
     """Return a tensor in single precision at least, to accumulate in."""
     return t.to(torch.promote_types(t.dtype, torch.float32))
+
+
+def rows(t: Tensor) -> Tensor:
+    """Return the numbers of each example as a row; an example may be a single number."""
+    return t.unsqueeze(-1).flatten(1)
 
 
 class Network:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rsam.errors import NotFinite
-from rsam.margins.network import INPUT, OUTPUT, Data, Network, full
+from rsam.margins.network import INPUT, OUTPUT, Data, Network, full, rows
 from rsam.margins.spaces import Space
 
 __all__ = ["PrincipalComponents", "principal_components"]
@@ -95,7 +95,7 @@ def principal_components(
         for inputs, labels in network.batches(data, "principal components", progressbar):
             h = network.run(inputs)[1][layer]
             space.check(h, len(labels))
-            x = full(h).flatten(1)
+            x = rows(full(h))
             if x.shape[1] > _LARGEST or rank > x.shape[1]:
                 raise ValueError(
                     f"layer {layer!r} has {x.shape[1]} numbers for each example; rank {rank} must not be larger, and "

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rsam.errors import NotFinite, UnsupportedOperation
 from rsam.geometry import geometry_of
-from rsam.margins.network import full
+from rsam.margins.network import full, rows
 
 __all__ = ["OnManifold", "Space", "Subspace", "Variation", "pairing"]
 
@@ -18,7 +18,7 @@ def pairing(covector: Tensor, tangent: Tensor) -> Tensor:
 
     ``sum`` adds in pairs; ``vector_norm`` would lose four digits of single precision in ten million numbers.
     """
-    return (covector.conj() * tangent).real.flatten(1).sum(1)
+    return rows((covector.conj() * tangent).real).sum(1)
 
 
 class Variation:
@@ -34,7 +34,7 @@ class Variation:
 
     def add(self, h: Tensor) -> None:
         """Add the representations of a batch."""
-        x = full(h).flatten(1)
+        x = rows(full(h))
         mean = x.mean(0)
         squares = pairing(x - mean, x - mean).sum()
         if self.mean is None or self.squares is None:
@@ -116,7 +116,7 @@ class Subspace(Space):
 
     def gradient(self, h: Tensor, covector: Tensor) -> Tensor:
         directions = self.directions.to(covector.dtype)
-        return (covector.flatten(1) @ directions.conj() @ directions.mT).reshape(covector.shape)
+        return (rows(covector) @ directions.conj() @ directions.mT).reshape(covector.shape)
 
 
 class OnManifold(Space):

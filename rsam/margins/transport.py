@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rsam.errors import NotFinite
 from rsam.margins.first_order import measure, spaces_of
-from rsam.margins.network import OUTPUT, Data, Network, full
+from rsam.margins.network import OUTPUT, Data, Network, full, rows
 
 __all__ = ["k_variance", "kv_margins"]
 
@@ -59,7 +59,7 @@ def k_variance(features: Tensor, k: int | None = None, *, repeats: int = 1, seed
         raise ValueError(f"k must be from 1 to half the number of examples, got k={k} for {count}")
     if repeats < 1:
         raise ValueError(f"repeats must be at least 1, got {repeats}")
-    x = full(features.detach()).flatten(1)
+    x = rows(full(features.detach()))
     if not torch.isfinite(x).all():
         raise NotFinite("features are not finite")
     random = np.random.default_rng(seed)

@@ -149,6 +149,16 @@ def test_that_principal_components_are_those_of_the_covariance_matrix() -> None:
     torch.testing.assert_close((actual.directions.T @ vectors.flip(1)[:, :2]).abs(), torch.eye(2, dtype=DOUBLE))
 
 
+def test_that_examples_that_are_numbers_have_one_principal_component() -> None:
+    x, head = normal(30), nn.Linear(1, 3).double()
+    model = nn.Sequential(nn.Unflatten(0, (-1, 1)), head)
+    actual, whole = principal_components(model, (x, classes(30)), 1), {"input": torch.eye(1, dtype=DOUBLE)}
+    assert actual.directions.abs().tolist() == [[1]]
+    torch.testing.assert_close(actual.variances[0], x.var(correction=0))
+    confined = margins(model, (x, classes(30)), subspaces=whole)
+    torch.testing.assert_close(confined, margins(head, (x[:, None], classes(30))))
+
+
 class Embedded(nn.Module):
     """Model of a mapping with integers that has a frozen embedding and returns an object with logits."""
 

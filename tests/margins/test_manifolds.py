@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rsam.geometry import UnsupportedOperation
 from rsam.margins import distances, margins, total_variations
+from tests.geometry.positive import Positive
 from tests.margins.problems import DOUBLE, classes, loader, normal
 
 BALL = geoopt.PoincareBall().to(DOUBLE)
@@ -98,6 +99,30 @@ def test_that_the_plain_space_is_the_flat_manifold() -> None:
     flat = {"input": geoopt.Euclidean(ndim=1)}
     torch.testing.assert_close(margins(model, (x, y), manifolds=flat), margins(model, (x, y)))
     torch.testing.assert_close(distances(model, (x, y), manifolds=flat), distances(model, (x, y)))
+
+
+class OfNumbers(nn.Module):
+    """Classifier with two classes of examples that are numbers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.reshape(len(x))
+        return torch.stack((torch.zeros_like(x), torch.tanh(x - 0.2)), 1)
+
+
+@pytest.mark.parametrize("measure", [margins, distances, total_variations])
+def test_that_an_example_may_be_a_number_which_is_a_point(measure) -> None:
+    x, model = normal(9), OfNumbers()
+    expected = measure(model, (x[:, None], ones(x)))["input"]
+    torch.testing.assert_close(measure(model, (x, ones(x)))["input"], expected)
+    # the exponential is an isometry from the line onto the positive numbers
+    positive = nn.Sequential(Logarithm(), model)
+    actual = measure(positive, (x.exp(), ones(x)), manifolds={"input": Positive()})["input"]
+    torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-8)
+
+
+class Logarithm(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.log()
 
 
 class OnSphere(nn.Module):

@@ -32,6 +32,7 @@ def test_that_k_variance_in_one_dimension_is_the_difference_of_sorted_samples() 
     x = torch.rand(3000, 1, generator=torch.Generator().manual_seed(0))
     actual = k_variance(x, 1, repeats=2000)
     assert actual == pytest.approx(1 / 3, abs=4 * (1 / 18) ** 0.5 / 2000**0.5)  # the variance of |x - y| is 1 / 18
+    assert k_variance(x[:, 0], 1, repeats=2) == k_variance(x, 1, repeats=2)  # an example may be a number
 
 
 def test_that_k_variance_falls_with_clustering() -> None:
