@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rsam.errors import UnsupportedOperation
 from rsam.geometry.equality import key_of
-from rsam.geometry.linalg import independent_rows, points_in
+from rsam.geometry.linalg import balanced, independent_rows, points_in
 
 __all__ = ["OPERATIONS", "Geometry", "asks"]
 
@@ -314,7 +314,7 @@ class Geometry:
             return t.reshape(numbers, *batch, numbers).movedim(0, -2)
 
         tangents, gram = flat(tangents), flat(tangents) @ flat(covectors).mT
-        chosen = independent_rows(gram.detach())
+        chosen = independent_rows(balanced(gram.detach(), tangents.detach()))
         root = torch.linalg.cholesky(chosen @ gram @ chosen.mT)
         frame: Tensor = torch.linalg.solve_triangular(root, chosen @ tangents, upper=False).movedim(-2, 0)
         if x.is_complex():

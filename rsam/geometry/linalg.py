@@ -14,6 +14,7 @@ from torch import Tensor
 
 __all__ = [
     "add_scaled",
+    "balanced",
     "complement",
     "complement_transpose",
     "dot",
@@ -138,6 +139,18 @@ def skew_to_vector(a: Tensor) -> Tensor:
     """Apply the transpose of :func:`skew_from_vector`, to any square ``a``."""
     (rows, columns), _ = _triangle(a.shape[-1], 1, a.device)
     return (a - a.mT)[..., rows, columns]
+
+
+def balanced(gram: Tensor, vectors: Tensor) -> Tensor:
+    """Rescale products of vectors in a metric: each gets its ambient length there, or length 1 if that is more.
+
+    Of projected unit vectors only those that are short in the ambient space are rounding errors, whatever the factors
+    by which the metric scales their coordinates.
+    """
+    squares = gram.diagonal(dim1=-2, dim2=-1)
+    scales = torch.linalg.vector_norm(vectors, dim=-1).clamp_max(1) / squares.sqrt()
+    scales = torch.where(squares > 0, scales, 0)
+    return scales.unsqueeze(-1) * gram * scales.unsqueeze(-2)
 
 
 def independent_rows(gram: Tensor) -> Tensor:

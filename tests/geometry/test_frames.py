@@ -81,6 +81,18 @@ def test_that_a_users_manifold_has_a_frame_without_registering_one() -> None:
     torch.testing.assert_close(there.sort().values, (x / (1 + x**2).sqrt()).sort().values)  # in any order
 
 
+@pytest.mark.parametrize(("dtype", "far"), [(torch.float32, 1e3), (torch.float64, 1e7)], ids=str)
+def test_that_no_direction_is_lost_where_the_metric_scales_coordinates_unequally(
+    dtype: torch.dtype, far: float
+) -> None:
+    # squared lengths of unit vectors differ by a factor of 1e6, and 1e14
+    x, on = torch.tensor([0.0, far, 1.0], dtype=dtype), geometry_of(Squashed())
+    assert on.dimension(x) == 3
+    frame = on.from_coordinates(x.expand(3, 3), torch.eye(3, dtype=dtype))
+    products = on.inner(x, frame[:, None], frame[None]).squeeze(-1)
+    torch.testing.assert_close(products, torch.eye(3, dtype=dtype))
+
+
 def test_that_a_user_registers_a_frame_in_one_decorated_function() -> None:
     class Half(Squashed):
         pass
