@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, settings
@@ -20,6 +22,9 @@ __all__ = ["Check", "Outcome", "Report", "run_checks"]
 Case = Mapping[str, Any]
 #: Makes a strategy for cases with the named arguments.
 Cases = Callable[[Sequence[str]], st.SearchStrategy[dict[str, Any]]]
+
+# Packages whose frames do not show where a user's code is wrong.
+_LIBRARIES = ("rsam", "geoopt", "torch")
 
 
 @dataclass(frozen=True)
@@ -142,10 +147,25 @@ def run_checks(checks: Sequence[Check], cases: Cases, max_examples: int) -> Outc
 
 def _failure(check: Check, case: Case, error: Exception) -> PropertyError:
     """Describe the case in which a property fails."""
-    reason = str(error) if isinstance(error, AssertionError) else f"raises {type(error).__name__}: {error}"
-    lines = [f"not true that {check.name}", f"  {reason}", "  simplest failing case:"]
+    asserted, place, message = isinstance(error, AssertionError), _place(error), str(error)
+    reason = message if asserted and message else f"raises {type(error).__name__}: {message}".removesuffix(": ")
+    lines = [f"not true that {check.name}", f"  {reason}", *([f"  at {place}"] if place else [])]
+    lines.append("  simplest failing case:")
     lines += [f"    {key} = {show(v) if isinstance(v, Tensor) else v}" for key, v in case.items()]
-    return PropertyError(check.name, case, "\n".join(lines))
+    failure = PropertyError(check.name, case, "\n".join(lines))
+    if place or not asserted:  # the traceback of a law that does not hold says nothing
+        failure.__cause__ = error
+    return failure
+
+
+def _place(error: Exception) -> str | None:
+    """Return file and line of the last frame of the user's own code, if there is any."""
+    places = [
+        f"{Path(frame.f_code.co_filename).name}:{line}"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if str(frame.f_globals.get("__name__")).partition(".")[0] not in _LIBRARIES
+    ]
+    return places[-1] if places else None
 
 
 def _simplest(check: Check, cases: Cases, max_examples: int) -> PropertyError | None:

@@ -1,5 +1,6 @@
 """That check_manifold passes right manifolds, and names and shrinks the errors of others."""
 
+import traceback
 from collections.abc import Callable
 
 import geoopt
@@ -108,6 +109,49 @@ def test_that_exceptions_are_failures() -> None:
 
     with pytest.raises(PropertyError, match=r"not true that it divides by zero\n  raises ZeroDivisionError"):
         check_manifold(Circle(), (2,), properties=[it_divides_by_zero])
+
+
+class MultipliesWrongShapes(Circle):
+    def retr(self, x: Tensor, u: Tensor) -> Tensor:
+        return self.helper(x, u)
+
+    def helper(self, x: Tensor, u: Tensor) -> Tensor:
+        return torch.einsum("ij,j->i", x, u)  # whose frame in torch/functional.py says nothing
+
+
+PLACE = f"test_check_manifold.py:{MultipliesWrongShapes.helper.__code__.co_firstlineno + 1}"
+
+
+def test_that_an_exception_in_a_method_is_the_cause_of_the_failure_with_its_traceback() -> None:
+    with pytest.raises(PropertyError) as caught:
+        check_manifold(MultipliesWrongShapes(), (2,), properties=[properties.a_step_stays_on_the_manifold])
+    cause = caught.value.__cause__
+    assert isinstance(cause, RuntimeError)
+    assert [f.name for f in traceback.extract_tb(cause.__traceback__)][-3:] == ["retr", "helper", "einsum"]
+    lines = str(caught.value).splitlines()
+    assert lines[1].startswith("  raises RuntimeError: einsum()") and lines[2] == f"  at {PLACE}"
+
+
+def test_that_each_of_several_failures_says_where_its_exception_was_raised() -> None:
+    with pytest.raises(AssertionError) as caught:
+        check_manifold(MultipliesWrongShapes(), (2,), max_examples=2)
+    assert str(caught.value).count("not true that") == str(caught.value).count(f"\n  at {PLACE}\n") > 3
+
+
+def test_that_an_assertion_without_a_message_is_shown_with_its_place() -> None:
+    class Asserts(Circle):
+        def retr(self, x: Tensor, u: Tensor) -> Tensor:
+            raise AssertionError
+
+    with pytest.raises(PropertyError, match=r"\n  raises AssertionError\n  at test_check_manifold.py:\d+\n") as caught:
+        check_manifold(Asserts(), (2,), properties=[properties.a_step_stays_on_the_manifold])
+    assert isinstance(caught.value.__cause__, AssertionError)
+
+
+def test_that_a_law_that_does_not_hold_has_no_cause() -> None:
+    with pytest.raises(PropertyError) as caught:
+        check_manifold(ForgetsToNormalise(), (2,), properties=[properties.a_step_stays_on_the_manifold])
+    assert caught.value.__cause__ is None and caught.value.__context__ is None
 
 
 def test_that_no_case_is_drawn_in_vain_once_every_property_has_failed() -> None:
