@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rsam.geometry.base import OPERATIONS, Geometry
 
-__all__ = ["attached_to", "geometry_of", "is_plain", "manifold_of", "register"]
+__all__ = ["attached_to", "checked_manifold", "geometry_of", "is_plain", "manifold_of", "register"]
 
 _EUCLIDEAN = geoopt.Euclidean()
 
@@ -119,7 +119,7 @@ def geometry_of(manifold: geoopt.Manifold) -> Geometry:
     >>> hyperboloid.raise_index(x, torch.tensor([5.0, 1.0, 2.0]))
     tensor([0., 1., 2.])
     """
-    return _lookup(type(_checked(manifold)))(manifold)  # type: ignore[arg-type]
+    return _lookup(type(checked_manifold(manifold)))(manifold)  # type: ignore[arg-type]
 
 
 def manifold_of(tensor: Tensor) -> geoopt.Manifold:
@@ -147,7 +147,7 @@ def manifold_of(tensor: Tensor) -> geoopt.Manifold:
     >>> rsam.geometry.manifold_of(point), rsam.geometry.manifold_of(torch.ones(2))
     (Sphere manifold, Euclidean(ndim=0) manifold)
     """
-    manifold: geoopt.Manifold = _checked(attached_to(tensor))
+    manifold: geoopt.Manifold = checked_manifold(attached_to(tensor))
     return manifold
 
 
@@ -157,7 +157,8 @@ def attached_to(tensor: Tensor) -> Any:
     return _EUCLIDEAN if manifold is None else manifold
 
 
-def _checked(manifold: Any) -> Any:
+def checked_manifold(manifold: Any) -> Any:
+    """Return a manifold; raise TypeError for anything else, with its class, its package and what to do."""
     if isinstance(manifold, geoopt.Manifold):
         return manifold
     package, name = type(manifold).__module__.partition(".")[0], type(manifold).__qualname__
