@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 
 from rsam.geometry import Geometry, geometry_of
 from rsam.testing import properties as all_properties
+from rsam.testing.arguments import checked_functions, checked_shape, in_precision
 from rsam.testing.points import ambient_dtype
 from rsam.testing.running import Check, Report, run_checks
 from rsam.testing.strategies import Shape, arrays, points, step_sizes, tangents
@@ -165,7 +165,9 @@ def check_manifold(
     AssertionError
         If any property does not hold; shows the simplest case found for each.
     TypeError
-        If a property takes an argument of another name.
+        If an argument has another type, or a property takes an argument of another name.
+    ValueError
+        If points of the manifold cannot have this shape, or another argument is out of range.
 
     Examples
     --------
@@ -186,12 +188,16 @@ def check_manifold(
         u = [0, 0.5]
         exact = False
     """
+    shape = checked_shape(manifold, shape, dtype, max_examples)
     if geometry is None:
-        if manifold.dtype not in (None, dtype):
-            manifold = copy.deepcopy(manifold).to(dtype)
+        manifold = in_precision(manifold, dtype)
         geometry = geometry_of(manifold)
-    chosen = properties_of(geometry) if properties is None else properties
-    checks = [Check(function, geometry) for function in chosen if function not in skip]
+    elif not isinstance(geometry, Geometry):
+        raise TypeError(f"geometry must be a Geometry, such as NativeGeometry(manifold), got {geometry!r}")
+    where = "rsam.testing.properties"
+    chosen = properties_of(geometry) if properties is None else checked_functions("properties", properties, where)
+    left_out = checked_functions("skip", skip, where)
+    checks = [Check(function, geometry) for function in chosen if function not in left_out]
     outcome = run_checks(checks, lambda names: _cases(names, manifold, shape, dtype), max_examples)
     outcome.raise_failures(f"{manifold.name}, shape {tuple(shape)}")
     return outcome.report

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from rsam.geometry import CanonicalStiefel
 from rsam.testing import steps
+from rsam.testing.arguments import checked_functions, checked_shape, in_precision
 from rsam.testing.isometries import Isometry, isometries
 from rsam.testing.points import ambient_dtype
 from rsam.testing.running import Check, Report, run_checks
@@ -83,8 +83,11 @@ def check_optimizer(
     ------
     AssertionError
         If any property does not hold; shows the simplest case found for each.
+    TypeError
+        If an argument has another type.
     ValueError
-        If a manifold is given without a shape.
+        If only one of manifold and shape is given, points of the manifold cannot have this shape, or another argument
+        is out of range.
 
     Examples
     --------
@@ -95,7 +98,15 @@ def check_optimizer(
     >>> report.skipped
     ()
     """
+    left_out = checked_functions("skip", skip, "rsam.testing.steps")
+    if isinstance(factory, torch.optim.Optimizer) or not callable(factory):
+        raise TypeError(
+            "factory must be a function that makes an optimizer of a list of parameters, such as "
+            f"lambda params: rsam.RSAM(params, lr=0.1), got an object of {type(factory).__name__}"
+        )
     if manifold is None:
+        if shape is not None or isometry is not None:
+            raise ValueError("check_optimizer takes shape and isometry with a manifold only")
         reports = [
             check_optimizer(
                 factory, manifold=make(), shape=default_shape, dtype=dtype, max_examples=max_examples, skip=skip
@@ -106,10 +117,10 @@ def check_optimizer(
         return Report(tuple(n for n in reports[0].checked if n not in skipped), tuple(sorted(skipped)))
     if shape is None:
         raise ValueError("check_optimizer needs the shape of the parameter with manifold")
-    if manifold.dtype not in (None, dtype):
-        manifold = copy.deepcopy(manifold).to(dtype)
+    shape = checked_shape(manifold, shape, dtype, max_examples)
+    manifold = in_precision(manifold, dtype)
     trial = steps.Trial(factory, manifold)
-    checks = [Check(function, trial) for function in _PROPERTIES if function not in skip]
+    checks = [Check(function, trial) for function in _PROPERTIES if function not in left_out]
     ambient = arrays(shape, ambient_dtype(manifold, dtype))
     drawn: dict[str, Any] = {"x": points(manifold, shape, dtype), "a": ambient, "b": ambient}
     try:

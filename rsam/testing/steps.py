@@ -72,6 +72,8 @@ class Model:
         self.x = geoopt.ManifoldParameter(x.clone(), manifold=trial.manifold)
         self.plain = torch.nn.Parameter(torch.zeros(2, dtype=x.real.dtype))
         self.optimizer: Any = trial.factory([self.x, self.plain])
+        if not hasattr(self.optimizer, "step"):
+            raise TypeError(f"factory must return an optimizer, got {self.optimizer!r}")
         self._loss = loss
         self.calls = 0
         self.interrupt_at = -1
