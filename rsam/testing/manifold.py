@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rsam.geometry import Geometry, geometry_of
 from rsam.testing import properties as all_properties
 from rsam.testing.arguments import checked_functions, checked_shape, in_precision
-from rsam.testing.points import ambient_dtype
+from rsam.testing.points import ambient_dtype, remarks_on_points
 from rsam.testing.running import Check, Report, run_checks
 from rsam.testing.strategies import Shape, arrays, points, step_sizes, tangents
 
@@ -199,7 +199,7 @@ def check_manifold(
     left_out = checked_functions("skip", skip, where)
     checks = [Check(function, geometry) for function in chosen if function not in left_out]
     outcome = run_checks(checks, lambda names: _cases(names, manifold, shape, dtype), max_examples)
-    outcome.raise_failures(f"{manifold.name}, shape {tuple(shape)}")
+    outcome.raise_failures(f"{manifold.name}, shape {shape}", remarks_on_points(manifold))
     return outcome.report
 
 

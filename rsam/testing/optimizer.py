@@ -14,7 +14,7 @@ from rsam.geometry import CanonicalStiefel
 from rsam.testing import steps
 from rsam.testing.arguments import checked_functions, checked_shape, in_precision
 from rsam.testing.isometries import Isometry, isometries
-from rsam.testing.points import ambient_dtype
+from rsam.testing.points import ambient_dtype, remarks_on_points
 from rsam.testing.running import Check, Report, run_checks
 from rsam.testing.strategies import Shape, arrays, points
 
@@ -130,5 +130,5 @@ def check_optimizer(
     outcome = run_checks(
         checks, lambda names: st.fixed_dictionaries({name: drawn[name] for name in names}), max_examples
     )
-    outcome.raise_failures(f"{manifold.name}, shape {tuple(shape)}")
+    outcome.raise_failures(f"{manifold.name}, shape {shape}", remarks_on_points(manifold))
     return outcome.report

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rsam.geometry import Geometry, Kernel, UnsupportedOperation, geometry_of
 
-__all__ = ["ambient_dtype", "metric_norm", "point_from_array", "tangent_from_array"]
+__all__ = ["ambient_dtype", "metric_norm", "point_from_array", "remarks_on_points", "tangent_from_array"]
 
 
 def _amplification(dtype: torch.dtype) -> float:
@@ -67,6 +67,13 @@ def point_from_array(manifold: geoopt.Manifold, a: Tensor) -> Tensor:
     tensor([0.7071, 0.7071, 0.0000])
     """
     return geometry_of(manifold).project_point(_anchor(a, manifold.ndim) + a)
+
+
+def remarks_on_points(manifold: geoopt.Manifold) -> list[str]:
+    """Say that points were made by the generic rule, if they were; a law may fail since they are poor."""
+    if point_from_array.dispatch(type(manifold)) is not point_from_array.dispatch(object):
+        return []
+    return ["points were made by projx of drawn arrays; if they are poor, see rsam.testing.point_from_array for others"]
 
 
 def _anchor(a: Tensor, ndim: int) -> Tensor:

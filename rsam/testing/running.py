@@ -87,13 +87,15 @@ class Outcome:
     failures: list[PropertyError]
     report: Report
 
-    def raise_failures(self, subject: str) -> None:
-        """Raise one AssertionError for all failures, if there are any."""
+    def raise_failures(self, subject: str, remarks: Sequence[str] = ()) -> None:
+        """Raise one AssertionError for all failures, if there are any; remarks are its last lines."""
         if len(self.failures) == 1:
-            raise self.failures[0]
+            (failure,) = self.failures
+            message = "\n".join([str(failure), *remarks])
+            raise PropertyError(failure.property, failure.case, message) from failure.__cause__
         if self.failures:
             head = f"{subject}: {len(self.failures)} properties do not hold"
-            raise AssertionError("\n".join([head, *map(str, self.failures)]))
+            raise AssertionError("\n".join([head, *map(str, self.failures), *remarks]))
 
 
 def _settings(max_examples: int) -> settings:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rsam.geometry import Geometry
-from rsam.testing import NativeGeometry, PropertyError, check_manifold, properties, properties_of
+from rsam.testing import NativeGeometry, PropertyError, check_manifold, point_from_array, properties, properties_of
 
 
 class Circle(geoopt.Manifold):
@@ -56,6 +56,9 @@ class ForgetsToNormalise(Circle):
         return x + u
 
 
+BY_PROJX = "points were made by projx of drawn arrays; if they are poor, see rsam.testing.point_from_array for others"
+
+
 class ForgetsToProject(Circle):
     def egrad2rgrad(self, x: Tensor, u: Tensor) -> Tensor:
         return u
@@ -85,6 +88,7 @@ def test_that_a_retraction_that_does_not_normalise_is_shown_at_its_simplest() ->
         "    x = [1, 0]",
         "    u = [0, 0.5]",
         "    exact = False",
+        BY_PROJX,
     ]
 
 
@@ -101,6 +105,22 @@ def test_that_all_failures_are_reported_at_once() -> None:
         check_manifold(ForgetsToNormalise(), (2,))
     for name in ("a step stays on the manifold", "a transported tangent is tangent"):
         assert f"not true that {name}" in str(caught.value)
+    assert str(caught.value).splitlines()[-1] == BY_PROJX
+
+
+def test_that_points_made_by_a_rule_for_the_manifold_are_not_blamed() -> None:
+    class Made(ForgetsToNormalise):
+        pass
+
+    class Flat(geoopt.Sphere):
+        def retr(self, x: Tensor, u: Tensor) -> Tensor:
+            return x + u
+
+    point_from_array.register(Made, lambda manifold, a: point_from_array(geoopt.Sphere(), a))
+    for manifold in (Made(), Flat()):
+        with pytest.raises(PropertyError) as caught:
+            check_manifold(manifold, (2,), properties=[properties.a_step_stays_on_the_manifold])
+        assert str(caught.value).splitlines()[-1] == "    exact = False"
 
 
 def test_that_exceptions_are_failures() -> None:
