@@ -30,6 +30,10 @@ def constrain(module: _M, manifold: geoopt.Manifold, where: Where = "weight", ex
     forward and ``state_dict`` keys of the module do not change. Deep copies, ``.to()`` and ``load_state_dict`` keep the
     manifolds; the last projects weights that are off the manifold. Create the optimizer afterwards.
 
+    A weight that stacks square matrices, such as ``weight_hh_l0`` of a GRU or an LSTM, becomes one matrix with
+    orthonormal columns on a Stiefel manifold; the columns of each gate's matrix are shorter. The projection onto a ball
+    puts all points outside on its edge, where steps hardly move them: make the weight of an embedding small first.
+
     On the ``meta`` device there is nothing to project yet: ``load_state_dict`` puts the weights on the manifold, with
     ``assign=True`` or after ``to_empty``. If ``to_empty`` is followed by an initialisation instead, constrain the
     module again, since ``to_empty`` makes new parameters; until then a forward pass raises.

@@ -58,6 +58,27 @@ def test_that_it_constrains_what_is_chosen(where, names) -> None:
             assert torch.equal(p, before[name])
 
 
+def test_that_the_matrices_of_gates_are_one_matrix_each_of_which_shrinks() -> None:
+    torch.manual_seed(0)
+    weight = rsam.nn.constrain(nn.GRU(8, 4), KernelStiefel(), "weight_hh_l0").weight_hh_l0.detach()
+    torch.testing.assert_close(torch.linalg.svdvals(weight), torch.ones(4))
+    gates = weight.unflatten(0, (3, 4))
+    assert (torch.linalg.svdvals(gates) < 1).all()
+    assert not geoopt.EuclideanStiefel().check_point_on_manifold(gates)  # as a parameter of this shape would be
+
+
+def test_that_a_normal_embedding_ends_at_the_edge_of_the_ball_and_a_small_one_stays() -> None:
+    torch.manual_seed(0)
+    embedding, small = nn.Embedding(100, 5), nn.Embedding(100, 5)
+    outside = embedding.weight.detach().norm(dim=1) > 1
+    assert outside.float().mean() > 0.9
+    norms = rsam.nn.constrain(embedding, geoopt.PoincareBall()).weight.detach().norm(dim=1)
+    assert (norms[outside] > 0.99).all()
+    nn.init.normal_(small.weight, std=1e-3)
+    before = small.weight.detach().clone()
+    assert torch.equal(rsam.nn.constrain(small, geoopt.PoincareBall()).weight, before)
+
+
 @pytest.mark.parametrize("exclude", ["3.*", nn.Linear, lambda name, p: len(p) == 8])
 def test_that_what_is_excluded_stays_plain(exclude) -> None:
     model = rsam.nn.constrain(convnet(), KernelSphere(), "*.weight", exclude=[exclude, "5.bias"])
