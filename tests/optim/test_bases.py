@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import geoopt
+import numpy as np
 import pytest
 import pytorch_optimizer
 import torch
@@ -84,6 +85,7 @@ def test_that_a_step_over_it_is_its_step_with_the_gradient_of_the_perturbed_weig
         model, loss = network()
         params = list(model.parameters())
         torch.manual_seed(0)  # some of them draw random numbers
+        np.random.seed(0)  # noqa: NPY002  # Kron draws from NumPy's global generator
         opt = rsam.RSAM(params, cls, rho=0.1, **_options(cls)) if ours else cls(params, **_options(cls))
         for _ in range(3):
             if ours:
