@@ -320,6 +320,7 @@ MUTANTS = {
 RARE = {P.the_point_is_on_the_manifold, P.a_list_equals_its_members}  # tested separately below
 
 
+@pytest.mark.usefixtures("unshrunk")
 @pytest.mark.parametrize("check", MUTANTS, ids=lambda check: check.__name__)
 def test_that_each_property_can_fail(check: Callable[..., None]) -> None:
     manifold = geoopt.Sphere()
