@@ -17,6 +17,7 @@ SETTINGS = hypothesis.settings(
     deadline=None,
     derandomize=True,
     database=None,
+    phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),  # to explain a case would trace every line
     suppress_health_check=list(hypothesis.HealthCheck),
 )
 
