@@ -39,7 +39,7 @@ _LISTED: list[tuple[str, Make, tuple[tuple[int, ...], ...]]] = [
     ("EuclideanStiefel", geoopt.EuclideanStiefel, _STIEFEL),
     ("EuclideanStiefelExact", geoopt.EuclideanStiefelExact, _STIEFEL),
     ("geoopt CanonicalStiefel", geoopt.CanonicalStiefel, _STIEFEL),
-    ("rsam CanonicalStiefel", CanonicalStiefel, _STIEFEL),
+    ("rsam CanonicalStiefel", CanonicalStiefel, _STIEFEL[-1:]),  # its geometry is that of geoopt's
     ("Stereographic k=-1/2", lambda: geoopt.Stereographic(-0.5), ((3,),)),
     ("Stereographic k=0", lambda: geoopt.Stereographic(0.0), ((3,),)),
     ("Stereographic k=0.7", lambda: geoopt.Stereographic(0.7), ((2, 3),)),
@@ -67,7 +67,14 @@ _LISTED: list[tuple[str, Make, tuple[tuple[int, ...], ...]]] = [
     ("KernelStiefel canonical", lambda: KernelStiefel(True, ndim=2), ((2, 5, 3),)),
 ]
 
+Case = tuple[str, Make, tuple[int, ...]]
+
+
+def _case(name: str, make: Make, shape: tuple[int, ...]) -> Case:
+    return f"{name} {'x'.join(map(str, shape))}", make, shape
+
+
 #: Name, factory and shape of each case.
-MANIFOLDS: list[tuple[str, Make, tuple[int, ...]]] = [
-    (f"{name} {'x'.join(map(str, shape))}", make, shape) for name, make, shapes in _LISTED for shape in shapes
-]
+MANIFOLDS: list[Case] = [_case(name, make, shape) for name, make, shapes in _LISTED for shape in shapes]
+#: One case of each manifold, with the largest points.
+LARGEST: list[Case] = [_case(name, make, shapes[-1]) for name, make, shapes in _LISTED]

@@ -34,19 +34,22 @@ OF_EVERY_OPERATION = [
     properties.a_batch_equals_its_members,
     properties.a_list_equals_its_members,
 ]
+# Single precision cannot break these alone: a copy in double precision, if any, hides what is written to, and a list is
+# stacked to a batch.
+OF_ANY_PRECISION = [properties.arguments_are_not_written_to, properties.a_list_equals_its_members]
 
 
 @pytest.mark.parametrize(("name", "make", "shape"), MANIFOLDS, ids=IDS)
 def test_that_every_property_holds(name: str, make: Make, shape: tuple[int, ...]) -> None:
-    report = check_manifold(make(), shape, max_examples=15, skip=OF_EVERY_OPERATION)
+    report = check_manifold(make(), shape, max_examples=10, skip=OF_EVERY_OPERATION)
     expected = next((s for key, s in SKIPPED.items() if key in name and "Stereographic" not in name), [])
     assert sorted(report.skipped) == sorted(expected)
-    assert not check_manifold(make(), shape, max_examples=5, properties=OF_EVERY_OPERATION).skipped
+    assert not check_manifold(make(), shape, max_examples=3, properties=OF_EVERY_OPERATION).skipped
 
 
 @pytest.mark.parametrize(("name", "make", "shape"), MANIFOLDS, ids=IDS)
 def test_that_every_property_holds_in_single_precision(name: str, make: Make, shape: tuple[int, ...]) -> None:
-    check_manifold(make(), shape, dtype=torch.float32, max_examples=4)
+    check_manifold(make(), shape, dtype=torch.float32, max_examples=4, skip=OF_ANY_PRECISION)
 
 
 @pytest.mark.parametrize("ndim", [0, 1])
