@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import scipy.stats
 
 from benchmarks.report.intervals import Interval
@@ -96,7 +97,6 @@ def deciding(values: Sequence[float], means: Sequence[float], comparisons: int) 
     """
     mean, deviation = float(sum(values) / len(values)), float(scipy.stats.tstd(values)) if len(values) > 1 else math.nan
     reach = max(mean if _agree(means) else -math.inf, NEGLIGIBLE - mean)
-    for count in range(2, 10_001):
-        if scipy.stats.t.ppf(1 - 0.025 / comparisons, count - 1) * deviation / math.sqrt(count) < reach:
-            return count
-    return None
+    counts = np.arange(2, 10_001)  # at once, since a call of ppf takes as long for one as for a thousand
+    halves = scipy.stats.t.ppf(1 - 0.025 / comparisons, counts - 1) * deviation / np.sqrt(counts)
+    return next(iter(counts[halves < reach].tolist()), None)
