@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
@@ -72,7 +73,7 @@ class Run:
     every: int = 1
     late: float = 0.0
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """Hash of the run, the key of its row.
 
