@@ -1,4 +1,4 @@
-"""Compute test accuracy from saved weights by torch and numpy alone: ``recompute_accuracy.py IMAGES WEIGHTS``.
+"""Compute test accuracy from saved weights by torch and numpy alone: ``recompute_accuracy.py IMAGES WEIGHTS...``.
 
 It shares no code with the benchmarks: the network is written out, and the images are read and normalised here.
 """
@@ -26,4 +26,5 @@ def accuracy(images: str, weights: str) -> float:
 
 
 if __name__ == "__main__":
-    print(accuracy(*sys.argv[1:]))
+    for weights in sys.argv[2:]:
+        print(accuracy(sys.argv[1], weights))
