@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
 
 from benchmarks.data import load
+from benchmarks.runs import parallel
 from benchmarks.studies.comparison.contest import Entry
 from benchmarks.studies.comparison.report import report
 from benchmarks.studies.comparison.tuning import Protocol
@@ -29,6 +32,19 @@ def directory(monkeypatch, tmp_path) -> Path:
 def cheap(monkeypatch) -> None:
     """Do not render figures, which takes most of the time of a report."""
     monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: path.touch())
+
+
+@pytest.fixture
+def here(monkeypatch) -> None:
+    """Train in this process, on copies such as another one gets: another one would import torch for seconds."""
+
+    def copied(thing: Any) -> Any:
+        return pickle.loads(pickle.dumps(thing))
+
+    def outcomes(runs, train, workers, fresh):
+        return ((run, copied(copied(train)(copied(run)))) for run in runs)
+
+    monkeypatch.setattr(parallel, "_outcomes", outcomes)
 
 
 @pytest.fixture(scope="session")

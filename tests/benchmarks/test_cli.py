@@ -9,7 +9,7 @@ import pytest
 from benchmarks.cli import main
 from benchmarks.data import wordnet
 from benchmarks.data.directory import data_directory, may_download
-from benchmarks.runs import cluster, parallel
+from benchmarks.runs import cluster
 from benchmarks.runs.parallel import Workers
 from benchmarks.studies import STUDIES, quick, study
 from tests.benchmarks import fakes
@@ -28,16 +28,6 @@ def test_that_a_study_trains_and_says_where_its_files_are(monkeypatch, tmp_path,
         assert str(tmp_path / "quick" / name) in printed.out
     for name in ("rows.jsonl", "learning_curves.svg", "report.md", "report.html"):
         assert (tmp_path / "quick" / name).is_file()
-
-
-@pytest.fixture
-def here(monkeypatch) -> None:
-    """Train in this process: another one would spend seconds on importing torch, only to train nothing."""
-
-    def outcomes(runs, train, workers, fresh):
-        return ((run, train(run)) for run in runs)
-
-    monkeypatch.setattr(parallel, "_outcomes", outcomes)
 
 
 def test_that_a_second_call_reports_the_same_from_the_rows(monkeypatch, tmp_path, capsys, here) -> None:

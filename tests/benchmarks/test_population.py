@@ -174,7 +174,7 @@ def test_that_a_diverged_network_is_told() -> None:
     assert follow(Run(replace(TINY, batch_norm=False), "sgd", 0, 1e20, 2)).diverged
 
 
-def test_that_an_interrupted_study_goes_on(tmp_path) -> None:
+def test_that_an_interrupted_study_goes_on(tmp_path, here) -> None:
     places = {"signals": Place("made small", "mnist1d", 100, (2, 3, 4, 5), 4)}
     study = PopulationStudy("population", "", (Design("signals", bases=1, varied=0),), places)
     study.run(tmp_path, Workers(1))
