@@ -310,7 +310,7 @@ def test_that_verdicts_follow_the_rules() -> None:
 
 
 def test_that_training_is_repeatable_and_not_changed_by_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("POINTS", 2), ("CURVATURE", 32), ("PROBES", 2)):
+    for name, value in (("POINTS", 2), ("CURVATURE", 32), ("PROBES", 2), ("_LANCZOS", 4)):
         monkeypatch.setattr(measurement, name, value)
     run = TINY.run(8, VARIANTS[0], 0, 0.05)
     found = follow(run)
