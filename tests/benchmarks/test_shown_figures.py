@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
+import rsam
 from benchmarks.report.opening import ANSWER
 from benchmarks.report.page import shown_in_readme
 from benchmarks.studies import STUDIES
@@ -76,3 +77,12 @@ def test_that_figures_in_tables_of_the_guide_are_rows_of_a_report() -> None:
     ]
     assert figures
     assert [(page, line) for page, line in figures if line not in committed] == []
+
+
+def test_that_the_guide_and_the_docstring_say_how_many_intervals_hold_the_trace() -> None:
+    table = (RESULTS / "estimators" / "README.md").read_text(encoding="utf-8").split("### Intervals\n")[1]
+    rows = [[cell.strip() for cell in line.split("|")] for line in table.splitlines() if re.match(r"\| .*[Ee]LU", line)]
+    hutchinson, xtrace = (sorted(float(row[column]) for row in rows[:4]) for column in (2, 4))
+    for text in ((ROOT / "docs" / "guide" / "curvature.md").read_text(encoding="utf-8"), rsam.curvature.trace.__doc__):
+        shown = [tuple(map(float, found)) for found in re.findall(r"(\d\d\.?\d?) to (\d\d\.?\d?) %", text)]
+        assert set(shown) == {(hutchinson[0], hutchinson[-1]), (xtrace[0], xtrace[-1])}
