@@ -16,8 +16,9 @@ from benchmarks.studies.population.prediction import (
     Networks,
     adjusted_r2,
     bootstrap,
+    bootstrap_all,
     held_out_error,
-    k_fold_correlation,
+    k_fold,
     k_fold_r2,
     transfer,
 )
@@ -139,8 +140,7 @@ def predicted(points: Sequence[Point], *names: str, within: bool = False, outcom
         len(kept),
         networks.features,
         bootstrap(adjusted_r2(networks), count, SAMPLES),
-        bootstrap(k_fold_r2(networks), count, SAMPLES),
-        bootstrap(k_fold_correlation(networks), count, SAMPLES),
+        *bootstrap_all(k_fold(networks), count, SAMPLES),
     )
 
 
@@ -188,7 +188,7 @@ def carried_over(
     whole = Networks(x, np.array([p.gap for p in both]), [p.member.base for p in both])
     chosen = np.arange(len(whole.y)) < len(first)
     statistics = transfer(whole.part(chosen), whole.part(~chosen), leave_out=leave_out)
-    return Carried(len(first), len(second), *(bootstrap(each, len(bases), SAMPLES) for each in statistics))
+    return Carried(len(first), len(second), *bootstrap_all(statistics, len(bases), SAMPLES))
 
 
 # -- C4 --------------------------------------------------------------------------------------------------------------

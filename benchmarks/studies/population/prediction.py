@@ -19,8 +19,9 @@ __all__ = [
     "adjusted_r2",
     "around",
     "bootstrap",
+    "bootstrap_all",
     "held_out_error",
-    "k_fold_correlation",
+    "k_fold",
     "k_fold_r2",
     "transfer",
 ]
@@ -69,6 +70,11 @@ class Networks:
             self.fold[np.isin(names, bases[left_out])] = number
 
     @property
+    def folds(self) -> list[np.ndarray]:
+        """The base configurations of each fold."""
+        return [np.flatnonzero(self.fold == number) for number in np.unique(self.fold)]
+
+    @property
     def features(self) -> int:
         """How many features there are; what is a linear combination of others is left out."""
         return self.design.shape[1] - 1
@@ -113,6 +119,8 @@ def _independent(x: np.ndarray) -> np.ndarray:
 #: Takes how often each base configuration counts in each sample ``(samples, base configurations)``; returns a number
 #: for each sample.
 Statistic = Callable[[np.ndarray], np.ndarray]
+#: The same for several numbers, in rows.
+Statistics = Callable[[np.ndarray], np.ndarray]
 
 
 def adjusted_r2(networks: Networks) -> Statistic:
@@ -131,7 +139,7 @@ def adjusted_r2(networks: Networks) -> Statistic:
 def held_out_error(networks: Networks) -> Statistic:
     """Return a statistic: the sum of squared errors of predictions without the own fold."""
 
-    folds = [np.flatnonzero(networks.fold == fold) for fold in np.unique(networks.fold)]
+    folds = networks.folds
 
     def of(weights: np.ndarray) -> np.ndarray:
         total = np.zeros(len(weights))
@@ -148,29 +156,31 @@ def k_fold_r2(networks: Networks) -> Statistic:
     return lambda weights: 1 - error(weights) / networks.variation(weights)
 
 
-def k_fold_correlation(networks: Networks) -> Statistic:
-    """Return a statistic: the correlation of predictions without the own fold with the truth.
+def k_fold(networks: Networks) -> Statistics:
+    """Return two statistics of predictions without the own fold: R², and the correlation with the truth.
 
-    Unlike R² it forgives predictions that are all too large, or all too spread.
+    Unlike R² the latter forgives predictions that are all too large, or all too spread.
     """
-    folds = [np.flatnonzero(networks.fold == fold) for fold in np.unique(networks.fold)]
+    folds = networks.folds
 
     def of(weights: np.ndarray) -> np.ndarray:
+        errors = np.zeros(len(weights))
         sums = np.zeros((3, len(weights)))  # of predictions, of their squares, and of their products with the truth
         for fold, coefficients in zip(folds, networks.fits_without(weights, folds), strict=True):
             own, products = weights[:, fold], networks.products[fold]
+            errors += (own * networks.errors(coefficients, fold)).sum(1)
             sums[0] += (own * (coefficients @ products[:, 0].T)).sum(1)
             sums[1] += np.einsum("sb,sj,bjk,sk->s", own, coefficients, products, coefficients, optimize=True)
             sums[2] += (own * (coefficients @ networks.covariances[fold].T)).sum(1)
-        count = weights @ networks.counts
-        variation = np.maximum(sums[1] - sums[0] ** 2 / count, 0) * networks.variation(weights)
+        count, truth = weights @ networks.counts, networks.variation(weights)
+        variation = np.maximum(sums[1] - sums[0] ** 2 / count, 0) * truth
         common = sums[2] - sums[0] * (weights @ networks.sums) / count
-        return common / np.sqrt(np.where(variation > 0, variation, np.nan))
+        return np.stack((1 - errors / truth, common / np.sqrt(np.where(variation > 0, variation, np.nan))))
 
     return of
 
 
-def transfer(fitted: Networks, others: Networks, *, leave_out: bool = True) -> tuple[Statistic, Statistic, Statistic]:
+def transfer(fitted: Networks, others: Networks, *, leave_out: bool = True) -> Statistics:
     """Return three statistics of other networks, predicted by fits without their base configuration.
 
     They are R², the root of the mean squared error, and the bias.
@@ -180,30 +190,23 @@ def transfer(fitted: Networks, others: Networks, *, leave_out: bool = True) -> t
     fitted, others : Networks
         Two parts of the same networks, by :meth:`Networks.part`.
     leave_out : bool
-        If False, all are predicted by one fit to all of the first.
+        If False, all are predicted by one fit to all of the first; else by a fit without the own fold.
     """
-    each = list(np.arange(len(fitted.names))[:, None])
+    folds = fitted.folds
 
-    def fits(weights: np.ndarray) -> Iterable[np.ndarray]:
-        return fitted.fits_without(weights, each) if leave_out else [fitted.fit(weights)] * len(each)
+    def of(weights: np.ndarray) -> np.ndarray:
+        fits = fitted.fits_without(weights, folds) if leave_out else [fitted.fit(weights)] * len(folds)
+        squares, surplus = np.zeros(len(weights)), np.zeros(len(weights))
+        for fold, coefficients in zip(folds, fits, strict=True):
+            # the first column of a design is of ones, so that the first row of its products are its sums
+            predicted = coefficients @ others.products[fold, 0].T
+            squares += (weights[:, fold] * others.errors(coefficients, fold)).sum(1)
+            surplus += (weights[:, fold] * (predicted - others.sums[fold])).sum(1)
+        count = weights @ others.counts
+        error = np.sqrt(np.maximum(squares, 0) / count)
+        return np.stack((1 - squares / others.variation(weights), error, surplus / count))
 
-    def squared(weights: np.ndarray) -> np.ndarray:
-        by_base = zip(each, fits(weights), strict=True)
-        errors = [others.errors(coefficients, base) for base, coefficients in by_base]
-        return (weights * np.concatenate(errors, 1)).sum(1)
-
-    def r2(weights: np.ndarray) -> np.ndarray:
-        return 1 - squared(weights) / others.variation(weights)
-
-    def error(weights: np.ndarray) -> np.ndarray:
-        return np.sqrt(np.maximum(squared(weights), 0) / (weights @ others.counts))
-
-    def bias(weights: np.ndarray) -> np.ndarray:
-        # the first column of a design is of ones, so that the first row of its products are its sums
-        predicted = [coefficients @ others.products[i, 0] for i, coefficients in enumerate(fits(weights))]
-        return (weights * (np.stack(predicted, 1) - others.sums)).sum(1) / (weights @ others.counts)
-
-    return r2, error, bias
+    return of
 
 
 def bootstrap(statistic: Statistic, count: int, samples: int = SAMPLES, seed: int = 0) -> Interval:
@@ -220,8 +223,15 @@ def bootstrap(statistic: Statistic, count: int, samples: int = SAMPLES, seed: in
     samples, seed
         Samples of as many, drawn with replacement.
     """
+    (found,) = bootstrap_all(lambda weights: statistic(weights)[None], count, samples, seed)
+    return found
+
+
+def bootstrap_all(statistics: Statistics, count: int, samples: int = SAMPLES, seed: int = 0) -> list[Interval]:
+    """Compute several statistics as :func:`bootstrap` does, of the same samples."""
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=samples)
-    return around(float(statistic(np.ones((1, count)))[0]), statistic(drawn * 1.0))
+    values, spread = statistics(np.ones((1, count))), statistics(drawn * 1.0)
+    return [around(float(value), one) for value, one in zip(values[:, 0], spread, strict=True)]
 
 
 def around(value: float, drawn: np.ndarray) -> Interval:

@@ -114,8 +114,8 @@ def _of_place(label: str, networks: Mapping[Member, Trajectory]) -> list[str]:
         "Of the gap at the same time; at a training loss, of networks of either length:",
         tables.by_time(networks),
         "### C3: models carried over",
-        "Models of full-length networks at their end, applied to short ones at theirs, each without the own base "
-        "configuration; error and bias in points:",
+        "Models of full-length networks at their end, applied to short ones at theirs, each by a model without its "
+        "fold; error and bias in points:",
         tables.carried(networks),
         "Applied to the same networks at another part of their training:",
         tables.carried_in_time(networks),

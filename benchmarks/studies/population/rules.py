@@ -60,7 +60,7 @@ when their training accuracy is at least {CHANCE:.0%}, since a few that have lea
   training. *Holds* if on both sets the interval of R² at {EARLY} as a part of R² at the end lies below a half; *does
   not hold* if on either set it lies above; else *undecided*, as where R² at the end is not above 0.
 - **C3** (the model does not carry over to shorter training): the model of the networks of full length at their end,
-  applied to networks trained a quarter as long at theirs, each base configuration predicted by a model without it.
+  applied to networks trained a quarter as long at theirs, each base configuration predicted without its fold.
   *Holds* if on each of both sets the interval of R² lies below {CARRIED} or that of the bias above {BIAS:.0f} or below
   -{BIAS:.0f} points; *does not hold* if on both sets the interval of R² lies above {CARRIED} and that of the bias
   between -{BIAS:.0f} and {BIAS:.0f} points; else *undecided*. It counts as *overcome* if a set of features, chosen on
