@@ -6,7 +6,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rsam.geometry import geometry_of
+from rsam.geometry import CanonicalStiefel, geometry_of
 from rsam.testing import check_manifold, manifolds, points, properties, tangents
 from tests.geometry.cases import MANIFOLDS, Make
 
@@ -50,6 +50,11 @@ def test_that_every_property_holds(name: str, make: Make, shape: tuple[int, ...]
 @pytest.mark.parametrize(("name", "make", "shape"), MANIFOLDS, ids=IDS)
 def test_that_every_property_holds_in_single_precision(name: str, make: Make, shape: tuple[int, ...]) -> None:
     check_manifold(make(), shape, dtype=torch.float32, max_examples=4, skip=OF_ANY_PRECISION)
+
+
+def test_that_the_canonical_stiefel_manifold_of_geoopt_and_ours_have_one_geometry() -> None:
+    # so that the cases have all shapes of the former only
+    assert type(geometry_of(CanonicalStiefel())) is type(geometry_of(geoopt.CanonicalStiefel()))
 
 
 @pytest.mark.parametrize("ndim", [0, 1])
