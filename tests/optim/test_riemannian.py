@@ -71,7 +71,7 @@ def test_options_out_of_range(cls, options, message) -> None:
         cls([torch.nn.Parameter(torch.ones(2))], **options)
 
 
-def _run(cls, options, steps=200):
+def _run(cls, options, steps=100):
     points = manifold_points()
     params = list(points.values())
     opt, loss = cls(params, **options), robust(params)
@@ -96,7 +96,7 @@ def test_they_minimise_on_every_manifold_with_tangent_buffers(cls, options) -> N
         assert p.manifold.check_point_on_manifold(p.detach(), atol=1e-6, rtol=1e-6), name
         buffer = opt.state[p].get("momentum_buffer", opt.state[p].get("exp_avg"))
         projected = rsam.geometry.geometry_of(p.manifold).project(p, buffer)
-        # transports keep tangents tangent up to rounding, whose sum over 200 steps is far below this
+        # transports keep tangents tangent up to rounding, whose sum over 100 steps is far below this
         torch.testing.assert_close(projected.detach(), buffer, rtol=1e-7, atol=1e-7, msg=name)
 
 
