@@ -45,8 +45,8 @@ def draw(path: Path) -> None:
     carried = SPHERE.transport_back(start, ascent, top, gradient(top), exact=True)
     descent, plain = -RATE * carried, -RATE * gradient(start)
 
-    figure = Figure(figsize=(7.2, 3.4))
-    axes = figure.add_axes((0.0, 0.02, 0.47, 0.96))
+    figure = Figure(figsize=(6.2, 3.2))  # so small that its words can be read on a phone
+    axes = figure.add_axes((0.0, 0.02, 0.5, 0.96))
     grid = np.linspace(-1, 1, 120)
     a, b = np.meshgrid(grid, grid)
     c = np.sqrt(np.clip(1 - a**2 - b**2, 0, None))
@@ -64,13 +64,13 @@ def draw(path: Path) -> None:
     axes.set(aspect="equal", xlim=(-1.03, 1.03), ylim=(-1.03, 1.03))
     axes.axis("off")
     words = (
-        ("black", "a weight on the sphere; dark is a high loss"),
-        ("#C04A00", "1  ascend along a geodesic, by the angle rho"),
-        ("#0072B2", "2  carry the gradient from there back and descend with it"),
-        ("#777777", "    where the gradient at the weight would have led"),
+        ("black", "a weight on the sphere;\ndark is a high loss"),
+        ("#C04A00", "1  ascend along a geodesic,\n    by the angle rho"),
+        ("#0072B2", "2  carry the gradient from there\n    back and descend with it"),
+        ("#777777", "    where the gradient at the\n    weight would have led"),
     )
     for i, (colour, text) in enumerate(words):
-        figure.text(0.48, 0.72 - 0.14 * i, text, color=colour, fontsize=9, weight="bold" if i == 0 else "normal")
+        figure.text(0.52, 0.92 - 0.23 * i, text, color=colour, fontsize=13, va="top", weight="bold" if i == 0 else None)
     with matplotlib.rc_context({"svg.hashsalt": "rsam"}):
         figure.savefig(path, metadata={"Date": None})
 
