@@ -39,7 +39,7 @@ class Trajectory:
     plane : list of list of float
         The landscape around the last weights, of seed :data:`DRAWN`; else empty.
     seconds, seconds_measuring : float
-        All of it, and measurements alone.
+        Of the processor, in all and for measurements alone.
     device, torch_version : str
         Where, and by what.
     """
@@ -79,7 +79,7 @@ def follow(run: Run) -> Trajectory:
     Trajectory
         Its results.
     """
-    began = time.perf_counter()
+    began = time.process_time()
     with alone():
         training = _Training(run)
         diverged = not training.run_all()
@@ -90,7 +90,7 @@ def follow(run: Run) -> Trajectory:
         checkpoints=training.checkpoints,
         losses=training.losses,
         plane=plane,
-        seconds=round(time.perf_counter() - began, 2),
+        seconds=round(time.process_time() - began, 2),
         seconds_measuring=round(training.seconds, 2),
         device=device_name(),
         torch_version=torch.__version__,
@@ -124,16 +124,16 @@ class _Training:
 
     def plane(self) -> list[list[float | None]]:
         """Return the landscape around the present weights."""
-        began = time.perf_counter()
+        began = time.process_time()
         batch = self.data.train_images[:CURVATURE], self.data.train_labels[:CURVATURE]
         found = landscape(self.model, batch, self.run.seed)
-        self.seconds += time.perf_counter() - began
+        self.seconds += time.process_time() - began
         return found
 
     def _look(self, epoch: int) -> None:
         """Measure the network if it is time to."""
         if epoch not in self.when:
             return
-        began = time.perf_counter()
+        began = time.process_time()
         self.checkpoints.append(measure(self.model, self.data, epoch, self.run.lr, spectrum=self.when[epoch]))
-        self.seconds += time.perf_counter() - began
+        self.seconds += time.process_time() - began
