@@ -26,7 +26,7 @@ from benchmarks.studies.fair.differences import (
     difference,
     lead,
 )
-from benchmarks.studies.fair.figures import groups
+from benchmarks.studies.fair.figures import claim_groups, groups
 from benchmarks.studies.fair.rules import RULES, deciding, judge
 from tests.benchmarks.comparisons import table_of
 from tests.benchmarks.entries import made_row
@@ -53,6 +53,18 @@ ABOVE, BELOW, WIDE = Interval(0.5, 0.4), Interval(-0.3, 0.4), Interval(0.3, 0.5)
 )
 def test_that_verdicts_follow_the_rule_at_its_edges(pooled, means, outcome) -> None:
     assert judge(pooled, means) == outcome
+
+
+@pytest.mark.parametrize("pooled", [ABOVE, BELOW, WIDE])
+def test_that_nothing_is_decided_while_a_case_is_missing(pooled) -> None:
+    assert judge(pooled, (pooled.mean,) * 3, missing=1) == "undecided"
+    assert "While one of the four cases is missing nothing is decided" in " ".join(RULES.split())
+    # of four cases three are there, in all of which RSAM gains two points
+    found = answers(everyone(rsam=2.0)[:3], missing=1)
+    assert {answer.judged.outcome for answer in found} == {"undecided"}
+    assert "**C6 undecided: RSAM, spheres − SAM** 1." in found[0].sentence
+    assert found[0].sentence.endswith("Nothing is decided before all cases are there.")
+    assert {line.verdict for group in claim_groups(found) for line in group.lines} == {"undecided"}
 
 
 def test_that_the_text_of_the_rules_names_their_numbers() -> None:

@@ -184,7 +184,10 @@ def test_that_without_one_case_conclusions_are_preliminary_and_without_any_there
     with pytest.raises(NothingToReport, match="no complete case"):
         SHORT.report(tmp_path)
     replace(SHORT, cases=SHORT.cases[:1]).run(tmp_path, Workers(1))
-    assert "**Preliminary**: without Fashion-MNIST mini" in SHORT.report(tmp_path)
+    text = SHORT.report(tmp_path)
+    assert "**Preliminary**: without Fashion-MNIST mini" in text
+    assert len(re.findall(r"^- \*\*C[56] undecided: ", text, re.MULTILINE)) == 4
+    assert {line.verdict for group in SHORT.claims(tmp_path) for line in group.lines} == {"undecided"}
 
 
 def test_that_a_case_without_data_is_skipped_with_a_message(trained, directory, tmp_path, capsys) -> None:

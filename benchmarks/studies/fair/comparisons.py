@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.studies.comparison.tables import Cases
 from benchmarks.studies.fair.contestants import CONTESTANTS, PENALTY, VARIANTS
@@ -50,6 +50,8 @@ class Answer:
     def _more(self) -> str:
         """Say how many seeds or cases would decide."""
         judged = self.judged
+        if judged.missing:
+            return " Nothing is decided before all cases are there."
         if judged.outcome != "undecided":
             return ""
         words = {"seeds": judged.of_seeds, "cases": judged.means}
@@ -58,8 +60,16 @@ class Answer:
         return f" {said} would decide if means and deviations stayed." if said else " No number of seeds would decide."
 
 
-def answers(cases: Cases) -> list[Answer]:
-    """Compare each variant of RSAM, and the penalty, with SAM."""
+def answers(cases: Cases, missing: int = 0) -> list[Answer]:
+    """Compare each variant of RSAM, and the penalty, with SAM.
+
+    Parameters
+    ----------
+    cases : sequence of sequences of Entry
+        Entries of each complete case, at least one.
+    missing : int
+        Number of the other cases; while there are any, nothing is decided.
+    """
     number = len(VARIANTS)
     found = [
         Answer(
@@ -78,4 +88,4 @@ def answers(cases: Cases) -> list[Answer]:
         difference(cases, "sam", PENALTY, best=True),
         {},
     )
-    return [*found, c5]
+    return [replace(one, judged=replace(one.judged, missing=missing)) for one in (*found, c5)]

@@ -27,10 +27,13 @@ class Difference:
         One number per seed, by the label of the case.
     comparisons : int
         Number of comparisons that intervals are corrected for.
+    missing : int
+        Number of cases of which there are no results; while there are any, nothing is decided.
     """
 
     by_case: dict[str, list[float]]
     comparisons: int = 1
+    missing: int = 0
 
     @property
     def of_seeds(self) -> list[float]:
@@ -55,7 +58,7 @@ class Difference:
     @property
     def outcome(self) -> str:
         """Verdict by the rule."""
-        return judge(self.pooled, self.means)
+        return judge(self.pooled, self.means, self.missing)
 
 
 def _of_name(case: Sequence[Entry], name: str) -> list[Entry]:

@@ -59,7 +59,7 @@ def report(
     directory : Path
         Where figures go.
     """
-    found = answers(cases)
+    found = answers(cases, len(missing))
     draw_forest(figures.groups(found), directory / ANSWER)
     seeds = len(protocol.final)
     counted = f"{seeds} seeds per setting, each with its own training examples. {costs}"

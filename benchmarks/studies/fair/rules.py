@@ -45,6 +45,8 @@ change; the same minus ASAM and minus AdamW; and the difference at the best sett
 **C5 for the Hessian trace** (a penalty on it generalises worse than SAM). The same rule for SAM minus the penalty. It
 is one comparison, and its interval is not corrected.
 
+While one of the four cases is missing nothing is decided, whatever the others say.
+
 The verdicts speak of these cases. **The recommended setting** is the best one on clean CIFAR-10 of the variant with the
 best validation accuracy, mean over its three settings and the cases. Its name is written down before it is read once on
 10,000 images, beside SAM and both bases at theirs.
@@ -53,7 +55,7 @@ best validation accuracy, mean over its three settings and the cases. Its name i
 assert (EDGE, WIDER) == (1 / 16, 1 / 4)  # as the rules say
 
 
-def judge(pooled: Interval, means: Sequence[float]) -> str:
+def judge(pooled: Interval, means: Sequence[float], missing: int = 0) -> str:
     """Judge whether a method gains.
 
     Parameters
@@ -62,12 +64,16 @@ def judge(pooled: Interval, means: Sequence[float]) -> str:
         Of the difference over all cases, corrected.
     means : sequence of float
         Mean difference of each case.
+    missing : int
+        Number of cases of which there are no results.
 
     Returns
     -------
     {"holds", "does not hold", "undecided"}
-        By the rule; undecided where the interval of a single seed is not known.
+        By the rule; undecided where a case is missing, or where the interval of a single seed is not known.
     """
+    if missing:
+        return "undecided"
     if pooled.low > 0 and _agree(means):
         return "holds"
     return "does not hold" if pooled.high < NEGLIGIBLE else "undecided"

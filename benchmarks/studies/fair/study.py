@@ -78,8 +78,8 @@ class FairStudy:
 
     def claims(self, directory: Path) -> list[Group]:
         """Lay out what decides the claims, as soon as there is a complete case."""
-        cases, _ = find_entries(self.cases, self.protocol, self._results(directory))
-        return claim_groups(answers(cases)) if cases else []
+        cases, missing = find_entries(self.cases, self.protocol, self._results(directory))
+        return claim_groups(answers(cases, len(missing))) if cases else []
 
     def quick(self) -> FairStudy:
         """Take small cases, few epochs, two settings and two seeds."""
