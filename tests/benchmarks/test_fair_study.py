@@ -164,6 +164,14 @@ def test_that_more_images_are_read_once_a_variant_is_chosen_and_not_before(train
     assert "read once on 512 images" in text.split("## Rules")[0]
 
 
+def test_that_more_images_are_not_read_while_a_case_is_missing(trained, tmp_path) -> None:
+    SHORT.run(tmp_path, Workers(1))
+    rows = (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "rows.jsonl").write_text("".join(rows[:-1]), encoding="utf-8")  # of the other case
+    chosen = replace(SHORT, recommended="rsam")
+    assert {as_samples(run.workload).examples for run in chosen.outstanding(chosen.cases, tmp_path)} == {256}
+
+
 def test_that_the_report_leads_with_the_picture_and_the_verdicts(trained, tmp_path, cheap) -> None:
     SHORT.run(tmp_path, Workers(1))
     text = SHORT.report(tmp_path)

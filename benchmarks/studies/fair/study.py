@@ -11,7 +11,7 @@ from benchmarks.run import Row, Run
 from benchmarks.runs.parallel import Workers, collect
 from benchmarks.runs.results import Results
 from benchmarks.studies.comparison.cases import Case
-from benchmarks.studies.comparison.contest import Entry, find, outstanding
+from benchmarks.studies.comparison.contest import find, outstanding
 from benchmarks.studies.comparison.report import on_manifold
 from benchmarks.studies.comparison.study import find_entries, train_cases
 from benchmarks.studies.comparison.tuning import Protocol
@@ -94,20 +94,19 @@ class FairStudy:
         return [*lacking, *(run for run in reading if run not in there)]
 
     def _reading(self, directory: Path) -> dict[str, list[Run]]:
-        """List the runs on more images by contestant, the recommended one first; none before it is chosen."""
+        """List the runs on more images by contestant, the recommended one first.
+
+        None before it is written down, and before all cases are complete, over which it is to be chosen.
+        """
         if not self.recommended:
             return {}
-        entries = self._entries(directory, self.read.case)
-        base = CONTESTANTS[self.recommended].base
-        names = (self.recommended, "sam", base, "sgd") if entries else ()
+        complete, missing = find_entries(self.cases, self.protocol, self._results(directory))
+        if missing:
+            return {}
+        (entries,) = (case for case in complete if case[0].case.name == self.read.case)
+        names = (self.recommended, "sam", CONTESTANTS[self.recommended].base, "sgd")
         settings = {name: find(entries, name).rows[0].run for name in names}
         return {name: [self.read.run(run, seed) for seed in self.read.seeds] for name, run in settings.items()}
-
-    def _entries(self, directory: Path, name: str) -> Sequence[Entry]:
-        """Find the entries of a case by its name; none before it is complete."""
-        of_name = [case for case in self.cases if case.name == name]
-        complete, _ = find_entries(of_name, self.protocol, self._results(directory))
-        return complete[0] if complete else ()
 
     def _results(self, directory: Path) -> Results[Row]:
         return Results(directory / ROWS, Row)
