@@ -28,6 +28,7 @@ from benchmarks.studies.cheap.variants import TWICE, VARIANTS, find
 from benchmarks.studies.comparison.contest import Entry
 from benchmarks.studies.comparison.tuning import Protocol, Tuned
 from benchmarks.studies.fair import FAIR
+from benchmarks.workloads.samples import Samples
 from tests.benchmarks.made_cheap import PLAN, SPHERES, made, made_case, made_times, play, variant_of
 
 # -- rules -----------------------------------------------------------------------------------------------------------
@@ -142,10 +143,10 @@ def test_that_the_transfer_of_rho_is_judged_over_cases_and_parts() -> None:
 
 def test_that_the_report_says_all_and_ends_with_what_is_recommended(tmp_path: Path) -> None:
     found = findings_of()
-    text = report(found, PLAN, ["MNIST-1D"], "It took an hour.", tmp_path)
+    text = report(found, PLAN, [], "It took an hour.", tmp_path)
     assert (tmp_path / "answer.svg").read_text(encoding="utf-8").count("<svg") == 1
     assert text.startswith("# What does an ascent have to cost?")
-    assert "**Preliminary**: without MNIST-1D." in text
+    assert "Preliminary" not in text and verdicts(found)[0] in text
     for v in VARIANTS:
         assert f"| {v.label} " in text
     assert RULES.strip() in text
@@ -157,7 +158,20 @@ def test_that_the_report_says_all_and_ends_with_what_is_recommended(tmp_path: Pa
     assert difference == pytest.approx(-0.05, abs=0.06)
 
 
+def test_that_there_is_no_verdict_while_a_case_is_missing(tmp_path: Path) -> None:
+    # of the cases that are there the verdict would be yes
+    found = findings_of(best=lambda run: run.rho if run.every > 1 else -run.rho)
+    text = report(found, PLAN, ["MNIST-1D"], "It took an hour.", tmp_path)
+    assert "**Preliminary**: without MNIST-1D." in text
+    assert text.count("**No verdict yet**, and nothing is recommended") == 2
+    assert "? Yes" not in text and "**Recommended: " not in text
+    assert "While one of the cases is missing there is no verdict" in RULES
+
+
 # -- the study -------------------------------------------------------------------------------------------------------
+
+
+NO_DATA = Samples("made up")
 
 
 def asked_cases() -> list[Case]:
@@ -220,9 +234,14 @@ def test_that_settings_are_those_that_fair_chose_for_rsam_on_spheres_and_for_sam
 
 
 def test_that_without_settings_the_study_says_so_and_does_not_run(tmp_path: Path, capsys) -> None:
-    waiting = CheapStudy("cheap", "", ("CIFAR-10",), lambda directory: [])
+    waiting = CheapStudy("cheap", "", {"Digits": Samples("digits")}, lambda directory: [])
     waiting.run(tmp_path, Workers())
-    assert "CIFAR-10" in (said := capsys.readouterr().err) and "fair" in said
+    assert "Digits" in (said := capsys.readouterr().err) and "fair" in said
+    # nor on the case whose settings are known: a variant is chosen over all of them
+    one = made_case()
+    data = {one.label: one.settings["spheres"].workload, "Digits": Samples("digits")}
+    replace(waiting, asked=data, settings=lambda directory: [one]).run(tmp_path, Workers())
+    assert "nothing is trained: Digits" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
     with pytest.raises(NothingToReport):
         waiting.report(tmp_path)
@@ -244,12 +263,13 @@ def test_that_the_study_trains_measures_and_reports(tmp_path: Path, monkeypatch)
         return [results.find(runs)[run] for run in runs]
 
     monkeypatch.setattr(study, "collect", collected)
-    monkeypatch.setattr(study, "present", lambda *_: True)
+    monkeypatch.setattr(study, "present", lambda label, *_: label != "another")
     monkeypatch.setattr(study, "trainer", lambda *_: lambda run: made(run, 0.5 + int(run.key, 16) % 50 / 100))
     monkeypatch.setattr(study, "measure_alignment", lambda a: Cosines(a, [[0.5, 0.4]], 0.0))
     monkeypatch.setattr(study, "measure_times", lambda t: Times(t, [1.0] * len(t.runs), 1.0, 0.0))
     plan = Plan((1.0,), Protocol((100,), 1, (), final=()), (200, 201), shown=2, plain=2, most=2)
-    small = CheapStudy("cheap", "", ("made up, made", "another"), lambda directory: [made_case()], plan)
+    asked = dict.fromkeys(("made up, made", "another"), NO_DATA)
+    small = CheapStudy("cheap", "", asked, lambda directory: [made_case()], plan)
     with pytest.raises(NothingToReport):
         small.report(tmp_path)
     small.run(tmp_path, Workers())
@@ -277,7 +297,7 @@ def test_that_the_report_is_on_the_cases_that_ran_together(tmp_path: Path) -> No
         rows.append(row(run))
     for one in contest.cosines.values():
         cosines.append(one)
-    together = CheapStudy("cheap", "", tuple(case.label for case in cases), lambda directory: cases, PLAN)
+    together = CheapStudy("cheap", "", dict.fromkeys([c.label for c in cases], NO_DATA), lambda directory: cases, PLAN)
     text = together.report(tmp_path)
     assert "without made up, three." in text
-    assert "Does `quarter, every 2nd step` keep" in text
+    assert "| quarter, every 2nd step, chosen " in text

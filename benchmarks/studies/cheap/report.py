@@ -33,6 +33,7 @@ _OUTCOMES = {
     "undecided": "Undecided",
     "nothing to keep": "RSAM gains nothing to keep",
 }
+_NO_VERDICT = "**No verdict yet**, and nothing is recommended: the rules ask for all cases."
 _LEGEND = (
     "Gradient evaluations are counted, and processor time is measured, in those of a step without an ascent. Accuracy "
     "is on test data; differences are paired by seed, means over the cases."
@@ -63,7 +64,8 @@ def report(findings: Findings, plan: Plan, missing: Sequence[str], costs: str, d
         Where the picture goes.
     """
     draw(findings, directory / ANSWER)
-    first = opening(TITLE, QUESTION, _PICTURE, [*preliminary(missing), *verdicts(findings)])
+    said = [_NO_VERDICT] if missing else verdicts(findings)
+    first = opening(TITLE, QUESTION, _PICTURE, [*preliminary(missing), *said])
     parts = [
         *first,
         DETAILS,
@@ -85,7 +87,7 @@ def report(findings: Findings, plan: Plan, missing: Sequence[str], costs: str, d
         "## Rules",
         RULES.strip(),
         "## What is recommended",
-        recommendation(findings),
+        said[-1],
     ]
     return "\n\n".join(parts)
 

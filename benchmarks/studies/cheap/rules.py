@@ -37,6 +37,8 @@ gradients of the part and of the whole batch, so that the component along the wh
 if test accuracy minus that with rho tuned, mean over cases and parts for each seed, has a lower bound above −{MARGIN};
 it *does not* if the upper bound is below −{MARGIN}; else this is *undecided*.
 
+While one of the cases is missing there is no verdict, whatever the others say.
+
 **Recommended** is the chosen variant if the verdict is that it holds; no ascent if there is nothing to keep; else RSAM.
 
 All else has 95 % intervals that are not corrected, and carries no verdict. Intervals are over seeds, each with training

@@ -15,13 +15,14 @@ from benchmarks.studies.fair import FAIR
 from benchmarks.studies.study import ROWS
 from benchmarks.workloads.samples import Samples
 
-__all__ = ["LABELS", "cases_from", "from_fair", "quick_cases"]
+__all__ = ["ASKED", "LABELS", "cases_from", "from_fair", "quick_cases"]
 
 #: Contestant whose setting is taken over, by kernels.
 _CHOSEN: dict[Kernels, str] = {"spheres": "rsam", "plain": "sam"}
 _CASES = ("cifar10", "fashion_mnist_noise20", "mnist1d")
-#: Labels of the cases by their names in ``fair``.
+#: Labels of the cases by their names in ``fair``, and their data by these labels.
 LABELS = {case.name: case.label for case in FAIR.cases if case.name in _CASES}
+ASKED = {case.label: case.template.workload for case in FAIR.cases if case.name in _CASES}
 
 
 def from_fair(directory: Path) -> list[Case]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
@@ -21,6 +21,7 @@ from benchmarks.studies.cheap.settings import quick_cases
 from benchmarks.studies.cheap.timing import Times, measure_times
 from benchmarks.studies.comparison.tuning import Protocol
 from benchmarks.studies.study import ROWS, NothingToReport, NotYet, announce, cost, lookup, present, trainer
+from benchmarks.workloads.problem import Workload
 
 __all__ = ["CheapStudy"]
 
@@ -36,8 +37,8 @@ class CheapStudy:
     ----------
     name, summary : str
         See :class:`~benchmarks.studies.study.Study`.
-    asked : tuple of str
-        Labels of the cases.
+    asked : mapping of str to Workload
+        Data of the cases by their labels.
     settings : callable
         Takes the study's directory; returns the cases whose settings are known.
     plan : Plan
@@ -46,18 +47,21 @@ class CheapStudy:
 
     name: str
     summary: str
-    asked: tuple[str, ...]
+    asked: Mapping[str, Workload]
     settings: Callable[[Path], list[Case]]
     plan: Plan = field(default_factory=Plan)
 
     def run(self, directory: Path, workers: Workers) -> None:
-        """Train and measure what is missing, in the cases whose settings and data are there."""
+        """Train and measure what is missing, in the cases whose data are there; nothing before all have settings.
+
+        One variant is chosen over all cases, and is then read on test data: it must not be chosen over some first.
+        """
         known = self.settings(directory)
-        for label in self.asked:
-            if label not in {case.label for case in known}:
-                print(
-                    f"skipped: {label}: the study `fair` has not chosen its settings yet; run it first", file=sys.stderr
-                )
+        unknown = {label: data for label, data in self.asked.items() if label not in {case.label for case in known}}
+        if waiting := [label for label, data in unknown.items() if present(label, data.load, DatasetError)]:
+            said = "the study `fair` has not chosen its settings yet; run it first"
+            print(f"nothing is trained: {'; '.join(waiting)}: {said}", file=sys.stderr)
+            return
         cases = [c for c in known if present(c.label, c.settings["spheres"].workload.load, DatasetError)]
         if not cases:
             return
@@ -91,7 +95,7 @@ class CheapStudy:
 
     def quick(self) -> CheapStudy:
         """Take few epochs, values of rho and seeds, at settings that are good enough and need no other study."""
-        return replace(self, asked=(), settings=quick_cases, plan=QUICK)
+        return replace(self, asked={}, settings=quick_cases, plan=QUICK)
 
     def _contest(self, cases: Sequence[Case], rows: Results[Row], cosines: Results[Cosines]) -> Contest | None:
         find_rows, find_cosines = lookup(rows), lookup(cosines)
