@@ -201,9 +201,31 @@ def test_that_a_level_with_a_missing_network_is_left_out_and_named(trained, tmp_
     text = made({}).report(tmp_path)
     assert "**Preliminary**: without batch 16 of made up." in text
     assert "| batch 16" not in text and "| decay 0.05" in text
+    assert "**No verdict yet**: the rules ask for all levels" in text and "CHOSEN = {" not in text
     file.write_text("")
     with pytest.raises(NothingToReport, match="no level of which all networks are there"):
         made({}).report(tmp_path)
+
+
+def test_that_there_is_no_verdict_while_a_network_that_decides_is_missing(trained, tmp_path) -> None:
+    made(CHOICE).run(tmp_path, Workers())
+    assert "**Tune rho once holds for" in made(CHOICE).report(tmp_path)
+    file = tmp_path / "rows.jsonl"
+    rows = file.read_text().splitlines(keepends=True)
+    last = {
+        "further seed": rows[:-1],
+        "set": rows[: len(DESIGN.trials()) + len(DESIGN.networks({"plain": 1, "spheres": 1}))],
+    }
+    for there in last.values():
+        file.write_text("".join(there))
+        text = made(CHOICE).report(tmp_path)
+        assert "**Preliminary**: without " in text and "held back" in text
+        assert "**No verdict yet**" in text and "**Tune rho once" not in text.split("## Rules")[0]
+
+
+def test_that_radii_are_written_down_of_all_methods_or_of_none() -> None:
+    with pytest.raises(ValueError, match=r"CHOSEN must have a rho of every method .* look at asam, sgd"):
+        made({"sam": 0.1, "rsam_angle": 0.06, "sgd": 0.0})
 
 
 def test_that_the_picture_has_a_row_for_each_level_and_is_the_same_again(tmp_path) -> None:

@@ -84,7 +84,11 @@ def report(
     missing = [f"{level} of {r.design.label}" for r in (development, *held_back) for level in r.missing]
     pooled = resample([table for reading in read for table in reading.tables.values()], rhos) if read else None
     picture = f"Regret of one rho by method and level, {' and '.join(reading.design.label for reading in shown)}"
-    sentences = [*_other(found, chosen), *(_verdicts(pooled) if pooled else [_not_yet(found)])]
+    if missing:
+        judged = ["**No verdict yet**: the rules ask for all levels of all sets."]
+    else:
+        judged = _verdicts(pooled) if pooled else [_not_yet(found)]
+    sentences = [*_other(found, chosen), *judged]
     parts = [*opening(TITLE, QUESTION, picture, [*preliminary(missing), *sentences]), DETAILS]
     parts += ["Colours and numbers are points of validation accuracy below the best of all methods and radii there."]
     if pooled and len(read) > 1:

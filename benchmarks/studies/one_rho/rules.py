@@ -80,7 +80,8 @@ many is corrected by more than each of them.
 the interval of the percentile lies above {LARGEST}, or that of a difference below {BELOW:g}. Else it is undecided.
 Intervals are simultaneous over the {len(JUDGED)} methods that are judged (Bonferroni). If the interval of ASAM's
 percentile minus a method's includes 0, the two tie. If it holds for RSAM per point on the kernels alone, that
-radius with its angle becomes the recommended setting.
+radius with its angle becomes the recommended setting. While a network of a level is missing, on any of the three sets,
+there is no verdict.
 
 **Cut**, to fit the time: one radius per parameter for plain parameters too, and layerwise SAM on kernels alone; the
 middle ones of three levels of learning rate, depth and batch; no further seeds on Fashion-MNIST, which decides

@@ -41,6 +41,11 @@ class OneRhoStudy:
         On which chosen radii are read; radii are set from ``chosen``.
     chosen : mapping of str to float
         See :data:`~benchmarks.studies.one_rho.rules.CHOSEN`.
+
+    Raises
+    ------
+    ValueError
+        If radii are chosen of some methods only: the best of a level would be that of these.
     """
 
     name: str
@@ -48,6 +53,11 @@ class OneRhoStudy:
     development: Design
     held_back: tuple[Design, ...]
     chosen: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        if self.chosen and self.chosen.keys() != self.development.rhos.keys():
+            wrong = ", ".join(sorted(self.chosen.keys() ^ self.development.rhos.keys()))
+            raise ValueError(f"CHOSEN must have a rho of every method that is tried and of no other; look at {wrong}")
 
     @property
     def reading(self) -> list[Design]:
@@ -134,7 +144,9 @@ def _read(design: Design, results: Results[Row], chosen: Mapping[str, float]) ->
     further = _further(design, results, chosen)
     again = _tables(further, results)
     missing = [level.label for level in design.levels if level not in tables]
-    missing += [f"further seeds at {level.label}" for level in {lv for lv, *_ in further} if level not in again]
+    missing += [
+        f"further seeds at {level.label}" for level in dict.fromkeys(lv for lv, *_ in further) if level not in again
+    ]
     rates = design.own_rates(results.find(design.trials().values()))
     return Reading(design, tables, again, missing, rates)
 
