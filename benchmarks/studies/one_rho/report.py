@@ -25,7 +25,15 @@ QUESTION = (
     "it cost less if rho is an angle?"
 )
 _SUMMARY = ("regret, points", "rho", "mean", "90th percentile", "maximum", "largest at")
-_LABELS = {candidate.name: candidate.label for candidate in CANDIDATES}
+_LABELS = {candidate.name: candidate.label for candidate in CANDIDATES} | {
+    name: f"no ascent, {METHODS[name].label}" for name in BASES.values()
+}
+
+_NUMBERS = """\
+Numbers are points of validation accuracy below the best of all methods and radii at a level, corrected for the luck of
+whoever is best of many. Intervals are normal ones of 95 %, over what other seeds with their training examples would
+change; those in the verdicts are simultaneous over the methods that are judged. They do not cover other levels or data
+sets."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,8 @@ def report(
     rhos = chosen or found
     read = [reading for reading in held_back if reading.tables]
     shown = read or [development]
-    _draw(shown, rhos, directory)
+    beside = _with_bases([table for r in shown for table in r.tables.values()], rhos)
+    _draw(shown, beside, directory)
     missing = [f"{level} of {r.design.label}" for r in (development, *held_back) for level in r.missing]
     pooled = resample([table for reading in read for table in reading.tables.values()], rhos) if read else None
     picture = f"Regret of one rho by method and level, {' and '.join(reading.design.label for reading in shown)}"
@@ -90,9 +99,11 @@ def report(
         judged = _verdicts(pooled) if pooled else [_not_yet(found)]
     sentences = [*_other(found, chosen), *judged]
     parts = [*opening(TITLE, QUESTION, picture, [*preliminary(missing), *sentences]), DETAILS]
-    parts += ["Colours and numbers are points of validation accuracy below the best of all methods and radii there."]
+    parts += [_NUMBERS]
     if pooled and len(read) > 1:
-        parts += ["## Both sets", _summary(pooled, rhos, [level for r in read for level in r.tables])]
+        tables = [table for r in read for table in r.tables.values()]
+        labels = [f"{level.label}, {r.design.label}" for r in read for level in r.tables]
+        parts += ["## Both sets", _summary(tables, beside, labels)]
     for reading in (*read, development):
         parts += _of(reading, rhos)
     parts += ["## How the radii were chosen", _choices(development, found)]
@@ -156,13 +167,13 @@ def _other(found: Mapping[str, float], chosen: Mapping[str, float]) -> list[str]
 
 def _of(reading: Reading, rhos: Mapping[str, float]) -> list[str]:
     """Tabulate a data set."""
-    levels, first = [*reading.first], [*reading.first.values()]
-    parts = [f"## {reading.design.label}", _summary(resample([*reading.tables.values()], rhos), rhos, levels)]
+    levels, first = [level.label for level in reading.first], [*reading.first.values()]
+    parts = [f"## {reading.design.label}", _summary([*reading.tables.values()], _with_bases(first, rhos), levels)]
     if CENTRE in reading.first:
         centre = {name: choose([reading.first[CENTRE]], name) for name in rhos}
         parts += [
             "With the rho that is best at the centre of this set, by the seeds that all networks have:",
-            _summary(resample(first, centre), centre, levels),
+            _summary(first, centre, levels),
         ]
     parts += ["Points below the best rho of the method itself, by the same seeds:", _own(first, rhos, levels)]
     ends = min(reading.design.rates), max(reading.design.rates)
@@ -175,7 +186,7 @@ def _of(reading: Reading, rhos: Mapping[str, float]) -> list[str]:
     return [*parts, notes, _accuracies(reading, rhos)]
 
 
-def _own(tables: Sequence[Table], rhos: Mapping[str, float], levels: Sequence[Level]) -> str:
+def _own(tables: Sequence[Table], rhos: Mapping[str, float], levels: Sequence[str]) -> str:
     """Tabulate regrets among the radii of a method alone: is it safe, if not the best?"""
     lines = []
     for method, rho in rhos.items():
@@ -184,16 +195,21 @@ def _own(tables: Sequence[Table], rhos: Mapping[str, float], levels: Sequence[Le
     return markdown_table(_SUMMARY, lines)
 
 
-def _summary(regrets: Regrets, rhos: Mapping[str, float], levels: Sequence[Level]) -> str:
-    return markdown_table(_SUMMARY, _lines(regrets, rhos, levels))
+def _summary(tables: Sequence[Table], rhos: Mapping[str, float], levels: Sequence[str]) -> str:
+    return markdown_table(_SUMMARY, _lines(resample(tables, rhos), rhos, levels))
 
 
-def _lines(regrets: Regrets, rhos: Mapping[str, float], levels: Sequence[Level]) -> list[tuple[str, ...]]:
+def _with_bases(tables: Sequence[Table], rhos: Mapping[str, float]) -> dict[str, float]:
+    """Add the methods without an ascent, to show what one rho is better than."""
+    return {**rhos, **{name: 0.0 for name in BASES.values() if all((name, 0.0) in table for table in tables)}}
+
+
+def _lines(regrets: Regrets, rhos: Mapping[str, float], levels: Sequence[str]) -> list[tuple[str, ...]]:
     lines = []
     for method, rho in rhos.items():
         row = regrets.row(method)
         cells = [f"{regrets.estimate(one(row)):.1f}" for one in (mean, percentile, maximum)]
-        lines.append((_LABELS[method], f"{rho:.3g}", *cells, levels[int(regrets.measured[row].argmax())].label))
+        lines.append((_LABELS[method], f"{rho:.3g}", *cells, levels[int(regrets.measured[row].argmax())]))
     return lines
 
 

@@ -60,8 +60,9 @@ of its range is said to be so.
 **Reading.** These radii, written down, are read once on CIFAR-10 (JPEG) and MNIST-1D, at the centre and both ends
 of every axis (width up to twice instead of four times). The best of a level is there that of half, once and twice
 the rho of every method, and of the bases. At the {WORST} levels of each set with the largest regrets of SAM, of
-ASAM and of the method with the lowest 90th percentile there, six further seeds are trained of every method's rho
-and of the {BEST} best cells; at these levels the further seeds alone count, since the first two have chosen them.
+ASAM and of the method with the lowest 90th percentile there, six further seeds are trained of every method's rho, of
+both bases and of the {BEST} best cells; at these levels the further seeds alone count, since the first two have chosen
+them.
 
 **Statistics.** Mean, 90th percentile and maximum of a method's regrets over the levels of both sets. As measured
 they are too large: the best of many noisy means is too high. What this adds is estimated by repetition. The noise
@@ -147,6 +148,7 @@ def deciding(tables: Sequence[Table], rhos: Mapping[str, float]) -> list[int]:
 
 
 def contenders(table: Table, rhos: Mapping[str, float]) -> list[tuple[str, float]]:
-    """List what is trained with further seeds at a level: every method at its rho, and the best cells so far."""
+    """List what is trained with further seeds at a level: every method at its rho, the best cells so far, the bases."""
     best = sorted(table, key=lambda cell: -sum(table[cell]))[:BEST]
-    return list(dict.fromkeys([*rhos.items(), *best]))
+    bases = [(name, rho) for name, rho in table if rho == 0]
+    return list(dict.fromkeys([*rhos.items(), *best, *bases]))

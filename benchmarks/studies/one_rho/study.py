@@ -14,7 +14,7 @@ from benchmarks.run import Row, Run
 from benchmarks.runs.parallel import Workers, collect
 from benchmarks.runs.results import Results
 from benchmarks.studies.costs import seconds
-from benchmarks.studies.one_rho.design import CANDIDATES, CENTRE, Design, Level, points
+from benchmarks.studies.one_rho.design import BASES, CANDIDATES, CENTRE, Design, Level, points
 from benchmarks.studies.one_rho.regret import Cell, Table
 from benchmarks.studies.one_rho.report import Reading, report
 from benchmarks.studies.one_rho.rules import BEST, PEERS, WORST, contenders, deciding
@@ -160,7 +160,8 @@ def _predicted(design: Design, results: Results[Row], chosen: Mapping[str, float
     if design.further and not further:
         # two thirds of the levels that may decide: some are among the worst of two methods
         some = design.levels[: 2 * WORST]
-        cells = [*chosen.items(), *[(name, 2 * rho) for name, rho in chosen.items()][:BEST]]
+        best = [(name, 2 * rho) for name, rho in chosen.items()][:BEST]
+        cells = [*chosen.items(), *best, *((name, 0.0) for name in BASES.values())]
         further = [*design.networks(rates, dict.fromkeys(some, cells), design.further).values()]
     there = results.find([*runs, *further])
     return [run for run in (*runs, *further) if run not in there]
