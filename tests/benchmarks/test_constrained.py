@@ -233,6 +233,7 @@ def test_that_the_study_trains_what_is_missing_and_reports_verdicts(trained, tmp
     assert len(trained) == len(set(trained)) == len(predicted)
     # RiemannianSGD trains twice as long at the best setting, so that RSAM's without its ascent is another one
     assert len(trained) == 8 * (2 * 8 + 2 * 3 + 5 * 3)
+    assert "RSAM is whole." in made.report(tmp_path)
     text = made.report(tmp_path)
     assert text.count("the ascent is better than the best remedy**: 2.0") == 2
     assert text.count("At equal settings it helps: 2.0") == 2
@@ -266,8 +267,21 @@ def test_that_the_predicted_hours_fit_and_all_cases_are_there(tmp_path: Path) ->
     assert len({(c.dataset, c.label_noise, c.kernels) for c in cases}) == 2 * 4 * 2
     assert {c.label_noise for c in cases} == {0, 0.1, 0.2, 0.4}
     nothing = Results(tmp_path / "rows.jsonl", Row)
-    hours = sum(map(_seconds, _missing(cases, design, nothing))) / 3600
-    assert 2 < hours < 3.5
+    predicted = _missing(cases, design, nothing)
+    # all that the protocol may need; RSAM's setting without its ascent is seldom one that RiemannianSGD chose itself
+    assert 0.98 * 16 * (2 * (16 + 3 * 2) + 5 * 8) < len(predicted) <= 16 * (2 * (16 + 3 * 2) + 5 * 8)
+    assert 3 < sum(map(_seconds, predicted)) / 3600 < 4
+
+
+def test_that_a_factor_at_its_lower_end_is_named_and_decay_there_is_not() -> None:
+    setting = DESIGN.settings(CASE)[BASE][0]
+    assert DESIGN.ends(replace(setting, lr=0.03, kernel_rate=1.0, weight_decay=5e-4)) == ["kernel rate"]
+
+
+def test_that_the_report_says_which_ascent_it_is(trained, tmp_path) -> None:
+    cheap = ConstrainedStudy("made", "", replace(DESIGN, recommended={"part": 0.25, "every": 2}))
+    cheap.run(tmp_path, Workers())
+    assert "recommends, `part=0.25`, `every=2`" in cheap.report(tmp_path)
 
 
 def test_that_the_rules_say_what_is_computed() -> None:

@@ -21,7 +21,7 @@ __all__ = ["ASCENT", "BASE", "Case", "Design"]
 
 #: Methods by name: the ascent, and what has to do without.
 ASCENT, BASE = "rsam", "riemannian_sgd"
-_RATES = Range(Knob.LR, 0.003, 0.3), Range(Knob.KERNEL_RATE, 1.0, 10.0, natural=True)
+_RATES = Range(Knob.LR, 0.003, 0.3), Range(Knob.KERNEL_RATE, 1.0, 10.0)
 _DECAY = Range(Knob.WEIGHT_DECAY, 5e-4, 0.1, natural=True)
 #: Whole RSAM collapses at larger ones; an ascent from a part of the batch bears about twice as much.
 _WHOLE, _CHEAP = Range(Knob.RHO, 0.0125, 0.4, natural=True), Range(Knob.RHO, 0.025, 0.8, natural=True)

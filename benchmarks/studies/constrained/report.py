@@ -54,16 +54,26 @@ def report(found: Sequence[Found], missing: Sequence[str], design: Design, costs
             *opening(TITLE, QUESTION, picture, [*preliminary(missing), *sentences]),
             DETAILS,
             "## Differences",
+            "Student's 95 % intervals over seeds, each with training images of its own; not corrected.",
             _differences(found),
             "## Test accuracy, %",
+            "Mean over a method's settings, and at the end of its best one, with the same intervals.",
             _accuracies(found),
             "## Settings that were chosen",
+            _which(design),
             _settings(found, design),
             "## Rules, written beforehand",
             RULES,
             costs,
         ]
     )
+
+
+def _which(design: Design) -> str:
+    """Say which RSAM it is."""
+    fields = ", ".join(f"`{name}={value!r}`" for name, value in design.recommended.items())
+    kind = f"the cheap one that the study `cheap` recommends, {fields}" if fields else "whole"
+    return f"RSAM is {kind}. *at an end*: in the last sixteenth of a range, towards an end that is not a natural one."
 
 
 def answers(found: Sequence[Found], design: Design) -> dict[str, Answer]:
