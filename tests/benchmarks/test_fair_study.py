@@ -23,7 +23,7 @@ from benchmarks.studies.fair import study as fair
 from benchmarks.studies.fair.cases import CASES, PROTOCOL, READ, seconds
 from benchmarks.studies.fair.contestants import CONTESTANTS, VARIANTS
 from benchmarks.studies.fair.rules import RECOMMENDED, RULES
-from benchmarks.workloads.samples import as_samples
+from benchmarks.workloads.samples import VALIDATION, as_samples
 from tests.benchmarks.comparisons import table_of
 from tests.benchmarks.entries import made_row
 
@@ -84,6 +84,16 @@ def test_that_cases_are_those_that_were_asked_for() -> None:
         ("fashion_mnist", 2_000, 0.2),
         ("mnist1d_anew", 4_000, 0.0),
     ]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.label)
+def test_that_the_rules_describe_the_data(case) -> None:
+    text, workload = " ".join(RULES.split()), as_samples(case.template.workload)
+    name = {"imagefolder:cifar10": "CIFAR-10", "fashion_mnist": "Fashion-MNIST", "mnist1d_anew": "MNIST-1D"}
+    assert name[workload.dataset] in case.label and ("(JPEG)" in case.label) == (workload.dataset[:5] == "image")
+    (numbers,) = re.findall(r"(2,000) images of CIFAR-10 .* or Fashion-MNIST, or (4,000) signals of MNIST-1D", text)
+    assert f"{workload.examples:,}" == numbers[workload.dataset == "mnist1d_anew"]
+    assert f"Validation is on {VALIDATION:,} others" in text
 
 
 @pytest.mark.parametrize("case", [*CASES, *FAIR.quick().cases], ids=lambda case: case.label)

@@ -31,12 +31,13 @@ _OUTCOMES = {
     "holds": "Yes",
     "does not hold": "No",
     "undecided": "Undecided",
-    "nothing to keep": "RSAM gains nothing to keep",
+    "nothing to keep": "RSAM is not shown to gain anything that it could keep",
 }
 _NO_VERDICT = "**No verdict yet**, and nothing is recommended: the rules ask for all cases."
 _LEGEND = (
     "Gradient evaluations are counted, and processor time is measured, in those of a step without an ascent. Accuracy "
-    "is on test data; differences are paired by seed, means over the cases."
+    "is on test data; differences are paired by seed, means over the cases. Intervals are Student's 95 % ones over "
+    "seeds, each with training examples of its own, and are not corrected."
 )
 _PEERS = (
     "LookSAM takes norms and projections tensor by tensor there, and not of all weights together as its paper does; it "

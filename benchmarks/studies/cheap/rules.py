@@ -42,7 +42,7 @@ While one of the cases is missing there is no verdict, whatever the others say.
 **Recommended** is the chosen variant if the verdict is that it holds; no ascent if there is nothing to keep; else RSAM.
 
 All else has 95 % intervals that are not corrected, and carries no verdict. Intervals are over seeds, each with training
-examples of its own; they do not cover what other test examples or cases would change.
+examples of its own; they do not cover what other test examples or cases would change, nor another choice of rho.
 """
 
 

@@ -25,8 +25,8 @@ def _case(name: str, label: str, workload: Samples, epochs: int = 25) -> Case:
 
 
 CASES = (
-    _case("cifar10", "CIFAR-10", Samples("imagefolder:cifar10")),
-    _case("cifar10_noise20", "CIFAR-10, 20 % wrong labels", Samples("imagefolder:cifar10", label_noise=0.2)),
+    _case("cifar10", "CIFAR-10 (JPEG)", Samples("imagefolder:cifar10")),
+    _case("cifar10_noise20", "CIFAR-10 (JPEG), 20 % wrong labels", Samples("imagefolder:cifar10", label_noise=0.2)),
     _case("fashion_mnist_noise20", "Fashion-MNIST, 20 % wrong labels", Samples("fashion_mnist", label_noise=0.2)),
     _case("mnist1d", "MNIST-1D", Samples("mnist1d_anew", examples=4_000, batch_size=100)),
 )

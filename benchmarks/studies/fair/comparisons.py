@@ -43,7 +43,7 @@ class Answer:
     def sentence(self) -> str:
         """Say the verdict, what it rests on, and what would decide it."""
         judged = self.judged
-        found = f"{judged.pooled:.2f} points, over cases {judged.over_cases:.2f}"
+        found = f"{judged.pooled:.2f} points over seeds, {judged.over_cases:.2f} over cases"
         cases = "; ".join(f"{label} {mean:.2f}" for label, mean in zip(judged.by_case, judged.means, strict=True))
         return f"**{self.claim} {judged.outcome}: {self.label}** {found} ({cases}).{self._more()}"
 

@@ -74,7 +74,8 @@ def report(
         *_read(read),
         DETAILS,
         "## Differences",
-        "By case, Student's 95 % intervals over seeds; pooled ones of C6 are corrected for the number of variants.",
+        "By case, Student's 95 % intervals over seeds, each with training examples of its own; pooled ones of C6 are "
+        "corrected for the number of variants.",
         tables.differences(found),
         "## Test accuracy",
         f"Over the best {protocol.best} settings, with an interval over seeds, and at the best one.",
@@ -115,6 +116,7 @@ def _read(rows: dict[str, list[Row]]) -> list[str]:
     return [
         f"## The recommended setting, read once on {examples} images",
         f"{CONTESTANTS[variant].label} at the best setting that was chosen with fewer images, as are those of the "
-        f"others; {len(rows[variant])} seeds. It differs from {CONTESTANTS[others[0]].label} by {gain:.2f} points.",
+        f"others. Intervals are over {len(rows[variant])} seeds, whose images are drawn from one pool and overlap. It "
+        f"differs from {CONTESTANTS[others[0]].label} by {gain:.2f} points.",
         markdown_table(("method", "test accuracy, %", f"{CONTESTANTS[variant].label} minus it"), table),
     ]

@@ -22,16 +22,21 @@ GAINING = 3 / 4
 RECOMMENDED = ""
 
 RULES = f"""\
+**Data.** Each seed draws its own training examples: 2,000 images of CIFAR-10 (re-encoded as JPEG) or Fashion-MNIST, or
+4,000 signals of MNIST-1D, which are generated anew. All methods of a seed share them, with their wrong labels.
+Validation is on 5,000 others, which are the same for all seeds, are never trained on and have right labels: with wrong
+ones settings would be chosen less well. Test data are 5,000 examples of CIFAR-10 and of MNIST-1D, and 8,000 of
+Fashion-MNIST: those 2,000 are left out that the ideas of this study were looked at on.
+
 **Settings.** Every method is tuned on each case over one random sample of 32 settings from its ranges (learning rate,
 weight decay, radius or weight, and for constrained kernels the factor of their learning rate), with one seed; the best
-8 are tried with two more, and its three best settings by the mean over these three seeds are its settings. Validation
-is on 5,000 other examples with right labels, which are never trained on; whoever has wrong labels only would choose
-worse. If on a case a method's best setting lies in the last sixteenth of a range (in the logarithm), that range is
-widened there, by a quarter of its length and a quarter as many settings, for all methods that share it, once; a method
-with more of these ranges then tries more settings. The ends towards radius, weight and decay 0 are natural and stay:
-beyond the first two lies a base that competes too. The settings that were tried stay, and all compete together. Final
-runs use other seeds, each with its own training examples, and are tested once. A network that diverges is not chosen,
-and in a final run its accuracy counts as 10 %.
+8 are tried with two more, and its three best settings by the mean over these three seeds are its settings. If on a
+case a method's best setting lies in the last sixteenth of a range (in the logarithm), that range is widened there, by a
+quarter of its length and a quarter as many settings, for all methods that share it, once; a method with more of these
+ranges then tries more settings. The ends towards radius, weight and decay 0 are natural and stay: beyond the first two
+lies a base that competes too. The settings that were tried stay, and all compete together. Final runs use other seeds,
+each with its own training examples, and are tested once. A network that diverges is not chosen, and in a final run its
+accuracy counts as 10 %.
 
 **C6** (Riemannian SAM does at least a little better on test data than SAM). RSAM minus SAM, each the mean over its
 three settings, by case and pooled over cases (the mean over cases of each seed), with Student's interval over seeds.
