@@ -24,7 +24,8 @@ QUIET = {
 
 def code(heading: str) -> str:
     section = GUIDE.split(f"## {heading}\n")[1].split("\n## ")[0]
-    return "\n".join(re.findall(r"```python\n(?!>>>)(.*?)```", section, re.DOTALL))
+    recipe = "\n".join(re.findall(r"```python\n(?!>>>)(.*?)```", section, re.DOTALL))
+    return recipe.replace("lightning.Trainer(", "lightning.Trainer(**quiet, ")
 
 
 def setting() -> dict[str, Any]:
@@ -32,7 +33,7 @@ def setting() -> dict[str, Any]:
     torch.manual_seed(0)
     shared = GUIDE.split("## torch")[0].split("```python\n")[1].split("```")[0]
     lines = [line[4:] for line in shared.splitlines() if line.startswith((">>>", "..."))]
-    variables: dict[str, Any] = {"options": QUIET}
+    variables: dict[str, Any] = {"quiet": QUIET}
     exec("\n".join(lines), variables)
     return variables
 
