@@ -48,7 +48,7 @@ def fit(rho: float, every: int, fraction: float) -> tuple[list[float], list[floa
 
 # %%
 # The radius has to grow as the ascent gets rarer and rougher. Without an ascent the network learns the wrong labels in
-# the end, and its accuracy falls; the cheap ascent holds back most of that here, in one run of each.
+# the end, and its accuracy falls. Both ascents hold back part of that here, in one run of each.
 settings = {"no ascent": (0.0, 1, 1.0), "every step": (0.2, 1, 1.0), "a quarter, every second step": (0.5, 2, 0.25)}
 figure, panel = plt.subplots(figsize=(8, 4.8), layout="constrained")
 for name, (rho, every, fraction) in settings.items():

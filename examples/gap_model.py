@@ -49,9 +49,9 @@ for width in (16, 32, 64, 128):
             configurations.append(f"{width}, {share}")
 
 # %%
-# Each network is predicted by a model that saw no network of its configuration. The margins tell the shares of wrong
-# labels, the colours, apart. That they also rank networks of one colour is a stronger claim, which the picture does not
-# show; :doc:`the study </results/population>` varies more than labels for it.
+# Each gap is predicted by a model that saw no network of this configuration. The margins roughly tell shares of wrong
+# labels apart, which the colours show. That they also rank networks of one colour is a stronger claim, which needs
+# :doc:`a study </results/population>` that varies more than labels.
 gap_model.fit(features, gaps, groups=configurations)
 print(f"R² of held-out configurations: {gap_model.k_fold_r2(folds=16):.2f}")
 figure = rsam.margins.plot_gaps(gap_model.held_out(folds=16), gaps, groups=shares)

@@ -2,8 +2,8 @@
 Kernels on spheres against plain
 ================================
 
-Batch norm makes a network blind to the length of its kernels, yet the length decides how far a step turns them. On
-unit spheres there is no length to drift: the learning rate means the same angle from the first step to the last.
+Behind batch norm the length of a kernel does not change what the network computes, yet it decides how far a step turns
+the kernel. On unit spheres the length is fixed, so that the learning rate keeps its meaning throughout training.
 """
 
 import matplotlib.pyplot as plt
@@ -20,7 +20,7 @@ train, test = (images[:500], labels[:500]), (images[1200:], labels[1200:])
 
 
 # %%
-# One line puts the kernels of both convolutions on spheres, and ``RSAM`` then follows these. On plain weights the same
+# One line puts the kernels of both convolutions on spheres, and ``RSAM`` follows the spheres. On plain weights the same
 # optimizer is SAM.
 def fit(spheres: bool) -> tuple[list[float], list[float]]:
     """Return the test accuracy and the mean length of the kernels after each epoch."""
@@ -51,9 +51,9 @@ def fit(spheres: bool) -> tuple[list[float], list[float]]:
 
 
 # %%
-# A gradient through batch norm is orthogonal to a kernel, so that steps make plain kernels longer, and the same
-# learning rate turns them less and less. One seed does not tell which of the two generalises better;
-# :doc:`the study </results/optimizers>` asks that.
+# The gradient through batch norm is orthogonal to the kernel. So steps make plain kernels longer, and the same learning
+# rate turns them less and less. One seed does not tell which of the two generalises better;
+# :doc:`a study </results/optimizers>` asks that.
 ticks = range(0, 21, 5)
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
 for name, spheres in (("plain (SAM)", False), ("on spheres (RSAM)", True)):

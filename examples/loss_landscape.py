@@ -2,8 +2,8 @@
 A loss landscape along geodesics
 ================================
 
-The loss around the weights that training found, on a plane of geodesics: kernels turn on their spheres, plain weights
-move straight. The plane is the one that holds most of the way that training went.
+The picture shows the loss on a plane of geodesics through the trained weights: kernels turn on their spheres, plain
+weights move straight. Of all such planes it is the one nearest to the path of training.
 """
 
 import matplotlib.pyplot as plt
@@ -36,12 +36,12 @@ for _ in range(80):
     optimizer.step(closure)
 
 # %%
-# ``trajectory_directions`` brings the checkpoints to the tangent space at the end by logarithms, and finds the two
-# directions in which they differ most. ``plane`` and ``line`` evaluate the loss, and leave the model as it was.
+# ``trajectory_directions`` maps the checkpoints to the tangent space at the end by logarithms, and finds the two
+# directions in which they extend most. ``plane`` and ``line`` evaluate the loss, and leave the model as it was.
 problem = (model, cross_entropy, list(model.parameters()), (images, labels))
 trajectory = landscape.trajectory_directions(model.named_parameters(), checkpoints)
 path = landscape.plane(*problem, trajectory, steps=25)
-print("share of the way that lies in the plane:", trajectory.explained_variance.sum().round(3))
+print("share of the path in the plane:", trajectory.explained_variance.sum().round(3))
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
 path.plot(left, log=True).set_title("Plane of the trajectory")

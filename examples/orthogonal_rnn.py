@@ -2,8 +2,8 @@
 An orthogonal recurrent network
 ===============================
 
-A recurrent matrix on the Stiefel manifold keeps lengths, so that it neither shrinks nor blows up what it is applied to
-again and again. The task: name the first input after forty blank ones.
+A recurrent matrix on the Stiefel manifold keeps lengths, so that the state neither shrinks nor blows up when it is
+applied again and again. The task is to name the first input after forty blank ones.
 """
 
 import geoopt

@@ -2,8 +2,8 @@
 Find the error in a manifold of your own
 ========================================
 
-A manifold has laws: a step stays on it, sets off along its tangent, and so on. ``check_manifold`` tries them all on
-drawn points and shrinks what fails to the simplest case. Here is a sphere whose geodesics are wrong.
+A manifold has laws: a step stays on it, begins along its tangent, and so on. ``check_manifold`` tries them all on drawn
+points and shrinks each failure to the simplest case. Here is a sphere whose steps are wrong.
 """
 
 import geoopt
@@ -14,7 +14,7 @@ import rsam.testing
 
 
 class Wrong(geoopt.Sphere):
-    """The unit sphere, with an error in its exponential map."""
+    """The unit sphere, with an error in its retraction."""
 
     def retr(self, x: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
         angle = u.norm(dim=-1, keepdim=True)
@@ -31,8 +31,8 @@ except rsam.errors.PropertyError as error:
     case = error.case
 
 # %%
-# The case in a picture. ``check_manifold(manifold, shape)`` without ``properties`` checks all laws, and belongs into a
-# test.
+# Draw this case. Put ``check_manifold(manifold, shape)`` into a test of your project; without ``properties`` it checks
+# all laws.
 x, u = case["x"], case["u"]
 t = torch.linspace(0, 1, 50, dtype=x.dtype).unsqueeze(1)
 figure, panel = plt.subplots(figsize=(7, 5), layout="constrained")

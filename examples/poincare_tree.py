@@ -2,8 +2,8 @@
 A tree in the Poincaré disk
 ===========================
 
-A binary tree grows like the circumference of a hyperbolic circle, so that it fits into the disk. Every node is pulled
-to its ancestors and pushed from all others (Nickel and Kiela 2017), by RSAM over Riemannian Adam.
+The levels of a binary tree grow as the circumference of a hyperbolic circle does, so that the tree fits into the disk.
+RSAM over Riemannian Adam pulls every node to its ancestors and pushes it from all others (Nickel and Kiela 2017).
 """
 
 import geoopt
@@ -42,8 +42,8 @@ def closure() -> torch.Tensor:
 
 
 # %%
-# Edges are geodesics: arcs that meet the rim at right angles. Where some cross, descent has found a good embedding and
-# not the best.
+# Edges are geodesics: arcs that would meet the rim at right angles. Where some cross, descent has found a good
+# embedding but not the best.
 figure, panels = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
 for panel, steps in zip(panels, (0, 130), strict=True):
     for _ in range(steps):

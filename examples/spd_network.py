@@ -2,9 +2,9 @@
 A network of covariance matrices
 ================================
 
-Signals of eight channels, in which the loudness of two hidden sources tells the class. The network takes covariance
-matrices relative to a learned positive definite one, through orthonormal columns, to the matrix logarithm (Huang and
-Van Gool 2017).
+The data are signals of eight channels, in which the loudness of two hidden sources tells the class. The network takes
+covariance matrices relative to a learned positive definite one, through orthonormal columns, to the matrix logarithm
+(after Huang and Van Gool 2017).
 """
 
 import geoopt
