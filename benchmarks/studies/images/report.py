@@ -35,6 +35,12 @@ _C4 = """\
 Spearman's rank correlation over the networks of a seed, mean ± half the 95 % interval over seeds. Within methods: over
 the seeds of a method, mean over methods and cases, p by permuting seeds, not corrected for the number of measures."""
 
+#: What to add to a verdict that does not settle its claim.
+_UNSETTLED = {
+    "C4": " *These tuned networks cannot settle it:* their gap follows how much of their data they fit. The study "
+    "[population](../population/README.md) compares networks at one training loss."
+}
+
 _C5 = """\
 Ratios are geometric means over the seeds. SGD was tuned over weight decay too, which changes curvature: what a penalty
 does alone, all else equal, the study `ablations` shows."""
@@ -56,7 +62,10 @@ def _groups(cases: Cases, asked: int) -> list[Group]:
 
 
 def _sentences(cases: Cases, asked: int) -> list[str]:
-    return [f"**{verdict.claim}, {verdict.outcome}:** {statement(verdict.claim)}" for verdict in judge(cases)]
+    return [
+        f"**{verdict.claim}, {verdict.outcome}:** {statement(verdict.claim)}{_UNSETTLED.get(verdict.claim, '')}"
+        for verdict in judge(cases)
+    ]
 
 
 def _answers(cases: Cases, asked: int) -> list[str]:
