@@ -108,3 +108,14 @@ def test_that_the_exponential_of_the_hyperboloid_is_bounded_like_its_retraction(
     (far,) = space.exponential([x], [torch.tensor([0.0, 300.0, 400.0])])
     assert far.isfinite().all()
     torch.testing.assert_close(far[1:] / far[0], torch.tensor([0.6, 0.8]))
+
+
+@pytest.mark.parametrize(("dtype", "lr"), [(torch.float32, 1e7), (torch.float64, 1e13)])
+def test_that_a_step_whose_matrix_exponential_overflows_is_refused_by_name(dtype, lr) -> None:
+    x = geoopt.ManifoldParameter(torch.eye(3, 2, dtype=dtype), manifold=geoopt.EuclideanStiefelExact())
+    before = x.detach().clone()
+    x.grad = torch.tensor([[0.0, 1.0], [-1.0, 0.0], [1.0, 1.0]], dtype=dtype)
+    optimizer = rsam.optim.RiemannianSGD([x], lr=lr)
+    with pytest.raises(SingularPoint, match=r"parameter 0 of group 0 .*: its retract is not finite"):
+        optimizer.step()
+    assert torch.equal(x, before)
