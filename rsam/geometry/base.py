@@ -53,16 +53,16 @@ class Geometry:
     Attributes
     ----------
     retraction_order : int
-        1 for any retraction, 2 where it agrees with the geodesic to second order (Absil et al. 2008, Def. 5.5.1).
+        1 for any retraction, 2 where it agrees with the geodesic to second order (Absil et al. 2008, Sec. 5.5).
     isometric : bool
         Whether :meth:`transport` preserves the metric.
     momentum_transport : str
         Description of how :meth:`retract_transport` carries tangents.
     numbers : frozenset of str
-        Allowed numbers in points: "real", "complex" or both.
+        Kinds of numbers that points may hold: "real", "complex" or both.
     may_fail : bool
-        Whether a curve from a finite point along a finite tangent may end at numbers that are not finite, for example
-        at a boundary. Products then check the ends of curves, and wait for the device.
+        Whether a step from a finite point may end at numbers that are not finite, for example at a boundary, although
+        the squared length of the step is finite. Products then check the ends of curves, and wait for the device.
 
     Notes
     -----
@@ -251,9 +251,9 @@ class Geometry:
     ) -> tuple[Tensor, Tensor]:
         """Retract along ``t u``, and carry ``v`` by the cheapest valid vector transport, or by an ``isometric`` one.
 
-        Optimizers carry their momentum so (geoopt's ``retr_transp``). A vector transport is valid if it is linear,
-        smooth, and the identity for a zero step (Absil et al. 2008, Def. 8.1.1); :attr:`momentum_transport` says which
-        one is used. Returns the end of the step, and the tangent there.
+        This is how optimizers carry their momentum (geoopt's ``retr_transp``). A vector transport is valid if it is
+        linear, smooth, and the identity for a zero step (Absil et al. 2008, Def. 8.1.1); :attr:`momentum_transport`
+        says which one is used. Returns the end of the step, and the tangent there.
         """
         step = u * t
         y = self.retract(x, step)
@@ -295,8 +295,9 @@ class Geometry:
     def _numerical_frame(self, x: Tensor) -> Tensor:
         """Return orthonormal tangents ``(d, *x.shape)`` at every point of ``x``.
 
-        They are made from projected unit vectors and their inner products, in memory of the square of a point's size:
-        independent ones are chosen, and orthonormalised by Cholesky, which is smooth in ``x`` while the choice stays.
+        Of the projected unit vectors independent ones are chosen, and orthonormalised by a Cholesky factorisation of
+        their inner products. This is smooth in ``x`` while the choice stays, and takes memory of the square of a
+        point's size.
         """
         ndim = self.manifold.ndim
         point, batch = x.shape[x.dim() - ndim :], x.shape[: x.dim() - ndim]
@@ -368,7 +369,7 @@ class Geometry:
         return acceleration
 
     def _check_acceleration(self, x: Tensor, v: Tensor, acceleration: Tensor) -> None:
-        """Raise if a second difference disagrees by far: at zero torch's derivatives of a norm are 0 or NaN."""
+        """Raise if a second difference clearly disagrees: at zero torch's derivatives of a norm are 0 or NaN."""
         size = float(v.abs().max()) if v.numel() else 0.0
         if not size:
             return

@@ -17,10 +17,10 @@ __all__ = ["off_manifold", "warn_off_manifold"]
 
 @torch.no_grad()
 def off_manifold(space: Product) -> dict[int, float]:
-    """Find the parameters that are off their manifolds by more than the rounding of their dtype.
+    """Find the parameters that are off their manifolds by more than 1e-5, or in half precision by more than rounding.
 
-    The check reads every number, and waits for the device once per block: call it when an optimizer is made or after
-    weights are loaded, not in each step. Parameters on the meta device, sharded ones, and those on manifolds without a
+    The check reads every number, and waits for the device: call it when an optimizer is made or after weights are
+    loaded, not in each step. Parameters on the meta device, sharded ones, and those on manifolds without a
     projection are left out.
 
     Parameters

@@ -25,11 +25,12 @@ class Product:
     A product has every operation of :class:`Geometry`, with the same order of arguments, on lists of tensors, one per
     parameter: ``space.retract(points, tangents)``, ``space.raise_index(points, covectors)`` and so on. Small points of
     equal shape on equal manifolds (the same class and constants; a trained curvature is equal to itself only) are
-    stacked and computed at once. Half-precision points are computed in float32, which torch's factorisations need;
-    plain tensors only for norms. Arguments are never written to; a result may be the argument itself where nothing
+    stacked and computed at once. Half-precision points on manifolds are computed in float32, which torch's
+    factorisations need; plain ones only in :meth:`inner`, :meth:`norm` and :meth:`squared_norm`. Arguments are never
+    written to; a result may be the argument itself where nothing
     changes.
 
-    Whatever stays the same from call to call is planned once. Each call checks the plan, and makes a new one if points
+    Whatever stays the same from call to call is planned once. Each call checks the plan. It makes a new one if points
     have another shape, dtype or device, if a parameter was put on another manifold, or if a constant of one of several
     equal manifolds changed. Changes through ``.data`` go unnoticed, since torch does not track them. A parameter that
     lost its manifold is refused by name.
@@ -163,8 +164,8 @@ class Product:
         points : list of Tensor, optional
             Points that the plan must fit; by default the parameters.
         stacks_are_checked : bool
-            Do not check shape, dtype and device of plain points, nor of stacked ones, which the caller checks when it
-            stacks them (:meth:`Block.fits`). This saves much time for hundreds of points.
+            Skip the check of shape, dtype and device for plain points, and for stacked ones, which the caller checks
+            when it stacks them (:meth:`Block.fits`). This saves much time for hundreds of points.
 
         Returns
         -------
@@ -250,7 +251,7 @@ class Product:
         return results
 
     def _apply(self, operation: str, points: Tensors, *arguments: Any, **options: Any) -> list[Any]:
-        """Apply an operation to each block; arguments that are no lists are passed to all."""
+        """Apply an operation to each block; an argument that is no list is passed to every block."""
         self.update(points)
         columns = [self.gather(points)]
         gather = Block.gather_coordinates if operation == "from_coordinates" else Block.gather_members

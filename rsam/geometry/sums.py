@@ -84,7 +84,7 @@ def all_finite(tensors: Tensors, shards: Iterable[Shards | None] = ()) -> bool:
     Parameters
     ----------
     tensors : list of Tensor
-        Tensors of any shapes and dtypes.
+        Real or complex tensors of any shapes and precisions; no integers.
     shards : iterable of Shards, optional
         Meshes of processes that must all have finite numbers; each process must call this function.
 
