@@ -30,8 +30,8 @@ HALF = (torch.bfloat16, torch.float16)
 def _limits(device: torch.device) -> tuple[int, int]:
     """Return the largest number of elements of a parameter for which stacking pays, and that of a stack.
 
-    Stacking saves calls, and costs two copies. The numbers for a CPU are measured (larger stacks do not fit its cache);
-    those for other devices are estimates: a call takes about as long as a copy of a million elements.
+    Stacking saves calls, and costs two copies. The numbers for a CPU are measured (larger stacks do not fit its cache).
+    Those for other devices are estimates: a call takes about as long as a copy of a million elements.
     """
     return (2**14, 2**17) if device.type == "cpu" else (2**20, 2**26)
 
@@ -48,8 +48,8 @@ class Block:
     Attributes
     ----------
     geometry : Geometry
-        Geometry of the manifold that all of them live on. If the manifold only changes the layout of another one, as
-        kernels do, that of the other one.
+        Geometry of the manifold that all of them live on. For a manifold that only changes the layout of another one,
+        as that of kernels does, the geometry of the other one.
     layout : DelegatingGeometry or None
         The geometry that changes the layout, in that case.
     indices : tuple of int

@@ -1,8 +1,8 @@
 r"""Compute with batches of matrices: symmetric and skew parts, powers, complements.
 
 Orthonormal tangent frames are built from these. A frame at ``x`` is a linear isometry :math:`B_x` from
-:math:`\mathbb{R}^d` onto the tangent space, smooth in ``x`` except for jumps where a sign or a choice changes, so that
-losses may be differentiated through tangents :math:`B_x z`.
+:math:`\mathbb{R}^d` onto the tangent space. It is smooth in ``x`` except for jumps where a sign or a choice changes, so
+that losses may be differentiated through tangents :math:`B_x z`.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def skew_to_vector(a: Tensor) -> Tensor:
 
 
 def balanced(gram: Tensor, vectors: Tensor) -> Tensor:
-    """Rescale products of vectors in a metric: each gets its ambient length there, or length 1 if that is more.
+    """Rescale the inner products of vectors as if each had its ambient length, but at most 1, in the metric.
 
     Of projected unit vectors only those that are short in the ambient space are rounding errors, whatever the factors
     by which the metric scales their coordinates.

@@ -48,7 +48,7 @@ def project(x: Tensor, v: Tensor) -> Tensor:
 
 
 def polish(y: Tensor) -> Tensor:
-    """Take a Newton-Schulz step to the polar factor: squares the error of orthonormality."""
+    """Take a Newton-Schulz step towards the polar factor, which squares the error of orthonormality."""
     return torch.baddbmm(y, y, torch.bmm(y.mT, y), beta=1.5, alpha=-0.5)
 
 

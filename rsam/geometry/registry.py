@@ -109,7 +109,7 @@ def geometry_of(manifold: geoopt.Manifold) -> Geometry:
     TypeError
         If it is no :class:`geoopt.Manifold`; names its class and package.
     UnsupportedOperation
-        For a variant of a manifold that is refused as a whole.
+        For a variant of a manifold that is not supported, such as another metric of SPD matrices.
 
     Examples
     --------

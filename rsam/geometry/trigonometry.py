@@ -1,7 +1,7 @@
 r"""Compute trigonometric functions of a *squared* angle.
 
 :math:`\cos\sqrt s`, :math:`\sin\sqrt s/\sqrt s` and similar functions are analytic in ``s``, whereas the norm of a
-tangent vector has no derivative at zero. geoopt's exponential maps use that norm, and their derivatives for a zero
+tangent vector has no derivative at zero. geoopt's exponential maps use the norm, so that their derivatives for a zero
 step are NaN.
 """
 

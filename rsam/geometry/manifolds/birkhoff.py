@@ -48,7 +48,7 @@ def _balanced(x: Tensor) -> Tensor:
         y = _sinkhorn(y)
     if not x.requires_grad:
         return y
-    # two Newton steps from the limit have its first two derivatives; sweeps have not
+    # two Newton steps from the limit have its first two derivatives; sweeps do not
     return _newton(_newton(x * (y / x).detach()))
 
 
@@ -57,7 +57,7 @@ class BirkhoffGeometry(Geometry):
     r"""Geometry of the Fisher metric :math:`\frac1n \sum u_{ij} v_{ij} / x_{ij}`, as geoopt scales it.
 
     The formulas are those of Douik and Hassibi 2019. geoopt's ``proju`` multiplies by ``x`` before it projects, so that
-    it changes tangents, and geoopt's Riemannian gradient lacks the factor ``n`` of the metric. Its ``expmap`` is the
+    it changes tangents. Its Riemannian gradient lacks the factor ``n`` of the metric, and its ``expmap`` is the
     retraction; no exponential is known.
     """
 

@@ -167,8 +167,8 @@ class KernelStiefel(Kernel):
 
     A step multiplies the kernel several times by ``out`` by ``out`` matrices, whereas a step of :class:`KernelSphere`
     only reads the kernel a few times. With all convolutions of a ResNet-18 constrained, a step of
-    :class:`rsam.optim.RiemannianSGD` with momentum took 0.8 s on one CPU thread, 1.2 s in the canonical metric, and
-    0.06 s on spheres, 14 and 21 times less. Matrix products (projections of gradient and momentum, Cholesky-QR or
+    :class:`rsam.optim.RiemannianSGD` with momentum took 0.8 s on one CPU thread, and 1.2 s in the canonical metric. On
+    spheres it took 0.06 s, 14 and 21 times less. Matrix products (projections of gradient and momentum, Cholesky-QR or
     Cayley) took four fifths of that time, factorisations a fortieth. The time does not depend on the batch size; to
     save it, constrain the smaller layers only.
 

@@ -94,8 +94,8 @@ class LorentzGeometry(Geometry):
     between equal points, where geoopt divides zero by zero.
 
     At distance ``d`` from the origin coordinates have the size ``t = cosh(d)``, and the Minkowski product of two such
-    vectors has rounding errors of the order of ``t**2``: no digit of it is right beyond a distance of 8 in single
-    precision, 18 in double, where a squared norm may even be negative. So tangents are measured in the frame that is
+    vectors has rounding errors of the order of ``t**2``. Beyond a distance of 8 in single precision, 18 in double, no
+    digit of it is right, and a squared norm may even be negative. So tangents are measured in the frame that is
     transported from the origin (:meth:`from_coordinates`). Its rounding errors are of the order of ``t``, as those of
     points themselves, so that it can be used twice as far out. :meth:`project` cannot be improved in this way: vectors
     orthogonal to the tangent space are long, and rounding errors have parts along them.

@@ -17,9 +17,9 @@ class _SiegelGeometry(Geometry):
     r"""Geometry of the metric :math:`s\,\mathrm{Re\,tr}(h^{-1} u\, \bar h^{-1} \bar v)` with Hermitian ``h``.
 
     ``h`` depends on the point, and ``s`` is a scale. Tangents are transported as ``m v m^T`` with
-    ``m = (h(y) h(x)^{-1})^{1/2}``. This is isometric, and commutes with the isometries that the retraction commutes
-    with. geoopt has no exponential here, uses ``egrad2rgrad`` as the projection, and transports tangents without
-    changing them.
+    ``m = (h(y) h(x)^{-1})^{1/2}``. This is isometric, and equivariant under the same isometries as
+    the retraction. geoopt has no exponential here, uses ``egrad2rgrad`` as the projection, and transports tangents
+    without changing them.
     """
 
     isometric = True

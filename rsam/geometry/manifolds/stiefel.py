@@ -107,12 +107,12 @@ def _rotate(a: Tensor, b: Tensor, v: Tensor, exact: bool = False) -> Tensor:
 
 
 class _StiefelGeometry(Geometry):
-    """Geometry of the operations that do not depend on the metric."""
+    """Base of the geometries in both metrics, with the operations that do not depend on the metric."""
 
     isometric = True
     momentum_transport = "projection"
     may_fail = False
-    # Length of x a for the skew a with a single 1 below the diagonal, in which the metrics differ.
+    # Length of x a, where a is skew with a single 1 below the diagonal; it differs between the metrics.
     _turn: float
 
     def dimension(self, x: Tensor) -> int:
@@ -274,7 +274,7 @@ class CanonicalStiefel(FromGeometry, geoopt.CanonicalStiefel):
     is not given a curve, transports by a rotation near the identity.
 
     geoopt 0.5.1's own retraction has derivative :math:`u + XX^\top u` at zero (a square matrix moves twice as far as it
-    should), and its ``proju`` is not idempotent, so that momentum grows without bound under ``stabilize``.
+    should). Its ``proju`` is not idempotent, so that momentum grows without bound under ``stabilize``.
 
     Examples
     --------
