@@ -27,11 +27,13 @@ def constrain(module: _M, manifold: geoopt.Manifold, where: Where = "weight", ex
     """Put weights of a module on a manifold, in place.
 
     Each chosen parameter becomes a :class:`geoopt.ManifoldParameter` at the projection of its present value. Class,
-    forward and ``state_dict`` keys of the module do not change. Deep copies, ``.to()`` and ``load_state_dict`` keep the
-    manifolds; the last projects weights that are off the manifold. Create the optimizer afterwards.
+    forward and ``state_dict`` keys of the module do not change. Deep copies, pickles, conversions by ``.to()``
+    (except to the ``meta`` device) and ``load_state_dict`` keep the manifolds; the last projects weights that are off
+    the manifold. Create the optimizer afterwards.
 
     A weight that stacks square matrices, such as ``weight_hh_l0`` of a GRU or an LSTM, becomes one matrix with
-    orthonormal columns on a Stiefel manifold; the columns of each gate's matrix are shorter. The projection onto a ball
+    orthonormal columns on a Stiefel manifold. The columns of each gate's own matrix are then shorter than 1. The
+    projection onto a ball
     puts all points outside on its edge, where steps hardly move them: make the weight of an embedding small first.
 
     On the ``meta`` device there is nothing to project yet: ``load_state_dict`` puts the weights on the manifold, with
@@ -48,10 +50,10 @@ def constrain(module: _M, manifold: geoopt.Manifold, where: Where = "weight", ex
     manifold : geoopt.Manifold
         The manifold. A :class:`rsam.geometry.Kernel` takes weights ``(out, in, *window)`` of any number of dimensions.
     where : str, type, torch.nn.Parameter, callable, or list of these
-        The weights to put on the manifold: a name or a pattern (:mod:`fnmatch`) for names in
-        ``module.named_parameters()``, such as ``"weight"`` or ``"features.*.weight"``; a type of modules, for their
-        parameters ``weight``; one of the parameters itself; a function of name and parameter that returns a bool; or a
-        list of these. Patterns do not match the weights of norm layers.
+        The weights to put on the manifold. A name in ``module.named_parameters()`` or a pattern (:mod:`fnmatch`) for
+        such names, for example ``"weight"`` or ``"features.*.weight"``; a type of modules, for their parameters
+        ``weight``; one of the parameters itself; a function of name and parameter that returns a bool; or a list of
+        these. Patterns do not match the weights of norm layers.
     exclude : as ``where``
         Weights to leave out; for a type of modules all their parameters.
 

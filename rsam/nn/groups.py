@@ -22,9 +22,9 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Group a model's parameters so that weight decay applies to plain weights only.
 
-    Plain parameters of two dimensions or more have decay. Biases, weights of norm layers and other vectors have none.
-    Neither have parameters on manifolds: the manifold fixes the scale that decay would shrink (on a sphere the
-    Riemannian gradient of decay is zero), or gives the origin another meaning.
+    Plain parameters of two dimensions or more decay. Biases, weights of norm layers and other vectors do not, nor do
+    parameters on manifolds: the manifold fixes the scale that decay would shrink (on a sphere the Riemannian gradient
+    of decay is zero), or gives the origin another meaning.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def parameter_groups(
     Raises
     ------
     ValueError
-        If ``weight_decay`` is negative.
+        If ``weight_decay`` is negative, or a lazy parameter has no shape yet.
 
     Examples
     --------
