@@ -69,7 +69,7 @@ def choose(module: nn.Module, where: Where, exclude: Where = ()) -> list[Slot]:
     means = [slot for slot in slots if any(_means(criterion, slot) for criterion in wanted)]
     chosen = [slot for slot in means if not any(_excludes(criterion, slot) for criterion in unwanted)]
     if means and not chosen:
-        raise ValueError(f"exclude={_shown(unwanted)} leaves none of the {len(means)} parameters that where means")
+        raise ValueError(f"exclude={_shown(unwanted)} leaves none of the {len(means)} parameters that where selects")
     if not chosen:
         raise ValueError(
             f"where={_shown(wanted)} matches no parameter of {type(module).__name__}; {_hint(wanted, slots)}"
@@ -145,6 +145,6 @@ def _near(pattern: str, slots: list[Slot]) -> str:
 def _hint(wanted: list[_Criterion], slots: list[Slot]) -> str:
     patterns = [criterion for criterion in wanted if isinstance(criterion, str)]
     if patterns:
-        return "patterns pass over norm layers, which have to be named exactly"
+        return "patterns skip norm layers; name these exactly"
     types = sorted({type(slot.owner).__name__ for slot in slots if slot.attribute == "weight"})
     return f"its layers with weights are {', '.join(types[:_SHOWN])}{' ...' if len(types) > _SHOWN else ''}"

@@ -244,7 +244,7 @@ def _zero_row() -> nn.Module:
         (nn.Linear(3, 3), geoopt.Sphere(), nn.Conv2d, "its layers with weights are Linear"),
         (nn.Linear(3, 3), geoopt.Sphere(), "weights", r"'weights' matches no parameter.* its 2 names are 'weight'"),
         (nn.Linear(3, 3), geoopt.Sphere(), ["weight", "wieght"], "'wieght' matches no parameter"),
-        (nn.Sequential(nn.LayerNorm(3)), geoopt.Sphere(), "*.weight", "have to be named exactly"),
+        (nn.Sequential(nn.LayerNorm(3)), geoopt.Sphere(), "*.weight", "name these exactly"),
         (
             nn.Sequential(nn.Linear(3, 3)),
             geoopt.Sphere(),
