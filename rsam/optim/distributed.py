@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -221,7 +222,8 @@ def check_replicas(optimizer: torch.optim.Optimizer, group: Any = None) -> None:
         return
     device = whole[0][1].device
     sums = [f(p.detach()).double() for _, p in whole for f in (lambda p: p.real.sum(), torch.linalg.vector_norm)]
-    least = torch.stack([s.to(device) for s in sums])
+    # a sum that is not a number in all processes is the same in all
+    least = torch.stack([s.to(device) for s in sums]).nan_to_num(math.inf, math.inf, -math.inf)
     most = least.clone()
     dist.all_reduce(least, dist.ReduceOp.MIN, group=group)
     dist.all_reduce(most, dist.ReduceOp.MAX, group=group)

@@ -159,3 +159,17 @@ def test_that_a_copy_still_ascends_alone() -> None:
 def test_that_a_model_without_replicas_is_refused() -> None:
     with pytest.raises(TypeError, match="DistributedDataParallel, got Network"):
         rsam.RSAM(Network().parameters(), lr=0.1, local_ascent=Network())
+
+
+def _diverged(rank: int, ranks: tuple[int, ...]) -> bool:
+    weight = nn.Parameter(torch.full((2,), float("nan") if rank in ranks else 1.0))
+    try:
+        rsam.optim.check_replicas(torch.optim.SGD([weight], lr=0.1))
+    except RuntimeError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(("ranks", "differ"), [((0, 1), False), ((0,), True), ((1,), True)])
+def test_that_replicas_that_diverged_alike_do_not_differ(ranks, differ) -> None:
+    assert in_processes(2, _diverged, ranks) == [differ, differ]
