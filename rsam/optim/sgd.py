@@ -132,6 +132,9 @@ class RiemannianSGD(RiemannianOptimizer):
         names = ("foreach", "fused", "weight_decay", "momentum", "lr", "dampening", "nesterov", "maximize")
         states = [self.state[p] for p in params] if group["momentum"] else [{} for _ in params]
         buffers = [state.get("momentum_buffer") for state in states]
+        by_lists = group["foreach"] or (group["foreach"] is None and not gradients[0].is_cpu)
+        if group["nesterov"] and by_lists and not group["fused"]:
+            gradients = [g.clone() for g in gradients]  # to which torch's multi-tensor form adds the momentum
         sgd(params, gradients, buffers, **{name: group[name] for name in names})
         for state, buffer in zip(states, buffers, strict=True):
             state["momentum_buffer"] = buffer

@@ -128,6 +128,19 @@ def test_gradients_are_left_alone() -> None:
         assert all(torch.equal(p.grad, b) for p, b in zip(params, before, strict=True))
 
 
+def test_that_nesterov_momentum_is_not_added_to_the_gradients_of_plain_parameters() -> None:
+    params = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
+    ours = rsam.optim.RiemannianSGD(params[:1], lr=0.1, momentum=0.9, nesterov=True, foreach=True)
+    theirs = torch.optim.SGD(params[1:], lr=0.1, momentum=0.9, nesterov=True, foreach=True)
+    for _ in range(2):
+        for p in params:
+            p.grad = torch.tensor([1.0, -2.0])
+        ours.step()
+        theirs.step()
+        assert params[0].grad.tolist() == [1.0, -2.0]
+        assert torch.equal(*params)
+
+
 def test_the_closure_runs_with_gradients_enabled() -> None:
     w = torch.nn.Parameter(torch.ones(2))
     for cls in (rsam.optim.RiemannianSGD, rsam.optim.RiemannianAdam):
