@@ -141,6 +141,14 @@ def test_that_nesterov_momentum_is_not_added_to_the_gradients_of_plain_parameter
         assert torch.equal(*params)
 
 
+@pytest.mark.parametrize("cls", [rsam.optim.RiemannianSGD, rsam.optim.RiemannianAdam])
+def test_that_complex_numbers_are_refused_by_name_before_torch_refuses_to_fuse_their_step(cls) -> None:
+    point = geoopt.ManifoldParameter(torch.tensor([0.6, 0.8]), manifold=geoopt.Sphere())
+    plain = torch.nn.Parameter(torch.ones(2, dtype=torch.complex64))
+    with pytest.raises(ValueError, match="fused=True cannot step parameter 1 of group 0"):
+        cls([point, plain], lr=0.1, fused=True)
+
+
 def test_the_closure_runs_with_gradients_enabled() -> None:
     w = torch.nn.Parameter(torch.ones(2))
     for cls in (rsam.optim.RiemannianSGD, rsam.optim.RiemannianAdam):
