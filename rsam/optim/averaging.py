@@ -31,11 +31,10 @@ def get_swa_multi_avg_fn(model: nn.Module) -> Average:
     :math:`\bar x \leftarrow \exp_{\bar x}(\log_{\bar x}(x)/(n+1))`. This is the inductive mean (Sturm 2003): the
     Fréchet mean of points of one geodesic; of other points near each other close to it, though it depends on their
     order. Where the manifold, or a part of a product, has no logarithm (Stiefel, Birkhoff, Siegel), each step goes
-    along the straight line and is projected: the extrinsic mean. Plain weights and buffers are averaged by torch's own
-    functions, bitwise.
+    along the straight line and is projected: the extrinsic mean. Plain weights and buffers are averaged bitwise as by
+    torch's function of the same name.
 
-    Batch-norm statistics of the averaged weights are yours to renew by :func:`torch.optim.swa_utils.update_bn`, as in
-    torch.
+    As in torch, renew the batch-norm statistics of the averaged weights by :func:`torch.optim.swa_utils.update_bn`.
 
     Parameters
     ----------
@@ -45,7 +44,8 @@ def get_swa_multi_avg_fn(model: nn.Module) -> Average:
     Returns
     -------
     callable
-        Argument ``multi_avg_fn`` of ``AveragedModel``. It raises ValueError for the weights of another model.
+        Argument ``multi_avg_fn`` of ``AveragedModel``. It raises ValueError for weights of other shapes than the
+        model's.
 
     Raises
     ------

@@ -62,9 +62,9 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
     """Base of optimizers that raise the index of ``p.grad``, retract, and transport their buffers to the new point.
 
     Equal small parameters on a manifold are one block: their points, gradients and state are stacked, and ``state[p]``
-    holds views of the stacks. All blocks are computed before any of them is written, so that an exception leaves
-    everything as it was; ``p.grad`` is never written to. Plain parameters come last, and are stepped by torch's own
-    functions.
+    holds views of the stacks. All blocks are computed before any of them is written, so that an exception in one leaves
+    everything as it was. Plain parameters come last, and are stepped by torch's own functions. ``p.grad`` is never
+    written to.
     """
 
     #: Names of the state's entries, and of those that are tangents at the parameter.
