@@ -21,9 +21,9 @@ __all__ = ["RiemannianAdam"]
 class RiemannianAdam(RiemannianOptimizer):
     r"""Riemannian Adam with the arguments of :class:`geoopt.optim.RiemannianAdam` (Becigneul and Ganea 2019, Fig. 1a).
 
-    The second moment is that of the metric norm of each smallest component (each number of a plain parameter, each
-    point of a manifold, each factor of a product); the first moment is carried along the step. On plain parameters
-    this is :class:`torch.optim.Adam`, or :class:`torch.optim.AdamW` with ``decoupled_weight_decay``.
+    The second moment is that of the metric norm of each smallest component: each number of a plain parameter, each
+    point of a manifold, each factor of a product. The first moment is carried along the step. On plain parameters this
+    is :class:`torch.optim.Adam`, or :class:`torch.optim.AdamW` with ``decoupled_weight_decay``.
 
     Unlike geoopt 0.5.1, ``p.grad`` is left alone, ``maximize`` is honoured, decoupled weight decay is honoured on
     plain parameters and refused on manifolds, and a resumed run continues bitwise.
@@ -43,15 +43,15 @@ class RiemannianAdam(RiemannianOptimizer):
     amsgrad : bool
         Use the running maximum of the second moment (Reddi et al. 2018).
     stabilize : int, optional
-        Project points and buffers back every so many steps.
+        Project points and buffers back after every ``stabilize`` steps.
     maximize : bool
-        Ascend instead.
+        Maximise the objective instead.
     decoupled_weight_decay : bool
         Shrink plain parameters by ``1 - lr weight_decay`` as AdamW does.
     foreach, fused : bool, optional
         As for :class:`torch.optim.Adam`, whose function steps plain parameters.
     isometric : bool
-        Carry the first moment by an isometric transport, instead of the cheapest correct one (see the table of
+        Carry the first moment by an isometric transport, instead of the cheapest valid one (see the table of
         manifolds).
 
     Raises

@@ -17,7 +17,7 @@ __all__ = ["get_ema_multi_avg_fn", "get_swa_multi_avg_fn", "project_parameters"]
 
 _M = TypeVar("_M", bound=nn.Module)
 Average = Callable[[list[Tensor], list[Tensor], Tensor | int], None]
-#: What part of the way to the current weights an average goes: of a tangent or difference, and the number averaged.
+#: Shortens the way to the current weights, a tangent or a difference, given the number of models averaged so far.
 _Share = Callable[[Tensor, Tensor | int], Tensor]
 
 
@@ -87,7 +87,7 @@ def get_ema_multi_avg_fn(model: nn.Module, decay: float = 0.999) -> Average:
     Returns
     -------
     callable
-        What ``AveragedModel`` takes for ``multi_avg_fn``.
+        Argument ``multi_avg_fn`` of ``AveragedModel``.
 
     Raises
     ------

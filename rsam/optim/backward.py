@@ -1,4 +1,4 @@
-"""Say what a closure has forgotten that leaves no new gradients, and what to do without a closure."""
+"""Explain why a closure left no new gradients, and how to step without a closure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _HALVES_OF_ONE_PASS = (
 
 
 def refuse_without_closure(needs_gradient: bool) -> NoReturn:
-    """Refuse a step without a closure, and say how a loop in halves goes.
+    """Refuse a step without a closure, and say how to step in halves.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def why_left(loss: Any, params: Iterable[Tensor]) -> str:
 
 
 def depends_on(loss: Any, params: Iterable[Tensor]) -> bool:
-    """Tell whether a loss has a graph that leads to a parameter; ``backward`` leaves the way there as it is."""
+    """Tell whether a loss has a graph that leads to a parameter; ``backward`` does not remove its nodes."""
     if not isinstance(loss, Tensor):
         return False
     wanted = {id(p) for p in params}

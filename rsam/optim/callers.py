@@ -1,4 +1,4 @@
-"""Refuse callers with whom a step would be wrong without a sign of it in what they pass."""
+"""Refuse callers with whom a step would be wrong, although nothing that they pass shows it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def _callers() -> Iterator[str]:
 
 
 def is_called_from_framework() -> bool:
-    """Tell whether the loop is that of a framework for which :mod:`rsam.integrations` has one."""
+    """Tell whether a framework calls for which there is a module in :mod:`rsam.integrations`."""
     return any(name.partition(".")[0] in _FRAMEWORKS for name in _callers())
 
 
 def refuse_part_of_a_model() -> None:
-    """Refuse to be made by ZeroRedundancyOptimizer, whose optimizer sees the parameters of one process only.
+    """Refuse construction by ZeroRedundancyOptimizer, which passes the parameters of one process only.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def refuse_part_of_a_model() -> None:
 
 
 def refuse_skipped_closures() -> None:
-    """Refuse a closure from accelerate's wrapper if that may accumulate: it calls the closure of the last batch only.
+    """Refuse a closure from accelerate's wrapper if that may accumulate: it calls that of the last batch only.
 
     Raises
     ------

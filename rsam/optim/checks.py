@@ -103,7 +103,7 @@ def check_base(base: torch.optim.Optimizer) -> None:
 
 
 def check_momentum(base: torch.optim.Optimizer, group: dict[str, Any], group_index: int) -> None:
-    """Refuse to ascend along a momentum that does not exist, or is not that of gradients."""
+    """Refuse to ascend along a momentum that does not exist, or is no mean of gradients."""
     if isinstance(base, torch.optim.RMSprop) or not keeps_momentum(group):
         raise ValueError(
             f'direction="momentum" ascends along a running mean of gradients, which {type(base).__name__} does not '
@@ -167,8 +167,8 @@ def warn_of_wrong_steps(base: torch.optim.Optimizer, group: dict[str, Any], warn
         if reason not in warned:
             warned.add(reason)
             warnings.warn(
-                f"RSAM perturbs parameters on geoopt's {manifold} rightly, but the step of the base optimizer is not "
-                f"right there: {reason} rsam.optim.{ours} as base_optimizer",
+                f"RSAM perturbs parameters on geoopt's {manifold} correctly, but the step of the base optimizer is "
+                f"wrong there: {reason} rsam.optim.{ours} as base_optimizer",
                 stacklevel=7,
             )
 

@@ -116,7 +116,7 @@ def _buckets(params: list[Tensor]) -> Iterator[list[Tensor]]:
 def average_gradients(params: Iterable[Tensor], group: Any = None) -> list[Any]:
     """Average gradients over processes in each backward pass, for parameters that nothing else averages.
 
-    Such are the ``ignored_params`` of ``fully_shard``: each process has them whole, with its own gradient.
+    For example, each process holds the ``ignored_params`` of ``fully_shard`` whole, with its own gradient.
 
     Parameters
     ----------
@@ -191,7 +191,7 @@ def keep_manifolds(model: nn.Module) -> Iterator[None]:
 
 
 def check_replicas(optimizer: torch.optim.Optimizer, group: Any = None) -> None:
-    """Refuse parameters that differ between processes which should train copies of one model.
+    """Refuse parameters that differ between processes that should train copies of one model.
 
     Every process must call it. Copies drift apart if gradients are not averaged, for example with ``no_sync`` around
     the first of the two passes of :class:`rsam.RSAM`.

@@ -57,9 +57,10 @@ class GradientMark:
 
 
 class _Watched(GradientMark):
-    """A gradient of which autograd says whether it was added to; with ``hidden``, NaN is in its place meanwhile.
+    """Watch that also tells, by hooks of autograd, whether the gradient was added to.
 
-    ``thorough`` asks the device about gradients in one buffer, of which torch counts the writes to any.
+    With ``hidden``, NaN replaces the gradient meanwhile. With ``thorough``, the device is asked about gradients in one
+    buffer, for which torch counts the writes to all of them together.
     """
 
     def __init__(self, param: Tensor, hidden: bool, thorough: bool) -> None:
@@ -114,8 +115,8 @@ class OldGradients:
     """Watch that shows whether a pass starts from cleared gradients, in most steps without waiting for the device.
 
     It watches the gradient of one parameter, which represents all. A hook of autograd notices additions. Since users
-    may add too, the gradient may be replaced by NaN meanwhile: a pass that clears gradients replaces or overwrites the
-    NaN; after any other pass it is still there, and makes the norm of the gradient NaN.
+    may add too, the gradient may be replaced by NaN meanwhile. A pass that clears gradients replaces or overwrites the
+    NaN. After any other pass it is still there, and makes the norm of the gradient NaN.
 
     Parameters
     ----------
@@ -126,10 +127,10 @@ class OldGradients:
     hidden : bool
         Whether NaN replaces the gradient.
     thorough : bool
-        Ask autograd about all gradients, of which a pass may zero some only, and the device where autograd cannot
-        know: of gradients in one buffer (``gradient_as_bucket_view=True`` of DistributedDataParallel) a write to one
-        looks like a write to all. Takes microseconds for each, and what a loop does it does in every step: for some of
-        the steps.
+        Watch all gradients, since a pass may zero only some of them, and ask the device where autograd cannot tell: a
+        write to one gradient in a buffer (``gradient_as_bucket_view=True`` of DistributedDataParallel) looks like a
+        write to all in it. This takes microseconds per gradient. A few steps are enough, since a loop does the same in
+        every step.
 
     Attributes
     ----------
@@ -184,7 +185,7 @@ class OldGradients:
         self.refuse_added()
 
     def refuse_all_left(self) -> None:
-        """Refuse, where this is ``thorough``, that no gradient is new; asks the device if it looks so.
+        """Refuse a pass after which no gradient is new, if this is ``thorough``; asks the device only in doubt.
 
         Their norms are compared, too: what is written through ``.data`` or by a CUDA graph shows in nothing else.
 

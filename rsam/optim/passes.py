@@ -123,7 +123,7 @@ class Passes:
             raise
 
     def _refuse_no_backward(self, loss: Any) -> None:
-        """Refuse a pass without a gradient, if it is sure that it lacks ``backward``; not after one with a gradient.
+        """Refuse a pass that certainly lacks ``backward``; once a pass has left a gradient, accept any.
 
         A closure may leave out ``backward`` on purpose, for a loss that is not finite or a batch to skip.
         """
@@ -155,13 +155,13 @@ class Passes:
             raise
 
     def unwatch(self) -> None:
-        """Watch gradients no more; to be called before they are cleared, as nothing can be added to them then."""
+        """Stop watching gradients; to be called before they are cleared, after which nothing can be added to them."""
         if self._old is not None:
             self._old.close()
         self._old = None
 
     def _watch(self, refusal: str, hidden: bool = False, gradients_are_first: bool = True) -> None:
-        """Watch the gradients that are there from now on, with what to say of them; a pass may add to zeros."""
+        """Watch the present gradients, and refuse additions with this message; a pass may add to zeros."""
         self.unwatch()
         if self._are_zero():
             return
@@ -331,7 +331,7 @@ class Passes:
             self._old.refuse_all_left()
 
     def _skips(self, length: float = math.inf) -> bool:
-        """Treat a gradient that is not finite by the policy: skip the step, or raise."""
+        """Apply the policy to a gradient that is not finite: skip the step, or raise."""
         if self._old is not None:
             self._old.refuse_nan()
         if self.optimizer.nonfinite == "raise":

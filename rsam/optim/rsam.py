@@ -40,8 +40,8 @@ Nonfinite = Literal["raise", "skip"]
 class RSAM(WrappingOptimizer):
     r"""Sharpness-aware minimisation that follows the manifolds of the parameters.
 
-    On plain parameters it is the SAM of Foret et al. 2021 (eq. 2), with ``adaptive=True`` the ASAM of Kwon et al.
-    2021 (Algorithm 1); on geoopt parameters both steps follow the manifold (Yun and Yang, NeurIPS 2023, Algorithm 1).
+    On plain parameters it is the SAM of Foret et al. 2021 (eq. 2), or with ``adaptive=True`` the ASAM of Kwon et al.
+    2021 (Algorithm 1). On geoopt parameters both steps follow the manifold (Yun and Yang, NeurIPS 2023, Algorithm 1).
     ``rho=0`` is the base optimizer, bitwise, with one evaluation of the closure. With ``maximize=True`` of the base the
     perturbation is towards smaller values: the step is that of minimising the negative.
 
@@ -59,25 +59,26 @@ class RSAM(WrappingOptimizer):
     adaptive : bool
         Scale-invariant perturbation of ASAM; plain parameters only.
     transport : {"vector", "pullback", "project"}
-        Way back of the gradient at the perturbed point: as a tangent vector carried along the ascent and lowered;
-        as the exact gradient of the loss after the retraction, :math:`(D R_w(e))^\top \tilde g`; or as it is, to be
-        projected by the base optimizer (Truong et al. 2023). All three agree on plain parameters.
+        How to bring the gradient back from the perturbed point: as a tangent vector that is carried along the ascent
+        and lowered; as the exact gradient of the loss after the retraction, :math:`(D R_w(e))^\top \tilde g`; or
+        unchanged, to be projected by the base optimizer (Truong et al. 2023). All three agree on plain parameters.
     ascent : {"retraction", "exponential"}
         The curve along which the weights are perturbed.
     direction : {"gradient", "momentum"} or callable
-        Which way to ascend: along the gradient; along the base optimizer's momentum, which costs no gradient, so that
-        the closure runs once, at the perturbed weights (Momentum-SAM, Becker et al. 2024); or along what a function of
-        :class:`rsam.optim.Weights` returns, a list of tangents. A function with a false attribute ``needs_gradient``
-        ascends before the closure runs, too.
+        Which way to ascend: along the gradient; along the base optimizer's momentum (Momentum-SAM, Becker et al.
+        2024); or along the list of tangents that a function of :class:`rsam.optim.Weights` returns. The momentum needs
+        no gradient, so that the closure runs only once, at the perturbed weights; likewise for a function whose
+        attribute ``needs_gradient`` is false.
     radius : {"product", "parameter", "point"}
-        Which ball the ascent fills: one over the product of all parameters; or one for each parameter, or for each
-        point (a kernel, a row of a batch, a whole plain tensor), each of which moves by ``rho`` in its own metric.
+        Which ball the ascent fills: one over the product of all parameters, one for each parameter, or one for each
+        point (a kernel, a row of a batch, a whole plain tensor). Each parameter or point then moves by ``rho`` in its
+        own metric.
     every : int
-        Ascend in every so many steps (Liu et al. 2022, without reuse); those between are the base optimizer's, and
-        cost one evaluation.
+        Number of steps of which only the first ascends (Liu et al. 2022, without reuse); the others are steps of the
+        base optimizer, and cost one evaluation.
     nonfinite : {"raise", "skip"}
         What to do about a gradient that is not finite, in either pass: raise :exc:`rsam.NotFinite`, or skip the step.
-        The weights stay as they were in both cases. A momentum that is not finite is raised in any case.
+        The weights stay as they were in both cases. A momentum that is not finite always raises.
     local_ascent : torch.nn.parallel.DistributedDataParallel, optional
         The wrapped model, if each process is to ascend along the gradient of its own part of the batch (m-sharpness,
         Foret et al. 2021). The model averages no gradients any more; the step averages those that were brought back.
@@ -233,8 +234,8 @@ class RSAM(WrappingOptimizer):
         Returns
         -------
         Tensor or None
-            The loss at the weights before the step; that at the perturbed weights where only this is of the whole
-            batch, with an ``ascent_closure`` or with ``direction="momentum"``, and None if that was not evaluated.
+            The loss at the weights before the step. With an ``ascent_closure`` or with ``direction="momentum"`` only
+            the loss at the perturbed weights is of the whole batch, and is returned, or None if it was not evaluated.
 
         Raises
         ------

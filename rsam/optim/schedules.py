@@ -89,8 +89,8 @@ def rho_scheduler(
     Parameters
     ----------
     scheduler : type
-        A class of :mod:`torch.optim.lr_scheduler`. A ``SequentialLR`` drives ``rho`` if it and all that it is made of
-        are made by this function; a ``ChainedScheduler`` is made as ever, of schedulers of ``rho`` or of both.
+        A class of :mod:`torch.optim.lr_scheduler`. A ``SequentialLR`` drives ``rho`` if this function makes it and all
+        of its schedulers. Make a ``ChainedScheduler`` by its class, of schedulers of ``rho``, of ``lr`` or of both.
     optimizer : rsam.RSAM
         The optimizer whose ``param_groups`` are set.
     *args, **options
@@ -142,7 +142,7 @@ class LambdaRho(_ForRho, LambdaLR):
     optimizer : rsam.RSAM
         Its ``param_groups`` are set.
     rho_lambda : callable or list of callable
-        Factor by epoch, one for all groups or one each.
+        Functions of the epoch that return a factor: one for all groups, or one for each.
     last_epoch : int
         The index of the last epoch when resuming; the groups must then hold ``initial_rho``.
 
@@ -206,7 +206,7 @@ class LambdaRho(_ForRho, LambdaLR):
         return [group["rho"] for group in self.optimizer.param_groups]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the epoch of a saved schedule; functions are not saved, unless they are objects with attributes."""
+        """Resume a schedule at the saved epoch; functions are not saved, unless they are objects with attributes."""
         super().load_state_dict({"lr_lambdas": [None] * len(self.lr_lambdas), **state_dict})
 
 

@@ -26,8 +26,9 @@ class RiemannianSGD(RiemannianOptimizer):
         x, b = R_x(-lr d), transport of b along it
 
     On plain parameters this is :class:`torch.optim.SGD`. Unlike geoopt 0.5.1, momentum starts from the Riemannian
-    gradient (geoopt's raw Euclidean one is not tangent: on the sphere it can throw a point to its antipode),
-    ``p.grad`` is left alone, ``maximize`` exists, and the closure runs with gradients enabled.
+    gradient, ``p.grad`` is left alone, ``maximize`` exists, and the closure runs with gradients enabled. geoopt's
+    momentum starts from the raw Euclidean gradient, which is not tangent: on the sphere it can throw a point to its
+    antipode.
 
     Parameters
     ----------
@@ -44,14 +45,13 @@ class RiemannianSGD(RiemannianOptimizer):
     nesterov : bool
         Nesterov momentum; needs ``momentum > 0`` and no dampening.
     stabilize : int, optional
-        Project points and buffers back every so many steps.
+        Project points and buffers back after every ``stabilize`` steps.
     maximize : bool
-        Ascend instead.
+        Maximise the objective instead.
     foreach, fused : bool, optional
         As for :class:`torch.optim.SGD`, whose function steps plain parameters.
     isometric : bool
-        Carry momentum by an isometric transport, instead of the cheapest right one (the table of manifolds says which
-        that is).
+        Carry momentum by an isometric transport, instead of the cheapest valid one (see the table of manifolds).
 
     Raises
     ------

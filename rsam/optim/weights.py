@@ -1,4 +1,4 @@
-"""Show a direction of ascent the weights of RSAM: points, gradients, momentum and metric."""
+"""Define what a direction of ascent sees of RSAM: points, gradients, momentum and metric."""
 
 from __future__ import annotations
 
