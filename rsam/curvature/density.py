@@ -124,9 +124,12 @@ def spectral_density(
     Raises
     ------
     ValueError
-        If ``steps`` is not less than the operator's size, or ``repeats`` less than 1.
+        If ``steps`` is less than 2 or not less than the operator's size, or ``repeats`` is less than 1.
     RuntimeError
-        If the Lanczos process breaks down, as it does if the operator has fewer different eigenvalues than steps.
+        If the Lanczos process breaks down, as it does if the operator has fewer different eigenvalues than steps; as
+        :func:`top_eigenvalues`, which finds the ends of the spectrum.
+    ImportError
+        Without SciPy, for an operator of more than 20 columns.
 
     Examples
     --------

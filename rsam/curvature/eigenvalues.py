@@ -92,6 +92,8 @@ def top_eigenvalues(
         For an operator that is not square, or bad ``k`` or ``which``.
     RuntimeError
         If it does not converge.
+    ImportError
+        Without SciPy, unless the operator is so small that all eigenvalues are computed at once.
 
     Examples
     --------

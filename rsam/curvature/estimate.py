@@ -28,7 +28,8 @@ class Estimate:
     standard_error : float
         Standard deviation of ``value``; 0 for an exact number; nan from a single sample, which has no interval.
     samples : Tensor
-        Shape ``(n,)``: the samples, whose mean is ``value``, in double precision on the CPU.
+        Shape ``(n,)``: the samples, in double precision on the CPU. Their mean is ``value``; for m-sharpness, their
+        mean weighted by the sizes of the pieces.
     products : int
         Number of matrix-vector products, or of evaluations of the risk, taken.
 
@@ -94,6 +95,8 @@ class Estimate:
         ------
         ValueError
             If ``level`` is not between 0 and 1; for a single sample, which has a value but no error.
+        ImportError
+            Without SciPy, unless the number is exact.
         """
         if not 0 < level < 1:
             raise ValueError(f"level must be between 0 and 1, got {level}")

@@ -26,7 +26,7 @@ class Graph(NamedTuple):
 
 
 class RiemannianGaussNewton(TangentOperator):
-    r"""Linear operator of the generalised Gauss-Newton matrix :math:`J^\top \Lambda J`, positive for convex losses.
+    r"""Linear operator of the generalised Gauss-Newton matrix :math:`J^\top \Lambda J`, semidefinite for convex losses.
 
     :math:`J` is the Jacobian of the outputs and :math:`\Lambda` the Hessian of the loss in the outputs. The matrix is
     a metric pulled back to the parameters, so that no acceleration of geodesics enters: on manifolds it is restricted

@@ -25,8 +25,9 @@ class TangentOperator(LinearOperator):
     and spectrum are those of :math:`A` in the metric, and no direction leaves the tangent space. Plain parameters are
     their own coordinates.
 
-    Each product evaluates model and loss anew, so that it follows changes of weights, data and modes. Estimators
-    evaluate both once for all products of a call; for products of your own :meth:`keeping_graphs` does the same.
+    Each product evaluates model and loss anew, so that it follows changes of weights, data and modes. With
+    ``keep_graphs``, the default for a single batch, estimators evaluate both once for all products of a call; for
+    products of your own :meth:`keeping_graphs` does the same.
 
     See :class:`RiemannianHessian` for the parameters.
 
