@@ -1,7 +1,7 @@
 """Replace torch's layers by versions that can be differentiated more than once.
 
 Some of torch's fused kernels have no second or third derivative, and a few have a wrong one (torch 2.4 to 2.14, found
-by finite differences). A context replaces them by operations that torch differentiates rightly.
+by finite differences). A context replaces them by operations that torch differentiates correctly.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def _multi_head_attention(*args: Any, **kwargs: Any) -> Any:
 
 
 def _composite(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a recurrent kernel without cuDNN; oneDNN's, on the CPU, is differentiated rightly."""
+    """Return a recurrent kernel without cuDNN; oneDNN's, on the CPU, is differentiated correctly."""
 
     def run(*args: Any) -> Any:
         if not args[0].is_cuda or not torch.backends.cudnn.enabled:

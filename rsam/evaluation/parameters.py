@@ -1,4 +1,4 @@
-"""Refuse what is given in the place of parameters."""
+"""Refuse arguments that are no iterable of parameters."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ __all__ = ["Reach"]
 
 
 class Reach:
-    """Record of the parameters that batches depend on: one batch may miss an expert or a head, but not all may.
+    """Record of the parameters that any batch depends on; a single batch may miss an expert or a head.
 
     Parameters
     ----------

@@ -59,9 +59,9 @@ class Risk:
     Raises
     ------
     ValueError
-        For a model or a loss that is none, for data that can be iterated over only once, for parameters that are no
-        iterable of tensors, are not leaves or are listed twice, and for an empty list; in an evaluation, for empty
-        data, a loss that is no scalar, and a parameter that no batch depends on.
+        For a model or a loss that cannot be called; for data that can be iterated over only once; for parameters that
+        are no iterable of tensors, are not leaves or are listed twice, and for an empty list. In an evaluation, for
+        empty data, a loss that is no scalar, and a parameter that no batch depends on.
     NotFinite
         In an evaluation, if loss or gradient are not finite; a RuntimeError.
     """
@@ -254,7 +254,7 @@ class Risk:
 
 
 def _check_functions(model_func: Any, loss_func: Any) -> None:
-    """Refuse what is no model or no loss, as where arguments are swapped."""
+    """Refuse a model or a loss that cannot be one, for example if they are swapped."""
     if not callable(model_func):
         raise ValueError(f"model_func must be a model or a function of inputs, got {type(model_func).__name__}")
     if loss_func is not None and not callable(loss_func):
@@ -298,7 +298,7 @@ def trainable(params: Params) -> list[tuple[str, Tensor]]:
     if not live and parameters:
         raise ValueError(
             f"all of params are frozen (requires_grad is False), the first of shape {tuple(parameters[0].shape)}; pass "
-            "what the loss shall be differentiated in, such as model.parameters()"
+            "the parameters to differentiate in, such as model.parameters()"
         )
     if not live:
         raise ValueError("params is empty; pass a list (model.parameters() is used up by going through it once)")
