@@ -31,7 +31,7 @@ class SpectralDensity:
     grid : Tensor
         Shape ``(n,)``: eigenvalues at which the density is given.
     density : Tensor
-        Shape ``(n,)``: mean over the repeats; its integral is 1, or less with so few steps that the bumps at the ends
+        Shape ``(n,)``: mean over the repeats. Its integral is 1, or less with so few steps that the bumps at the ends
         reach beyond the grid (0.9 at ten steps of a spectrum that lies mostly at one end).
     standard_error : Tensor
         Shape ``(n,)``: standard error of that mean; nan from a single repeat.

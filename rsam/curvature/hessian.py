@@ -60,9 +60,9 @@ class RiemannianHessian(TangentOperator):
         Takes the inputs of a batch, or the mapping, and returns the number of its examples; by default the length of
         the targets.
     keep_graphs : bool, optional
-        Whether :func:`trace` and the other estimators evaluate the model once for all products of a call, which halves
-        the cost of a product and holds the memory of a forward and a backward pass for every batch; by default for
-        a single batch only. For products of your own use :meth:`keeping_graphs`.
+        Whether :func:`trace` and the other estimators evaluate the model once for all products of a call; by default
+        for a single batch only. This halves the cost of a product, and holds the memory of a forward and a backward
+        pass for every batch. For products of your own use :meth:`keeping_graphs`.
 
     Raises
     ------

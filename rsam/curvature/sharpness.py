@@ -39,8 +39,8 @@ def sharpness(
     r"""Measure the rise of the risk around the weights, in the metric of their manifolds.
 
     ``kind="worst"`` is :math:`\max_{\|e\|_x \le \rho} f(R_x(e)) - f(x)` (Foret et al. 2021, eq. 1). The result is a
-    lower bound of it, by one step along the gradient, as SAM takes it, or by projected gradient ascent of the lifted
-    risk :math:`e \mapsto f(R_x(e))` from there and from random starts. ``kind="average"`` is
+    lower bound: the rise by one step along the gradient, as SAM takes it, or by projected gradient ascent of the lifted
+    risk :math:`e \mapsto f(R_x(e))` from the centre and from random starts. ``kind="average"`` is
     :math:`\mathbb{E} f(R_x(\rho v)) - f(x)` over normal isotropic tangents ``v``, estimated by pairs of opposite ones
     (Andriushchenko et al. 2023, eq. 2); the length of ``rho v`` is about :math:`\rho\sqrt{\mathrm{dimension}}`.
     The curves :math:`R_x` agree with geodesics to second order.

@@ -43,7 +43,7 @@ def trace(
         Number of products, at most.
     rtol : float, optional
         For ``"hutchinson"``: stop as soon as the standard error is this fraction of the trace, after ten probes at
-        least. Stopping by chance makes the error look a little smaller than it is.
+        least. As chance decides when to stop, the error looks a little smaller than it is.
     method : {"hutchinson", "xtrace", "exact"}
         See above.
     distribution : {"rademacher", "normal"}

@@ -89,8 +89,8 @@ def normalize_filters(
     not change either.
 
     The filters of a plain parameter are its slices along the first dimension: output channels of a convolution, rows of
-    a linear layer. On a manifold, where weights have no size of their own, the tangent at each point gets unit length
-    in the metric; on unit spheres that is the same, since each filter has norm 1.
+    a linear layer. On a manifold weights have no size of their own, and the tangent at each point gets unit length in
+    the metric. On unit spheres that is the same, since each filter has norm 1.
 
     Parameters
     ----------
@@ -100,8 +100,8 @@ def normalize_filters(
         One tangent per parameter that is not frozen.
     vectors : {"fixed", "scaled"}
         What to do with plain parameters of one dimension or none, such as biases and the scales and shifts of batch
-        norm: leave them as they are, as in the pictures of Li et al., or scale the direction of each as a whole to the
-        norm of the parameter.
+        norm: do not move them, as in the pictures of Li et al., or scale the direction of each as a whole to the norm
+        of the parameter.
 
     Returns
     -------

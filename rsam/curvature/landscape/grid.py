@@ -64,26 +64,25 @@ def line(
         Number of points, the ends included.
     batch_norm : {"eval", "batch", "recompute"}
         Whether batch norm uses its running statistics, those of each batch, or running statistics that are averaged
-        over ``data`` anew at each point, at twice the cost. The first shows the function that is deployed, but away
-        from the weights that the statistics belong to; these suit no rescaled weights, and a wall in the picture may be
-        theirs. Between solutions they are interpolated, so that both ends are right; in the middle they suit neither.
+        over ``data`` anew at each point, at twice the cost. The first shows the function that is deployed; but its
+        statistics are those of the present weights, and a wall in the picture may only show that they do not suit
+        rescaled ones. Between solutions they are interpolated, so that they are right at both ends, not in the middle.
     measures : mapping of str to callable, optional
         What else to evaluate: functions of outputs and targets that return a mean over the examples of a batch.
     gradients : bool
         Take the gradient at each point too, at about three times the cost. ``line.measures`` then has ``"slope"``, the
-        derivative of the loss by the coordinate, and ``"gradient change"``, the distance of the gradient, brought back
-        by the vector transport, from the one at the weights (gradient predictiveness, Santurkar et al. 2018). Both are
-        nan where the gradient is not finite.
+        derivative of the loss by the coordinate, and ``"gradient change"``. This is the distance between the gradient
+        at the weights and that at the point, brought back by the vector transport (gradient predictiveness, Santurkar
+        et al. 2018). Both are nan where the gradient is not finite.
     batch_size_fn : callable, optional
         Takes the inputs of a batch and returns the number of its examples, as for
         :class:`~rsam.curvature.RiemannianHessian`.
     in_memory : bool
-        Keep the batches, on the device of the parameters, so that a loader is gone through once. Otherwise it is gone
-        through for each point.
+        Keep the batches, on the device of the parameters, so that a loader is read once, and not for each point.
     seed : int or torch.Generator
         Source of a random direction.
     progressbar : bool
-        Show one over the points.
+        Show a bar over the points.
 
     Returns
     -------
@@ -153,8 +152,8 @@ def plane(
         Random directions as for :func:`line`, two tangents of your own, or what :func:`trajectory_directions` found,
         whose path is then in the picture.
     extent : float, (float, float), or two of the latter, optional
-        Greatest coordinate on either side, or the first and the last, of both directions or each; by default 1, and
-        what a trajectory needs.
+        Greatest coordinate on either side, or the first and the last, of both directions or of each. The default is 1;
+        for a trajectory, what its path needs.
     steps : int or (int, int)
         Number of points along each direction.
     batch_norm, measures, batch_size_fn, in_memory : as for :func:`line`
@@ -162,7 +161,7 @@ def plane(
     seed : int or torch.Generator
         Source of random directions.
     progressbar : bool
-        Show one over the points.
+        Show a bar over the points.
 
     Returns
     -------

@@ -101,7 +101,7 @@ class Line(_Result):
     lengths : tuple of float
         The geodesic length of a coordinate of 1.
     unit : str
-        What coordinates count, in words.
+        Unit of the coordinates, in words.
     measures : dict of str to numpy.ndarray
         What else was measured, of the same shape.
     coordinates : numpy.ndarray
@@ -131,7 +131,7 @@ class Line(_Result):
         measure : str
             ``"loss"``, or the name of a measure.
         log : bool
-            On a logarithmic axis.
+            Make the axis of the loss logarithmic.
         **options
             For ``ax.plot``, such as ``label``.
 
@@ -163,7 +163,7 @@ class Plane(_Result):
     lengths : tuple of float
         The geodesic lengths of coordinates of 1 along either direction.
     unit : str
-        What coordinates count, in words.
+        Unit of the coordinates, in words.
     measures : dict of str to numpy.ndarray
         What else was measured, of the same shape.
     x, y : numpy.ndarray
@@ -208,14 +208,14 @@ class Plane(_Result):
         measure : str
             ``"loss"``, or the name of a measure.
         levels : int
-            How many contours.
+            Number of contours.
         limits : (float, float), optional
             Range of the colours, the same for planes that are to be compared; by default the range of the values. What
             lies beyond has the colour of the end.
         log : bool
-            Logarithmic colours and, of a surface, heights.
+            Make colours logarithmic, and for a surface heights.
         colorbar : bool
-            Draw one.
+            Draw a colour bar.
 
         Returns
         -------

@@ -15,7 +15,7 @@ from rsam.evaluation.risk import Params, trainable
 
 __all__ = ["Trajectory", "trajectory_directions"]
 
-#: A direction that explains less is rounding errors.
+#: Share of the variance below which a direction shows rounding errors only.
 _LEAST_SHARE = 1e-12
 
 
@@ -86,7 +86,7 @@ def trajectory_directions(params: Params, checkpoints: Iterable[Solution], count
     Returns
     -------
     Trajectory
-        Of directions, coordinates of the checkpoints along them, and what each explains.
+        Directions, coordinates of the checkpoints along them, and the variance that each explains.
 
     Raises
     ------
