@@ -164,8 +164,9 @@ def _norm(params: Sequence[Tensor]) -> float:
 
 
 def _node_number() -> int:
-    """Return the number that autograd gives to a node made now in this thread."""
-    return torch.ones((), requires_grad=True).clone().grad_fn._sequence_nr()  # type: ignore[union-attr]
+    """Return the number that autograd gives to a node made now in this thread; 0 in inference mode, without nodes."""
+    node = torch.ones((), requires_grad=True).clone().grad_fn
+    return 0 if node is None else node._sequence_nr()
 
 
 def _leaves(tensor: Tensor, since: int) -> tuple[list[Tensor], set[int], bool, set[torch.dtype]]:

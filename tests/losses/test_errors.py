@@ -126,6 +126,17 @@ def test_parameters_that_are_all_outside_of_the_graph_are_named(name) -> None:
     assert w.grad is None
 
 
+@pytest.mark.parametrize("name", PENALTIES)
+def test_that_a_penalty_in_inference_mode_says_that_there_is_no_graph(name) -> None:
+    problem = on("plain")
+    penalty = PENALTIES[name](problem.points)
+    with torch.inference_mode():
+        with pytest.raises(ValueError, match="without a graph"):
+            penalty(closure_for(penalty, problem))
+        with pytest.raises(ValueError, match="without a graph"):
+            penalty.objective(closure_for(penalty, problem, objective=True))
+
+
 def test_differences_need_a_closure() -> None:
     w = weights()
     for penalty in (GradientNorm([w], method="difference"), Sharpness([w], 0.1)):
