@@ -4,9 +4,9 @@ Each penalty is a ``torch.nn.Module`` to add to a training loss: ``(loss + penal
 least cost, ``penalty.objective(closure).backward()``. ``method="exact"`` differentiates the loss twice or three times,
 ``method="difference"`` needs gradients only.
 
-As the penalty of a trace use :class:`FisherTrace`, which is never negative and needs one derivative less, or
-:class:`HessianTrace` with ``clamp=0`` and a small weight that is raised gradually: for a loss that is not convex the
-trace of the Hessian has no lower bound, and training drives it to minus infinity.
+To penalise a trace use :class:`FisherTrace`, which is never negative and needs one derivative less, or
+:class:`HessianTrace` with ``clamp=0`` and a small weight that is raised gradually. For a loss that is not convex the
+trace of the Hessian has no lower bound, and training may drive it to minus infinity.
 """
 
 from rsam.errors import NoHigherDerivative

@@ -21,8 +21,8 @@ class Evaluations:
     """Values and gradients of a function of the parameters, at their present values and at others.
 
     All evaluations start from the random state at which this object was made. Gradients are those in the parameters,
-    which are moved, followed by those in ``others``, all further leaves that the function depends on: a penalty on the
-    gradient in the weights depends on the biases too.
+    which are moved, followed by those in ``others``, all further leaves that the function depends on. For example, a
+    penalty on the gradient in the weights depends on the biases too.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ def _count(params: Sequence[Tensor]) -> int:
 def _norm(params: Sequence[Tensor]) -> float:
     norms = torch._foreach_norm([p.detach() for p in params])
     total = math.hypot(*torch.stack([n.to(norms[0].device, torch.float32) for n in norms]).tolist())
-    return total or math.sqrt(_count(params))  # if all weights are zero, take one for each
+    return total or math.sqrt(_count(params))  # if all weights are zero, as if all were one
 
 
 def _node_number() -> int:
@@ -172,8 +172,8 @@ def _node_number() -> int:
 def _leaves(tensor: Tensor, since: int) -> tuple[list[Tensor], set[int], bool, set[torch.dtype]]:
     """Find every tensor that ``tensor.backward()`` would accumulate a gradient in.
 
-    Return also the identities of those that a node made before ``since`` uses, whether there is such a node, and the
-    dtypes of all results, which show an autocast that the closure turned on (not in torch 2.4).
+    Return also the identities of those that a node made before ``since`` uses, and whether there is such a node. The
+    last result are the dtypes of all results, which show an autocast that the closure turned on (not in torch 2.4).
     """
     if tensor.grad_fn is None:
         return [tensor], set(), False, set()

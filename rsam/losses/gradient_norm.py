@@ -37,7 +37,7 @@ class GradientNorm(Penalty):
     p : {1, 2}
         The power. With 1, the penalty of a zero gradient is zero and has a zero gradient.
     weight : float
-        Factor of the penalty; may be changed at any time. With 0 nothing is evaluated.
+        Factor of the penalty; may be changed at any time. With 0 the penalty is not evaluated.
     method : {"exact", "difference"}
         See above.
     step : float, optional

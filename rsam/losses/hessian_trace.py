@@ -23,12 +23,12 @@ class HessianTrace(RandomPenalty):
     coordinates ``z`` in an orthonormal frame of the tangent space (Hutchinson 1989; Avron and Toledo 2011). The
     gradient is that of the sampled estimate, with ``z`` fixed.
 
-    Where the loss is not convex the trace has no lower bound, and a large weight drives it to minus infinity. Set
+    Where the loss is not convex the trace has no lower bound, and a large weight may drive it to minus infinity. Set
     ``clamp=0`` and raise the weight gradually from a small value, or use :class:`~rsam.losses.FisherTrace`, which is
     never negative and cheaper to differentiate.
 
     ``method="exact"`` differentiates three times. ``method="difference"`` is the three-point difference
-    :math:`(L(R_x(ev)) - 2 L(x) + L(R_x(-ev)))/e^2` along a second-order retraction, with its exact gradient; it
+    :math:`(L(R_x(ev)) - 2 L(x) + L(R_x(-ev)))/e^2` along a second-order retraction, with its exact gradient. It
     estimates the trace with error O(e²), and takes 3 gradient evaluations per training step instead of 6 to 10. On
     networks with ReLU or max pooling the two differ: the difference sees the kinks between its points, the derivative
     does not. In models entirely in bfloat16 the rounding of the loss dominates the three-point difference: use

@@ -73,7 +73,7 @@ class Penalty(nn.Module):
         self._weighs()
 
     def extra_repr(self) -> str:
-        """Return the factor, for the name of this module."""
+        """Return the factor, for the ``repr`` of this module."""
         return f"weight={self.weight}"
 
     # -- what a subclass defines ---------------------------------------------------------------------------------

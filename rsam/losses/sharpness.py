@@ -32,7 +32,7 @@ class Sharpness(RandomPenalty):
     rho : float
         Standard deviation of the noise, positive; may be changed at any time.
     weight : float
-        Factor of the penalty; may be changed at any time. With 0 nothing is evaluated.
+        Factor of the penalty; may be changed at any time. With 0 the penalty is not evaluated.
     probes : int
         Number of pairs to average over.
     distribution, seed : as for :class:`~rsam.losses.HessianTrace`
