@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from tqdm import tqdm
 from rsam.evaluation import isolated
 from rsam.evaluation.random_state import keeping_sources, seed_random_state
 
-__all__ = ["INPUT", "OUTPUT", "Data", "Network", "full", "rows"]
+__all__ = ["INPUT", "OUTPUT", "Data", "Network", "evaluating", "full", "rows"]
 
 #: One batch ``(inputs, labels)``, or an iterable of batches.
 Data = tuple[Any, Any] | Iterable[tuple[Any, Any]]
@@ -30,6 +30,27 @@ def full(t: Tensor) -> Tensor:
 def rows(t: Tensor) -> Tensor:
     """Return the numbers of each example as a row; an example may be a single number."""
     return t.unsqueeze(-1).flatten(1)
+
+
+@contextmanager
+def evaluating(model: nn.Module, data: Data) -> Iterator[None]:
+    """Set a model's evaluation mode within this context; restore modes, buffers and random states after it."""
+    modes = [(module, module.training) for module in model.modules()]
+    with ExitStack() as contexts:
+        contexts.enter_context(isolated())
+        contexts.enter_context(keeping_sources(data))
+        contexts.enter_context(torch.inference_mode(False))
+        contexts.enter_context(torch.enable_grad())
+        if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+            # cuDNN's recurrent kernels have no backward pass in evaluation mode
+            contexts.enter_context(torch.backends.cudnn.flags(enabled=False))
+        seed_random_state(0)
+        try:
+            model.eval()
+            yield
+        finally:
+            for module, training in modes:
+                module.training = training
 
 
 class Network:
@@ -56,25 +77,9 @@ class Network:
         self.layers = _checked(layers, self.model)
         self.device = next((t.device for t in (*self.model.parameters(), *self.model.buffers())), None)
 
-    @contextmanager
-    def evaluating(self, data: Data) -> Iterator[None]:
+    def evaluating(self, data: Data) -> AbstractContextManager[None]:
         """Set evaluation mode within this context; restore modes, buffers and random states after it."""
-        modes = [(module, module.training) for module in self.model.modules()]
-        with ExitStack() as contexts:
-            contexts.enter_context(isolated())
-            contexts.enter_context(keeping_sources(data))
-            contexts.enter_context(torch.inference_mode(False))
-            contexts.enter_context(torch.enable_grad())
-            if any(isinstance(module, nn.RNNBase) for module in self.model.modules()):
-                # cuDNN's recurrent kernels have no backward pass in evaluation mode
-                contexts.enter_context(torch.backends.cudnn.flags(enabled=False))
-            seed_random_state(0)
-            try:
-                self.model.eval()
-                yield
-            finally:
-                for module, training in modes:
-                    module.training = training
+        return evaluating(self.model, data)
 
     def batches(self, data: Data, name: str, progressbar: bool) -> Iterator[tuple[Any, Tensor]]:
         """Yield checked inputs and labels on the model's device; iterate within :meth:`evaluating`."""

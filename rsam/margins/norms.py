@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rsam.errors import NotFinite
-from rsam.margins.network import Network, full
+from rsam.margins.network import evaluating, full
 
 __all__ = ["path_norm", "spectral_norms"]
 
@@ -50,7 +50,7 @@ def spectral_norms(model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
 
     Raises
     ------
-    TypeError, ValueError
+    ValueError
         For a layer of another type with parameters, and for a convolution that is not called exactly once.
     NotFinite
         If a weight is not finite.
@@ -67,6 +67,7 @@ def spectral_norms(model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
     >>> output_margins = rsam.margins.margins(model, (inputs, labels), ["output"])["output"]
     >>> normalized = output_margins / torch.stack(list(norms.values())).prod()
     """
+    model = getattr(model, "_orig_mod", model)  # what torch.compile made would hide the layers' names
     layers = {name: m for name, m in model.named_modules() if any(True for _ in m.parameters(recurse=False))}
     for name, layer in layers.items():
         if type(layer) is not nn.Linear and type(layer) not in _CONVOLUTIONS and type(layer) not in _BATCH_NORMS:
@@ -200,19 +201,24 @@ def _shapes(model: nn.Module, layers: dict[str, nn.Module], inputs: Tensor) -> d
     """Return the shapes of the inputs of convolutions."""
     if not layers:
         return {}
-    network = Network(model, tuple(layers))
-    shapes: dict[str, torch.Size] = {}
+    shapes: dict[str, list[torch.Size]] = {name: [] for name in layers}
     handles = [
-        layer.register_forward_pre_hook(lambda _, args, name=name: shapes.update({name: args[0].shape[1:]}))
+        layer.register_forward_pre_hook(lambda _, args, name=name: shapes[name].append(args[0].shape[1:]))
         for name, layer in layers.items()
     ]
     try:
-        with network.evaluating(()), torch.no_grad():
-            network.run(network.moved(inputs[:1]))
+        with evaluating(model, ()), torch.no_grad():
+            model(inputs[:1].to(next(model.parameters()).device))
     finally:
         for handle in handles:
             handle.remove()
-    return shapes
+    for name, found in shapes.items():
+        if len(found) != 1:
+            raise ValueError(
+                f"layer {name!r} is called {len(found)} times in a forward pass, but a convolution has one norm for "
+                "images of one shape; call it once"
+            )
+    return {name: found[0] for name, found in shapes.items()}
 
 
 def _spectral_norm(name: str, layer: Any, shape: torch.Size | None) -> Tensor:

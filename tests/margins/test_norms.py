@@ -34,6 +34,25 @@ def test_that_the_norm_of_a_convolution_is_that_of_its_matrix(kind: str, size: i
     torch.testing.assert_close(actual, expected, rtol=1e-9, atol=0)
 
 
+def test_that_the_network_may_be_one_convolution_or_no_classifier() -> None:
+    convolution, inputs = nn.Conv2d(1, 1, 3).double(), normal(2, 1, 4, 4)
+    expected = torch.linalg.matrix_norm(matrix_of(convolution, 1, 4, 4), 2).detach()
+    regression = nn.Sequential(convolution, nn.Flatten(), nn.Linear(4, 1).double())
+    norms = [
+        spectral_norms(convolution, inputs)[""],
+        spectral_norms(regression, inputs)["0"],
+        spectral_norms(torch.compile(regression), inputs)["0"],
+    ]
+    torch.testing.assert_close(torch.stack(norms), expected.expand(3), rtol=1e-9, atol=0)
+
+
+def test_that_a_convolution_for_images_of_two_shapes_is_refused() -> None:
+    convolution = nn.Conv2d(1, 1, 3)
+    model = nn.Sequential(convolution, nn.ReLU(), convolution, nn.Flatten())
+    with pytest.raises(ValueError, match="'0' is called 2 times"):
+        spectral_norms(model, torch.zeros(1, 1, 8, 8))
+
+
 def test_that_linear_layers_and_batch_norms_have_their_largest_singular_value() -> None:
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 2)).double()
     model[1].running_var.uniform_(0.1, 2)
