@@ -19,7 +19,7 @@ def kendall_tau(measure: Sequence[float] | np.ndarray, gaps: Sequence[float] | n
     Parameters
     ----------
     measure, gaps : sequence of float
-        One number for each network.
+        One number for each network, two at least.
 
     Returns
     -------
@@ -93,7 +93,7 @@ def granulated_tau(
     Parameters
     ----------
     measure, gaps : sequence of float
-        One number for each network; the measure should be larger where the gap is larger.
+        One number for each network, two at least; the measure should be larger where the gap is larger.
     hyperparameters : mapping of str to sequence
         Values of each hyper-parameter, one for each network.
 
@@ -105,7 +105,7 @@ def granulated_tau(
     Raises
     ------
     ValueError
-        As :func:`kendall_tau`, and for a hyper-parameter that varies in no cell.
+        For unequal lengths, numbers that are not finite, no hyper-parameter, and one that varies in no cell.
 
     Examples
     --------

@@ -38,7 +38,7 @@ def distances(
     is the first-order margin), the second half to its point nearest to the example (Hasofer and Lind 1974), shortened
     if it leads away. In between and at the end rays are bisected. So each result is the geodesic distance to a
     point of the boundary: an upper bound of the distance to the boundary, and equal to it if the steps find the nearest
-    point. The search costs ``steps`` gradients and 135 evaluations for each layer and batch.
+    point. The search costs ``steps`` gradients and about 140 evaluations for each layer and batch.
 
     Parameters
     ----------

@@ -141,7 +141,7 @@ class GapModel:
         gaps : sequence of float
             Training minus test accuracy of each network.
         groups : sequence, optional
-            Configuration of each network, a number or a string; networks that differ only in the seed share one.
+            Configuration of each network, an integer or a string; networks that differ only in the seed share one.
             Cross-validation leaves out whole groups. By default each network is a group.
 
         Returns
@@ -165,7 +165,7 @@ class GapModel:
         if not (np.isfinite(x).all() and np.isfinite(y).all()):
             raise ValueError("features and gaps must be finite")
         if g.dtype.kind not in "iubU":
-            raise ValueError("groups must be numbers or strings that name configurations, such as '0.1/64'")
+            raise ValueError("groups must be integers or strings that name configurations, such as '0.1/64'")
         self._fit, self.names = Regression(x, y, g), names
         self.dropped = tuple(name for i, name in enumerate(names) if i not in self._fit.kept)
         return self

@@ -148,7 +148,7 @@ def test_that_misuse_of_the_model_is_explained(tmp_path: Path) -> None:
         GapModel().fit(x, y[:9])
     with pytest.raises(ValueError, match="finite"):
         GapModel().fit(x, np.full(10, np.nan))
-    with pytest.raises(ValueError, match="groups must be numbers or strings"):
+    with pytest.raises(ValueError, match="groups must be integers or strings"):
         GapModel().fit(x, y, groups=[None] * 10)
     with pytest.raises(ValueError, match="two folds and two groups"):
         GapModel().fit(x, y, groups=[1] * 10).k_fold_r2()
