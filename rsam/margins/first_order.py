@@ -76,7 +76,7 @@ def margins(
         on them. With those of :func:`principal_components` at the input and ``normalize=False`` it is the constrained
         margin of Mouton et al. (2024) to first order.
     eps : float
-        Number added to the squared norm of the gradient, as in the code of Jiang et al. (where it is 1e-6).
+        Number added to the squared norm of the gradient, not negative; 1e-6 in the code of Jiang et al.
     progressbar : bool
         Show a bar over the batches.
 
@@ -88,9 +88,9 @@ def margins(
     Raises
     ------
     TypeError, ValueError
-        For labels that are no class indices, outputs that are no logits, layers that are not called exactly once or
-        that the output does not depend on, points off their manifold, a layer without variation, and a model whose
-        output for an example depends on other examples of the batch.
+        For bad options, labels that are no class indices, and outputs that are no logits; for layers that are not
+        called exactly once, that the output does not depend on, whose points are off their manifold or do not vary; for
+        a model whose output for an example depends on other examples of the batch.
     NotFinite
         If a margin is not finite, for example because the gradient vanishes.
     UnsupportedOperation
@@ -110,6 +110,8 @@ def margins(
     >>> rsam.margins.margins(model, data, normalize=False)  # distances to the line 3 x + 4 y = 0
     {'input': tensor([ 0.6000,  0.8000, -1.4000])}
     """
+    if not eps >= 0:
+        raise ValueError(f"eps must not be negative, got {eps}")
     network = Network(model, layers)
     spaces = spaces_of(network.layers, manifolds, subspaces)
     variations = {name: space.variation() for name, space in spaces.items()} if normalize else {}

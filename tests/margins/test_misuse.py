@@ -163,6 +163,8 @@ def test_that_options_that_do_not_fit_are_refused() -> None:
         margins(lambda x: x, (X, Y))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="nearest must be"):
         margins(model, (X, Y), nearest="all")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="eps must not be negative"):
+        margins(model, (X, Y), eps=-1e-6)
     with pytest.raises(ValueError, match="manifolds names the layer '1'"):
         margins(model, (X, Y), manifolds={"1": geoopt.Sphere()})
     with pytest.raises(ValueError, match="cannot have a subspace as well"):
