@@ -87,8 +87,8 @@ def granulated_tau(
     r"""Compute the granulated Kendall coefficient of a measure and gaps.
 
     It is that of Jiang et al. 2020 (equation 5). For each hyper-parameter, networks that agree in all others form a
-    cell; in a cell Kendall's coefficient is the mean of :math:`\mathrm{sign}(\mu - \mu')\,\mathrm{sign}(g - g')` over
-    pairs that differ in the hyper-parameter, so that ties count as 0; cells are averaged.
+    cell. In a cell Kendall's coefficient is the mean of :math:`\mathrm{sign}(\mu - \mu')\,\mathrm{sign}(g - g')` over
+    pairs that differ in the hyper-parameter, so that ties count as 0. The cells are averaged.
 
     Parameters
     ----------

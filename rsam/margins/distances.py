@@ -34,11 +34,12 @@ def distances(
 
     The boundary is where :math:`\delta = f_y - \max_{j \ne y} f_j` changes its sign. The search linearises the boundary
     repeatedly, in the tangent space at the example's representation, where geodesics are rays. The first half of the
-    steps goes from the present point to the nearest point of the linearised boundary (as DeepFool does; the first step
-    is the first-order margin), the second half to its point nearest to the example (Hasofer and Lind 1974), shortened
-    if it leads away. In between and at the end rays are bisected. So each result is the geodesic distance to a
-    point of the boundary: an upper bound of the distance to the boundary, and equal to it if the steps find the nearest
-    point. The search costs ``steps`` gradients and about 140 evaluations for each layer and batch.
+    steps goes from the present point to the nearest point of the linearised boundary, as DeepFool does; the first step
+    is the first-order margin. The second half goes to the point of the linearised boundary that is nearest to the
+    example (Hasofer and Lind 1974), in shortened steps where these lead away. In between and at the end rays are
+    bisected. So each result is the geodesic distance to a point of the boundary. It is an upper bound of the distance
+    to the boundary, and equal to it if the steps find the nearest point. The search costs ``steps`` gradients and about
+    140 evaluations for each layer and batch.
 
     Parameters
     ----------

@@ -266,8 +266,8 @@ class GapModel:
     def k_fold_r2(self, folds: int = 10) -> float:
         """Compute the coefficient of determination of :meth:`held_out`.
 
-        It is at most 1, it is 0 if the predictions are no better than the mean gap, and negative if they are worse, for
-        example predictions from features that are unrelated to the gap.
+        It is at most 1, and 0 if the predictions are no better than the mean gap. It is negative if they are worse, as
+        predictions from unrelated features are.
 
         Parameters
         ----------

@@ -34,7 +34,7 @@ def spectral_norms(model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
     The product of these norms bounds the Lipschitz constant of a chain of such layers with activations such as ReLU;
     Bartlett et al. (2017) divide the margins of the output by it. Each norm is the largest singular value of the layer
     as a linear map, without its bias. For a convolution this is the map of the images that it gets, padding and stride
-    included, not the kernel as a matrix; for a batch norm, the map with its running statistics.
+    included, not the kernel as a matrix. For a batch norm it is the map with its running statistics.
 
     Parameters
     ----------
@@ -82,8 +82,8 @@ def spectral_norms(model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
 def path_norm(model: nn.Module, inputs: Tensor) -> Tensor:
     r"""Compute the path norm of a chain of layers with ReLUs.
 
-    The norm is the root of the sum, over all paths from an input or a bias to an output, of the product of the squared
-    weights along the path (Neyshabur et al. 2015; Jiang et al. 2020, who count biases as weights too). It takes one
+    A path leads from an input or a bias to an output. The norm is the root of the sum over all paths of the product of
+    squared weights along each (Neyshabur et al. 2015; Jiang et al. 2020, who count biases as weights too). It takes one
     evaluation with squared weights, at an input of ones. Batch norms enter as their affine maps in evaluation mode,
     average pooling with its weights.
 

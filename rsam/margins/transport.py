@@ -86,11 +86,11 @@ def kv_margins(
 ) -> dict[str, Tensor]:
     r"""Measure margins normalised by the k-variance of the classes at a layer (Chuang et al. 2021).
 
-    The kV-margin is :math:`(f_y - \max_{j \ne y} f_j) \big/ \sum_c p_c V_c L_c`: :math:`p_c` is the share of class
-    :math:`c`, :math:`V_c` the :func:`k_variance` of its representations at the layer, and :math:`L_c` the largest norm
-    of the gradient of the numerator over its examples, for its Lipschitz constant. The gradient-normalised one,
-    kV-GN, divides the first-order margin of each example by :math:`\sum_c p_c V_c` instead. The paper ranks networks by
-    the median over the training data.
+    The kV-margin is :math:`(f_y - \max_{j \ne y} f_j) \big/ \sum_c p_c V_c L_c`. Here :math:`p_c` is the share of class
+    :math:`c`, and :math:`V_c` the :func:`k_variance` of its representations at the layer. :math:`L_c` stands for a
+    Lipschitz constant: the largest norm of the gradient of the numerator over its examples. The gradient-normalised
+    margin, kV-GN, divides the first-order margin of each example by :math:`\sum_c p_c V_c` instead. The paper ranks
+    networks by the median over the training data.
 
     Parameters
     ----------
