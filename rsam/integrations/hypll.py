@@ -1,4 +1,4 @@
-"""Give the parameters of hypll models in the form that optimizers for geoopt's manifolds take."""
+"""Convert the parameters of hypll models to the form that optimizers for geoopt's manifolds take."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Ball(geoopt.PoincareBallExact):
     Parameters
     ----------
     ball : hypll.manifolds.poincare_ball.PoincareBall
-        The ball whose curvature is asked each time.
+        The ball, whose curvature is read at each use.
 
     Examples
     --------
@@ -55,10 +55,10 @@ register(Ball)(StereographicExactGeometry)
 
 
 def named_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Give the parameters of a model with their names, those of hypll's as the tensors that they hold.
+    """Yield the parameters of a model with their names; for one of hypll's, the tensor that it holds.
 
-    A ``hypll.tensors.ManifoldParameter`` is a shell around a parameter. Optimizers step what it holds, on whose
-    attribute ``manifold`` a :class:`Ball` is put; where hypll's manifold is Euclidean it is plain.
+    A ``hypll.tensors.ManifoldParameter`` is a shell around a parameter, which optimizers step. The parameter gets a
+    :class:`Ball` as its attribute ``manifold``, or stays plain where hypll's manifold is Euclidean.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def named_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def parameters(module: nn.Module) -> Iterator[nn.Parameter]:
-    """Give the parameters of a model, those of hypll's as the tensors that they hold.
+    """Yield the parameters of a model; for one of hypll's, the tensor that it holds.
 
     Parameters
     ----------

@@ -24,7 +24,8 @@ class SharpnessAware(BothPasses, Callback):
     ----------
     log : bool
         Log at every step ``rsam/loss`` (at the weights before the step), ``rsam/sharpness`` (the perturbed loss minus
-        that loss), ``rsam/grad_norm`` and ``rsam/rho``; with several parameter groups ``rsam/rho/pg1`` and so on.
+        that loss), ``rsam/grad_norm`` and ``rsam/rho``. With several parameter groups the radii are
+        ``rsam/rho/pg1`` and so on.
 
     Raises
     ------
