@@ -1,4 +1,4 @@
-"""Check the arguments of check_manifold and check_optimizer, before errors of other packages would."""
+"""Check the arguments of check_manifold and check_optimizer, before other packages raise less helpful errors."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def in_precision(manifold: geoopt.Manifold, dtype: torch.dtype) -> geoopt.Manifo
 
 
 def checked_functions(argument: str, functions: Iterable[Callable[..., None]], where: str) -> list[Callable[..., None]]:
-    """Return a list of properties; ``where`` says which module has such.
+    """Return a list of properties; ``where`` is the module that defines them, for the message.
 
     Raises
     ------

@@ -25,7 +25,7 @@ def _largest(a: Tensor) -> float:
 
 
 def show(a: Tensor) -> str:
-    """Format the numbers of a tensor shortly."""
+    """Format the numbers of a tensor with six digits at most."""
     values = a.detach().resolve_conj().tolist()
 
     def short(value: object) -> str:

@@ -1,7 +1,7 @@
 """Make points and tangents from plain arrays: simple arrays give simple points.
 
-An array of zeros becomes the simplest point of a manifold (the first axis, the identity, the origin), so that a
-search for the smallest array that breaks something ends at a point that can be read.
+An array of zeros becomes the simplest point of a manifold: the first axis, the identity, the origin. So a search for
+the smallest array that breaks something ends at a point that is easy to read.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def point_from_array(manifold: geoopt.Manifold, a: Tensor) -> Tensor:
 
 
 def remarks_on_points(manifold: geoopt.Manifold) -> list[str]:
-    """Say that points were made by the generic rule, if they were; a law may fail since they are poor."""
+    """Remark that the generic rule made the points, if it did; a property may fail because they are poor."""
     if point_from_array.dispatch(type(manifold)) is not point_from_array.dispatch(object):
         return []
     return ["points were made by projx of drawn arrays; if they are poor, see rsam.testing.point_from_array for others"]

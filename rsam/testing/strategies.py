@@ -116,7 +116,7 @@ def tangents(x: Tensor, manifold: geoopt.Manifold, *, longest: float = 0.5) -> s
 
 
 def step_sizes() -> st.SearchStrategy[float]:
-    """Draw step sizes in (0, 1], of all magnitudes down to 1e-5; the simplest is 1.
+    """Draw step sizes in (0, 1], of all magnitudes down to ``2**-16``; the simplest is 1.
 
     Returns
     -------
