@@ -171,11 +171,12 @@ class Trial:
         Raises
         ------
         NotImplementedError
-            If the steps of the optimizer do not have two halves.
+            If the optimizer lacks ``first_step``, ``second_step``, ``restore`` or ``base_optimizer``.
         """
         model = self.model(x, a, b)
-        if not all(hasattr(model.optimizer, name) for name in ("first_step", "second_step", "restore")):
-            raise NotImplementedError("the optimizer does not perturb")
+        names = ("first_step", "second_step", "restore", "base_optimizer")
+        if not all(hasattr(model.optimizer, name) for name in names):
+            raise NotImplementedError("the optimizer does not perturb, or not as RSAM does")
         return model
 
 

@@ -80,6 +80,23 @@ def test_that_an_optimizer_that_does_not_perturb_has_the_properties_of_any(facto
     )
 
 
+class Halves(torch.optim.SGD):
+    """SGD with the two halves of a perturbing optimizer, but with its own step, and no optimizer inside."""
+
+    first_step = second_step = restore = lambda self: None
+
+
+def test_that_halves_without_a_base_optimizer_are_not_checked() -> None:
+    report = check_optimizer(
+        lambda params: Halves(params, lr=0.1), manifold=geoopt.Euclidean(1), shape=(2,), max_examples=3
+    )
+    assert report.skipped == (
+        "restoring is exact",
+        "the ascent goes the radius along the gradient",
+        "a step without radius is the base step",
+    )
+
+
 def test_that_plain_sgd_passes_in_plain_space_and_leaves_the_sphere() -> None:
     def factory(params: list[Tensor]) -> torch.optim.Optimizer:
         return torch.optim.SGD(params, lr=0.1)
