@@ -10,6 +10,7 @@ from benchmarks.run import Run
 from benchmarks.studies.costs import seconds
 from benchmarks.workloads.samples import Samples
 
+PLAIN = Run(Samples("imagefolder:cifar10"), "sgd", 0, 0.03, 25)
 SMALL = {"examples": 1_000, "width": 0.75}
 #: Processor seconds of one run, on one core of a two-core machine that was busy with other things.
 MEASURED = [
@@ -22,6 +23,13 @@ MEASURED = [
     (Run(Samples("fashion_mnist", kernels="spheres", depth=6, **SMALL), "rsam_angle", 0, 0.03, 6), 1, 2.02),
     (Run(Samples("fashion_mnist", **SMALL), "sgd", 0, 0.03, 6), 1, 0.68),
     (Run(Samples("mnist1d_anew", kernels="spheres", examples=1_000, width=1.5), "rsam_angle", 0, 0.03, 6), 1, 0.94),
+    (PLAIN, 1, 7.4),
+    (replace(PLAIN, workload=Samples("fashion_mnist")), 1, 6.0),
+    (replace(PLAIN, workload=Samples("mnist1d_anew", examples=4_000, batch_size=100)), 1, 5.2),
+    (replace(PLAIN, method="sam"), 1, 13.8),
+    (replace(PLAIN, method="hessian_trace"), 1, 20.6),
+    (replace(PLAIN, method="rsam", workload=Samples("imagefolder:cifar10", kernels="spheres")), 1, 15.2),
+    (replace(PLAIN, method="rsam", workload=Samples("imagefolder:cifar10", kernels="stiefel")), 1, 16.9),
 ]
 
 

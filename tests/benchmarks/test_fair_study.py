@@ -18,9 +18,10 @@ from benchmarks.studies import STUDIES, NothingToReport
 from benchmarks.studies.comparison import study as comparison
 from benchmarks.studies.comparison.contest import outstanding
 from benchmarks.studies.comparison.sampling import Sample
+from benchmarks.studies.costs import seconds
 from benchmarks.studies.fair import FAIR, penalties
 from benchmarks.studies.fair import study as fair
-from benchmarks.studies.fair.cases import CASES, PROTOCOL, READ, seconds
+from benchmarks.studies.fair.cases import CASES, PROTOCOL, READ
 from benchmarks.studies.fair.contestants import CONTESTANTS, VARIANTS
 from benchmarks.studies.fair.rules import RECOMMENDED, RULES
 from benchmarks.workloads.samples import VALIDATION, as_samples

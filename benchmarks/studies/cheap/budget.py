@@ -12,7 +12,7 @@ from benchmarks.studies.cheap.contest import Case, Plan, compete, timings
 from benchmarks.studies.cheap.timing import STEPS, Times
 from benchmarks.studies.cheap.variants import evaluations
 from benchmarks.studies.comparison.contest import noting, stand_in
-from benchmarks.studies.fair.cases import seconds
+from benchmarks.studies.costs import seconds
 from benchmarks.workloads.samples import as_samples
 
 __all__ = ["outstanding", "predict"]

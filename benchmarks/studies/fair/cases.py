@@ -1,17 +1,16 @@
-"""Define the cases, and how long their networks take."""
+"""Define the cases."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from benchmarks.methods import METHODS
 from benchmarks.run import Run
 from benchmarks.studies.comparison.cases import Case, Score
 from benchmarks.studies.comparison.tuning import Protocol
 from benchmarks.studies.fair.contestants import CONTESTANTS
 from benchmarks.workloads.samples import Samples, as_samples
 
-__all__ = ["CASES", "PROTOCOL", "QUICK_CASES", "QUICK_PROTOCOL", "QUICK_READ", "READ", "SCORE", "Read", "seconds"]
+__all__ = ["CASES", "PROTOCOL", "QUICK_CASES", "QUICK_PROTOCOL", "QUICK_READ", "READ", "SCORE", "Read"]
 
 PROTOCOL = Protocol(first=(1000,), kept=8, second=(1001, 1002), final=tuple(range(12)), best=3, rounds=1)
 QUICK_PROTOCOL = Protocol(first=(1000,), kept=2, second=(1001,), final=(0, 1), best=2, rounds=1)
@@ -61,17 +60,3 @@ class Read:
 
 READ = Read("cifar10", 10_000, tuple(range(5)))
 QUICK_READ = Read("cifar10", 512, (0, 1))
-
-#: Seconds of one core that an epoch of a thousand examples takes by SGD on plain weights, validation included, while
-#: both cores are busy. Its 25 epochs took 7.4 s on CIFAR-10, 6.0 s on Fashion-MNIST and 5.2 s on MNIST-1D.
-_SECONDS = {"imagefolder:cifar10": 0.15, "fashion_mnist": 0.12, "mnist1d_anew": 0.05}
-#: How many times as long it takes by methods that do not follow their number of gradients: SAM took 13.8 s on CIFAR-10,
-#: RSAM 15.2 s on spheres and 16.9 s on Stiefel manifolds, the trace penalty 20.6 s.
-_TIMES = {"adamw": 1.0, "riemannian_sgd": 1.1, "hessian_trace": 2.8}
-
-
-def seconds(run: Run) -> float:
-    """Predict what a network takes."""
-    workload = as_samples(run.workload)
-    times = _TIMES.get(run.method, METHODS[run.method].gradients * (1.0 if workload.kernels == "plain" else 1.1))
-    return times * run.epochs * workload.examples / 1000 * _SECONDS.get(workload.dataset, 0.1)

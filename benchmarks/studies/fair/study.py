@@ -15,7 +15,8 @@ from benchmarks.studies.comparison.contest import find, outstanding
 from benchmarks.studies.comparison.report import on_manifold
 from benchmarks.studies.comparison.study import find_entries, train_cases
 from benchmarks.studies.comparison.tuning import Protocol
-from benchmarks.studies.fair.cases import QUICK_CASES, QUICK_PROTOCOL, QUICK_READ, Read, seconds
+from benchmarks.studies.costs import seconds
+from benchmarks.studies.fair.cases import QUICK_CASES, QUICK_PROTOCOL, QUICK_READ, Read
 from benchmarks.studies.fair.comparisons import answers
 from benchmarks.studies.fair.contestants import CONTESTANTS, VARIANTS
 from benchmarks.studies.fair.figures import claim_groups
