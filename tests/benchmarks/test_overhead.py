@@ -11,7 +11,18 @@ import torch
 
 from benchmarks.runs.parallel import Workers
 from benchmarks.runs.training import train_model
-from benchmarks.studies.overhead import OverheadStudy, curvature, margins, memory, optimizers, savings, steps, timing
+from benchmarks.studies.overhead import (
+    OverheadStudy,
+    curvature,
+    margins,
+    memory,
+    optimizers,
+    savings,
+    spread,
+    steps,
+    timing,
+    traces,
+)
 from benchmarks.studies.overhead.factors import factor_groups
 
 ROOT = Path(__file__).parents[2]
@@ -38,11 +49,11 @@ def test_that_every_contender_is_reported_with_its_limit(tmp_path, monkeypatch) 
     small = [cases["50 SPD 8×8"], cases["200 plain of 256"]]
     monkeypatch.setattr(optimizers, "CASES", small)
     monkeypatch.setattr(memory, "_COUNT", 2)
-    monkeypatch.setattr(curvature, "_BATCH", 8)
+    monkeypatch.setattr(curvature, "BATCH", 8)
     monkeypatch.setattr(margins, "IMAGES", 500)
-    monkeypatch.setattr(curvature, "_PROBES", 2)
-    monkeypatch.setattr(curvature, "_SPREAD_PROBES", 6)
-    monkeypatch.setattr(curvature, "train_model", lambda run: train_model(replace(run, epochs=1)))
+    monkeypatch.setattr(traces, "PROBES", 2)
+    monkeypatch.setattr(spread, "PROBES", 6)
+    monkeypatch.setattr(spread, "train_model", lambda run: train_model(replace(run, epochs=1)))
     study = OverheadStudy("overhead", "", repeats=2, warm_up=1)
     study.run(tmp_path, Workers())
     text = study.report(tmp_path)

@@ -12,7 +12,17 @@ from benchmarks.machine import one_thread
 from benchmarks.report.forest import draw_forest
 from benchmarks.report.opening import ANSWER, opening
 from benchmarks.runs.parallel import Workers
-from benchmarks.studies.overhead import curvature, margins, memory, optimizers, penalties, savings, steps
+from benchmarks.studies.overhead import (
+    margins,
+    memory,
+    optimizers,
+    penalties,
+    products,
+    savings,
+    spread,
+    steps,
+    traces,
+)
 from benchmarks.studies.overhead.factors import factor_groups
 from benchmarks.studies.overhead.section import Section
 from benchmarks.studies.study import NothingToReport
@@ -74,7 +84,11 @@ class OverheadStudy:
                 steps.report(self.repeats, self.warm_up),
                 savings.report(max(2, self.repeats // 6), min(self.warm_up, 5)),
                 memory.report(),
-                *curvature.report(few, min(self.warm_up, 2)),
+                products.report("pooled_cnn", few, min(self.warm_up, 2)),
+                # whose convolutions torch's second backward is slow with
+                products.report("wide_cnn", few, min(self.warm_up, 2)),
+                traces.report(max(2, few // 3)),
+                spread.report(2 * few),
                 penalties.report(max(2, self.repeats // 3), min(self.warm_up, 5)),
                 margins.report(few, 1),
             ]
