@@ -12,7 +12,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.transforms import blended_transform_factory
 
-from benchmarks.report.intervals import Interval, judged
+from benchmarks.report.intervals import AsymmetricInterval, Interval, judged
 from benchmarks.report.svg import WIDTH, drawing
 
 __all__ = ["Group", "Line", "draw_forest"]
@@ -33,8 +33,8 @@ class Line:
     ----------
     label : str
         At the left.
-    interval : Interval
-        Where its half width is nan, only the mean is drawn; nothing where that is nan too.
+    interval : Interval or AsymmetricInterval
+        Where its ends are nan, only the estimate is drawn; nothing where that is nan too.
     verdict : str, optional
         At the right, a word or a number; by default what :func:`~benchmarks.report.intervals.judged` says.
     tone : {"better", "worse", "undecided"}, optional
@@ -44,7 +44,7 @@ class Line:
     """
 
     label: str
-    interval: Interval
+    interval: Interval | AsymmetricInterval
     verdict: str | None = None
     tone: str | None = None
     values: Sequence[float] = ()
@@ -145,9 +145,9 @@ def _draw_panel(axes: Axes, groups: Sequence[Group]) -> None:
     for height, line in zip(heights, lines, strict=True):
         colour = _COLOURS[line.tone or judged(line.interval)]
         axes.plot(line.values, [height] * len(line.values), ".", color=colour, alpha=0.3, markersize=4)
-        axes.errorbar(
-            line.interval.mean, height, xerr=line.interval.half_width, fmt="o", capsize=2, markersize=4, color=colour
-        )
+        estimate, low, high = line.interval.estimate, line.interval.low, line.interval.high
+        reach = [[estimate - low], [high - estimate]]
+        axes.errorbar(estimate, height, xerr=reach, fmt="o", capsize=2, markersize=4, color=colour)
     axes.set_ylim(y - 0.5, -0.5)
     axes.set_yticks(heights, ["\n".join(_wrapped(line.label, _LABEL)) for line in lines])
     axes.set_xlabel("\n".join(_unit(groups)))

@@ -9,7 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.stats
 
-__all__ = ["Comparison", "Interval", "compare", "geometric", "geometric_mean", "judged", "p_value", "t_interval"]
+__all__ = [
+    "AsymmetricInterval",
+    "Comparison",
+    "Interval",
+    "compare",
+    "geometric",
+    "geometric_mean",
+    "judged",
+    "median_interval",
+    "p_value",
+    "t_interval",
+]
 
 
 @dataclass(frozen=True)
@@ -18,6 +29,11 @@ class Interval:
 
     mean: float
     half_width: float
+
+    @property
+    def estimate(self) -> float:
+        """The mean."""
+        return self.mean
 
     @property
     def low(self) -> float:
@@ -55,6 +71,47 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
         return Interval(mean, math.nan)
     quantile = scipy.stats.t.ppf((1 + confidence) / 2, len(values) - 1)
     return Interval(mean, float(quantile * scipy.stats.sem(values)))
+
+
+@dataclass(frozen=True)
+class AsymmetricInterval:
+    """Estimate, with the ends of its confidence interval, which are nan if they are not known."""
+
+    estimate: float
+    low: float
+    high: float
+
+    def __format__(self, spec: str) -> str:
+        if math.isnan(self.low):
+            return format(self.estimate, spec)
+        return f"{self.estimate:{spec}} ({self.low:{spec}}–{self.high:{spec}})"
+
+
+def median_interval(values: Sequence[float], confidence: float = 0.95) -> AsymmetricInterval:
+    """Take the median of independent measurements, with the interval between two of them.
+
+    Whatever the distribution is, as many of the measurements lie below its median as heads fall in tosses of a coin,
+    which says between which of them it lies (:func:`scipy.stats.quantile_test`).
+
+    Parameters
+    ----------
+    values : sequence of float
+        At least one. Fewer than six do not reach a confidence of 0.95; the ends are then nan.
+    confidence : float
+        Least probability that the interval covers the true median.
+
+    Returns
+    -------
+    AsymmetricInterval
+        Median and ends.
+
+    Examples
+    --------
+    >>> f"{median_interval([3.0, 1.0, 2.0, 5.0, 4.0, 6.0]):.1f}"
+    '3.5 (1.0–6.0)'
+    """
+    ends = scipy.stats.quantile_test(values, p=0.5).confidence_interval(confidence)
+    return AsymmetricInterval(float(np.median(values)), float(ends.low), float(ends.high))
 
 
 @dataclass(frozen=True)
@@ -101,7 +158,7 @@ def compare(differences: Sequence[float], comparisons: int = 1) -> Comparison:
     return Comparison(interval, simultaneous, min(1.0, comparisons * p))
 
 
-def judged(interval: Interval) -> str:
+def judged(interval: Interval | AsymmetricInterval) -> str:
     """Say whether an interval lies above 0, below, or neither: of a single value, whose interval is nan, neither."""
     return "better" if interval.low > 0 else "worse" if interval.high < 0 else "undecided"
 

@@ -15,7 +15,7 @@ from matplotlib.text import Text
 
 from benchmarks.report import forest, opening
 from benchmarks.report.forest import Group, Line, draw_forest
-from benchmarks.report.intervals import Interval
+from benchmarks.report.intervals import AsymmetricInterval, Interval
 
 ABOVE, BELOW, ACROSS = Interval(0.5, 0.2), Interval(-0.5, 0.2), Interval(0.1, 0.2)
 
@@ -46,7 +46,8 @@ def test_that_examples_run(module) -> None:
 
 
 def test_that_each_interval_is_drawn_beside_its_label_and_its_verdict(monkeypatch) -> None:
-    lines = [Line("one", ABOVE), Line("two", BELOW), Line("three", ACROSS), Line("four", ABOVE, "4.2", "undecided")]
+    skewed = AsymmetricInterval(0.5, 0.4, 0.9)
+    lines = [Line("one", skewed), Line("two", BELOW), Line("three", ACROSS), Line("four", ABOVE, "4.2", "undecided")]
     (axes,) = drawn(monkeypatch, [Group("all", lines, "points", "holds", 0.3)]).axes
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["one", "two", "three", "four"]
     assert [text.get_text() for text in verdicts(axes)] == ["better", "worse", "undecided", "4.2"]

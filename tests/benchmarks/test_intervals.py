@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from benchmarks.report.intervals import compare
+from benchmarks.report.intervals import compare, median_interval
 from benchmarks.studies.images import tables
 from tests.benchmarks.comparisons import generator
 
@@ -55,3 +55,25 @@ def test_that_p_values_are_printed_as_papers_do(p, text) -> None:
 
 def test_that_differences_that_are_not_known_have_no_p_value() -> None:
     assert math.isnan(compare([1.0, math.nan, 2.0], 4).p)
+
+
+@pytest.mark.parametrize("n", [6, 7, 10, 50, 51, 300])
+def test_that_the_interval_of_a_median_is_the_narrowest_that_the_binomial_allows(n) -> None:
+    actual = median_interval(list(generator(n).permutation(n) + 1.0))  # values are their own ranks
+    assert actual.estimate == (n + 1) / 2
+    assert actual.low + actual.high == n + 1
+    # the median of a distribution lies below the k-th smallest value if fewer than k are below it
+    below = scipy.stats.binom(n, 0.5).cdf
+    assert 1 - 2 * below(actual.low - 1) >= 0.95 > 1 - 2 * below(actual.low)
+
+
+def test_that_the_interval_of_a_median_covers_it_as_often_as_promised() -> None:
+    samples = generator(0).lognormal(size=(1000, 10))  # skewed, with median 1
+    intervals = [median_interval(list(sample)) for sample in samples]
+    covered = np.mean([i.low <= 1 <= i.high for i in intervals])
+    assert covered == pytest.approx(1 - 2 * scipy.stats.binom(10, 0.5).cdf(1), abs=0.02)  # four standard errors
+
+
+@pytest.mark.parametrize(("values", "text"), [([2.0], "2.00"), ([1.0] * 5, "1.00"), ([1.0] * 6, "1.00 (1.00–1.00)")])
+def test_that_few_values_have_a_median_and_no_interval(values, text) -> None:
+    assert f"{median_interval(values):.2f}" == text

@@ -52,7 +52,8 @@ def claim_groups(found: Sequence[Verdict]) -> list[Group]:
     def neutral(labels: Iterable[str], comparisons: Iterable[Comparison]) -> list[Line]:
         """Make lines of quantities of which more is neither better nor worse."""
         return [
-            replace(line, verdict=f"{line.interval.mean:.2f}", tone="undecided") for line in lines(labels, comparisons)
+            replace(line, verdict=f"{line.interval.estimate:.2f}", tone="undecided")
+            for line in lines(labels, comparisons)
         ]
 
     return [
