@@ -1,10 +1,9 @@
-"""That ratios of costs are formed within each repeat, and all contenders are reported."""
+"""That ratios of costs are formed within each repeat, and all contenders are measured, kept and reported."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -23,16 +22,15 @@ from benchmarks.studies.overhead import (
     timing,
     traces,
 )
-from benchmarks.studies.overhead.factors import factor_groups
-
-ROOT = Path(__file__).parents[2]
-MEASURED = ROOT / "benchmarks" / "results" / "overhead" / "README.md"
+from benchmarks.studies.overhead.section import Measurement
+from benchmarks.studies.overhead.study import _Part
+from benchmarks.studies.study import NothingToReport
 
 
 def test_that_a_step_is_compared_with_its_parts() -> None:
     times = {"gradient": [1.0, 2.0, 100.0], "base step": [0.5, 1.0, 1.0], "step": [3.0, 6.0, 402.0]}
-    assert steps.step_ratio(times) == pytest.approx(1.2)  # the median of 3/2.5, 6/5 and 402/201
-    assert timing.median_ratio(times, "step", "gradient") == pytest.approx(3.0)
+    assert steps.step_ratio(times).estimate == pytest.approx(1.2)  # the median of 3/2.5, 6/5 and 402/201
+    assert timing.median_ratio(times, "step", "gradient").estimate == pytest.approx(3.0)
     assert timing.milliseconds(times, "gradient") == pytest.approx(2000)
 
 
@@ -106,16 +104,28 @@ def test_that_the_peak_is_what_is_held_at_once() -> None:
     assert memory.peak(run) == 4 * 5000
 
 
-def test_that_the_picture_shows_the_factors_of_the_table_and_which_are_short() -> None:
-    text = MEASURED.read_text(encoding="utf-8")
-    groups = factor_groups(text)
-    assert [group.mark for group in groups] == [15, 6, 1, 0.87]
-    assert sum(len(group.lines) for group in groups) == 2 * len(optimizers.CASES)
-    (verdict,) = re.findall(r"\*\*Optimizers:\*\* (.*)", text)
-    label = ""
-    for group in groups:
-        for line in group.lines:
-            short = line.interval.mean < group.mark
-            assert (line.tone, "short" in line.verdict) == (("worse", True) if short else ("better", False))
-            label = line.label.removesuffix(", SGD") if line.label != "Adam" else label
-            assert label in verdict or not short
+def test_that_an_interrupted_run_goes_on_with_the_sections_that_have_no_row(tmp_path, monkeypatch) -> None:
+    measured: list[str] = []
+
+    def part(name: str, fail: bool = False) -> _Part:
+        def measure() -> dict:
+            measured.append(name)
+            if fail:
+                raise KeyboardInterrupt
+            return {"seconds": [0.1]}
+
+        return _Part(measure, lambda data: None)  # type: ignore[arg-type,return-value]
+
+    def parts(*of: _Part) -> Callable[[object], dict[Measurement, _Part]]:
+        return lambda self: {Measurement(name): one for name, one in zip("abc", of, strict=True)}
+
+    study = OverheadStudy("overhead", "")
+    monkeypatch.setattr(OverheadStudy, "_parts", parts(part("a"), part("b", fail=True), part("c")))
+    with pytest.raises(KeyboardInterrupt):
+        study.run(tmp_path, Workers())
+    with pytest.raises(NothingToReport, match="1 of 3 sections"):
+        study.report(tmp_path)
+    monkeypatch.setattr(OverheadStudy, "_parts", parts(part("a"), part("b"), part("c")))
+    study.run(tmp_path, Workers())
+    assert "".join(measured) == "abbc"
+    assert {row.data["seconds"][0] for row in study.rows(tmp_path).values()} == {0.1}

@@ -47,7 +47,7 @@ def test_that_the_picture_of_the_claims_is_drawn_from_the_rows(results, tmp_path
     assert words(tmp_path / "claims.svg") == words(ROOT / PICTURE), message
 
 
-@pytest.mark.parametrize("name", [*MEASURED, "overhead"])
+@pytest.mark.parametrize("name", MEASURED)
 def test_that_what_is_shown_was_measured(first_picture_only, results, name) -> None:
     report = STUDIES[name].report(results / name)
     readme = (RESULTS / name / "README.md").read_text(encoding="utf-8")

@@ -77,7 +77,7 @@ def measure_times(timing: Timing) -> Times:
     with alone():
         parts = {str(i): _block(run) for i, run in enumerate(timing.runs)}
         times = interleaved(parts, timing.blocks, 1, "", clock=time.process_time)
-    ratios = [round(median_ratio(times, name, "0"), 4) for name in parts]
+    ratios = [round(median_ratio(times, name, "0").estimate, 4) for name in parts]
     base = 1000 * statistics.median(times["0"]) / STEPS
     return Times(timing, ratios, round(base, 4), round(time.perf_counter() - began, 2))
 

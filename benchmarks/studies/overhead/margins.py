@@ -8,17 +8,19 @@ from torch.nn.functional import cross_entropy
 import rsam
 from benchmarks.report.table import markdown_table
 from benchmarks.studies.overhead.networks import network
-from benchmarks.studies.overhead.section import Section
-from benchmarks.studies.overhead.timing import interleaved, median_ratio, milliseconds
+from benchmarks.studies.overhead.section import Data, Section
+from benchmarks.studies.overhead.timing import interleaved, median_ratio, milliseconds, repeats_of, rounded
 
-__all__ = ["report"]
+__all__ = ["FOUR_LAYERS", "PASSES", "measure", "report"]
 
 LIMIT = 4.0
 IMAGES, BATCH = 10_000, 250
+#: Parts that are compared with each other.
+PASSES, FOUR_LAYERS = "forward and backward passes of an epoch", "margins at 4 layers"
 
 
-def report(repeats: int, warm_up: int) -> Section:
-    """Time and compare; a table and a verdict."""
+def measure(repeats: int, warm_up: int) -> Data:
+    """Time margins and passes."""
     model, _, (inputs, labels) = network("sgd", 0.0, BATCH)
     batches = [(inputs, labels)] * (IMAGES // BATCH)
     layers = ["input", *(name for name, part in model.named_modules() if isinstance(part, torch.nn.ReLU))]
@@ -30,17 +32,29 @@ def report(repeats: int, warm_up: int) -> Section:
             torch.autograd.grad(cross_entropy(model(x), y), weights)
 
     parts = {
-        "forward and backward passes of an epoch": epoch,
+        PASSES: epoch,
         "margins at the input": lambda: rsam.margins.margins(model, batches),
         f"margins at {len(layers)} layers": lambda: rsam.margins.margins(model, batches, layers),
     }
-    times = interleaved(parts, repeats, warm_up, "margins")
-    first, _, asked = parts
-    ratios = {name: median_ratio(times, name, first) for name in parts}
+    times = rounded(interleaved(parts, repeats, warm_up, "margins"))
+    return {"images": IMAGES, "batch": BATCH, "times": times}
+
+
+def report(data: Data) -> Section:
+    """Compare; a table and a verdict."""
+    times = data["times"]
+    ratios = {name: median_ratio(times, name, PASSES) for name in times if name != PASSES}
     table = markdown_table(
         ("of all images", "ms", "epochs"),
-        [(name, f"{milliseconds(times, name):.0f}", f"{ratios[name]:.2f}") for name in parts],
+        [
+            (name, f"{milliseconds(times, name):.0f}", f"{ratios[name]:.2f}" if name in ratios else "1")
+            for name in times
+        ],
     )
-    text = f"Medians of {repeats} interleaved repeats, small_cnn, {IMAGES} images in batches of {BATCH}.\n\n{table}"
-    verdict = f"M{asked[1:]} cost {'' if ratios[asked] <= LIMIT else 'NOT '}at most {LIMIT:g} epochs of gradients."
+    text = (
+        f"Medians of {repeats_of(times)} interleaved repeats, small_cnn, {data['images']} images in batches of "
+        f"{data['batch']}.\n\n{table}"
+    )
+    kept = ratios[FOUR_LAYERS].estimate <= LIMIT
+    verdict = f"M{FOUR_LAYERS[1:]} cost {'' if kept else 'NOT '}at most {LIMIT:g} epochs of gradients."
     return Section("Margins", text, verdict)

@@ -14,9 +14,9 @@ from torch.profiler import ProfilerActivity, profile
 
 import rsam
 from benchmarks.report.table import markdown_table
-from benchmarks.studies.overhead.section import Section
+from benchmarks.studies.overhead.section import Data, Section
 
-__all__ = ["peak", "report"]
+__all__ = ["measure", "peak", "report"]
 
 _COUNT, _SIZE = 100, 10_000
 _MIB = 2**20
@@ -60,9 +60,9 @@ def _contenders() -> dict[str, tuple[list[Tensor], Callable[[list[Tensor]], Any]
     return optimizers
 
 
-def report() -> Section:
-    """Measure; a table."""
-    rows = []
+def measure() -> Data:
+    """Measure the bytes that two steps of each optimizer allocate."""
+    peaks = {}
     for label, (params, make, sharp) in _contenders().items():
         optimizer = make(params)
         gradients = [1e-3 * torch.randn_like(p) for p in params]
@@ -83,10 +83,15 @@ def report() -> Section:
                     closure()
                     optimizer.step()
 
-        most = peak(two_steps) - weights  # without the gradients that each pass makes
-        rows.append((label, f"{most / _MIB:.1f}", f"{most / weights:.2f}"))
+        peaks[label] = peak(two_steps) - weights  # without the gradients that each pass makes
+    return {"count": _COUNT, "size": _SIZE, "weights": weights, "peaks": peaks}
+
+
+def report(data: Data) -> Section:
+    """Divide by the bytes of the weights; a table."""
+    rows = [(label, f"{most / _MIB:.1f}", f"{most / data['weights']:.2f}") for label, most in data["peaks"].items()]
     text = (
-        f"{_COUNT} parameters of {_SIZE}, float32, momentum 0.9: what two steps allocate at most beside "
+        f"{data['count']} parameters of {data['size']}, float32, momentum 0.9: what two steps allocate at most beside "
         "weights and gradients, momentum and copies of weights included.\n\n"
         f"{markdown_table(('optimizer', 'MiB', 'sizes of the weights'), rows)}"
     )

@@ -13,11 +13,12 @@ from torch.nn.functional import normalize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import rsam
+from benchmarks.report.intervals import AsymmetricInterval
 from benchmarks.report.table import markdown_table
-from benchmarks.studies.overhead.section import Section
-from benchmarks.studies.overhead.timing import Times, interleaved, median_ratio, milliseconds
+from benchmarks.studies.overhead.section import Data, Section
+from benchmarks.studies.overhead.timing import Times, interleaved, median_ratio, milliseconds, repeats_of, rounded
 
-__all__ = ["CASES", "Case", "operations", "report"]
+__all__ = ["CASES", "KINDS", "Case", "faster", "measure", "operations", "report"]
 
 #: Why what is asked is not reached, for the page.
 _WHY = """\
@@ -26,6 +27,8 @@ a factor of 15 leaves, before any arithmetic; checks of gradients and manifolds 
 all computed before any is written, so that an exception leaves them as they were; geoopt writes one after the other,
 while it is in the cache."""
 
+#: Optimizers that are compared with the peer's of the same name.
+KINDS = ("SGD", "Adam")
 #: Learning rates so small that all steps start from nearly the same weights.
 _SGD: dict[str, Any] = {"lr": 1e-4, "momentum": 0.9}
 _ADAM: dict[str, Any] = {"lr": 1e-5}
@@ -159,30 +162,49 @@ def operations(step: Callable[[], object]) -> int:
     return counter.count
 
 
-def _row(case: Case, parts: dict[str, _Contender], times: Times) -> tuple[list[str], bool]:
-    cells = [case.label]
-    kept = True
-    for kind in ("SGD", "Adam"):
-        faster = median_ratio(times, f"{case.peer} {kind}", f"rsam {kind}")
-        kept = kept and faster >= case.factor
-        cells += [
-            f"{milliseconds(times, f'{case.peer} {kind}'):.2f}",
-            f"{milliseconds(times, f'rsam {kind}'):.2f}",
-            f"{faster:.2f}" + ("" if faster >= case.factor else " (short)"),
-            str(operations(parts[f"rsam {kind}"].step)),
-        ]
-    # large parameters are not stacked, and plain ones use torch's functions on lists
-    stacked = case.peer != "torch" and case.make()[0].numel() <= 2**14
-    return [*cells, f"{case.factor:.2g}", f"{milliseconds(times, 'handling'):.2f}" if stacked else ""], kept
-
-
-def report(repeats: int, warm_up: int) -> Section:
-    """Time and compare; a table and a verdict."""
-    rows, short = [], []
+def measure(repeats: int, warm_up: int) -> Data:
+    """Time the steps of each case, and count their operations."""
+    data: Data = {"geoopt": geoopt.__version__, "torch": torch.__version__, "cases": {}}
     for case in CASES:
         parts = _contenders(case)
         steps, before = ({name: getattr(part, what) for name, part in parts.items()} for what in ("step", "refresh"))
-        cells, kept = _row(case, parts, interleaved(steps, repeats, warm_up, case.label, before))
+        times = rounded(interleaved(steps, repeats, warm_up, case.label, before))
+        data["cases"][case.label] = {
+            "operations": {kind: operations(parts[f"rsam {kind}"].step) for kind in KINDS},
+            # large parameters are not stacked, and plain ones use torch's functions on lists
+            "stacked": case.peer != "torch" and case.make()[0].numel() <= 2**14,
+            "times": times,
+        }
+    return data
+
+
+def faster(case: Case, times: Times, kind: str) -> AsymmetricInterval:
+    """Return how many times as fast as the peer's optimizer of a kind ours is."""
+    return median_ratio(times, f"{case.peer} {kind}", f"rsam {kind}")
+
+
+def _row(case: Case, measured: Data) -> tuple[list[str], bool]:
+    cells, times = [case.label], measured["times"]
+    kept = True
+    for kind in KINDS:
+        factor = faster(case, times, kind)
+        enough = factor.estimate >= case.factor
+        kept = kept and enough
+        cells += [
+            f"{milliseconds(times, f'{case.peer} {kind}'):.2f}",
+            f"{milliseconds(times, f'rsam {kind}'):.2f}",
+            f"{factor:.2f}" + ("" if enough else ", short"),
+            str(measured["operations"][kind]),
+        ]
+    handling = f"{milliseconds(times, 'handling'):.2f}" if measured["stacked"] else ""
+    return [*cells, f"{case.factor:.2g}", handling], kept
+
+
+def report(data: Data) -> Section:
+    """Compare; a table and a verdict."""
+    rows, short = [], []
+    for case in CASES:
+        cells, kept = _row(case, data["cases"][case.label])
         rows.append(cells)
         short += [] if kept else [case.label]
     header = (
@@ -199,9 +221,10 @@ def report(repeats: int, warm_up: int) -> Section:
         "handling",
     )
     verdict = f"Short of the factor that is asked: {', '.join(short)}." if short else "No case is short of its factor."
+    repeats = repeats_of(data["cases"][CASES[0].label]["times"])
     text = (
         f"Steps with gradients that are there, float32, momentum 0.9; medians of {repeats} "
-        f"interleaved repeats. The peer is geoopt {geoopt.__version__}, of plain parameters torch {torch.__version__}; "
+        f"interleaved repeats. The peer is geoopt {data['geoopt']}, of plain parameters torch {data['torch']}; "
         "factor is how many times as fast ours is, formed within each repeat; ops is how many torch operations ours "
         "dispatches; handling is the time of two stacks and one write of all points alone, in ms, the floor of a step."
         f"\n\n{markdown_table(header, rows)}\n\n{_WHY}"

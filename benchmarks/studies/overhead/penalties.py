@@ -11,10 +11,10 @@ from torch.nn.functional import cross_entropy
 import rsam
 from benchmarks.report.table import markdown_table
 from benchmarks.studies.overhead.networks import BATCH, network
-from benchmarks.studies.overhead.section import Section
-from benchmarks.studies.overhead.timing import interleaved, median_ratio, milliseconds
+from benchmarks.studies.overhead.section import Data, Section
+from benchmarks.studies.overhead.timing import interleaved, median_ratio, milliseconds, repeats_of, rounded
 
-__all__ = ["report"]
+__all__ = ["measure", "report"]
 
 LIMITS = {"gradient norm, difference": 2.3, "Hessian trace, difference": 3.3}
 # a learning rate so small that all steps start from nearly the same weights
@@ -41,8 +41,8 @@ def _step(make: Callable[[Any], Any] | None, outputs_too: bool = False, method: 
     return lambda: optimizer.step(closure)
 
 
-def report(repeats: int, warm_up: int) -> Section:
-    """Time steps with each penalty, and report a table and verdicts."""
+def measure(repeats: int, warm_up: int) -> Data:
+    """Time steps with each penalty."""
     losses = rsam.losses
 
     def with_penalty(kind: Any, **options: Any) -> Callable[[Any], Any]:
@@ -59,18 +59,26 @@ def report(repeats: int, warm_up: int) -> Section:
             f"Fisher trace, {method}": _step(with_penalty(losses.FisherTrace, method=method), outputs_too=True),
         }
     parts["sharpness"] = _step(with_penalty(losses.Sharpness, rho=0.01))
-    times = interleaved(parts, repeats, warm_up, "penalties")
-    ratios = {name: median_ratio(times, name, "plain") for name in parts}
+    return {"batch": BATCH, "times": rounded(interleaved(parts, repeats, warm_up, "penalties"))}
+
+
+def report(data: Data) -> Section:
+    """Compare; a table and verdicts."""
+    times = data["times"]
+    ratios = {name: median_ratio(times, name, "plain") for name in times if name != "plain"}
     table = markdown_table(
         ("training step", "ms", "plain steps"),
-        [(name, f"{milliseconds(times, name):.2f}", f"{ratios[name]:.2f}") for name in parts],
+        [
+            (name, f"{milliseconds(times, name):.2f}", f"{ratios[name]:.2f}" if name in ratios else "1")
+            for name in times
+        ],
     )
     verdicts = [
-        f"The step with {name} takes {'' if ratios[name] <= limit else 'NOT '}at most {limit} plain ones."
+        f"The step with {name} takes {'' if ratios[name].estimate <= limit else 'NOT '}at most {limit} plain ones."
         for name, limit in LIMITS.items()
     ]
     text = (
-        f"Medians of {repeats} interleaved repeats, small_cnn in training mode, batch "
-        f"{BATCH}, SGD, one probe, by `objective`.\n\n{table}"
+        f"Medians of {repeats_of(times)} interleaved repeats, small_cnn in training mode, batch "
+        f"{data['batch']}, SGD, one probe, by `objective`.\n\n{table}"
     )
     return Section("Penalties", text, " ".join(verdicts))

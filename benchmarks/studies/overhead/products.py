@@ -13,10 +13,10 @@ from torch.nn.functional import cross_entropy
 from benchmarks.report.table import markdown_table
 from benchmarks.studies.overhead import curvature
 from benchmarks.studies.overhead.curvature import hessian, pyhessian_operator
-from benchmarks.studies.overhead.section import Section
-from benchmarks.studies.overhead.timing import interleaved, median_ratio, milliseconds
+from benchmarks.studies.overhead.section import Data, Section
+from benchmarks.studies.overhead.timing import interleaved, median_ratio, milliseconds, repeats_of, rounded
 
-__all__ = ["report"]
+__all__ = ["measure", "report"]
 
 #: Allowed gradient evaluations of a product with one batch, by network.
 LIMITS = {"pooled_cnn": 2.3}
@@ -24,8 +24,8 @@ _ONE = "rsam, one batch"
 _TEN = "rsam, loader of two, each of ten columns"
 
 
-def report(network: str, repeats: int, warm_up: int) -> Section:
-    """Time and compare; a table, and a verdict where a limit is set."""
+def measure(network: str, repeats: int, warm_up: int) -> Data:
+    """Time products and gradients."""
     (images, labels), model = curvature.batch(), curvature.network(network).eval()
     params = list(model.parameters())
     half = len(images) // 2
@@ -46,18 +46,25 @@ def report(network: str, repeats: int, warm_up: int) -> Section:
     with kept.keeping_graphs(), held.keeping_graphs():  # as estimators do within one call
         times = interleaved(parts, repeats, warm_up, "products")
     times[_TEN] = [seconds / 10 for seconds in times[_TEN]]
-    ratios = {name: median_ratio(times, name, "gradient") for name in parts if name != "gradient"}
+    size = sum(p.numel() for p in params)
+    return {"network": network, "parameters": size, "batch": len(images), "times": rounded(times)}
+
+
+def report(data: Data) -> Section:
+    """Compare; a table, and a verdict where a limit is set."""
+    network, times = data["network"], data["times"]
+    ratios = {name: median_ratio(times, name, "gradient") for name in times if name != "gradient"}
     table = markdown_table(
         ("Hessian-vector product", "ms", "gradient evaluations"),
         [(name, f"{milliseconds(times, name):.1f}", f"{ratio:.2f}") for name, ratio in ratios.items()],
     )
     text = (
-        f"Medians of {repeats} interleaved repeats, "
-        f"{sum(p.numel() for p in params):,} parameters, evaluation mode, batch {len(images)}, the graph of one "
+        f"Medians of {repeats_of(times)} interleaved repeats, "
+        f"{data['parameters']:,} parameters, evaluation mode, batch {data['batch']}, the graph of one "
         "batch kept from product to product, as within one call of an estimator, unless it says otherwise; a gradient "
         f"takes {milliseconds(times, 'gradient'):.1f} ms.\n\n{table}"
     )
-    return Section(f"Hessian-vector products, {network}", text, _verdict(network, ratios[_ONE]))
+    return Section(f"Hessian-vector products, {network}", text, _verdict(network, ratios[_ONE].estimate))
 
 
 def _verdict(network: str, ratio: float) -> str:

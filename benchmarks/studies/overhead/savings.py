@@ -7,13 +7,14 @@ from collections.abc import Callable
 from torch.nn.functional import cross_entropy
 
 import rsam
+from benchmarks.report.intervals import median_interval
 from benchmarks.report.table import markdown_table
 from benchmarks.runs.steps import gradient_closure
 from benchmarks.studies.overhead.networks import network
-from benchmarks.studies.overhead.section import Section
-from benchmarks.studies.overhead.timing import Times, interleaved, median_ratio, milliseconds
+from benchmarks.studies.overhead.section import Data, Section
+from benchmarks.studies.overhead.timing import Times, interleaved, median_ratio, milliseconds, repeats_of, rounded
 
-__all__ = ["LIMITS", "report"]
+__all__ = ["LIMITS", "PART", "measure", "report"]
 
 #: Why what is asked is not reached, for the page.
 _WHY = """\
@@ -22,6 +23,8 @@ second step."""
 
 #: Allowed cost of a step of RSAM in steps of RiemannianSGD, by batch size.
 LIMITS = {64: 1.3, 256: 1.2}
+#: Part that ascends in every second step from a quarter of the batch.
+PART = "RSAM, quarter, every 2"
 _FRACTION = 0.25
 _EVERY = 2
 # a learning rate so small that all steps start from nearly the same weights
@@ -48,29 +51,40 @@ def _steps(batch: int) -> dict[str, Callable[[], object]]:
         "gradient of the part": closures[1],
         "RiemannianSGD": twice(lambda: base.step(base_closure)),
         "RSAM": twice(lambda: whole.step(whole_closure)),
-        "RSAM, quarter, every 2": twice(lambda: part.step(*closures)),
+        PART: twice(lambda: part.step(*closures)),
+    }
+
+
+def measure(repeats: int, warm_up: int) -> Data:
+    """Time two steps of each method with batches of each size."""
+    return {
+        "times": {
+            str(batch): rounded(interleaved(_steps(batch), repeats, warm_up, f"savings, batch {batch}"))
+            for batch in LIMITS
+        }
     }
 
 
 def _row(batch: int, times: Times) -> tuple[list[str], float]:
-    saving = median_ratio(times, "RSAM, quarter, every 2", "RiemannianSGD")
-    bare = 1 + median_ratio(times, "gradient of the part", "gradient") / _EVERY
+    saving = median_ratio(times, PART, "RiemannianSGD")
+    pairs = zip(times["gradient of the part"], times["gradient"], strict=True)
+    bare = median_interval([1 + part / whole / _EVERY for part, whole in pairs])
     cells = [
         str(batch),
-        *(f"{milliseconds(times, name) / 2:.2f}" for name in ("RiemannianSGD", "RSAM", "RSAM, quarter, every 2")),
+        *(f"{milliseconds(times, name) / 2:.2f}" for name in ("RiemannianSGD", "RSAM", PART)),
         f"{median_ratio(times, 'RSAM', 'RiemannianSGD'):.2f}",
         f"{saving:.3f}",
         f"{bare:.3f}",
         f"{LIMITS[batch]}",
     ]
-    return cells, saving
+    return cells, saving.estimate
 
 
-def report(repeats: int, warm_up: int) -> Section:
-    """Time and compare; a table and a verdict."""
+def report(data: Data) -> Section:
+    """Compare; a table and a verdict."""
     rows, short = [], []
     for batch, limit in LIMITS.items():
-        cells, saving = _row(batch, interleaved(_steps(batch), repeats, warm_up, f"savings, batch {batch}"))
+        cells, saving = _row(batch, data["times"][str(batch)])
         rows.append(cells)
         short += [] if saving <= limit else [str(batch)]
     header = (
@@ -79,6 +93,7 @@ def report(repeats: int, warm_up: int) -> Section:
     )  # fmt: skip
     cost = f"more than is asked at batch {' and '.join(short)}" if short else "no more than is asked"
     verdict = f"Ascents from a quarter of the batch in every second step cost {cost}."
+    repeats = repeats_of(next(iter(data["times"].values())))
     text = (
         f"RSAM with kernels on spheres that ascends along the gradient of a quarter of the batch in "
         f"every second step, small_cnn; medians of {repeats} interleaved repeats of two steps. The last columns are in "

@@ -4,49 +4,78 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
+from typing import Literal
 
+import scipy.stats
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 import rsam
+from benchmarks.report.intervals import AsymmetricInterval
 from benchmarks.report.table import markdown_table
 from benchmarks.run import Run
 from benchmarks.runs.training import train_model
 from benchmarks.studies.overhead import curvature
-from benchmarks.studies.overhead.section import Section
+from benchmarks.studies.overhead.section import Data, Section
 from benchmarks.workloads.images import Images
 
-__all__ = ["report"]
+__all__ = ["measure", "report", "spread_ratio"]
 
 LIMIT = 0.5
 PROBES = 18
+_METHODS: tuple[Literal["hutchinson", "xtrace"], ...] = ("hutchinson", "xtrace")
 
 
-def report(seeds: int) -> Section:
-    """Estimate and compare; a table and a verdict."""
-    rows, ratios = [], {}
+def measure(seeds: int) -> Data:
+    """Estimate the trace of two networks by two methods with many seeds."""
+    estimates = {}
     for name, model in _trained().items():
         hessian = curvature.hessian(model.eval(), curvature.batch())
-        spreads = {}
-        for method in ("hutchinson", "xtrace"):
-            values = [float(rsam.curvature.trace(hessian, PROBES, method=method, seed=seed)) for seed in range(seeds)]
-            spreads[method] = stdev(values) / abs(mean(values))
-            rows.append((f"{name}, {method}", f"{mean(values):.1f}", f"{100 * spreads[method]:.1f}"))
-        ratios[name] = spreads["xtrace"] / spreads["hutchinson"]
+        estimates[name] = {method: [_trace(hessian, method, seed) for seed in range(seeds)] for method in _METHODS}
+    return {"batch": curvature.BATCH, "products": PROBES, "estimates": estimates}
+
+
+def _trace(hessian: rsam.curvature.RiemannianHessian, method: Literal["hutchinson", "xtrace"], seed: int) -> float:
+    return float(f"{float(rsam.curvature.trace(hessian, PROBES, method=method, seed=seed)):.6g}")
+
+
+def report(data: Data) -> Section:
+    """Compare; a table and a verdict."""
+    estimates = data["estimates"]
+    rows = [
+        (f"{name}, {method}", f"{mean(values):.1f}", f"{100 * _spread(values):.1f}")
+        for name, of in estimates.items()
+        for method, values in of.items()
+    ]
     table = markdown_table(("network, method", "mean", "standard deviation, %"), rows)
-    ratio = ratios["wide_plain_cnn"]
+    few, many = (spread_ratio(estimates[name]) for name in ("wide_plain_cnn", "small_cnn"))
+    seeds = len(estimates["small_cnn"]["xtrace"])
     text = (
-        f"wide_plain_cnn (no batch norm) after 100 steps on the batch, small_cnn (batch "
-        f"norm) after 5 epochs; batch {curvature.BATCH}, {PROBES} products, {seeds} seeds.\n\n{table}"
+        "wide_plain_cnn (no batch norm) after 100 steps on the batch, small_cnn (batch "
+        f"norm) after 5 epochs; batch {data['batch']}, {data['products']} products, {seeds} seeds. Intervals of ratios "
+        f"are by the F distribution, as if estimates were normal.\n\n{table}"
     )
     verdict = (
-        f"XTrace's spread is {ratio:.2f} of Hutchinson's where few eigenvalues dominate, on wide_plain_cnn, "
-        f"{'' if ratio <= LIMIT else 'NOT '}at most half. On small_cnn, with many alike, it is "
-        f"{ratios['small_cnn']:.2f} of it."
+        f"XTrace's spread is {few:.2f} of Hutchinson's where few eigenvalues dominate, on wide_plain_cnn, "
+        f"{'' if few.estimate <= LIMIT else 'NOT '}at most half. On small_cnn, with many alike, it is "
+        f"{many:.2f} of it."
     )
     return Section("Spread of the trace", text, verdict)
+
+
+def _spread(values: Sequence[float]) -> float:
+    return stdev(values) / abs(mean(values))
+
+
+def spread_ratio(estimates: Mapping[str, Sequence[float]]) -> AsymmetricInterval:
+    """Divide XTrace's relative spread by Hutchinson's, with the 95 % interval of a ratio of normal deviations."""
+    ratio = _spread(estimates["xtrace"]) / _spread(estimates["hutchinson"])
+    freedom = [len(estimates[method]) - 1 for method in ("xtrace", "hutchinson")]
+    low, high = (float(ratio / scipy.stats.f.ppf(level, *freedom) ** 0.5) for level in (0.975, 0.025))
+    return AsymmetricInterval(ratio, low, high)
 
 
 def _trained() -> dict[str, nn.Module]:

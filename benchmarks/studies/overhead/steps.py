@@ -5,25 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.report.intervals import AsymmetricInterval, median_interval
 from benchmarks.report.table import markdown_table
 from benchmarks.runs.steps import gradient_closure
-from benchmarks.studies.overhead.networks import RHO, network
-from benchmarks.studies.overhead.section import Section
-from benchmarks.studies.overhead.timing import Times, interleaved, milliseconds
+from benchmarks.studies.overhead.networks import BATCH, RHO, network
+from benchmarks.studies.overhead.section import Data, Section
+from benchmarks.studies.overhead.timing import Times, interleaved, milliseconds, repeats_of, rounded
 
-__all__ = ["contenders", "report", "step_ratio"]
+__all__ = ["contenders", "measure", "report", "step_ratio"]
 
 #: Why what is asked is not reached, for the page.
 _WHY = """\
 Where the ratio is larger: RSAM takes some 110 operations of about 9 µs beside its passes, for three blocks of unequal
 shapes that no stack unites, and watches gradients so that no wrong step goes unnoticed."""
 
+_PEER = "pytorch_optimizer.SAM, plain weights"
 #: Allowed ratio of a whole step to two gradient evaluations and a base step.
 LIMITS = {"RSAM, spheres": 1.05, "RSAM, plain weights": 1.03}
 
@@ -84,17 +85,11 @@ def _peer() -> Contender:
         closure()  # its step expects the gradients of the first pass
         optimizer.step(closure)  # type: ignore[arg-type]
 
-    return Contender("pytorch_optimizer.SAM, plain weights", gradient, base_optimizer.step, step)
+    return Contender(_PEER, gradient, base_optimizer.step, step)
 
 
-def step_ratio(times: Times) -> float:
-    """Return the median over repeats of the ratio of a whole step to two gradients and a base step."""
-    parts = zip(times["gradient"], times["base step"], times["step"], strict=True)
-    return median(step / (2 * gradient + base) for gradient, base, step in parts)
-
-
-def report(repeats: int, warm_up: int) -> Section:
-    """Time the contenders; a table and a verdict."""
+def measure(repeats: int, warm_up: int) -> Data:
+    """Time the steps of each contender, and their parts."""
     methods = contenders()
     parts: dict[str, Callable[[], object]] = {}
     for c in methods:
@@ -103,8 +98,20 @@ def report(repeats: int, warm_up: int) -> Section:
             f"{c.label}: base step": c.base_step,
             f"{c.label}: step": c.sam_step,
         }
-    raw = interleaved(parts, repeats, warm_up, "steps")
-    times = {c.label: {name: raw[f"{c.label}: {name}"] for name in ("gradient", "base step", "step")} for c in methods}
+    raw = rounded(interleaved(parts, repeats, warm_up, "steps"))
+    names = ("gradient", "base step", "step")
+    return {"batch": BATCH, "times": {c.label: {name: raw[f"{c.label}: {name}"] for name in names} for c in methods}}
+
+
+def step_ratio(times: Times) -> AsymmetricInterval:
+    """Return the median over repeats of the ratio of a whole step to two gradients and a base step."""
+    parts = zip(times["gradient"], times["base step"], times["step"], strict=True)
+    return median_interval([step / (2 * gradient + base) for gradient, base, step in parts])
+
+
+def report(data: Data) -> Section:
+    """Compare; a table and verdicts."""
+    times: dict[str, Times] = data["times"]
     ratios = {label: step_ratio(of) for label, of in times.items()}
     table = markdown_table(
         ("method", "gradient, ms", "base step, ms", "whole step, ms", "ratio"),
@@ -114,14 +121,15 @@ def report(repeats: int, warm_up: int) -> Section:
         ],
     )
     verdicts = [
-        f"{label}: the ratio is {'' if ratios[label] <= limit else 'NOT '}at most {limit}."
+        f"{label}: the ratio is {'' if ratios[label].estimate <= limit else 'NOT '}at most {limit}."
         for label, limit in LIMITS.items()
     ]
+    repeats = repeats_of(next(iter(times.values())))
     text = (
-        f"Medians of {repeats} interleaved repeats, small_cnn, batch 64.\n"
+        f"Medians of {repeats} interleaved repeats, small_cnn, batch {data['batch']}.\n"
         "ratio = whole step / (two gradients + base step)\n\n"
         f"{table}\n\n{_WHY}"
     )
-    if not find_spec("pytorch_optimizer"):
+    if _PEER not in times:
         text += "\n\nFor a comparison with pytorch_optimizer.SAM: pip install pytorch_optimizer"
     return Section("Steps", text, " ".join(verdicts))

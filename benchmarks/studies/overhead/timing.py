@@ -1,4 +1,4 @@
-"""Time several functions in turn, so that a slow moment of the machine hits all."""
+"""Time several functions in turn, so that a slow moment of the machine hits all, and compare their times."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from collections.abc import Callable, Mapping
 
 from tqdm import trange
 
-__all__ = ["interleaved", "median_ratio", "milliseconds"]
+from benchmarks.report.intervals import AsymmetricInterval, median_interval
 
+__all__ = ["Times", "interleaved", "median_ratio", "milliseconds", "repeats_of", "rounded"]
+
+#: Seconds of each part in each repeat.
 Times = dict[str, list[float]]
 
 
@@ -51,9 +54,19 @@ def interleaved(
     return times
 
 
-def median_ratio(times: Times, part: str, whole: str) -> float:
-    """Return the median over repeats of the ratio of two parts."""
-    return statistics.median(p / w for p, w in zip(times[part], times[whole], strict=True))
+def rounded(times: Times) -> Times:
+    """Round to four significant digits, which is more than a clock repeats."""
+    return {name: [float(f"{value:.4g}") for value in of] for name, of in times.items()}
+
+
+def repeats_of(times: Times) -> int:
+    """Count the repeats, which are as many for each part."""
+    return len(next(iter(times.values())))
+
+
+def median_ratio(times: Times, part: str, whole: str) -> AsymmetricInterval:
+    """Return the median over repeats of the ratio of two parts, with its interval."""
+    return median_interval([p / w for p, w in zip(times[part], times[whole], strict=True)])
 
 
 def milliseconds(times: Times, part: str) -> float:

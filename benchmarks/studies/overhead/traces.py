@@ -12,17 +12,17 @@ import rsam
 from benchmarks.report.table import markdown_table
 from benchmarks.studies.overhead import curvature
 from benchmarks.studies.overhead.curvature import hessian, network, pyhessian_operator
-from benchmarks.studies.overhead.section import Section
-from benchmarks.studies.overhead.timing import interleaved, median_ratio, milliseconds
+from benchmarks.studies.overhead.section import Data, Section
+from benchmarks.studies.overhead.timing import interleaved, median_ratio, milliseconds, repeats_of, rounded
 
-__all__ = ["report"]
+__all__ = ["measure", "report"]
 
 LIMIT = 2.5
 PROBES = 20
 
 
-def report(repeats: int) -> Section:
-    """Time and compare; a table and a verdict."""
+def measure(repeats: int, warm_up: int) -> Data:
+    """Time estimates of each library."""
     import curvlinops
 
     batch, model = curvature.batch(), network("pooled_cnn").eval()
@@ -39,17 +39,27 @@ def report(repeats: int) -> Section:
     if find_spec("pyhessian"):
         # with a positive tol it stops as soon as two means are close by chance, or the mean is negative
         parts["PyHessian"] = lambda: pyhessian_operator(model, data=batch).trace(maxIter=PROBES, tol=-math.inf)
-    times = interleaved(parts, repeats, 1, "traces")
+    times = rounded(interleaved(parts, repeats, warm_up, "traces"))
+    return {"batch": curvature.BATCH, "probes": PROBES, "times": times}
+
+
+def report(data: Data) -> Section:
+    """Compare; a table and a verdict."""
+    times = data["times"]
+    ratios = {name: median_ratio(times, name, "rsam") for name in times if name != "rsam"}
     table = markdown_table(
         ("trace", "ms", "times rsam's"),
-        [(name, f"{milliseconds(times, name):.0f}", f"{median_ratio(times, name, 'rsam'):.2f}") for name in parts],
+        [
+            (name, f"{milliseconds(times, name):.0f}", f"{ratios[name]:.2f}" if name in ratios else "1")
+            for name in times
+        ],
     )
-    faster = median_ratio(times, "curvlinops", "rsam")
-    verdict = f"Ours is {'' if faster >= LIMIT else 'NOT '}at least {LIMIT} times as fast as curvlinops'"
-    if "PyHessian" in parts:
-        verdict += f", and {'not' if median_ratio(times, 'PyHessian', 'rsam') >= 1 else 'IS'} slower than PyHessian's"
+    fast = ratios["curvlinops"].estimate >= LIMIT
+    verdict = f"Ours is {'' if fast else 'NOT '}at least {LIMIT} times as fast as curvlinops'"
+    if "PyHessian" in ratios:
+        verdict += f", and {'not' if ratios['PyHessian'].estimate >= 1 else 'IS'} slower than PyHessian's"
     text = (
-        f"pooled_cnn, batch {curvature.BATCH}, {PROBES} Hutchinson probes, the operator made anew; medians of "
-        f"{repeats} interleaved repeats.\n\n{table}"
+        f"pooled_cnn, batch {data['batch']}, {data['probes']} Hutchinson probes, the operator made anew; medians of "
+        f"{repeats_of(times)} interleaved repeats.\n\n{table}"
     )
     return Section("Traces", text, f"{verdict}.")
