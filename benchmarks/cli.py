@@ -18,6 +18,8 @@ from benchmarks.runs.parallel import RunsFailed, Workers
 from benchmarks.runs.results import ResultsError
 from benchmarks.studies import STUDIES, NothingToReport, Study
 from benchmarks.studies.claims import PICTURE, draw_claims, said, shown_in_readme
+from benchmarks.studies.overhead import OVERHEAD
+from benchmarks.studies.overhead.quoted import with_figures
 
 EXAMPLES = """\
 examples:
@@ -112,10 +114,15 @@ def _report(study: Study, directory: Path, options: argparse.Namespace) -> int:
 
 
 def _show_claims(results: Path) -> int:
-    """Write what the studies say of the claims into the README, and the picture."""
+    """Write what the studies say of the claims into the README, the figures of costs, and the picture."""
     root = Path(__file__).parents[1]
     readme = root / "README.md"
-    text = shown_in_readme(said(results), readme.read_text(encoding="utf-8"))
+    try:
+        costs = OVERHEAD.rows(results / OVERHEAD.name)
+    except NothingToReport as error:
+        print(f"error: {error}; first `python -m benchmarks run overhead --results {results}`", file=sys.stderr)
+        return 1
+    text = with_figures(shown_in_readme(said(results), readme.read_text(encoding="utf-8")), costs)
     draw_claims(results, root / PICTURE)
     readme.write_text(text, encoding="utf-8")
     print(readme, root / PICTURE, sep="\n")
@@ -155,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "report", parents=[common], help="report on results", description=text, epilog=EXAMPLES, formatter_class=form
     )
-    text = "Show in this repository's README what the results say of the claims."
+    text = "Show in this repository's README what the results say of the claims, and the figures of costs."
     claims = commands.add_parser("claims", help=text.lower()[:-1], description=text)
     claims.add_argument(
         "--results", type=Path, default=Path("benchmarks/results"), metavar="DIR", help="default: %(default)s"

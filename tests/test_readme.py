@@ -12,19 +12,14 @@ import torch
 
 import rsam
 from benchmarks.studies.claims import ADDRESS, said, shown_in_readme
+from benchmarks.studies.overhead import OVERHEAD
+from benchmarks.studies.overhead.optimizers import CASES, KINDS, faster
+from benchmarks.studies.overhead.quoted import QUOTES, with_figures
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SCRIPT, GEOOPT, SAM, LIGHTNING = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-OVERHEAD = (ROOT / "benchmarks" / "results" / "overhead" / "README.md").read_text(encoding="utf-8")
-
-
-def cell(section: str, row: str, column: int) -> float:
-    """Look up a number in the table of a section of overhead."""
-    table = OVERHEAD.split(f"### {section}\n")[1].split("\n### ")[0]
-    rows = [[c.strip() for c in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("| ")]
-    (found,) = (cells for cells in rows if cells[0] == row)
-    return float(found[column].removesuffix(" (short)"))
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 def test_that_it_can_be_read_in_one_go() -> None:
@@ -98,27 +93,18 @@ def test_that_links_are_absolute_and_lead_to_what_is_there() -> None:
                 assert (ROOT / link.removeprefix(f"{start}/").split("#")[0]).exists(), link
 
 
-@pytest.mark.parametrize(
-    ("words", "section", "row", "column"),
-    [
-        ("200 small spheres {} times as fast", "Optimizers", "200 spheres of 256", 7),
-        ("100 Poincaré balls {} times", "Optimizers", "100 Poincaré 64×16", 7),
-        ("batch 256 takes {} times as long as its base's", "Savings", "256", 4),
-        ("It takes {} times as long with an ascent in every second step", "Savings", "256", 5),
-        ("takes {} times as long in curvlinops", "Traces", "curvlinops", 2),
-        ("At four layers they cost {} epochs", "Margins", "margins at 4 layers", 2),
-    ],
-)
-def test_that_figures_are_measured(words: str, section: str, row: str, column: int) -> None:
-    text = " ".join(README.split())
-    start, end = (re.escape(part) for part in words.split("{}"))
-    shown = re.search(rf"{start}([\d.]+){end}", text)
-    assert shown, words
-    decimals = len(shown[1].partition(".")[2])
-    assert float(shown[1]) == pytest.approx(cell(section, row, column), abs=0.5001 * 10**-decimals)
+def test_that_figures_of_costs_are_measured_and_have_intervals() -> None:
+    rows = OVERHEAD.rows(RESULTS / OVERHEAD.name)
+    assert with_figures(README, rows) == README, "README.md is not what `python -m benchmarks claims` writes"
+    assert all("–" in quote.figure(rows) for quote in QUOTES)
+    cases = rows["optimizers"].data["cases"]
+    factors = [
+        faster(case, cases[case.label]["times"], kind).high for case in CASES if case.peer == "geoopt" for kind in KINDS
+    ]
+    assert ("some cases are slower than in geoopt" in README) == (min(factors) < 1)
 
 
 def test_that_claims_are_what_the_studies_say() -> None:
-    lines = said(ROOT / "benchmarks" / "results")
+    lines = said(RESULTS)
     assert shown_in_readme(lines, README) == README, "README.md is not what `python -m benchmarks claims` writes"
     assert [line[4:6] for line in lines] == ["C1", "C2", "C3", "C4", "C5", "C6"]
