@@ -38,7 +38,7 @@ the seeds of a method, mean over methods and cases, p by permuting seeds, not co
 #: What to add to a verdict that does not settle its claim.
 _UNSETTLED = {
     "C4": " *These tuned networks cannot settle it:* their gap follows how much of their data they fit. The study "
-    "[population](../population/README.md) compares networks at one training loss."
+    "`population` compares networks at one training loss."
 }
 
 _C5 = """\
