@@ -128,12 +128,11 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
             raise ValueError("foreach and fused cannot both be True")
         if group["foreach"] and isinstance(group["lr"], Tensor):
             raise ValueError("foreach=True needs a number as lr, as in torch")
-        named = list(zip(group["params"], parameter_names([group]), strict=True))
-        for p, name in named if group["fused"] else ():
-            if p.is_complex() and geometry.is_plain(p):
+        asked = group["fused"] or group["isometric"]
+        for p, name in zip(group["params"], parameter_names([group]), strict=True) if asked else ():
+            if group["fused"] and p.is_complex() and geometry.is_plain(p):
                 raise ValueError(f"fused=True cannot step {name}, whose numbers are complex; give it a group without")
-        for p, name in named if group["isometric"] else ():
-            if not geometry.geometry_of(geometry.manifold_of(p)).isometric:
+            if group["isometric"] and not geometry.geometry_of(geometry.manifold_of(p)).isometric:
                 raise ValueError(f"isometric=True: no isometric transport is known where {name} lives, on "
                                  f"{geometry.manifold_of(p).name}")  # fmt: skip
 
