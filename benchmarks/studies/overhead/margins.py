@@ -6,10 +6,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import rsam
-from benchmarks.report.table import markdown_table
 from benchmarks.studies.overhead.networks import network
 from benchmarks.studies.overhead.section import Data, Section
-from benchmarks.studies.overhead.timing import interleaved, median_ratio, milliseconds, repeats_of, rounded
+from benchmarks.studies.overhead.timing import compared, interleaved, median_ratio, repeats_of, rounded
 
 __all__ = ["FOUR_LAYERS", "PASSES", "measure", "report"]
 
@@ -43,18 +42,11 @@ def measure(repeats: int, warm_up: int) -> Data:
 def report(data: Data) -> Section:
     """Compare; a table and a verdict."""
     times = data["times"]
-    ratios = {name: median_ratio(times, name, PASSES) for name in times if name != PASSES}
-    table = markdown_table(
-        ("of all images", "ms", "epochs"),
-        [
-            (name, f"{milliseconds(times, name):.0f}", f"{ratios[name]:.2f}" if name in ratios else "1")
-            for name in times
-        ],
-    )
+    table = compared(times, PASSES, ("of all images", "ms", "epochs"))
     text = (
         f"Medians of {repeats_of(times)} interleaved repeats, small_cnn, {data['images']} images in batches of "
         f"{data['batch']}.\n\n{table}"
     )
-    kept = ratios[FOUR_LAYERS].estimate <= LIMIT
+    kept = median_ratio(times, FOUR_LAYERS, PASSES).estimate <= LIMIT
     verdict = f"M{FOUR_LAYERS[1:]} cost {'' if kept else 'NOT '}at most {LIMIT:g} epochs of gradients."
     return Section("Margins", text, verdict)

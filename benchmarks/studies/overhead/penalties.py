@@ -9,10 +9,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 import rsam
-from benchmarks.report.table import markdown_table
 from benchmarks.studies.overhead.networks import BATCH, network
 from benchmarks.studies.overhead.section import Data, Section
-from benchmarks.studies.overhead.timing import interleaved, median_ratio, milliseconds, repeats_of, rounded
+from benchmarks.studies.overhead.timing import compared, interleaved, ratios_to, repeats_of, rounded
 
 __all__ = ["measure", "report"]
 
@@ -65,14 +64,8 @@ def measure(repeats: int, warm_up: int) -> Data:
 def report(data: Data) -> Section:
     """Compare; a table and verdicts."""
     times = data["times"]
-    ratios = {name: median_ratio(times, name, "plain") for name in times if name != "plain"}
-    table = markdown_table(
-        ("training step", "ms", "plain steps"),
-        [
-            (name, f"{milliseconds(times, name):.2f}", f"{ratios[name]:.2f}" if name in ratios else "1")
-            for name in times
-        ],
-    )
+    ratios = ratios_to(times, "plain")
+    table = compared(times, "plain", ("training step", "ms", "plain steps"), decimals=2)
     verdicts = [
         f"The step with {name} takes {'' if ratios[name].estimate <= limit else 'NOT '}at most {limit} plain ones."
         for name, limit in LIMITS.items()

@@ -14,7 +14,7 @@ from benchmarks.report.table import markdown_table
 from benchmarks.studies.overhead import curvature
 from benchmarks.studies.overhead.curvature import hessian, pyhessian_operator
 from benchmarks.studies.overhead.section import Data, Section
-from benchmarks.studies.overhead.timing import interleaved, median_ratio, milliseconds, repeats_of, rounded
+from benchmarks.studies.overhead.timing import interleaved, milliseconds, ratios_to, repeats_of, rounded
 
 __all__ = ["measure", "report"]
 
@@ -53,7 +53,7 @@ def measure(network: str, repeats: int, warm_up: int) -> Data:
 def report(data: Data) -> Section:
     """Compare; a table, and a verdict where a limit is set."""
     network, times = data["network"], data["times"]
-    ratios = {name: median_ratio(times, name, "gradient") for name in times if name != "gradient"}
+    ratios = ratios_to(times, "gradient")
     table = markdown_table(
         ("Hessian-vector product", "ms", "gradient evaluations"),
         [(name, f"{milliseconds(times, name):.1f}", f"{ratio:.2f}") for name, ratio in ratios.items()],

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from tqdm import trange
 
 from benchmarks.report.intervals import AsymmetricInterval, median_interval
+from benchmarks.report.table import markdown_table
 
-__all__ = ["Times", "interleaved", "median_ratio", "milliseconds", "repeats_of", "rounded"]
+__all__ = ["Times", "compared", "interleaved", "median_ratio", "milliseconds", "ratios_to", "repeats_of", "rounded"]
 
 #: Seconds of each part in each repeat.
 Times = dict[str, list[float]]
@@ -72,3 +73,28 @@ def median_ratio(times: Times, part: str, whole: str) -> AsymmetricInterval:
 def milliseconds(times: Times, part: str) -> float:
     """Return the median time of a part, in milliseconds."""
     return 1e3 * statistics.median(times[part])
+
+
+def ratios_to(times: Times, whole: str) -> dict[str, AsymmetricInterval]:
+    """Return the ratio of each other part to one."""
+    return {name: median_ratio(times, name, whole) for name in times if name != whole}
+
+
+def compared(times: Times, whole: str, header: tuple[str, str, str], decimals: int = 0) -> str:
+    """Tabulate the median time of each part in milliseconds, and its ratio to one of them.
+
+    Parameters
+    ----------
+    times : dict of str to list of float
+        Seconds of each part in each repeat.
+    whole : str
+        Part whose ratio is 1.
+    header : tuple of str
+        Heads of the columns: part, milliseconds and ratio.
+    decimals : int
+        Of the milliseconds.
+    """
+    ratios = {name: f"{ratio:.2f}" for name, ratio in ratios_to(times, whole).items()}
+    return markdown_table(
+        header, [(name, f"{milliseconds(times, name):.{decimals}f}", ratios.get(name, "1")) for name in times]
+    )

@@ -9,11 +9,10 @@ from importlib.util import find_spec
 from torch import nn
 
 import rsam
-from benchmarks.report.table import markdown_table
 from benchmarks.studies.overhead import curvature
 from benchmarks.studies.overhead.curvature import hessian, network, pyhessian_operator
 from benchmarks.studies.overhead.section import Data, Section
-from benchmarks.studies.overhead.timing import interleaved, median_ratio, milliseconds, repeats_of, rounded
+from benchmarks.studies.overhead.timing import compared, interleaved, ratios_to, repeats_of, rounded
 
 __all__ = ["measure", "report"]
 
@@ -46,14 +45,8 @@ def measure(repeats: int, warm_up: int) -> Data:
 def report(data: Data) -> Section:
     """Compare; a table and a verdict."""
     times = data["times"]
-    ratios = {name: median_ratio(times, name, "rsam") for name in times if name != "rsam"}
-    table = markdown_table(
-        ("trace", "ms", "times rsam's"),
-        [
-            (name, f"{milliseconds(times, name):.0f}", f"{ratios[name]:.2f}" if name in ratios else "1")
-            for name in times
-        ],
-    )
+    ratios = ratios_to(times, "rsam")
+    table = compared(times, "rsam", ("trace", "ms", "times rsam's"))
     fast = ratios["curvlinops"].estimate >= LIMIT
     verdict = f"Ours is {'' if fast else 'NOT '}at least {LIMIT} times as fast as curvlinops'"
     if "PyHessian" in ratios:
