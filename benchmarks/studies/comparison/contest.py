@@ -10,7 +10,7 @@ from benchmarks.run import Row, Run
 from benchmarks.studies.comparison.cases import Case, Contestant
 from benchmarks.studies.comparison.tuning import Protocol, Tuned, tune
 
-__all__ = ["Entry", "compete", "count", "find", "noting", "outstanding", "tuning_run"]
+__all__ = ["Entry", "compete", "count", "find", "noting", "outstanding", "random_score", "stand_in", "tuning_run"]
 
 Collect = Callable[[Sequence[Run]], Sequence[Row]]
 Find = Callable[[Sequence[Run]], Mapping[Run, Row]]
@@ -121,6 +121,11 @@ def outstanding(case: Case, find: Find, protocol: Protocol, tuned_with: Case | N
 
     compete(case, noting(lacking, find), protocol, tuned_with)
     return lacking
+
+
+def random_score(run: Run) -> float:
+    """Draw a score between 0 and 1, the same each time for a run."""
+    return int(run.key, 16) / 16**16
 
 
 def stand_in(run: Run) -> Row:

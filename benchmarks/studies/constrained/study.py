@@ -11,7 +11,7 @@ from benchmarks.data import load
 from benchmarks.run import Row, Run
 from benchmarks.runs.parallel import Workers, collect
 from benchmarks.runs.results import Results
-from benchmarks.studies.comparison.contest import noting, stand_in
+from benchmarks.studies.comparison.contest import noting, random_score, stand_in
 from benchmarks.studies.comparison.tuning import Protocol
 from benchmarks.studies.constrained.contest import Found, compete
 from benchmarks.studies.constrained.design import Case, Design
@@ -92,4 +92,4 @@ def _missing(cases: Sequence[Case], design: Design, results: Results[Row]) -> li
 
 def _random(run: Run) -> Row:
     """Make a row of a random score: if all were equal, both methods would share a best setting and its networks."""
-    return replace(stand_in(run), curves={"accuracy": [int(run.key, 16) / 16**16]})
+    return replace(stand_in(run), curves={"accuracy": [random_score(run)]})

@@ -88,10 +88,11 @@ def report(
     rhos = chosen or found
     read = [reading for reading in held_back if reading.tables]
     shown = read or [development]
-    beside = _with_bases([table for r in shown for table in r.tables.values()], rhos)
+    tables = [table for reading in shown for table in reading.tables.values()]
+    beside = _with_bases(tables, rhos)
     _draw(shown, beside, directory)
     missing = [f"{level} of {r.design.label}" for r in (development, *held_back) for level in r.missing]
-    pooled = resample([table for reading in read for table in reading.tables.values()], rhos) if read else None
+    pooled = resample(tables, rhos) if read else None
     picture = f"Regret of one rho by method and level, {' and '.join(reading.design.label for reading in shown)}"
     if missing:
         judged = ["**No verdict yet**: the rules ask for all levels of all sets."]
@@ -101,7 +102,6 @@ def report(
     parts = [*opening(TITLE, QUESTION, picture, [*preliminary(missing), *sentences]), DETAILS]
     parts += [_NUMBERS]
     if pooled and len(read) > 1:
-        tables = [table for r in read for table in r.tables.values()]
         labels = [f"{level.label}, {r.design.label}" for r in read for level in r.tables]
         parts += ["## Both sets", _summary(tables, beside, labels)]
     for reading in (*read, development):
