@@ -111,6 +111,15 @@ def test_that_no_ascent_is_recommended_where_it_gains_nothing() -> None:
     assert "RSAM is not shown to gain anything" in verdicts(found)[0]
 
 
+def test_that_a_variant_is_made_of_rsam_by_its_fields() -> None:
+    case = made_case()
+    whole = case.run(SPHERES, 0.2, 1)
+    for v in VARIANTS:
+        if v.kernels == "spheres" and v.passes == 1 and v.rho != "none":
+            assert replace(whole, **v.fields) == case.run(v, 0.2, 1)
+    assert SPHERES.fields == find("spheres", "base").fields == {}
+
+
 def test_that_costs_are_counted_in_steps_without_an_ascent() -> None:
     found = findings_of()
     for v in VARIANTS:
@@ -279,6 +288,11 @@ def test_that_the_study_trains_measures_and_reports(tmp_path: Path, monkeypatch)
     before = (tmp_path / "rows.jsonl").read_bytes()
     small.run(tmp_path, Workers())  # nothing is trained twice
     assert (tmp_path / "rows.jsonl").read_bytes() == before
+    # of all that was asked for
+    assert small.recommended(tmp_path) is None
+    alone = replace(small, asked={"made up, made": NO_DATA})
+    variant = alone.recommended(tmp_path)
+    assert variant is not None and f"**Recommended: {variant.call}" in alone.report(tmp_path)
 
 
 def test_that_the_report_is_on_the_cases_that_ran_together(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from benchmarks.runs.measurement import FIFTHS
 from benchmarks.runs.parallel import Workers
 from benchmarks.runs.results import Results
 from benchmarks.studies import STUDIES, NothingToReport
+from benchmarks.studies.cheap.study import CheapStudy
+from benchmarks.studies.cheap.variants import Variant, find
 from benchmarks.studies.comparison.tuning import Protocol
 from benchmarks.studies.constrained import study
 from benchmarks.studies.constrained.contest import compete, stopped, validation
@@ -233,7 +235,7 @@ def test_that_the_study_trains_what_is_missing_and_reports_verdicts(trained, tmp
     assert len(trained) == len(set(trained)) == len(predicted)
     # RiemannianSGD trains twice as long at the best setting, so that RSAM's without its ascent is another one
     assert len(trained) == 8 * (2 * 8 + 2 * 3 + 5 * 3)
-    assert "RSAM is whole." in made.report(tmp_path)
+    assert "RSAM is the whole one." in made.report(tmp_path)
     text = made.report(tmp_path)
     assert text.count("the ascent is better than the best remedy**: 2.0") == 2
     assert text.count("At equal settings it helps: 2.0") == 2
@@ -281,7 +283,22 @@ def test_that_a_factor_at_its_lower_end_is_named_and_decay_there_is_not() -> Non
 def test_that_the_report_says_which_ascent_it_is(trained, tmp_path) -> None:
     cheap = ConstrainedStudy("made", "", replace(DESIGN, recommended={"part": 0.25, "every": 2}))
     cheap.run(tmp_path, Workers())
-    assert "recommends, `part=0.25`, `every=2`" in cheap.report(tmp_path)
+    assert "RSAM is the one with `part=0.25`, `every=2`." in cheap.report(tmp_path)
+
+
+@pytest.mark.parametrize(("asked", "warned"), [("quarter_every2", False), ("eighth", True), ("whole", True)])
+def test_that_the_report_warns_of_an_ascent_that_was_not_asked_for(asked, warned, trained, tmp_path, monkeypatch):
+    directories = []
+
+    def recommended(self, directory: Path) -> Variant:
+        directories.append(directory)
+        return find("spheres", asked)
+
+    monkeypatch.setattr(CheapStudy, "recommended", recommended)
+    cheap = ConstrainedStudy("made", "", replace(DESIGN, recommended={"part": 0.25, "every": 2}))
+    cheap.run(tmp_path / "constrained", Workers())
+    assert ("**Not by the rules**" in cheap.report(tmp_path / "constrained")) is warned
+    assert directories == [tmp_path / "cheap"]
 
 
 def test_that_the_rules_say_what_is_computed() -> None:

@@ -19,6 +19,7 @@ from benchmarks.studies.cheap.findings import Findings
 from benchmarks.studies.cheap.report import report
 from benchmarks.studies.cheap.settings import quick_cases
 from benchmarks.studies.cheap.timing import Times, measure_times
+from benchmarks.studies.cheap.variants import Variant
 from benchmarks.studies.comparison.tuning import Protocol
 from benchmarks.studies.study import ROWS, NothingToReport, NotYet, announce, cost, lookup, present, trainer
 from benchmarks.workloads.problem import Workload
@@ -92,6 +93,13 @@ class CheapStudy:
         findings = Findings(contest, {key: found[timing] for key, timing in timed.items() if timing in found})
         missing = [label for label in self.asked if label not in {case.label for case in cases}]
         return report(findings, self.plan, missing, cost(rows), directory)
+
+    def recommended(self, directory: Path) -> Variant | None:
+        """Return the variant that is recommended on spheres; None while a case is not complete."""
+        rows, cosines, _ = _results(directory)
+        cases = self.settings(directory)
+        contest = self._contest(cases, rows, cosines) if len(cases) == len(self.asked) else None
+        return None if contest is None else Findings(contest, {}).recommended
 
     def quick(self) -> CheapStudy:
         """Take few epochs, values of rho and seeds, at settings that are good enough and need no other study."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from benchmarks.methods import METHODS
 from benchmarks.run import Run
@@ -69,6 +69,15 @@ class Variant:
     def evaluations(self) -> float:
         """Gradient evaluations per step of the case's epochs, by plan; the report has those that were counted."""
         return self.passes * evaluations(self)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Fields of :class:`~benchmarks.run.Run` that make RSAM this variant; none for one without an ascent."""
+        if self.rho == "none":
+            return {}
+        whole = find(self.kernels, WHOLE)
+        names = ("method", "part", "every", "late")
+        return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(whole, name)}
 
     @property
     def call(self) -> str:

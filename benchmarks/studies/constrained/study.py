@@ -11,6 +11,7 @@ from benchmarks.data import load
 from benchmarks.run import Row, Run
 from benchmarks.runs.parallel import Workers, collect
 from benchmarks.runs.results import Results
+from benchmarks.studies.cheap import CHEAP
 from benchmarks.studies.comparison.contest import noting, random_score, stand_in
 from benchmarks.studies.comparison.tuning import Protocol
 from benchmarks.studies.constrained.contest import Found, compete
@@ -64,7 +65,9 @@ class ConstrainedStudy:
                 missing.append(case.label)
         if not found:
             raise NothingToReport(f"{results.path} has no complete case")
-        return report(found, missing, self.design, cost(results), directory)
+        cheap = CHEAP.recommended(directory.parent / CHEAP.name)
+        asked = None if cheap is None else cheap.fields
+        return report(found, missing, self.design, asked, cost(results), directory)
 
     def quick(self) -> ConstrainedStudy:
         """Shorten the study to images that come with it, few settings and two seeds."""
