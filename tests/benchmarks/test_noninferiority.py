@@ -9,7 +9,9 @@ import pytest
 import scipy.stats
 
 from benchmarks.studies.cheap.noninferiority import (
+    POWER,
     compare_to,
+    detectable,
     pooled,
     pooled_deviation,
     power,
@@ -75,6 +77,15 @@ def test_that_power_is_how_often_the_test_succeeds() -> None:
     successes = np.mean(scipy.stats.ttest_1samp(draws, -0.3, axis=1, alternative="greater").pvalue < 0.05)
     # 2000 draws at a power of 0.79 have a standard error of 0.009
     assert power(12, 0.4, 0.3) == pytest.approx(successes, abs=0.04)
+
+
+@pytest.mark.parametrize("seeds", [2, 12])
+def test_that_the_detectable_mean_is_shown_as_often_as_planned(seeds: int) -> None:
+    mean = detectable(shifted(0.0, 0.4, seeds))
+    draws = np.random.default_rng(3).normal(mean, 0.4, size=(20_000, seeds))
+    shown = scipy.stats.ttest_1samp(draws, 0, axis=1, alternative="greater").pvalue < 0.025
+    # 20,000 draws have a standard error of 0.003
+    assert shown.mean() == pytest.approx(POWER, abs=0.012)
 
 
 def test_that_without_deviation_two_seeds_are_enough() -> None:

@@ -9,6 +9,7 @@ from itertools import count
 from statistics import fmean, variance
 
 import numpy as np
+import scipy.optimize
 import scipy.stats
 
 from benchmarks.report.intervals import Interval, t_interval
@@ -18,6 +19,7 @@ __all__ = [
     "POWER",
     "NonInferiority",
     "compare_to",
+    "detectable",
     "pooled",
     "pooled_deviation",
     "power",
@@ -128,6 +130,26 @@ def seeds_needed(deviation: float, margin: float) -> int:
     quantiles = scipy.stats.norm.ppf([1 - ALPHA, POWER])
     fewest = int((quantiles.sum() * deviation / margin) ** 2)  # that of a normal distribution, which is too few
     return next(n for n in count(max(2, fewest)) if power(n, deviation, margin) >= POWER)
+
+
+def detectable(differences: Sequence[float]) -> float:
+    """Return the mean for which a two-sided 95 % interval would lie above 0 with the planned power.
+
+    Parameters
+    ----------
+    differences : sequence of float
+        Differences whose number and deviation are assumed, two or more.
+
+    Examples
+    --------
+    >>> round(detectable([0.5, -0.5, 1.0, -1.0]), 2)
+    1.94
+    """
+    n, deviation = len(differences), math.sqrt(variance(differences))
+    critical = scipy.stats.t.ppf(0.975, n - 1)
+    # the probability rises with the mean, from that of exceeding by chance
+    shift = scipy.optimize.brentq(lambda d: scipy.stats.nct.sf(critical, n - 1, d) - POWER, 0, 100)
+    return float(shift) * deviation / math.sqrt(n)
 
 
 def seeds_to_decide(differences: Sequence[float], margin: float, most: int = 1_000) -> int | None:

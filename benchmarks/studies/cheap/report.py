@@ -10,9 +10,9 @@ from benchmarks.studies.cheap import tables
 from benchmarks.studies.cheap.contest import Plan
 from benchmarks.studies.cheap.figures import draw
 from benchmarks.studies.cheap.findings import Findings
-from benchmarks.studies.cheap.noninferiority import NonInferiority, seeds_to_decide
+from benchmarks.studies.cheap.noninferiority import POWER, NonInferiority, detectable, seeds_to_decide
 from benchmarks.studies.cheap.rules import MARGIN, RULES
-from benchmarks.studies.cheap.variants import WHOLE, find
+from benchmarks.studies.cheap.variants import BASE, WHOLE, find
 from benchmarks.studies.study import preliminary
 
 __all__ = ["recommendation", "report", "verdicts"]
@@ -97,13 +97,15 @@ def verdicts(findings: Findings) -> list[str]:
     """State the verdicts, and what is recommended."""
     chosen, found, moved = findings.contest.choice.variant, findings.verdict, findings.transfer
     differences = findings.difference(chosen, find("spheres", WHOLE))
+    gains = findings.difference(find("spheres", WHOLE), find("spheres", BASE))
     more = f"{len(differences)} seeds"
     if found.outcome == "undecided" and (needed := seeds_to_decide(differences, MARGIN)):
         more += f"; with this mean and deviation {needed} would decide"
     return [
         f"**Does `{chosen.label}` keep RSAM's accuracy to within {MARGIN} points at {found.evaluations:.3f} gradient "
         f"evaluations per step? {_OUTCOMES[found.outcome]}.** {_bounds(found.test)} ({more}). RSAM minus no ascent: "
-        f"{found.gain:.2f} points.",
+        f"{found.gain:.2f} points; with that many seeds and their deviation a gain of {detectable(gains):.2f} would be "
+        f"shown with a probability of {POWER}.",
         f"**Does one rho along the whole gradient serve every part of the batch? {_OUTCOMES[moved.outcome]}.** "
         f"{_bounds(moved)}.",
         recommendation(findings),
