@@ -24,34 +24,7 @@ from rsam.optim.weights import has_radius
 if TYPE_CHECKING:
     from rsam.optim.rsam import RSAM
 
-__all__ = ["Passes", "Snapshot"]
-
-
-class Snapshot:
-    """Copies of tensors, in memory that is reused.
-
-    Attributes
-    ----------
-    copies : list of Tensor
-        The values at the last :meth:`take`.
-    """
-
-    def __init__(self) -> None:
-        self.copies: list[Tensor] = []
-
-    @torch.no_grad()
-    def take(self, tensors: list[Tensor]) -> None:
-        """Copy the present values."""
-        if [(c.shape, c.dtype, c.device) for c in self.copies] != [(t.shape, t.dtype, t.device) for t in tensors]:
-            self.copies = [torch.empty_like(t, requires_grad=False) for t in tensors]
-        if tensors:
-            torch._foreach_copy_(self.copies, tensors)
-
-    @torch.no_grad()
-    def put_back(self, tensors: list[Tensor]) -> None:
-        """Copy the values back into the tensors."""
-        if tensors:
-            torch._foreach_copy_(tensors, self.copies)
+__all__ = ["Passes"]
 
 
 class Passes:
