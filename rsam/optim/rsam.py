@@ -271,9 +271,8 @@ class RSAM(WrappingOptimizer):
             loss = passes.evaluate(closure, kept=True, watched=True)
             passes.second_half()
             return None if passes.skip else loss
-        ascent_closure = ascent_closure or closure
-        partial = ascent_closure is not closure
-        first = passes.evaluate(ascent_closure, kept=not partial, watched=True)
+        partial = ascent_closure not in (None, closure)
+        first = passes.evaluate(ascent_closure or closure, kept=not partial, watched=True)
         passes.first_half(hooked=False, clear=True)
         second = None if passes.skip else passes.evaluate(closure, kept=partial)
         passes.second_half()
