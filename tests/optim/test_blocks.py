@@ -154,12 +154,14 @@ def test_that_a_parameter_without_a_gradient_in_some_steps_ends_where_it_would_a
         assert [int(together.state[p].get("step", 0)) for p in params] == taken
 
 
-@pytest.mark.parametrize("nesterov", [False, True])
-def test_that_momentum_and_its_first_dampening_are_torchs_where_the_manifold_is_flat(nesterov) -> None:
+@pytest.mark.parametrize(
+    "options", [{"dampening": 0.3}, {"nesterov": True}, {"maximize": True, "weight_decay": 0.2}], ids=str
+)
+def test_that_every_option_of_sgd_is_torchs_where_the_manifold_is_flat(options) -> None:
     flat, factor = geoopt.Stereographic(0.0), 4  # factor of the metric, by which gradients are divided
     points = [geoopt.ManifoldParameter(torch.randn(3, 4, dtype=torch.float64), manifold=flat) for _ in range(3)]
     twins = [torch.nn.Parameter(p.detach().clone()) for p in points]
-    options = {"momentum": 0.9, "nesterov": True} if nesterov else {"momentum": 0.9, "dampening": 0.3}
+    options = {"momentum": 0.9, **options}
     ours, torchs = SGD(points, lr=0.1, **options), torch.optim.SGD(twins, lr=0.1 / factor, **options)
     drive([ours], points, range(6), PRESENCE["late"])
     drive([torchs], twins, range(6), PRESENCE["late"])
@@ -172,13 +174,38 @@ def test_that_momentum_and_its_first_dampening_are_torchs_where_the_manifold_is_
 def test_that_a_stack_under_adam_steps_as_in_geoopt_where_its_steps_are_right(name) -> None:
     params = several(3, [name])[name]
     twins = twins_of(params)
-    ours = Adam(params, lr=0.05, amsgrad=True)
-    theirs = geoopt.optim.RiemannianAdam(twins, lr=0.05, amsgrad=True)
+    # an eps of the size of the gradients, so that its place shows
+    options = {"lr": 0.05, "betas": (0.5, 0.9), "eps": 0.1, "weight_decay": 0.2, "amsgrad": True}
+    ours, theirs = Adam(params, **options), geoopt.optim.RiemannianAdam(twins, **options)
     drive([ours], params, range(6), PRESENCE["late"])
     drive([theirs], twins, range(6), PRESENCE["late"])
     assert_near(params, twins, [name] * 3)
     for p, twin in zip(params, twins, strict=True):
         torch.testing.assert_close(ours.state[p]["exp_avg"], theirs.state[twin]["exp_avg"], **CLOSE)
+
+
+@pytest.mark.parametrize("name", ["sphere", "stiefel"])
+@TWO_RUNS
+def test_that_an_isometric_transport_keeps_the_length_of_a_buffer_and_the_cheapest_does_not(cls, options, name) -> None:
+    buffer = "momentum_buffer" if cls is SGD else "exp_avg"
+
+    def lengths(isometric: bool) -> list[float]:
+        x = manifold_points()[name]
+        opt, seen = cls([x], isometric=isometric, **{**options, "lr": 0.5}), []
+        for step in range(2):
+            drive([opt], [x], [step])
+            if cls is SGD:  # the second step is without momentum, and carries that of the first along another tangent
+                opt.param_groups[0]["momentum"] = 0.0
+            seen.append(float(x.manifold.inner(x.detach(), opt.state[x][buffer]).sum().sqrt()))
+        return seen
+
+    x, first = manifold_points()[name], 1.0 if cls is SGD else 0.1  # the share of the first gradient
+    drive([], [x], [0])
+    expected = first * float(x.manifold.egrad2rgrad(x.detach(), x.grad).norm())
+    assert lengths(True)[0] == pytest.approx(expected, rel=1e-12)  # rounding
+    assert lengths(False)[0] < 0.999 * expected
+    if cls is SGD:
+        assert lengths(True)[1] == pytest.approx(expected, rel=1e-12)
 
 
 @TWO_RUNS
