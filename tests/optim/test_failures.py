@@ -206,13 +206,16 @@ def test_options_out_of_range(options, message) -> None:
         rsam.RSAM([torch.nn.Parameter(torch.ones(2))], torch.optim.SGD, lr=0.1, **options)
 
 
-@pytest.mark.parametrize("rho", [-0.1, float("nan")])
+@pytest.mark.parametrize("rho", [-0.1, float("nan"), float("inf")])
 def test_rho_set_out_of_range_between_steps(rho) -> None:
     w = torch.nn.Parameter(torch.ones(2))
     opt = rsam.RSAM([w], torch.optim.SGD, lr=0.1)
-    opt.param_groups[0]["rho"] = rho
+    closure = closure_of(opt, lambda: w.square().sum())
+    opt.step(closure)
+    opt.param_groups[0]["rho"], before = rho, w.detach().clone()
     with pytest.raises(ValueError, match="must not be negative"):
-        opt.step(closure_of(opt, w.square().sum))
+        opt.step(closure)
+    assert torch.equal(w.detach(), before)
 
 
 @pytest.mark.parametrize(
@@ -230,8 +233,16 @@ def test_a_base_that_does_not_retract_is_refused_on_a_manifold(base, better) -> 
 
 
 def test_adaptive_on_a_manifold_is_refused() -> None:
+    x = manifold_points()["sphere"]
     with pytest.raises(ValueError, match=r"adaptive=True .*no manifold's metric"):
-        rsam.RSAM([manifold_points()["sphere"]], lr=0.1, adaptive=True)
+        rsam.RSAM([x], lr=0.1, adaptive=True)
+    opt = rsam.RSAM([x], lr=0.1)
+    closure = closure_of(opt, lambda: (x**4).sum())
+    opt.step(closure)
+    opt.param_groups[0]["adaptive"], before = True, x.detach().clone()
+    with pytest.raises(ValueError, match=r"adaptive=True .*no manifold's metric"):
+        opt.step(closure)
+    assert torch.equal(x.detach(), before)
 
 
 @pytest.mark.parametrize(
