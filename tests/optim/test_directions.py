@@ -263,6 +263,49 @@ def test_that_a_loaded_momentum_off_the_tangent_space_is_projected_before_the_as
     torch.testing.assert_close(x.detach(), np.cos(RHO) * w + np.sin(RHO) * torch.tensor([0.0, 0.0, 1.0]).double())
 
 
+def test_that_a_member_of_a_stack_without_a_momentum_stays_where_it_is() -> None:
+    params = [geoopt.ManifoldParameter(torch.tensor([0.6, 0.8, 0.0]), manifold=geoopt.Sphere()) for _ in range(2)]
+    opt = rsam.RSAM(params, lr=0.1, momentum=0.9, rho=RHO, direction="momentum", ascent="exponential")
+    opt.step(closure_of(opt, lambda: params[0][2]))
+    before = _copies(params)
+    opt.first_step()
+    assert torch.equal(params[1], before[1])
+    assert (params[0].detach() @ before[0]).item() == pytest.approx(np.cos(RHO), rel=1e-6)  # moved by the whole radius
+
+
+def test_that_an_adaptive_ascent_along_the_momentum_is_asam_with_the_momentum_for_the_gradient() -> None:
+    w = torch.nn.Parameter(torch.tensor([1.0, -2.0, 0.0]))
+    opt = rsam.RSAM([w], torch.optim.SGD, lr=0.1, momentum=0.9, rho=RHO, direction="momentum", adaptive=True)
+    opt.state[w]["momentum_buffer"] = torch.tensor([3.0, 2.0, 7.0])
+    opt.first_step()
+    # rho w^2 m / |w m| (Kwon et al. 2021, eq. 9 with p = 2)
+    torch.testing.assert_close(w.detach(), torch.tensor([1.0, -2.0, 0.0]) + RHO * torch.tensor([3.0, 8.0, 0.0]) / 5)
+
+
+@pytest.mark.parametrize("policy", ["raise", "skip"])
+def test_that_a_momentum_that_is_not_finite_is_refused_whatever_the_policy(policy) -> None:
+    """A skipped step would leave it as it is, so that no step would ever follow."""
+    params = [manifold_points()["sphere"], torch.nn.Parameter(torch.ones(2, dtype=torch.float64))]
+    opt = rsam.RSAM(params, lr=0.1, momentum=0.9, direction="momentum", nonfinite=policy)
+    closure = closure_of(opt, lambda: sum((p**4).sum() for p in params))
+    opt.step(closure)
+    opt.state[params[1]]["momentum_buffer"][0] = torch.inf
+    before = _copies(params)
+    with pytest.raises(rsam.NotFinite, match="direction of ascent is not finite; look at the momentum"):
+        opt.step(closure)
+    assert _equal(params, before)
+
+
+def test_that_the_only_pass_is_skipped_if_its_gradient_is_not_finite() -> None:
+    w = torch.nn.Parameter(torch.ones(2))
+    opt = rsam.RSAM([w], torch.optim.SGD, lr=0.1, momentum=0.9, direction="momentum", nonfinite="skip")
+    opt.step(closure_of(opt, lambda: w.square().sum()))
+    before, momentum = w.detach().clone(), opt.state[w]["momentum_buffer"].clone()
+    assert opt.step(closure_of(opt, lambda: w.sum() * torch.inf)) is None
+    assert torch.equal(w.detach(), before)
+    assert torch.equal(opt.state[w]["momentum_buffer"], momentum)
+
+
 # -- along the result of a function ----------------------------------------------------------------------------------
 
 
