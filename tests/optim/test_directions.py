@@ -419,6 +419,27 @@ def test_that_an_exception_in_the_direction_leaves_the_weights_bitwise() -> None
     assert not _equal(params, before)
 
 
+@pytest.mark.parametrize(
+    "returned",
+    [
+        lambda tangents: tangents[:1],
+        lambda tangents: [tangents[0], tangents[1].sum()],
+        lambda tangents: torch.stack(tangents),
+        lambda tangents: None,
+    ],
+    ids=["too few", "a number", "a tensor", "nothing"],
+)
+def test_that_what_is_no_list_of_tangents_is_refused_by_name(returned) -> None:
+    def confused(weights: rsam.optim.Weights) -> object:
+        return returned(weights.raise_index(weights.gradients))
+
+    params = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
+    opt = rsam.RSAM(params, torch.optim.SGD, lr=0.1, direction=confused)
+    with pytest.raises(ValueError, match=r"one tangent per block, of the shapes of weights\.points; confused does not"):
+        opt.step(closure_of(opt, lambda: (params[0] * params[1]).sum()))
+    assert _equal(params, [torch.ones(2)] * 2)
+
+
 def test_that_a_misspelt_direction_is_refused() -> None:
     with pytest.raises(ValueError, match=r"direction must be one of .*'momentum'.*got 'friendly'"):
         rsam.RSAM([torch.nn.Parameter(torch.ones(2))], torch.optim.SGD, lr=0.1, direction="friendly")
