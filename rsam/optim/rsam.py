@@ -367,8 +367,9 @@ class RSAM(WrappingOptimizer):
     def sharpness(self) -> float | None:
         """Rise of the loss by the ascent of the last ``step(closure)``: perturbed loss minus loss at the weights.
 
-        0 where the step did not ascend; None before one, if the closure returned none, and where the two losses are not
-        of the same data or only one is known (with an ``ascent_closure``, with ``direction="momentum"``).
+        0 where the step did not ascend; None before one, after one that was skipped, if the closure returned none, and
+        where the two losses are not of the same data or only one is known (with an ``ascent_closure``, with
+        ``direction="momentum"``).
         """
         losses = self._passes.losses
         if losses is None or any(loss is None for loss in losses):

@@ -20,6 +20,7 @@ def _unchanged(params, snapshot) -> bool:
 
 def _all_kinds(**options):
     params = list(manifold_points().values())
+    params.append(manifold_points(seed=1)["sphere"])  # in a stack with the first
     opt = rsam.RSAM(params, lr=0.01, momentum=0.9, **options)
     return params, opt, robust(params)
 
@@ -64,10 +65,10 @@ def test_an_exception_in_the_base_optimizer_leaves_the_weights_bitwise(rho) -> N
     assert _unchanged(model.parameters(), before)
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize(("place", "bad"), [(3, float("nan")), (0, float("inf"))], ids=["alone", "stacked"])
 @pytest.mark.parametrize("which", [1, 2])
 @pytest.mark.parametrize("policy", ["raise", "skip"])
-def test_a_gradient_that_is_not_finite_never_reaches_the_weights(policy, which, bad) -> None:
+def test_a_gradient_that_is_not_finite_never_reaches_the_weights(policy, which, place, bad) -> None:
     params, opt, loss = _all_kinds(nonfinite=policy)
     before = _snapshot(params)
     calls = []
@@ -76,15 +77,16 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(policy, which, 
         calls.append(None)
         value = closure_of(opt, loss)()
         if len(calls) == which:
-            params[3].grad[0] = bad
+            params[place].grad[0] = bad
         return value
 
     if policy == "raise":
-        with pytest.raises(rsam.NotFinite, match=r"parameter 3 of group 0 .*not finite"):
+        with pytest.raises(rsam.NotFinite, match=rf"parameter {place} of group 0 .*not finite"):
             opt.step(closure)
     else:
         opt.step(closure)
         assert len(calls) == which  # no second pass after a first one that was not finite
+        assert opt.sharpness is None
     assert _unchanged(params, before)
     opt.step(closure_of(opt, loss))
     assert not _unchanged(params, before)
@@ -149,7 +151,7 @@ def test_a_zero_gradient_perturbs_nothing_and_steps_nowhere() -> None:
     params, opt, _ = _all_kinds()
     before = _snapshot(params)
     opt.step(closure_of(opt, lambda: sum((0 * p.abs() ** 2).sum() for p in params)))
-    for name, p, s in zip(manifold_points(), params, before, strict=True):
+    for name, p, s in zip([*manifold_points(), "sphere"], params, before, strict=True):
         # the base optimizer's retraction of a zero step may round
         torch.testing.assert_close(p.detach(), s, rtol=0, atol=1e-12, msg=name)
 
