@@ -272,6 +272,23 @@ class _WithoutInner(_Own):
         raise NotImplementedError
 
 
+class _Rounding(_Own):
+    def inner(self, x, u, v=None, *, keepdim=False):
+        return super().inner(x, u, v, keepdim=keepdim) - 1e-20  # as where a metric subtracts
+
+
+@pytest.mark.parametrize("radius", ["product", "parameter", "point"])
+def test_that_a_vanishing_norm_whose_square_is_negative_by_rounding_is_zero(radius) -> None:
+    x = geoopt.ManifoldParameter(torch.tensor([0.6, 0.8]), manifold=_Rounding())
+    plain = torch.nn.Parameter(torch.zeros(1))
+    opt = rsam.RSAM([x, plain], lr=0.1, rho=0.5, radius=radius)
+    x.grad, plain.grad = torch.zeros(2), torch.ones(1)
+    opt.first_step()
+    assert opt.grad_norm == 1
+    assert plain.item() == 0.5
+    torch.testing.assert_close(x.detach(), torch.tensor([0.6, 0.8]))
+
+
 @pytest.mark.parametrize(("cls", "operation"), [(_WithoutTransport, "transport"), (_WithoutInner, "squared_norm")])
 def test_an_operation_missing_on_the_way_back_names_the_parameter(cls, operation) -> None:
     plain = torch.nn.Parameter(torch.ones(2))

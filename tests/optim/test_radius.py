@@ -234,6 +234,19 @@ def test_that_a_radial_gradient_moves_no_point_however_long_it_is_beside_others(
     assert _moved(p, x)[1] < 1e-3
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("radius", ["parameter", "point"])
+def test_that_a_tangent_as_short_as_rounding_errors_of_the_longest_moves_nothing(radius, dtype) -> None:
+    lengths = [1.0, torch.finfo(dtype).eps, 1e4 * torch.finfo(dtype).eps]
+    params = [torch.nn.Parameter(torch.zeros(2, dtype=dtype)) for _ in lengths]
+    tangents = [torch.tensor([length, 0.0], dtype=dtype) for length in lengths]
+    opt = rsam.RSAM(params, torch.optim.SGD, lr=0.1, rho=0.5, radius=radius, direction=lambda weights: tangents)
+    for p in params:
+        p.grad = torch.ones_like(p)
+    opt.first_step()
+    assert [p.detach().norm().item() for p in params] == pytest.approx([0.5, 0.0, 0.5])
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_that_plain_parameters_of_unequal_gradients_all_move(dtype) -> None:
     """Small gradients that are not projections are no noise, even in half precision."""
