@@ -45,6 +45,20 @@ def test_that_plain_parameters_that_change_precision_are_not_rounded() -> None:
     assert torch.equal(w, before)
 
 
+def test_that_a_stack_whose_points_change_precision_ascends_in_the_new_one() -> None:
+    params = [manifold_points(torch.float32)["sphere"] for _ in range(2)]
+    opt = rsam.RSAM(params, lr=0.1, rho=0.1)
+    opt.step(closure_of(opt, lambda: sum((p**4).sum() for p in params)))
+    points = manifold_points()["sphere"].detach()
+    for p in params:
+        p.data, p.grad = points.clone(), torch.ones_like(points)
+    opt.first_step()
+    moved = [(p.detach() - points).norm().item() for p in params]
+    assert moved == pytest.approx([0.1 / 2**0.5] * 2, rel=1e-2)  # arcs and chords differ by their squares
+    opt.restore()
+    assert all(torch.equal(p, points) for p in params)
+
+
 def test_that_adaptive_ascents_in_half_precision_are_those_in_single() -> None:
     moved = []
     for dtype in (torch.float32, torch.float16):
