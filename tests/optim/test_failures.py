@@ -198,6 +198,7 @@ def test_misuse_is_explained() -> None:
     ("options", "message"),
     [
         ({"rho": -1.0}, "must not be negative"),
+        ({"rho": float("inf")}, "rho must be finite"),
         ({"transport": "parallel"}, "transport must be one of"),
         ({"ascent": "exp"}, "ascent must be one of"),
         ({"nonfinite": "ignore"}, "nonfinite must be one of"),
@@ -248,7 +249,15 @@ def test_adaptive_on_a_manifold_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "base", [torch.optim.LBFGS, torch.optim.Adadelta, torch.optim.SparseAdam, geoopt.optim.SparseRiemannianAdam]
+    "base",
+    [
+        torch.optim.LBFGS,
+        torch.optim.Adadelta,
+        torch.optim.SparseAdam,
+        geoopt.optim.RiemannianLineSearch,
+        geoopt.optim.SparseRiemannianAdam,
+        lambda params: geoopt.optim.SparseRiemannianSGD(params, lr=0.1),
+    ],
 )
 def test_bases_that_cannot_serve_are_refused(base) -> None:
     with pytest.raises(ValueError, match="cannot be the base"):

@@ -766,6 +766,7 @@ class AdaHessian(torch.optim.SGD):
     [
         (lambda w: torch.optim.SGD([w], lr=0.1), TypeError, r"RSAM\.from_optimizer\(optimizer, rho=\.\.\.\)"),
         (lambda w: "sgd", TypeError, "base_optimizer must be a class"),
+        (lambda w: lambda params, lr: params, TypeError, r"must make a torch\.optim\.Optimizer, got list"),
         (lambda w: AdaHessian, ValueError, "AdaHessian differentiates the gradient"),
     ],
 )

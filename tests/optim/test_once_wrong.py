@@ -141,6 +141,10 @@ def test_that_manifolds_of_a_class_of_ones_own_are_the_same_only_as_one_object()
 def test_that_an_isometric_transport_is_refused_where_none_is_known() -> None:
     with pytest.raises(ValueError, match=r"parameter 0 of group 0 lives, on Birkhoff"):
         SGD([manifold_points()["birkhoff"]], lr=0.1, momentum=0.9, isometric=True)
+    opt = SGD([manifold_points()["sphere"]], lr=0.1, momentum=0.9, isometric=True)
+    with pytest.raises(ValueError, match="Birkhoff"):
+        opt.add_param_group({"params": [manifold_points()["birkhoff"]]})
+    assert len(opt.param_groups) == 1
 
 
 def test_that_momentum_switched_off_for_a_while_stays_tangent() -> None:

@@ -64,6 +64,8 @@ def test_decoupled_weight_decay_is_adamws_and_refused_on_manifolds() -> None:
         (rsam.optim.RiemannianSGD, {"lr": 0.1, "weight_decay": -1.0}, "weight_decay must not"),
         (rsam.optim.RiemannianAdam, {"betas": (0.9, 1.0)}, r"betas\[1\]"),
         (rsam.optim.RiemannianAdam, {"eps": -1.0}, "eps must not"),
+        (rsam.optim.RiemannianAdam, {"foreach": True, "fused": True}, "foreach and fused cannot both"),
+        (rsam.optim.RiemannianSGD, {"lr": torch.tensor(0.1), "foreach": True}, "foreach=True needs a number as lr"),
     ],
 )
 def test_options_out_of_range(cls, options, message) -> None:
@@ -174,15 +176,25 @@ def test_the_closure_runs_with_gradients_enabled() -> None:
         assert w.grad is not None
 
 
-def test_an_exception_leaves_all_groups_as_they_were() -> None:
-    good, bad = torch.nn.Parameter(torch.ones(2)), torch.nn.Embedding(3, 2, sparse=True).weight
-    opt = rsam.optim.RiemannianSGD([{"params": [good]}, {"params": [bad]}], lr=0.1, momentum=0.9)
-    good.grad = torch.ones(2)
-    bad.grad = torch.sparse_coo_tensor([[0]], torch.ones(1, 2), (3, 2))
-    with pytest.raises(RuntimeError, match="sparse"):
+@pytest.mark.parametrize("spheres", [0, 1, 2], ids=["plain", "sphere", "stack"])
+@pytest.mark.parametrize("cls", [rsam.optim.RiemannianSGD, rsam.optim.RiemannianAdam])
+def test_a_sparse_gradient_is_refused_and_leaves_all_groups_as_they_were(cls, spheres) -> None:
+    good = [torch.nn.Parameter(torch.ones(2)), manifold_points()["ball"]]
+    if spheres:
+        bad = [geoopt.ManifoldParameter(torch.eye(3)[:, :2].T, manifold=geoopt.Sphere()) for _ in range(spheres)]
+    else:
+        bad = [torch.nn.Parameter(torch.ones(2, 3))]
+    options = {"momentum": 0.9} if cls is rsam.optim.RiemannianSGD else {}
+    opt = cls([{"params": good}, {"params": bad}], lr=0.1, **options)
+    before = [p.detach().clone() for p in good]
+    for p in good:
+        p.grad = torch.ones_like(p)
+    for p in bad:
+        p.grad = torch.sparse_coo_tensor([[0]], torch.ones(1, 3), (2, 3))
+    with pytest.raises(RuntimeError, match="do not support sparse gradients"):
         opt.step()
-    assert torch.equal(good.detach(), torch.ones(2))
-    assert not opt.state[good]
+    assert all(torch.equal(p, b) for p, b in zip(good, before, strict=True))
+    assert not any(opt.state[p] for p in good)
 
 
 def test_a_radial_gradient_moves_no_point_of_the_sphere() -> None:
