@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import rsam
+from tests.optim.problems import manifold_points
 from tests.optim.test_blocks import (
     CLOSE,
     PLAIN_RUNS,
@@ -323,6 +324,21 @@ def test_that_a_point_goes_on_from_torchs_adam_in_steps_of_its_size_whichever_nu
     again.step()
     # steps along a constant gradient have length lr for each of four numbers, or for the point: at most 2 lr
     assert (x.detach() - before).norm() < 2 * 0.01
+
+
+def test_that_second_moments_of_torchs_adam_for_complex_numbers_are_those_of_both_parts() -> None:
+    x = manifold_points()["bounded_domain"]
+    elsewhere = torch.nn.Parameter(x.detach().clone())
+    elsewhere.grad = torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(0))
+    opt = torch.optim.Adam([elsewhere], betas=(0.9, 0.75))
+    opt.step()
+    again = Adam([x])
+    again.load_state_dict(opt.state_dict())
+    x.grad = torch.zeros_like(x)
+    again.step()
+    moment = again.state[x]["exp_avg_sq"]
+    expected = 0.75 * 0.25 * elsewhere.grad.abs().square().sum()  # one for the whole point, and decayed once
+    torch.testing.assert_close(moment, expected.reshape(moment.shape))
 
 
 @pytest.mark.skipif(
