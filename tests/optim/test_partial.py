@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import geoopt
 import numpy as np
 import pytest
@@ -182,21 +184,22 @@ def test_that_the_part_is_the_first_examples_and_at_least_one(fraction, seen) ->
     w = nn.Parameter(torch.ones(5, dtype=torch.float64))
     opt = rsam.RSAM([w], torch.optim.SGD, lr=LR)
     x, y = _batch()
-    extra, scale = object(), torch.tensor(2.0)
+    names, others = list("abcdefgh"), [object(), torch.tensor(2.0), torch.ones(3), list("ab")]
     calls = []
 
     def loss(*entries):
         calls.append(entries)
         return (entries[0] @ w).square().mean()
 
-    whole, part = rsam.optim.partial_closures(opt, loss, (x, y, extra, scale), fraction=fraction)
+    whole, part = rsam.optim.partial_closures(opt, loss, (x, y, names, *others), fraction=fraction)
     for closure, n in ((whole, 8), (part, seen)):
         w.grad = torch.full_like(w, 1e3)  # the gradient of another step
         value = closure()
-        inputs, labels, *others = calls.pop()
+        inputs, labels, cut, *passed = calls.pop()
         assert torch.equal(inputs, x[:n])
         assert torch.equal(labels, y[:n])
-        assert others == [extra, scale]  # arguments without examples go to both closures
+        assert cut == names[:n]
+        assert all(map(operator.is_, passed, others))  # arguments without examples go to both closures
         torch.testing.assert_close(w.grad, 2 / n * x[:n].T @ (x[:n] @ w.detach()))
         assert value.item() == pytest.approx((x[:n] @ w.detach()).square().mean().item())
 
@@ -206,6 +209,13 @@ def test_that_a_fraction_out_of_range_is_refused(fraction) -> None:
     opt = rsam.RSAM([nn.Parameter(torch.ones(2))], torch.optim.SGD, lr=LR)
     with pytest.raises(ValueError, match=r"fraction must be in \(0, 1\], got"):
         rsam.optim.partial_closures(opt, lambda x: x.sum(), (torch.ones(2),), fraction=fraction)
+
+
+@pytest.mark.parametrize("batch", [torch.ones(8, 5), {"x": torch.ones(8, 5)}, (), ("a", torch.tensor(2.0))], ids=type)
+def test_that_a_batch_whose_examples_cannot_be_counted_is_refused(batch) -> None:
+    opt = rsam.RSAM([nn.Parameter(torch.ones(2))], torch.optim.SGD, lr=LR)
+    with pytest.raises(ValueError, match="batch must be a tuple or list with a tensor"):
+        rsam.optim.partial_closures(opt, lambda *entries: entries[0].sum(), batch)
 
 
 # -- batch statistics ------------------------------------------------------------------------------------------------
