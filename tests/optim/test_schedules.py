@@ -47,6 +47,18 @@ def test_that_any_scheduler_of_torch_drives_rho(name: str) -> None:
         theirs.step()
 
 
+def test_that_a_plateau_lowers_rho() -> None:
+    opt, twin = _pair()
+    options = {"factor": 0.5, "patience": 1, "min_lr": 0.1}
+    ours, theirs = rho_scheduler(of_lr.ReduceLROnPlateau, opt, **options), of_lr.ReduceLROnPlateau(twin, **options)
+    for _ in range(7):
+        ours.step(1.0)
+        theirs.step(1.0)
+        assert [g["rho"] for g in opt.param_groups] == [g["lr"] for g in twin.param_groups]
+    assert [g["rho"] for g in opt.param_groups] == [0.1, 0.1]
+    assert [g["lr"] for g in opt.param_groups] == [7.0, 7.0]
+
+
 @pytest.mark.parametrize(
     ("cls", "options"),
     [(of_lr.OneCycleLR, {"max_lr": 1.0, "total_steps": 9}), (of_lr.CyclicLR, {"base_lr": 0.1, "max_lr": 1.0})],
@@ -114,6 +126,17 @@ def test_that_rho_stays_in_proportion_to_the_learning_rate() -> None:
         radii.step()
     with pytest.raises(ValueError, match="starts at zero"):
         ProportionalRho(rsam.RSAM([torch.nn.Parameter(torch.ones(1))], torch.optim.SGD, lr=0.0))
+
+
+@pytest.mark.parametrize("make", [ProportionalRho, lambda opt: LambdaRho(opt, lambda epoch: 0.5)])
+def test_that_a_schedule_does_not_pass_over_a_group_that_was_added_since(make: Callable[..., Any]) -> None:
+    opt, _ = _pair()
+    schedule = make(opt)
+    opt.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))], "rho": 3.0})
+    before = [g["rho"] for g in opt.param_groups]
+    with pytest.raises(ValueError, match=r"3 parameter groups by now, rho_lambda 2 functions; make a new"):
+        schedule.step()
+    assert [g["rho"] for g in opt.param_groups] == before
 
 
 def test_that_an_exception_in_a_scheduler_leaves_rates_and_radii_where_they_belong() -> None:
