@@ -170,6 +170,7 @@ def test_that_half_precision_is_rounded_once_at_the_end() -> None:
     x = mean([a, b], geoopt.Sphere())
     assert x.dtype == torch.bfloat16
     torch.testing.assert_close(x.float(), middle, rtol=0, atol=2 * 2**-8)  # a and b are off the sphere by rounding
+    assert torch.equal(x, mean([a.float(), b.float()], geoopt.Sphere()).bfloat16())
 
 
 def test_that_an_average_keeps_its_state_and_its_copies() -> None:
@@ -203,18 +204,19 @@ def test_that_what_has_no_mean_is_refused() -> None:
         averaging.get_ema_multi_avg_fn(nn.Linear(2, 2), decay=1.5)
 
 
-def test_that_a_projection_writes_all_weights_or_none() -> None:
+@pytest.mark.parametrize("bad", [0.0, float("nan")])
+def test_that_a_projection_writes_all_weights_or_none(bad: float) -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3))
     rsam.nn.constrain(model, geoopt.Sphere(), ["0.weight", "1.weight"])
     with torch.no_grad():
         for p in model.parameters():
             p.mul_(0.5)
         rows = model[1].weight.clone()
-        model[1].weight[1] = 0
+        model[1].weight[1] = bad
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(ValueError, match=r"'1\.weight' .* has no nearest point"):
         averaging.project_parameters(model)
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    torch.testing.assert_close(dict(model.state_dict()), dict(before), rtol=0, atol=0, equal_nan=True)
     with torch.no_grad():
         model[1].weight.copy_(rows)
     assert averaging.project_parameters(model) is model
