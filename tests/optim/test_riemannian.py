@@ -281,12 +281,17 @@ def test_ours_keeps_canonical_momentum_bounded(name) -> None:
 
 
 @pytest.mark.parametrize("base", [GEOOPT.RiemannianSGD, GEOOPT.RiemannianAdam])
-@pytest.mark.parametrize("name", ["geoopt_canonical", "birkhoff", "scaled", "bounded_domain"])
+@pytest.mark.parametrize("name", ["geoopt_canonical", "birkhoff", "scaled", "bounded_domain", "part"])
 def test_rsam_warns_once_where_geoopts_own_step_is_wrong(base, name) -> None:
+    if name == "part":
+        product = geoopt.ProductManifold((geoopt.Sphere(), 2), (geoopt.CanonicalStiefel(), (3, 1)))
+        points = [geoopt.ManifoldParameter(product.random(5), manifold=product) for _ in range(2)]
+    else:
+        points = [manifold_points()[name] for _ in range(2)]
     with pytest.warns(
         UserWarning, match=rf"step of the base optimizer is wrong.*rsam\.optim\.{base.__name__}"
     ) as record:
-        rsam.RSAM([manifold_points()[name], manifold_points()[name]], base, lr=0.1)
+        rsam.RSAM(points, base, lr=0.1)
     assert len([r for r in record if "base optimizer" in str(r.message)]) == 1
 
 
