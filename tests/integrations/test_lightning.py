@@ -102,6 +102,14 @@ def test_that_accumulated_batches_are_refused_without_the_callback(pl) -> None:
         fit(pl, module(pl), size=2, accumulate_grad_batches=2)
 
 
+def test_that_training_step_may_leave_out_the_index_and_return_a_dictionary(pl) -> None:
+    ours = module(pl)
+    step = ours.training_step
+    ours.training_step = lambda batch: {"loss": step(batch, 0)}
+    fit(pl, ours, callbacks=[aware(pl)])
+    assert difference(ours.network, expected()) == 0
+
+
 def test_that_a_window_cut_short_by_the_epoch_is_stepped(pl) -> None:
     ours = module(pl, momentum=0.0)
     trainer = fit(pl, ours, size=2, n=6, callbacks=[aware(pl)], accumulate_grad_batches=2)
@@ -216,6 +224,29 @@ def test_that_what_is_logged_is_of_the_first_pass(pl) -> None:
     assert [row["rsam/sharpness"] for row in seen[1:]] == pytest.approx(sharpness, rel=1e-5)
     assert seen[-1]["mean"] == pytest.approx(sum(losses) / 3, rel=1e-6)
     assert seen[-1]["rsam/rho"] == pytest.approx(0.1)
+    assert seen[-1]["rsam/grad_norm"] == pytest.approx(trainer.optimizers[0].grad_norm, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options, log, names",
+    [({}, False, ""), ({"direction": "momentum"}, True, "loss rho"), ({"rho": 0.0}, True, "loss sharpness rho")],
+    ids=["off", "momentum", "no radius"],
+)
+def test_that_what_is_known_of_a_step_is_logged_if_it_should_be(pl, options, log, names) -> None:
+    trainer = fit(pl, module(pl, **options), callbacks=[aware(pl, log=log)], limit_train_batches=1)
+    logged = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("rsam/")}
+    assert logged.keys() == {f"rsam/{name}" for name in names.split()}
+    assert logged.get("rsam/sharpness", 0) == 0
+
+
+def test_that_each_group_has_its_radius_in_the_log(pl) -> None:
+    def configure(opt):
+        opt.add_param_group({"params": [nn.Parameter(torch.ones(1))], "rho": 0.3})
+        return opt
+
+    metrics = fit(pl, module(pl, configure=configure), callbacks=[aware(pl)], limit_train_batches=1).callback_metrics
+    radii = {name: float(value) for name, value in metrics.items() if "/rho" in name}
+    assert radii == pytest.approx({"rsam/rho/pg1": 0.1, "rsam/rho/pg2": 0.3})
 
 
 def test_that_the_loss_of_a_window_is_that_of_all_its_batches(pl) -> None:

@@ -126,10 +126,11 @@ def test_that_a_scaler_needs_steps_to_be_skipped(tmp_path) -> None:
 
 
 def test_that_what_is_logged_is_of_the_first_pass(tmp_path) -> None:
-    run = trainer(tmp_path, Classifier(), 2, gradient_accumulation_steps=2)
+    run = trainer(tmp_path, Classifier(), 2, gradient_accumulation_steps=2, rsam_options={"every": 2})
     run.train()
     rows = [row for row in run.state.log_history if "loss" in row]
-    losses, sharpness = whole_steps(model(), batches())
+    losses, sharpness = whole_steps(model(), batches(), every=2)
+    assert sharpness[1] == 0 < min(sharpness[::2])  # the second step does not ascend
     assert [row["loss"] for row in rows] == pytest.approx(losses, abs=1e-4)  # Trainer rounds to four digits
     assert [row["sharpness"] for row in rows] == pytest.approx(sharpness, abs=1e-12)
     assert {row["rho"] for row in rows} == {RHO}
