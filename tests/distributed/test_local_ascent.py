@@ -64,6 +64,7 @@ def _by_hand(count: int, constrained: bool) -> list[Tensor]:
 
 def _train(rank: int, count: int) -> list[list[Tensor]]:
     weights = []
+    rsam.optim.distributed._BUCKET = 30  # so that gradients are sent in several parts, some of them together
     for constrained, halves, views in VARIANTS:
         model = DistributedDataParallel(Network(constrained, constrained), gradient_as_bucket_view=views)
         opt = rsam.RSAM(model.parameters(), rho=0.2, local_ascent=model, **BASE)
@@ -110,19 +111,37 @@ def test_that_all_processes_refuse_what_is_not_finite_in_one(policy, bad_pass) -
 
 
 def _unused(rank: int) -> list[Any]:
-    """Train with a parameter that one process does not use, and one that none uses."""
-    params = [nn.Parameter(torch.ones(2)) for _ in range(3)]
+    """Train with a parameter that one process does not use, and one that none uses, in two precisions."""
+    params = [nn.Parameter(torch.ones(2, dtype=dtype)) for dtype in (torch.float32, torch.float64, torch.float32)]
     model = nn.ParameterList(params)
     opt = rsam.RSAM(model.parameters(), torch.optim.SGD, lr=1.0, rho=0.0)
     opt.local_ascent = rsam.optim.distributed.Replicas()
     (params[0].sum() + (params[1].sum() if rank else 0.0)).backward()
     opt.step()
-    return [p.tolist() for p in params] + [params[2].grad]
+    return [p.tolist() for p in params] + [params[2].grad, *_idle(rank)]
+
+
+def _idle(rank: int) -> list[list[float]]:
+    """Take a step in which only the last process has gradients; return the perturbed weights, and those after it."""
+    w = nn.Parameter(torch.tensor([3.0, 4.0]))
+    opt = rsam.RSAM([w], torch.optim.SGD, lr=1.0, rho=0.5)
+    opt.local_ascent = rsam.optim.distributed.Replicas()
+    seen = []
+    for half in (opt.first_step, opt.second_step):
+        opt.zero_grad()
+        if rank:
+            (w.square().sum() / 2).backward()
+        half()
+        seen.append(w.tolist())
+    return seen
 
 
 def test_that_a_gradient_that_some_processes_lack_counts_as_zero() -> None:
-    for actual in in_processes(2, _unused):
-        assert actual == [[0.0, 0.0], [0.5, 0.5], [1.0, 1.0], None]
+    for rank, (*unused, perturbed, after) in enumerate(in_processes(2, _unused)):
+        assert unused == [[0.0, 0.0], [0.5, 0.5], [1.0, 1.0], None]
+        # the gradient is w; a process without one does not ascend, and the other does not wait for it
+        assert perturbed == pytest.approx([3.3, 4.4] if rank else [3.0, 4.0])
+        assert after == pytest.approx([3 - 3.3 / 2, 4 - 4.4 / 2])
 
 
 def _drift(rank: int) -> str:
@@ -161,15 +180,29 @@ def test_that_a_model_without_replicas_is_refused() -> None:
         rsam.RSAM(Network().parameters(), lr=0.1, local_ascent=Network())
 
 
-def _diverged(rank: int, ranks: tuple[int, ...]) -> bool:
-    weight = nn.Parameter(torch.full((2,), float("nan") if rank in ranks else 1.0))
-    try:
-        rsam.optim.check_replicas(torch.optim.SGD([weight], lr=0.1))
-    except RuntimeError:
-        return True
-    return False
+NAN = float("nan")
+# values in both processes, and whether they differ; of the last two pairs the sums or the norms are equal
+REPLICAS = [
+    ([NAN, NAN], [NAN, NAN], False),
+    ([NAN, NAN], [1.0, 1.0], True),
+    ([1.0, 1.0], [NAN, NAN], True),
+    ([1.0, -1.0], [2.0, -2.0], True),
+    ([1.0, 2.0], [1.0, -2.0], True),
+]
 
 
-@pytest.mark.parametrize(("ranks", "differ"), [((0, 1), False), ((0,), True), ((1,), True)])
-def test_that_replicas_that_diverged_alike_do_not_differ(ranks, differ) -> None:
-    assert in_processes(2, _diverged, ranks) == [differ, differ]
+def _differ(rank: int) -> list[bool]:
+    found = []
+    for pair in REPLICAS:
+        weight = nn.Parameter(torch.tensor(pair[rank]))
+        try:
+            rsam.optim.check_replicas(torch.optim.SGD([weight], lr=0.1))
+            found.append(False)
+        except RuntimeError:
+            found.append(True)
+    return found
+
+
+def test_that_replicas_differ_in_sum_or_norm_and_not_if_they_diverged_alike() -> None:
+    expected = [differ for *_, differ in REPLICAS]
+    assert in_processes(2, _differ) == [expected, expected]
