@@ -142,6 +142,12 @@ def test_that_what_cannot_be_sharded_is_refused_by_name() -> None:
         assert "no process has a gradient of its own" in own
 
 
+def test_that_a_manifold_whose_parameter_has_another_name_is_not_lost_in_silence() -> None:
+    model = Network()
+    with pytest.raises(ValueError, match=r"'few\.weight' has another name"), rsam.optim.keep_manifolds(model):
+        model.many, model.few = model.few, torch.nn.Identity()
+
+
 def _not_finite(rank: int, policy: str, bad_pass: int) -> tuple[str, list[Tensor]]:
     model = _sharded()
     opt = rsam.RSAM(model.parameters(), rho=0.2, nonfinite=policy, **MOMENTUM)
