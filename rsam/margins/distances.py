@@ -142,7 +142,7 @@ class _Search:
     def improved(self, v: Tensor, steps: int) -> Tensor:
         """Move from ``v`` to a point of the boundary that is nearer to the example."""
         anchor = target = v
-        share = _column(torch.ones(len(v), dtype=v.dtype, device=v.device), v)
+        share = _column(torch.ones(len(v), dtype=v.real.dtype, device=v.device), v)
         least = torch.inf * share
         for _ in range(steps):
             at = self.linearised(v)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rsam.margins import margins, principal_components, total_variations
+from rsam.margins import distances, margins, principal_components, total_variations
 from tests.margins.problems import DOUBLE, classes, convolutional, generator, images, loader, normal, one_by_one, split
 
 #: Rounding error of a quotient of sums of a hundred terms.
@@ -180,6 +180,46 @@ def test_that_frozen_models_of_integers_have_margins_at_hidden_layers(as_mapping
     actual = margins(model, [({"ids": ids}, y)], ["embedding"], normalize=False)["embedding"]
     expected = one_by_one(model.embedding, lambda h: model.head(h.mean(1)), (ids, y))
     torch.testing.assert_close(actual, expected)
+
+
+class OfComplex(nn.Module):
+    """Classifier of complex numbers, with a layer that only passes them on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.same, self.head = nn.Identity(), nn.Linear(6, 3).double()
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.head(torch.tanh(torch.view_as_real(self.same(z)).flatten(1)))
+
+
+def test_that_a_complex_number_is_a_pair_of_real_ones() -> None:
+    model, (z, y) = OfComplex(), (normal(20, 3, dtype=torch.complex128), classes(20))
+    pairs = nn.Sequential(nn.Flatten(), nn.Tanh(), model.head), (torch.view_as_real(z), y)
+    for measure in (margins, total_variations, distances):
+        (expected,) = measure(*pairs).values()
+        for actual in measure(model, (z, y), ["input", "same"]).values():
+            torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_that_complex_directions_confine_the_gradient_and_are_found() -> None:
+    model, (z, y) = OfComplex(), (normal(20, 3, dtype=torch.complex128), classes(20))
+    basis = torch.linalg.qr(normal(3, 2, seed=3, dtype=torch.complex128))[0]
+    h = z.clone().requires_grad_()
+    f = model(h)
+    others = f.detach().scatter(1, y[:, None], -torch.inf).argmax(1)
+    difference = (f.gather(1, y[:, None]) - f.gather(1, others[:, None])).squeeze(1)
+    (gradient,) = torch.autograd.grad(difference.sum(), h)
+    # the slope along a combination of the columns is at most the norm of the gradient's products with these
+    expected = difference.detach() / (gradient @ basis.conj()).norm(dim=1)
+    torch.testing.assert_close(
+        margins(model, (z, y), subspaces={"input": basis}, normalize=False)["input"], expected, rtol=1e-10, atol=0
+    )
+    found = principal_components(model, loader((z, y), 7, 13), 2)
+    values, vectors = torch.linalg.eigh(torch.cov(z.T, correction=0))
+    torch.testing.assert_close(found.variances, values.flip(0)[:2])
+    phases = found.directions.mH @ vectors.flip(1)[:, :2]  # the vectors of a matrix are known up to these
+    torch.testing.assert_close(phases.abs(), torch.eye(2, dtype=DOUBLE))
 
 
 def test_that_no_grad_and_inference_mode_around_a_call_do_not_matter() -> None:
