@@ -176,7 +176,7 @@ def total_variations(
             for name, space in spaces.items():
                 space.check(values[name], len(labels))
                 variations[name].add(values[name])
-        return {name: variation.total() for name, variation in variations.items()}
+        return {name: _total(variation) for name, variation in variations.items()}
 
 
 class Measured(NamedTuple):
@@ -306,11 +306,16 @@ def check_interaction(differences: Tensor, labels: Tensor, values: dict[str, Ten
             )
 
 
-def _scale(variation: Variation) -> Tensor:
+def _total(variation: Variation) -> Tensor:
     total = variation.total()
+    if not torch.isfinite(total):
+        raise NotFinite(f"the representations at layer {variation.layer!r} are not finite, or their squares overflow")
+    return total
+
+
+def _scale(variation: Variation) -> Tensor:
+    total = _total(variation)
     if not total > 0:
-        if torch.isnan(total):
-            raise NotFinite(f"the representations at layer {variation.layer!r} are not finite")
         raise ValueError(
             f"all {variation.count} examples have the same representation at layer {variation.layer!r}, so that it has "
             "no variation to divide by; pass more examples or normalize=False"

@@ -133,6 +133,10 @@ def test_that_batch_norm_without_running_statistics_is_refused() -> None:
 def test_that_numbers_that_are_not_finite_are_named() -> None:
     with pytest.raises(NotFinite, match=r"1 of 6 margins at layer 'input' are not finite \(first: example 2\)"):
         margins(linear(), (X.index_fill(0, torch.tensor([2]), torch.nan), Y), normalize=False)
+    for measure in (margins, total_variations):
+        for bad in (torch.nan, 1e30):  # the square of the latter overflows in single precision
+            with pytest.raises(NotFinite, match="representations at layer 'input' are not finite, or their squares"):
+                measure(linear(), (X.index_fill(0, torch.tensor([2]), bad), Y))
     flat = Returns(lambda f: torch.where(f > 0, 0 * f, 0 * f) + torch.tensor([1.0, 0.0, 0.0]))
     with pytest.raises(NotFinite, match=r"gradient vanishes.*eps"):
         margins(flat, (X, Y), normalize=False)
