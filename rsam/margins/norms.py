@@ -68,7 +68,7 @@ def spectral_norms(model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
     >>> normalized = output_margins / torch.stack(list(norms.values())).prod()
     """
     model = getattr(model, "_orig_mod", model)  # what torch.compile made would hide the layers' names
-    layers = {name: m for name, m in model.named_modules() if any(True for _ in m.parameters(recurse=False))}
+    layers = {name: m for name, m in model.named_modules() if _scales(m)}
     for name, layer in layers.items():
         if type(layer) is not nn.Linear and type(layer) not in _CONVOLUTIONS and type(layer) not in _BATCH_NORMS:
             raise ValueError(
@@ -77,6 +77,11 @@ def spectral_norms(model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
             )
     shapes = _shapes(model, {n: m for n, m in layers.items() if type(m) in _CONVOLUTIONS}, inputs)
     return {name: _spectral_norm(name, layer, shapes.get(name)) for name, layer in layers.items()}
+
+
+def _scales(layer: nn.Module) -> bool:
+    """Tell whether a layer must have a norm: it has parameters, or divides by running deviations without any."""
+    return type(layer) in _BATCH_NORMS or any(True for _ in layer.parameters(recurse=False))
 
 
 def path_norm(model: nn.Module, inputs: Tensor) -> Tensor:

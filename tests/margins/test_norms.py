@@ -54,11 +54,14 @@ def test_that_a_convolution_for_images_of_two_shapes_is_refused() -> None:
 
 
 def test_that_linear_layers_and_batch_norms_have_their_largest_singular_value() -> None:
-    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 2)).double()
-    model[1].running_var.uniform_(0.1, 2)
+    model = nn.Sequential(
+        nn.Linear(4, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 3), nn.BatchNorm1d(3, affine=False)
+    ).double()
+    for norm in (model[1], model[4]):  # the latter has no parameters
+        norm.running_var.uniform_(0.1, 2)
     nn.init.normal_(model[1].weight)
     actual = spectral_norms(model, normal(1, 4))
-    assert list(actual) == ["0", "1", "3"]
+    assert list(actual) == ["0", "1", "3", "4"]
     for name, value in actual.items():
         layer = model[int(name)].eval()
         matrix = matrix_of(layer, layer.in_features if isinstance(layer, nn.Linear) else 3)
