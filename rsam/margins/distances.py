@@ -37,9 +37,10 @@ def distances(
     steps goes from the present point to the nearest point of the linearised boundary, as DeepFool does; the first step
     is the first-order margin. The second half goes to the point of the linearised boundary that is nearest to the
     example (Hasofer and Lind 1974), in shortened steps where these lead away. In between and at the end rays are
-    bisected. So each result is the geodesic distance to a point of the boundary. It is an upper bound of the distance
-    to the boundary, and equal to it if the steps find the nearest point. The search costs ``steps`` gradients and about
-    140 evaluations for each layer and batch.
+    bisected. So each result is the geodesic distance to a point of the boundary; on a manifold without a logarithm it
+    is the length of the geodesic that was searched, which may go round the manifold. It is an upper bound of the
+    distance to the boundary, and equal to it if the steps find the nearest point. The search costs ``steps`` gradients
+    and about 140 evaluations for each layer and batch.
 
     Parameters
     ----------
