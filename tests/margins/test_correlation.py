@@ -44,5 +44,7 @@ def test_that_what_has_no_ranks_is_refused() -> None:
         kendall_tau([1, float("nan")], [1, 2])
     with pytest.raises(ValueError, match="no two networks differ in hyper-parameter 'rate'"):
         granulated_tau([1, 2], [1, 2], {"rate": [1, 2], "width": [8, 16]})
+    with pytest.raises(ValueError, match="hyperparameters is empty"):
+        granulated_tau([1, 2], [1, 2], {})
     with pytest.raises(ValueError, match="'rate' has 1 values for 2"):
         granulated_tau([1, 2], [1, 2], {"rate": [1]})

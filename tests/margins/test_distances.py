@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rsam import NotFinite
 from rsam.margins import distances, margins
-from tests.margins.problems import DOUBLE, classes, convolutional, images, normal, split
+from tests.margins.problems import DOUBLE, classes, convolutional, images, loader, normal, split
 
 
 class Ellipse(nn.Module):
@@ -26,11 +27,12 @@ def test_that_distances_of_a_linear_classifier_are_its_margins() -> None:
 def test_that_distances_to_a_curved_boundary_are_those_to_its_nearest_point() -> None:
     angles = torch.linspace(0, 2 * torch.pi, 100001, dtype=DOUBLE)[:-1]
     boundary = torch.stack((2 * angles.cos(), angles.sin()), 1)
-    x = torch.tensor([[0.9, 0.5], [2.5, 0.4], [0.2, 1.3], [-1.8, 0.1], [0.3, -0.7]], dtype=DOUBLE)
+    x = torch.tensor([[0.9, 0.5], [2.5, 0.4], [0.2, 1.3], [-1.8, 0.1], [0.3, -0.7], [2.0, 0.0]], dtype=DOUBLE)
     inside = (x / torch.tensor([2.0, 1.0])).square().sum(1) < 1
     expected = torch.cdist(x, boundary).amin(1)
-    for label in (0, 1):
-        actual = distances(Ellipse(), (x, torch.full((5,), label)), steps=40)["input"]
+    for label, sizes in ((0, (6,)), (1, (2, 3, 1))):
+        actual = distances(Ellipse(), loader((x, torch.full((6,), label)), *sizes), steps=40)["input"]
+        assert actual[5] == 0  # this point is on the boundary
         sign = torch.where(inside == bool(label), 1.0, -1.0).double()
         # the boundary is sampled by points 1e-4 apart, with an error below the square of that
         torch.testing.assert_close(actual, sign * expected, rtol=1e-6, atol=1e-6)
@@ -55,6 +57,22 @@ def test_that_a_subspace_confines_the_search() -> None:
     along = torch.tensor([[1.0], [0.0]], dtype=DOUBLE)
     actual = distances(Ellipse(), (x, torch.tensor([1])), subspaces={"input": along})["input"]
     assert float(actual) == pytest.approx(2 * 0.75**0.5 - 0.9, rel=1e-6)  # the boundary is at x^2 / 4 + 0.25 = 1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_that_a_model_in_half_precision_is_searched_in_single(dtype: torch.dtype) -> None:
+    model, (x, y) = nn.Linear(5, 2).to(dtype), (normal(20, 5).to(dtype), classes(20, 2))
+    actual = distances(model, (x, y))["input"]
+    expected = distances(model.double(), (x.double(), y))["input"]
+    assert actual.dtype == torch.float32
+    # points and logits, of about 1, are rounded in each evaluation, and the gradient is as long as a weight, about 0.3
+    torch.testing.assert_close(actual.double(), expected, rtol=0, atol=10 * torch.finfo(dtype).eps)
+
+
+def test_that_logits_that_are_not_finite_are_refused() -> None:
+    x = torch.tensor([[0.5, 0.1], [torch.nan, 0.0]], dtype=DOUBLE)
+    with pytest.raises(NotFinite, match="logits are not finite"):
+        distances(Ellipse(), (x, torch.tensor([0, 1])))
 
 
 class OneSided(nn.Module):

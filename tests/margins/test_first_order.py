@@ -77,6 +77,21 @@ def test_that_margins_do_not_depend_on_how_the_data_are_cut() -> None:
         torch.testing.assert_close(parts, whole, rtol=1e-12, atol=1e-13)
 
 
+def test_that_eps_is_added_to_the_squared_norm_of_a_gradient_and_to_nothing_else() -> None:
+    model, (x, y) = nn.Linear(5, 2).double(), (normal(20, 5), classes(20, 2))
+    (one, other), w = model(x).detach().T, model.weight.detach()
+    difference = torch.where(y == 0, one - other, other - one)
+    actual = margins(model, (x, y), ["input", "output"], eps=0.01, normalize=False)
+    torch.testing.assert_close(actual["input"], difference / ((w[0] - w[1]).square().sum() + 0.01).sqrt())
+    torch.testing.assert_close(actual["output"], difference)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32], ids=str)
+def test_that_labels_may_be_integers_of_any_size(dtype: torch.dtype) -> None:
+    model, (x, y) = nn.Linear(5, 3).double(), (normal(20, 5), classes(20))
+    assert torch.equal(margins(model, (x, y.to(dtype)))["input"], margins(model, (x, y))["input"])
+
+
 def test_that_the_output_margin_is_the_plain_difference_of_logits() -> None:
     model, (x, y) = convolutional(), images()
     f = model.eval()(x).detach()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import geoopt
 import numpy as np
 import pytest
 import torch
@@ -62,6 +64,8 @@ def test_that_the_bootstrap_covers_what_student_covers_where_errors_are_independ
     by_formula, by_samples = model.coefficients(), model.coefficients(method="bootstrap")
     widths = (by_samples.high - by_samples.low) / (by_formula.high - by_formula.low)
     np.testing.assert_allclose(widths, 1, atol=0.15)  # 400 networks and 1000 samples have errors of about 5 % each
+    one, same, other = (model.coefficients(method="bootstrap", samples=20, seed=seed) for seed in (1, 1, 2))
+    assert np.array_equal(one.low, same.low) and not np.array_equal(one.low, other.low)
 
 
 def test_that_the_bootstrap_resamples_whole_groups() -> None:
@@ -111,17 +115,24 @@ def network(seed: int = 0) -> nn.Module:
         return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).double()
 
 
+#: Options of margins, none of which is the default.
+OPTIONS: dict[str, Any] = {"nearest": "any", "normalize": False, "eps": 0.01}
+
+
 def fitted() -> GapModel:
-    model = GapModel(["input", "1"], kind="quartiles", log="signed")
+    model = GapModel(["input", "1"], kind="quartiles", log="signed", **OPTIONS)
     features = [model.features(network(seed), (normal(30, 4), classes(30))) for seed in range(12)]
     return model.fit(features, np.random.default_rng(0).normal(size=12), groups=[f"width {i // 2}" for i in range(12)])
 
 
 def test_that_a_gap_is_predicted_from_a_network_and_its_data() -> None:
     model, data = fitted(), (normal(30, 4, seed=7), classes(30))
-    actual = margins(network(20), data, ["input", "1"], eps=1e-6)
-    expected = model.predict(statistics(actual, "quartiles", log="signed"))
-    assert model.predict_gap(network(20), loader(data, 7, 23)) == pytest.approx(float(expected[0]), rel=1e-9)
+    flat = geoopt.Euclidean(ndim=1)
+    for manifolds in (None, {"1": geoopt.Scaled(flat, 2.0)}):
+        actual = margins(network(20), data, ["input", "1"], manifolds=manifolds, **OPTIONS)
+        expected = model.predict(statistics(actual, "quartiles", log="signed"))
+        found = model.predict_gap(network(20), loader(data, 7, 23), manifolds=manifolds)
+        assert found == pytest.approx(float(expected[0]), rel=1e-9)
 
 
 def test_that_a_saved_model_is_the_same_and_not_pickled(tmp_path: Path) -> None:
@@ -154,6 +165,13 @@ def test_that_misuse_of_the_model_is_explained(tmp_path: Path) -> None:
         GapModel().fit(x, y, groups=[1] * 10).k_fold_r2()
     with pytest.raises(ValueError, match="not those that the model was fitted to"):
         GapModel().fit(x, y).predict(x[:, :2])
+    with pytest.raises(ValueError, match=r"matrix \(networks, features\), got shape \(10,\)"):
+        GapModel().fit(x[:, 0], y)
+    with pytest.raises(ValueError, match="statistics of one network at least"):
+        GapModel().fit([], [])
+    for groups, samples in (([1] * 10, 100), (range(10), 1)):
+        with pytest.raises(ValueError, match="bootstrap needs two groups and samples"):
+            GapModel().fit(x, y, groups=groups).coefficients(method="bootstrap", samples=samples)
     m = {"a": normal(5)}, {"b": normal(5)}
     with pytest.raises(ValueError, match="features of network 1"):
         GapModel().fit([statistics(part) for part in m], [1, 2])
@@ -162,6 +180,12 @@ def test_that_misuse_of_the_model_is_explained(tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", x=x)
     with pytest.raises(ValueError, match="holds no gap model"):
         GapModel.load(tmp_path / "other.npz")
+    fitted().save(tmp_path / "newer.npz")
+    with np.load(tmp_path / "newer.npz") as file:
+        settings = json.dumps({**json.loads(str(file["settings"])), "format": 2})
+        np.savez(tmp_path / "newer.npz", **{**file, "settings": settings})
+    with pytest.raises(ValueError, match="another version of rsam"):
+        GapModel.load(tmp_path / "newer.npz")
     with pytest.raises(ValueError, match="method must be"):
         GapModel().fit(x, y).coefficients(method="jackknife")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="confidence"):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rsam import NotFinite
 from rsam.geometry import UnsupportedOperation
 from rsam.margins import distances, margins, total_variations
 from tests.geometry.positive import Positive
@@ -154,6 +155,33 @@ def test_that_radial_parts_of_a_gradient_do_not_count_on_a_sphere() -> None:
         assert float(actual[i]) == pytest.approx(float((f[i, y[i]] - f[i, j]) / tangent.norm()), rel=1e-10)
 
 
+def test_that_the_variation_of_several_points_is_the_sum_of_theirs() -> None:
+    sphere, y = {"0": geoopt.Sphere()}, classes(12)
+    x = torch.tensor([1.0, 0.0, 0.0]) + 0.3 * normal(12, 2, 3)  # so near to each other that their mean is unique
+    both, one, other = (
+        total_variations(
+            nn.Sequential(Unit(), nn.Flatten(), nn.LazyLinear(3)).double(), (part, y), ["0"], manifolds=sphere
+        )
+        for part in (x, x[:, :1], x[:, 1:])
+    )
+    torch.testing.assert_close(both["0"], one["0"] + other["0"], rtol=1e-9, atol=0)
+
+
+def test_that_points_without_a_mean_are_refused() -> None:
+    x = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], dtype=DOUBLE)  # every point of the circle is as near to both
+    with pytest.raises(NotFinite, match="no Fréchet mean of the representations at layer 'input'"):
+        total_variations(nn.Linear(2, 2).double(), (x, torch.tensor([0, 1])), manifolds={"input": geoopt.Sphere()})
+
+
+def test_that_points_in_half_precision_are_on_their_manifold_up_to_rounding() -> None:
+    model, (x, y), sphere = nn.Linear(3, 3), (normal(12, 3), classes(12)), {"input": geoopt.Sphere()}
+    x = nn.functional.normalize(x).bfloat16()
+    assert float((x.float().norm(dim=1) - 1).abs().max()) > 1e-3
+    actual = margins(model.bfloat16(), (x, y), manifolds=sphere)["input"]
+    expected = margins(model.double(), (nn.functional.normalize(x.double()), y), manifolds=sphere)["input"]
+    torch.testing.assert_close(actual.double(), expected, rtol=0.05, atol=4 * torch.finfo(torch.bfloat16).eps)
+
+
 def test_that_points_off_their_manifold_are_refused() -> None:
     x = 3 * normal(5, 3)
     with pytest.raises(ValueError, match=r"'input' puts out points that are not on PoincareBall"):
@@ -181,10 +209,14 @@ def test_that_a_great_circle_is_not_taken_the_long_way_round() -> None:
     # a boundary at latitude 60 degrees, seen from latitudes on both sides of it
     class Polar(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            d = torch.asin(x[:, 2].clamp(-1, 1)) - torch.pi / 3
+            d = torch.asin(x[:, 2].flatten().clamp(-1, 1)) - torch.pi / 3
             return torch.stack((torch.zeros_like(d), torch.tanh(3 * d)), 1)
 
     latitudes = torch.tensor([-1.2, 0.0, 1.0, 1.2], dtype=DOUBLE)
     x = torch.stack((latitudes.cos(), torch.zeros_like(latitudes), latitudes.sin()), 1)
     actual = distances(Polar(), (x, ones(x)), manifolds={"input": geoopt.Sphere()})["input"]
     torch.testing.assert_close(actual, latitudes - torch.pi / 3, rtol=1e-5, atol=1e-6)
+    # as orthonormal columns, which have no logarithm, so that the geodesic itself is measured
+    column = {"input": geoopt.EuclideanStiefel()}
+    actual = distances(Polar(), (x[2:, :, None], ones(x[2:])), manifolds=column)["input"]
+    torch.testing.assert_close(actual, latitudes[2:] - torch.pi / 3, rtol=1e-5, atol=1e-6)

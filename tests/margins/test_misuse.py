@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rsam import NotFinite
 from rsam.margins import distances, margins, principal_components, total_variations
-from tests.margins.problems import classes, convolutional, images, normal
+from tests.margins.problems import classes, convolutional, images, loader, normal
 
 X, Y = normal(6, 4, dtype=torch.float32), classes(6)
 
@@ -124,6 +124,12 @@ def test_that_models_whose_examples_interact_are_refused(function: Any, measure:
         measure(Returns(function), (X, Y))
 
 
+@pytest.mark.parametrize("measure", [margins, distances])
+def test_that_interaction_is_found_in_the_first_batch_of_several_examples(measure: Any) -> None:
+    with pytest.raises(ValueError, match="depends on layer 'input' of other examples"):
+        measure(Returns(lambda f: f + f.mean(0)), loader((X, Y), 1, 5))
+
+
 def test_that_batch_norm_without_running_statistics_is_refused() -> None:
     model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5, track_running_stats=False), nn.ReLU(), nn.Linear(5, 3))
     with pytest.raises(ValueError, match=r"of other examples of the batch.*batch norm"):
@@ -175,8 +181,19 @@ def test_that_options_that_do_not_fit_are_refused() -> None:
         margins(model, (X, Y), manifolds={"input": geoopt.Sphere()}, subspaces={"input": torch.eye(4)})
     with pytest.raises(ValueError, match="orthonormal"):
         margins(model, (X, Y), subspaces={"input": torch.ones(4, 2)})
+    for directions in (torch.ones(4), torch.ones(4, 0)):
+        with pytest.raises(ValueError, match="matrix with its directions as columns"):
+            margins(model, (X, Y), subspaces={"input": directions})
+    with pytest.raises(ValueError, match=r"shape \(6, 4\), which is no batch of points"):
+        margins(model, (X, Y), manifolds={"input": geoopt.EuclideanStiefel()})
     with pytest.raises(ValueError, match="directions of size 5, but an example has 4"):
         margins(model, (X, Y), subspaces={"input": torch.eye(5)})
+    with pytest.raises(ValueError, match="rank must be at least 1, got 0"):
+        principal_components(model, (X, Y), 0)
+    with pytest.raises(ValueError, match="name the last module instead of 'output'"):
+        principal_components(model, (X, Y), 1, "output")
+    with pytest.raises(NotFinite, match="representations at layer 'input' are not finite"):
+        principal_components(model, (X / 0, Y), 1)
     with pytest.raises(ValueError, match="rank 5 must not be larger"):
         principal_components(model, (X, Y), 5)
     with pytest.raises(ValueError, match="needs more than 3 examples"):

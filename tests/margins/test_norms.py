@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rsam import NotFinite
 from rsam.margins import path_norm, spectral_norms
 from tests.margins.problems import DOUBLE, normal
 
@@ -81,9 +82,12 @@ def test_that_the_path_norm_is_a_sum_over_paths() -> None:
     torch.testing.assert_close(path_norm(model, normal(5, 2)), total.sqrt().detach())
 
 
-def test_that_convolutions_batch_norms_and_pools_take_part_with_their_weights() -> None:
+@pytest.mark.parametrize(
+    ("pool", "size"), [(nn.AvgPool2d(2), 8), (nn.AvgPool2d((2, 1), padding=(1, 0)), 24), (nn.AdaptiveAvgPool2d(1), 2)]
+)
+def test_that_convolutions_batch_norms_and_pools_take_part_with_their_weights(pool: nn.Module, size: int) -> None:
     model = nn.Sequential(
-        nn.Conv2d(1, 2, 3, bias=False), nn.BatchNorm2d(2), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(8, 3)
+        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), pool, nn.Flatten(), nn.Linear(size, 3)
     ).double()
     model[1].running_var.uniform_(0.5, 2)
     model[1].running_mean.normal_()
@@ -104,7 +108,26 @@ def test_that_layers_without_a_known_norm_are_named() -> None:
         spectral_norms(model, torch.zeros(1, 4))
     with pytest.raises(ValueError, match="'1' is a LayerNorm, whose paths are not known"):
         path_norm(model, torch.zeros(1, 4))
-    with pytest.raises(ValueError, match="'0' is a MaxPool2d"):
-        path_norm(nn.Sequential(nn.MaxPool2d(2)), torch.zeros(1, 1, 4, 4))
+    for pool in (
+        nn.MaxPool2d(2),
+        nn.AvgPool2d(2, ceil_mode=True),  # of which some windows are divided by other numbers than their sizes
+        nn.AvgPool2d(2, padding=1, count_include_pad=False),
+        nn.AvgPool2d(2, divisor_override=3),
+        nn.AdaptiveAvgPool2d(2),
+    ):
+        with pytest.raises(ValueError, match=f"'0' is a {type(pool).__name__}, whose paths are not known"):
+            path_norm(nn.Sequential(pool), torch.zeros(1, 1, 4, 4))
     with pytest.raises(ValueError, match="'0' keeps no running statistics"):
         spectral_norms(nn.Sequential(nn.BatchNorm1d(3, track_running_stats=False)), torch.zeros(2, 3))
+
+
+def test_that_norms_of_numbers_that_are_not_finite_are_refused_by_name() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).eval()
+    model[1].weight.data[0] = torch.nan
+    with pytest.raises(NotFinite, match="running variance of layer '1' are not finite"):
+        spectral_norms(model, torch.zeros(1, 2))
+    model[0].weight.data[0] = torch.inf
+    with pytest.raises(NotFinite, match="weight of layer '0' is not finite"):
+        spectral_norms(model, torch.zeros(1, 2))
+    with pytest.raises(NotFinite, match="path norm is nan"):
+        path_norm(model, torch.zeros(1, 2))

@@ -17,8 +17,14 @@ def test_that_each_layer_has_a_panel_with_medians_over_checkpoints() -> None:
     assert [panel.get_title() for panel in panels] == ["input", "layer blocks.1"]
     line = panels[1].lines[0]
     assert line.get_xdata().tolist() == [0, 5, 10]
-    expected = [np.median(checkpoints[e]["blocks.1"]) for e in (0, 5, 10)]
-    np.testing.assert_allclose(line.get_ydata(), expected)
+    values = [checkpoints[e]["blocks.1"] for e in (0, 5, 10)]
+    np.testing.assert_allclose(line.get_ydata(), [np.median(v) for v in values])
+    bands = {band.get_label(): band.get_paths()[0].vertices for band in panels[1].collections}
+    for label, ends in (("90 % of examples", (0.05, 0.95)), ("50 % of examples", (0.25, 0.75))):
+        for epoch, v in zip((0, 5, 10), values, strict=True):
+            heights = bands[label][bands[label][:, 0] == epoch, 1]
+            np.testing.assert_allclose((heights.min(), heights.max()), np.quantile(v, ends))
+    assert len([a for a in plot_margins(checkpoints, columns=1).axes if a.get_visible()]) == 2
 
 
 def test_that_predictions_stand_against_gaps_by_group() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from rsam import NotFinite
 from rsam.margins import k_variance, kv_margins, margins
 from tests.margins.problems import classes, normal
 
@@ -64,3 +65,15 @@ def test_that_classes_with_too_few_examples_are_named() -> None:
         kv_margins(model, (x, torch.tensor([0, 0, 0, 0, 1])), ["input"])
     with pytest.raises(ValueError, match="k must be from 1 to half"):
         k_variance(x, 3)
+
+
+def test_that_what_has_no_variance_or_gradient_is_refused() -> None:
+    model, x, y = nn.Linear(2, 2), torch.randn(6, 2), torch.arange(6) % 2
+    with pytest.raises(ValueError, match="repeats must be at least 1, got 0"):
+        k_variance(x, repeats=0)
+    with pytest.raises(NotFinite, match="features are not finite"):
+        k_variance(x / 0)
+    with pytest.raises(ValueError, match="'output' has no gradient"):
+        kv_margins(model, (x, y), ["output"])
+    with pytest.raises(NotFinite, match=r"'input' are not finite.* same representation"):
+        kv_margins(model, (torch.ones(6, 2), y), ["input"])
