@@ -38,6 +38,16 @@ def test_that_distances_to_a_curved_boundary_are_those_to_its_nearest_point() ->
         torch.testing.assert_close(actual, sign * expected, rtol=1e-6, atol=1e-6)
 
 
+def test_that_one_step_measures_along_the_gradient() -> None:
+    x = torch.tensor([[0.9, 0.5], [0.2, -0.3], [-1.8, 0.1]], dtype=DOUBLE)
+    shape = torch.tensor([0.25, 1.0], dtype=DOUBLE)  # the ellipse is where the sum of shape x^2 is 1
+    u = nn.functional.normalize(shape * x)
+    a, b, c = ((shape * s * t).sum(1) for s, t in ((u, u), (u, x), (x, x)))
+    expected = ((b**2 + a * (1 - c)).sqrt() - b) / a
+    actual = distances(Ellipse(), (x, torch.ones(3, dtype=torch.long)), steps=1)["input"]
+    torch.testing.assert_close(actual, expected, rtol=1e-8, atol=0)  # 30 halvings of an interval up to 10 times as long
+
+
 @pytest.mark.parametrize("layer", ["input", "2"])
 def test_that_a_ray_of_that_length_reaches_the_boundary_and_none_that_is_much_shorter_does(layer: str) -> None:
     model, (x, _) = convolutional(), images(6)
