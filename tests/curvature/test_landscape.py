@@ -257,6 +257,15 @@ def test_that_batch_norm_uses_the_statistics_that_are_asked_for(training: bool, 
     assert len(set(np.round(list(expected.values()), 6))) == 3
 
 
+@pytest.mark.parametrize("how", ["eval", "batch"])
+def test_that_the_gradient_direction_is_the_steepest_with_these_statistics(how: Any) -> None:
+    model = normed().train(how == "eval")  # in the other mode
+    case = CE, list(model.parameters()), labelled()
+    found = line(model, *case, "gradient", steps=3, gradients=True, batch_norm=how)
+    norm = gradient_norm(model.train(how == "batch"), *case)
+    assert found.measures["slope"][1] == pytest.approx(norm, rel=1e-9)
+
+
 def test_that_recomputed_statistics_are_those_of_torch() -> None:
     model = normed().eval()
     loader = DataLoader(TensorDataset(*labelled(12)), batch_size=5)
@@ -345,6 +354,16 @@ def test_that_points_where_the_loss_diverges_do_not_end_the_survey() -> None:
         line(*case, extent=(200, 300), steps=3)
 
 
+def test_that_a_zero_gradient_has_no_direction_and_measures_need_targets_to_count() -> None:
+    flat = Quadratic()
+    nn.init.zeros_(flat.w)
+    with pytest.raises(ValueError, match="the gradient is zero, so that it has no direction"):
+        line(flat, the_output, flat.parameters(), NOTHING, "gradient")
+    model, batch = network(), (examples()[0], None)
+    with pytest.raises(ValueError, match="averaged over examples, but the targets hold no tensor"):
+        line(model, lambda f, y: f.mean(), model.parameters(), batch, measures={"one": lambda f, y: 1.0})
+
+
 def test_that_frozen_parameters_stay() -> None:
     model = network()
     model[0].requires_grad_(False)
@@ -370,6 +389,7 @@ BAD: list[tuple[Any, dict[str, Any], str]] = [
     (line, {"batch_norm": "train"}, "batch_norm must be one of"),
     (line, {"measures": {"loss": accuracy}}, "'loss' means something here"),
     (line, {"measures": {"all": lambda o, t: o}}, "'all' must return a mean over the examples"),
+    (line, {"direction": [0.5] * 4}, "a direction must be one tensor per parameter, but holds a float"),
 ]
 
 

@@ -63,15 +63,16 @@ def test_that_intervals_of_plain_probes_hold_the_trace_as_often_as_they_say(dist
 
 
 def test_that_errors_of_xtrace_are_of_the_right_size_though_too_small() -> None:
-    # samples share their basis; these are the ranges of the docstring
+    # samples share their basis: on these spectra errors are 0.6 to 0.8 of what they should be, and 80 to 90 % of the
+    # intervals hold the trace. Bounds are three deviations away, which are 5 % of the former and 2 to 3 of the latter
     for values in (FLAT, DECAYING, torch.linspace(1, 2, 60, dtype=DOUBLE)):
         a, exact = with_spectrum(values), float(values.sum())
         estimates = [trace(a, 18, method="xtrace", seed=s) for s in range(200)]
         held = sum(low <= exact <= high for low, high in (e.interval(0.95) for e in estimates))
-        assert 0.72 <= held / 200 <= 0.95
+        assert 0.72 <= held / 200 <= 0.96
         spread = float(torch.tensor([float(e) for e in estimates]).std())
         error = sum(e.standard_error for e in estimates) / 200
-        assert 0.55 <= error / spread <= 1.05
+        assert 0.51 <= error / spread <= 0.95
 
 
 def test_that_xtrace_spreads_at_most_half_as_much_where_the_spectrum_decays() -> None:
