@@ -120,7 +120,7 @@ OPTIONS: dict[str, Any] = {"nearest": "any", "normalize": False, "eps": 0.01}
 
 
 def fitted() -> GapModel:
-    model = GapModel(["input", "1"], kind="quartiles", log="signed", **OPTIONS)
+    model = GapModel(["input", "1"], kind="moments", log="signed", **OPTIONS)
     features = [model.features(network(seed), (normal(30, 4), classes(30))) for seed in range(12)]
     return model.fit(features, np.random.default_rng(0).normal(size=12), groups=[f"width {i // 2}" for i in range(12)])
 
@@ -130,7 +130,7 @@ def test_that_a_gap_is_predicted_from_a_network_and_its_data() -> None:
     flat = geoopt.Euclidean(ndim=1)
     for manifolds in (None, {"1": geoopt.Scaled(flat, 2.0)}):
         actual = margins(network(20), data, ["input", "1"], manifolds=manifolds, **OPTIONS)
-        expected = model.predict(statistics(actual, "quartiles", log="signed"))
+        expected = model.predict(statistics(actual, "moments", log="signed"))
         found = model.predict_gap(network(20), loader(data, 7, 23), manifolds=manifolds)
         assert found == pytest.approx(float(expected[0]), rel=1e-9)
 
