@@ -134,6 +134,41 @@ def test_that_the_metric_of_the_siegel_spaces_is_that_of_their_distance() -> Non
         close(manifold.dist(z - u / 2, z + u / 2), torch.tensor(1e-3, dtype=DOUBLE), 1e-5)
 
 
+#: Manifolds with a distance of geoopt's that is right, unlike that of the sphere.
+MEASURED = (
+    "Stereographic k",
+    "PoincareBall",
+    "SphereProjection",
+    "Lorentz",
+    "SPD",
+    "Scaled PoincareBall",
+    "Scaled Lorentz",
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "shape"),
+    [c for c in MANIFOLDS if c[0].startswith(MEASURED)],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_that_a_geodesic_is_as_long_as_the_distance_of_its_ends(name: str, make: Make, shape: tuple[int, ...]) -> None:
+    manifold = make().double()
+    x, u, _, _ = sample(manifold, shape)
+    geometry = geometry_of(manifold)
+    # squared, since the root of a sum has no digits left where a distance is zero
+    close((manifold.dist(x, geometry.exponential(x, u)) ** 2).sum(), geometry.squared_norm(x, u), 1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE], ids=str)
+def test_that_points_of_a_ball_are_clipped_where_geoopt_clips_them(dtype: torch.dtype) -> None:
+    ball = geoopt.PoincareBall(torch.tensor(1.5, dtype=dtype))
+    x = torch.tensor([[3.0, 4.0], [0.8, 0.15], [0.1, 0.2]], dtype=dtype)
+    inside, eps = torch.full_like(x, 0.1), torch.finfo(dtype).eps
+    assert not torch.equal(ball.projx(x[:2]), x[:2])
+    close(geometry_of(ball).project_point(x), ball.projx(x), 4 * eps)
+    close(geometry_of(ball).retract(inside, x - inside), ball.projx(x), 4 * eps)
+
+
 # -- formulas -----------------------------------------------------------------------------------------------------
 
 
