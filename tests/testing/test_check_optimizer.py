@@ -167,6 +167,37 @@ class DecaysWithoutRadius(rsam.RSAM):
         return loss
 
 
+class JumpsWithRadius(rsam.RSAM):
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        loss = super().step(closure)
+        if self.param_groups[0]["rho"] > 0:
+            with torch.no_grad():
+                self.param_groups[0]["params"][1].add_(0.01)
+        return loss
+
+
+class StaysPerturbedOnException(rsam.RSAM):
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        assert closure is not None
+        loss = closure()
+        self.first_step()
+        closure()
+        self.second_step()
+        return loss
+
+
+class LeavesLater(rsam.optim.RiemannianSGD):
+    steps = 0
+
+    def step(self, closure: Callable[[], Any]) -> Any:
+        loss = super().step(closure)
+        self.steps += 1
+        if self.steps == 5:
+            with torch.no_grad():
+                self.param_groups[0]["params"][0].mul_(1.1)
+        return loss
+
+
 class LosesWeightsOnException(torch.optim.SGD):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         with torch.no_grad():
@@ -206,6 +237,9 @@ WRONG = [
         {"manifold": geoopt.PoincareBall(), "shape": (2,)},
     ),
     ("a step without radius is the base step", _of(DecaysWithoutRadius), SPHERE),
+    ("a step without radius is the base step", _of(JumpsWithRadius), SPHERE),
+    ("an exception leaves the weights", _of(StaysPerturbedOnException), SPHERE),
+    ("steps stay on the manifold", lambda params: LeavesLater(params, lr=0.1), SPHERE),
     (
         "an exception leaves the weights",
         lambda params: LosesWeightsOnException(params, lr=0.1),
@@ -228,6 +262,17 @@ def test_that_each_property_of_steps_can_fail(name: str, factory: Factory, on: d
 
 def test_that_properties_of_steps_may_be_left_out() -> None:
     check_optimizer(_of(ReturnsNothing), **SPHERE, skip=[steps.a_step_returns_the_loss_before_it])
+
+
+def test_that_the_radius_of_an_adaptive_ascent_is_not_measured_in_the_metric() -> None:
+    report = check_optimizer(
+        _rsam(adaptive=True),
+        manifold=geoopt.Euclidean(1),
+        shape=(2,),
+        max_examples=2,
+        skip=[steps.steps_are_blind_to_isometries],
+    )
+    assert report.skipped == ("the ascent goes the radius along the gradient",)
 
 
 def test_that_a_manifold_needs_a_shape() -> None:
