@@ -247,7 +247,10 @@ def test_a_batch_of_nothing_has_no_fisher_trace() -> None:
         FisherTrace(layer.parameters())(lambda: layer(torch.ones(0, 2)))
 
 
-@pytest.mark.parametrize("layer", [nn.BatchNorm1d(3), nn.LayerNorm(3), nn.Hardsigmoid()])
+@pytest.mark.parametrize(
+    "layer",
+    [nn.BatchNorm1d(3), nn.LayerNorm(3), nn.Hardsigmoid(), nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))],
+)
 def test_a_loss_built_outside_of_the_context_gets_the_remedy(layer) -> None:
     model = nn.Sequential(nn.Linear(2, 3), layer)
     loss = model(torch.randn(4, 2)).pow(3).sum()

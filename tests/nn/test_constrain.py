@@ -99,6 +99,12 @@ def test_that_patterns_pass_over_norm_layers_of_other_libraries() -> None:
         rsam.nn.constrain(model, geoopt.Sphere(), "1.weight")
 
 
+def test_that_patterns_pass_over_what_weights_are_computed_from() -> None:
+    model = nn.Sequential(_spectral(), nn.Linear(3, 3))
+    rsam.nn.constrain(model, geoopt.Sphere(), "*.weight*", exclude="0.weight")
+    assert on_manifold(model).keys() == {"1.weight"}
+
+
 def test_that_a_single_layer_takes_one_line() -> None:
     linear = rsam.nn.constrain(nn.Linear(4, 6, bias=False), geoopt.EuclideanStiefel())
     assert_on_manifold(linear.weight)
@@ -237,6 +243,16 @@ def _zero_row() -> nn.Module:
     return linear
 
 
+class Quantised(nn.Parameter):
+    """Parameter of a library that gives it methods of its own."""
+
+
+def _holding(weight: nn.Parameter) -> nn.Module:
+    module = nn.Module()
+    module.weight = weight
+    return module
+
+
 @pytest.mark.parametrize(
     ("module", "manifold", "where", "reason"),
     [
@@ -262,6 +278,13 @@ def _zero_row() -> nn.Module:
         (_weight_norm(), geoopt.Sphere(), nn.Linear, "normalised"),
         (_pruned(), geoopt.Sphere(), "weight", "pruned"),
         (nn.LazyLinear(3), geoopt.Sphere(), "weight", "no shape yet"),
+        (_holding(nn.Parameter(torch.ones(3, 3, dtype=torch.int64), False)), geoopt.Sphere(), "weight", "its dtype is"),
+        (
+            _holding(Quantised(torch.ones(3, 3))),
+            geoopt.Sphere(),
+            "weight",
+            "is a Quantised, which has a meaning of its",
+        ),
         (nn.BatchNorm2d(4), geoopt.Sphere(), "weight", "scales the features"),
         (nn.InstanceNorm2d(4, affine=True), geoopt.Sphere(), "weight", "scales the features"),
         (nn.Embedding(4, 3, max_norm=0.5), geoopt.Sphere(), "weight", "max_norm"),

@@ -84,3 +84,8 @@ def test_that_parameters_keep_their_names_where_torch_takes_them(monkeypatch) ->
 def test_that_a_negative_decay_is_refused() -> None:
     with pytest.raises(ValueError, match=r"not be negative, got -0\.1"):
         rsam.nn.parameter_groups(nn.Linear(2, 2), -0.1)
+
+
+def test_that_a_parameter_without_a_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match="uninitialized parameter"):  # by torch
+        rsam.nn.parameter_groups(nn.LazyLinear(2), 0.1)
