@@ -41,8 +41,10 @@ def seed_random_state(seed: int) -> None:
 
 @contextmanager
 def keeping_sources(data: Any) -> Iterator[None]:
-    """Restore at the end all generators that a pass over data uses: those of loader and sampler, Python's, NumPy's."""
-    sources = [getattr(holder, "generator", None) for holder in (data, getattr(data, "sampler", None))]
+    """Restore at the end all generators that a pass over data uses: those of loader and samplers, Python's, NumPy's."""
+    by_batches = getattr(data, "batch_sampler", None)
+    holders = (data, getattr(data, "sampler", None), by_batches, getattr(by_batches, "sampler", None))
+    sources = [getattr(holder, "generator", None) for holder in holders]
     generators = [(g, g.get_state()) for g in sources if isinstance(g, torch.Generator)]
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  (what augmentations draw from)
     try:

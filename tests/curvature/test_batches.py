@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 from rsam.curvature import (
     RiemannianGaussNewton,
@@ -193,10 +193,21 @@ def test_that_a_loader_that_shuffles_gives_one_operator() -> None:
     torch.testing.assert_close(matrix, matrix.mT, rtol=0, atol=1e-10)
 
 
-def test_that_a_loader_with_a_random_order_of_its_own_repeats_it() -> None:
+#: Options of a loader whose order comes from a generator.
+ORDERS: dict[str, Callable[[Any, torch.Generator], dict[str, Any]]] = {
+    "loader": lambda data, source: {"batch_size": 4, "shuffle": True, "generator": source},
+    "sampler": lambda data, source: {"batch_size": 4, "sampler": RandomSampler(data, generator=source)},
+    "sampler of batches": lambda data, source: {
+        "batch_sampler": BatchSampler(RandomSampler(data, generator=source), 4, False)
+    },
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_that_a_loader_with_a_random_order_of_its_own_repeats_it(order: str) -> None:
     model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)).double()
-    generator = torch.Generator().manual_seed(0)
-    loader = DataLoader(TensorDataset(*examples()), batch_size=4, shuffle=True, generator=generator)
+    generator, data = torch.Generator().manual_seed(0), TensorDataset(*examples())
+    loader = DataLoader(data, **ORDERS[order](data, generator))
     before = generator.get_state()
     hessian = RiemannianHessian(model, nn.MSELoss(), model.parameters(), loader)
     z = torch.ones(hessian.shape[0], dtype=torch.float64)
