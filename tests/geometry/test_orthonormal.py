@@ -8,8 +8,9 @@ from torch import Tensor
 
 from rsam.geometry import orthonormal
 
-# square, tall, one column, one number (without tangents), empty; tall ones change the algorithm at 32 columns
-SHAPES = [(3, 4, 4), (2, 9, 3), (2, 5, 1), (2, 1, 1), (2, 80, 32), (0, 5, 2)]
+# square, tall, one column, one number (without tangents), empty; the algorithm changes at 32 columns of tall ones, and
+# at 192 of all
+SHAPES = [(3, 4, 4), (2, 9, 3), (2, 5, 1), (2, 1, 1), (2, 80, 32), (0, 5, 2), (1, 200, 192)]
 each_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
 
 
@@ -21,6 +22,15 @@ def _step(shape: tuple[int, ...], length: float, dtype: torch.dtype) -> tuple[Te
     u = orthonormal.project(x, u)
     u = u * length / torch.linalg.vector_norm(u, dim=(-2, -1), keepdim=True).clamp_min(1e-9)
     return x.to(dtype), u.to(dtype)
+
+
+@each_shape
+def test_that_projections_are_those_of_matrices(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, v = torch.randn(2, *shape, dtype=torch.float64, generator=generator)
+    x = torch.linalg.qr(x)[0]
+    expected = v - x @ (x.mT @ v + v.mT @ x) / 2
+    torch.testing.assert_close(orthonormal.project(x, v), expected, rtol=0, atol=1e-12)
 
 
 @each_shape
