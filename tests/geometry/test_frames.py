@@ -145,6 +145,39 @@ def test_that_an_override_on_the_hyperboloid_changes_nothing_else(method) -> Non
         torch.testing.assert_close(actual, (2 if name in changed else 1) * expected, rtol=1e-12, atol=1e-12)
 
 
+def test_that_an_overridden_step_has_nothing_of_the_closed_form_it_replaces() -> None:
+    class Slow(geoopt.SphereExact):
+        """Sphere whose steps are half as long as they should be."""
+
+        def retr(self, x: Tensor, u: Tensor) -> Tensor:
+            return self.projx(x + u / 2)
+
+    sphere, slow = geometry_of(geoopt.SphereExact()), geometry_of(Slow())
+    promises = ("retraction_order", "isometric", "may_fail", "momentum_transport")
+    assert [getattr(sphere, name) for name in promises] == [2, True, False, "projection"]
+    assert [getattr(slow, name) for name in promises] == [1, False, True, "as transport"]
+    x, u = torch.tensor([0.6, 0.8]), torch.tensor([-0.4, 0.3])
+    torch.testing.assert_close(slow.retract_transport(x, u, u)[0], geoopt.Sphere().projx(x + u / 2))
+
+    class Fast(type(sphere)):  # type: ignore[misc]
+        """Geometry whose steps are twice as long, registered or not."""
+
+        def retract(self, x: Tensor, u: Tensor) -> Tensor:
+            return self.exponential(x, 2 * u)
+
+    fast = Fast(geoopt.SphereExact())
+    assert fast.momentum_transport == "as transport"
+    torch.testing.assert_close(fast.retract_transport(x, u, u)[0], sphere.exponential(x, 2 * u))
+
+
+def test_that_only_operations_are_registered() -> None:
+    with pytest.raises(TypeError, match="'retrac' is no operation of a geometry; name the function one of"):
+
+        @geometry.register(Rough)
+        def retrac(manifold: geoopt.Manifold, x: Tensor, u: Tensor) -> Tensor:
+            return x
+
+
 def test_that_an_overridden_projection_decides_the_frame() -> None:
     class Held(geoopt.Sphere):
         """Sphere with a fixed last coordinate."""
