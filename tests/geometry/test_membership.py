@@ -102,7 +102,13 @@ def test_that_a_point_without_a_projection_is_told_from_others() -> None:
         warn_off_manifold(Product([_sphere(0.0, 0.0)]))
 
 
-def test_that_points_without_numbers_and_plain_ones_are_not_looked_at() -> None:
+class WithoutProjection(geoopt.Sphere):
+    def projx(self, x: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+
+def test_that_points_without_numbers_or_a_projection_and_plain_ones_are_not_looked_at() -> None:
+    assert off_manifold(Product([torch.ones(3)], manifolds=[WithoutProjection()])) == {}
     meta = KernelSphere().projx(torch.ones(2, 1, 2, 2)).to("meta")
     empty = torch.zeros(0, 3)
     plain = torch.full((2,), math.nan)
