@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from rsam.evaluation import isolated
+from rsam.evaluation.batches import move
 from rsam.evaluation.random_state import keeping_sources, seed_random_state
 
 __all__ = ["INPUT", "OUTPUT", "Data", "Network", "evaluating", "full", "rows"]
@@ -92,7 +93,7 @@ class Network:
             if len(labels) == 0:
                 continue
             empty = False
-            yield self.moved(inputs), labels
+            yield inputs if self.device is None else move(inputs, self.device), labels
         if empty:
             raise ValueError("data is empty: it yields no example")
 
@@ -126,14 +127,6 @@ class Network:
                 "first module that puts out such a tensor instead, such as an embedding"
             )
         return logits, values
-
-    def moved(self, value: Any) -> Any:
-        """Return inputs with their tensors on the device of the model."""
-        if isinstance(value, Tensor):
-            return value.to(self.device) if self.device is not None else value
-        if isinstance(value, Mapping):
-            return {key: self.moved(v) for key, v in value.items()}
-        return type(value)(map(self.moved, value)) if type(value) in (list, tuple) else value
 
 
 class _Reader:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import types
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from rsam.margins import distances, margins, principal_components, total_variations
+from rsam.margins.network import Network
 from tests.margins.problems import DOUBLE, classes, convolutional, generator, images, loader, normal, one_by_one, split
 
 #: Rounding error of a quotient of sums of a hundred terms.
@@ -186,6 +188,20 @@ class Embedded(nn.Module):
     def forward(self, inputs: dict[str, Tensor]) -> object:
         logits = self.head(self.embedding(inputs["ids"]).mean(1))
         return {"logits": logits} if self.as_mapping else types.SimpleNamespace(logits=logits)
+
+
+class Pair(NamedTuple):
+    one: Tensor
+    other: list[Any]
+
+
+def test_that_inputs_of_any_structure_are_moved_to_the_device_of_the_model() -> None:
+    network = Network(nn.Linear(4, 3, device="meta"), ["input"])
+    batch = {"pair": Pair(torch.ones(2), [torch.ones(2), "text"])}, torch.tensor([0, 1])
+    ((inputs, labels),) = network.batches([batch], "margins", False)
+    pair = inputs["pair"]
+    assert type(pair) is Pair and pair.one.is_meta and pair.other[0].is_meta and pair.other[1] == "text"
+    assert labels is batch[1] and not batch[0]["pair"].one.is_meta
 
 
 @pytest.mark.parametrize("as_mapping", [True, False])
