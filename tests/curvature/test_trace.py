@@ -174,6 +174,23 @@ def test_that_traces_of_layers_are_those_of_their_blocks_and_sum_to_the_whole(ma
         assert abs(float(estimate) - float(exact[name])) <= 3.5 * estimate.standard_error
 
 
+def test_that_traces_of_modules_are_the_sums_of_those_of_their_parameters() -> None:
+    model = network()
+    hessian = RiemannianHessian(model, nn.MSELoss(), model.parameters(), examples())
+    for options in ({"method": "exact"}, {"probes": 20}):
+        parameters, modules = (layer_traces(hessian, by=by, **options) for by in ("parameter", "module"))  # type: ignore[arg-type]
+        assert list(modules) == ["0", "2"]
+        for name, module in modules.items():
+            of_weight, of_bias = (parameters[f"{name}.{kind}"] for kind in ("weight", "bias"))
+            assert float(module) == pytest.approx(float(of_weight) + float(of_bias), rel=1e-12)
+            if "probes" in options:
+                torch.testing.assert_close(module.samples, of_weight.samples + of_bias.samples)
+    alone = RiemannianHessian(model[0], lambda f, y: f.square().mean(), model[0].parameters(), examples())
+    assert list(layer_traces(alone, 2, by="module")) == [""]  # the model itself
+    with pytest.raises(ValueError, match="by must be 'parameter' or 'module', got 'layer'"):
+        layer_traces(hessian, by="layer")  # type: ignore[arg-type]
+
+
 def test_that_any_operator_of_curvlinops_has_layers() -> None:
     a = with_spectrum(FLAT)
     assert float(layer_traces(a, method="exact")["parameter 0"]) == pytest.approx(float(FLAT.sum()))
