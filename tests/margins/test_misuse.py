@@ -194,6 +194,9 @@ def test_that_options_that_do_not_fit_are_refused() -> None:
         principal_components(model, (X, Y), 1, "output")
     with pytest.raises(NotFinite, match="representations at layer 'input' are not finite"):
         principal_components(model, (X / 0, Y), 1)
+    wide = torch.zeros(6, 16385)
+    with pytest.raises(ValueError, match=r"has 16385 numbers for each example; .* not more than 16384"):
+        principal_components(nn.Linear(16385, 3), (wide, Y), 1)
     with pytest.raises(ValueError, match="rank 5 must not be larger"):
         principal_components(model, (X, Y), 5)
     with pytest.raises(ValueError, match="needs more than 3 examples"):

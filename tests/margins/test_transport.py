@@ -42,20 +42,21 @@ def test_that_k_variance_falls_with_clustering() -> None:
     assert k_variance(clustered, repeats=3) < 0.3 * k_variance(spread, repeats=3)
 
 
-def test_that_kv_margins_are_normalised_as_by_their_authors() -> None:
+@pytest.mark.parametrize("k", [None, 2])
+def test_that_kv_margins_are_normalised_as_by_their_authors(k: int | None) -> None:
     model, (x, y) = nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 3)).double(), (normal(40, 3), classes(40))
     raw = margins(model, (x, y), ["1", "output"], normalize=False)
     norms = raw["output"] / raw["1"]  # norms of the gradients
     h = model[:2](x).detach()
     scale = {"kv": 0.0, "gn": 0.0}
     for c in range(3):
-        variance = k_variance(h[y == c], repeats=2, seed=5)
+        variance = k_variance(h[y == c], k, repeats=2, seed=5)
         share = float((y == c).sum()) / 40
         scale["gn"] += share * variance
         scale["kv"] += share * variance * float(norms[y == c].max())
-    actual = kv_margins(model, (x, y), ["1"], repeats=2, seed=5)["1"]
+    actual = kv_margins(model, (x, y), ["1"], k=k, repeats=2, seed=5)["1"]
     torch.testing.assert_close(actual, raw["output"] / scale["kv"])
-    actual = kv_margins(model, (x, y), ["1"], gradient_normalized=True, repeats=2, seed=5)["1"]
+    actual = kv_margins(model, (x, y), ["1"], gradient_normalized=True, k=k, repeats=2, seed=5)["1"]
     torch.testing.assert_close(actual, raw["1"] / scale["gn"])
 
 
@@ -63,6 +64,8 @@ def test_that_classes_with_too_few_examples_are_named() -> None:
     model, x = nn.Linear(2, 2), torch.randn(5, 2)
     with pytest.raises(ValueError, match="class 1 has 1 examples"):
         kv_margins(model, (x, torch.tensor([0, 0, 0, 0, 1])), ["input"])
+    with pytest.raises(ValueError, match="class 0 has 3 examples, too few for two samples of 2"):
+        kv_margins(model, (x, torch.tensor([1, 0, 0, 0, 1])), ["input"], k=2)
     with pytest.raises(ValueError, match="k must be from 1 to half"):
         k_variance(x, 3)
 
