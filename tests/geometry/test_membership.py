@@ -98,8 +98,9 @@ def test_that_a_point_that_is_not_finite_is_refused_by_name(make) -> None:
 
 
 def test_that_a_point_without_a_projection_is_told_from_others() -> None:
-    with pytest.warns(UserWarning, match=r"^parameter 0 .*has no projection onto it .* initialise it anew"):
-        warn_off_manifold(Product([_sphere(0.0, 0.0)]))
+    with pytest.warns(UserWarning, match=r"^parameter 0 .*has no projection onto it .* initialise it anew") as caught:
+        warn_off_manifold(Product([_sphere(0.0, 0.0)]), stacklevel=1)
+    assert caught[0].filename == __file__
 
 
 class WithoutProjection(geoopt.Sphere):

@@ -82,6 +82,11 @@ def test_frozen_parameters_are_left_out_until_none_is_left() -> None:
         penalty(lambda: w.sum())
 
 
+def test_a_parameter_given_twice_counts_once() -> None:
+    w = weights()
+    assert GradientNorm([("tied", w), ("again", w)], p=2)(lambda: w.square().sum()).item() == 20  # |2 w|^2
+
+
 LOSSES = {
     "no graph": (lambda w: w.detach().sum(), ValueError, "without a graph"),
     "a number": (lambda w: w.sum().item(), ValueError, "scalar loss, got float"),
