@@ -85,7 +85,7 @@ class Untouched:
     def _look(self) -> dict[str, Any]:
         tensors = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
         return {
-            "modes": [m.training for m in self.model.modules()],
+            "modes": [(m.training, getattr(m, "momentum", None)) for m in self.model.modules()],
             "identities": {name: (id(t), t.data_ptr()) for name, t in tensors.items()},
             "values": {name: t.detach().clone() for name, t in tensors.items()},
             "grads": [None if p.grad is None else (id(p.grad), p.grad.clone()) for p in self.model.parameters()],
