@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import geoopt
 import pytest
+import scipy.stats
 import torch
 from torch import Tensor
 
@@ -108,9 +109,11 @@ def test_that_a_user_registers_a_frame_in_one_decorated_function() -> None:
     torch.testing.assert_close(there, torch.tensor([[2 * 0.2**0.5, 0.5**0.5]]))
 
 
-def test_that_rademacher_coordinates_are_signs_and_others_refused() -> None:
+def test_that_coordinates_are_normal_numbers_or_signs_and_others_refused() -> None:
     points = [torch.zeros(1000), torch.zeros(3, dtype=torch.complex64)]
     space = geometry.Product(points)
+    numbers = space.random_coordinates(points, generator=torch.Generator().manual_seed(0))[0]
+    assert scipy.stats.kstest(numbers.numpy(), "norm").pvalue > 0.01
     signs, pairs = space.random_coordinates(points, distribution="rademacher")
     assert set(signs.tolist()) == {-1.0, 1.0} and pairs.shape == (3, 2)
     with pytest.raises(ValueError, match="'normal' or 'rademacher', got 'uniform'"):
