@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 
 from rsam.geometry import Geometry, geometry_of, register
-from rsam.testing import PropertyError, check_manifold, point_from_array, points, properties, step_sizes, tangents
+from rsam.testing import (
+    PropertyError,
+    check_manifold,
+    point_from_array,
+    points,
+    properties,
+    step_sizes,
+    tangent_from_array,
+    tangents,
+)
 from tests.geometry.cases import MANIFOLDS, Make
 
 SETTINGS = hypothesis.settings(
@@ -43,6 +52,16 @@ def test_that_the_simplest_tangent_is_zero_and_the_simplest_step_is_one() -> Non
     x = torch.tensor([0.6, 0.8], dtype=torch.float64)
     assert hypothesis.find(tangents(x, geoopt.Sphere()), lambda u: True, settings=SETTINGS).tolist() == [0, 0]
     assert hypothesis.find(step_sizes(), lambda t: True, settings=SETTINGS) == 1
+
+
+def test_that_tangents_are_as_long_in_the_metric_as_their_arrays_up_to_the_longest() -> None:
+    ball, x = geoopt.PoincareBall().double(), torch.tensor([0.5, 0.0], dtype=torch.float64)
+    for size, options, length in ((0.3, {}, 0.3), (3.0, {}, 0.5), (3.0, {"longest": 2.0}, 2.0)):
+        u = tangent_from_array(ball, x, size * torch.tensor([0.6, 0.8], dtype=torch.float64), **options)
+        assert float(ball.norm(x, u)) == pytest.approx(length, rel=1e-12)
+    any_ = hypothesis.settings(SETTINGS, phases=[hypothesis.Phase.generate])
+    drawn = hypothesis.find(tangents(x, ball, longest=2.0), lambda u: bool(ball.norm(x, u) > 1.9), settings=any_)
+    assert float(ball.norm(x, drawn)) <= 2 * (1 + 1e-12)
 
 
 def _stretch(manifold: geoopt.Manifold, x: Tensor) -> float:
