@@ -275,6 +275,17 @@ def test_that_the_radius_of_an_adaptive_ascent_is_not_measured_in_the_metric() -
     assert report.skipped == ("the ascent goes the radius along the gradient",)
 
 
+def test_that_parameters_have_the_precision_that_is_asked_for() -> None:
+    seen = set()
+
+    def factory(params: list[Tensor]) -> rsam.RSAM:
+        seen.update((p.dtype, getattr(getattr(p, "manifold", None), "dtype", None)) for p in params)
+        return rsam.RSAM(params, rho=0.1, lr=0.1)
+
+    check_optimizer(factory, manifold=geoopt.Lorentz().double(), shape=(3,), dtype=torch.float32, max_examples=1)
+    assert seen == {(torch.float32, torch.float32), (torch.float32, None)}
+
+
 def test_that_a_manifold_needs_a_shape() -> None:
     with pytest.raises(ValueError, match="shape"):
         check_optimizer(_rsam(), manifold=geoopt.Sphere())
