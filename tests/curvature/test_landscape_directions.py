@@ -100,6 +100,16 @@ def test_that_random_directions_are_of_unit_length_isotropic_and_reproducible() 
     assert torch.equal(again[0], drawn[0][0]) and not torch.equal(other[0], again[0])
 
 
+def test_that_a_seed_chooses_the_directions_of_a_plane() -> None:
+    model = network()
+    drawn, given = (
+        plane(model, MSE, model.parameters(), examples(), directions, seed=3, steps=2).loss
+        for directions in ("random", random_directions(model.parameters(), seed=3))
+    )
+    np.testing.assert_array_equal(drawn, given)
+    assert not np.array_equal(drawn, plane(model, MSE, model.parameters(), examples(), steps=2).loss)
+
+
 def test_that_bad_requests_for_directions_are_refused() -> None:
     params = list(network().parameters())
     for request, message in (
