@@ -183,6 +183,29 @@ def test_that_targets_tell_the_number_of_examples_where_inputs_have_it_elsewhere
     torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-12)
 
 
+def of_told_sizes(data: Any) -> list[Tensor]:
+    """Return measures that are linear in the risk; batches of 7 examples count as one, others as three."""
+    model, sizes = network(), {"batch_size_fn": lambda inputs: 1 if len(inputs) == 7 else 3}
+    case = model, nn.MSELoss(), list(model.parameters()), data
+    return [
+        torch.from_numpy(landscape.line(*case, steps=3, **sizes).loss),
+        torch.from_numpy(landscape.plane(*case, steps=2, **sizes).loss),
+        sharpness(*case, 0.1, kind="average", probes=3, **sizes).samples,
+    ]
+
+
+def test_that_examples_are_counted_as_told() -> None:
+    one, other = batches(examples(), 7, 5)
+    for both, first, second in zip(*map(of_told_sizes, ([one, other], [one], [other])), strict=True):
+        torch.testing.assert_close(both, (first + 3 * second) / 4)
+    model = nn.Linear(4, 1, bias=False).double()
+    x = torch.linalg.qr(normal(4, 4)).Q * torch.tensor([[1.0], [2.0], [3.0], [4.0]])
+    pieces = batches((x, torch.zeros(4, 1)), 3, 1)  # orthogonal inputs, of which one probe is exact
+    arguments = model, nn.MSELoss(), list(model.parameters()), pieces
+    estimate = fisher_trace(*arguments, 1, batch_size_fn=lambda inputs: 1 if len(inputs) == 3 else 3)
+    assert float(estimate) == pytest.approx((2 * (1 + 4 + 9) / 3 + 3 * 2 * 16) / 4, rel=1e-12)
+
+
 def test_that_a_loader_that_shuffles_gives_one_operator() -> None:
     """The loader draws its order from the random state, which is the same in every pass."""
     model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)).double()
