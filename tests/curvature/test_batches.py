@@ -216,21 +216,24 @@ def test_that_a_loader_that_shuffles_gives_one_operator() -> None:
     torch.testing.assert_close(matrix, matrix.mT, rtol=0, atol=1e-10)
 
 
-#: Options of a loader whose order comes from a generator.
-ORDERS: dict[str, Callable[[Any, torch.Generator], dict[str, Any]]] = {
-    "loader": lambda data, source: {"batch_size": 4, "shuffle": True, "generator": source},
-    "sampler": lambda data, source: {"batch_size": 4, "sampler": RandomSampler(data, generator=source)},
-    "sampler of batches": lambda data, source: {
-        "batch_sampler": BatchSampler(RandomSampler(data, generator=source), 4, False)
-    },
+#: Loaders whose order comes from a generator; of the last the data are whole batches.
+ORDERS: dict[str, Callable[[TensorDataset, torch.Generator], DataLoader]] = {
+    "loader": lambda data, source: DataLoader(data, 4, shuffle=True, generator=source),
+    "sampler": lambda data, source: DataLoader(data, 4, sampler=RandomSampler(data, generator=source)),
+    "sampler of batches": lambda data, source: DataLoader(
+        data, batch_sampler=BatchSampler(RandomSampler(data, generator=source), 4, False)
+    ),
+    "sampler alone": lambda data, source: DataLoader(
+        batches(data.tensors, 4, 4, 4), batch_size=None, sampler=RandomSampler(range(3), generator=source)
+    ),
 }
 
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_that_a_loader_with_a_random_order_of_its_own_repeats_it(order: str) -> None:
     model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)).double()
-    generator, data = torch.Generator().manual_seed(0), TensorDataset(*examples())
-    loader = DataLoader(data, **ORDERS[order](data, generator))
+    generator = torch.Generator().manual_seed(0)
+    loader = ORDERS[order](TensorDataset(*examples()), generator)
     before = generator.get_state()
     hessian = RiemannianHessian(model, nn.MSELoss(), model.parameters(), loader)
     z = torch.ones(hessian.shape[0], dtype=torch.float64)
