@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import mpmath  # torch brings it, with sympy
+import mpmath
 import pytest
 import torch
 from torch import Tensor
