@@ -21,6 +21,9 @@ from benchmarks.studies.population.features import (
     matrix,
     of_length,
 )
+from benchmarks.studies.population.verdicts import (
+    judge_c2,
+)
 from tests.benchmarks.made_population import by_margins, population
 
 
@@ -33,6 +36,49 @@ def test_that_margins_that_only_follow_the_loss_add_nothing() -> None:
     assert found is not None and found.held_out.mean > 0.9
 
 
+def test_that_margins_are_asked_what_they_add_to_the_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.studies.population.claims.SAMPLES", 10)
+    points = at_end(population(lambda margins, loss: by_margins(margins, loss) + 40 * loss, bases=20))
+    added = partial_r2(points, ["margins"], ["loss and accuracy"])
+    assert added is not None and added.mean == pytest.approx(1)  # neither of the two decides the gap alone
+
+
+def test_that_within_an_architecture_its_mean_gap_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.studies.population.claims.SAMPLES", 10)
+    networks = population(by_margins, bases=20)
+    for member, trajectory in networks.items():
+        v = member.hyperparameters
+        trajectory.checkpoints[-1].scores["test_accuracy"] -= 0.1 * (v["width"] + v["depth"] + v["batch_norm"])
+    among_all, inside = (predicted(at_end(networks), "margins", within=within) for within in (False, True))
+    assert among_all is not None and among_all.adjusted.mean < 0.9
+    # fitted to what is left of margins, which decide the rest of the gap
+    assert inside is not None and inside.adjusted.mean == pytest.approx(1)
+
+
+def test_that_the_outcome_is_the_one_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.studies.population.claims.SAMPLES", 10)
+    points = at_end(population(by_margins, bases=10))
+    for point in points:  # a feature that is the test error
+        scores = point.checkpoint.scores
+        point.checkpoint.others["confidence"] = scores["train_accuracy"] - (1 - scores["test_accuracy"])
+    error, gap = (predicted(points, "confidence", outcome=outcome) for outcome in ("test_error", "gap"))
+    assert error is not None and error.adjusted.mean == pytest.approx(1)
+    assert gap is not None and gap.adjusted.mean < 0.9
+
+
+def test_that_too_few_or_equal_networks_are_not_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.studies.population.claims.SAMPLES", 10)
+    points = at_end(population(by_margins, bases=7))
+    features = matrix(points, "margins").shape[1]
+    assert features == 4 * 7  # the input and three hidden layers, with seven numbers each
+    assert predicted(points[: features + 10], "margins") is not None
+    assert predicted(points[: features + 9], "margins") is None
+    assert partial_r2(points[: features + 9], ["margins"], ["loss and accuracy"]) is None
+    for point in points:
+        point.checkpoint.scores.update(train_accuracy=0.1, test_accuracy=0.1)
+    assert predicted(points, "margins") is None
+
+
 def test_that_gaps_at_random_are_not_predicted() -> None:
     random = np.random.default_rng(1)
     networks = population(lambda margins, loss: 20 + random.normal())
@@ -43,6 +89,36 @@ def test_that_gaps_at_random_are_not_predicted() -> None:
         assert inside is not None and inside.held_out.mean < 0.05
 
 
+def test_that_an_early_share_is_of_the_same_networks_and_of_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.studies.population.claims.SAMPLES", 10)
+    random = np.random.default_rng(6)
+    networks = population(lambda margins, loss: by_margins(margins, loss) + random.normal(), bases=20)
+    early, late = at_fraction(networks, 0.2), at_end(networks)
+    share = early_share(early[5:], late[:-5], "margins")
+    assert share == early_share(early[5:-5], late[5:-5], "margins") and share is not None
+    for point in early[:5]:
+        for numbers in point.checkpoint.margins.values():
+            numbers[:] = [None] * len(numbers)
+    assert early_share(early, late[:-5], "margins") == share
+    nothing = population(lambda margins, loss: random.normal(), bases=20)  # R² at the end is below 0
+    share = early_share(at_fraction(nothing, 0.2), at_end(nothing), "margins")
+    assert share is not None and np.isnan([share.mean, share.half_width]).all()
+    assert judge_c2([share, share]) == "undecided"
+    assert early_share(early[:5], late[:5], "margins") is None
+
+
+def test_that_only_base_configurations_with_both_are_carried_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.studies.population.claims.SAMPLES", 10)
+    random = np.random.default_rng(7)
+    networks = population(lambda margins, loss: by_margins(margins, loss) + random.normal(), bases=20)
+    full, short = (of_length(at_end(networks), n) for n in ("full", "quarter"))
+    late, early = ([p for p in points if p.member.base > 0] for points in (full, short))
+    assert carried_over(full, early, "margins") == carried_over(late, early, "margins")
+    assert carried_over(late, short, "margins") == carried_over(late, early, "margins")
+    few = [p for p in early if p.member.base < 3]
+    assert carried_over(full, few, "margins") is None
+
+
 def test_that_a_bias_of_short_networks_is_found() -> None:
     networks = population(by_margins)
     for member, trajectory in networks.items():
@@ -51,8 +127,6 @@ def test_that_a_bias_of_short_networks_is_found() -> None:
     full, short = (of_length(at_end(networks), n) for n in ("full", "quarter"))
     found = carried_over(full, short, "margins")
     assert found is not None and found.bias.mean == pytest.approx(7) and found.error.mean == pytest.approx(7)
-    share = early_share(at_fraction(networks, 0.2), at_end(networks), "margins")
-    assert share is not None
 
 
 def test_that_a_measure_that_follows_the_loss_says_nothing_beside_it() -> None:

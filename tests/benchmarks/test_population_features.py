@@ -63,6 +63,21 @@ def test_that_networks_meet_at_the_lowest_loss_that_half_of_them_reach() -> None
         networks[member].checkpoints[-1] = replace(last, levels=())
     assert matched_level(networks) == 1.0
     assert len(at_matched_level(networks)) == len(networks)
+    for trajectory in networks.values():
+        trajectory.checkpoints[:] = [replace(c, levels=()) for c in trajectory.checkpoints]
+    assert matched_level(networks) == 1.0  # which no network reaches
+
+
+def test_that_networks_that_diverged_are_left_out_and_counted_among_those_that_reach_no_loss() -> None:
+    networks = population(by_margins, bases=4)
+    half = list(networks)[: len(networks) // 2]
+    networks |= {member: replace(networks[member], diverged=True) for member in half}
+    for points in (at_end(networks), at_level(networks, 0.3)):
+        assert [p.member for p in points] == [m for m in networks if m not in half]
+        assert all(member not in half for p in points for member, _ in p.relatives)
+    assert len(networks) % 2 == 0 and matched_level(networks) == 0.3  # just half of them reach it
+    networks[at_end(networks)[0].member] = networks[half[0]]
+    assert matched_level(networks) == 1.0
 
 
 def test_that_output_margins_over_norms_forget_the_scale_of_the_last_layer() -> None:
@@ -76,6 +91,41 @@ def test_that_output_margins_over_norms_forget_the_scale_of_the_last_layer() -> 
         for norm in ("log_spectral", "log_path"):
             point.checkpoint.others[norm] = (point.checkpoint.others[norm] or 0.0) + np.log(2)
     np.testing.assert_allclose(matrix(points, *names), before)
+
+
+def test_that_relative_margins_forget_a_factor_of_all_margins() -> None:
+    (point, *_) = at_end(population(by_margins, bases=1))
+    before = matrix([point], "margins, relative")
+    for layer in LAYERS:
+        numbers = point.checkpoint.margins[layer]
+        for name in ("log Q1", "log median", "log Q3", "log mean"):
+            numbers[STATISTICS.index(name)] += np.log(2)  # type: ignore[operator]
+    np.testing.assert_allclose(matrix([point], "margins, relative"), before)
+    point.checkpoint.margins["first"][STATISTICS.index("log median")] += 1  # type: ignore[operator]
+    changed = matrix([point], "margins, relative") - before
+    # the median is subtracted from both quartiles of its layer
+    assert sorted(changed[0])[:2] == pytest.approx([-1, -1]) and np.count_nonzero(changed.round(9)) == 2
+
+
+def test_that_baselines_and_rivals_are_what_they_are_called() -> None:
+    (point, *_) = at_end(population(by_margins, bases=1))
+    point.checkpoint.scores.update(train_loss=0.25, train_accuracy=0.9)
+    others = {"norm": 2.0, "distance": 3.0, "log_path": 4.0, "log_spectral": 5.0, "loss_sum": 7.0, "confidence": 0.8}
+    moved = {"mixup_accuracy": 0.7, "mixup_loss": 0.5, "moved_accuracy": 0.6, "moved_loss": 1.0}
+    point.checkpoint.others.update({**others, **moved, "kv_input": -0.002, "kv_last": 0.0})
+    v = point.member.hyperparameters
+    expected = {
+        "loss and accuracy": [0.25, np.log(0.25), 0.9],
+        "weight norms": [np.log(2), np.log(3), 4, 5],
+        "sum of losses": [np.log(7 * v["batch_size"])],  # large batches are fewer
+        "confidence": [0.1],
+        "robustness": [0.7, 0.5, np.log(0.5), 0.6, 1.0, 0.0],
+        "robustness gaps": [0.2, -0.25, 0.3, -0.75],
+        "k-variance margins": [-np.log(3), 0.0],
+    }
+    assert {name: matrix([point], name)[0].tolist() for name in expected} == {
+        name: pytest.approx(numbers) for name, numbers in expected.items()
+    }
 
 
 def test_that_ranks_forget_scale_and_shift() -> None:
