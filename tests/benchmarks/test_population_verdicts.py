@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from benchmarks.report.intervals import Interval
@@ -19,6 +20,7 @@ from benchmarks.studies.population.verdicts import (
     judge_c2,
     judge_c3,
     judge_c4,
+    overcome,
     verdicts,
 )
 from tests.benchmarks.made_population import by_margins, population
@@ -68,32 +70,99 @@ def _estimate(value: float, reach: float = 0.05) -> Interval:
     return Interval(value, reach)
 
 
-def test_that_verdicts_follow_their_rules() -> None:
-    assert judge_c1([_estimate(0.9), _estimate(0.85)]) == "holds"
-    assert judge_c1([_estimate(0.9), _estimate(0.8)]) == "does not hold"
-    assert judge_added([_estimate(0.1), _estimate(0.2)]) == "yes"
+@pytest.mark.parametrize(
+    ("one", "other", "verdict"),
+    [
+        (0.9, 0.85, "holds"),  # 0.85 ± 0.05 reaches the published 0.89
+        (0.9, 0.83, "does not hold"),
+        (0.83, 0.9, "does not hold"),
+        (np.nan, 0.9, "undecided"),
+    ],
+)
+def test_that_c1_follows_its_rule(one: float, other: float, verdict: str) -> None:
+    assert judge_c1([_estimate(one), _estimate(other)]) == verdict
+
+
+def test_that_margins_add_where_they_do_on_both_sets() -> None:
+    assert judge_added([_estimate(0.06), _estimate(0.2)]) == "yes"
     assert judge_added([_estimate(0.1), _estimate(0.04)]) == judge_added([_estimate(0.1)]) == "not shown"
-    assert judge_c2([_estimate(0.4), _estimate(0.3)]) == "holds"
-    assert judge_c2([_estimate(0.4), _estimate(0.6)]) == "does not hold"
-    assert judge_c2([_estimate(0.4), _estimate(0.48)]) == "undecided"
 
-    def carried(r2: float, bias: float) -> Carried:
-        return Carried(9, 9, _estimate(r2), _estimate(5.0), _estimate(bias, 0.5))
 
-    assert judge_c3([carried(0.2, 0), carried(0.9, -3)]) == "holds"
-    assert judge_c3([carried(0.7, 0), carried(0.8, 1)]) == "does not hold"
-    assert judge_c3([carried(0.7, 0), carried(0.2, 0)]) == "undecided"
+@pytest.mark.parametrize(
+    ("one", "other", "verdict"),
+    [
+        (0.44, 0.3, "holds"),
+        (0.4, 0.48, "undecided"),
+        (0.4, 0.52, "undecided"),
+        (0.4, 0.56, "does not hold"),
+        (0.56, 0.4, "does not hold"),
+        (np.nan, 0.4, "undecided"),
+    ],
+)
+def test_that_c2_follows_its_rule(one: float, other: float, verdict: str) -> None:
+    assert judge_c2([_estimate(one), _estimate(other)]) == verdict
 
+
+@pytest.mark.parametrize(
+    ("one", "other", "verdict"),
+    [
+        ((0.44, 0), (0.9, -2.6), "holds"),
+        ((0.44, 0), (0.9, 2.6), "holds"),
+        ((0.48, 0), (0.9, 2.6), "undecided"),
+        ((0.44, 0), (0.9, 2.4), "undecided"),
+        ((0.44, 0), (0.9, -2.4), "undecided"),
+        ((0.56, 1.4), (0.8, -1.4), "does not hold"),
+        ((0.52, 0), (0.8, 0), "undecided"),
+        ((0.7, 1.6), (0.8, 0), "undecided"),
+        ((0.7, -1.6), (0.8, 0), "undecided"),
+        ((0.7, 0), (0.2, 0), "undecided"),
+    ],
+)
+def test_that_c3_follows_its_rule(one: tuple[float, float], other: tuple[float, float], verdict: str) -> None:
+    # R² ± 0.05, and bias ± 0.5 points
+    assert judge_c3([_carried(*one), _carried(*other)]) == verdict
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "verdict"),
+    [
+        ((0.26, 0.1), (0.3, -0.24), "holds"),
+        ((0.22, 0.1), (0.3, 0.1), "undecided"),
+        ((0.4, 0.1), (0.3, -0.26), "undecided"),
+        ((0.4, 0.1), (0.18, 0.4), "undecided"),
+        ((0.4, 0.1), (0.14, 0.4), "does not hold"),
+        ((0.14, 0.1), (0.4, 0.4), "does not hold"),
+    ],
+)
+def test_that_c4_follows_its_rule(one: tuple[float, float], other: tuple[float, float], verdict: str) -> None:
     def correlation(mean: float, axis: float) -> Correlation:
-        return Correlation(_estimate(mean), {"width": _estimate(axis)}, {"width": 9}, 0.1)
+        of_axes = {"depth": _estimate(0.5), "width": _estimate(axis)}
+        return Correlation(_estimate(mean), of_axes, dict.fromkeys(of_axes, 9), 0.1)
 
-    assert judge_c4([correlation(0.4, 0.1), correlation(0.3, -0.2)]) == "holds"
-    assert judge_c4([correlation(0.4, 0.1), correlation(0.3, -0.4)]) == "undecided"
-    assert judge_c4([correlation(0.4, 0.1), correlation(0.1, 0.4)]) == "does not hold"
+    assert judge_c4([correlation(*one), correlation(*other)]) == verdict
+
+
+@pytest.mark.parametrize(
+    ("r2", "bias", "baseline", "found"),
+    [
+        (0.5, 1.9, 0.49, "overcome"),
+        (0.5, -1.9, 0.49, "overcome"),
+        (0.49, 0.0, 0.0, "not overcome"),
+        (0.8, 2.0, 0.0, "not overcome"),
+        (0.8, -2.0, 0.0, "not overcome"),
+        (0.8, 0.0, 0.8, "not overcome"),
+    ],
+)
+def test_that_c3_is_overcome_by_estimates_alone(r2: float, bias: float, baseline: float, found: str) -> None:
+    assert overcome(_carried(r2, bias), _carried(baseline, 9.0)) == found
+
+
+def _carried(r2: float, bias: float) -> Carried:
+    return Carried(9, 9, _estimate(r2), _estimate(5.0), _estimate(bias, 0.5))
 
 
 def test_that_no_claim_holds_on_one_set_alone() -> None:
-    good = Carried(9, 9, _estimate(0.9), _estimate(5.0), _estimate(0.0, 0.5))
+    good = _carried(0.9, 0.0)
     assert judge_c1([_estimate(0.9)]) == "undecided"
     assert judge_c1([_estimate(0.5)]) == "does not hold"  # on either
     assert judge_c2([_estimate(0.3)]) == "undecided"
