@@ -20,10 +20,18 @@ from benchmarks.studies.population.features import (
 from benchmarks.studies.population.figures import draw_times
 from benchmarks.studies.population.report import report
 from benchmarks.studies.population.rules import RULES
-from benchmarks.studies.population.tables import CURVATURES, axes, carried, correlations, joint_parts, prediction
-from benchmarks.studies.population.verdicts import (
-    findings,
+from benchmarks.studies.population.tables import (
+    CURVATURES,
+    axes,
+    carried,
+    correlations,
+    joint_parts,
+    prediction,
+    reached,
+    summary,
 )
+from benchmarks.studies.population.verdicts import all_findings, findings
+from tests.benchmarks.comparisons import table_of
 from tests.benchmarks.made_population import by_margins, population, without_margins
 
 
@@ -73,6 +81,28 @@ def test_that_what_is_carried_over_stands_beside_the_baseline_on_the_same_networ
     found = carried_over(full, brief, "loss and accuracy")
     assert found is not None
     assert row[2:7] == [str(len(short) - 3), "1.00 ± 0.00", "0.0 ± 0.0", row[5], f"{found.r2:.2f}"]
+
+
+def test_that_networks_are_summarised_by_length_and_counted_by_who_reaches_a_loss() -> None:
+    networks = population(by_margins, bases=4)
+    short = [m for m in networks if m.hyperparameters["length"] == "quarter"]
+    for i, (member, trajectory) in enumerate(networks.items()):
+        trajectory.checkpoints[-1].scores.update(train_accuracy=0.99 if i < 3 else 0.5, test_accuracy=0.4)
+        if member in short:  # they never reach 0.3
+            trajectory.checkpoints[-1] = replace(trajectory.checkpoints[-1], levels=())
+    everyone, full, quarter = summary(networks)
+    assert everyone == ["all", str(len(networks)), "50.0 to 99.0, median 50.0", "10.0 to 59.0, median 10.0", "3"]
+    assert (full[:2], quarter[:2]) == (["full length", f"{len(networks) - len(short)}"], ["a quarter", f"{len(short)}"])
+    rows = {row["networks with"]: row for row in table_of(reached(networks))}
+    for value, part in (("full", "100"), ("quarter", "0")):
+        row = rows[f"length {value}"]
+        assert [row[f"{level}, %"] for level in (1.0, 0.3, 0.1)] == ["100", part, "0"]
+    of_depth = {d: [m for m in networks if m.hyperparameters["depth"] == d] for d in (3, 4, 5)}
+    for depth, members in of_depth.items():
+        if members:
+            part = 100 * sum(m not in short for m in members) / len(members)
+            row = rows[f"depth {depth}"]
+            assert (row["number"], row["0.3, %"]) == (str(len(members)), f"{part:.0f}")
 
 
 def test_that_holms_family_is_all_but_the_primary_correlation(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,9 +168,13 @@ def test_that_networks_with_wrong_labels_are_reported_apart(tmp_path) -> None:
     assert "3 networks, of which 0 diverged" in apart and "apart from all verdicts" in apart
 
 
-def test_that_too_few_networks_have_no_verdict(tmp_path) -> None:
-    text = report({"made up": population(by_margins, bases=2)}, [], "Nothing.", tmp_path)
+def test_that_too_few_networks_of_any_set_have_no_verdict(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = population(by_margins, bases=2)
+    text = report({"made up": few}, [], "Nothing.", tmp_path)
     assert "Too few networks for verdicts" in text
+    monkeypatch.setattr("benchmarks.studies.population.verdicts.findings", lambda networks: networks or None)
+    assert list(all_findings({"one": few, "two": few})) == ["one", "two"]  # type: ignore[dict-item]
+    assert all_findings({"one": few, "two": {}}) == {}
 
 
 def test_that_frozen_features_are_read_on_the_set_that_was_held_back(tmp_path) -> None:
