@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.methods import METHODS
+from benchmarks.report.intervals import Interval
 from benchmarks.run import Row, Run
 from benchmarks.runs.parallel import Workers
 from benchmarks.runs.results import Results
@@ -17,7 +18,8 @@ from benchmarks.studies import STUDIES, NothingToReport
 from benchmarks.studies.costs import seconds
 from benchmarks.studies.one_rho import study
 from benchmarks.studies.one_rho.design import AXES, BASES, CANDIDATES, CENTRE, Design, Level, levels, points
-from benchmarks.studies.one_rho.rules import CHOSEN, JUDGED, PEERS
+from benchmarks.studies.one_rho.report import _sentence
+from benchmarks.studies.one_rho.rules import CHOSEN, JUDGED, PEERS, Answer
 from benchmarks.studies.one_rho.study import OneRhoStudy, _predicted
 from benchmarks.workloads.samples import as_samples
 from tests.benchmarks.comparisons import table_of
@@ -236,6 +238,13 @@ def test_that_there_is_no_verdict_while_a_network_that_decides_is_missing(traine
         text = made(CHOICE).report(tmp_path)
         assert "**Preliminary**: without " in text and "held back" in text
         assert "**No verdict yet**" in text and "**Tune rho once" not in text.split("## Rules")[0]
+
+
+def test_that_only_asam_can_tie() -> None:
+    around, above = Interval(0.1, 0.2), Interval(0.4, 0.2)
+    tied = _sentence("rsam", Answer("undecided", around, around, {"sam": around, "asam": around}))
+    assert "0.1 ± 0.2 below SAM's, 0.1 ± 0.2 below ASAM's (a tie); " in tied
+    assert "tie" not in _sentence("rsam", Answer("undecided", around, around, {"sam": around, "asam": above}))
 
 
 def test_that_radii_are_written_down_of_all_methods_or_of_none() -> None:

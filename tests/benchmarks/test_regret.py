@@ -26,6 +26,7 @@ from benchmarks.studies.one_rho.rules import (
     LARGEST,
     RULES,
     WORST,
+    _verdict,
     answers,
     contenders,
     deciding,
@@ -165,14 +166,34 @@ def test_that_a_method_holds_whose_percentile_is_small_and_a_point_below_both_pe
     assert answers(resample(exact(close), dict.fromkeys(close, 1.0)))["rsam"].verdict == "does not hold"
 
 
+@pytest.mark.parametrize(
+    ("own", "below", "verdict"),
+    [
+        ((1.4, 0.5), ((1.1, 0.5), (1.1, 1.0)), "holds"),
+        ((1.5, 0.0), ((1.0, 0.9), (1.0, 0.9)), "holds"),
+        ((1.4, 0.5), ((1.1, 0.5), (1.1, 1.2)), "undecided"),  # the interval of a difference includes 0
+        ((1.6, 0.5), ((1.1, 0.5), (1.1, 0.5)), "undecided"),
+        ((1.4, 0.5), ((1.1, 0.5), (0.9, 0.5)), "undecided"),
+        ((1.7, 0.1), ((3.0, 0.5), (3.0, 0.5)), "does not hold"),
+        ((1.4, 0.5), ((3.0, 0.5), (0.9, 0.05)), "does not hold"),
+    ],
+)
+def test_that_verdicts_follow_the_rule_at_its_edges(own, below, verdict) -> None:
+    assert _verdict(Interval(*own), [Interval(*one) for one in below]) == verdict
+
+
 def test_that_what_noise_could_turn_is_undecided() -> None:
     random = np.random.default_rng(3)
     tables = [
         {(m, 1.0): list(a + random.standard_normal(2)) for m, a in (("sam", 80.0), ("asam", 80.0), ("rsam", 81.2))}
         for _ in range(4)
     ]
-    found = answers(resample(tables, {"sam": 1.0, "asam": 1.0, "rsam": 1.0}))["rsam"]
+    regrets = resample(tables, {"sam": 1.0, "asam": 1.0, "rsam": 1.0})
+    found = answers(regrets)["rsam"]
     assert found.verdict == "undecided"
+    # intervals of six methods cover together if each leaves out a sixth of 5 %
+    alone = regrets.estimate(percentile(regrets.row("rsam")))
+    assert found.percentile.half_width == pytest.approx(alone.half_width * 2.6383 / 1.95996, rel=1e-4)
     assert any(interval.low < 0 < interval.high for interval in found.below.values())
 
 
