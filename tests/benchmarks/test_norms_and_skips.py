@@ -28,6 +28,7 @@ from benchmarks.studies.norms_and_skips.units import in_units, kernels
 from benchmarks.workloads.networks.resnets import CifarResNet
 from benchmarks.workloads.residual import Residual, initialise
 from rsam.curvature import RiemannianHessian, trace
+from tests.benchmarks.verdicts import assert_is_test_of
 
 TINY = Design("mini", "fashion_mnist_mini", 256, (8,), width=1, stride=4, epochs=2, seeds=2, rates=(0.05,))
 SHAPE = (1, 8, 8)
@@ -279,6 +280,32 @@ def test_that_logarithms_are_interpolated_in_the_loss() -> None:
     assert at_loss(t, MEASURES["trace"], 2.6) is None
     negative = made(t.run, losses=(2.0, 1.0, 0.5), traces=(-1.0, 4.0, 16.0))
     assert at_loss(negative, MEASURES["trace"], 1.5) is None
+    level = made(t.run, losses=(1.0, 1.0, 0.5), traces=(2.0, 4.0, 16.0))  # a loss that stays says nothing of the way
+    assert at_loss(level, MEASURES["trace"], 1.0) == pytest.approx(math.log(4))
+    untrained = replace(t, checkpoints=[replace(t.checkpoints[0], epoch=0), *t.checkpoints[1:]])
+    assert at_loss(untrained, MEASURES["trace"], 2.2) is None
+
+
+def test_that_measures_are_what_they_are_called() -> None:
+    (checkpoint, _) = made(TINY.run(8, VARIANTS[0], 0, 0.05), accuracy=0.7).checkpoints
+    gradient = {"loss": [2.0, None, 1.5, 1.8], "change": [0.0, 0.5, None, 0.9], "distance": [0.0, 0.25, 0.5, 0.6]}
+    curvature = {"unit_trace": 3.0, "trace": 7.0, "eigenvalue_1": 4.0, "smallest": -1.0}
+    known = replace(checkpoint, gradient=gradient, curvature=curvature)
+    values = {name: measure.of(known) for name, measure in MEASURES.items()}
+    assert values == {
+        "unit_trace": 3.0,
+        "trace": 7.0,
+        "eigenvalue_1": 4.0,
+        "negative": 1 / 4,
+        "range": pytest.approx(0.5),
+        "change": 0.9,
+        "smoothness": 2.0,
+        "gap": pytest.approx(10),
+        "test_error": pytest.approx(30),
+        "loss_gap": pytest.approx(0),
+    }
+    unknown = replace(checkpoint, gradient={}, curvature={})
+    assert [name for name, measure in MEASURES.items() if measure.value(unknown) is None] == [*MEASURES][:7]
 
 
 def test_that_networks_are_compared_at_the_lowest_loss_that_three_quarters_of_the_seeds_reach() -> None:
@@ -304,6 +331,11 @@ def test_that_verdicts_follow_the_rules() -> None:
     assert answer({8: down, 14: up}, {8: down, 14: down}).gap == "undecided"
     assert answer({8: down, 14: unclear}, {8: down, 14: down}).curvature == "undecided"
     assert answer({8: down, 14: down}, {8: down, 14: unclear}).gap == "undecided"
+    assert answer({8: down}, {8: [1.0]}).gap == "undecided"  # of one seed no interval is known
+    found = answer({8: down, 14: unclear}, {8: up, 14: down})
+    for of_depths, values in ((found.of_curvature, (down, unclear)), (found.of_gap, (up, down))):
+        for comparison, of_depth in zip(of_depths.values(), values, strict=True):
+            assert_is_test_of(comparison, of_depth, 4)  # two factors at two depths
 
 
 # -- study -----------------------------------------------------------------------------------------------------------
