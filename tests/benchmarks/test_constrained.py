@@ -172,12 +172,21 @@ def differences(**of_set: tuple[float, float]) -> dict[float, dict[str, list[flo
         ((1.0, 0.7), (1.0, 0.1), "not better"),  # 0.4 at 20 %
         ((0.2, 0.2), (0.2, 0.2), "not better"),
         ((1.0, 0.5), (1.0, 0.5), "undecided"),  # exactly what is asked
+        ((1.0, 0.53), (1.0, 0.53), "undecided"),  # intervals reach 0.054 either way
+        ((1.0, 0.47), (1.0, 0.47), "undecided"),
+        ((0.56, 1.0), (0.56, 1.0), "better"),
+        ((0.44, 1.0), (0.44, 1.0), "not better"),
     ],
 )
 def test_that_the_ascent_has_to_be_better_at_both_levels(one, two, verdict) -> None:
     found = answer(differences(one=one, two=two), differences(one=(1, 1), two=(1, 1)))
     assert found.verdict == verdict
     assert found.at_equal_settings
+
+
+@pytest.mark.parametrize(("means", "helps"), [((0.06, 0.06), True), ((0.05, 1.0), False), ((1.0, 0.05), False)])
+def test_that_the_ascent_has_to_help_at_equal_settings_at_both_levels(means: tuple[float, float], helps: bool) -> None:
+    assert answer(differences(one=(1, 1)), differences(one=means, two=means)).at_equal_settings is helps
 
 
 def test_that_scatter_leaves_it_undecided_and_intervals_are_those_of_two_comparisons() -> None:

@@ -154,7 +154,10 @@ def test_that_the_standard_error_of_a_choice_between_two_is_that_of_their_paired
     shared = {a: [0.60, 0.72], b: [0.61, 0.69]}
     assert choice_error(replace(of_two, tuned=replace(of_two.tuned, by_seed=shared))) == pytest.approx(2)
     lost = {a: [0.60, -math.inf], b: [0.61, 0.69]}
-    assert math.isnan(choice_error(replace(of_two, tuned=replace(of_two.tuned, by_seed=lost))))
+    once = {a: [0.60], b: [0.61]}
+    for by_seed in (lost, once):
+        assert math.isnan(choice_error(replace(of_two, tuned=replace(of_two.tuned, by_seed=by_seed))))
+    assert math.isnan(choice_error(replace(of_two, tuned=replace(of_two.tuned, kept=(a,)))))
 
 
 def test_that_the_standard_error_of_a_choice_is_that_of_simulated_choices() -> None:
