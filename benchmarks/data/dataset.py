@@ -45,7 +45,7 @@ class Dataset:
         return tuple(self.train_images.shape[1:])
 
     def subset(self, examples: int) -> Dataset:
-        """Take ``count`` training examples and at most as many held-out ones, the same each time; 0 takes all."""
+        """Take so many training examples and at most as many held-out ones, the same each time; 0 takes all."""
         if not examples:
             return self
         generator = np.random.default_rng(0)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import pytest
 
 from benchmarks.run import Row
+from benchmarks.runs.cluster import ClusterError, outcomes
 from benchmarks.runs.parallel import RunsFailed, Workers, collect
 from benchmarks.runs.results import Results
 from tests.benchmarks import fakes
@@ -35,6 +37,12 @@ def test_that_rows_are_those_of_local_processes(scheduler, results) -> None:
     expected = [row_of(run, run.seed / 10) for run in runs(5)]
     assert collect(runs(5), fakes.fake_train, results, Workers(scheduler=scheduler)) == expected
     assert results.find(runs(5)) == {row.run: row for row in expected}
+
+
+def test_that_a_missing_package_is_named(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ClusterError, match="--scheduler needs Dask: `pip install distributed`"):
+        next(outcomes(runs(1), fakes.fake_train, 1, "local"))
 
 
 def test_that_workers_look_for_data_where_the_command_line_says(scheduler, monkeypatch, results) -> None:

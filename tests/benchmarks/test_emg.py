@@ -147,6 +147,11 @@ def test_that_other_tables_are_refused(tmp_path) -> None:
     source = write_table(tmp_path / "emg.csv", [], [*COLUMNS[:-1], "session"])
     with pytest.raises(ValueError, match=r"emg\.csv: columns .*'session'.* where .*'exp'.* should be"):
         cut(source, tmp_path / "cut.npz")
+    signal = np.ones((2, 8))
+    for kind in (("lizard", "mg_s1"), ("rest", "mg_s3")):
+        write_table(source, [("rest", "mg_s1", signal), (*kind, signal)])
+        with pytest.raises(ValueError, match=rf"emg\.csv, line 4: no such sign or session: '{kind[0]}', '{kind[1]}'"):
+            cut(source, tmp_path / "cut.npz")
     assert not (tmp_path / "cut.npz").exists()
 
 

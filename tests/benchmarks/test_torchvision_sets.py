@@ -140,7 +140,7 @@ def test_that_a_set_that_cannot_be_downloaded_is_missing(monkeypatch, directory,
         load_fashion_mnist(directory / "nowhere") if name == "fashion_mnist" else load(name)
 
 
-@pytest.mark.parametrize("damage", ["gone", "not packed", "another format", "cut short"])
+@pytest.mark.parametrize("damage", ["gone", "not packed", "another format", "another type", "cut short"])
 def test_that_a_damaged_package_is_named(tmp_path, damage) -> None:
     for part in ("train", "t10k"):
         _write_idx(tmp_path / f"{part}-images-idx3-ubyte.gz", np.zeros((3, 28, 28)))
@@ -152,6 +152,8 @@ def test_that_a_damaged_package_is_named(tmp_path, damage) -> None:
         path.write_bytes(b"nothing that gzip knows")
     elif damage == "another format":
         path.write_bytes(gzip.compress(b"nothing that MNIST knows"))
+    elif damage == "another type":
+        path.write_bytes(gzip.compress(struct.pack(">HBBI3b", 0, 9, 1, 3, -1, 0, 1)))  # signed bytes
     else:
         path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(DatasetError, match=r"t10k-labels-idx1-ubyte\.gz"):
