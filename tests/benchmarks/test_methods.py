@@ -148,6 +148,31 @@ def test_that_riemannian_adam_decays_the_bias_only_and_apart_from_its_gradient()
     torch.testing.assert_close(actual, torch.cat([weights, bias]), **EXACT)
 
 
+@pytest.mark.parametrize("name", ["riemannian_adam", "rsam_adam"])
+def test_that_adams_first_moment_decays_as_the_run_says(name) -> None:
+    # three numbers, plain: nothing is on a sphere
+    points, slopes = [torch.tensor([1.0, -2.0, 3.0]).double()], []
+    model = nn.Module()
+    model.point = nn.Parameter(points[0].clone())
+    run = replace(run_of("riemannian_adam"), method=name, lr=0.1, beta=0.5, rho=0.0, weight_decay=0.0)
+    optimizer = METHODS[name].build(model, run)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = (model.point**4).sum() / 4
+        loss.backward()
+        return loss
+
+    for _ in range(2):
+        slopes.append(points[-1] ** 3)
+        optimizer.step(closure)
+        points.append(model.point.detach().clone())
+    # moments of two gradients without the bias of their zero start (Kingma and Ba 2015)
+    first = (0.5 * 0.5 * slopes[0] + 0.5 * slopes[1]) / (1 - 0.5**2)
+    second = (0.999 * 0.001 * slopes[0] ** 2 + 0.001 * slopes[1] ** 2) / (1 - 0.999**2)
+    torch.testing.assert_close(points[2], points[1] - 0.1 * first / (second.sqrt() + 1e-8), **EXACT)
+
+
 def transported(start: Tensor, end: Tensor, gradient: Tensor) -> Tensor:
     """Rotate the tangential part of a gradient at the end back to the start, along the great circle."""
     cosine = start @ end
