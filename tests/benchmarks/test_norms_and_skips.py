@@ -278,6 +278,7 @@ def test_that_logarithms_are_interpolated_in_the_loss() -> None:
     assert at_loss(t, MEASURES["trace"], 1.0) == pytest.approx(math.log(16))
     assert at_loss(t, MEASURES["trace"], 0.4) is None
     assert at_loss(t, MEASURES["trace"], 2.6) is None
+    assert at_loss(replace(t, diverged=True), MEASURES["trace"], 1.5) is None  # though it reached that before
     negative = made(t.run, losses=(2.0, 1.0, 0.5), traces=(-1.0, 4.0, 16.0))
     assert at_loss(negative, MEASURES["trace"], 1.5) is None
     level = made(t.run, losses=(1.0, 1.0, 0.5), traces=(2.0, 4.0, 16.0))  # a loss that stays says nothing of the way

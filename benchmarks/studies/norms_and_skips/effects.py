@@ -102,9 +102,11 @@ def at_loss(trajectory: Trajectory, measure: Measure, level: float) -> float | N
     """Interpolate between the checkpoints between which the training loss first falls below a level.
 
     Linear in the loss on all training data in evaluation mode, and of the logarithm where that is compared. None of a
-    network that does not reach the level, or is below it after the first epoch. What was measured before the first
-    step is left out: the running statistics of batch norm mean nothing then, and so neither does the loss.
+    network that diverged, never reaches the level, or is below it after the first epoch. What was measured before the
+    first step is left out: the running statistics of batch norm mean nothing then, and so neither does the loss.
     """
+    if trajectory.diverged:
+        return None
     known = [
         (checkpoint.scores["train_loss"], value)
         for checkpoint in trajectory.checkpoints
