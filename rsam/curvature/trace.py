@@ -57,8 +57,9 @@ def trace(
     -------
     Estimate
         The trace and its standard error. The error of ``"xtrace"`` is computed from dependent samples (Epperly et al.
-        2024, Sec. 2.3) and may be too small. The study ``estimators`` counts how many nominal 95 % intervals hold the
-        trace: 91.5 to 94 % there, and 93.5 to 97 % of those of ``"hutchinson"``.
+        2024, Sec. 2.3) and is too small: down to two thirds of what it should be on the spectra of the tests. The study
+        ``estimators`` counts how many nominal 95 % intervals hold the trace: 91.5 to 94 % there, and 93.5 to 97 % of
+        those of ``"hutchinson"``.
 
     Raises
     ------
