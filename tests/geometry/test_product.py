@@ -1,4 +1,4 @@
-"""That a product handles precisions, names parameters in errors, stacks points, and notices changes of its plan."""
+"""That a product handles precisions, names parameters in errors, and stacks points."""
 
 import copy
 import functools
@@ -8,10 +8,11 @@ import geoopt
 import pytest
 import torch
 
-from rsam.geometry import KernelSphere, KernelStiefel, Product, UnsupportedOperation, geometry_of
+from rsam.geometry import Product, UnsupportedOperation, geometry_of
 from rsam.testing import point_from_array, tangent_from_array
 from rsam.testing.points import ambient_dtype
 from tests.geometry.cases import MANIFOLDS, Make
+from tests.geometry.points import indices_of_blocks, unit_point
 
 IDS = [name for name, _, _ in MANIFOLDS]
 
@@ -154,15 +155,6 @@ def test_that_lists_of_unequal_length_are_refused() -> None:
             Product([x, x], **{what: column})
 
 
-# -- names ------------------------------------------------------------------------------------------------------------
-
-
-def _unit(*numbers: float, manifold: geoopt.Manifold | None = None) -> geoopt.ManifoldParameter:
-    """Make a parameter on the unit sphere."""
-    x = torch.tensor(numbers, dtype=torch.float32)
-    return geoopt.ManifoldParameter(x / x.norm(), manifold=manifold or geoopt.Sphere())
-
-
 def _matrix() -> geoopt.ManifoldParameter:
     """Make a parameter on a manifold that has no exponential."""
     return geoopt.ManifoldParameter(torch.full((2, 2), 0.5), manifold=geoopt.BirkhoffPolytope())
@@ -185,40 +177,33 @@ def test_that_errors_bear_the_names_of_parameters() -> None:
     assert Product(model.named_parameters()).describe(0) == "'free' (shape (2,), Euclidean)"
 
 
-# -- blocks -----------------------------------------------------------------------------------------------------------
-
-
-def _blocks(space: Product) -> list[tuple[int, ...]]:
-    return [block.indices for block in space.blocks]
-
-
 def test_that_equal_small_points_make_one_block_and_others_their_own() -> None:
     curved = [geoopt.Lorentz(1.0), geoopt.Lorentz(2.0)]
     points = {
-        "sphere": _unit(1, 2, 3),
+        "sphere": unit_point(1, 2, 3),
         "plain": torch.nn.Parameter(torch.ones(3)),
-        "equal": _unit(3, 2, 1),  # different objects of equal manifolds
+        "equal": unit_point(3, 2, 1),  # different objects of equal manifolds
         "plain too": torch.nn.Parameter(torch.ones(3)),
-        "longer": _unit(1, 2, 3, 4),
+        "longer": unit_point(1, 2, 3, 4),
         "a batch": geoopt.ManifoldParameter(torch.eye(3), manifold=geoopt.Sphere()),
-        "double": geoopt.ManifoldParameter(_unit(1, 2, 3).detach().double(), manifold=geoopt.Sphere()),
-        "exact": _unit(1, 2, 3, manifold=geoopt.SphereExact()),
-        "large": _unit(*range(1, 2**15)),
-        "large too": _unit(*range(1, 2**15)),
-        "equal again": _unit(2, 2, 1),
+        "double": geoopt.ManifoldParameter(unit_point(1, 2, 3).detach().double(), manifold=geoopt.Sphere()),
+        "exact": unit_point(1, 2, 3, manifold=geoopt.SphereExact()),
+        "large": unit_point(*range(1, 2**15)),
+        "large too": unit_point(*range(1, 2**15)),
+        "equal again": unit_point(2, 2, 1),
         "curvature 1": geoopt.ManifoldParameter(torch.tensor([1.0, 0.0, 0.0]), manifold=curved[0]),
         "curvature 2": geoopt.ManifoldParameter(torch.tensor([2.0, 0.0, 0.0]).sqrt(), manifold=curved[1]),
     }
     space = Product(points.items())
-    blocks = [[list(points)[i] for i in indices] for indices in _blocks(space)]
+    blocks = [[list(points)[i] for i in indices] for indices in indices_of_blocks(space)]
     assert blocks.pop(0) == ["sphere", "equal", "equal again"]
     assert blocks == [[name] for name in points if name not in ("sphere", "equal", "equal again")]
 
 
 def test_that_a_stack_gives_what_each_of_it_gives_alone() -> None:
-    points = [_unit(1, 2, 3), torch.nn.Parameter(torch.arange(3.0)), _unit(3, 2, 1)]
+    points = [unit_point(1, 2, 3), torch.nn.Parameter(torch.arange(3.0)), unit_point(3, 2, 1)]
     space = Product(points)
-    assert _blocks(space) == [(0, 2), (1,)]
+    assert indices_of_blocks(space) == [(0, 2), (1,)]
     generator = torch.Generator().manual_seed(0)
     ambient = [torch.randn(3, generator=generator) for _ in points]
     tangents = space.project(points, ambient)
@@ -248,21 +233,21 @@ def test_that_a_stack_gives_what_each_of_it_gives_alone() -> None:
 
 def test_that_more_points_than_a_stack_holds_are_each_where_they_belong() -> None:
     count, size = 9, 2**14
-    points = [_unit(*[i] * (i + 1), *[0] * (size - i - 1)) for i in range(1, count + 1)]
+    points = [unit_point(*[i] * (i + 1), *[0] * (size - i - 1)) for i in range(1, count + 1)]
     space = Product(points)
-    assert sorted(itertools.chain(*_blocks(space))) == list(range(count)) and len(space.blocks) < count
+    assert sorted(itertools.chain(*indices_of_blocks(space))) == list(range(count)) and len(space.blocks) < count
     torch.testing.assert_close(space.project_point([2 * x for x in points]), [x.detach() for x in points])
 
 
 def test_that_labels_keep_blocks_apart() -> None:
-    points = [_unit(1, 2, 3) for _ in range(4)]
-    assert _blocks(Product(points, apart=["slow", "fast", "slow", "fast"])) == [(0, 2), (1, 3)]
-    assert _blocks(Product(points, apart=["slow", "fast", "slow", "fast"]).part([1, 2, 3])) == [(0, 2), (1,)]
-    assert _blocks(Product(points)) == [(0, 1, 2, 3)]
+    points = [unit_point(1, 2, 3) for _ in range(4)]
+    assert indices_of_blocks(Product(points, apart=["slow", "fast", "slow", "fast"])) == [(0, 2), (1, 3)]
+    assert indices_of_blocks(Product(points, apart=["slow", "fast", "slow", "fast"]).part([1, 2, 3])) == [(0, 2), (1,)]
+    assert indices_of_blocks(Product(points)) == [(0, 1, 2, 3)]
 
 
 def test_that_a_step_with_its_transport_gives_points_and_vectors() -> None:
-    points = [_unit(1, 2, 3), torch.nn.Parameter(torch.arange(3.0)), _unit(3, 2, 1)]
+    points = [unit_point(1, 2, 3), torch.nn.Parameter(torch.arange(3.0)), unit_point(3, 2, 1)]
     space = Product(points)
     tangents = space.project(points, [torch.tensor([0.1, -0.2, 0.3])] * 3)
     for isometric in (False, True):
@@ -274,11 +259,11 @@ def test_that_a_step_with_its_transport_gives_points_and_vectors() -> None:
 
 
 def test_that_a_part_is_the_product_of_some_parameters() -> None:
-    points = [_unit(1, 2, 3), torch.nn.Parameter(torch.ones(2)), _unit(3, 2, 1), _unit(1, 2)]
+    points = [unit_point(1, 2, 3), torch.nn.Parameter(torch.ones(2)), unit_point(3, 2, 1), unit_point(1, 2)]
     space = Product(zip("abcd", points, strict=True))
     part = space.part([2, 0])
     assert len(part) == 2 and part.params[0] is points[2] and part.params[1] is points[0]
-    assert part.manifolds == [points[2].manifold, points[0].manifold] and _blocks(part) == [(0, 1)]
+    assert part.manifolds == [points[2].manifold, points[0].manifold] and indices_of_blocks(part) == [(0, 1)]
     assert part.describe(0) == space.describe(2) == "'c' (shape (3,), Sphere)"
     tangents = space.project(points, [torch.ones_like(x) for x in points])
     whole, some = space.retract(points, tangents), part.retract(part.params, [tangents[2], tangents[0]])
@@ -287,7 +272,7 @@ def test_that_a_part_is_the_product_of_some_parameters() -> None:
 
 
 def test_that_coordinates_are_drawn_from_the_generator_of_a_device() -> None:
-    points = [_unit(1, 2, 3), torch.ones(2, 2)]
+    points = [unit_point(1, 2, 3), torch.ones(2, 2)]
     space, asked = Product(points), []
 
     def generator_of(device: torch.device) -> torch.Generator:
@@ -299,140 +284,3 @@ def test_that_coordinates_are_drawn_from_the_generator_of_a_device() -> None:
     assert asked == [x.device for x in points]
     again = space.random_coordinates(points, generator=torch.Generator().manual_seed(3))
     torch.testing.assert_close(drawn, again, rtol=0, atol=0)
-
-
-# -- the plan ---------------------------------------------------------------------------------------------------------
-
-
-def test_that_equal_calls_are_planned_once() -> None:
-    points = [_unit(1, 2, 3), torch.nn.Parameter(torch.ones(3)), _unit(3, 2, 1)]
-    space = Product(points)
-    blocks = space.blocks
-    for _ in range(2):
-        moved = space.retract(points, [torch.zeros(3)] * 3)
-        space.project([x.detach() for x in points], moved)  # other tensors of the same shapes
-        assert space.blocks is blocks and not space.update() and not space.update(moved)
-
-
-def test_that_another_dtype_is_planned_anew() -> None:
-    model = torch.nn.ParameterList([_unit(1, 2, 3), torch.nn.Parameter(torch.ones(3)), _unit(3, 2, 1)])
-    points = list(model)
-    space = Product(points)
-    for dtype in (torch.float64, torch.bfloat16):
-        model.to(dtype)
-        assert all(x is p for x, p in zip(points, model, strict=True))
-        ends = space.retract(points, [torch.ones(3, dtype=dtype)] * 3)
-        assert [y.dtype for y in ends] == [dtype] * 3 and _blocks(space) == [(0, 2), (1,)]
-        torch.testing.assert_close(ends, Product(points).retract(points, [torch.ones(3, dtype=dtype)] * 3))
-        assert not space.update()
-    points[0].data = points[0].data.float()  # only one of the points
-    assert space.update() and _blocks(space) == [(0,), (1,), (2,)]
-    assert [y.dtype for y in space.project_point(points)] == [torch.float32, torch.bfloat16, torch.bfloat16]
-
-
-def test_that_data_of_another_shape_are_planned_anew() -> None:
-    points = [_unit(1, 2, 3), _unit(3, 2, 1)]
-    space = Product(points)
-    assert _blocks(space) == [(0, 1)]
-    points[1].data = torch.tensor([[0.6, 0.8], [1.0, 0.0]])
-    u = [torch.tensor([0.0, 0.0, 1.0]), torch.ones(2, 2)]
-    tangents = space.project(points, u)
-    assert _blocks(space) == [(0,), (1,)] and space.coordinates_shape(points) == [(2,), (2, 1)]
-    expected = [geometry_of(x.manifold).project(x, c) for x, c in zip(points, u, strict=True)]
-    torch.testing.assert_close(tangents, expected)
-    points[0].data = torch.eye(2)
-    assert space.update() and _blocks(space) == [(0, 1)]
-
-
-def test_that_a_manifold_attached_later_is_planned_anew() -> None:
-    points = [_unit(1, 2, 3), torch.nn.Parameter(torch.tensor([0.6, 0.8, 0.0]))]
-    space = Product(points)
-    assert _blocks(space) == [(0,), (1,)]
-    points[1].manifold = geoopt.Sphere()
-    up = [torch.ones(3), torch.tensor([0.0, 0.0, 1.0])]
-    ends = space.exponential(points, space.project(points, up))
-    assert _blocks(space) == [(0, 1)] and not space.update()
-    torch.testing.assert_close(ends[1], torch.tensor(1.0).cos() * points[1] + torch.tensor(1.0).sin() * up[1])
-    assert space.describe(1) == "parameter 1 (shape (3,), Sphere)"
-    points[1].manifold = geoopt.PoincareBall()  # then on another manifold
-    (expected,) = Product(points[1:]).raise_index(points[1:], up[1:])
-    torch.testing.assert_close(space.raise_index(points, up)[1], expected)
-
-
-def test_that_a_manifold_that_is_lost_is_refused_by_name() -> None:
-    x, plain = _unit(1, 2, 3), torch.nn.Parameter(torch.ones(3))
-    space = Product([("bias", plain), ("direction", x)])
-    part, late = space.part([1]), Product([plain])
-    sphere, plain.manifold = x.manifold, geoopt.Sphere()
-    assert late.update()
-    del x.manifold, plain.manifold
-    spaces = {space: "'direction'", part: "'direction'", space.part([1]): "'direction'", late: "parameter 0"}
-    for lost, name in spaces.items():
-        with pytest.raises(ValueError, match=rf"^{name} \(shape \(3,\), Sphere\) lost its manifold, .* set its"):
-            lost.project_point(lost.params)
-        with pytest.raises(ValueError, match="lost its manifold"):
-            lost.update()
-    # other tensors instead of it need none
-    ends = space.project_point([plain, torch.tensor([0.0, 0.0, 2.0])])
-    torch.testing.assert_close(ends[1], torch.tensor([0.0, 0.0, 1.0]))
-    with pytest.raises(ValueError, match="lost its manifold"):
-        space.update()
-    x.manifold = sphere
-    torch.testing.assert_close(space.project_point([plain, x])[1], x)
-
-
-def test_that_points_on_another_manifold_do_not_move_the_parameters_there() -> None:
-    x, plain = _unit(1, 2, 3), torch.nn.Parameter(torch.ones(3))
-    other = geoopt.ManifoldParameter(torch.full((3,), 0.1), manifold=geoopt.PoincareBall())
-    space = Product([plain, x])
-    expected = space.raise_index([plain, x], [torch.ones(3)] * 2)
-    for _ in range(2):
-        space.raise_index([plain, other], [torch.ones(3)] * 2)
-        for points in (space.params, [plain, x]):
-            for got, wanted in zip(space.raise_index(points, [torch.ones(3)] * 2), expected, strict=True):
-                assert torch.equal(got, wanted)
-
-
-def test_that_manifolds_that_were_given_are_not_lost() -> None:
-    x = torch.tensor([0.6, 0.8])
-    space = Product([x], manifolds=[geoopt.Sphere()])
-    torch.testing.assert_close(space.project([x], [x]), [torch.zeros(2)])
-    assert not space.update() and _blocks(space.part([0])) == [(0,)]
-    torch.testing.assert_close(space.part([0]).project([x], [x]), [torch.zeros(2)])
-
-
-def test_that_a_plan_that_failed_is_made_again() -> None:
-    x = torch.nn.Parameter(2 * torch.eye(2))
-    space = Product([x])
-    with pytest.warns(UserWarning, match="not fully implemented"):
-        x.manifold = geoopt.SymmetricPositiveDefinite("LEM")
-    for _ in range(2):  # the second time must not reuse the plan
-        with pytest.raises(UnsupportedOperation, match=r"^parameter 0 \(shape .*default_metric='LEM'"):
-            space.raise_index([x], [x])
-    x.manifold = geoopt.SymmetricPositiveDefinite()
-    torch.testing.assert_close(space.raise_index([x], [torch.eye(2)]), [4 * torch.eye(2)])
-
-
-def test_that_coordinates_of_stacked_kernels_are_those_of_each() -> None:
-    manifold = KernelStiefel(ndim=2)
-    points = [manifold.random(3, 3).double().detach().as_subclass(torch.Tensor) for _ in range(3)]
-    space = Product(points, manifolds=[manifold] * 3)
-    covectors = [torch.arange(9.0, dtype=torch.float64).reshape(3, 3) + i for i in range(3)]
-    for x, c, z in zip(points, covectors, space.to_coordinates(points, covectors), strict=True):
-        torch.testing.assert_close(z, geometry_of(manifold).to_coordinates(x, c))
-    coordinates = [torch.ones(3, dtype=torch.float64) * (i + 1) for i in range(3)]
-    for x, z, v in zip(points, coordinates, space.from_coordinates(points, coordinates), strict=True):
-        torch.testing.assert_close(v, geometry_of(manifold).from_coordinates(x, z))
-
-
-def test_that_norms_of_points_of_kernels_have_the_shape_of_the_kernels() -> None:
-    manifold = KernelSphere()
-    x = manifold.random(8, 3, 3, 3)
-    (squares,) = Product([x]).point_inner([x], [2 * torch.ones_like(x)])
-    torch.testing.assert_close(squares, torch.full((8, 3, 3, 3), 4.0 * 27))
-
-
-def test_that_norms_of_plain_tensors_in_half_precision_neither_vanish_nor_overflow() -> None:
-    for size in (1e-4, 1e3):
-        u = torch.full((1000,), size, dtype=torch.float16)
-        assert float(Product([u]).norm([u], [u])) == pytest.approx(float(u.double().norm()), rel=1e-3)

@@ -102,3 +102,11 @@ def closure_of(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> 
         return value
 
     return closure
+
+
+def copies(params) -> list[torch.Tensor]:
+    return [p.detach().clone() for p in params]
+
+
+def equal(params, others) -> bool:
+    return all(torch.equal(p, o) for p, o in zip(params, others, strict=True))

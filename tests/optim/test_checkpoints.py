@@ -14,7 +14,7 @@ from torch import Tensor
 
 import rsam
 from tests.optim.problems import manifold_points
-from tests.optim.test_blocks import (
+from tests.optim.stacked import (
     CLOSE,
     PLAIN_RUNS,
     PRESENCE,

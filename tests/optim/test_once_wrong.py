@@ -10,7 +10,7 @@ import torch
 
 import rsam
 from tests.optim.problems import closure_of, manifold_points
-from tests.optim.test_blocks import SGD, TWO_RUNS, drive, twins_of
+from tests.optim.stacked import SGD, TWO_RUNS, drive, twins_of
 
 
 @TWO_RUNS
