@@ -9,6 +9,8 @@ __all__ = [
     "CHANCE",
     "EARLY",
     "EARLY_SHARE",
+    "FROZEN",
+    "HELD_BACK",
     "OUTCOME",
     "PRIMARY",
     "REACHED",
