@@ -46,6 +46,8 @@ class Interval:
         return self.mean + self.half_width
 
     def __format__(self, spec: str) -> str:
+        if math.isnan(self.mean):
+            return "not defined"
         if math.isnan(self.half_width):
             return format(self.mean, spec)
         return f"{self.mean:{spec}} ± {self.half_width:{spec}}"

@@ -12,7 +12,7 @@ from benchmarks.studies.images import OPTIMIZERS
 from benchmarks.studies.images.figures import claim_groups
 from benchmarks.studies.images.report import judge
 from benchmarks.studies.population import POPULATION
-from benchmarks.studies.study import ROWS
+from benchmarks.studies.study import PRELIMINARY, ROWS
 
 __all__ = ["ADDRESS", "CLAIMS", "PICTURE", "draw_claims", "said", "shown_in_readme"]
 
@@ -46,8 +46,9 @@ def said(results: Path) -> list[str]:
         report = (results / study / "README.md").read_text(encoding="utf-8")
         opening = re.split(rf"{re.escape(DETAILS)}|\n#", report)[0]
         found = re.findall(rf"^- (\*\*{claim}\b.*)$", opening, re.MULTILINE)
+        said_so_far = "Preliminary: " if found and f"- {PRELIMINARY}" in opening else ""
         for sentence in found or [f"**{claim}, not measured yet:** {statement}"]:
-            lines.append(f"- {sentence} ([{study}]({ADDRESS}/benchmarks/results/{study}/README.md))")
+            lines.append(f"- {said_so_far}{sentence} ([{study}]({ADDRESS}/benchmarks/results/{study}/README.md))")
     return lines
 
 

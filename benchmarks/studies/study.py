@@ -15,6 +15,7 @@ from benchmarks.runs.results import C, R, Results
 from benchmarks.runs.training import train
 
 __all__ = [
+    "PRELIMINARY",
     "ROWS",
     "NotYet",
     "NothingToReport",
@@ -30,6 +31,8 @@ __all__ = [
 
 #: The file of a study's rows in its directory.
 ROWS = "rows.jsonl"
+#: How a warning begins in a report that lacks cases.
+PRELIMINARY = "**Preliminary**"
 
 K = TypeVar("K")
 
@@ -76,7 +79,7 @@ def each(cases: Iterable[K], run: Callable[[K], object]) -> None:
 
 def preliminary(missing: Sequence[str]) -> list[str]:
     """Warn if cases are missing that conclusions depend on."""
-    return [f"**Preliminary**: without {'; '.join(missing)}."] if missing else []
+    return [f"{PRELIMINARY}: without {'; '.join(missing)}."] if missing else []
 
 
 def present(label: str, load: Callable[[], object], skipped: type[DatasetError] = MissingDataset) -> bool:

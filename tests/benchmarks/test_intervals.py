@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from benchmarks.report.intervals import compare, median_interval
+from benchmarks.report.intervals import Interval, compare, median_interval
 from benchmarks.studies.images import tables
 from tests.benchmarks.comparisons import generator
 
@@ -77,3 +77,8 @@ def test_that_the_interval_of_a_median_covers_it_as_often_as_promised() -> None:
 @pytest.mark.parametrize(("values", "text"), [([2.0], "2.00"), ([1.0] * 5, "1.00"), ([1.0] * 6, "1.00 (1.00–1.00)")])
 def test_that_few_values_have_a_median_and_no_interval(values, text) -> None:
     assert f"{median_interval(values):.2f}" == text
+
+
+def test_that_intervals_say_what_they_do_not_know() -> None:
+    written = [f"{Interval(mean, half):.1f}" for mean, half in ((1.26, 0.5), (1.26, math.nan), (math.nan, math.nan))]
+    assert written == ["1.3 ± 0.5", "1.3", "not defined"]

@@ -13,7 +13,7 @@ import rsam
 from benchmarks.report.opening import ANSWER
 from benchmarks.report.page import shown_in_readme
 from benchmarks.studies import STUDIES
-from benchmarks.studies.claims import PICTURE, draw_claims
+from benchmarks.studies.claims import PICTURE, draw_claims, said
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -45,6 +45,23 @@ def test_that_the_picture_of_the_claims_is_drawn_from_the_rows(results, tmp_path
     draw_claims(results, tmp_path / "claims.svg")
     message = f"{PICTURE} is not what `python -m benchmarks claims` draws"
     assert words(tmp_path / "claims.svg") == words(ROOT / PICTURE), message
+
+
+@pytest.mark.parametrize(
+    ("warning", "line"),
+    [("", "- **C1 holds** at last."), ("- **Preliminary**: without one.\n", "- Preliminary: **C1 holds** at last.")],
+)
+def test_that_verdicts_over_a_part_of_the_networks_are_called_preliminary(warning, line, tmp_path) -> None:
+    for study, page in (
+        ("population", f"# Title\n\n{warning}- **C1 holds** at last.\n\n## More\n"),
+        ("optimizers", "# Title\n"),
+    ):
+        (tmp_path / study).mkdir()
+        (tmp_path / study / "README.md").write_text(page)
+    (tmp_path / "population" / "rows.jsonl").touch()
+    first, second, *_ = said(tmp_path)
+    assert first.startswith(line)
+    assert second.startswith("- **C2, not measured yet:**")
 
 
 @pytest.mark.parametrize("name", MEASURED)
