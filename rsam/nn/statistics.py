@@ -9,35 +9,9 @@ from torch import Tensor, nn
 
 from rsam.evaluation.random_state import random_state, set_random_state
 from rsam.optim import RSAM
+from rsam.optim.ascent import Snapshot
 
 __all__ = ["update_statistics_once"]
-
-
-class _Snapshot:
-    """Copies of tensors, in memory that is reused.
-
-    Attributes
-    ----------
-    copies : list of Tensor
-        The values at the last :meth:`take`.
-    """
-
-    def __init__(self) -> None:
-        self.copies: list[Tensor] = []
-
-    @torch.no_grad()
-    def take(self, tensors: list[Tensor]) -> None:
-        """Copy the present values."""
-        if [(c.shape, c.dtype, c.device) for c in self.copies] != [(t.shape, t.dtype, t.device) for t in tensors]:
-            self.copies = [torch.empty_like(t, requires_grad=False) for t in tensors]
-        if tensors:
-            torch._foreach_copy_(self.copies, tensors)
-
-    @torch.no_grad()
-    def put_back(self, tensors: list[Tensor]) -> None:
-        """Copy the values back into the tensors."""
-        if tensors:
-            torch._foreach_copy_(tensors, self.copies)
 
 
 class _StatisticsOnce:
@@ -46,7 +20,7 @@ class _StatisticsOnce:
     def __init__(self, modules: list[nn.Module], rng: bool) -> None:
         self._modules = modules
         self._rng = rng
-        self._snapshot = _Snapshot()
+        self._snapshot = Snapshot()
         self._undo = False
         self._before: list[Tensor] | None = None
         self._after: list[Tensor] | None = None
@@ -69,12 +43,14 @@ class _StatisticsOnce:
                     "know the random state before first_step(), and has none to share between different batches"
                 )
         if not kept:
-            self._snapshot.take(self._buffers())
+            with torch.no_grad():
+                self._snapshot.take(self._buffers())
             self._undo = True
 
     def _put_back(self) -> None:
-        if self._undo:
-            self._snapshot.put_back(self._buffers())
+        if self._undo and (buffers := self._buffers()):
+            with torch.no_grad():
+                torch._foreach_copy_(buffers, self._snapshot.copies)
         self._undo = False
 
     def after_passes(self) -> None:

@@ -18,7 +18,7 @@ from rsam.geometry.sharded import like
 from rsam.geometry.sums import stack_scalars
 from rsam.optim.weights import Radius, Weights, noise
 
-__all__ = ["DIRECTIONS", "Direction", "Perturbation", "Transport"]
+__all__ = ["DIRECTIONS", "Direction", "Perturbation", "Snapshot", "Transport"]
 
 Transport = Literal["vector", "pullback", "project"]
 Direction = Callable[[Weights], list[Tensor]]
@@ -37,6 +37,28 @@ def along_momentum(weights: Weights) -> list[Tensor]:
 along_momentum.needs_gradient = False  # type: ignore[attr-defined]
 
 DIRECTIONS: dict[str, Direction] = {"gradient": along_gradient, "momentum": along_momentum}
+
+
+class Snapshot:
+    """Copies of tensors, in memory that is kept from one :meth:`take` to the next.
+
+    Attributes
+    ----------
+    copies : list of Tensor
+        The values at the last :meth:`take`.
+    """
+
+    def __init__(self) -> None:
+        self.copies: list[Tensor] = []
+        self._kinds: list[Any] = []  # their shapes, dtypes and devices
+
+    def take(self, tensors: list[Tensor]) -> None:
+        """Copy the present values."""
+        kinds = [(t.shape, t.dtype, t.device) for t in tensors]
+        if self._kinds != kinds:
+            self.copies, self._kinds = [torch.empty_like(t, requires_grad=False) for t in tensors], kinds
+        if tensors:
+            torch._foreach_copy_(self.copies, tensors)
 
 
 class Perturbation:
@@ -59,21 +81,15 @@ class Perturbation:
         self.space: Product | None = None
         self.pending = False
         self.points: list[Tensor] = []
-        self._copies: list[Tensor] = []
-        self._kinds: list[Any] = []  # their shapes, dtypes and devices
+        self._alone = Snapshot()
         self._moved: list[tuple[Block, Tensor, Tensor]] = []  # blocks on manifolds, their points and tangents
         self._plain_is_back = False
 
     def save(self, space: Product) -> None:
         """Copy the present values of the parameters."""
         points = space.points
-        alone = [points[b.indices[0]] for b in space.blocks if not b.stacked]
-        kinds = [(p.shape, p.dtype, p.device) for p in alone]
-        if self._kinds != kinds:
-            self._copies, self._kinds = [torch.empty_like(p, requires_grad=False) for p in alone], kinds
-        if alone:
-            torch._foreach_copy_(self._copies, alone)
-        copies = iter(self._copies)
+        self._alone.take([points[b.indices[0]] for b in space.blocks if not b.stacked])
+        copies = iter(self._alone.copies)
         self.points = [
             b.gather_points([points[i] for i in b.indices]) if b.stacked else b.enter(next(copies))
             for b in space.blocks
