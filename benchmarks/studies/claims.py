@@ -46,9 +46,9 @@ def said(results: Path) -> list[str]:
         report = (results / study / "README.md").read_text(encoding="utf-8")
         opening = re.split(rf"{re.escape(DETAILS)}|\n#", report)[0]
         found = re.findall(rf"^- (\*\*{claim}\b.*)$", opening, re.MULTILINE)
-        said_so_far = "Preliminary: " if found and f"- {PRELIMINARY}" in opening else ""
+        warning = "Preliminary: " if found and f"- {PRELIMINARY}" in opening else ""
         for sentence in found or [f"**{claim}, not measured yet:** {statement}"]:
-            lines.append(f"- {said_so_far}{sentence} ([{study}]({ADDRESS}/benchmarks/results/{study}/README.md))")
+            lines.append(f"- {warning}{sentence} ([{study}]({ADDRESS}/benchmarks/results/{study}/README.md))")
     return lines
 
 

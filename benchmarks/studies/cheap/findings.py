@@ -16,7 +16,7 @@ from benchmarks.studies.cheap.timing import Times
 from benchmarks.studies.cheap.variants import BASE, TRANSFERRED, VARIANTS, WHOLE, Kernels, Variant, find
 from benchmarks.studies.fair.cases import SCORE
 
-__all__ = ["Findings"]
+__all__ = ["BASE_ON_SPHERES", "WHOLE_ON_SPHERES", "Findings"]
 
 WHOLE_ON_SPHERES, BASE_ON_SPHERES = find("spheres", WHOLE), find("spheres", BASE)
 

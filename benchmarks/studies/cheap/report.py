@@ -9,10 +9,10 @@ from benchmarks.report.opening import ANSWER, DETAILS, opening
 from benchmarks.studies.cheap import tables
 from benchmarks.studies.cheap.contest import Plan
 from benchmarks.studies.cheap.figures import draw
-from benchmarks.studies.cheap.findings import Findings
+from benchmarks.studies.cheap.findings import BASE_ON_SPHERES, WHOLE_ON_SPHERES, Findings
 from benchmarks.studies.cheap.noninferiority import POWER, NonInferiority, detectable, seeds_to_decide
 from benchmarks.studies.cheap.rules import MARGIN, RULES
-from benchmarks.studies.cheap.variants import BASE, WHOLE, find
+from benchmarks.studies.cheap.variants import WHOLE
 from benchmarks.studies.study import preliminary
 
 __all__ = ["recommendation", "report", "verdicts"]
@@ -96,8 +96,8 @@ def report(findings: Findings, plan: Plan, missing: Sequence[str], costs: str, d
 def verdicts(findings: Findings) -> list[str]:
     """State the verdicts, and what is recommended."""
     chosen, found, moved = findings.contest.choice.variant, findings.verdict, findings.transfer
-    differences = findings.difference(chosen, find("spheres", WHOLE))
-    gains = findings.difference(find("spheres", WHOLE), find("spheres", BASE))
+    differences = findings.difference(chosen, WHOLE_ON_SPHERES)
+    gains = findings.difference(WHOLE_ON_SPHERES, BASE_ON_SPHERES)
     more = f"{len(differences)} seeds"
     if found.outcome == "undecided" and (needed := seeds_to_decide(differences, MARGIN)):
         more += f"; with this mean and deviation {needed} would decide"

@@ -75,10 +75,12 @@ class PopulationStudy:
 
     def claims(self, directory: Path) -> list[Group]:
         """Lay out what decides the claims, as soon as there are enough networks."""
-        right = {member: t for member, t in self.networks(directory).items() if not member.label_noise}
+        found = self.networks(directory)
+        right = {member: t for member, t in found.items() if not member.label_noise}
         groups = claim_groups(all_findings(self._by_place(right)))
-        lacking = self._missing(self.networks(directory))
-        return [replace(group, verdict=f"{group.verdict}, preliminary") if lacking else group for group in groups]
+        if not self._missing(found):
+            return groups
+        return [replace(group, verdict=f"{group.verdict}, preliminary") for group in groups]
 
     def _by_place(self, networks: Mapping[Member, Trajectory]) -> dict[str, dict[Member, Trajectory]]:
         """Sort networks by the label of their data set, and leave out the set that is held back."""
