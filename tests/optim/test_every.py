@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import rsam
-from tests.optim.problems import closure_of, manifold_points, network, robust
+from tests.optim.problems import closure_of, copies, equal, manifold_points, network, robust
 
 CHOSEN = ("sphere", "stiefel", "lorentz", "spd", "plain")
 BASES = [
@@ -25,20 +25,12 @@ def _problem(base, **options):
     return params, rsam.RSAM(params, base, **options), robust(params)
 
 
-def _copies(params) -> list[torch.Tensor]:
-    return [p.detach().clone() for p in params]
-
-
-def _equal(params, others) -> bool:
-    return all(torch.equal(p, o) for p, o in zip(params, others, strict=True))
-
-
 def _counted(closure, params=()):
     """Return a closure, and the list of the weights at each of its calls."""
     calls = []
 
     def counted():
-        calls.append(_copies(params))
+        calls.append(copies(params))
         return closure()
 
     return counted, calls
@@ -57,15 +49,15 @@ def test_that_it_ascends_in_steps_0_k_2k_and_is_the_base_between_them(every, bas
             for p, g in zip(expected, torch.autograd.grad(loss(), params), strict=True):
                 p.grad = g
             twin.step()
-        before, value = _copies(params), loss().item()
+        before, value = copies(params), loss().item()
         assert opt.step(closure).item() == value
         assert len(calls) == (2 if step % every == 0 else 1)
-        assert _equal(calls[0], before)
+        assert equal(calls[0], before)
         if expected is None:
-            assert not _equal(calls[1], before)
+            assert not equal(calls[1], before)
             assert opt.grad_norm > 0
         else:
-            assert _equal(params, expected)
+            assert equal(params, expected)
             assert opt.grad_norm is None
 
 
@@ -75,7 +67,7 @@ def test_that_the_steps_between_are_torchs_own() -> None:
     opt = rsam.RSAM(model.parameters(), torch.optim.AdamW, lr=0.01, rho=0.2, every=3)
     for _ in range(10):
         opt.step(closure_of(opt, loss))
-    ours = _copies(model.parameters())
+    ours = copies(model.parameters())
 
     model, loss = network()
     params = list(model.parameters())
@@ -83,7 +75,7 @@ def test_that_the_steps_between_are_torchs_own() -> None:
     for step in range(10):
         gradients = torch.autograd.grad(loss(), params)
         if step % 3 == 0:
-            norm, w = sum(g.square().sum() for g in gradients).sqrt(), _copies(params)
+            norm, w = sum(g.square().sum() for g in gradients).sqrt(), copies(params)
             with torch.no_grad():
                 for p, g in zip(params, gradients, strict=True):
                     p.add_(0.2 * g / norm)
@@ -119,9 +111,9 @@ def test_that_loops_in_halves_save_the_evaluation_too(base, options, direction) 
                 opt.second_step()
             else:
                 assert opt.step() is None
-        results.append(_copies(params))
+        results.append(copies(params))
         evaluations.append(len(calls))
-    assert _equal(*results)
+    assert equal(*results)
     assert evaluations == ([10, 10] if direction == "gradient" else [7, 7])
 
 
@@ -135,13 +127,13 @@ def test_that_halves_without_an_ascent_stay_where_they_are() -> None:
                 opt.step(closure_of(opt, loss))
                 continue
             loss().backward()
-            before, ascends = _copies(params), opt.ascends
+            before, ascends = copies(params), opt.ascends
             opt.first_step(zero_grad=True)
-            assert _equal(params, before) != ascends
+            assert equal(params, before) != ascends
             loss().backward()
             opt.second_step(zero_grad=True)
-        results.append(_copies(params))
-    assert _equal(*results)
+        results.append(copies(params))
+    assert equal(*results)
 
 
 def test_that_a_step_without_a_closure_is_refused_where_it_ascends() -> None:
@@ -172,7 +164,7 @@ def test_that_a_run_resumed_within_a_cycle_continues_bitwise(base, options, take
     for _ in range(taken):
         opt.step(closure_of(opt, loss))
     buffer = io.BytesIO()
-    torch.save({"opt": opt.state_dict(), "params": _copies(params)}, buffer)
+    torch.save({"opt": opt.state_dict(), "params": copies(params)}, buffer)
     buffer.seek(0)
     saved = torch.load(buffer, weights_only=True)
 
@@ -181,12 +173,12 @@ def test_that_a_run_resumed_within_a_cycle_continues_bitwise(base, options, take
         for p, x in zip(again, saved["params"], strict=True):
             p.copy_(x)
     resumed.load_state_dict(saved["opt"])
-    assert not _equal(params, _problem(base, **options)[0])
+    assert not equal(params, _problem(base, **options)[0])
     for _ in range(4):
         assert resumed.ascends == opt.ascends
         resumed.step(closure_of(resumed, same_loss))
         opt.step(closure_of(opt, loss))
-    assert _equal(params, again)
+    assert equal(params, again)
 
 
 def test_that_a_checkpoint_from_before_the_counter_loads() -> None:
@@ -262,7 +254,7 @@ def test_that_late_sam_is_a_schedule_of_the_radius() -> None:
             opt.step(closure)
             base.step(closure_of(base, bare_loss))
             counts.append(len(calls))
-        assert _equal(params, bare) == (epoch < 2)
+        assert equal(params, bare) == (epoch < 2)
         schedule.step()
     assert counts == [1, 1, 1, 1, 2, 1, 2, 1]
 

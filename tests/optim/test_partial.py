@@ -12,17 +12,9 @@ from torch import nn
 
 import rsam
 from tests.optim import reference
-from tests.optim.problems import closure_of, manifold_points, network, robust
+from tests.optim.problems import closure_of, copies, equal, manifold_points, network, robust
 
 RHO, LR = 0.3, 0.1
-
-
-def _copies(tensors) -> list[torch.Tensor]:
-    return [t.detach().clone() for t in tensors]
-
-
-def _equal(tensors, others) -> bool:
-    return all(torch.equal(t, o) for t, o in zip(tensors, others, strict=True))
 
 
 def _batch(seed: int = 0, n: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
@@ -38,11 +30,11 @@ def test_that_it_is_two_gradients_taken_by_hand() -> None:
     opt = rsam.RSAM(model.parameters(), torch.optim.SGD, lr=LR, momentum=0.9, rho=RHO)
     params = list(model.parameters())
     loss = lambda x, y: nn.functional.cross_entropy(model(x), y)  # noqa: E731
-    w, buffers = _copies(params), [0.0] * 4
+    w, buffers = copies(params), [0.0] * 4
     for seed in range(20):
         x, y = _batch(seed)
         value = opt.step(*rsam.optim.partial_closures(opt, loss, (x, y), fraction=0.25))
-        ours = _copies(params)
+        ours = copies(params)
         with torch.no_grad():
             for p, start in zip(params, w, strict=True):
                 p.copy_(start)
@@ -97,9 +89,9 @@ def test_that_the_whole_as_its_own_part_is_the_plain_step() -> None:
         for seed in range(5):
             whole, part = rsam.optim.partial_closures(opt, loss, _batch(seed), fraction=1)
             value = opt.step(whole, part) if partial else opt.step(whole)
-        results.append((_copies(model.parameters()), value, opt.sharpness))
+        results.append((copies(model.parameters()), value, opt.sharpness))
     (weights, loss, sharpness), (same, again, rise) = results
-    assert _equal(weights, same)
+    assert equal(weights, same)
     assert (again.item(), rise) == (loss.item(), sharpness)
 
 
@@ -122,9 +114,9 @@ def test_that_steps_between_ascents_run_the_whole_once() -> None:
                 assert opt.step(whole).item() == before
             else:
                 opt.step(whole, part)
-        results.append(_copies(model.parameters()))
+        results.append(copies(model.parameters()))
         assert called == [2, 8, 8, 2, 8, 8]
-    assert _equal(*results)
+    assert equal(*results)
 
 
 def test_that_an_ascent_along_the_momentum_does_not_need_the_part() -> None:
@@ -134,14 +126,14 @@ def test_that_an_ascent_along_the_momentum_does_not_need_the_part() -> None:
         opt = rsam.RSAM(model.parameters(), torch.optim.SGD, lr=LR, momentum=0.9, rho=RHO, direction="momentum")
         for _ in range(3):
             opt.step(closure_of(opt, loss), part)
-        results.append(_copies(model.parameters()))
-    assert _equal(*results)
+        results.append(copies(model.parameters()))
+    assert equal(*results)
 
 
 def test_that_a_part_whose_gradient_is_not_finite_skips_the_step_and_spares_the_whole() -> None:
     params = list(manifold_points().values())
     opt, loss = rsam.RSAM(params, lr=0.01, nonfinite="skip"), robust(params)
-    before, called = _copies(params), []
+    before, called = copies(params), []
 
     def part() -> torch.Tensor:
         value = closure_of(opt, loss)()
@@ -150,7 +142,7 @@ def test_that_a_part_whose_gradient_is_not_finite_skips_the_step_and_spares_the_
 
     opt.step(lambda: called.append(None), part)
     assert called == []
-    assert _equal(params, before)
+    assert equal(params, before)
     assert opt.sharpness is None
 
 
@@ -161,19 +153,19 @@ def test_that_an_exception_in_either_closure_leaves_the_weights_bitwise(which, e
     opt, loss = rsam.RSAM(params, lr=0.01, momentum=0.9), robust(params)
     good = closure_of(opt, loss)
     opt.step(good, good)
-    before, seen = _copies(params), []
+    before, seen = copies(params), []
 
     def bad() -> None:
         good()
-        seen.append(_equal(params, before))
+        seen.append(equal(params, before))
         raise error("stop")
 
     with pytest.raises(error, match="stop"):
         opt.step(*((good, bad) if which == "part" else (bad, good)))
     assert seen == [which == "part"]  # the whole batch is evaluated at the perturbed weights
-    assert _equal(params, before)
+    assert equal(params, before)
     opt.step(good, good)  # the optimizer still works
-    assert not _equal(params, before)
+    assert not equal(params, before)
 
 
 # -- the closures ----------------------------------------------------------------------------------------------------
@@ -299,7 +291,7 @@ def test_that_an_exception_undoes_what_the_other_pass_did_to_the_statistics(whic
     opt = rsam.RSAM(model.parameters(), torch.optim.SGD, lr=LR, rho=RHO)
     rsam.nn.update_statistics_once(opt, model)
     whole, part = rsam.optim.partial_closures(opt, model.loss, _batch(), fraction=0.5)
-    before = _copies(model.buffers())
+    before = copies(model.buffers())
 
     def failing(closure, at: int):
         calls = []
@@ -321,7 +313,7 @@ def test_that_an_exception_undoes_what_the_other_pass_did_to_the_statistics(whic
     with pytest.raises(OSError, match="stop"):
         opt.step(*arguments)
     if which == "part":
-        assert _equal(model.buffers(), before)
+        assert equal(model.buffers(), before)
     else:
         kept = model.inputs[1 if which == "whole" else 0]
         assert len(kept) == 8
@@ -341,10 +333,10 @@ def test_that_a_refusal_after_the_part_undoes_its_statistics() -> None:
     model = Words()
     opt = rsam.RSAM(model.parameters(), torch.optim.SGD, lr=LR)
     rsam.nn.update_statistics_once(opt, model)
-    before = _copies(model.buffers())
+    before = copies(model.buffers())
     with pytest.raises(RuntimeError, match="sparse"):
         opt.step(*rsam.optim.partial_closures(opt, model, (torch.arange(5),), fraction=0.5))
-    assert _equal(model.buffers(), before)
+    assert equal(model.buffers(), before)
 
 
 def test_that_random_numbers_are_not_shared_between_different_batches() -> None:
@@ -355,11 +347,11 @@ def test_that_random_numbers_are_not_shared_between_different_batches() -> None:
     rsam.nn.update_statistics_once(opt, model, rng=True)
     loss = lambda x: model(x).square().mean()  # noqa: E731
     whole, part = rsam.optim.partial_closures(opt, loss, (torch.randn(8, 32),), fraction=0.5)
-    before = _copies([*model.parameters(), *model.buffers()])
+    before = copies([*model.parameters(), *model.buffers()])
     with pytest.raises(RuntimeError, match="one batch for both passes"):
         opt.step(whole, part)
     assert masks == []
-    assert _equal([*model.parameters(), *model.buffers()], before)
+    assert equal([*model.parameters(), *model.buffers()], before)
 
     opt.step(whole)
     opt.step(whole, part)  # this step does not ascend, and evaluates only the whole batch
