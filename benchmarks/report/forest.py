@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.markers import CARETLEFT, CARETRIGHT
 from matplotlib.transforms import blended_transform_factory
 
 from benchmarks.report.intervals import AsymmetricInterval, Interval, judged
@@ -17,8 +20,9 @@ from benchmarks.report.svg import WIDTH, drawing
 
 __all__ = ["Group", "Line", "draw_forest"]
 
-#: The verdicts of :func:`judged`, in colours that the colour-blind can tell apart.
-_COLOURS = {"better": "#0072B2", "worse": "#C04A00", "undecided": "#444444"}
+#: The verdicts of :func:`judged`, in colours that the colour-blind can tell apart, and what has none.
+_COLOURS = {"better": "#0072B2", "worse": "#C04A00", "undecided": "#444444", "beside": "#888888"}
+_ARROWS = (CARETLEFT, CARETRIGHT)
 _LINE = 0.195  # inches
 _GAP = 0.4  # lines above a title
 _BELOW = 0.5  # inches that an axis and its name take, in one line
@@ -37,7 +41,7 @@ class Line:
         Where its ends are nan, only the estimate is drawn; nothing where that is nan too.
     verdict : str, optional
         At the right, a word or a number; by default what :func:`~benchmarks.report.intervals.judged` says.
-    tone : {"better", "worse", "undecided"}, optional
+    tone : {"better", "worse", "undecided", "beside"}, optional
         Chooses the colour; by default what :func:`~benchmarks.report.intervals.judged` says.
     values : sequence of float
         Drawn as dots behind the interval.
@@ -66,6 +70,8 @@ class Group:
         At the right of the title: on the group as a whole.
     mark : float, optional
         What is asked of the lines: a dashed line across them.
+    limits : (float, float), optional
+        Ends of the axis, at which longer intervals turn into arrows; by default it is as long as the intervals are.
     """
 
     title: str
@@ -73,6 +79,7 @@ class Group:
     unit: str
     verdict: str = ""
     mark: float | None = None
+    limits: tuple[float, float] | None = None
 
 
 def draw_forest(groups: Sequence[Group], path: Path, *, log: bool = False) -> None:
@@ -130,6 +137,9 @@ def _title(group: Group) -> list[str]:
 
 def _draw_panel(axes: Axes, groups: Sequence[Group]) -> None:
     y, heights, lines = 0.0, [], []
+    limits = next((group.limits for group in groups if group.limits), (-math.inf, math.inf))
+    if math.isfinite(limits[0]):
+        axes.set_xlim(limits)
     for group in groups:
         y += _GAP
         _write_title(axes, group, y)
@@ -145,9 +155,7 @@ def _draw_panel(axes: Axes, groups: Sequence[Group]) -> None:
     for height, line in zip(heights, lines, strict=True):
         colour = _COLOURS[line.tone or judged(line.interval)]
         axes.plot(line.values, [height] * len(line.values), ".", color=colour, alpha=0.3, markersize=4)
-        estimate, low, high = line.interval.estimate, line.interval.low, line.interval.high
-        reach = [[estimate - low], [high - estimate]]
-        axes.errorbar(estimate, height, xerr=reach, fmt="o", capsize=2, markersize=4, color=colour)
+        _draw_interval(axes, line.interval, height, colour, limits)
     axes.set_ylim(y - 0.5, -0.5)
     axes.set_yticks(heights, ["\n".join(_wrapped(line.label, _LABEL)) for line in lines])
     axes.set_xlabel("\n".join(_unit(groups)))
@@ -155,6 +163,19 @@ def _draw_panel(axes: Axes, groups: Sequence[Group]) -> None:
     axes.spines["left"].set_visible(False)
     _write_verdicts(axes, heights, lines)
     axes.tick_params(axis="y", length=0)
+
+
+def _draw_interval(
+    axes: Axes, interval: Interval | AsymmetricInterval, height: float, colour: str, limits: tuple[float, float]
+) -> None:
+    """Draw an interval as far as the axis goes, with an arrow where it goes on."""
+    estimate, low, high = np.clip((interval.estimate, interval.low, interval.high), *limits)
+    point = "o" if estimate == interval.estimate else "none"
+    reach = [[estimate - low], [high - estimate]]
+    axes.errorbar(estimate, height, xerr=reach, fmt=point, capsize=2, markersize=4, color=colour)
+    for end, beyond, arrow in zip(limits, (interval.low < limits[0], interval.high > limits[1]), _ARROWS, strict=True):
+        if beyond:
+            axes.plot(end, height, marker=arrow, color=colour, clip_on=False)
 
 
 def _write_title(axes: Axes, group: Group, y: float) -> None:

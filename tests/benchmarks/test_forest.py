@@ -74,6 +74,18 @@ def test_that_a_single_value_is_a_point_and_what_is_not_known_is_not_there(monke
     assert 1 in [line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 2]
 
 
+def test_that_intervals_go_as_far_as_their_axis(monkeypatch) -> None:
+    lines = [Line("inside", ABOVE), Line("both", Interval(0.5, 700.0)), Line("beyond", Interval(-4.0, 2.0))]
+    (axes,) = drawn(monkeypatch, [Group("", lines, "R²", limits=(-1, 1))]).axes
+    assert axes.get_xlim() == (-1, 1)
+    ends = [tuple(container.lines[2][0].get_segments()[0][:, 0]) for container in axes.containers]
+    assert ends == [pytest.approx((0.3, 0.7)), (-1, 1), (-1, -1)]
+    assert [container.lines[0] is not None for container in axes.containers] == [True, True, False]
+    arrows = {(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines if line.get_marker() in forest._ARROWS}
+    _, both, beyond = axes.get_yticks()
+    assert arrows == {(-1, both), (1, both), (-1, beyond)}
+
+
 def test_that_groups_of_one_unit_share_an_axis(monkeypatch) -> None:
     line = [Line("a", ABOVE)]
     figure = drawn(monkeypatch, [Group("1", line, "points"), Group("2", line, "points"), Group("3", line, "powers")])
