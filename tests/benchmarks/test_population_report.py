@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from benchmarks.studies.population.claims import (
     carried_over,
@@ -14,10 +17,12 @@ from benchmarks.studies.population.claims import (
     usable,
 )
 from benchmarks.studies.population.features import (
+    above_chance,
     at_end,
     of_length,
 )
-from benchmarks.studies.population.figures import draw_times
+from benchmarks.studies.population.figures import draw_gaps, draw_times
+from benchmarks.studies.population.measurement import STATISTICS
 from benchmarks.studies.population.report import report
 from benchmarks.studies.population.rules import RULES
 from benchmarks.studies.population.tables import (
@@ -30,6 +35,7 @@ from benchmarks.studies.population.tables import (
     reached,
     summary,
 )
+from benchmarks.studies.population.training import FRACTIONS
 from benchmarks.studies.population.verdicts import all_findings, findings
 from tests.benchmarks.comparisons import table_of
 from tests.benchmarks.made_population import by_margins, population, without_margins
@@ -58,13 +64,42 @@ def test_that_the_baseline_is_drawn_for_the_networks_that_have_margins(
 ) -> None:
     networks = population(by_margins, bases=3)
     without_margins(networks, 4)
+    kept = usable(of_length(at_end(networks), "full"), "margins")[0]
+    kept.checkpoint.scores["train_accuracy"] = 0.15
     asked: dict[str, list[int]] = {"margins": [], "loss and accuracy": []}
     monkeypatch.setattr(
         "benchmarks.studies.population.figures.predicted", lambda points, name: asked[name].append(len(points))
     )
     draw_times({"made up": networks}, tmp_path / "times.svg")
     assert asked["margins"] == asked["loss and accuracy"]
-    assert asked["margins"][-1] == len(usable(of_length(at_end(networks), "full"), "margins"))
+    with_margins = usable(of_length(at_end(networks), "full"), "margins")
+    at_the_end = asked["margins"][len(FRACTIONS) - 1 :: len(FRACTIONS)]  # of all networks, and of those above chance
+    assert (
+        at_the_end == [len(with_margins), len(above_chance(with_margins))] == [len(with_margins), len(with_margins) - 1]
+    )
+
+
+def test_that_gaps_are_drawn_with_the_r2_of_the_tables(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.studies.population.claims.SAMPLES", 10)
+    random = np.random.default_rng(3)
+    networks = population(lambda margins, loss: by_margins(margins, loss) + 5 * random.normal(), bases=20)
+    next(t for m, t in networks.items() if m.axis == "length").checkpoints[-1].margins["first"] = [40.0] * len(
+        STATISTICS
+    )
+    texts: list[str] = []
+    arrows: list[int] = []
+
+    def keep(figure: Figure, path: Path, **_: object) -> None:
+        for panel in figure.axes:
+            texts.extend(panel.get_legend_handles_labels()[1])
+            arrows.append(sum(len(line.get_xdata()) for line in panel.lines if line.get_marker() != "None"))
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    draw_gaps({"made up": networks}, tmp_path / "gaps.svg")
+    found = findings(networks)
+    assert found is not None
+    assert texts == [f"made up, R² {e.mean:.2f}" for e in (found.margins.held_out, found.carried.r2)]
+    assert arrows == [1, 1]  # the network whose margins are far from all others', predicted beyond the axis
 
 
 def test_that_what_is_carried_over_stands_beside_the_baseline_on_the_same_networks(
@@ -172,7 +207,7 @@ def test_that_too_few_networks_of_any_set_have_no_verdict(tmp_path, monkeypatch:
     few = population(by_margins, bases=2)
     text = report({"made up": few}, [], "Nothing.", tmp_path)
     assert "Too few networks for verdicts" in text
-    monkeypatch.setattr("benchmarks.studies.population.verdicts.findings", lambda networks: networks or None)
+    monkeypatch.setattr("benchmarks.studies.population.verdicts.findings", lambda networks, learned: networks or None)
     assert list(all_findings({"one": few, "two": few})) == ["one", "two"]  # type: ignore[dict-item]
     assert all_findings({"one": few, "two": {}}) == {}
 

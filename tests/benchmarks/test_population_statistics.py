@@ -21,6 +21,7 @@ from benchmarks.studies.population.prediction import (
     held_out_error,
     k_fold,
     k_fold_r2,
+    predictions,
     transfer,
 )
 from benchmarks.studies.population.ranks import correlate, holm, pairs
@@ -109,6 +110,8 @@ def test_that_what_is_carried_over_never_saw_the_base_configuration(drawn: str) 
         assert r2 == pytest.approx(1 - (errors**2).sum() / ((y[tests] - y[tests].mean()) ** 2).sum())
         assert error == pytest.approx(np.sqrt((errors**2).mean()))
         assert bias == pytest.approx(errors.mean())
+    if drawn == "each once":
+        np.testing.assert_allclose(predictions(fitted, others), without[~first], rtol=1e-9)
 
 
 def test_that_intervals_reach_as_far_as_the_rules_say_and_leave_out_what_is_not_known() -> None:

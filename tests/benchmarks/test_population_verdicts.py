@@ -11,6 +11,7 @@ from benchmarks.report.intervals import Interval
 from benchmarks.studies.population.claims import (
     Carried,
 )
+from benchmarks.studies.population.figures import claim_groups
 from benchmarks.studies.population.measurement import STATISTICS
 from benchmarks.studies.population.ranks import Correlation
 from benchmarks.studies.population.verdicts import (
@@ -64,6 +65,16 @@ def test_that_networks_at_chance_are_left_out_beside_the_verdicts() -> None:
     assert everyone.margins.networks - learned.margins.networks == 12
     assert learned.margins.adjusted.mean == pytest.approx(1) and learned.carried.r2.mean == pytest.approx(1)
     assert everyone.margins.adjusted.mean < 0.9 and everyone.carried.r2.mean < 0.9
+    groups = claim_groups({"made up": everyone}, {"made up": learned})
+    drawn = [[(line.label, line.interval, line.tone) for line in group.lines] for group in groups]
+    first, beside = ("made up", "undecided"), ("accuracy ≥ 20%", "beside")
+    for lines, both in zip(
+        drawn,
+        [[f.margins.adjusted for f in (everyone, learned)], [f.early for f in (everyone, learned)],
+         [f.carried.r2 for f in (everyone, learned)], [everyone.curvature.average]],
+        strict=True,
+    ):  # fmt: skip
+        assert lines == [(*name[:1], e, *name[1:]) for name, e in zip((first, beside), both, strict=False)]
 
 
 def _estimate(value: float, reach: float = 0.05) -> Interval:

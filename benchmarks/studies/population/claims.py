@@ -20,6 +20,7 @@ from benchmarks.studies.population.prediction import (
     held_out_error,
     k_fold,
     k_fold_r2,
+    predictions,
     transfer,
 )
 from benchmarks.studies.population.ranks import Correlation, correlate
@@ -35,6 +36,7 @@ __all__ = [
     "loss_alone",
     "partial_r2",
     "predicted",
+    "predictions_carried_over",
     "primary",
     "usable",
 ]
@@ -178,6 +180,24 @@ def carried_over(
     fitted: Sequence[Point], others: Sequence[Point], *names: str, leave_out: bool = True
 ) -> Carried | None:
     """Predict the gaps of other networks by a model that saw nothing of their base configuration, or by one for all."""
+    parts = _both(fitted, others, names)
+    if parts is None:
+        return None
+    first, second = parts
+    statistics = transfer(first, second, leave_out=leave_out)
+    return Carried(len(first.y), len(second.y), *bootstrap_all(statistics, len(first.names), SAMPLES))
+
+
+def predictions_carried_over(
+    fitted: Sequence[Point], others: Sequence[Point], *names: str
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the gaps of other networks, and what models that saw nothing of their base configuration say of them."""
+    parts = _both(fitted, others, names)
+    return (parts[1].y, predictions(*parts)) if parts else None
+
+
+def _both(fitted: Sequence[Point], others: Sequence[Point], names: Sequence[str]) -> tuple[Networks, Networks] | None:
+    """Lay out both, of the base configurations that have some of each; None if these are too few."""
     first, second = usable(fitted, *names), usable(others, *names)
     bases = {p.member.base for p in first} & {p.member.base for p in second}
     if len(bases) < 3:
@@ -187,8 +207,7 @@ def carried_over(
     both = [*first, *second]
     whole = Networks(x, np.array([p.gap for p in both]), [p.member.base for p in both])
     chosen = np.arange(len(whole.y)) < len(first)
-    statistics = transfer(whole.part(chosen), whole.part(~chosen), leave_out=leave_out)
-    return Carried(len(first), len(second), *bootstrap_all(statistics, len(bases), SAMPLES))
+    return whole.part(chosen), whole.part(~chosen)
 
 
 # -- C4 --------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 from benchmarks.studies.population.design import AXES, Member
 from benchmarks.studies.population.measurement import LAYERS, STATISTICS, Checkpoint
-from benchmarks.studies.population.rules import REACHED
+from benchmarks.studies.population.rules import CHANCE, REACHED
 from benchmarks.studies.population.training import LEVELS, Trajectory
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "MARGINS",
     "OTHERS",
     "Point",
+    "above_chance",
     "at_end",
     "at_fraction",
     "at_level",
@@ -114,6 +115,11 @@ def _points(networks: Mapping[Member, Trajectory], wanted: Callable[[Checkpoint]
 def of_length(points: Iterable[Point], length: str) -> list[Point]:
     """Choose the networks of ``"full"`` or ``"quarter"`` length."""
     return [point for point in points if point.member.hyperparameters["length"] == length]
+
+
+def above_chance(points: Iterable[Point]) -> list[Point]:
+    """Choose the networks that have learned something by then."""
+    return [point for point in points if point.checkpoint.scores["train_accuracy"] >= CHANCE]
 
 
 def matrix(points: Sequence[Point], *names: str) -> np.ndarray:

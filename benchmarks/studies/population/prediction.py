@@ -23,6 +23,7 @@ __all__ = [
     "held_out_error",
     "k_fold",
     "k_fold_r2",
+    "predictions",
     "transfer",
 ]
 
@@ -207,6 +208,16 @@ def transfer(fitted: Networks, others: Networks, *, leave_out: bool = True) -> S
         return np.stack((1 - squares / others.variation(weights), error, surplus / count))
 
     return of
+
+
+def predictions(fitted: Networks, others: Networks) -> np.ndarray:
+    """Predict each of other networks by the fit without its fold; see :func:`transfer`."""
+    found = np.empty(len(others.y))
+    everyone = np.ones((1, len(fitted.names)))
+    for fold, coefficients in zip(fitted.folds, fitted.fits_without(everyone, fitted.folds), strict=True):
+        own = np.isin(others.bases, fitted.names[fold])
+        found[own] = others.design[own] @ coefficients[0]
+    return found
 
 
 def bootstrap(statistic: Statistic, count: int, samples: int = SAMPLES, seed: int = 0) -> Interval:

@@ -18,7 +18,7 @@ from benchmarks.studies.population.features import at_end, at_matched_level, mat
 from benchmarks.studies.population.ranks import FEWEST
 from benchmarks.studies.population.rules import CHANCE, EARLY, PRIMARY, RULES
 from benchmarks.studies.population.training import Trajectory
-from benchmarks.studies.population.verdicts import all_findings, findings, overcome, verdicts
+from benchmarks.studies.population.verdicts import Findings, all_findings, overcome, verdicts
 
 __all__ = ["report"]
 
@@ -54,17 +54,19 @@ def report(
     wrong_labels : mapping, optional
         Networks that were trained with some wrong labels, by the label of their data set.
     """
-    known = all_findings(by_place)
+    known, learned = all_findings(by_place), all_findings(by_place, learned=True)
     if known:
-        draw_forest(figures.claim_groups(known), directory / ANSWER)
-        picture, sentences = f"The numbers that decide C1 to C4 on {' and '.join(by_place)}", verdicts(known)
+        draw_forest(figures.claim_groups(known, learned), directory / ANSWER)
+        places = " and ".join(by_place)
+        picture = f"The numbers that decide C1 to C4 on {places}, and in grey those without networks at chance"
+        sentences = verdicts(known)
     else:
         picture, sentences = "", ["**Too few networks for verdicts.**"]
     if frozen and held_back:
         sentences += _overcome(frozen, held_back)
     parts = [*opening(TITLE, QUESTION, picture, [*missing, *sentences]), DETAILS, *_figures(by_place, directory)]
     for label, networks in tqdm(by_place.items(), desc="tables", unit="data set", file=sys.stderr):
-        parts += _of_place(label, networks)
+        parts += _of_place(label, networks, known.get(label), learned.get(label))
     for label, networks in (wrong_labels or {}).items():
         parts += _with_wrong_labels(label, networks)
     return "\n\n".join([*parts, "## Rules, written beforehand", RULES, costs])
@@ -99,13 +101,15 @@ def _figures(by_place: Mapping[str, Mapping[Member, Trajectory]], directory: Pat
     return parts
 
 
-def _of_place(label: str, networks: Mapping[Member, Trajectory]) -> list[str]:
+def _of_place(
+    label: str, networks: Mapping[Member, Trajectory], known: Findings | None, learned: Findings | None
+) -> list[str]:
     found, matched = primary(networks), matched_level(networks)
     given, by_outcome = given_the_loss(at_matched_level(networks), PRIMARY), tables.correlations(networks)
     return [
         f"## {label}",
         *_summary(networks),
-        *_of_those_that_learned(networks),
+        *_of_those_that_learned(known, learned),
         "### C1: what predicts the gap at the end of training",
         tables.prediction(networks),
         "The part of each baseline's squared error in k-fold prediction that margins take away:",
@@ -141,13 +145,12 @@ def _of_place(label: str, networks: Mapping[Member, Trajectory]) -> list[str]:
     ]
 
 
-def _of_those_that_learned(networks: Mapping[Member, Trajectory]) -> list[str]:
+def _of_those_that_learned(known: Findings | None, learned: Findings | None) -> list[str]:
     """Set the numbers that decide C1 to C3 beside those without networks at chance."""
-    both = findings(networks), findings(networks, learned=True)
-    if None in both:
+    if known is None or learned is None:
         return []
     rows = [
-        (claim, features, *(f"{number(found):.2f}" for found in both))
+        (claim, features, *(f"{number(found):.2f}" for found in (known, learned)))
         for claim, features, number in (
             ("C1, adjusted R² at the end", "margins", lambda f: f.margins.adjusted),
             ("", "loss and accuracy", lambda f: f.baseline.adjusted),

@@ -77,7 +77,8 @@ class PopulationStudy:
         """Lay out what decides the claims, as soon as there are enough networks."""
         found = self.networks(directory)
         right = {member: t for member, t in found.items() if not member.label_noise}
-        groups = claim_groups(all_findings(self._by_place(right)))
+        by_place = self._by_place(right)
+        groups = claim_groups(all_findings(by_place), all_findings(by_place, learned=True))
         if not self._missing(found):
             return groups
         return [replace(group, verdict=f"{group.verdict}, preliminary") for group in groups]

@@ -18,13 +18,12 @@ from benchmarks.studies.population.claims import (
     usable,
 )
 from benchmarks.studies.population.design import Member
-from benchmarks.studies.population.features import Point, at_end, at_fraction, matched_level, of_length
+from benchmarks.studies.population.features import above_chance, at_end, at_fraction, matched_level, of_length
 from benchmarks.studies.population.ranks import Correlation
 from benchmarks.studies.population.rules import (
     ADJUSTED_R2,
     BIAS,
     CARRIED,
-    CHANCE,
     EARLY,
     EARLY_SHARE,
     SETS,
@@ -81,12 +80,12 @@ class Findings:
 def findings(networks: Mapping[Member, Trajectory], learned: bool = False) -> Findings | None:
     """Find what verdicts need; None while there are too few networks.
 
-    With ``learned`` networks count only at times when they do better than :data:`CHANCE` on their training data.
+    With ``learned`` networks count only at times when they are above chance on their training data.
     """
     end = usable(at_end(networks), "margins")  # so that the baseline is asked about the same networks
     early = of_length(at_fraction(networks, EARLY), "full")
     if learned:
-        end, early = _better_than_chance(end), _better_than_chance(early)
+        end, early = above_chance(end), above_chance(early)
     full, short = (of_length(end, length) for length in ("full", "quarter"))
     found = (
         predicted(end, "margins"),
@@ -103,13 +102,9 @@ def findings(networks: Mapping[Member, Trajectory], learned: bool = False) -> Fi
     return None if None in found else Findings(*found)  # type: ignore[arg-type]  # none of them is None
 
 
-def _better_than_chance(points: Sequence[Point]) -> list[Point]:
-    return [point for point in points if point.checkpoint.scores["train_accuracy"] >= CHANCE]
-
-
-def all_findings(by_place: Mapping[str, Mapping[Member, Trajectory]]) -> dict[str, Findings]:
+def all_findings(by_place: Mapping[str, Mapping[Member, Trajectory]], learned: bool = False) -> dict[str, Findings]:
     """Find what verdicts need on every data set; nothing while there are too few networks on any."""
-    found = {label: findings(networks) for label, networks in by_place.items()}
+    found = {label: findings(networks, learned) for label, networks in by_place.items()}
     known = {label: one for label, one in found.items() if one is not None}
     return known if len(known) == len(found) else {}
 
