@@ -24,7 +24,7 @@ def opening(title: str, question: str, picture: str, verdicts: Sequence[str]) ->
     picture : str
         Description of :data:`ANSWER`, for readers who do not see it; empty if there is no such picture.
     verdicts : sequence of str
-        One sentence each.
+        One sentence each; more may follow in lines that are indented.
 
     Returns
     -------

@@ -39,7 +39,7 @@ def test_that_margins_that_decide_the_gap_are_found_to() -> None:
     assert found.curvature.average.mean == 1
     text = "\n".join(verdicts({"one": found, "two": found}))
     for claim, verdict in (("C1", "holds"), ("C2", "holds"), ("C3", "does not hold"), ("C4", "holds")):
-        assert f"**{claim} {verdict}**" in text
+        assert f"**{claim} {verdict}.**" in text
     assert "Whether margins add to loss and accuracy: yes" in text
 
 
@@ -49,8 +49,8 @@ def test_that_verdicts_stand_beside_what_the_loss_alone_says() -> None:
     assert found.loss.average.low > 0.9  # the test error is a function of the loss, but for a noise of 0.01
     assert found.early_baseline.mean == pytest.approx(1, abs=0.05)  # early as late
     _, second, _, fourth = verdicts({"one": found, "two": found})
-    assert f"loss and accuracy alone {found.early_baseline:.2f}" in second
-    assert f"by the training loss alone {found.loss.average:.2f}" in fourth
+    assert f"(loss and accuracy alone: {found.early_baseline:.2f} and {found.early_baseline:.2f})" in second
+    assert f"(of the training loss itself: {found.loss.average:.2f} and {found.loss.average:.2f})" in fourth
 
 
 def test_that_networks_at_chance_are_left_out_beside_the_verdicts() -> None:

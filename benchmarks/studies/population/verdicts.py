@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.report.intervals import Interval
@@ -110,36 +110,55 @@ def all_findings(by_place: Mapping[str, Mapping[Member, Trajectory]], learned: b
 
 
 def verdicts(by_place: Mapping[str, Findings]) -> list[str]:
-    """Write a sentence for each claim."""
+    """Write of each claim a sentence that stands alone, and in a line below it what is known beside.
 
-    def each(sentence: str) -> str:
-        return "; ".join(f"{label}: {sentence.format(f=found)}" for label, found in by_place.items())
+    Parameters
+    ----------
+    by_place : mapping of str to Findings
+        By the label of the data set.
 
+    Returns
+    -------
+    list of str
+        For a list in Markdown.
+    """
     found = list(by_place.values())
-    worst = "; ".join(
-        f"{label} at loss {f.matched}: {f.curvature.average:.2f}, worst axis {f.curvature.worst.replace('_', ' ')} "
-        f"{f.curvature.by_axis[f.curvature.worst]:.2f}; by the training loss alone {f.loss.average:.2f}"
-        for label, f in by_place.items()
+
+    def on_each(number: Callable[[Findings], str]) -> str:
+        return " and ".join(f"{number(one)} on {label}" for label, one in by_place.items())
+
+    def alone(number: Callable[[Findings], str], features: str = "loss and accuracy alone") -> str:
+        return f"({features}: {' and '.join(map(number, found))})"
+
+    first = (
+        f"**C1 {judge_c1([f.margins.adjusted for f in found])}.** Adjusted R², published as {ADJUSTED_R2}, is "
+        f"{on_each(lambda f: f'{f.margins.adjusted:.2f}')} {alone(lambda f: f'{f.baseline.adjusted:.2f}')}.",
+        f"k-fold R² is {on_each(lambda f: f'{f.margins.held_out:.2f}')} {alone(lambda f: f'{f.baseline.held_out:.2f}')}"
+        f". Whether margins add to loss and accuracy: {judge_added([f.added for f in found])}; of the squared error in "
+        f"k-fold prediction they take away {on_each(lambda f: f'{f.added:.2f}')}.",
     )
-    first = each(
-        "{f.margins.adjusted:.2f}, k-fold {f.margins.held_out:.2f}, loss and accuracy alone {f.baseline.held_out:.2f}, "
-        "of whose error margins take away {f.added:.2f}"
+    second = (
+        f"**C2 {judge_c2([f.early for f in found])}.** R² at {EARLY:.0%} of the training, as a part of R² at its end, "
+        f"is {on_each(lambda f: f'{f.early:.2f}')} {alone(lambda f: f'{f.early_baseline:.2f}')}.",
     )
-    third = each(
-        "R² {f.carried.r2:.2f}, bias {f.carried.bias:.1f} points, loss and accuracy alone {f.carried_baseline.r2:.2f}, "
-        "{f.carried_baseline.bias:.1f}"
+    third = (
+        f"**C3 {judge_c3([f.carried for f in found])}.** On networks trained a quarter as long, R² of the model of "
+        f"full length is {on_each(lambda f: f'{f.carried.r2:.2f}')} {alone(lambda f: f'{f.carried_baseline.r2:.2f}')}.",
+        f"Its bias is {on_each(lambda f: f'{f.carried.bias:.1f} points')} "
+        f"{alone(lambda f: f'{f.carried_baseline.bias:.1f}')}.",
     )
-    return [
-        f"**C1 {judge_c1([f.margins.adjusted for f in found])}** (published: adjusted R² {ADJUSTED_R2}). "
-        f"Adjusted R² at the end: {first}. Whether margins add to loss and accuracy: "
-        f"{judge_added([f.added for f in found])}.",
-        f"**C2 {judge_c2([f.early for f in found])}**. R² at {EARLY:.0%} of the training as a part of R² at its "
-        f"end: {each('{f.early:.2f}, loss and accuracy alone {f.early_baseline:.2f}')}.",
-        f"**C3 {judge_c3([f.carried for f in found])}**. The model of full length on networks trained a quarter "
-        f"as long: {third}.",
-        f"**C4 {judge_c4([f.curvature for f in found])}**. Kendall's coefficient of curvature and test error at one "
-        f"training loss, within axes: {worst}.",
-    ]
+    fourth = (
+        f"**C4 {judge_c4([f.curvature for f in found])}.** At equal training loss, Kendall's coefficient of curvature "
+        f"and test error within axes is {on_each(lambda f: f'{f.curvature.average:.2f}')} "
+        f"{alone(lambda f: f'{f.loss.average:.2f}', 'of the training loss itself')}.",
+        f"That loss is {on_each(lambda f: f'{f.matched}')}; the worst axis is {on_each(_worst_axis)}.",
+    )
+    return ["\n  ".join(sentences) for sentences in (first, second, third, fourth)]
+
+
+def _worst_axis(found: Findings) -> str:
+    worst = found.curvature.worst
+    return f"{worst.replace('_', ' ')}, {found.curvature.by_axis[worst]:.2f},"
 
 
 def overcome(frozen: Carried, baseline: Carried) -> str:
