@@ -17,6 +17,9 @@ from rsam.optim.riemannian import RiemannianOptimizer, State
 
 __all__ = ["RiemannianAdam"]
 
+#: How steps are counted, whatever torch's defaults are: bfloat16 cannot count further than 256.
+_COUNTER: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
+
 
 class RiemannianAdam(RiemannianOptimizer):
     r"""Riemannian Adam with the arguments of :class:`geoopt.optim.RiemannianAdam` (Becigneul and Ganea 2019, Fig. 1a).
@@ -122,7 +125,7 @@ class RiemannianAdam(RiemannianOptimizer):
 
     def _template(self, name: str, block: Block, x: Tensor) -> Tensor:
         if name == "step":
-            return torch.zeros(())  # a float32 on the CPU, as torch's own Adam keeps it
+            return torch.zeros((), **_COUNTER)
         if name == "exp_avg":
             x = block.leave(x).to(block.dtype)
         else:
@@ -135,7 +138,8 @@ class RiemannianAdam(RiemannianOptimizer):
         beta1, beta2 = group["betas"]
         r = manifold.apply("raise_index", x, g)
         square = manifold.apply("component_inner", x, r)
-        step = state["step"] + 1 if "step" in state else torch.ones(len(manifold.indices) if manifold.stacked else ())
+        count = len(manifold.indices) if manifold.stacked else ()
+        step = state["step"] + 1 if "step" in state else torch.ones(count, **_COUNTER)
         first = torch.lerp(state["exp_avg"], r, 1 - beta1) if "exp_avg" in state else (1 - beta1) * r
         second = state.get("exp_avg_sq")
         second = (1 - beta2) * square if second is None else torch.lerp(second, square, 1 - beta2)
@@ -154,8 +158,8 @@ class RiemannianAdam(RiemannianOptimizer):
         states = [self.state[p] for p in params]
         for p, state in zip(params, states, strict=True):
             if not isinstance(state.get("step"), Tensor):  # none yet, or the int that geoopt counts in
-                device = p.device if group["fused"] else None
-                state["step"] = torch.tensor(float(state.get("step", 0)), dtype=torch.float32, device=device)
+                step = torch.tensor(float(state.get("step", 0)), **_COUNTER)
+                state["step"] = step.to(p.device) if group["fused"] else step
             for name in entries:
                 if name not in state:
                     state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)

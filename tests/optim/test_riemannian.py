@@ -46,6 +46,29 @@ def test_adam_is_torchs_on_plain_parameters(options) -> None:
         torch.testing.assert_close(p, e, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("count", [0, 1, 2], ids=["plain", "sphere", "stack"])
+def test_that_adam_counts_its_steps_whatever_torchs_defaults_are(count: int) -> None:
+    """In bfloat16 256 + 1 is 256, with which the corrections of the moments would stop."""
+    start, gradient, before = torch.tensor([0.6, 0.8]), torch.tensor([1.0, 0.0]), torch.get_default_dtype()
+    results = []
+    for dtype, device in ((before, None), (torch.bfloat16, "meta")):
+        params = [geoopt.ManifoldParameter(start.clone(), manifold=geoopt.Sphere()) for _ in range(count)]
+        params = params or [torch.nn.Parameter(start.clone())]
+        opt = rsam.optim.RiemannianAdam(params, lr=1e-3)
+        for p in params:
+            p.grad = gradient
+        torch.set_default_dtype(dtype)
+        torch.set_default_device(device)
+        try:
+            for _ in range(260):
+                opt.step()
+        finally:
+            torch.set_default_dtype(before)
+            torch.set_default_device(None)
+        results.append([p.detach() for p in params])
+    assert all(map(torch.equal, *results))
+
+
 def test_decoupled_weight_decay_is_adamws_and_refused_on_manifolds() -> None:
     options = {"lr": 0.05, "weight_decay": 0.1}
     ours = _train(rsam.optim.RiemannianAdam, {**options, "decoupled_weight_decay": True})
