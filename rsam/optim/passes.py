@@ -284,8 +284,9 @@ class Passes:
             except BaseException:
                 self._perturbation.put_back()
                 raise
-            for group in base.param_groups:
-                group["steps_since_ascent"] = (group["steps_since_ascent"] + 1) % optimizer.every
+            position = (base.param_groups[0].get("steps_since_ascent", 0) + 1) % optimizer.every
+            for group in base.param_groups:  # also in groups added since, as that of the first may be removed
+                group["steps_since_ascent"] = position
         self.skip = skip
         self._perturbation.forget()
         if in_halves:

@@ -266,6 +266,8 @@ def test_that_a_group_added_within_a_cycle_keeps_its_pace() -> None:
     for step in range(6):
         if step == 1:
             opt.add_param_group({"params": [b]})
+        if step == 4:
+            del opt.param_groups[0]
         closure, calls = _counted(closure_of(opt, lambda: (a * b).sum()), [a, b])
         opt.step(closure)
         counts.append(len(calls))
