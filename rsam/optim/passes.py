@@ -50,6 +50,7 @@ class Passes:
         self._perturbation = Perturbation()
         self._old: OldGradients | None = None
         self._watches: Counter[tuple[str, int]] = Counter()
+        self._in_closure = False
         self._left_gradients = False  # whether a closure ever did
         self._zeros: list[GradientMark] = []
 
@@ -82,8 +83,7 @@ class Passes:
                 self._watch(IN_CLOSURE, hidden=True)
             else:
                 self.unwatch()
-            with torch.enable_grad():
-                loss = closure()
+            loss = self._call(closure)
             if self._old is not None:
                 self._old.refuse_left_or_added(loss)
                 if callable(self.optimizer.direction):  # it may ignore some gradients, and NaN in them
@@ -94,6 +94,23 @@ class Passes:
         except BaseException:
             self._abandon()
             raise
+
+    def _call(self, closure: Callable[[], Any]) -> Any:
+        self._refuse_in_closure()
+        self._in_closure = True
+        try:
+            with torch.enable_grad():
+                return closure()
+        finally:
+            self._in_closure = False
+
+    def _refuse_in_closure(self) -> None:
+        """Refuse a step that the closure of another one takes."""
+        if self._in_closure:
+            raise RuntimeError(
+                "the closure steps the optimizer that evaluates it; let it only zero gradients, compute the loss, call "
+                "backward and return the loss"
+            )
 
     def _refuse_no_backward(self, loss: Any) -> None:
         """Refuse a pass that certainly lacks ``backward``; once a pass has left a gradient, accept any.
@@ -118,8 +135,7 @@ class Passes:
                 self._old.refuse_added()
             # not hidden, since Lightning's hooks in the closure clip the gradients from before
             self._watch(IN_HALVES, gradients_are_first=False)
-            with torch.enable_grad():
-                loss = closure()
+            loss = self._call(closure)
             if self._old is not None:
                 self._old.refuse_added()
             return loss
@@ -176,6 +192,7 @@ class Passes:
     @torch.no_grad()
     def first_half(self, hooked: bool, clear: bool = False) -> None:
         """Save the weights, ascend if this step does, and ``clear`` the gradients of the ascent."""
+        self._refuse_in_closure()
         if self.pending:
             raise RuntimeError(
                 "first_step() twice; call second_step() or restore() in between. What leaves a step half done: a "
@@ -261,6 +278,7 @@ class Passes:
 
         With ``in_halves`` the next step's first gradient is not that of a closure, and is watched from now on.
         """
+        self._refuse_in_closure()
         optimizer, base = self.optimizer, self.optimizer.base_optimizer
         space = self._perturbation.space
         assert space is not None

@@ -239,6 +239,28 @@ def test_that_a_loss_in_the_place_of_a_closure_is_refused() -> None:
         opt.step(quartic_loss(w, 0))
 
 
+@pytest.mark.parametrize(
+    ("how", "options"),
+    [("step(closure)", {}), ("first_step", {}), ("step(closure)", {"rho": 0.0}), ("step", {"rho": 0.0})],
+    ids=str,
+)
+def test_that_a_closure_that_steps_its_optimizer_is_refused(how: str, options: dict[str, Any]) -> None:
+    w, opt = quartic_optimizer(**options)
+
+    def closure() -> None:
+        opt.zero_grad()
+        quartic_loss(w, 0).backward()
+
+    def stepping() -> None:
+        closure()
+        opt.step(closure) if how == "step(closure)" else getattr(opt, how)()
+
+    with pytest.raises(RuntimeError, match="the closure steps the optimizer"):
+        opt.step(stepping)
+    assert torch.equal(w.detach(), START)
+    opt.step(closure)
+
+
 def test_that_a_half_that_is_called_twice_says_what_may_be_why() -> None:
     w, opt = quartic_optimizer()
     quartic_loss(w, 0).backward()
