@@ -323,7 +323,7 @@ class RSAM(WrappingOptimizer):
         if zero_grad:
             self.zero_grad()
 
-    @torch.optim.Optimizer.profile_hook_step
+    @WrappingOptimizer.profile_hook_step
     @torch.no_grad()
     def second_step(self, zero_grad: bool = False) -> None:
         """Return to the weights and step from there, with gradients of the loss at the perturbed weights.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import geoopt
@@ -69,6 +71,24 @@ class WrappingOptimizer(torch.optim.Optimizer):
 
     def __repr__(self) -> str:
         return super().__repr__().replace(" (", f" over {type(self.base_optimizer).__name__} (", 1)
+
+    @staticmethod
+    def profile_hook_step(func: Callable[..., Any]) -> Callable[..., Any]:
+        """Run torch's hooks around a step, and put the weights back if one of those before it raises."""
+        hooked = torch.optim.Optimizer.profile_hook_step(func)
+
+        @wraps(func)
+        def step(self: WrappingOptimizer, *args: Any, **options: Any) -> Any:
+            try:
+                return hooked(self, *args, **options)
+            except BaseException:
+                self.restore()
+                raise
+
+        return step
+
+    def restore(self) -> None:
+        """Undo a step that has begun."""
 
     def _check_group(self, index: int) -> None:
         """Raise for a group that is not supported."""

@@ -293,6 +293,18 @@ def test_that_hooks_of_torch_run_once_a_step_and_see_the_weights_of_before_and_a
     assert "Optimizer.step#RSAM.step" in {event.key for event in profile.key_averages()}
 
 
+@pytest.mark.parametrize("half", ["second_step", "step"])
+def test_that_a_hook_that_raises_before_the_second_half_leaves_the_weights(half: str) -> None:
+    w, opt = quartic_optimizer()
+    quartic_loss(w, 0).backward()
+    opt.first_step(zero_grad=True)
+    quartic_loss(w, 0).backward()
+    opt.register_step_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        getattr(opt, half)()
+    assert torch.equal(w.detach(), START)
+
+
 def test_that_hooks_of_saving_and_loading_run_and_may_change_what_is_saved() -> None:
     _, opt = quartic_optimizer()
     calls: list[str] = []
