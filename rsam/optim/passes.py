@@ -290,10 +290,11 @@ class Passes:
             with torch._C.DisableTorchFunctionSubclass():
                 self._refuse_sparse()
                 found = self._perturbation.bring_back(optimizer.transport, optimizer.ascent == "exponential")
+                joined = self._joined(space)
             if optimizer.local_ascent is not None and not self.skip:
                 optimizer.local_ascent.average(space.params)
                 found = [g for g in space.gradients() if g is not None]
-            skip = self.skip or (not all_finite(found, space.shards) and self._skips())
+            skip = self.skip or (not all_finite(found + joined, space.shards) and self._skips())
         finally:
             self.restore()
         if not skip:
@@ -311,6 +312,14 @@ class Passes:
             self._watch(AFTER_STEP)
         else:
             self.unwatch()
+
+    def _joined(self, space: Product) -> list[Tensor]:
+        """Return gradients of parameters that were frozen or in no group in the first half."""
+        params = [p for group in self.optimizer.base_optimizer.param_groups for p in group["params"]]
+        if len(params) == len(space.params):
+            return []
+        known = set(map(id, space.params))
+        return [g for p in params if id(p) not in known and (g := local_gradient(p)) is not None]
 
     def _refuse_one_pass(self, space: Product) -> None:
         """Refuse a second half after an ascent along a gradient if there is no other gradient since."""

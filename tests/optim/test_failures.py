@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import rsam
-from tests.optim.problems import closure_of, manifold_points, network, robust
+from tests.optim.problems import closure_of, equal, manifold_points, network, robust
 
 
 def _snapshot(params):
@@ -90,6 +90,22 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(policy, which, 
     assert _unchanged(params, before)
     opt.step(closure_of(opt, loss))
     assert not _unchanged(params, before)
+
+
+@pytest.mark.parametrize("how", ["unfrozen", "added"])
+def test_that_a_parameter_that_joins_between_the_halves_gets_no_gradient_that_is_not_finite(how) -> None:
+    w, joining = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+    joining.requires_grad_(how == "added")
+    opt = rsam.RSAM([w, joining] if how == "unfrozen" else [w], torch.optim.SGD, lr=0.1)
+    w.square().sum().backward()
+    opt.first_step(zero_grad=True)
+    if how == "added":
+        opt.add_param_group({"params": [joining]})
+    joining.requires_grad_()
+    (w.square().sum() + torch.nan * joining.sum()).backward()
+    with pytest.raises(rsam.NotFinite, match="the gradient of parameter"):
+        opt.second_step()
+    assert equal([w, joining], [torch.ones(2)] * 2)
 
 
 def test_a_norm_that_overflows_says_so() -> None:
