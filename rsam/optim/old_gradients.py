@@ -59,14 +59,16 @@ class GradientMark:
 class _Watched(GradientMark):
     """Watch that also tells, by hooks of autograd, whether the gradient was added to.
 
-    With ``hidden``, NaN replaces the gradient meanwhile. With ``thorough``, the device is asked about gradients in one
-    buffer, for which torch counts the writes to all of them together.
+    With ``hidden``, NaN replaces the gradient meanwhile, unless it is a part of a buffer: what is done to the buffer
+    must reach it. With ``thorough``, the device is asked about gradients in one buffer, for which torch counts the
+    writes to all of them together.
     """
 
     def __init__(self, param: Tensor, hidden: bool, thorough: bool) -> None:
+        assert param.grad is not None
         self.hidden: Tensor | None = None
-        if hidden:
-            assert param.grad is not None
+        self._kept = param.grad.clone() if hidden and param.grad._is_view() else None
+        if hidden and self._kept is None:
             self.hidden, param.grad = param.grad, torch.full_like(param.grad, torch.nan)
         super().__init__(param)
         self._thorough = thorough
@@ -95,8 +97,10 @@ class _Watched(GradientMark):
         held, writes = self.param.grad, self.writes()
         if held is None:
             return False
-        if writes is None:
-            return self.hidden is not None and _is_nan(held)  # copied, as when the buckets are made anew
+        if writes is None:  # perhaps copied, as when the buckets are made anew
+            if self._kept is not None:
+                return torch.equal(local(held), local(self._kept))
+            return self.hidden is not None and _is_nan(held)
         return writes == 0 or (self._thorough and local(held)._is_view() and bool(local(held).any()))
 
     def show(self) -> None:
@@ -125,7 +129,7 @@ class OldGradients:
     refusal : str
         Message of the error.
     hidden : bool
-        Whether NaN replaces the gradient.
+        Whether NaN replaces the gradient, unless it is a part of a buffer.
     thorough : bool
         Watch all gradients, since a pass may zero only some of them, and ask the device where autograd cannot tell: a
         write to one gradient in a buffer (``gradient_as_bucket_view=True`` of DistributedDataParallel) looks like a

@@ -53,6 +53,7 @@ class Passes:
         self._in_closure = False
         self._left_gradients = False  # whether a closure ever did
         self._zeros: list[GradientMark] = []
+        self._views: dict[Tensor, Tensor] = {}  # gradients before the first pass that are parts of a buffer
 
     @property
     def pending(self) -> bool:
@@ -81,6 +82,7 @@ class Passes:
                 hook.before_pass(kept)
             if watched:
                 self._watch(IN_CLOSURE, hidden=True)
+                self._note_views()
             else:
                 self.unwatch()
             loss = self._call(closure)
@@ -166,6 +168,21 @@ class Passes:
         if self._old.watched:
             self._watches[kind] = seen
 
+    def _note_views(self) -> None:
+        """Take note of the gradients that are parts of a buffer."""
+        with torch._C.DisableTorchFunctionSubclass():
+            params = [p for group in self.optimizer.base_optimizer.param_groups for p in group["params"]]
+            self._views = {p: g for p in params if (g := p.grad) is not None and g._is_view()}
+
+    def _clear(self, params: list[Tensor]) -> None:
+        """Clear gradients between the passes; where the first pass kept a part of a buffer, by setting it to zero."""
+        for p in params:
+            if self._views and (g := p.grad) is not None and g is self._views.get(p):
+                g.zero_()
+            else:
+                p.grad = None
+        self._views = {}
+
     def note_zeros(self) -> None:
         """Take note that all gradients are zero now."""
         with torch._C.DisableTorchFunctionSubclass():
@@ -213,8 +230,7 @@ class Passes:
                 self._ascend()
                 if clear and self._space is not None:
                     self.unwatch()
-                    for p in self._space.params:
-                        p.grad = None
+                    self._clear(self._space.params)
                 else:
                     self._watch(IN_HALVES)
             for hook in self.hooks if hooked else ():
@@ -368,7 +384,7 @@ class Passes:
             hook.after_passes()
 
     def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__ | {"_old": None, "_zeros": []}
+        state = self.__dict__ | {"_old": None, "_zeros": [], "_views": {}}
         if not self.pending:  # a copied optimizer does not need the copies of the last step
             state |= {"_perturbation": Perturbation(), "_space": None, "_checked": None}
         return state

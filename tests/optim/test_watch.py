@@ -253,6 +253,37 @@ def test_that_a_write_to_one_part_of_a_buffer_is_not_taken_for_writes_to_all(whe
             step()
 
 
+@pytest.mark.parametrize("zero", ["buffer", "optimizer", "each"])
+def test_that_gradients_in_a_buffer_stay_there_in_both_passes(zero: str) -> None:
+    """What the closure does to the buffer, here clipping, must reach the gradients; the same in SAM by hand."""
+    params, most = _params(), 1.0
+    expected = [p.detach().clone() for p in params]
+    buffer = torch.zeros(9, dtype=torch.float64)
+    for p, part in zip(params, buffer.split([p.numel() for p in params]), strict=True):
+        p.grad = part
+    opt = _optimizer(params)
+
+    def closure() -> None:
+        if zero == "buffer":
+            buffer.zero_()
+        elif zero == "optimizer":
+            opt.zero_grad(set_to_none=False)
+        else:
+            for p in params:
+                p.grad.zero_()
+        _loss(params).backward()
+        buffer.clamp_(max=most)
+
+    for _ in range(4):
+        opt.step(closure)
+        gradients = [(4 * p**3).clamp(max=most) for p in expected]
+        factor = RHO / torch.cat(gradients).norm()
+        perturbed = [p + factor * g for p, g in zip(expected, gradients, strict=True)]
+        expected = [p - LR * (4 * q**3).clamp(max=most) for p, q in zip(expected, perturbed, strict=True)]
+        _assert_all_close(params, expected)
+    assert all(p.grad._is_view() for p in params)
+
+
 @pytest.fixture
 def alone() -> Iterator[None]:
     """A group of one process."""
