@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterable
 from typing import Any
+
+from torch import Tensor
 
 from rsam import geometry
 from rsam.constrained import refuse_lost
+from rsam.geometry.sharded import shards_of
 
-__all__ = ["Groups", "check_parameters", "names_in_group", "parameter_names", "space_of"]
+__all__ = ["Groups", "check_parameters", "names_in_group", "parameter_names", "refuse_state_of_others", "space_of"]
 
 Groups = list[dict[str, Any]]
 
@@ -59,3 +63,27 @@ def check_parameters(groups: Groups, index: int) -> None:
     params = groups[index]["params"]
     refuse_lost(params)
     geometry.warn_off_manifold(geometry.Product(params, names=names_in_group(groups, index)), stacklevel=8)
+
+
+def refuse_state_of_others(groups: Groups, saved: dict[str, Any], entries: Iterable[str]) -> None:
+    """Refuse a saved state whose entries have other shapes than the plain parameters that they belong to.
+
+    Those of points on manifolds are checked in the next step, before anything is written.
+
+    Raises
+    ------
+    ValueError
+        Naming the first such parameter.
+    """
+    params = [p for group in groups for p in group["params"]]
+    keys = [key for group in saved["param_groups"] for key in group["params"]]
+    for name, p, key in zip(parameter_names(groups), params, keys, strict=False):  # torch compares the numbers
+        if not geometry.is_plain(p) or shards_of(p) is not None:
+            continue
+        for entry in entries:
+            value = saved["state"].get(key, {}).get(entry)
+            if isinstance(value, Tensor) and value.shape != p.shape:
+                raise ValueError(
+                    f"{entry} in the saved state of {name} has shape {tuple(value.shape)} instead of {tuple(p.shape)}: "
+                    "the state is that of another model, or of parameters in another order"
+                )

@@ -18,7 +18,7 @@ from rsam.errors import StalePlan
 from rsam.geometry.blocks import Block
 from rsam.geometry.linalg import point_sums
 from rsam.geometry.sharded import local
-from rsam.optim.groups import check_parameters, parameter_names, space_of
+from rsam.optim.groups import check_parameters, parameter_names, refuse_state_of_others, space_of
 from rsam.optim.stacks import StackedEntry
 
 __all__ = ["RiemannianOptimizer", "State"]
@@ -364,10 +364,12 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
         Raises
         ------
         ValueError
-            If an option cannot be honoured; nothing is loaded then.
+            If an option cannot be honoured, or a buffer has another shape than its plain parameter; nothing is loaded
+            then.
         """
         for own, loaded in zip(self.param_groups, state_dict["param_groups"], strict=False):
             self._check_group({**own, **loaded, "params": own["params"]})
+        refuse_state_of_others(self.param_groups, state_dict, set(self._entries) - {"step"})
         copied = {
             key: {name: value.clone() if isinstance(value, Tensor) else value for name, value in entries.items()}
             for key, entries in state_dict["state"].items()

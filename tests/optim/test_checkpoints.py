@@ -369,3 +369,23 @@ def test_that_checkpoints_of_plain_parameters_go_to_torch_and_back_bitwise(run, 
         drive([torchs], twins, range(3, 6))
         assert_same([p.data for p in params], [p.data for p in twins])
         assert_same(state_of(ours, params), state_of(torchs, twins))
+
+
+@pytest.mark.parametrize(("cls", "options"), [(SGD, {"lr": 0.1, "momentum": 0.9}), (Adam, {"lr": 0.1})])
+def test_that_buffers_of_another_shape_are_refused_when_they_are_loaded(cls, options) -> None:
+    """In the step torch would fail at them, after other parameters were written."""
+
+    def made(*sizes: int):
+        params = [torch.nn.Parameter(torch.ones(size)) for size in sizes]
+        for p in params:
+            p.grad = torch.ones_like(p)
+        return params, cls(params, **options)
+
+    _, other = made(2, 4)
+    other.step()
+    params, opt = made(2, 3)
+    with pytest.raises(ValueError, match=r"state of parameter 1 of group 0 has shape \(4,\) instead of \(3,\)"):
+        opt.load_state_dict(other.state_dict())
+    assert not opt.state
+    opt.step()
+    assert all(bool((p < 1).all()) for p in params)
