@@ -35,6 +35,7 @@ NO_SECOND_PASS = (
     "there is no gradient of a second pass; the weights are as before the step. After first_step() evaluate the loss "
     "again, at the perturbed weights, and call backward(); to leave a step out, call restore() instead of second_step()"
 )
+_READ = ". Or the closure reads gradients of the step before, one of which is NaN meanwhile: copy them before the step"
 # Number of parameters among which a small one is chosen: these nearly always include biases and norms.
 _LOOKED_AT = 8
 
@@ -221,6 +222,13 @@ class OldGradients:
         others = (local(p.grad) for p in self._params if p.grad is not None and p is not param)
         if writes == 1 or any(bool(g.isfinite().any()) for g in others):
             self._refuse()
+
+    def why_nan(self) -> str:
+        """Say what else may have made a gradient NaN: a pass that has read the one that is hidden."""
+        if not self.watched or self.watched[0].hidden is None or self.watched[0].writes() is not None:
+            return ""
+        gradient = self.watched[0].param.grad
+        return _READ if gradient is not None and _is_nan(gradient) else ""
 
     def _refuse(self, message: str | None = None) -> NoReturn:
         self.watched[0].show()

@@ -353,7 +353,8 @@ class Passes:
             self._old.refuse_nan()
         if self.optimizer.nonfinite == "raise":
             several = self.optimizer.local_ascent is not None or bool(self._space and self._space.shards)
-            raise NotFinite(nonfinite_message(self.optimizer.param_groups, length, several))
+            message = nonfinite_message(self.optimizer.param_groups, length, several)
+            raise NotFinite(message + ("" if self._old is None else self._old.why_nan()))
         return True
 
     def _refuse_sparse(self) -> None:

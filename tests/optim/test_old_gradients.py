@@ -25,6 +25,21 @@ from tests.optim.quartic import (
 )
 
 
+def test_that_a_closure_that_reads_gradients_of_the_step_before_is_told_that_one_is_nan() -> None:
+    w, opt = quartic_optimizer()
+
+    def closure() -> None:
+        before = None if w.grad is None else w.grad.clone()
+        w.grad = None
+        quartic_loss(w, 0).backward()
+        if before is not None:
+            w.grad += 0.5 * before
+
+    opt.step(closure)
+    with pytest.raises(rsam.NotFinite, match=r"reads gradients of the step before.*copy them before the step"):
+        opt.step(closure)
+
+
 @pytest.mark.parametrize("set_to_none", [False, True])
 @pytest.mark.parametrize("evaluates", [False, True])
 @pytest.mark.parametrize("options", [{}, {"direction": "momentum"}], ids=str)
