@@ -18,6 +18,7 @@ from rsam.optim.backward import NO_BACKWARD, depends_on
 from rsam.optim.checks import check_group, check_momentum, nonfinite_message, refuse_sparse
 from rsam.optim.groups import space_of
 from rsam.optim.hooks import PassHook
+from rsam.optim.loss_values import number
 from rsam.optim.old_gradients import AFTER_STEP, IN_CLOSURE, IN_HALVES, NO_SECOND_PASS, GradientMark, OldGradients
 from rsam.optim.weights import has_radius
 
@@ -126,9 +127,9 @@ class Passes:
             raise RuntimeError(NO_BACKWARD)
 
     def note_losses(self, first: Any, second: Any) -> None:
-        """Remember the losses of both passes, unless the step is skipped."""
+        """Remember the losses of both passes, the first as a number, unless the step is skipped."""
         if not self.skip:
-            self.losses = _number(first), _number(second)
+            self.losses = first, number(second)
 
     def finish(self, closure: Callable[[], Any]) -> Any:
         """Call a closure as the second pass of a step that :meth:`first_half` began; it may leave the gradients."""
@@ -389,10 +390,3 @@ class Passes:
         if not self.pending:  # a copied optimizer does not need the copies of the last step
             state |= {"_perturbation": Perturbation(), "_space": None, "_checked": None}
         return state
-
-
-def _number(loss: Any) -> Any:
-    """Return a loss to keep, without waiting for the device; None if it is no number."""
-    if isinstance(loss, Tensor):
-        return loss.detach().clone() if loss.numel() == 1 else None
-    return loss if isinstance(loss, float | int) else None

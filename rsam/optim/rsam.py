@@ -24,6 +24,7 @@ from rsam.optim.checks import check_base, check_class, check_group, check_moment
 from rsam.optim.distributed import Replicas, refuse_sharded
 from rsam.optim.groups import check_parameters
 from rsam.optim.hooks import PassHook, check_hook
+from rsam.optim.loss_values import are_one, number
 from rsam.optim.passes import Passes
 from rsam.optim.riemannian import RiemannianOptimizer
 from rsam.optim.sgd import RiemannianSGD
@@ -263,7 +264,7 @@ class RSAM(WrappingOptimizer):
             loss = passes.evaluate(closure, kept=True)
             passes.first_half(hooked=False)
             passes.second_half()
-            passes.note_losses(loss, loss)
+            passes.note_losses(number(loss), loss)
             return loss
         refuse_skipped_closures()
         if not passes.needs_gradient:
@@ -273,13 +274,14 @@ class RSAM(WrappingOptimizer):
             return None if passes.skip else loss
         partial = ascent_closure not in (None, closure)
         first = passes.evaluate(ascent_closure or closure, kept=not partial, watched=True)
+        value = number(first)  # now, since the second pass may write to the same tensor
         passes.first_half(hooked=False, clear=True)
         second = None if passes.skip else passes.evaluate(closure, kept=partial)
         passes.second_half()
         if partial:
             return None if passes.skip else second
-        passes.note_losses(first, second)
-        return first
+        passes.note_losses(value, second)
+        return value if are_one(first, second) else first
 
     def _step_without_closure(self) -> None:
         passes = self._passes

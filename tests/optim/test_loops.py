@@ -233,6 +233,25 @@ def test_that_after_first_step_a_closure_that_adds_to_the_second_gradient_is_ref
     assert torch.equal(w.detach(), START)
 
 
+@pytest.mark.parametrize("view", [False, True])
+def test_that_losses_in_one_tensor_are_told_apart(view: bool) -> None:
+    """As a CUDA graph computes them."""
+    w, opt = quartic_optimizer()
+    memory = torch.zeros((), dtype=torch.float64)
+
+    def closure() -> Tensor:
+        opt.zero_grad()
+        loss = quartic_loss(w, 0)
+        loss.backward()
+        memory.copy_(loss.detach())
+        return memory.view(()) if view else memory
+
+    g = quartic_gradient(START, 0)
+    first, second = quartic_loss(START, 0), quartic_loss(START + RHO * g / g.norm(), 0)
+    torch.testing.assert_close(opt.step(closure), first)
+    assert opt.sharpness == pytest.approx(float(second - first), rel=1e-12)
+
+
 def test_that_a_loss_in_the_place_of_a_closure_is_refused() -> None:
     w, opt = quartic_optimizer()
     with pytest.raises(TypeError, match="takes a closure that computes the loss, got Tensor"):
