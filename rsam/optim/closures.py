@@ -1,4 +1,4 @@
-"""Make closures of a whole batch and of a part of it."""
+"""Make closures of a whole batch and of a part of it, and read the losses that closures return."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["partial_closures"]
+__all__ = ["are_one", "number", "partial_closures"]
 
 
 def partial_closures(
@@ -83,3 +83,16 @@ def partial_closures(
 
 def _listed(batch: Any) -> bool:
     return isinstance(batch, tuple | list)
+
+
+def number(loss: Any) -> Any:
+    """Return a copy of a loss, without waiting for the device; None if it is no number."""
+    if isinstance(loss, Tensor):
+        return loss.detach().clone() if loss.numel() == 1 else None
+    return loss if isinstance(loss, float | int) else None
+
+
+def are_one(first: Any, second: Any) -> bool:
+    """Tell whether two losses are the same number in memory, as where a CUDA graph computes both."""
+    both = isinstance(first, Tensor) and isinstance(second, Tensor)
+    return both and first.numel() == second.numel() == 1 and first.data_ptr() == second.data_ptr()

@@ -16,9 +16,9 @@ from rsam.geometry.sharded import local_gradient
 from rsam.optim.ascent import DIRECTIONS, Direction, Perturbation
 from rsam.optim.backward import NO_BACKWARD, depends_on
 from rsam.optim.checks import check_group, check_momentum, nonfinite_message, refuse_sparse
+from rsam.optim.closures import number
 from rsam.optim.groups import space_of
 from rsam.optim.hooks import PassHook
-from rsam.optim.loss_values import number
 from rsam.optim.old_gradients import AFTER_STEP, IN_CLOSURE, IN_HALVES, NO_SECOND_PASS, GradientMark, OldGradients
 from rsam.optim.weights import has_radius
 

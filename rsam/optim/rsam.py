@@ -21,10 +21,10 @@ from rsam.optim.ascent import Direction, Transport
 from rsam.optim.backward import refuse_without_closure
 from rsam.optim.callers import refuse_part_of_a_model, refuse_skipped_closures
 from rsam.optim.checks import check_base, check_class, check_group, check_momentum, check_options, warn_of_wrong_steps
+from rsam.optim.closures import are_one, number
 from rsam.optim.distributed import Replicas, refuse_sharded
 from rsam.optim.groups import check_parameters
 from rsam.optim.hooks import PassHook, check_hook
-from rsam.optim.loss_values import are_one, number
 from rsam.optim.passes import Passes
 from rsam.optim.riemannian import RiemannianOptimizer
 from rsam.optim.sgd import RiemannianSGD
@@ -33,9 +33,7 @@ from rsam.optim.wrapper import WrappingOptimizer
 
 __all__ = ["RSAM"]
 
-Ascent = Literal["retraction", "exponential"]
 Loss = TypeVar("Loss")
-Nonfinite = Literal["raise", "skip"]
 
 
 class RSAM(WrappingOptimizer):
@@ -124,11 +122,11 @@ class RSAM(WrappingOptimizer):
         rho: float = 0.05,
         adaptive: bool = False,
         transport: Transport = "vector",
-        ascent: Ascent = "retraction",
+        ascent: Literal["retraction", "exponential"] = "retraction",
         direction: Literal["gradient", "momentum"] | Direction = "gradient",
         radius: Radius = "product",
         every: int = 1,
-        nonfinite: Nonfinite = "raise",
+        nonfinite: Literal["raise", "skip"] = "raise",
         local_ascent: torch.nn.Module | None = None,
         **base_kwargs: Any,
     ) -> None:
