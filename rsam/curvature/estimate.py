@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rsam.evaluation.optional import optional, progress
+from rsam.evaluation.random_state import own_generator
 
 __all__ = ["CHUNK", "Estimate", "chunk_sizes", "collect", "generator_of"]
 
@@ -172,4 +173,4 @@ def generator_of(seed: int | torch.Generator, device: torch.device) -> torch.Gen
         if seed.device.type != device.type:
             raise ValueError(f"seed: the generator is on {seed.device}, but the operator is on {device}")
         return seed
-    return torch.Generator(device).manual_seed(seed)
+    return own_generator(seed, device)

@@ -11,7 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["keeping_sources", "random_state", "seed_random_state", "set_random_state"]
+__all__ = ["keeping_sources", "own_generator", "random_state", "seed_random_state", "set_random_state"]
+
+# A script that calls torch.manual_seed(0) draws its weights and data from the stream of seed 0. Probes or dropout masks
+# from the same stream would be correlated with them, and with each other. torch's generator on the CPU takes the last
+# 32 bits of a seed only.
+_OF_EVALUATIONS, _OF_PROBES = 0x3C6EF372, 0x9E3779B9
 
 
 def random_state() -> list[Tensor]:
@@ -27,16 +32,21 @@ def set_random_state(states: list[Tensor]) -> None:
         _accelerator().set_rng_state_all(states[1:])
 
 
-def seed_random_state(seed: int) -> None:
-    """Seed the generators whose state :func:`random_state` returns, and no others.
+def seed_random_state() -> None:
+    """Seed the generators whose state :func:`random_state` returns, and no others, the same way in every evaluation.
 
     :func:`torch.manual_seed` would also seed an accelerator that is not in use yet, and overwrite the user's seed for
     it.
     """
-    torch.default_generator.manual_seed(seed)
+    torch.default_generator.manual_seed(_OF_EVALUATIONS)
     device = _accelerator()
     if device:
-        device.manual_seed_all(seed)
+        device.manual_seed_all(_OF_EVALUATIONS)
+
+
+def own_generator(seed: int, device: torch.device) -> torch.Generator:
+    """Return a new generator whose numbers are independent of those that follow ``torch.manual_seed(seed)``."""
+    return torch.Generator(device).manual_seed((seed + _OF_PROBES) % 2**64)
 
 
 @contextmanager

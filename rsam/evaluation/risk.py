@@ -125,7 +125,7 @@ class Risk:
         # uncompiled, since a module compiled in place does not let its buffers be exchanged. The generators of loaders
         # and augmentations are restored after each pass, so that the next one draws the same numbers
         with without_compilation(), isolated(), keeping_sources(self.data):
-            seed_random_state(0)
+            seed_random_state()
             yield
 
     def outputs(self, order: int) -> Iterator[tuple[Any, Any, float]]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rsam import geometry
+from rsam.evaluation.random_state import own_generator
 from rsam.losses.closure import Evaluations
 from rsam.losses.differences import add, symmetric_sum, tangent_parts
 from rsam.losses.penalty import Differences, Method, Params, Penalty
@@ -55,7 +56,7 @@ class RandomPenalty(Penalty):
         """
         name = str(device)
         if name not in self._generators:
-            self._generators[name] = torch.Generator(device).manual_seed(self._seed)
+            self._generators[name] = own_generator(self._seed, device)
         if name in self._states:
             self._generators[name].set_state(self._states.pop(name))
         return self._generators[name]

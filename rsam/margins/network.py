@@ -45,7 +45,7 @@ def evaluating(model: nn.Module, data: Data) -> Iterator[None]:
         if any(isinstance(module, nn.RNNBase) for module in model.modules()):
             # cuDNN's recurrent kernels have no backward pass in evaluation mode
             contexts.enter_context(torch.backends.cudnn.flags(enabled=False))
-        seed_random_state(0)
+        seed_random_state()
         try:
             model.eval()
             yield

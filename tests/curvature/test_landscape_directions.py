@@ -100,6 +100,16 @@ def test_that_random_directions_are_of_unit_length_isotropic_and_reproducible() 
     assert torch.equal(again[0], drawn[0][0]) and not torch.equal(other[0], again[0])
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_that_directions_do_not_depend_on_weights_that_were_drawn_with_the_same_seed(seed: int) -> None:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(20, 64), nn.Tanh(), nn.Linear(64, 10))
+    (direction,) = random_directions(model.parameters(), 1, seed=seed)
+    weights, drawn = (torch.cat([t.detach().flatten() for t in ts]) for ts in (model.parameters(), direction))
+    # the cosine of independent directions has the deviation 1 / sqrt(1994) = 0.022
+    assert abs(float(torch.cosine_similarity(drawn, weights, dim=0))) < 0.09
+
+
 def test_that_a_seed_chooses_the_directions_of_a_plane() -> None:
     model = network()
     drawn, given = (

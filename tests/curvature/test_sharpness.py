@@ -163,7 +163,7 @@ def test_that_the_radius_is_shared_by_the_product_of_all_parameters() -> None:
 def test_that_the_average_over_a_quadratic_is_its_quadratic_form_at_normal_directions() -> None:
     model = anisotropic()
     rho = 0.7
-    estimate = sharpness(model, only, model.parameters(), NOTHING, rho, kind="average", probes=50, seed=3)
+    estimate = sharpness(model, only, model.parameters(), NOTHING, rho, kind="average", probes=50, seed=generator(3))
     source = generator(3)
     directions = [torch.randn(6, dtype=DOUBLE, generator=source) for _ in range(50)]
     # a pair of opposite directions cancels the slope
@@ -240,7 +240,9 @@ class Shrink(nn.Module):
 
 def test_that_adaptive_averages_scale_directions_too() -> None:
     model = anisotropic()
-    estimate = sharpness(model, only, model.parameters(), NOTHING, 0.3, kind="average", adaptive=True, probes=5)
+    estimate = sharpness(
+        model, only, model.parameters(), NOTHING, 0.3, kind="average", adaptive=True, probes=5, seed=generator(0)
+    )
     source, scale = generator(0), model.w.detach().abs().diag()
     directions = [torch.randn(6, dtype=DOUBLE, generator=source) for _ in range(5)]
     expected = torch.stack([0.3**2 / 2 * v @ scale @ model.a @ scale @ v for v in directions])

@@ -152,7 +152,17 @@ def test_that_a_seed_fixes_the_result_however_many_probes_are_asked_for() -> Non
     assert not torch.equal(one.samples, trace(a, 23, seed=4).samples)
     source = generator(3)
     first, second = trace(a, 23, seed=source), trace(a, 17, seed=source)  # the second call continues the generator
-    torch.testing.assert_close(torch.cat([first.samples, second.samples]), more.samples)
+    torch.testing.assert_close(torch.cat([first.samples, second.samples]), trace(a, 40, seed=generator(3)).samples)
+
+
+def test_that_probes_and_dropout_draw_from_different_streams() -> None:
+    # if signs repeated the masks of the inputs, which are positive, an input of 256 numbers would have quadratic forms
+    # 128 times too large with one of the 20 probes
+    model = nn.Sequential(nn.Dropout(0.5), nn.Linear(256, 1, bias=False))
+    data = torch.rand(20, 256, generator=generator(5)), torch.zeros(20, 1)
+    hessian = RiemannianHessian(model, nn.MSELoss(), model.parameters(), data)
+    # one eigenvalue dominates: the mean of 20 squares of normal numbers has the deviation sqrt(2 / 20) = 0.32
+    assert float(trace(hessian, 20)) == pytest.approx(float(trace(hessian, method="exact")), rel=1)
 
 
 @pytest.mark.parametrize("make", [network, mixed_network])

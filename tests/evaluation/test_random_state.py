@@ -12,11 +12,11 @@ def test_a_seed_reaches_no_generator_that_is_not_in_use(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
     monkeypatch.setattr(torch.cuda, "_lazy_call", lambda *args, **kwargs: queued.append(args))
     state = random_state()
-    seed_random_state(5)
+    seed_random_state()
     first = torch.rand(3)
     assert queued == []
     set_random_state(state)
-    seed_random_state(5)
+    seed_random_state()
     assert torch.equal(torch.rand(3), first)
     set_random_state(state)
     assert all(torch.equal(a, b) for a, b in zip(random_state(), state, strict=True))
@@ -26,5 +26,5 @@ def test_a_seed_reaches_the_accelerator_in_use(monkeypatch) -> None:
     seeds = []
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
-    seed_random_state(5)
-    assert seeds == [5]
+    seed_random_state()
+    assert seeds == [torch.initial_seed()]
