@@ -115,6 +115,20 @@ def test_that_the_smallest_eigenvalue_may_be_zero(dtype: torch.dtype) -> None:
     torch.testing.assert_close(values, expected, rtol=0, atol=half)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("which", ["largest", "smallest", "magnitude"])
+def test_that_eigenvalues_of_a_small_or_large_loss_are_as_accurate(which: str, dtype: torch.dtype) -> None:
+    values = torch.cat((torch.linspace(-1, 1, 60, dtype=DOUBLE), torch.tensor([2.0, 3.0], dtype=DOUBLE)))
+    matrix = dense(with_spectrum(values))
+    half = 3 * torch.finfo(dtype).eps ** 0.5  # half the digits of the norm, which is 3
+    for scale in (1e-22, 1e-12, 1e12):
+        pairs = top_eigenvalues(TensorLinearOperator((scale * matrix).to(dtype)), 3, which=which)  # type: ignore[arg-type]
+        size = torch.sort(pairs.values.double() / scale).values
+        expected = torch.sort(extremes(values, which, 3)).values
+        torch.testing.assert_close(size.abs(), expected.abs(), rtol=0, atol=half)  # of magnitude 1 are two
+        assert 0 < float(pairs.residuals.max()) / scale <= half
+
+
 def test_that_the_zero_operator_has_zero_eigenvalues() -> None:
     for which in ("largest", "smallest", "magnitude"):
         pairs = top_eigenvalues(TensorLinearOperator(torch.zeros(30, 30)), 2, which=which)  # type: ignore[arg-type]
