@@ -126,7 +126,8 @@ class _Search:
     def run(self, steps: int) -> Tensor:
         """Return signed distances."""
         start = torch.zeros_like(self.start)
-        at_start = self.difference(start).detach()
+        with torch.no_grad():  # without a graph, as logits are of what is given if all parameters are frozen
+            at_start = self.difference(start)
         best, shortest = start, torch.full_like(at_start, torch.inf)
         v = start
         approaches = (steps + 1) // 2

@@ -62,6 +62,13 @@ def test_that_a_ray_of_that_length_reaches_the_boundary_and_none_that_is_much_sh
     assert (after(probes.flatten(0, 1)).argmax(1) == y.repeat(2000)).all()
 
 
+def test_that_hidden_layers_of_a_frozen_model_are_searched_as_well() -> None:
+    model, (x, _) = convolutional(), images(6)
+    y = model.eval()(x).argmax(1)
+    expected = distances(model, (x, y), ["2"])["2"]
+    assert torch.equal(distances(model.requires_grad_(False), (x, y), ["2"])["2"], expected)
+
+
 def test_that_a_subspace_confines_the_search() -> None:
     x = torch.tensor([[0.9, 0.5]], dtype=DOUBLE)
     along = torch.tensor([[1.0], [0.0]], dtype=DOUBLE)
