@@ -117,9 +117,8 @@ def margins(
     variations = {name: space.variation() for name, space in spaces.items()} if normalize else {}
     parts: dict[str, list[Tensor]] = {name: [] for name in network.layers}
     with network.evaluating(data):
-        for batch in measure(network, spaces, data, nearest, "margins", progressbar):
+        for batch in measure(network, spaces, data, nearest, "margins", progressbar, eps):
             for name, (difference, norm) in batch.margins.items():
-                norm = torch.hypot(norm, torch.full_like(norm, eps**0.5)) if eps and name != OUTPUT else norm
                 parts[name].append(difference / norm)
             for name, variation in variations.items():
                 variation.add(batch.values[name])
@@ -188,9 +187,15 @@ class Measured(NamedTuple):
 
 
 def measure(
-    network: Network, spaces: Mapping[str, Space], data: Data, nearest: Nearest, name: str, progressbar: bool
+    network: Network,
+    spaces: Mapping[str, Space],
+    data: Data,
+    nearest: Nearest,
+    name: str,
+    progressbar: bool,
+    eps: float = 0.0,
 ) -> Iterator[Measured]:
-    """Yield differences of logits and the norms of their gradients, batch by batch."""
+    """Yield differences of logits and the norms of their gradients, whose squares ``eps`` is added to, by batches."""
     if nearest not in ("runner_up", "any"):
         raise ValueError(f"nearest must be 'runner_up' or 'any', got {nearest!r}")
     checked = False
@@ -204,7 +209,7 @@ def measure(
             check_interaction(differences, labels, values)
             checked = True
         values_of = {layer: values[layer] for layer in spaces}
-        by_layer = _margins(differences, labels, values_of, spaces, nearest) if spaces else {}
+        by_layer = _margins(differences, labels, values_of, spaces, nearest, eps) if spaces else {}
         runner_up = lowest(differences, labels)[0].detach()
         by_layer[OUTPUT] = (runner_up, torch.ones_like(runner_up))
         representations = {layer: value.detach() for layer, value in values_of.items()}
@@ -263,18 +268,27 @@ def lowest(differences: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _margins(
-    differences: Tensor, labels: Tensor, values: dict[str, Tensor], spaces: Mapping[str, Space], nearest: Nearest
+    differences: Tensor,
+    labels: Tensor,
+    values: dict[str, Tensor],
+    spaces: Mapping[str, Space],
+    nearest: Nearest,
+    eps: float,
 ) -> dict[str, tuple[Tensor, Tensor]]:
+    def norm(name: str, gradient: Tensor) -> Tensor:
+        plain = spaces[name].dual_norm(values[name].detach(), gradient)
+        return torch.hypot(plain, torch.full_like(plain, eps**0.5)) if eps else plain
+
     if nearest == "runner_up":
         difference, _ = lowest(differences, labels)
         gradients = _gradients(difference.sum(), values, retain_graph=False)
-        return {n: (difference.detach(), spaces[n].dual_norm(values[n].detach(), g)) for n, g in gradients.items()}
+        return {n: (difference.detach(), norm(n, g)) for n, g in gradients.items()}
     best: dict[str, tuple[Tensor, Tensor]] = {}
     for j in range(differences.shape[1]):
         difference = differences[:, j]
         gradients = _gradients(difference.sum(), values, retain_graph=j + 1 < differences.shape[1])
         for n, g in gradients.items():
-            new = difference.detach(), spaces[n].dual_norm(values[n].detach(), g)
+            new = difference.detach(), norm(n, g)
             old = best.setdefault(n, (torch.full_like(new[0], torch.inf), torch.ones_like(new[1])))
             quotient = old[0] / old[1]
             nearer = (labels != j) & ~(new[0] / new[1] >= quotient) & ~quotient.isnan()  # NaN stays NaN

@@ -88,6 +88,16 @@ def test_that_eps_is_added_to_the_squared_norm_of_a_gradient_and_to_nothing_else
     torch.testing.assert_close(actual["output"], difference)
 
 
+def test_that_the_nearest_boundary_is_the_least_quotient_with_eps() -> None:
+    # for the example (1, 0) of class 0: differences of 0.1 and 2, whose gradients have the squared norms 0.01 and 5
+    model = nn.Linear(2, 3, bias=False).double()
+    model.weight.data = torch.tensor([[1.0, 0.0], [0.9, 0.0], [-1.0, 1.0]], dtype=DOUBLE)
+    data = torch.tensor([[1.0, 0.0]], dtype=DOUBLE), torch.tensor([0])
+    for eps, expected in ((0.0, 2 / 5**0.5), (1.0, 0.1 / 1.01**0.5)):
+        actual = margins(model, data, nearest="any", normalize=False, eps=eps)["input"]
+        assert float(actual) == pytest.approx(expected, rel=1e-12)
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int32], ids=str)
 def test_that_labels_may_be_integers_of_any_size(dtype: torch.dtype) -> None:
     model, (x, y) = nn.Linear(5, 3).double(), (normal(20, 5), classes(20))
