@@ -153,7 +153,7 @@ class GapModel:
         ------
         ValueError
             For features with different names, unequal lengths, numbers that are not finite, gaps that are all equal,
-            and too few networks for the fit.
+            features of which none varies, and too few networks for the fit.
         """
         x, names = as_matrix(features)
         y = np.asarray(gaps, dtype=np.float64)

@@ -60,13 +60,15 @@ class Regression:
     Raises
     ------
     ValueError
-        For too few rows for the fit, and if all ``y`` are equal.
+        For too few rows for the fit, if all ``y`` are equal, and if no feature varies.
     """
 
     def __init__(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> None:
         self.x, self.y, self.groups = x, y, groups
         if len(y) < 2 or y.min() == y.max():
             raise ValueError("all gaps are equal, so that there is nothing to explain")
+        if len(x) and not np.ptp(x, axis=0).any():
+            raise ValueError("no feature varies between networks, so that none can explain the gaps")
         self.pipeline = _pipeline().fit(x, y)
         #: Indices of the features that were not dropped.
         self.kept: list[int] = self.pipeline["independent"].kept_
@@ -149,6 +151,7 @@ class _Independent(TransformerMixin, BaseEstimator):
             if size > self.tolerance * max(float(np.linalg.norm(column)), 1.0):
                 basis.append(rest / size)
                 self.kept_.append(i)
+        self.kept_ = self.kept_ or [0]  # if none varies, as without a fold, the coefficient of any is zero
         return self
 
     def transform(self, x: np.ndarray) -> np.ndarray:

@@ -109,6 +109,11 @@ def test_that_k_fold_r2_leaves_out_one_group_after_the_other() -> None:
     assert GapModel().fit(x, y, groups).k_fold_r2(4) == pytest.approx(expected, rel=1e-9)
 
 
+def test_that_a_feature_that_varies_in_one_fold_only_predicts_the_mean_of_the_others_there() -> None:
+    x, y = np.eye(6)[:, 5:], problem(6)[1]
+    assert GapModel().fit(x, y).held_out(6)[5] == pytest.approx(y[:5].mean(), rel=1e-12)
+
+
 def network(seed: int = 0) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -155,6 +160,8 @@ def test_that_misuse_of_the_model_is_explained(tmp_path: Path) -> None:
         GapModel().fit(x[:4], y[:4])
     with pytest.raises(ValueError, match="all gaps are equal"):
         GapModel().fit(x, np.ones(10))
+    with pytest.raises(ValueError, match="no feature varies between networks"):
+        GapModel().fit(np.ones((10, 2)), y)
     with pytest.raises(ValueError, match="as many gaps and groups"):
         GapModel().fit(x, y[:9])
     with pytest.raises(ValueError, match="finite"):
