@@ -56,7 +56,8 @@ def sharpness(
     steps : int
         Gradient evaluations of each ascent; 1 is SAM's step.
     restarts : int
-        Ascents from random points of the sphere of radius ``rho``, beside the one from the centre.
+        Ascents from random points of the sphere of radius ``rho``, beside the one from the centre. They alone find a
+        rise if the gradient is zero.
     micro_batch : int, optional
         Size of the pieces for m-sharpness, the mean of the worst cases of disjoint pieces of ``data``, each with its
         own perturbation (Foret et al. 2021, Sec. 4.1). Pieces do not cross batches.
@@ -128,9 +129,11 @@ def _of_pieces(
     if not values:
         raise ValueError("data is empty: it yields no batch")
     risk.check_reach()
-    plain = Estimate.of(torch.tensor(values, dtype=torch.float64), evaluations)
-    mean = sum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights)
-    return Estimate(mean, plain.standard_error, plain.samples, evaluations)
+    samples, shares = torch.tensor(values, dtype=torch.float64), torch.tensor(weights, dtype=torch.float64)
+    shares, n = shares / shares.sum(), len(values)
+    mean = float((shares * samples).sum())
+    error = float((shares * (samples - mean)).norm()) * math.sqrt(n / (n - 1)) if n > 1 else math.nan
+    return Estimate(mean, error, samples, evaluations)
 
 
 class _Ball:

@@ -211,6 +211,16 @@ def test_that_single_examples_have_the_sharpness_of_a_regression() -> None:
     assert float(sharpness(*arguments, (x, y), 0.2, micro_batch=1)) > float(sharpness(*arguments, (x, y), 0.2))
 
 
+def test_that_the_error_over_unequal_pieces_is_that_of_their_weighted_mean() -> None:
+    # a mean of outputs rises by the radius times the mean input: by 1, 2 and 4 for pieces of 2, 2 and 1 examples
+    model = nn.Linear(1, 1, bias=False).double()
+    data = torch.tensor([[2.0], [2.0], [4.0], [4.0], [8.0]], dtype=DOUBLE), torch.zeros(5, 1)
+    estimate = sharpness(model, lambda outputs, _: outputs.mean(), model.parameters(), data, 0.5, micro_batch=2)
+    assert float(estimate) == pytest.approx((2 * 1 + 2 * 2 + 4) / 5, rel=1e-12)
+    squares = (2 * (1 - 2)) ** 2 + (2 * (2 - 2)) ** 2 + (4 - 2) ** 2
+    assert estimate.standard_error == pytest.approx((3 / 2 * squares) ** 0.5 / 5, rel=1e-12)
+
+
 def test_that_adaptive_steps_are_those_of_kwon_and_others() -> None:
     model, batch = network(), examples()
     rho = 0.5
