@@ -64,9 +64,9 @@ def top_eigenvalues(
 ) -> Eigenpairs:
     """Find extreme eigenvalues by the implicitly restarted Lanczos method (:func:`scipy.sparse.linalg.eigsh`).
 
-    Operators of at most 20 columns, or ``2 k + 1``, are solved densely. In larger ones an eigenvalue that occurs several times, as in a
-    network with symmetries, may be found fewer times, and smaller ones take the places of its copies: one vector of
-    each eigenspace is in the Krylov space of the first vector, and only rounding adds others.
+    Operators of at most 20 columns, or ``2 k + 1``, are solved densely. In larger ones an eigenvalue that occurs
+    several times, as in a network with symmetries, may be found fewer times, and smaller ones take the places of its
+    copies: one vector of each eigenspace is in the Krylov space of the first vector, and only rounding adds others.
 
     Parameters
     ----------

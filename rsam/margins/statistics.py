@@ -67,8 +67,8 @@ def statistics(margins: Mapping[str, Tensor] | Tensor, kind: Kind = "fences", *,
         ``"quartiles"``: first quartile, median, third quartile, interpolated. ``"fences"``: these and Tukey's fences
         :math:`Q_1 - 1.5\,(Q_3 - Q_1)` and :math:`Q_3 + 1.5\,(Q_3 - Q_1)`, which a linear model cannot tell from the
         quartiles, of which they are linear combinations. Jiang et al. (2019) take the outermost margins within these
-        fences instead, which are no such combinations. ``"moments"``: mean, standard deviation, skewness and kurtosis (3 for a normal
-        distribution).
+        fences instead, which are no such combinations. ``"moments"``: mean, standard deviation, skewness and kurtosis
+        (3 for a normal distribution).
     log : {"drop", "signed"}, optional
         Summarise logarithms instead of the margins themselves. A negative margin, of a wrong classification, has no
         logarithm, nor has a margin of zero, of a tie. With ``"drop"`` both are left out, as by Jiang et al., so that
