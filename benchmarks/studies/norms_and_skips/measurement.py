@@ -86,7 +86,8 @@ def landscape(model: nn.Module, batch: Batch, seed: int) -> list[list[float | No
     """
     model.train()
     params = list(model.named_parameters())
-    generator = torch.Generator().manual_seed(seed)
+    # by the seed itself the first direction would be that of the initial weights, number by number
+    generator = torch.Generator().manual_seed(seed + 1_000_000)
     directions = []
     for _ in range(2):
         drawn = [
