@@ -169,7 +169,7 @@ def warn_of_wrong_steps(base: torch.optim.Optimizer, group: dict[str, Any], warn
             warnings.warn(
                 f"RSAM perturbs parameters on geoopt's {manifold} correctly, but the step of the base optimizer is "
                 f"wrong there: {reason} rsam.optim.{ours} as base_optimizer",
-                stacklevel=7,
+                stacklevel=8,
             )
 
 
