@@ -305,12 +305,13 @@ def test_that_the_set_that_is_held_back_is_shown_to_none_but_frozen_features(tmp
             study._results(tmp_path).append(replace(made, run=member.run(places)))
     given: list = []
     for name in ("report", "all_findings"):
-        monkeypatch.setattr(f"benchmarks.studies.population.study.{name}", lambda *args: given.append(args) or {})
+        monkeypatch.setattr(f"benchmarks.studies.population.study.{name}", lambda *args, **_: given.append(args) or {})
     study.report(tmp_path)
     study.claims(tmp_path)
-    (by_place, warnings, _, _, frozen, held_back, wrong_labels), (judged,) = given
+    (by_place, warnings, _, _, frozen, held_back, wrong_labels), (judged,), (learned,) = given
     shown = [m for m in networks if m.place == "mnist1d" and m != lost]
     assert [by_place.keys(), wrong_labels.keys(), judged.keys()] == [{"signals"}] * 3
+    assert learned == judged
     assert [*by_place["signals"]] == [*judged["signals"]] == [m for m in shown if not m.label_noise]
     assert [*wrong_labels["signals"]] == [m for m in shown if m.label_noise]
     assert frozen == FROZEN and [*held_back] == [m for m in networks if m.place == HELD_BACK and not m.label_noise]

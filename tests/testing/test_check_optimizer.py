@@ -185,6 +185,9 @@ class StaysPerturbedOnException(rsam.RSAM):
         self.second_step()
         return loss
 
+    def restore(self) -> None:
+        """Leave the weights where they are, also where RSAM would put them back."""
+
 
 class LeavesLater(rsam.optim.RiemannianSGD):
     steps = 0
