@@ -49,13 +49,13 @@ def test_that_the_same_run_gives_the_same_row(method) -> None:
 
 @pytest.mark.parametrize("method", CONTESTANTS)
 def test_that_training_learns(method) -> None:
-    row = train(replace(on(tiny(method), batch_size=30, label_noise=0.0), lr=0.1, epochs=2))
-    assert {len(curve) for curve in row.curves.values()} == {2}
+    row = train(replace(on(tiny(method), batch_size=30, label_noise=0.0), lr=0.1, epochs=3))
+    assert {len(curve) for curve in row.curves.values()} == {3}
     assert row.curves["train_loss"][1] < row.curves["train_loss"][0]
     assert row.curves["loss"][1] < row.curves["loss"][0]
     assert row.scores == {name: row.curves[name][-1] for name in ("accuracy", "train_accuracy", "train_loss")}
-    assert row.scores["train_accuracy"] > 0.4  # guessing among ten classes is right in a tenth
-    assert row.scores["accuracy"] > 0.4
+    assert row.scores["train_accuracy"] > 0.5
+    assert row.scores["accuracy"] > 0.5
     # filters stay on their manifolds within the tolerance of single precision
     assert row.violation < 0.1
 
