@@ -16,7 +16,6 @@ from rsam.geometry.sharded import local_gradient
 from rsam.optim.ascent import DIRECTIONS, Direction, Perturbation
 from rsam.optim.backward import NO_BACKWARD, depends_on
 from rsam.optim.checks import check_group, check_momentum, nonfinite_message, refuse_sparse
-from rsam.optim.closures import number
 from rsam.optim.groups import space_of
 from rsam.optim.hooks import PassHook
 from rsam.optim.old_gradients import AFTER_STEP, IN_CLOSURE, IN_HALVES, NO_SECOND_PASS, GradientMark, OldGradients
@@ -71,6 +70,10 @@ class Passes:
         """Tell whether the ascent needs a gradient at the weights, and so a first pass."""
         return getattr(self._direction, "needs_gradient", True)
 
+    @property
+    def _params(self) -> list[Tensor]:
+        return [p for group in self.optimizer.base_optimizer.param_groups for p in group["params"]]
+
     # -- evaluations ---------------------------------------------------------------------------------------------
 
     def evaluate(self, closure: Callable[[], Any], kept: bool, watched: bool = False) -> Any:
@@ -120,16 +123,16 @@ class Passes:
 
         A closure may leave out ``backward`` on purpose, for a loss that is not finite or a batch to skip.
         """
-        params = [p for group in self.optimizer.base_optimizer.param_groups for p in group["params"]]
+        params = self._params
         if not self._lacks_gradient([g for p in params if (g := local_gradient(p)) is not None]):
             self._left_gradients = True
         elif depends_on(loss, params) and bool(loss.isfinite().all()):
             raise RuntimeError(NO_BACKWARD)
 
     def note_losses(self, first: Any, second: Any) -> None:
-        """Remember the losses of both passes, the first as a number, unless the step is skipped."""
+        """Remember the losses of both passes, as numbers, unless the step is skipped."""
         if not self.skip:
-            self.losses = first, number(second)
+            self.losses = first, second
 
     def finish(self, closure: Callable[[], Any]) -> Any:
         """Call a closure as the second pass of a step that :meth:`first_half` began; it may leave the gradients."""
@@ -172,8 +175,7 @@ class Passes:
     def _note_views(self) -> None:
         """Take note of the gradients that are parts of a buffer."""
         with torch._C.DisableTorchFunctionSubclass():
-            params = [p for group in self.optimizer.base_optimizer.param_groups for p in group["params"]]
-            self._views = {p: g for p in params if (g := p.grad) is not None and g._is_view()}
+            self._views = {p: g for p in self._params if (g := p.grad) is not None and g._is_view()}
 
     def _clear(self, params: list[Tensor]) -> None:
         """Clear gradients between the passes; where the first pass kept a part of a buffer, by setting it to zero."""
@@ -332,7 +334,7 @@ class Passes:
 
     def _joined(self, space: Product) -> list[Tensor]:
         """Return gradients of parameters that were frozen or in no group in the first half."""
-        params = [p for group in self.optimizer.base_optimizer.param_groups for p in group["params"]]
+        params = self._params
         if len(params) == len(space.params):
             return []
         known = set(map(id, space.params))

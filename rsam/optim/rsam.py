@@ -262,7 +262,8 @@ class RSAM(WrappingOptimizer):
             loss = passes.evaluate(closure, kept=True)
             passes.first_half(hooked=False)
             passes.second_half()
-            passes.note_losses(number(loss), loss)
+            value = number(loss)
+            passes.note_losses(value, value)
             return loss
         refuse_skipped_closures()
         if not passes.needs_gradient:
@@ -278,7 +279,7 @@ class RSAM(WrappingOptimizer):
         passes.second_half()
         if partial:
             return None if passes.skip else second
-        passes.note_losses(value, second)
+        passes.note_losses(value, number(second))
         return value if are_one(first, second) else first
 
     def _step_without_closure(self) -> None:
