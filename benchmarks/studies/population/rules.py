@@ -33,7 +33,7 @@ CARRIED, BIAS = 0.5, 2.0
 HELD_BACK = "fashion_mnist"
 #: These features, once they are chosen on the other sets: keys of
 #: :data:`~benchmarks.studies.population.features.FEATURES`. From then on the page shows what they do there.
-FROZEN: tuple[str, ...] = ()
+FROZEN: tuple[str, ...] = ("robustness gaps",)
 #: C4: measure, outcome, and the rank correlation that counts. Networks are compared at the lowest training loss that so
 #: large a part of a set's networks reach.
 PRIMARY = "riemannian_trace"
