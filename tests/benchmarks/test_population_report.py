@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from benchmarks.report.opening import DETAILS
 from benchmarks.studies.population.claims import (
     carried_over,
     primary,
@@ -215,15 +216,19 @@ def test_that_too_few_networks_of_any_set_have_no_verdict(tmp_path, monkeypatch:
 def test_that_frozen_features_are_read_on_the_set_that_was_held_back(tmp_path) -> None:
     networks = {replace(m, place="fashion_mnist"): t for m, t in population(by_margins, bases=20).items()}
     read = partial(report, {"made up": population(by_margins, bases=2)}, [], "Nothing.", tmp_path)
-    assert "**C3 overcome** by margins, chosen without Fashion-MNIST" in read(["margins"], networks)
-    assert "**C3 not overcome** by confidence" in read(["confidence"], networks)
-    assert "chosen without" not in read([], networks)
+    text = read({"margins": "distances"}, networks)
     short = len(of_length(at_end(networks), "quarter"))
+    assert f"**C3 overcome** by margins (distances), chosen without Fashion-MNIST: on its {short} short" in text
+    opening = report({"made up": population(by_margins, bases=20)}, [], "", tmp_path, {"margins": ""}, networks)
+    assert re.findall(r"^- \*\*C(\d)", opening.split(DETAILS)[0], re.MULTILINE) == ["1", "2", "3", "3", "4"]
+    assert "**C3 not overcome** by confidence" in read({"confidence": "of all"}, networks)
+    assert "chosen without" not in read({}, networks)
     without_margins(networks, 4)  # two of them short: their gap of 0 would be an easy one for the baseline
-    text = read(["margins"], networks)
+    text = read({"margins": "distances"}, networks)
     assert f"on {short - 2} of its {short} short networks" in text
     full, quarter = (of_length(usable(at_end(networks), "margins"), n) for n in ("full", "quarter"))
     baseline = carried_over(full, quarter, "loss and accuracy", leave_out=False)
-    assert baseline is not None and f"accuracy alone {baseline.r2:.2f} and" in text
+    assert baseline is not None and f"accuracy alone: {baseline.r2:.2f} and" in text
     few = {member: trajectory for member, trajectory in networks.items() if member.base < 2}
-    assert "**C3 not overcome** by margins: too few networks on Fashion-MNIST" in read(["margins"], few)
+    text = read({"margins": "distances"}, few)
+    assert "**C3 not overcome** by margins (distances): too few networks on Fashion-MNIST" in text

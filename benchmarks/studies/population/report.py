@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from tqdm import tqdm
@@ -16,7 +16,7 @@ from benchmarks.studies.population.claims import carried_over, given_the_loss, p
 from benchmarks.studies.population.design import PLACES, Member
 from benchmarks.studies.population.features import at_end, at_matched_level, matched_level, of_length
 from benchmarks.studies.population.ranks import FEWEST
-from benchmarks.studies.population.rules import CHANCE, EARLY, PRIMARY, RULES
+from benchmarks.studies.population.rules import CARRIED, CHANCE, EARLY, PRIMARY, RULES
 from benchmarks.studies.population.training import Trajectory
 from benchmarks.studies.population.verdicts import Findings, all_findings, overcome, verdicts
 
@@ -31,7 +31,7 @@ def report(
     missing: list[str],
     costs: str,
     directory: Path,
-    frozen: Sequence[str] = (),
+    frozen: Mapping[str, str] | None = None,
     held_back: Mapping[Member, Trajectory] | None = None,
     wrong_labels: Mapping[str, Mapping[Member, Trajectory]] | None = None,
 ) -> str:
@@ -47,8 +47,8 @@ def report(
         What all of it took.
     directory : Path
         Where the figures go.
-    frozen : sequence of str
-        Sets of features that were chosen to overcome C3, if they have been.
+    frozen : mapping of str to str, optional
+        Sets of features that were chosen to overcome C3, if they have been, and what they are.
     held_back : mapping, optional
         Networks of the data set on which they are read.
     wrong_labels : mapping, optional
@@ -63,7 +63,7 @@ def report(
     else:
         picture, sentences = "", ["**Too few networks for verdicts.**"]
     if frozen and held_back:
-        sentences += _overcome(frozen, held_back)
+        sentences[3:3] = _overcome(frozen, held_back)  # after what is said of C3
     parts = [*opening(TITLE, QUESTION, picture, [*missing, *sentences]), DETAILS, *_figures(by_place, directory)]
     for label, networks in tqdm(by_place.items(), desc="tables", unit="data set", file=sys.stderr):
         parts += _of_place(label, networks, known.get(label), learned.get(label))
@@ -72,19 +72,25 @@ def report(
     return "\n\n".join([*parts, "## Rules, written beforehand", RULES, costs])
 
 
-def _overcome(frozen: Sequence[str], networks: Mapping[Member, Trajectory]) -> list[str]:
+def _overcome(frozen: Mapping[str, str], networks: Mapping[Member, Trajectory]) -> list[str]:
     """Read frozen features on the data set that was held back, beside the baseline on the same networks."""
     ends = at_end(networks)
     full, short = (of_length(usable(ends, *frozen), length) for length in ("full", "quarter"))
     found, baseline = (carried_over(full, short, *names, leave_out=False) for names in (frozen, ["loss and accuracy"]))
-    features, label = " + ".join(frozen), PLACES[next(iter(networks)).place].label
+    features = " and ".join(f"{name} ({words})" for name, words in frozen.items())
+    label = PLACES[next(iter(networks)).place].label
     if found is None or baseline is None:
         return [f"**C3 not overcome** by {features}: too few networks on {label} have them."]
-    return [
-        f"**C3 {overcome(found, baseline)}** by {features}, chosen without {label}: on {found.others} of its "
-        f"{len(of_length(ends, 'quarter'))} short networks R² {found.r2:.2f} and bias {found.bias:.1f} points; loss "
-        f"and accuracy alone {baseline.r2:.2f} and {baseline.bias:.1f}."
-    ]
+    of_all = len(of_length(ends, "quarter"))
+    read = f"its {of_all}" if found.others == of_all else f"{found.others} of its {of_all}"
+    sentence = (
+        f"**C3 {overcome(found, baseline)}** by {features}, chosen without {label}: on {read} short networks R² is "
+        f"{found.r2:.2f} and the bias {found.bias:.1f} points (loss and accuracy alone: {baseline.r2:.2f} and "
+        f"{baseline.bias:.1f})."
+    )
+    if found.r2.low < CARRIED <= found.r2.mean:
+        sentence += f"\n  By the rule estimates decide it; the interval of R² reaches down to {found.r2.low:.2f}."
+    return [sentence]
 
 
 def _figures(by_place: Mapping[str, Mapping[Member, Trajectory]], directory: Path) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 __all__ = [
     "ADJUSTED_R2",
     "BIAS",
@@ -32,8 +34,9 @@ CARRIED, BIAS = 0.5, 2.0
 #: The data set on which nothing is developed: not shown before C3's features are frozen.
 HELD_BACK = "fashion_mnist"
 #: These features, once they are chosen on the other sets: keys of
-#: :data:`~benchmarks.studies.population.features.FEATURES`. From then on the page shows what they do there.
-FROZEN: tuple[str, ...] = ("robustness gaps",)
+#: :data:`~benchmarks.studies.population.features.FEATURES`, and what they are. From then on the page shows what they do
+#: there.
+FROZEN: Mapping[str, str] = {"robustness gaps": "how much worse training examples do once they are mixed or moved"}
 #: C4: measure, outcome, and the rank correlation that counts. Networks are compared at the lowest training loss that so
 #: large a part of a set's networks reach.
 PRIMARY = "riemannian_trace"
