@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from benchmarks.report.opening import DETAILS
 from benchmarks.studies.population.claims import (
     carried_over,
     primary,
@@ -219,8 +218,6 @@ def test_that_frozen_features_are_read_on_the_set_that_was_held_back(tmp_path) -
     text = read({"margins": "distances"}, networks)
     short = len(of_length(at_end(networks), "quarter"))
     assert f"**C3 overcome** by margins (distances), chosen without Fashion-MNIST: on its {short} short" in text
-    opening = report({"made up": population(by_margins, bases=20)}, [], "", tmp_path, {"margins": ""}, networks)
-    assert re.findall(r"^- \*\*C(\d)", opening.split(DETAILS)[0], re.MULTILINE) == ["1", "2", "3", "3", "4"]
     assert "**C3 not overcome** by confidence" in read({"confidence": "of all"}, networks)
     assert "chosen without" not in read({}, networks)
     without_margins(networks, 4)  # two of them short: their gap of 0 would be an easy one for the baseline

@@ -73,6 +73,8 @@ def test_that_what_is_shown_was_measured(first_picture_only, results, name) -> N
     # question, picture and verdicts come first, and nothing of the report is left out
     top = [part for part in readme.split("\n\n") if part != "<!-- report -->"][1:4]
     assert top[0].removeprefix("<!-- report -->\n").endswith("?")
+    claims = re.findall(r"^- \*\*(C\d)", readme.split("\n## ")[0], re.MULTILINE)
+    assert claims == sorted(claims)
     if (RESULTS / name / ANSWER).exists():
         assert top.pop(1).endswith(f"]({ANSWER})")
         assert words(RESULTS / name / ANSWER) == words(results / name / ANSWER), f"{ANSWER} is not what {command} draws"
