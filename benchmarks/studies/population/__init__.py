@@ -8,7 +8,7 @@ __all__ = ["POPULATION"]
 _NOISY = (0.1, 0.2)
 POPULATION = PopulationStudy(
     name="population",
-    summary="do margins and curvature predict the generalisation gap? claims C1 to C4; 10 hours on 2 cores",
+    summary="do margins and curvature predict the generalisation gap? claims C1 to C4; 11 hours on 2 cores",
     designs=(
         Design("cifar10"),
         Design("mnist1d"),
