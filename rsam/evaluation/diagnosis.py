@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
+from torch.utils.checkpoint import CheckpointError
 
 from rsam.errors import NoHigherDerivative
 from rsam.evaluation.isolation import isolated
@@ -129,6 +130,11 @@ def explain(
     >>> print(rsam.evaluation.explain(error, lambda: model(torch.ones(1, 2)).sum(), model))
     Hardsigmoid '1' has no derivative of order 2 (derivative for aten::hardsigmoid_backward is not implemented)
     """
+    if isinstance(error, CheckpointError):
+        return NoHigherDerivative(
+            "torch.utils.checkpoint computes layers anew in the backward pass, by functions of torch without a right "
+            f"derivative of order {order}; turn checkpointing off"
+        )
     if not isinstance(error, NoHigherDerivative) and not _MESSAGES.search(str(error)):
         return error
     culprit = None if evaluate is None else _first_failing(evaluate, order)

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import set_checkpoint_early_stop
 
 __all__ = ["differentiable", "without_compilation"]
 
@@ -41,7 +42,7 @@ def differentiable(order: int = 3) -> AbstractContextManager[Any]:
     ``MultiMarginLoss``, ``MultiLabelMarginLoss``, flex attention, ``SyncBatchNorm`` across processes, and custom
     functions marked ``once_differentiable``; in torch 2.4 also ``grid_sample``, ``cdist`` and ``pdist``. At third order
     ``pdist`` and ``logcumsumexp`` give NaN. Parts under :mod:`torch.utils.checkpoint` are recomputed in the backward
-    pass, which must then run in the context too.
+    pass without replacements; if that makes a difference, torch raises a ``CheckpointError``.
 
     Parameters
     ----------
@@ -72,7 +73,9 @@ def differentiable(order: int = 3) -> AbstractContextManager[Any]:
 
 @contextmanager
 def _replacing(order: int) -> Iterator[None]:
-    with without_compilation(), _Differentiable(order):
+    # torch.autograd.grad runs without function modes, and so does what it recomputes. torch compares the saved tensors
+    # of both passes, but only up to where it stops early
+    with without_compilation(), set_checkpoint_early_stop(False), _Differentiable(order):
         yield
 
 
@@ -142,7 +145,11 @@ def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
 
 
 def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
-    return F.hardsigmoid(input, inplace) if inplace else F.relu6(input + 3) / 6
+    if inplace:
+        return F.hardsigmoid(input, inplace)
+    # saves a mask: relu6(input + 3) would save a tensor like the one that torch's kernel saves, and be mistaken for it
+    # by torch.utils.checkpoint
+    return torch.where(input.abs() < 3, (input + 3) / 6, (input > 0).to(input.dtype))
 
 
 def _fixed_batch_norm(

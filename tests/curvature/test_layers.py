@@ -10,6 +10,7 @@ import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import rsam
 from rsam.curvature import RiemannianGaussNewton, RiemannianHessian, trace
@@ -258,3 +259,51 @@ def test_that_what_can_be_replaced_in_a_loss_is_replaced(operator: Any) -> None:
         for f in (nn.functional.hardsigmoid, lambda x: (x / 6 + 0.5).clamp(0, 1))
     )
     torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-12)
+
+
+# -- checkpoints ------------------------------------------------------------------------------------------------------
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.part = part
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(self.part, x, use_reentrant=False)
+
+
+def with_part(make: Any, wrap: Any) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(wrap(nn.Sequential(nn.Linear(4, 4), make())), nn.Tanh(), nn.Linear(4, 3)).double()
+
+
+@pytest.mark.parametrize("operator", [RiemannianHessian, RiemannianGaussNewton])
+@pytest.mark.parametrize("make", [lambda: nn.Dropout(0.5), lambda: nn.LayerNorm(4), lambda: nn.BatchNorm1d(4)])
+def test_that_checkpoints_change_nothing(make: Any, operator: Any) -> None:
+    ours, expected = (
+        dense(operator(model, nn.CrossEntropyLoss(), model.parameters(), labelled()))
+        for model in (with_part(make, Checkpointed), with_part(make, nn.Sequential))
+    )
+    torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("operator", [RiemannianHessian, RiemannianGaussNewton])
+@pytest.mark.parametrize(
+    "make",
+    [
+        nn.Hardsigmoid,
+        lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)),
+        lambda: nn.BatchNorm1d(4).eval(),
+        lambda: nn.BatchNorm1d(4, affine=False).eval(),
+    ],
+    ids=["hardsigmoid", "weight_norm", "batch_norm", "batch_norm_plain"],
+)
+@pytest.mark.parametrize("count", [1, 12])
+def test_that_layers_that_a_checkpoint_would_not_replace_are_refused(make: Any, operator: Any, count: int) -> None:
+    """The backward pass would take the tensors that the replacement saved for those of torch's kernel."""
+    model = with_part(make, Checkpointed)
+    a = operator(model, nn.CrossEntropyLoss(), model.parameters(), labelled(count))
+    with pytest.raises(NoHigherDerivative, match=r"torch\.utils\.checkpoint .* of order 2; turn checkpointing off"):
+        a @ torch.ones(a.shape[0], dtype=DOUBLE)
