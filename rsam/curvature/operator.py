@@ -96,9 +96,15 @@ class TangentOperator(LinearOperator):
         coordinates : Tensor or list of Tensor
             Shape ``(dimension,)``, or one tensor per parameter.
         """
+        pieces = self.split(coordinates)
+        for z in pieces:
+            if not z.is_floating_point():
+                raise ValueError(
+                    f"vectors must hold real floating-point numbers, got {z.dtype}; convert them, for example to "
+                    f"{self.dtype}"
+                )
         with torch.no_grad():
-            parts = zip(self.risk.params, self.split(coordinates), strict=True)
-            real = [z.to(p.dtype.to_real()).contiguous() for p, z in parts]
+            real = [z.to(p.dtype.to_real()).contiguous() for p, z in zip(self.risk.params, pieces, strict=True)]
             tangents: list[Tensor] = self.risk.space.from_coordinates(self.risk.params, real)
         return tangents
 

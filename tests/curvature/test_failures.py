@@ -242,6 +242,17 @@ def test_that_large_gradients_are_not_taken_for_infinite_ones() -> None:
 
 
 @pytest.mark.parametrize("operator", [RiemannianHessian, RiemannianGaussNewton])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex128])
+def test_that_vectors_whose_dtype_cannot_hold_the_product_are_refused(operator: Any, dtype: torch.dtype) -> None:
+    model = network()
+    a = operator(model, nn.MSELoss(), model.parameters(), examples())
+    v = torch.ones(a.shape[0], dtype=dtype)
+    for give in (lambda: a @ v, lambda: a @ a.split(v), lambda: (2 * a) @ v, lambda: a.tangents(v)):
+        with pytest.raises(ValueError, match=rf"real floating-point numbers, got {dtype}; .* to torch\.float64"):
+            give()
+
+
+@pytest.mark.parametrize("operator", [RiemannianHessian, RiemannianGaussNewton])
 def test_that_bad_blocks_are_refused(operator: Any) -> None:
     model = network()
     for sizes in ([3], [5], [0, 4], [-1, 5], []):
