@@ -185,7 +185,8 @@ def _lanczos(operator: LinearOperator, steps: int, generator: torch.Generator) -
         following = operator @ v - beta * previous
         alphas.append((following * v).sum())
         following = following - alphas[-1] * v
-        beta = torch.linalg.vector_norm(following)
+        # in double precision, in which the squares of small and large numbers neither vanish nor overflow
+        beta = torch.linalg.vector_norm(following.double()).to(dtype)
         betas.append(beta)
         previous, v = v, following / beta
     off_diagonal = torch.stack(betas[:-1])

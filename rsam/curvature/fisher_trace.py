@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rsam import geometry
 from rsam.curvature.estimate import Estimate, chunk_sizes, collect, generator_of
 from rsam.evaluation.likelihood import Likelihood, hessian_root
 from rsam.evaluation.reduction import check_is_tensor, is_exactly, uncompiled
@@ -114,8 +113,7 @@ def _squares(risk: Risk, likelihood: Likelihood, count: int, generator: torch.Ge
                 root = hessian_root(outputs.detach(), 2 * signs.to(outputs.device) - 1, likelihood)
                 u = _normalised(risk.loss_func, root, targets)
                 g = risk.gradient_of(outputs, retain_graph=True, grad_outputs=u.to(outputs.dtype))
-                with torch.no_grad():
-                    squares[k] += weight * float(geometry.pairing(g, risk.space.raise_index(risk.params, g)))
+                squares[k] += weight * risk.slope(g)[1] ** 2
     return squares / risk.total(weights)
 
 

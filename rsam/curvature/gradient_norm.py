@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
-from rsam import geometry
 from rsam.evaluation.risk import Data, LossFunc, Params, Risk
 
 __all__ = ["gradient_norm"]
@@ -56,10 +53,4 @@ def gradient_norm(
     4.0
     """
     risk = Risk(model_func, loss_func, params, data, num_data, batch_size_fn, progressbar)
-    gradient = risk.gradient()
-    with torch.no_grad():
-        raised = risk.space.raise_index(risk.params, gradient)
-        # gradients may be finite in single precision while their squares overflow
-        square = geometry.pairing(*([t.to(torch.promote_types(t.dtype, torch.float64)) for t in ts]
-                                    for ts in (gradient, raised)))  # fmt: skip
-    return float(square.clamp_min(0).sqrt())  # rounding may leave it negative
+    return risk.slope(risk.gradient())[1]

@@ -170,10 +170,8 @@ class _Ball:
             with at_points(params, points):
                 gradient = self.risk.gradient()
             covectors = torch.autograd.grad(points, variables, gradient)
-        with torch.no_grad():
-            slope = self.risk.space.raise_index(params, list(covectors))
-            norm = float(self.risk.space.norm(params, slope))
-            return list(torch._foreach_div(slope, norm)) if norm > 0 else slope
+        slope, norm = self.risk.slope(covectors)
+        return list(torch._foreach_div(slope, norm)) if norm > 0 else slope
 
     def worst(self, steps: int, restarts: int, progressbar: bool = False) -> tuple[float, int]:
         """Return the greatest rise found, and the number of evaluations."""

@@ -225,9 +225,12 @@ def _xtrace(
     with progress(show=progressbar, total=probes, desc="trace", unit="product") as bar, one_call(operator):
         w = _draw(operator, m, distribution, generator_of(seed, operator.device))
         y = operator @ w
+        # divided by its size, so that products of its entries neither vanish nor overflow
+        scale = float(y.abs().max()) or 1.0
+        y = y / scale
         bar.update(m)
         q, r = torch.linalg.qr(y)
-        aq = operator @ q
+        aq = (operator @ q) / scale
         bar.update(m)
     # r is singular where the operator has a lower rank; a change as small as rounding makes it regular
     pivots = r.diagonal()
@@ -241,4 +244,4 @@ def _xtrace(
     rest, image = w - q @ shorter, y - aq @ shorter
     trace_without = h.trace() - (s * (h @ s)).sum(0)
     traces = trace_without + (rest * image).sum(0)
-    return Estimate.of(traces, probes)
+    return Estimate.of(scale * traces.double(), probes)

@@ -17,6 +17,7 @@ from rsam.curvature import (
     RiemannianHessian,
     fisher_trace,
     gradient_norm,
+    landscape,
     layer_traces,
     sharpness,
     spectral_density,
@@ -66,6 +67,46 @@ def test_that_every_number_is_that_of_double_precision_up_to_rounding(
     low, low_data, high, high_data = rounded(make(), dtype)
     expected, actual = NUMBERS[name](high, high_data), NUMBERS[name](low, low_data)
     assert actual == pytest.approx(expected, rel=FACTORS.get(name, FACTOR) * torch.finfo(dtype).eps)
+
+
+#: Measures that are homogeneous in the loss.
+HOMOGENEOUS: dict[str, Callable[[nn.Module, Any, Any], float]] = {
+    "trace of probes": lambda m, loss, d: float(trace(RiemannianHessian(m, loss, m.parameters(), d), 30)),
+    "trace by xtrace": lambda m, loss, d: float(
+        trace(RiemannianGaussNewton(m, loss, m.parameters(), d), 20, method="xtrace")
+    ),
+    "gradient_norm": lambda m, loss, d: gradient_norm(m, loss, m.parameters(), d),
+    "sharpness": lambda m, loss, d: float(sharpness(m, loss, m.parameters(), d, 0.5, steps=2)),
+    "steepest direction": lambda m, loss, d: float(
+        landscape.line(m, loss, m.parameters(), d, "gradient", steps=2).loss[1]
+    ),
+    "spectrum": lambda m, loss, d: float(
+        spectral_density(RiemannianHessian(m, loss, m.parameters(), d), 15, repeats=1).density.amax().reciprocal()
+    ),
+}
+
+
+@pytest.mark.parametrize("exponent", [-80, 80])
+@pytest.mark.parametrize("name", HOMOGENEOUS)
+@pytest.mark.parametrize("make", [network, mixed_network])
+def test_that_a_loss_may_be_so_small_or_large_that_squares_are_not_numbers(
+    make: Callable[[], nn.Module], name: str, exponent: int
+) -> None:
+    """A power of two commutes with rounding; 2^±160 is not in the range of single precision, 2^±80 is."""
+    model, data, _, _ = rounded(make(), torch.float32)
+    measure = HOMOGENEOUS[name]
+    scaled = measure(model, lambda outputs, targets: CE(outputs, targets) * 2.0**exponent, data)
+    assert scaled * 2.0**-exponent == pytest.approx(measure(model, CE, data), rel=1e-5)
+
+
+@pytest.mark.parametrize("exponent", [-80, 80])
+def test_that_outputs_may_be_so_small_or_large_that_squares_are_not_numbers(exponent: int) -> None:
+    model, (x, _), _, _ = rounded(network(), torch.float32)
+    plain, scaled = (
+        fisher_trace(lambda x, s=s: s * model(x), nn.MSELoss(), model.parameters(), (x, model(x)), 5)
+        for s in (1.0, 2.0**exponent)
+    )
+    assert float(scaled) * 2.0 ** (-2 * exponent) == pytest.approx(float(plain), rel=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

@@ -155,13 +155,10 @@ def _ratio(d: Tensor, norm: float | Tensor, by: Tensor) -> Tensor:
 
 def ascent_direction(risk: Risk) -> list[Tensor]:
     """Return the unit tangent along which the risk rises fastest."""
-    gradient = risk.gradient()
-    with torch.no_grad():
-        slope = wide(risk.space.raise_index(risk.params, gradient))
-        norm = float(risk.space.norm(risk.params, slope))
-        if not norm > 0:
-            raise ValueError("direction: the gradient is zero, so that it has no direction")
-        return list(torch._foreach_div(slope, norm))
+    slope, norm = risk.slope(risk.gradient())
+    if not norm > 0:
+        raise ValueError("direction: the gradient is zero, so that it has no direction")
+    return list(torch._foreach_div(wide(slope), norm))
 
 
 @torch.no_grad()
