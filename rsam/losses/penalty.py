@@ -221,7 +221,15 @@ class Penalty(nn.Module):
         return with_gradient(loss + self.weight * value.to(loss.device), sums, [*evaluate.params, *evaluate.others])
 
     def _evaluations(self, closure: Closure, subject_of: Callable[[Any], Any] = lambda outcome: outcome) -> Evaluations:
-        return Evaluations(closure, subject_of, self._autograd, self._space())
+        space = self._space()
+        for i, manifold in enumerate(space.manifolds):
+            learnable = next((name for name, c in manifold.named_parameters() if c.requires_grad), None)
+            if learnable is not None:  # metric and curves depend on it, which gradients of the loss do not show
+                raise ValueError(
+                    f"{type(self).__name__} by differences would have a wrong gradient in the learnable {learnable!r} "
+                    f"of the manifold of {space.describe(i)}; freeze it, or take a penalty with method='exact'"
+                )
+        return Evaluations(closure, subject_of, self._autograd, space)
 
     def _differences(self, evaluate: Evaluations) -> tuple[Tensor, list[Tensor], Tensor, list[Tensor], float]:
         """Return the loss, its gradient, and the :data:`Differences`."""

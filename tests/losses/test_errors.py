@@ -5,11 +5,11 @@ from __future__ import annotations
 import geoopt
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import rsam
 from rsam.losses import FisherTrace, GradientNorm, HessianTrace, NoHigherDerivative, Sharpness
-from tests.losses.problems import PENALTIES, closure_for, on
+from tests.losses.problems import PENALTIES, Problem, closure_for, on
 
 BOTH = pytest.mark.parametrize("method", ["exact", "difference"])
 
@@ -183,6 +183,42 @@ def test_a_manifold_without_second_order_is_named(method) -> None:
         with pytest.raises(rsam.geometry.UnsupportedOperation, match=named):
             penalty(lambda: p.square().sum() * w.sum())
     assert torch.equal(p, before)
+
+
+LEARNABLE = {
+    "ball": lambda: geoopt.PoincareBall(1.2, learnable=True),
+    "positive": lambda: geoopt.Stereographic(0.6, learnable=True),
+    "scaled": lambda: geoopt.Scaled(geoopt.Sphere(), 2.0, learnable=True),
+}
+
+
+@pytest.mark.parametrize("kind", LEARNABLE)
+@pytest.mark.parametrize("name", PENALTIES)
+def test_the_gradient_in_a_learnable_curvature_is_right_or_refused(name, kind) -> None:
+    manifold = LEARNABLE[kind]().double()
+    (constant,) = manifold.parameters()
+    points = torch.tensor([[0.6, 0.0, 0.8], [0.0, 1.0, 0.0]], dtype=torch.float64) / (1 if kind == "scaled" else 2)
+    problem = Problem([geoopt.ManifoldParameter(points, manifold=manifold)])
+
+    def value() -> Tensor:
+        penalty = PENALTIES[name]([("points", problem.points[0])])
+        return penalty(closure_for(penalty, problem))
+
+    if "difference" in name or name == "sharpness":
+        with pytest.raises(ValueError, match=r"in the learnable '\w+' of the manifold of parameter 'points' .*; fre"):
+            value()
+        constant.requires_grad_(False)
+        assert value().isfinite()
+        return
+    value().backward()
+    ends = []
+    for step in (1e-4, -1e-4):  # central differences: errors of 1e-8 and of rounding, 1e-12
+        with torch.no_grad():
+            constant.add_(step)
+        ends.append(float(value().detach()))
+        with torch.no_grad():
+            constant.sub_(step)
+    assert float(constant.grad) == pytest.approx((ends[0] - ends[1]) / 2e-4, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", PENALTIES)
