@@ -107,6 +107,11 @@ def _squares(risk: Risk, likelihood: Likelihood, count: int, generator: torch.Ge
     with risk.evaluating(), torch.enable_grad():
         for outputs, targets, weight in risk.outputs(order=1):
             check_is_tensor(outputs)
+            if outputs.is_complex():
+                raise ValueError(
+                    f"model_func must return real outputs, got {outputs.dtype}; pass a function that returns "
+                    "torch.view_as_real of them"
+                )
             weights.append(weight)
             for k in range(count):
                 signs = torch.empty(outputs.shape, device=generator.device).bernoulli_(0.5, generator=generator)

@@ -96,6 +96,8 @@ class Reduction:
         while isinstance(loss_func, functools.partial):
             keywords = {**loss_func.keywords, **keywords}
             loss_func = loss_func.func
+        if isinstance(module := getattr(loss_func, "__self__", None), nn.Module) and loss_func == module.forward:
+            loss_func = module  # which has the reduction
 
         def option(name: str, default: Any) -> Any:
             return keywords.get(name, getattr(loss_func, name, default))

@@ -279,6 +279,8 @@ def test_that_a_loader_that_changes_from_pass_to_pass_is_found_out() -> None:
         (nn.functional.cross_entropy, nn.CrossEntropyLoss()),
         (partial(nn.functional.cross_entropy, ignore_index=1), nn.CrossEntropyLoss(ignore_index=1)),
         (partial(nn.functional.cross_entropy, reduction="sum"), nn.CrossEntropyLoss(reduction="sum")),
+        (nn.CrossEntropyLoss(reduction="sum").forward, nn.CrossEntropyLoss(reduction="sum")),
+        (nn.CrossEntropyLoss(ignore_index=1).forward, nn.CrossEntropyLoss(ignore_index=1)),
     ],
 )
 def test_that_functions_are_weighted_as_their_modules(loss_func: Any, same: Any) -> None:

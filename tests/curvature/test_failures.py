@@ -18,7 +18,7 @@ from rsam.curvature import (
     sharpness,
     trace,
 )
-from tests.curvature.problems import DOUBLE, batches, examples, labelled, network, snapshot
+from tests.curvature.problems import DOUBLE, batches, examples, labelled, network, normal, snapshot
 
 Measure = Callable[[Any, Any, Any, Any], Any]
 
@@ -291,6 +291,21 @@ def test_that_the_fisher_trace_refuses_losses_that_are_no_likelihood() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             fisher_trace(model, nn.MSELoss(), params, examples(), **options)  # type: ignore[arg-type]
+
+
+def test_that_the_fisher_trace_refuses_complex_outputs_and_takes_their_parts() -> None:
+    weight = nn.Parameter(normal(4, 3, dtype=torch.complex128))
+    x, y = examples()
+
+    def outputs(x: Tensor) -> Tensor:
+        return x.to(weight.dtype) @ weight
+
+    with pytest.raises(ValueError, match=r"must return real outputs, got torch\.complex128; .* torch\.view_as_real"):
+        fisher_trace(outputs, nn.MSELoss(), [weight], (x, y))
+    # the real and the imaginary part of each of 36 outputs have a row of the Jacobian of norm |x|
+    estimate = fisher_trace(lambda x: torch.view_as_real(outputs(x)), nn.MSELoss(), [weight], (x, y), 1000)
+    expected = 2 / (2 * 36) * 2 * 3 * float(x.square().sum())
+    assert abs(float(estimate) - expected) < 4 * estimate.standard_error < 0.2 * expected
 
 
 class Pair(nn.Module):
