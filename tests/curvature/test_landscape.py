@@ -201,7 +201,7 @@ def test_that_a_solution_that_is_none_is_refused_by_name() -> None:
     del fewer["2.bias"]
     reshaped = {**model.state_dict(), "0.bias": torch.zeros(7)}
     for other, message in (
-        (off, r"other: the geodesic to its 2\.weight \(shape \(3, 5\), Sphere\) ends elsewhere"),
+        (off, r"other: no geodesic to its 2\.weight \(shape \(3, 5\), Sphere\) was found"),
         (fewer, r"other has no '2\.bias'"),
         (reshaped, r"other: 0\.bias .* has shape \(7,\) there"),
         ([torch.zeros(2)], "other has 1 tensors, but 4 of params"),
@@ -212,6 +212,24 @@ def test_that_a_solution_that_is_none_is_refused_by_name() -> None:
         landscape.direction_to(model.parameters(), model)
     with pytest.raises(UnsupportedOperation, match=r"0\.weight .*has no logarithm"):
         landscape.direction_to(mixed_network().named_parameters(), mixed_network())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_that_antipodes_are_refused_and_their_neighbours_are_not(dtype: torch.dtype) -> None:
+    """All ways to an antipode are equally long; rounding errors would choose one that leaves the sphere."""
+    neighbour = torch.finfo(dtype).eps ** 0.25
+    for seed in range(20):
+        x = nn.functional.normalize(normal(7, seed=seed), dim=0).to(dtype)
+        aside = normal(7, seed=seed + 100).to(dtype)
+        aside = nn.functional.normalize(aside - (aside @ x) * x, dim=0)
+        point = [geoopt.ManifoldParameter(x, manifold=geoopt.Sphere())]
+        with pytest.raises(ValueError, match="neither antipodal nor beyond the reach of the logarithm"):
+            landscape.direction_to(point, [-x])
+        (direction,) = landscape.direction_to(point, [neighbour * aside - x])
+        half = torch.cos(direction.norm() / 2) * x + torch.sin(direction.norm() / 2) * direction / direction.norm()
+        torch.testing.assert_close(half.norm(), torch.ones((), dtype=dtype))
+        # the way is shorter than half a circle by the offset of the neighbour
+        torch.testing.assert_close(half, aside, atol=neighbour, rtol=0)
 
 
 # -- data and measures ------------------------------------------------------------------------------------------------

@@ -67,16 +67,23 @@ def geodesic_to(space: geometry.Product, names: Sequence[str], other: Solution, 
     ends = _ends(space, names, other, what)
     tangents = wide(space.logarithm(space.params, ends))
     reached = space.exponential(space.params, tangents)
+    normal = [t - part for t, part in zip(tangents, space.project(space.params, tangents), strict=True)]
     for i, (x, y, end) in enumerate(zip(space.params, ends, reached, strict=True)):
-        # the logarithm of what is no point of the manifold is some tangent or other
+        # the logarithm of what is no point of the manifold is some tangent or other, and that of an antipode, to which
+        # all ways are equally long, is rounding blown up to their length, which is no tangent
         if not isinstance(space.manifolds[i], geoopt.Euclidean):
-            error, size = (float(t.abs().max()) if t.numel() else 0.0 for t in (end - y, y))
-            if not error <= torch.finfo(x.dtype).eps ** 0.5 * (1 + size):
+            error, aside, size, length = map(_largest, (end - y, normal[i], y, tangents[i]))
+            rounding = torch.finfo(x.dtype).eps ** 0.5
+            if not (error <= rounding * (1 + size) and aside <= rounding * (1 + length)):
                 raise ValueError(
-                    f"{what}: the geodesic to its {space.describe(i)} ends elsewhere, by {error:.1e}; is it a "
-                    "point of that manifold, and not beyond the reach of the logarithm?"
+                    f"{what}: no geodesic to its {space.describe(i)} was found, only one that ends {error:.1e} away; "
+                    "is it a point of that manifold, and neither antipodal nor beyond the reach of the logarithm?"
                 )
     return tangents
+
+
+def _largest(tensor: Tensor) -> float:
+    return float(tensor.abs().max()) if tensor.numel() else 0.0
 
 
 def _ends(space: geometry.Product, names: Sequence[str], other: Solution, what: str) -> list[Tensor]:
