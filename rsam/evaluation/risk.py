@@ -187,7 +187,10 @@ class Risk:
             of_outputs = "grad_outputs" in options
             source = "model_func" if of_outputs or self.loss_func is None else "loss_func"
             self._reach.note_without_graph(f"{source} returned {'an output' if of_outputs else 'a loss'}")
-        gradients = [torch.zeros_like(p) if g is None else g for g, p in zip(partials, self.params, strict=True)]
+        gradients = [
+            torch.zeros_like(p) if g is None else g.to_dense() if g.is_sparse else g
+            for g, p in zip(partials, self.params, strict=True)
+        ]
         self.check_finite(gradients, "the gradient of {} is")
         if create_graph:  # torch treats operations without a second derivative as constants
             check_graph(

@@ -185,6 +185,24 @@ def test_that_a_gauss_newton_matrix_needs_a_loss_of_the_outputs() -> None:
         fisher_trace(net, None, net.parameters(), examples())  # type: ignore[arg-type]
 
 
+def test_that_sparse_gradients_are_those_of_a_dense_embedding() -> None:
+    batch = torch.tensor([0, 2, 2, 5]), normal(4, 3)
+    results = []
+    for sparse in (False, True):
+        model = nn.Embedding.from_pretrained(normal(6, 3, seed=1), freeze=False, sparse=sparse)
+        case = model, nn.MSELoss(), list(model.parameters()), batch
+        results.append(
+            [
+                *dense(RiemannianHessian(*case)).diagonal().tolist(),
+                *dense(RiemannianGaussNewton(*case)).diagonal().tolist(),
+                gradient_norm(*case),
+                float(fisher_trace(*case, probes=3)),
+                float(sharpness(*case)),
+            ]
+        )
+    assert results[1] == pytest.approx(results[0], rel=1e-12)
+
+
 def test_that_a_batch_is_moved_without_a_trace() -> None:
     class Batch(UserDict):  # type: ignore[type-arg]
         """Batch like that of a tokenizer, whose items are attributes."""
