@@ -45,6 +45,9 @@ def sharpness(
     (Andriushchenko et al. 2023, eq. 2); the length of ``rho v`` is about :math:`\rho\sqrt{\mathrm{dimension}}`.
     The curves :math:`R_x` agree with geodesics to second order.
 
+    A rise is a difference of two losses, so that a loss in half precision, of two or three digits, hides small ones.
+    Let the loss compute in single precision, as of ``outputs.float()``, or take a larger ``rho``.
+
     Parameters
     ----------
     model_func, loss_func, params, data : as for :class:`RiemannianHessian`
