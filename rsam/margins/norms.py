@@ -51,7 +51,7 @@ def spectral_norms(model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
     Raises
     ------
     ValueError
-        For a layer of another type with parameters, and for a convolution that is not called exactly once.
+        For a layer of another type with parameters, and for one that is not called exactly once.
     NotFinite
         If a weight is not finite.
 
@@ -75,8 +75,10 @@ def spectral_norms(model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
                 f"layer {name!r} is a {type(layer).__name__}, whose spectral norm is not known here (nn.Linear, "
                 "nn.Conv1d to 3d and nn.BatchNorm have one)"
             )
-    shapes = _shapes(model, {n: m for n, m in layers.items() if type(m) in _CONVOLUTIONS}, inputs)
-    return {name: _spectral_norm(name, layer, shapes.get(name)) for name, layer in layers.items()}
+        if type(layer) in _BATCH_NORMS:
+            _affine(name, layer)
+    shapes = _shapes(model, layers, inputs)
+    return {name: _spectral_norm(name, layer, shapes[name]) for name, layer in layers.items()}
 
 
 def _scales(layer: nn.Module) -> bool:
@@ -122,7 +124,7 @@ def path_norm(model: nn.Module, inputs: Tensor) -> Tensor:
     tensor(7.8102, dtype=torch.float64)
     """
     x = torch.ones_like(inputs[:1], dtype=torch.float64)
-    with torch.no_grad():
+    with evaluating(model, ()), torch.no_grad():
         for name, layer in _chain(model, ""):
             x = _squared(name, layer, x)
     total = x.sum().sqrt()
@@ -133,7 +135,8 @@ def path_norm(model: nn.Module, inputs: Tensor) -> Tensor:
 
 def _chain(layer: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
     if type(layer) is nn.Sequential:
-        for child, part in layer.named_children():
+        for child, part in layer._modules.items():  # named_children would leave out the repetitions of a module
+            assert part is not None
             yield from _chain(part, f"{name}.{child}" if name else child)
     else:
         yield name, layer
@@ -147,6 +150,8 @@ def _squared(name: str, layer: Any, x: Tensor) -> Tensor:
         flat: Tensor = layer(x)
         return flat
     if type(layer) is nn.Linear or type(layer) in _CONVOLUTIONS:
+        if not isinstance(layer.weight, nn.Parameter):  # a hook computes it in each call, as in pruning
+            layer(x.to(layer.weight.dtype))
         y = _linear(layer, x, lambda t: t.double().square())
         if layer.bias is None:
             return y
@@ -203,9 +208,7 @@ def _affine(name: str, norm: Any) -> tuple[Tensor, Tensor]:
 
 
 def _shapes(model: nn.Module, layers: dict[str, nn.Module], inputs: Tensor) -> dict[str, torch.Size]:
-    """Return the shapes of the inputs of convolutions."""
-    if not layers:
-        return {}
+    """Return the shapes of the inputs of layers, after a call in which hooks compute weights, as in pruning."""
     shapes: dict[str, list[torch.Size]] = {name: [] for name in layers}
     handles = [
         layer.register_forward_pre_hook(lambda _, args, name=name: shapes[name].append(args[0].shape[1:]))
@@ -213,20 +216,20 @@ def _shapes(model: nn.Module, layers: dict[str, nn.Module], inputs: Tensor) -> d
     ]
     try:
         with evaluating(model, ()), torch.no_grad():
-            model(inputs[:1].to(next(model.parameters()).device))
+            model(inputs[:1].to(next((p.device for p in model.parameters()), inputs.device)))
     finally:
         for handle in handles:
             handle.remove()
     for name, found in shapes.items():
         if len(found) != 1:
             raise ValueError(
-                f"layer {name!r} is called {len(found)} times in a forward pass, but a convolution has one norm for "
-                "images of one shape; call it once"
+                f"layer {name!r} is called {len(found)} times in a forward pass, but a product of norms counts it "
+                "once, and a convolution has one norm for images of one shape; call it once"
             )
     return {name: found[0] for name, found in shapes.items()}
 
 
-def _spectral_norm(name: str, layer: Any, shape: torch.Size | None) -> Tensor:
+def _spectral_norm(name: str, layer: Any, shape: torch.Size) -> Tensor:
     with torch.no_grad():
         if type(layer) in _BATCH_NORMS:
             scale = _affine(name, layer)[0]
@@ -236,7 +239,7 @@ def _spectral_norm(name: str, layer: Any, shape: torch.Size | None) -> Tensor:
         weight = full(layer.weight)
         if not torch.isfinite(weight).all():
             raise NotFinite(f"the weight of layer {name!r} is not finite")
-        if shape is None:
+        if type(layer) is nn.Linear:
             return _two_norm(weight)
         if math.prod(shape) <= _DENSE:
             units = torch.eye(math.prod(shape), dtype=weight.dtype, device=weight.device).reshape(-1, *shape)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from rsam import NotFinite
 from rsam.margins import path_norm, spectral_norms
@@ -131,3 +133,29 @@ def test_that_norms_of_numbers_that_are_not_finite_are_refused_by_name() -> None
         spectral_norms(model, torch.zeros(1, 2))
     with pytest.raises(NotFinite, match="path norm is nan"):
         path_norm(model, torch.zeros(1, 2))
+
+
+def test_that_a_layer_used_twice_is_twice_on_each_path() -> None:
+    twice, last = nn.Linear(2, 2).double(), nn.Linear(2, 1).double()
+    shared = nn.Sequential(twice, nn.ReLU(), twice, last)
+    copies = nn.Sequential(twice, nn.ReLU(), copy.deepcopy(twice), last)
+    torch.testing.assert_close(path_norm(shared, torch.zeros(1, 2)), path_norm(copies, torch.zeros(1, 2)))
+
+
+def test_that_a_layer_that_is_not_called_once_has_no_place_in_a_product_of_norms() -> None:
+    twice, norm = nn.Linear(2, 2), nn.BatchNorm1d(2)
+    with pytest.raises(ValueError, match="layer '0' is called 2 times"):
+        spectral_norms(nn.Sequential(twice, nn.ReLU(), twice), torch.zeros(1, 2))
+    with pytest.raises(ValueError, match="layer '1' is called 2 times"):
+        spectral_norms(nn.Sequential(twice, norm, nn.ReLU(), norm), torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(3, 3, bias=False), nn.Conv2d(1, 2, 2, bias=False)], ids=repr)
+def test_that_a_weight_that_a_hook_computes_is_that_of_the_present_parameters(layer: nn.Module) -> None:
+    model = nn.Sequential(prune.l1_unstructured(copy.deepcopy(layer), "weight", 1))
+    inputs = torch.zeros(1, 3) if isinstance(layer, nn.Linear) else torch.zeros(1, 1, 3, 3)
+    before = path_norm(model, inputs), spectral_norms(model, inputs)["0"]
+    model[0].weight_orig.data.mul_(2)  # as by a step of an optimizer; the layer computes its weight when it is called
+    assert path_norm(model, inputs) == 2 * before[0]
+    model[0].weight_orig.data.mul_(2)
+    assert spectral_norms(model, inputs)["0"] == 4 * before[1]
