@@ -148,11 +148,13 @@ class _Reader:
             kind = f"a tensor of {output.dtype}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
             raise TypeError(f"layer {self.name!r} must put out one tensor of real or complex numbers, not {kind}")
         if self.replacement is not None:
-            output = self.replacement
-        elif not output.requires_grad:  # everything before it is frozen
-            output = output.detach().requires_grad_()
-        self.values[self.name] = output
-        clone: Tensor = output.clone()
+            value = self.replacement
+        elif output.requires_grad:
+            value = output.clone()  # the output may be the input, as that of an identity, which others use too
+        else:  # everything before it is frozen
+            value = output.detach().requires_grad_()
+        self.values[self.name] = value
+        clone: Tensor = value.clone()
         return clone
 
 
