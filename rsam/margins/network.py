@@ -42,6 +42,7 @@ def evaluating(model: nn.Module, data: Data) -> Iterator[None]:
         contexts.enter_context(keeping_sources(data))
         contexts.enter_context(torch.inference_mode(False))
         contexts.enter_context(torch.enable_grad())
+        contexts.enter_context(_layer_by_layer())
         if any(isinstance(module, nn.RNNBase) for module in model.modules()):
             # cuDNN's recurrent kernels have no backward pass in evaluation mode
             contexts.enter_context(torch.backends.cudnn.flags(enabled=False))
@@ -52,6 +53,17 @@ def evaluating(model: nn.Module, data: Data) -> Iterator[None]:
         finally:
             for module, training in modes:
                 module.training = training
+
+
+@contextmanager
+def _layer_by_layer() -> Iterator[None]:
+    """Switch off torch's fused encoder layers; without gradients these skip modules, and set padded tokens to zero."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
 
 
 class Network:

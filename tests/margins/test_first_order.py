@@ -98,7 +98,7 @@ def test_that_the_nearest_boundary_is_the_least_quotient_with_eps() -> None:
         assert float(actual) == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32], ids=str)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int32, torch.uint64], ids=str)
 def test_that_labels_may_be_integers_of_any_size(dtype: torch.dtype) -> None:
     model, (x, y) = nn.Linear(5, 3).double(), (normal(20, 5), classes(20))
     assert torch.equal(margins(model, (x, y.to(dtype)))["input"], margins(model, (x, y))["input"])
@@ -276,3 +276,48 @@ def test_that_the_variation_of_many_numbers_keeps_its_digits() -> None:
     x, y = torch.rand(500, 6000, generator=generator()), classes(500)
     actual = total_variations(nn.Linear(6000, 3), (x, y))["input"]
     torch.testing.assert_close(actual.double(), x.double().var(0, correction=0).sum(), rtol=1e-6, atol=0)
+
+
+class Skip(nn.Module):
+    """Network with a branch beside a connection that passes its input on."""
+
+    def __init__(self, branch: nn.Module) -> None:
+        super().__init__()
+        self.branch, self.head = branch, nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.branch(x) + x)
+
+
+@pytest.mark.parametrize("branch", [nn.Identity(), nn.Dropout(0.5), nn.Flatten()], ids=repr)
+def test_that_a_layer_that_returns_its_input_is_told_from_its_input(branch: nn.Module) -> None:
+    model, data = Skip(branch).double(), (normal(20, 5), classes(20))
+    actual = margins(model, data, ["branch"], normalize=False)["branch"]
+    # of the input both parts depend, on which the head is linear
+    torch.testing.assert_close(actual, 2 * margins(model, data, normalize=False)["input"])
+
+
+class Tokens(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.embedding, self.head = nn.Embedding(10, 8), nn.Linear(8, 3)
+        self.encoder = nn.TransformerEncoder(layer, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.encoder(self.embedding(x), src_key_padding_mask=x == 0).mean(1))
+
+
+@pytest.mark.parametrize("layer", ["encoder", "encoder.layers.1", "encoder.layers.1.linear1"])
+def test_that_an_encoder_with_padded_tokens_is_the_same_function_with_and_without_gradients(layer: str) -> None:
+    model, tokens, labels = Tokens().double(), torch.randint(1, 10, (6, 5)), classes(6)
+    tokens[:3, 3:] = 0
+    values = []
+    handle = model.get_submodule(layer).register_forward_hook(lambda *args: values.append(args[2].detach()))
+    model.eval()(tokens)  # with gradients
+    handle.remove()
+    expected = values[0].flatten(1).var(0, correction=0).sum()
+    torch.testing.assert_close(total_variations(model, (tokens, labels), [layer])[layer], expected)
+    actual = margins(model, (tokens, labels), [layer])
+    torch.testing.assert_close(margins(model.requires_grad_(False), (tokens, labels), [layer]), actual)
+    assert torch.backends.mha.get_fastpath_enabled()
