@@ -98,8 +98,8 @@ def margins(
 
     Notes
     -----
-    On the first batch of two examples or more, the outputs of every second example are differentiated in all other
-    examples, to check that examples do not interact.
+    On the first batch of two examples or more, the outputs for each half of the examples are differentiated in the
+    other half, to check that examples do not interact.
 
     Examples
     --------
@@ -245,13 +245,14 @@ def check_classes(labels: Tensor, logits: Tensor) -> Tensor:
     count, classes = logits.shape
     if len(labels) != count:
         raise ValueError(f"model returned logits for {count} examples, but the batch has {len(labels)} labels")
+    labels = labels.to(logits.device).long()
     wrong = (labels < 0) | (labels >= classes)
     if wrong.any():
         raise ValueError(
             f"labels must be class indices from 0 to {classes - 1}, got {int(labels[wrong][0])}; leave out examples "
             "without a class"
         )
-    return labels.to(logits.device).long()
+    return labels
 
 
 def difference_of(logits: Tensor, labels: Tensor) -> Tensor:
@@ -306,18 +307,26 @@ def _gradients(total: Tensor, values: dict[str, Tensor], retain_graph: bool) -> 
 
 
 def check_interaction(differences: Tensor, labels: Tensor, values: dict[str, Tensor]) -> None:
-    """Raise if the output for an example of even index depends on one of odd index."""
-    total = lowest(differences, labels)[0][::2].sum()
-    gradients = torch.autograd.grad(total, list(values.values()), retain_graph=True, allow_unused=True)
-    for name, gradient in zip(values, gradients, strict=True):
-        if gradient is None or len(gradient) != len(labels):
-            continue
-        odd, all_ = (full(g.abs()).amax() for g in (gradient[1::2], gradient))
-        if odd > torch.finfo(gradient.dtype).eps * all_:
-            raise ValueError(
-                f"the output for an example depends on layer {name!r} of other examples of the batch, so that an "
-                "example has no margin of its own; batch norm without running statistics does this in evaluation mode"
-            )
+    """Raise if outputs for one half of the batch depend on examples of the other.
+
+    The halves are those of the Thue-Morse sequence, which no shift maps to themselves, such as by half a batch.
+    """
+    half = torch.tensor([i.bit_count() % 2 == 0 for i in range(len(labels))], device=differences.device)
+    weights = torch.arange(1, len(labels) + 1, device=differences.device).to(differences.dtype).sqrt()
+    difference = weights * lowest(differences, labels)[0]  # without weights those of f_1 - f_2 and f_2 - f_1 may cancel
+    for part in (half, ~half):
+        total = difference[part].sum()
+        gradients = torch.autograd.grad(total, list(values.values()), retain_graph=True, allow_unused=True)
+        for name, gradient in zip(values, gradients, strict=True):
+            if gradient is None or len(gradient) != len(labels):
+                continue
+            others, all_ = (full(g.abs()).amax() for g in (gradient[~part], gradient))
+            if others > torch.finfo(gradient.dtype).eps * all_:
+                raise ValueError(
+                    f"the output for an example depends on layer {name!r} of other examples of the batch, so that an "
+                    "example has no margin of its own; batch norm without running statistics does this in evaluation "
+                    "mode"
+                )
 
 
 def _total(variation: Variation) -> Tensor:
@@ -343,7 +352,7 @@ def _finite(layer: str, values: Tensor) -> Tensor:
         first = int(wrong.nonzero()[0])
         raise NotFinite(
             f"{int(wrong.sum())} of {len(values)} margins at layer {layer!r} are not finite (first: example {first}): "
-            "there the logits are not finite, or their gradient vanishes; for the latter, leave the layer or these "
-            "examples out, or pass eps"
+            "there the logits or their gradient are not finite, or their gradient vanishes; for the latter, leave the "
+            "layer or these examples out, or pass eps"
         )
     return values

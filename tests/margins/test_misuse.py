@@ -116,7 +116,15 @@ def test_that_outputs_that_are_no_logits_are_refused(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "function", [lambda f: f - f.mean(0), lambda f: f + f.flip(0), lambda f: f * f[1].detach() + f[1] * 0.1]
+    "function",
+    [
+        lambda f: f - f.mean(0),
+        lambda f: f + f.flip(0),
+        lambda f: f * f[1].detach() + f[1] * 0.1,
+        lambda f: f - f[:1],
+        lambda f: f + f.roll(2, 0),
+        lambda f: f + f.roll(len(f) // 2, 0),
+    ],
 )
 @pytest.mark.parametrize("measure", [margins, distances])
 def test_that_models_whose_examples_interact_are_refused(function: Any, measure: Any) -> None:
