@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rsam.errors import NotFinite
 from rsam.margins.first_order import check_classes, check_interaction, difference_of, lowest, spaces_of
 from rsam.margins.network import INPUT, OUTPUT, Data, Network, full
-from rsam.margins.spaces import Space, pairing
+from rsam.margins.spaces import Space, pairing, sizes
 
 __all__ = ["distances"]
 
@@ -90,11 +90,12 @@ def distances(
     with network.evaluating(data):
         for inputs, targets in network.batches(data, "distances", progressbar):
             logits, values = network.run(inputs)
-            if not torch.isfinite(logits).all():
-                raise NotFinite("logits are not finite")
             labels = check_classes(targets, logits)
+            differences = difference_of(logits, labels)
+            if not torch.isfinite(lowest(differences, labels)[0]).all():  # logits of classes that are masked are -inf
+                raise NotFinite("logits are not finite")
             if not checked and len(labels) > 1:
-                check_interaction(difference_of(logits, labels), labels, values)
+                check_interaction(differences, labels, values)
                 checked = True
             for name, space in spaces.items():
                 space.check(values[name], len(labels))
@@ -167,7 +168,8 @@ class _Search:
         v = v.detach().requires_grad_()
         difference = self.difference(v)
         (covector,) = torch.autograd.grad(difference.sum(), v)
-        v, difference = v.detach(), difference.detach()
+        size = sizes(covector)
+        v, covector, difference = v.detach(), covector / size, difference.detach() / size.flatten()
         tangent = self.space.gradient(self.start, covector)
         square = pairing(covector, tangent)
         slope = _column(square > 0, v)

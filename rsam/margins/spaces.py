@@ -10,7 +10,7 @@ from rsam.errors import NotFinite, UnsupportedOperation
 from rsam.geometry import geometry_of
 from rsam.margins.network import full, rows
 
-__all__ = ["OnManifold", "Space", "Subspace", "Variation", "pairing"]
+__all__ = ["OnManifold", "Space", "Subspace", "Variation", "pairing", "sizes"]
 
 
 def pairing(covector: Tensor, tangent: Tensor) -> Tensor:
@@ -19,6 +19,13 @@ def pairing(covector: Tensor, tangent: Tensor) -> Tensor:
     ``sum`` adds in pairs; ``vector_norm`` would lose four digits of single precision in ten million numbers.
     """
     return rows((covector.conj() * tangent).real).sum(1)
+
+
+def sizes(covector: Tensor) -> Tensor:
+    """Return the largest number of each example's covector, or 1, to divide by, so that squares stay in range."""
+    largest = rows(covector).abs().amax(1)
+    largest = torch.where(largest > 0, largest, torch.ones_like(largest))
+    return largest.reshape(-1, *[1] * (covector.dim() - 1))
 
 
 class Variation:
@@ -73,7 +80,9 @@ class Space:
     def dual_norm(self, h: Tensor, covector: Tensor) -> Tensor:
         """Return the norms of covectors, one for each example."""
         covector = full(covector)
-        return pairing(covector, self.gradient(full(h), covector)).clamp_min(0).sqrt()
+        size = sizes(covector)
+        unit = covector / size
+        return size.flatten() * pairing(unit, self.gradient(full(h), unit)).clamp_min(0).sqrt()
 
     def norm(self, h: Tensor, v: Tensor) -> Tensor:
         """Return the lengths of tangents, one for each example."""

@@ -92,6 +92,24 @@ def test_that_logits_that_are_not_finite_are_refused() -> None:
         distances(Ellipse(), (x, torch.tensor([0, 1])))
 
 
+def test_that_a_class_whose_logits_are_masked_has_no_boundary() -> None:
+    model, (x, y) = nn.Linear(5, 3).double(), (normal(20, 5), classes(20))
+    masked = nn.Sequential(model, nn.ConstantPad1d((0, 1), -torch.inf))
+    for measure in (distances, margins):
+        torch.testing.assert_close(measure(masked, (x, y))["input"], measure(model, (x, y))["input"])
+
+
+@pytest.mark.parametrize("scale", [1e25, 1e-25])  # whose squares leave the range of single precision
+def test_that_distances_and_margins_do_not_depend_on_the_scale_of_the_logits(scale: float) -> None:
+    model, (x, y) = nn.Linear(5, 3), (normal(20, 5, dtype=torch.float32), classes(20))
+    scaled = nn.Linear(5, 3)
+    scaled.weight.data, scaled.bias.data = scale * model.weight.data, scale * model.bias.data
+    for measure in (distances, margins):
+        for subspaces in (None, {"input": torch.eye(5)[:, :3]}):
+            actual = measure(scaled, (x, y), subspaces=subspaces)["input"]
+            torch.testing.assert_close(actual, measure(model, (x, y), subspaces=subspaces)["input"])
+
+
 class OneSided(nn.Module):
     """Classifier without a boundary: the first class always wins."""
 
