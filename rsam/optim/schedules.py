@@ -14,7 +14,7 @@ __all__ = ["LambdaRho", "ProportionalRho", "rho_scheduler"]
 
 Scheduler = TypeVar("Scheduler", bound=LRScheduler)
 # Entries of groups that schedulers use beside the learning rate.
-_PREFIXES = ("", "initial_", "max_", "min_")
+_PREFIXES = ("", "initial_", "max_", "min_", "swa_")
 _SHOWN = "_rho_is_shown_as_lr"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch.optim import lr_scheduler as of_lr
+from torch.optim.swa_utils import SWALR
 
 import rsam
 from rsam.optim import LambdaRho, ProportionalRho, rho_scheduler
@@ -112,6 +113,15 @@ def test_that_schedules_of_both_go_side_by_side() -> None:
         assert [g["rho"] for g in opt.param_groups] == [g["lr"] for g in twin.param_groups]
         for scheduler in (rates, radii, reference):
             scheduler.step()
+
+
+def test_that_the_ends_of_annealed_rates_and_radii_are_apart() -> None:
+    opt, _ = _pair()
+    rates, radii = SWALR(opt, swa_lr=0.01, anneal_epochs=2), rho_scheduler(SWALR, opt, swa_lr=0.5, anneal_epochs=2)
+    for _ in range(3):
+        rates.step()
+        radii.step()
+    assert [(g["lr"], g["rho"]) for g in opt.param_groups] == [(0.01, 0.5)] * 2
 
 
 def test_that_rho_stays_in_proportion_to_the_learning_rate() -> None:
