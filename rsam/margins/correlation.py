@@ -105,7 +105,8 @@ def granulated_tau(
     Raises
     ------
     ValueError
-        For unequal lengths, numbers that are not finite, no hyper-parameter, and one that varies in no cell.
+        For unequal lengths, numbers that are not finite, no hyper-parameter, one that is NaN, and one that varies in no
+        cell.
 
     Examples
     --------
@@ -121,6 +122,9 @@ def granulated_tau(
     for name, values in hyperparameters.items():
         if len(values) != len(x):
             raise ValueError(f"hyper-parameter {name!r} has {len(values)} values for {len(x)} networks")
+        for i, value in enumerate(values):
+            if value != value:  # NaN, which differs from itself, so that no two networks agree in it
+                raise ValueError(f"hyper-parameter {name!r} of network {i} is NaN; give what is missing a value")
     return GranulatedTau({name: _of_axis(name, x, y, hyperparameters) for name in hyperparameters})
 
 

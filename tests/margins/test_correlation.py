@@ -48,3 +48,5 @@ def test_that_what_has_no_ranks_is_refused() -> None:
         granulated_tau([1, 2], [1, 2], {})
     with pytest.raises(ValueError, match="'rate' has 1 values for 2"):
         granulated_tau([1, 2], [1, 2], {"rate": [1]})
+    with pytest.raises(ValueError, match="'rate' of network 1 is NaN"):
+        granulated_tau([1, 2], [1, 2], {"rate": [1, float("nan")]})
