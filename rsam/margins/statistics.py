@@ -35,6 +35,11 @@ class Statistics:
     values : numpy.ndarray
         The numbers, in double precision.
 
+    Raises
+    ------
+    ValueError
+        Unless there is one number for each name.
+
     Examples
     --------
     >>> import numpy as np, torch, rsam
@@ -47,6 +52,11 @@ class Statistics:
 
     names: tuple[str, ...]
     values: np.ndarray
+
+    def __post_init__(self) -> None:
+        shape = np.shape(self.values)
+        if shape != (len(self.names),):
+            raise ValueError(f"values must be one number for each of {len(self.names)} names, got shape {shape}")
 
     def __add__(self, other: Statistics) -> Statistics:
         """Concatenate two vectors of statistics."""

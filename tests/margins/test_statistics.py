@@ -8,7 +8,7 @@ import scipy.stats
 import torch
 
 from rsam import NotFinite
-from rsam.margins import statistics
+from rsam.margins import Statistics, statistics
 from tests.margins.problems import normal
 
 
@@ -58,3 +58,5 @@ def test_that_what_has_no_statistics_is_refused() -> None:
         statistics(torch.ones(2), log=True)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="empty"):
         statistics({})
+    with pytest.raises(ValueError, match=r"one number for each of 1 names, got shape \(2,\)"):
+        Statistics(("depth",), np.array([4.0, 8.0]))
