@@ -53,10 +53,12 @@ def assert_close(actual: Tensor, expected: Tensor, what: str, *, scale: float = 
     Raises
     ------
     AssertionError
-        Unless shapes agree, all numbers are finite, and the greatest difference is within the tolerance.
+        Unless shapes and dtypes agree, all numbers are finite, and the greatest difference is within the tolerance.
     """
     if actual.shape != expected.shape:
         raise AssertionError(f"{what}: shape {tuple(actual.shape)}, expected {tuple(expected.shape)}")
+    if actual.dtype != expected.dtype:  # the tolerance would be that of the wrong one
+        raise AssertionError(f"{what}: {actual.dtype}, expected {expected.dtype}")
     if not torch.isfinite(actual).all():
         raise AssertionError(f"{what}: got {show(actual)}, which is not finite")
     size = max(_largest(actual), _largest(expected))

@@ -57,6 +57,17 @@ class NativeGeometry(Geometry):
     def raise_index(self, x: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
         return self.manifold.egrad2rgrad(x, g)
 
+    def retract_transport(
+        self,
+        x: torch.Tensor,
+        u: torch.Tensor,
+        v: torch.Tensor,
+        t: float | torch.Tensor = 1.0,
+        isometric: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        y, carried = self.manifold.retr_transp(x, t * u, v)
+        return y, carried
+
 
 def properties_of(geometry: Geometry) -> list[Property]:
     """List the properties that a geometry ought to have, simplest first.
@@ -142,7 +153,8 @@ def check_manifold(
     manifold : geoopt.Manifold
         A manifold of geoopt or your own. Operations that it does not have are not checked.
     shape : tuple of int
-        Shape of the points to try, ``(*batch, *point)``; small points find as many errors as large ones.
+        Shape of the points to try, ``(*batch, *point)``; small points find as many errors as large ones. Tangents are
+        at most 1/2 long in the metric, so that an error of longer steps only is not found.
     dtype : torch.dtype
         Precision; a manifold with a curvature of another precision is converted to a copy in this one.
     max_examples : int

@@ -196,7 +196,7 @@ def a_step_returns_the_loss_before_it(trial: Trial, x: Tensor, a: Tensor, b: Ten
     returned = model.step()
     if returned is None:
         raise AssertionError("step(closure) returned None, expected the loss")
-    assert_close(torch.as_tensor(returned).detach(), before, "the loss that step(closure) returned")
+    assert_close(torch.as_tensor(returned).detach().to(before), before, "the loss that step(closure) returned")
 
 
 def steps_are_blind_to_isometries(trial: Trial, x: Tensor, a: Tensor, b: Tensor, isometry: Isometry | None) -> None:

@@ -204,6 +204,60 @@ def test_that_a_manifold_of_another_precision_is_copied() -> None:
     assert manifold.dtype == torch.float32
 
 
+class InSinglePrecision(Circle):
+    def inner(self, x: Tensor, u: Tensor, v: Tensor | None = None, *, keepdim: bool = False) -> Tensor:
+        return super().inner(x, u, v, keepdim=keepdim).float()
+
+
+class InDoublePrecision(Circle):
+    def retr(self, x: Tensor, u: Tensor) -> Tensor:
+        return super().retr(x.double(), u.double())
+
+
+@pytest.mark.parametrize(
+    ("manifold", "dtype", "other", "check"),
+    [
+        (
+            InSinglePrecision(),
+            torch.float64,
+            "float32",
+            properties.the_riemannian_gradient_represents_the_euclidean_one,
+        ),
+        (InDoublePrecision(), torch.float32, "float64", properties.a_zero_step_goes_nowhere),
+    ],
+)
+def test_that_results_in_another_precision_are_found(
+    manifold: Circle, dtype: torch.dtype, other: str, check: Callable[..., None]
+) -> None:
+    with pytest.raises(PropertyError, match=rf"torch\.{other}, expected {dtype}"):
+        check_manifold(manifold, (2,), dtype=dtype, properties=[check], max_examples=5)
+
+
+class CarriesNothing(Circle):
+    def retr_transp(self, x: Tensor, u: Tensor, v: Tensor, *more: Tensor) -> tuple[Tensor, ...]:
+        return self.retr(x, u), v
+
+
+def test_that_native_methods_include_the_step_with_its_transport() -> None:
+    manifold, check = CarriesNothing(), properties.momentum_that_was_carried_is_tangent
+    with pytest.raises(PropertyError, match="the carried momentum is not tangent"):
+        check_manifold(manifold, (2,), geometry=NativeGeometry(manifold), properties=[check], max_examples=5)
+
+
+class ClampsTheAngle(Circle):
+    """Circle whose exponential has no second derivative at zero, where that of a clamped number is zero."""
+
+    def expmap(self, x: Tensor, u: Tensor) -> Tensor:
+        angle = (u * u).sum(-1, keepdim=True).clamp_min(1e-30).sqrt()
+        return angle.cos() * x + angle.sin() / angle * u
+
+
+def test_that_a_property_that_holds_of_zero_tangents_only_is_not_called_checked() -> None:
+    check = properties.the_acceleration_is_that_of_the_geodesic
+    report = check_manifold(ClampsTheAngle(), (2,), properties=[check], max_examples=5)
+    assert report.skipped == ("the acceleration is that of the geodesic",)
+
+
 # -- that each property can fail ----------------------------------------------------------------------------------
 
 
