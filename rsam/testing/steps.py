@@ -41,6 +41,7 @@ from rsam.testing.properties.asserts import assert_on_manifold, largest
 
 __all__ = [
     "Trial",
+    "a_short_step_goes_downhill",
     "a_step_returns_the_loss_before_it",
     "a_step_without_radius_is_the_base_step",
     "an_exception_leaves_the_weights",
@@ -197,6 +198,40 @@ def a_step_returns_the_loss_before_it(trial: Trial, x: Tensor, a: Tensor, b: Ten
     if returned is None:
         raise AssertionError("step(closure) returned None, expected the loss")
     assert_close(torch.as_tensor(returned).detach().to(before), before, "the loss that step(closure) returned")
+
+
+def a_short_step_goes_downhill(trial: Trial, x: Tensor, a: Tensor, b: Tensor) -> None:
+    """Raise unless a step with a small learning rate moves each parameter, and not uphill.
+
+    Rate and radius are so small that the step hardly leaves its tangent. Nothing is asked of a parameter whose gradient
+    is shorter than 0.1 in the metric, where a step of fixed length may pass the minimum.
+    """
+    model = trial.model(x, a, b)
+    groups = getattr(model.optimizer, "param_groups", ())
+    if not groups or any("lr" not in g or g.get("weight_decay") or g.get("maximize") for g in groups):
+        raise NotImplementedError("the step has no learning rate, or does not follow the gradient alone")
+    small = float(torch.finfo(x.dtype).eps) ** 0.25
+    for group in groups:
+        group["lr"] = small
+        if "rho" in group:
+            group["rho"] = min(group["rho"], small)
+    model.closure()
+    assert model.x.grad is not None and model.plain.grad is not None
+    gradients, before = [model.x.grad.clone(), model.plain.grad.clone()], model.values()
+    model.step()
+    kinds = geometry_of(trial.manifold), geometry_of(geoopt.Euclidean())
+    parts = zip(("x", "the plain parameter"), kinds, gradients, before, model.values(), strict=True)
+    for name, geometry, gradient, start, end in parts:
+        steepness = metric_norm(geometry, start, geometry.raise_index(start, gradient))
+        if steepness < 0.1:
+            continue
+        if torch.equal(start, end):
+            raise AssertionError(f"a step leaves {name} where it is, at a gradient of length {steepness:.3g}")
+        tangent = geometry.project(start, end - start)
+        rise, length = float(pairing([gradient], [tangent])), metric_norm(geometry, start, tangent)
+        if not rise <= 100 * length**2 * steepness:  # by which the curve may depart from its tangent
+            raise AssertionError(f"a step of length {length:.3g} moves {name} uphill, along a gradient of length "
+                                 f"{steepness:.3g} by {rise:.3g}")  # fmt: skip
 
 
 def steps_are_blind_to_isometries(trial: Trial, x: Tensor, a: Tensor, b: Tensor, isometry: Isometry | None) -> None:

@@ -110,9 +110,13 @@ def test_that_plain_sgd_passes_in_plain_space_and_leaves_the_sphere() -> None:
 
 @pytest.mark.usefixtures("unshrunk")
 @pytest.mark.xfail(strict=True, raises=PropertyError, reason="geoopt's momentum starts from the Euclidean gradient")
-def test_that_the_momentum_of_geoopt_is_mended() -> None:
+@pytest.mark.parametrize("check", [steps.steps_are_blind_to_isometries, steps.a_short_step_goes_downhill])
+def test_that_the_momentum_of_geoopt_is_mended(check: Callable[..., None]) -> None:
     check_optimizer(
-        lambda params: geoopt.optim.RiemannianSGD(params, lr=0.1, momentum=0.9), manifold=geoopt.Lorentz(), shape=(2,)
+        lambda params: geoopt.optim.RiemannianSGD(params, lr=0.1, momentum=0.9),
+        manifold=geoopt.Lorentz(),
+        shape=(2,),
+        skip=[other for other in STEPS if other is not check],
     )
 
 
@@ -225,6 +229,27 @@ class SeesCoordinates(rsam.optim.RiemannianSGD):
         return loss
 
 
+class StandsStill(rsam.optim.RiemannianSGD):
+    """Optimizer that steps plain parameters only, right as far as all other properties go."""
+
+    def step(self, closure: Callable[[], Any]) -> Any:
+        with torch.enable_grad():
+            loss = closure()
+        self.param_groups[0]["params"][0].grad = None
+        super().step()
+        return loss
+
+
+class GoesUphill(rsam.optim.RiemannianSGD):
+    def step(self, closure: Callable[[], Any]) -> Any:
+        with torch.enable_grad():
+            loss = closure()
+        for p in self.param_groups[0]["params"]:
+            p.grad.neg_()
+        super().step()
+        return loss
+
+
 def _of(cls: type[rsam.RSAM]) -> Factory:
     return lambda params: cls(params, rho=0.1, lr=0.1)
 
@@ -248,6 +273,12 @@ WRONG = [
         lambda params: LosesWeightsOnException(params, lr=0.1),
         {"manifold": geoopt.Euclidean(1), "shape": (2,)},
     ),
+    ("a short step goes downhill", lambda params: StandsStill(params, lr=0.1), SPHERE),
+    (
+        "a short step goes downhill",
+        lambda params: GoesUphill(params, lr=0.1),
+        {"manifold": geoopt.SymmetricPositiveDefinite(), "shape": (2, 2)},
+    ),
     ("steps are blind to isometries", lambda params: SeesCoordinates(params, lr=0.1), SPHERE),
 ]
 
@@ -265,6 +296,15 @@ def test_that_each_property_of_steps_can_fail(name: str, factory: Factory, on: d
 
 def test_that_properties_of_steps_may_be_left_out() -> None:
     check_optimizer(_of(ReturnsNothing), **SPHERE, skip=[steps.a_step_returns_the_loss_before_it])
+
+
+@pytest.mark.parametrize("options", [{"maximize": True}, {"weight_decay": 0.1}])
+def test_that_steps_along_more_than_the_gradient_may_go_uphill(options: dict[str, Any]) -> None:
+    others = [check for check in STEPS if check is not steps.a_short_step_goes_downhill]
+    report = check_optimizer(
+        lambda params: rsam.optim.RiemannianSGD(params, lr=0.1, **options), **SPHERE, skip=others, max_examples=2
+    )
+    assert report.skipped == ("a short step goes downhill",)
 
 
 def test_that_the_radius_of_an_adaptive_ascent_is_not_measured_in_the_metric() -> None:
