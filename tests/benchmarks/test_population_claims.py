@@ -55,6 +55,23 @@ def test_that_within_an_architecture_its_mean_gap_says_nothing(monkeypatch: pyte
     assert inside is not None and inside.adjusted.mean == pytest.approx(1)
 
 
+def test_that_a_fit_within_architectures_pays_for_their_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.studies.population.claims.SAMPLES", 10)
+    random = np.random.default_rng(8)
+    points = at_end(population(lambda margins, loss: by_margins(margins, loss) + 5 * random.normal(), bases=9))
+    x, gaps = matrix(points, "margins"), np.array([point.gap for point in points])
+    kinds = [tuple(p.member.hyperparameters[a] for a in ("width", "depth", "batch_norm")) for p in points]
+    own = np.array([[kind == other for other in sorted(set(kinds))] for kind in kinds], dtype=float)
+
+    def variance(design: np.ndarray) -> float:
+        rest = gaps - design @ np.linalg.lstsq(design, gaps, rcond=None)[0]
+        return rest @ rest / (len(gaps) - design.shape[1])
+
+    found = predicted(points, "margins", within=True)
+    assert found is not None
+    assert found.adjusted.mean == pytest.approx(1 - variance(np.column_stack((own, x))) / variance(own), abs=1e-8)
+
+
 def test_that_the_outcome_is_the_one_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.studies.population.claims.SAMPLES", 10)
     points = at_end(population(by_margins, bases=10))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,19 +99,21 @@ def usable(points: Sequence[Point], *names: str) -> list[Point]:
 
 def _networks(points: Sequence[Point], names: Sequence[str], within: bool = False, outcome: str = "gap") -> Networks:
     x, y = matrix(points, *names), np.array([point.outcome(outcome) for point in points])
-    if within:
-        x, y = _without_means(np.column_stack((x, y)), points)
-    return Networks(x, y, [point.member.base for point in points])
-
-
-def _without_means(columns: np.ndarray, points: Sequence[Point]) -> tuple[np.ndarray, np.ndarray]:
-    """Subtract from each column its mean over the networks of the same width, depth and batch norm."""
+    bases = [point.member.base for point in points]
+    if not within:
+        return Networks(x, y, bases)
     kinds = [tuple(point.member.hyperparameters[a] for a in ("width", "depth", "batch_norm")) for point in points]
+    columns = _without_means(np.column_stack((x, y)), kinds)
+    return Networks(columns[:, :-1], columns[:, -1], bases, len(set(kinds)))
+
+
+def _without_means(columns: np.ndarray, kinds: Sequence[Hashable]) -> np.ndarray:
+    """Subtract from each column its mean over the rows of the same kind."""
     columns = columns.copy()
     for kind in set(kinds):
         rows = [i for i, other in enumerate(kinds) if other == kind]
         columns[rows] -= columns[rows].mean(0)
-    return columns[:, :-1], columns[:, -1]
+    return columns
 
 
 # -- C1 and C2 -------------------------------------------------------------------------------------------------------
@@ -135,7 +137,7 @@ def predicted(points: Sequence[Point], *names: str, within: bool = False, outcom
     if len({p.member.base for p in kept}) < 3:
         return None
     networks = _networks(kept, names, within, outcome)
-    if len(kept) < networks.features + 10 or np.ptp(networks.y) == 0:
+    if len(kept) < networks.features + networks.means + 9 or np.ptp(networks.y) == 0:
         return None
     count = len(networks.names)
     return Predicted(

@@ -41,9 +41,12 @@ class Networks:
         ``(n, features)`` and ``(n,)``.
     bases : sequence of int
         Base configuration of each network.
+    means : int
+        How many means were subtracted from both before; a fit spends as many degrees of freedom, one by its constant.
     """
 
-    def __init__(self, x: np.ndarray, y: np.ndarray, bases: Sequence[int] | np.ndarray) -> None:
+    def __init__(self, x: np.ndarray, y: np.ndarray, bases: Sequence[int] | np.ndarray, means: int = 1) -> None:
+        self.means = means
         deviation = x.std(0)
         scaled = (x - x.mean(0)) / np.where(deviation > 0, deviation, 1.0)
         design = np.column_stack((np.ones(len(x)), scaled[:, _independent(scaled)]))
@@ -53,6 +56,7 @@ class Networks:
     def part(self, chosen: np.ndarray) -> Networks:
         """Return some of the networks, with features in the same units and all base configurations."""
         part = Networks.__new__(Networks)
+        part.means = self.means
         part._add(self.design[chosen], self.y[chosen], self.bases[chosen], self.names)
         return part
 
@@ -129,10 +133,10 @@ def adjusted_r2(networks: Networks) -> Statistic:
     features, everyone = networks.features, np.arange(len(networks.names))
 
     def of(weights: np.ndarray) -> np.ndarray:
-        count = weights @ networks.counts
+        free = weights @ networks.counts - networks.means
         error = (weights * networks.errors(networks.fit(weights), everyone)).sum(1) / networks.variation(weights)
-        spare = count - features - 1  # a small sample of base configurations may have none, and no such R²
-        return 1 - error * (count - 1) / np.where(spare > 0, spare, np.nan)
+        spare = free - features  # a small sample of base configurations may have none, and no such R²
+        return 1 - error * free / np.where(spare > 0, spare, np.nan)
 
     return of
 
