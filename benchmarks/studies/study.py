@@ -99,10 +99,11 @@ def announce(seconds: Sequence[float]) -> None:
         print(f"{len(seconds)} networks to train, about {hours:.1f} hours of one core", file=sys.stderr)
 
 
-def cost(*results: Results[R]) -> str:
-    """Say how many runs a study took, and how much time, tuning included."""
+def cost(*results: Results[R], tuned: bool = True) -> str:
+    """Say how many runs a study took, and how much time, tuning included if there was any."""
     seconds = [value for one in results for (value,) in one.columns("seconds")]
-    return f"{len(seconds)} runs, tuning included, took {sum(seconds) / 3600:.1f} hours of one core."
+    runs = f"{len(seconds)} runs, tuning included," if tuned else f"{len(seconds)} runs"
+    return f"{runs} took {sum(seconds) / 3600:.1f} hours of one core."
 
 
 class Study(Protocol):
