@@ -7,12 +7,15 @@ import pytest
 
 import rsam
 from benchmarks.studies.population.claims import (
+    carried_further,
     carried_over,
     curvature_and_outcome,
+    early_and_late,
     early_share,
     given_the_loss,
     partial_r2,
     predicted,
+    usable,
 )
 from benchmarks.studies.population.features import (
     at_end,
@@ -24,7 +27,7 @@ from benchmarks.studies.population.features import (
 from benchmarks.studies.population.verdicts import (
     judge_c2,
 )
-from tests.benchmarks.made_population import by_margins, population
+from tests.benchmarks.made_population import by_margins, population, without_margins
 
 
 def test_that_margins_that_only_follow_the_loss_add_nothing() -> None:
@@ -113,6 +116,10 @@ def test_that_an_early_share_is_of_the_same_networks_and_of_something(monkeypatc
     early, late = at_fraction(networks, 0.2), at_end(networks)
     share = early_share(early[5:], late[:-5], "margins")
     assert share == early_share(early[5:-5], late[5:-5], "margins") and share is not None
+    both = early_and_late(early[5:], late[:-5], "margins")
+    alone = [predicted(points[5:-5], "margins") for points in (early, late)]
+    assert both is not None and both == pytest.approx([one.held_out.mean for one in alone if one])
+    assert share.mean == pytest.approx(both[0] / both[1])
     for point in early[:5]:
         for numbers in point.checkpoint.margins.values():
             numbers[:] = [None] * len(numbers)
@@ -144,6 +151,24 @@ def test_that_a_bias_of_short_networks_is_found() -> None:
     full, short = (of_length(at_end(networks), n) for n in ("full", "quarter"))
     found = carried_over(full, short, "margins")
     assert found is not None and found.bias.mean == pytest.approx(7) and found.error.mean == pytest.approx(7)
+
+
+def test_that_features_carry_further_by_the_difference_of_r2_on_the_same_networks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("benchmarks.studies.population.claims.SAMPLES", 10)
+    networks = population(by_margins, bases=20)
+    without_margins(networks, 4)
+    full, short = (of_length(at_end(networks), n) for n in ("full", "quarter"))
+    names, baseline = ["margins"], ["loss and accuracy"]
+    more = carried_further(full, short, names, baseline)
+    kept = [usable(points, *names) for points in (full, short)]
+    alone = [carried_over(*kept, *features, leave_out=False) for features in (names, baseline)]
+    assert more is not None and alone[0] is not None and alone[1] is not None
+    assert more.mean == pytest.approx(alone[0].r2.mean - alone[1].r2.mean)
+    # margins decide the gap in every sample, so that the difference spreads as the baseline alone
+    assert more.half_width == pytest.approx(alone[1].r2.half_width, rel=1e-6)
+    assert carried_further(full[:5], short[:1], names, baseline) is None
 
 
 def test_that_a_measure_that_follows_the_loss_says_nothing_beside_it() -> None:

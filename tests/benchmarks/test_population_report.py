@@ -106,7 +106,7 @@ def test_that_what_is_carried_over_stands_beside_the_baseline_on_the_same_networ
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("benchmarks.studies.population.claims.SAMPLES", 10)
-    monkeypatch.setattr("benchmarks.studies.population.tables._CARRIED", [("margins at loss 0.3",)])
+    monkeypatch.setattr("benchmarks.studies.population.tables.CARRIED", [("margins at loss 0.3",)])
     networks = population(by_margins, bases=20)
     short = [m for m in networks if m.hyperparameters["length"] == "quarter"]
     for member in short[:3]:  # they never reach 0.3
@@ -218,6 +218,7 @@ def test_that_frozen_features_are_read_on_the_set_that_was_held_back(tmp_path) -
     text = read({"margins": "distances"}, networks)
     short = len(of_length(at_end(networks), "quarter"))
     assert f"**C3 overcome** by margins (distances), chosen without Fashion-MNIST: on its {short} short" in text
+    assert "By the rule estimates decide it" in text and "tried on made up." in text
     assert "**C3 not overcome** by confidence" in read({"confidence": "of all"}, networks)
     assert "chosen without" not in read({}, networks)
     without_margins(networks, 4)  # two of them short: their gap of 0 would be an easy one for the baseline

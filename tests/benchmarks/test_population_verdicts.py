@@ -39,7 +39,7 @@ def test_that_margins_that_decide_the_gap_are_found_to() -> None:
     assert found.curvature.average.mean == 1
     text = "\n".join(verdicts({"one": found, "two": found}))
     for claim, verdict in (("C1", "holds"), ("C2", "holds"), ("C3", "does not hold"), ("C4", "holds")):
-        assert f"**{claim} {verdict}.**" in text
+        assert f"**{claim} {verdict}:**" in text
     assert "Whether margins add to loss and accuracy: yes" in text
 
 

@@ -29,8 +29,10 @@ from benchmarks.studies.population.rules import OUTCOME, PRIMARY
 __all__ = [
     "Carried",
     "Predicted",
+    "carried_further",
     "carried_over",
     "curvature_and_outcome",
+    "early_and_late",
     "early_share",
     "given_the_loss",
     "loss_alone",
@@ -165,14 +167,31 @@ def partial_r2(
 
 def early_share(early: Sequence[Point], late: Sequence[Point], *names: str) -> Interval | None:
     """Return k-fold R² early in training as a part of that at its end, if that is above 0, over the same networks."""
-    both = {p.member for p in usable(early, *names)} & {p.member for p in usable(late, *names)}
-    count = len({m.base for m in both})
-    if count < 3:
+    parts = _at_both(early, late, names)
+    if parts is None:
         return None
-    first, last = (k_fold_r2(_networks([p for p in points if p.member in both], names)) for points in (early, late))
+    first, last = map(k_fold_r2, parts)
+    count = len(parts[0].names)
     if not last(np.ones((1, count)))[0] > 0:
         return Interval(math.nan, math.nan)
     return bootstrap(lambda weights: first(weights) / last(weights), count, SAMPLES)
+
+
+def early_and_late(early: Sequence[Point], late: Sequence[Point], *names: str) -> tuple[float, float] | None:
+    """Return the two R² whose quotient :func:`early_share` is."""
+    parts = _at_both(early, late, names)
+    if parts is None:
+        return None
+    first, last = (float(k_fold_r2(part)(np.ones((1, len(part.names))))[0]) for part in parts)
+    return first, last
+
+
+def _at_both(early: Sequence[Point], late: Sequence[Point], names: Sequence[str]) -> list[Networks] | None:
+    """Lay out the networks that have features at both times, at each; None if there are too few."""
+    both = {p.member for p in usable(early, *names)} & {p.member for p in usable(late, *names)}
+    if len({m.base for m in both}) < 3:
+        return None
+    return [_networks([p for p in points if p.member in both], names) for points in (early, late)]
 
 
 # -- C3 --------------------------------------------------------------------------------------------------------------
@@ -188,6 +207,18 @@ def carried_over(
     first, second = parts
     statistics = transfer(first, second, leave_out=leave_out)
     return Carried(len(first.y), len(second.y), *bootstrap_all(statistics, len(first.names), SAMPLES))
+
+
+def carried_further(
+    fitted: Sequence[Point], others: Sequence[Point], names: Sequence[str], baseline: Sequence[str]
+) -> Interval | None:
+    """Return how much larger R² on other networks is than with a baseline's features, of one model for all."""
+    fitted, others = (usable(points, *names, *baseline) for points in (fitted, others))
+    parts = [_both(fitted, others, features) for features in (names, baseline)]
+    if parts[0] is None or parts[1] is None:
+        return None
+    more, less = (transfer(*part, leave_out=False) for part in parts if part)
+    return bootstrap(lambda weights: more(weights)[0] - less(weights)[0], len(parts[0][0].names), SAMPLES)
 
 
 def predictions_carried_over(

@@ -34,6 +34,7 @@ from benchmarks.studies.population.rules import OUTCOME, PRIMARY
 from benchmarks.studies.population.training import FRACTIONS, LEVELS, Trajectory
 
 __all__ = [
+    "CARRIED",
     "CURVATURES",
     "added",
     "axes",
@@ -54,7 +55,7 @@ FIT = 0.99
 _ADDED = ["loss and accuracy"]
 _WHOLE = [name for name in MARGINS if name not in ("margins, quartiles", "margins, not logarithms")]
 #: What is carried over to short training: what could be less tied to the loss than margins are, and all of it together.
-_CARRIED = [
+CARRIED = [
     *((name, *more) for name in (*_WHOLE, *OTHERS) for more in ([], _ADDED)),
     *(("robustness", name, *_ADDED) for name in ("confidence", "constrained margins", "disagreement of relatives")),
     *((name,) for name in BASELINES),
@@ -178,7 +179,7 @@ def carried(networks: Population) -> str:
     """Apply models of full-length networks at their end to short ones, and the reverse."""
     full, short = (of_length(usable(at_end(networks), "margins"), length) for length in ("full", "quarter"))
     rows = []
-    for names in _CARRIED:
+    for names in CARRIED:
         long, brief = (usable(points, *names) for points in (full, short))
         baseline = carried_over(long, brief, *_ADDED)
         cells = [*_cells(carried_over(long, brief, *names)), f"{baseline.r2:.2f}" if baseline else ""]
@@ -192,7 +193,7 @@ def carried_in_time(networks: Population) -> str:
     times = {f: usable(of_length(at_fraction(networks, f), "full"), "margins") for f in (0.2, 0.5, 0.8, 1.0)}
     ways = [(1.0, 0.2), (1.0, 0.5), (1.0, 0.8), (0.5, 1.0)]
     rows = []
-    for names in _CARRIED:
+    for names in CARRIED:
         found = [carried_over(times[fitted], times[others], *names) for fitted, others in ways]
         rows.append([" + ".join(names), *(cell for one in found for cell in _cells(one))])
     header = [f"{what}, {a:.0%} to {b:.0%}" for a, b in ways for what in ("R²", "error", "bias")]

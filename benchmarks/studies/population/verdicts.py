@@ -10,6 +10,7 @@ from benchmarks.studies.population.claims import (
     Carried,
     Predicted,
     carried_over,
+    early_and_late,
     early_share,
     loss_alone,
     partial_r2,
@@ -57,6 +58,8 @@ class Findings:
         Part of the baseline's squared error that margins take away.
     early, early_baseline : Interval
         R² early in training as a part of that at its end.
+    both : tuple of float
+        The two, of margins.
     carried, carried_baseline : Carried
         Models of full-length networks applied to short ones.
     curvature, loss : Correlation
@@ -70,6 +73,7 @@ class Findings:
     added: Interval
     early: Interval
     early_baseline: Interval
+    both: tuple[float, float]
     carried: Carried
     carried_baseline: Carried
     curvature: Correlation
@@ -93,6 +97,7 @@ def findings(networks: Mapping[Member, Trajectory], learned: bool = False) -> Fi
         partial_r2(end, ["margins"], ["loss and accuracy"]),
         early_share(early, full, "margins"),
         early_share(usable(early, "margins"), full, "loss and accuracy"),
+        early_and_late(early, full, "margins"),
         carried_over(full, short, "margins"),
         carried_over(full, short, "loss and accuracy"),
         primary(networks),
@@ -131,25 +136,30 @@ def verdicts(by_place: Mapping[str, Findings]) -> list[str]:
         return f"({features}: {' and '.join(map(number, found))})"
 
     first = (
-        f"**C1 {judge_c1([f.margins.adjusted for f in found])}.** Adjusted R², published as {ADJUSTED_R2}, is "
-        f"{on_each(lambda f: f'{f.margins.adjusted:.2f}')} {alone(lambda f: f'{f.baseline.adjusted:.2f}')}.",
+        f"**C1 {judge_c1([f.margins.adjusted for f in found])}:** a linear model on margin statistics predicts the gap "
+        f"with adjusted R² = {ADJUSTED_R2}. Here it is {on_each(lambda f: f'{f.margins.adjusted:.2f}')} "
+        f"{alone(lambda f: f'{f.baseline.adjusted:.2f}')}.",
         f"k-fold R² is {on_each(lambda f: f'{f.margins.held_out:.2f}')} {alone(lambda f: f'{f.baseline.held_out:.2f}')}"
         f". Whether margins add to loss and accuracy: {judge_added([f.added for f in found])}; of the squared error in "
         f"k-fold prediction they take away {on_each(lambda f: f'{f.added:.2f}')}.",
     )
     second = (
-        f"**C2 {judge_c2([f.early for f in found])}.** R² at {EARLY:.0%} of the training, as a part of R² at its end, "
-        f"is {on_each(lambda f: f'{f.early:.2f}')} {alone(lambda f: f'{f.early_baseline:.2f}')}.",
+        f"**C2 {judge_c2([f.early for f in found])}:** margins predict the gap only late in training. k-fold R² at "
+        f"{EARLY:.0%} of it, as a part of that at its end, is {on_each(lambda f: f'{f.early:.2f}')} "
+        f"{alone(lambda f: f'{f.early_baseline:.2f}')}.",
+        f"Over networks with margins at both times, the two are "
+        f"{on_each(lambda f: ' and then '.join(f'{r2:.2f}' for r2 in f.both))}.",
     )
     third = (
-        f"**C3 {judge_c3([f.carried for f in found])}.** On networks trained a quarter as long, R² of the model of "
-        f"full length is {on_each(lambda f: f'{f.carried.r2:.2f}')} {alone(lambda f: f'{f.carried_baseline.r2:.2f}')}.",
+        f"**C3 {judge_c3([f.carried for f in found])}:** the model does not carry over to shorter training. On "
+        f"networks trained a quarter as long, its R² is {on_each(lambda f: f'{f.carried.r2:.2f}')} "
+        f"{alone(lambda f: f'{f.carried_baseline.r2:.2f}')}.",
         f"Its bias is {on_each(lambda f: f'{f.carried.bias:.1f} points')} "
         f"{alone(lambda f: f'{f.carried_baseline.bias:.1f}')}.",
     )
     fourth = (
-        f"**C4 {judge_c4([f.curvature for f in found])}.** At equal training loss, Kendall's coefficient of curvature "
-        f"and test error within axes is {on_each(lambda f: f'{f.curvature.average:.2f}')} "
+        f"**C4 {judge_c4([f.curvature for f in found])}:** curvature correlates with generalisation. At equal training "
+        f"loss, Kendall's coefficient with test error within axes is {on_each(lambda f: f'{f.curvature.average:.2f}')} "
         f"{alone(lambda f: f'{f.loss.average:.2f}', 'of the training loss itself')}.",
         f"That loss is {on_each(lambda f: f'{f.matched}')}; the worst axis is {on_each(_worst_axis)}.",
     )
