@@ -200,6 +200,8 @@ def test_that_networks_with_wrong_labels_are_reported_apart(tmp_path) -> None:
     text = report({"made up": networks}, [], "", tmp_path, wrong_labels={"made up": noisy})
     apart = text.split("## made up, 20% wrong labels")[1].split("\n## ")[0]
     assert f"{len(networks)} networks, of which 0 diverged. 2 of the others have no margins" in text
+    (optimizer,) = {m.hyperparameters["optimizer"] for m in list(networks)[:2]}
+    assert f"do not depend on inputs (2 {optimizer}); every" in text
     assert "3 networks, of which 0 diverged" in apart and "apart from all verdicts" in apart
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -121,6 +122,8 @@ def _of_place(
         *_summary(networks),
         *_of_those_that_learned(known, learned),
         "### C1: what predicts the gap at the end of training",
+        "Within an architecture: less its means over all of its networks, those of left-out configurations too. Empty "
+        "where networks are too few for the features:",
         tables.prediction(networks),
         "The part of each baseline's squared error in k-fold prediction that margins take away:",
         markdown_table(["baseline", "partial R²"], tables.added(networks)),
@@ -140,7 +143,8 @@ def _of_place(
         f"Mean over axes once what the training loss says of either is taken away: {given.average:.2f}."
         if given
         else "",
-        "Mean over axes, by measure and training loss, and of how many axes. \\*: differs from 0 after Holm's "
+        "Mean over axes, by measure and training loss, and of how many axes; empty where none has "
+        f"{FEWEST} pairs. \\*: differs from 0 after Holm's "
         "correction over test error, gap, measures of curvature and losses; the one that decides C4 is not among them. "
         "Test error:",
         by_outcome["test_error"],
@@ -151,6 +155,8 @@ def _of_place(
         "The part of the squared error in k-fold prediction that each takes away from the other's:",
         markdown_table(["features", "partial R²"], tables.joint_parts(networks)),
         "### Who reaches a training loss",
+        "Of width, rate and decay levels are given, from low to high; "
+        "[design.py](../../studies/population/design.py) says what they are.",
         tables.reached(networks),
     ]
 
@@ -192,10 +198,13 @@ def _with_wrong_labels(label: str, networks: Mapping[Member, Trajectory]) -> lis
 def _summary(networks: Mapping[Member, Trajectory]) -> list[str]:
     diverged = sum(t.diverged for t in networks.values())
     ends = at_end(networks)
-    without = len(ends) - len(usable(ends, "margins"))
+    known = {point.member for point in usable(ends, "margins")}
+    lacking = Counter(p.member.hyperparameters["optimizer"] for p in ends if p.member not in known)
+    without = lacking.total()
+    by_optimizer = f" ({', '.join(f'{count} {name}' for name, count in lacking.most_common())})" if lacking else ""
     header = ["training", "networks", "train accuracy, %", "gap, points", f"fit (≥ {100 * tables.FIT:.0f} %)"]
     return [
         f"{len(networks)} networks, of which {diverged} diverged. {without} of the others have no margins at the end, "
-        "as where outputs do not depend on inputs; every R² is that of networks that have margins.",
+        f"as where outputs do not depend on inputs{by_optimizer}; every R² is that of networks that have margins.",
         markdown_table(header, tables.summary(networks)),
     ]
