@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from benchmarks.methods import METHODS
+from benchmarks.report.opening import DETAILS
 from benchmarks.studies.population.claims import (
     carried_over,
     primary,
@@ -23,7 +25,7 @@ from benchmarks.studies.population.features import (
 )
 from benchmarks.studies.population.figures import draw_gaps, draw_times
 from benchmarks.studies.population.measurement import STATISTICS
-from benchmarks.studies.population.report import report
+from benchmarks.studies.population.report import _of_fitting, report
 from benchmarks.studies.population.rules import RULES
 from benchmarks.studies.population.tables import (
     CURVATURES,
@@ -193,6 +195,17 @@ def test_that_the_report_opens_with_its_picture_and_verdicts(tmp_path, monkeypat
     assert any(part.startswith("| features") for part in rest)
 
 
+def test_that_the_opening_says_what_margins_predict_among_networks_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    networks = population(by_margins, bases=12)
+    assert _of_fitting({"made up": networks}) == []  # too few fit
+    monkeypatch.setattr("benchmarks.studies.population.tables.FIT", 0.0)
+    (sentence,) = _of_fitting({"made up": networks})
+    everywhere = {row["features"]: row["k-fold R², all"] for row in table_of(prediction(networks))}
+    for features in ("margins", "constrained margins"):
+        assert f"{everywhere[features]} of {features}" in sentence
+    assert f"(loss and accuracy alone: {everywhere['loss and accuracy']})" in sentence
+
+
 def test_that_networks_with_wrong_labels_are_reported_apart(tmp_path) -> None:
     networks = population(by_margins, bases=3)
     without_margins(networks, 2)
@@ -201,7 +214,7 @@ def test_that_networks_with_wrong_labels_are_reported_apart(tmp_path) -> None:
     apart = text.split("## made up, 20% wrong labels")[1].split("\n## ")[0]
     assert f"{len(networks)} networks, of which 0 diverged. 2 of the others have no margins" in text
     (optimizer,) = {m.hyperparameters["optimizer"] for m in list(networks)[:2]}
-    assert f"do not depend on inputs (2 {optimizer}); every" in text
+    assert f"R²:** 2 networks on made up (2 of {METHODS[optimizer].label}) have no margins" in text.split(DETAILS)[0]
     assert "3 networks, of which 0 diverged" in apart and "apart from all verdicts" in apart
 
 

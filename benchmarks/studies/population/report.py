@@ -9,11 +9,19 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from benchmarks.methods import METHODS
 from benchmarks.report.forest import draw_forest
 from benchmarks.report.opening import ANSWER, DETAILS, opening
 from benchmarks.report.table import markdown_table
 from benchmarks.studies.population import figures, tables
-from benchmarks.studies.population.claims import carried_further, carried_over, given_the_loss, primary, usable
+from benchmarks.studies.population.claims import (
+    carried_further,
+    carried_over,
+    given_the_loss,
+    predicted,
+    primary,
+    usable,
+)
 from benchmarks.studies.population.design import PLACES, Member
 from benchmarks.studies.population.features import at_end, at_matched_level, matched_level, of_length
 from benchmarks.studies.population.ranks import FEWEST
@@ -65,6 +73,7 @@ def report(
         picture, sentences = "", ["**Too few networks for verdicts.**"]
     if frozen and held_back:
         sentences[3:3] = _overcome(frozen, held_back, list(by_place))  # after what is said of C3
+    sentences += [*_of_fitting(by_place), *_left_out(by_place)]
     parts = [*opening(TITLE, QUESTION, picture, [*missing, *sentences]), DETAILS, *_figures(by_place, directory)]
     for label, networks in tqdm(by_place.items(), desc="tables", unit="data set", file=sys.stderr):
         parts += _of_place(label, networks, known.get(label), learned.get(label))
@@ -195,16 +204,48 @@ def _with_wrong_labels(label: str, networks: Mapping[Member, Trajectory]) -> lis
     ]
 
 
+def _of_fitting(by_place: Mapping[str, Mapping[Member, Trajectory]]) -> list[str]:
+    """Say what margins predict among networks that fit their data, where loss and accuracy hardly differ."""
+    said = []
+    for label, networks in by_place.items():
+        points = tables.fitting(usable(at_end(networks), "margins"))
+        sets = ("margins", "constrained margins", "loss and accuracy")
+        plain, constrained, alone = (predicted(points, names) for names in sets)
+        if plain and constrained and alone:
+            said.append(
+                f"{plain.held_out:.2f} of margins and {constrained.held_out:.2f} of constrained margins on {label} "
+                f"(loss and accuracy alone: {alone.held_out:.2f})"
+            )
+    if not said:
+        return []
+    return [f"**Among networks that fit their data**, without a verdict: k-fold R² is {' and '.join(said)}."]
+
+
+def _left_out(by_place: Mapping[str, Mapping[Member, Trajectory]]) -> list[str]:
+    """Say how many networks have no margins at the end, and how they were trained."""
+    counts = []
+    for label, networks in by_place.items():
+        ends = at_end(networks)
+        known = {point.member for point in usable(ends, "margins")}
+        lacking = Counter(p.member.hyperparameters["optimizer"] for p in ends if p.member not in known)
+        if lacking:
+            methods = ", ".join(f"{count} of {METHODS[name].label}" for name, count in lacking.most_common())
+            counts.append(f"{lacking.total()} networks on {label} ({methods})")
+    if not counts:
+        return []
+    return [
+        f"**Left out of every R²:** {' and '.join(counts)} have no margins at the end, as where outputs do not depend "
+        "on inputs."
+    ]
+
+
 def _summary(networks: Mapping[Member, Trajectory]) -> list[str]:
     diverged = sum(t.diverged for t in networks.values())
     ends = at_end(networks)
-    known = {point.member for point in usable(ends, "margins")}
-    lacking = Counter(p.member.hyperparameters["optimizer"] for p in ends if p.member not in known)
-    without = lacking.total()
-    by_optimizer = f" ({', '.join(f'{count} {name}' for name, count in lacking.most_common())})" if lacking else ""
+    without = len(ends) - len(usable(ends, "margins"))
     header = ["training", "networks", "train accuracy, %", "gap, points", f"fit (≥ {100 * tables.FIT:.0f} %)"]
     return [
         f"{len(networks)} networks, of which {diverged} diverged. {without} of the others have no margins at the end, "
-        f"as where outputs do not depend on inputs{by_optimizer}; every R² is that of networks that have margins.",
+        "as where outputs do not depend on inputs; every R² is that of networks that have margins.",
         markdown_table(header, tables.summary(networks)),
     ]

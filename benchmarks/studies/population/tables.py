@@ -36,12 +36,14 @@ from benchmarks.studies.population.training import FRACTIONS, LEVELS, Trajectory
 __all__ = [
     "CARRIED",
     "CURVATURES",
+    "FIT",
     "added",
     "axes",
     "by_time",
     "carried",
     "carried_in_time",
     "correlations",
+    "fitting",
     "joint",
     "joint_parts",
     "prediction",
@@ -122,16 +124,20 @@ def reached(networks: Population) -> str:
     return markdown_table(["networks with", "number", *(f"{level}, %" for level in LEVELS)], rows)
 
 
+def fitting(points: Sequence[Point]) -> list[Point]:
+    """Choose the networks that fit their data."""
+    return [p for p in points if p.checkpoint.scores["train_accuracy"] >= FIT]
+
+
 def prediction(networks: Population) -> str:
     """Compare sets of features at the end of training, over all networks and within some of them."""
     points = usable(at_end(networks), "margins")  # the same networks for all features that all of them have
     full = of_length(points, "full")
-    fit = [p for p in points if p.checkpoint.scores["train_accuracy"] >= FIT]
     columns = {
         "all": (points, False),
         "full length": (full, False),
         "within an architecture": (points, True),
-        f"fit (≥ {100 * FIT:.0f} %)": (fit, False),
+        f"fit (≥ {100 * FIT:.0f} %)": (fitting(points), False),
     }
     rows = []
     for names in [*((n,) for n in (*MARGINS, *OTHERS, *BASELINES)), ("margins", *_ADDED)]:
