@@ -107,4 +107,5 @@ def test_that_figures_of_costs_are_measured_and_have_intervals() -> None:
 def test_that_claims_are_what_the_studies_say() -> None:
     lines = said(RESULTS)
     assert shown_in_readme(lines, README) == README, "README.md is not what `python -m benchmarks claims` writes"
-    assert [re.findall(r"\*\*(C\d)", line)[0] for line in lines] == ["C1", "C2", "C3", "C4", "C5", "C6"]
+    claims = [re.findall(r"\*\*(C\d)", line)[0] for line in lines]  # of one there may be more than one line
+    assert [*dict.fromkeys(claims)] == ["C1", "C2", "C3", "C4", "C5", "C6"]

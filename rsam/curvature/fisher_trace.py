@@ -118,7 +118,7 @@ def _squares(risk: Risk, likelihood: Likelihood, count: int, generator: torch.Ge
                 root = hessian_root(outputs.detach(), 2 * signs.to(outputs.device) - 1, likelihood)
                 u = _normalised(risk.loss_func, root, targets)
                 g = risk.gradient_of(outputs, retain_graph=True, grad_outputs=u.to(outputs.dtype))
-                squares[k] += weight * risk.slope(g)[1] ** 2
+                squares[k] += weight * risk.slope(g)[1]
     return squares / risk.total(weights)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -53,4 +54,4 @@ def gradient_norm(
     4.0
     """
     risk = Risk(model_func, loss_func, params, data, num_data, batch_size_fn, progressbar)
-    return risk.slope(risk.gradient())[1]
+    return math.sqrt(risk.slope(risk.gradient())[1])

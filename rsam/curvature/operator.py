@@ -95,6 +95,11 @@ class TangentOperator(LinearOperator):
         ----------
         coordinates : Tensor or list of Tensor
             Shape ``(dimension,)``, or one tensor per parameter.
+
+        Raises
+        ------
+        ValueError
+            For numbers that are not real and floating-point, and for other shapes.
         """
         pieces = self.split(coordinates)
         for z in pieces:

@@ -173,8 +173,8 @@ class _Ball:
             with at_points(params, points):
                 gradient = self.risk.gradient()
             covectors = torch.autograd.grad(points, variables, gradient)
-        slope, norm = self.risk.slope(covectors)
-        return list(torch._foreach_div(slope, norm)) if norm > 0 else slope
+        slope, square = self.risk.slope(covectors)
+        return list(torch._foreach_div(slope, math.sqrt(square))) if square > 0 else slope
 
     def worst(self, steps: int, restarts: int, progressbar: bool = False) -> tuple[float, int]:
         """Return the greatest rise found, and the number of evaluations."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -222,13 +221,13 @@ class Risk:
         return [s.to(p.dtype) for s, p in zip(sums, self.params, strict=True)]
 
     def slope(self, gradient: Sequence[Tensor]) -> tuple[list[Tensor], float]:
-        """Return the tangents of steepest ascent for a Euclidean gradient at the present weights, and their norm."""
+        """Return the tangents of steepest ascent for a Euclidean gradient at the weights, and the square of their norm."""
         with torch.no_grad():
             tangents: list[Tensor] = self.space.raise_index(self.params, list(gradient))
             # in double precision, in which the squares of small and large numbers neither vanish nor overflow
             wide = [[t.to(torch.promote_types(t.dtype, torch.float64)) for t in ts] for ts in (gradient, tangents)]
             square = float(geometry.pairing(*wide))
-        return tangents, math.sqrt(max(square, 0.0))  # rounding may leave it negative
+        return tangents, max(square, 0.0)  # rounding may leave it negative
 
     def total(self, weights: Sequence[float]) -> float:
         """Return the number to divide a weighted sum over the batches by."""

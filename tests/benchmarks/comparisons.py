@@ -61,4 +61,5 @@ def percent(entry: Entry) -> np.ndarray:
 def shown(values: Sequence[float], digits: int) -> str:
     """Format the mean and half of scipy's 95 % interval."""
     low, high = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    return f"{np.mean(values):.{digits}f} ± {(high - low) / 2:.{digits}f}"
+    half = (high - low) / 2
+    return f"{np.mean(values):.{digits}f} ± {half:.{digits if half < 100 else 0}f}"

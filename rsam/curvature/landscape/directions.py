@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -155,10 +156,10 @@ def _ratio(d: Tensor, norm: float | Tensor, by: Tensor) -> Tensor:
 
 def ascent_direction(risk: Risk) -> list[Tensor]:
     """Return the unit tangent along which the risk rises fastest."""
-    slope, norm = risk.slope(risk.gradient())
-    if not norm > 0:
+    slope, square = risk.slope(risk.gradient())
+    if not square > 0:
         raise ValueError("direction: the gradient is zero, so that it has no direction")
-    return list(torch._foreach_div(wide(slope), norm))
+    return list(torch._foreach_div(wide(slope), math.sqrt(square)))
 
 
 @torch.no_grad()
