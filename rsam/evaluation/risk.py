@@ -221,7 +221,7 @@ class Risk:
         return [s.to(p.dtype) for s, p in zip(sums, self.params, strict=True)]
 
     def slope(self, gradient: Sequence[Tensor]) -> tuple[list[Tensor], float]:
-        """Return the tangents of steepest ascent for a Euclidean gradient at the weights, and the square of their norm."""
+        """Return the tangents of steepest ascent for a Euclidean gradient here, and the square of their norm."""
         with torch.no_grad():
             tangents: list[Tensor] = self.space.raise_index(self.params, list(gradient))
             # in double precision, in which the squares of small and large numbers neither vanish nor overflow
