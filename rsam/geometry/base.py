@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rsam.errors import UnsupportedOperation
 from rsam.geometry.equality import key_of
-from rsam.geometry.linalg import balanced, independent_rows, points_in
+from rsam.geometry.linalg import balanced, independent_rows, largest, points_in
 
 __all__ = ["OPERATIONS", "Geometry", "asks"]
 
@@ -370,7 +370,7 @@ class Geometry:
 
     def _check_acceleration(self, x: Tensor, v: Tensor, acceleration: Tensor) -> None:
         """Raise if a second difference clearly disagrees: at zero torch's derivatives of a norm are 0 or NaN."""
-        size = float(v.abs().max()) if v.numel() else 0.0
+        size = largest(v)
         if not size:
             return
         eps = float(torch.finfo(x.dtype).eps)

@@ -19,6 +19,7 @@ __all__ = [
     "complement_transpose",
     "dot",
     "independent_rows",
+    "largest",
     "point_sums",
     "points_in",
     "powers",
@@ -34,6 +35,11 @@ __all__ = [
 def dot(u: Tensor, v: Tensor) -> Tensor:
     """Return inner products of real vectors ``(*batch, n)``, as ``(*batch, 1)``."""
     return (u * v).sum(-1, keepdim=True)
+
+
+def largest(a: Tensor) -> float:
+    """Return the largest modulus of a number in ``a``, 0 if there is none."""
+    return float(a.detach().abs().max()) if a.numel() else 0.0
 
 
 def add_scaled(x: Tensor, u: Tensor, t: float | Tensor) -> Tensor:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from rsam.geometry.linalg import largest
+
 __all__ = ["assert_close", "assert_order", "flattest_slope", "show", "tolerance"]
 
 
@@ -18,10 +20,6 @@ def tolerance(dtype: torch.dtype) -> float:
     formula are much larger.
     """
     return 4 * math.sqrt(torch.finfo(dtype).eps)
-
-
-def _largest(a: Tensor) -> float:
-    return float(a.abs().max()) if a.numel() else 0.0
 
 
 def show(a: Tensor) -> str:
@@ -61,10 +59,10 @@ def assert_close(actual: Tensor, expected: Tensor, what: str, *, scale: float = 
         raise AssertionError(f"{what}: {actual.dtype}, expected {expected.dtype}")
     if not torch.isfinite(actual).all():
         raise AssertionError(f"{what}: got {show(actual)}, which is not finite")
-    size = max(_largest(actual), _largest(expected))
+    size = max(largest(actual), largest(expected))
     eps = float(torch.finfo(actual.dtype).eps)
     bound = slack * (tolerance(actual.dtype) * size + 1000 * eps * scale)
-    error = _largest(actual - expected)
+    error = largest(actual - expected)
     if not error <= bound:
         raise AssertionError(
             f"{what}: got {show(actual)}, expected {show(expected)} (differs by {error:.2g}, allowed {bound:.2g})"

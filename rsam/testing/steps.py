@@ -34,10 +34,11 @@ import torch
 from torch import Tensor
 
 from rsam.geometry import geometry_of, pairing
+from rsam.geometry.linalg import largest
 from rsam.testing.comparison import assert_close, tolerance
 from rsam.testing.isometries import Isometry
 from rsam.testing.points import metric_norm
-from rsam.testing.properties.asserts import assert_on_manifold, largest
+from rsam.testing.properties.asserts import assert_on_manifold
 
 __all__ = [
     "Trial",

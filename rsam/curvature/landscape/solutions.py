@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from rsam import geometry
 from rsam.evaluation.reduction import uncompiled
 from rsam.evaluation.risk import Params, trainable
+from rsam.geometry.linalg import largest
 
 __all__ = ["Solution", "direction_to", "geodesic_to", "named_tensors", "space_of", "wide"]
 
@@ -72,7 +73,7 @@ def geodesic_to(space: geometry.Product, names: Sequence[str], other: Solution, 
         # the logarithm of what is no point of the manifold is some tangent or other, and that of an antipode, to which
         # all ways are equally long, is rounding blown up to their length, which is no tangent
         if not isinstance(space.manifolds[i], geoopt.Euclidean):
-            error, aside, size, length = map(_largest, (end - y, normal[i], y, tangents[i]))
+            error, aside, size, length = map(largest, (end - y, normal[i], y, tangents[i]))
             rounding = torch.finfo(x.dtype).eps ** 0.5
             if not (error <= rounding * (1 + size) and aside <= rounding * (1 + length)):
                 raise ValueError(
@@ -80,10 +81,6 @@ def geodesic_to(space: geometry.Product, names: Sequence[str], other: Solution, 
                     "is it a point of that manifold, and neither antipodal nor beyond the reach of the logarithm?"
                 )
     return tangents
-
-
-def _largest(tensor: Tensor) -> float:
-    return float(tensor.abs().max()) if tensor.numel() else 0.0
 
 
 def _ends(space: geometry.Product, names: Sequence[str], other: Solution, what: str) -> list[Tensor]:

@@ -9,15 +9,11 @@ import torch
 from torch import Tensor
 
 from rsam.geometry import Geometry
+from rsam.geometry.linalg import largest
 from rsam.testing.comparison import assert_close, tolerance
 from rsam.testing.points import metric_norm
 
-__all__ = ["assert_isometric", "assert_on_manifold", "assert_tangent", "largest", "product", "stretched"]
-
-
-def largest(a: Tensor) -> float:
-    """Return the largest modulus of a number in ``a``."""
-    return float(a.detach().abs().max()) if a.numel() else 0.0
+__all__ = ["assert_isometric", "assert_on_manifold", "assert_tangent", "product", "stretched"]
 
 
 def product(geometry: Geometry, x: Tensor, u: Tensor, v: Tensor) -> Tensor:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from rsam.geometry import Geometry, pairing
+from rsam.geometry.linalg import largest
 from rsam.testing.comparison import assert_close, assert_order, tolerance
-from rsam.testing.properties.asserts import assert_on_manifold, largest, product, stretched
+from rsam.testing.properties.asserts import assert_on_manifold, product, stretched
 
 __all__ = [
     "a_step_stays_on_the_manifold",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from rsam.geometry import Geometry, pairing
+from rsam.geometry.linalg import largest
 from rsam.testing.comparison import assert_close, tolerance
-from rsam.testing.properties.asserts import assert_on_manifold, assert_tangent, largest, product
+from rsam.testing.properties.asserts import assert_on_manifold, assert_tangent, product
 
 __all__ = [
     "projecting_a_point_moves_it_nowhere",

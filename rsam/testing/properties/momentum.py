@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from rsam.geometry import Geometry
+from rsam.geometry.linalg import largest
 from rsam.testing.comparison import assert_close
-from rsam.testing.properties.asserts import assert_isometric, assert_tangent, largest
+from rsam.testing.properties.asserts import assert_isometric, assert_tangent
 
 __all__ = [
     "momentum_along_nothing_stays",

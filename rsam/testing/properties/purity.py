@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from rsam.geometry import Geometry, Product, geometry_of
+from rsam.geometry.linalg import largest
 from rsam.testing.comparison import assert_close
-from rsam.testing.properties.asserts import largest
 
 __all__ = [
     "a_batch_equals_its_members",

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from rsam.geometry import Geometry, pairing
+from rsam.geometry.linalg import largest
 from rsam.testing.comparison import assert_close
-from rsam.testing.properties.asserts import largest, product, stretched
+from rsam.testing.properties.asserts import product, stretched
 
 __all__ = [
     "frames_are_orthonormal",

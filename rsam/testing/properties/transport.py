@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from rsam.geometry import Geometry, pairing
+from rsam.geometry.linalg import largest
 from rsam.testing.comparison import assert_close
-from rsam.testing.properties.asserts import assert_isometric, assert_tangent, largest
+from rsam.testing.properties.asserts import assert_isometric, assert_tangent
 
 __all__ = [
     "a_transported_tangent_is_tangent",
