@@ -214,11 +214,11 @@ def carried_further(
 ) -> Interval | None:
     """Return how much larger R² on other networks is than with a baseline's features, of one model for all."""
     fitted, others = (usable(points, *names, *baseline) for points in (fitted, others))
-    parts = [_both(fitted, others, features) for features in (names, baseline)]
-    if parts[0] is None or parts[1] is None:
+    found, alone = (_both(fitted, others, features) for features in (names, baseline))
+    if found is None or alone is None:
         return None
-    more, less = (transfer(*part, leave_out=False) for part in parts if part)
-    return bootstrap(lambda weights: more(weights)[0] - less(weights)[0], len(parts[0][0].names), SAMPLES)
+    more, less = (transfer(*both, leave_out=False) for both in (found, alone))
+    return bootstrap(lambda weights: more(weights)[0] - less(weights)[0], len(found[0].names), SAMPLES)
 
 
 def predictions_carried_over(

@@ -225,9 +225,7 @@ def _left_out(by_place: Mapping[str, Mapping[Member, Trajectory]]) -> list[str]:
     """Say how many networks have no margins at the end, and how they were trained."""
     counts = []
     for label, networks in by_place.items():
-        ends = at_end(networks)
-        known = {point.member for point in usable(ends, "margins")}
-        lacking = Counter(p.member.hyperparameters["optimizer"] for p in ends if p.member not in known)
+        lacking = Counter(member.hyperparameters["optimizer"] for member in _without_margins(networks))
         if lacking:
             methods = ", ".join(f"{count} of {METHODS[name].label}" for name, count in lacking.most_common())
             counts.append(f"{lacking.total()} networks on {label} ({methods})")
@@ -239,10 +237,14 @@ def _left_out(by_place: Mapping[str, Mapping[Member, Trajectory]]) -> list[str]:
     ]
 
 
-def _summary(networks: Mapping[Member, Trajectory]) -> list[str]:
-    diverged = sum(t.diverged for t in networks.values())
+def _without_margins(networks: Mapping[Member, Trajectory]) -> list[Member]:
     ends = at_end(networks)
-    without = len(ends) - len(usable(ends, "margins"))
+    known = {point.member for point in usable(ends, "margins")}
+    return [point.member for point in ends if point.member not in known]
+
+
+def _summary(networks: Mapping[Member, Trajectory]) -> list[str]:
+    diverged, without = sum(t.diverged for t in networks.values()), len(_without_margins(networks))
     header = ["training", "networks", "train accuracy, %", "gap, points", f"fit (≥ {100 * tables.FIT:.0f} %)"]
     return [
         f"{len(networks)} networks, of which {diverged} diverged. {without} of the others have no margins at the end, "
