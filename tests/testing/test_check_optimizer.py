@@ -217,37 +217,39 @@ class LosesWeightsOnException(torch.optim.SGD):
         return loss
 
 
-class SeesCoordinates(rsam.optim.RiemannianSGD):
+class Edits(rsam.optim.RiemannianSGD):
+    """Optimizer that steps by other gradients than the closure leaves."""
+
+    def edit(self, params: list[Tensor]) -> None:
+        raise NotImplementedError
+
+    def step(self, closure: Callable[[], Any]) -> Any:
+        with torch.enable_grad():
+            loss = closure()
+        self.edit(self.param_groups[0]["params"])
+        super().step()
+        return loss
+
+
+class SeesCoordinates(Edits):
     """Optimizer that scales the gradient by the coordinate, and still stays on the manifold."""
 
-    def step(self, closure: Callable[[], Any]) -> Any:
-        with torch.enable_grad():
-            loss = closure()
-        for p in self.param_groups[0]["params"]:
+    def edit(self, params: list[Tensor]) -> None:
+        for p in params:
             p.grad[..., 0] *= 2
-        super().step()
-        return loss
 
 
-class StandsStill(rsam.optim.RiemannianSGD):
+class StandsStill(Edits):
     """Optimizer that steps plain parameters only, right as far as all other properties go."""
 
-    def step(self, closure: Callable[[], Any]) -> Any:
-        with torch.enable_grad():
-            loss = closure()
-        self.param_groups[0]["params"][0].grad = None
-        super().step()
-        return loss
+    def edit(self, params: list[Tensor]) -> None:
+        params[0].grad = None
 
 
-class GoesUphill(rsam.optim.RiemannianSGD):
-    def step(self, closure: Callable[[], Any]) -> Any:
-        with torch.enable_grad():
-            loss = closure()
-        for p in self.param_groups[0]["params"]:
+class GoesUphill(Edits):
+    def edit(self, params: list[Tensor]) -> None:
+        for p in params:
             p.grad.neg_()
-        super().step()
-        return loss
 
 
 def _of(cls: type[rsam.RSAM]) -> Factory:
