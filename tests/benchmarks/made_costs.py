@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from benchmarks.studies.overhead import landscapes
 from benchmarks.studies.overhead.margins import FOUR_LAYERS, PASSES
 from benchmarks.studies.overhead.optimizers import CASES, KINDS
 from benchmarks.studies.overhead.savings import LIMITS, PART
@@ -66,6 +67,11 @@ def made_data(factor: float = 2.0) -> dict[str, Data]:
         "spread": {"batch": 128, "products": 18, "estimates": {"wide_plain_cnn": estimates, "small_cnn": estimates}},
         "penalties": {"batch": 64, "times": made_times("plain", dict.fromkeys(penalties, 2.5))},
         "margins": {"images": 500, "batch": 250, "times": made_times(PASSES, {FOUR_LAYERS: 1.2})},
+        "landscape": {
+            "points": 3,
+            "examples": 256,
+            "times": made_times(landscapes.PASSES, {landscapes.PLANE: 1.4}),
+        },
     }
 
 

@@ -34,6 +34,7 @@ def test_that_the_page_shows_every_ratio_with_its_interval(tmp_path) -> None:
         "Traces": [shown(3.0), shown(1.5)],
         "Penalties": [shown(2.5)],
         "Margins": [shown(1.2)],
+        "Landscape": [shown(1.4)],
     }.items():
         for figure in figures:
             assert f"| {figure}" in sections[title] or f" {figure} |" in sections[title], (title, figure)
@@ -48,7 +49,7 @@ def test_that_each_machine_is_named_with_what_it_measured(tmp_path) -> None:
     rows["margins"] = replace(rows["margins"], machine="Another one.")
     text = page(tmp_path, rows)
     assert "\n\nMargins: Another one.\n\n" in text
-    assert f"; Penalties: {MACHINE}\n\n" in text
+    assert f"; Penalties; Landscape: {MACHINE}\n\n" in text
 
 
 @pytest.mark.parametrize("factor", [0.5, 5.0, 20.0])

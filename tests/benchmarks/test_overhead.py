@@ -13,6 +13,7 @@ from benchmarks.runs.training import train_model
 from benchmarks.studies.overhead import (
     OverheadStudy,
     curvature,
+    landscapes,
     margins,
     memory,
     optimizers,
@@ -49,6 +50,7 @@ def test_that_every_contender_is_reported_with_its_limit(tmp_path, monkeypatch) 
     monkeypatch.setattr(memory, "_COUNT", 2)
     monkeypatch.setattr(curvature, "BATCH", 8)
     monkeypatch.setattr(margins, "IMAGES", 500)
+    monkeypatch.setattr(landscapes, "POINTS", 2)
     monkeypatch.setattr(traces, "PROBES", 2)
     monkeypatch.setattr(spread, "PROBES", 6)
     monkeypatch.setattr(spread, "train_model", lambda run: train_model(replace(run, epochs=1)))
@@ -65,6 +67,7 @@ def test_that_every_contender_is_reported_with_its_limit(tmp_path, monkeypatch) 
         "wide_plain_cnn, xtrace",
         "Fisher trace, exact",
         "margins at 4 layers",
+        "plane along geodesics",
     ):
         assert f"| {name}" in text, name
     for case in small:
@@ -79,6 +82,7 @@ def test_that_every_contender_is_reported_with_its_limit(tmp_path, monkeypatch) 
         "at least 2.5 times",
         "at most half.",
         "at most 4 epochs of gradients.",
+        "takes less than 60 seconds.",
     ):
         assert limit in text, limit
     assert text.count("plain ones.") == 2

@@ -1,4 +1,4 @@
-"""Run the study of costs: steps, curvature, penalties and margins, beside other libraries."""
+"""Run the study of costs: steps, curvature, penalties, margins and landscapes, beside other libraries."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from benchmarks.report.opening import ANSWER
 from benchmarks.runs.parallel import Workers
 from benchmarks.runs.results import Results
 from benchmarks.studies.overhead import (
+    landscapes,
     margins,
     memory,
     optimizers,
@@ -106,6 +107,7 @@ class OverheadStudy:
             "spread": _Part(partial(spread.measure, 2 * few), spread.report),
             "penalties": _Part(partial(penalties.measure, third, five), penalties.report),
             "margins": _Part(partial(margins.measure, few, 1), margins.report),
+            "landscape": _Part(partial(landscapes.measure, max(2, self.repeats // 50), 1), landscapes.report),
         }
         return {Measurement(name): part for name, part in parts.items()}
 
@@ -123,5 +125,5 @@ def _machine() -> str:
 
 
 OVERHEAD = OverheadStudy(
-    name="overhead", summary="what steps, curvature, penalties and margins cost, beside other libraries; seven minutes"
+    name="overhead", summary="what steps, curvature, penalties and margins cost, beside other libraries; ten minutes"
 )
