@@ -161,14 +161,14 @@ def test_that_features_carry_further_by_the_difference_of_r2_on_the_same_network
     without_margins(networks, 4)
     full, short = (of_length(at_end(networks), n) for n in ("full", "quarter"))
     names, baseline = ["margins"], ["loss and accuracy"]
-    more = carried_further(full, short, names, baseline)
+    more = carried_further(full, short, names, baseline, leave_out=False)
     kept = [usable(points, *names) for points in (full, short)]
     alone = [carried_over(*kept, *features, leave_out=False) for features in (names, baseline)]
     assert more is not None and alone[0] is not None and alone[1] is not None
     assert more.mean == pytest.approx(alone[0].r2.mean - alone[1].r2.mean)
     # margins decide the gap in every sample, so that the difference spreads as the baseline alone
     assert more.half_width == pytest.approx(alone[1].r2.half_width, rel=1e-6)
-    assert carried_further(full[:5], short[:1], names, baseline) is None
+    assert carried_further(full[:5], short[:1], names, baseline, leave_out=False) is None
 
 
 def test_that_a_measure_that_follows_the_loss_says_nothing_beside_it() -> None:

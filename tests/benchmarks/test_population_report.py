@@ -15,10 +15,12 @@ from benchmarks.methods import METHODS
 from benchmarks.report.opening import DETAILS
 from benchmarks.studies.population.claims import (
     carried_over,
+    predicted,
     primary,
     usable,
 )
 from benchmarks.studies.population.features import (
+    FEATURES,
     above_chance,
     at_end,
     of_length,
@@ -30,6 +32,7 @@ from benchmarks.studies.population.rules import RULES
 from benchmarks.studies.population.tables import (
     CURVATURES,
     axes,
+    by_time,
     carried,
     correlations,
     joint_parts,
@@ -54,11 +57,25 @@ def test_that_baselines_are_asked_about_the_networks_with_margins(monkeypatch: p
         found.carried_baseline.fitted,
         found.carried_baseline.others,
     )
-    header, _, *rows = prediction(networks).splitlines()
-    assert header.split("|")[2].strip() == "networks"
-    counts = {row.split("|")[1].strip(): row.split("|")[2].strip() for row in rows}
-    assert counts["margins"] == counts["loss and accuracy"] == str(len(networks) - 4)
-    assert int(counts["disagreement of twins"]) < len(networks) - 4
+    for table in prediction(networks).values():
+        rows = table_of(table)
+        counts = {row["features"]: int(row["networks"]) for row in rows}
+        assert counts["margins"] == counts["loss and accuracy"] == len(networks) - 4
+        assert counts["confidence"] == len(networks) - 4
+        assert f"all: {len(networks) - 4}" in rows[0]
+
+
+def test_that_tables_leave_out_what_is_nowhere_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.studies.population.claims.SAMPLES", 10)
+    networks = population(by_margins, bases=3)
+    for table in [*prediction(networks).values(), *by_time(networks), *carried(networks)]:
+        rows = table_of(table)
+        assert rows and all(any(list(row.values())[2:]) for row in rows)
+        assert all(any(row[column] for row in rows) for column in rows[0])
+    ends = at_end(networks)
+    unknown = {name for name in FEATURES if not predicted(ends, name) and not predicted(ends, name, within=True)}
+    assert "disagreement of twins" in unknown and "confidence" not in unknown
+    assert not unknown & {row["features"] for row in table_of(prediction(networks)["k-fold R²"])}
 
 
 def test_that_the_baseline_is_drawn_for_the_networks_that_have_margins(
@@ -113,11 +130,14 @@ def test_that_what_is_carried_over_stands_beside_the_baseline_on_the_same_networ
     short = [m for m in networks if m.hyperparameters["length"] == "quarter"]
     for member in short[:3]:  # they never reach 0.3
         networks[member].checkpoints[-1] = replace(networks[member].checkpoints[-1], levels=())
-    (row,) = [[cell.strip() for cell in row.split("|")] for row in carried(networks).splitlines()[2:]]
+    (row,), (back,) = map(table_of, carried(networks))
     full, brief = (usable(of_length(at_end(networks), n), "margins at loss 0.3") for n in ("full", "quarter"))
-    found = carried_over(full, brief, "loss and accuracy")
-    assert found is not None
-    assert row[2:7] == [str(len(short) - 3), "1.00 ± 0.00", "0.0 ± 0.0", row[5], f"{found.r2:.2f}"]
+    found, reverse = carried_over(full, brief, "loss and accuracy"), carried_over(brief, full, "loss and accuracy")
+    assert found is not None and reverse is not None
+    assert (row["networks"], row["R²"], row["error"]) == (str(len(short) - 3), "1.00 ± 0.00", "0.0 ± 0.0")
+    assert back["networks"] == str(reverse.others)
+    for one, baseline in ((row, found), (back, reverse)):
+        assert one["R² more than loss and accuracy there"].split(" ")[0] == f"{1 - baseline.r2.mean:.2f}"
 
 
 def test_that_networks_are_summarised_by_length_and_counted_by_who_reaches_a_loss() -> None:
@@ -200,7 +220,8 @@ def test_that_the_opening_says_what_margins_predict_among_networks_that_fit(monk
     assert _of_fitting({"made up": networks}) == []  # too few fit
     monkeypatch.setattr("benchmarks.studies.population.tables.FIT", 0.0)
     (sentence,) = _of_fitting({"made up": networks})
-    everywhere = {row["features"]: row["k-fold R², all"] for row in table_of(prediction(networks))}
+    by_all = f"all: {len(usable(at_end(networks), 'margins'))}"
+    everywhere = {row["features"]: row[by_all] for row in table_of(prediction(networks)["k-fold R²"])}
     for features in ("margins", "constrained margins"):
         assert f"{everywhere[features]} of {features}" in sentence
     assert f"(loss and accuracy alone: {everywhere['loss and accuracy']})" in sentence

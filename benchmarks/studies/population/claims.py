@@ -210,14 +210,18 @@ def carried_over(
 
 
 def carried_further(
-    fitted: Sequence[Point], others: Sequence[Point], names: Sequence[str], baseline: Sequence[str]
+    fitted: Sequence[Point],
+    others: Sequence[Point],
+    names: Sequence[str],
+    baseline: Sequence[str],
+    leave_out: bool = True,
 ) -> Interval | None:
-    """Return how much larger R² on other networks is than with a baseline's features, of one model for all."""
+    """Return how much larger R² on other networks is than with a baseline's features; see :func:`carried_over`."""
     fitted, others = (usable(points, *names, *baseline) for points in (fitted, others))
     found, alone = (_both(fitted, others, features) for features in (names, baseline))
     if found is None or alone is None:
         return None
-    more, less = (transfer(*both, leave_out=False) for both in (found, alone))
+    more, less = (transfer(*both, leave_out=leave_out) for both in (found, alone))
     return bootstrap(lambda weights: more(weights)[0] - less(weights)[0], len(found[0].names), SAMPLES)
 
 

@@ -74,12 +74,13 @@ def report(
     if frozen and held_back:
         sentences[3:3] = _overcome(frozen, held_back, list(by_place))  # after what is said of C3
     sentences += [*_of_fitting(by_place), *_left_out(by_place)]
-    parts = [*opening(TITLE, QUESTION, picture, [*missing, *sentences]), DETAILS, *_figures(by_place, directory)]
+    parts = [*opening(TITLE, QUESTION, picture, [*missing, *sentences]), DETAILS]
+    parts += ["## Rules, written beforehand", RULES, costs.strip(), *_figures(by_place, directory)]
     for label, networks in tqdm(by_place.items(), desc="tables", unit="data set", file=sys.stderr):
         parts += _of_place(label, networks, known.get(label), learned.get(label))
     for label, networks in (wrong_labels or {}).items():
         parts += _with_wrong_labels(label, networks)
-    return "\n\n".join([*parts, "## Rules, written beforehand", RULES, costs])
+    return "\n\n".join(parts)
 
 
 def _overcome(frozen: Mapping[str, str], networks: Mapping[Member, Trajectory], others: list[str]) -> list[str]:
@@ -88,7 +89,7 @@ def _overcome(frozen: Mapping[str, str], networks: Mapping[Member, Trajectory], 
     full, short = (of_length(usable(ends, *frozen), length) for length in ("full", "quarter"))
     alone = ["loss and accuracy"]
     found, baseline = (carried_over(full, short, *names, leave_out=False) for names in (frozen, alone))
-    more = carried_further(full, short, list(frozen), alone)
+    more = carried_further(full, short, list(frozen), alone, leave_out=False)
     features = " and ".join(f"{name} ({words})" for name, words in frozen.items())
     label = PLACES[next(iter(networks)).place].label
     if found is None or baseline is None or more is None:
@@ -126,25 +127,30 @@ def _of_place(
 ) -> list[str]:
     found, matched = primary(networks), matched_level(networks)
     given, by_outcome = given_the_loss(at_matched_level(networks), PRIMARY), tables.correlations(networks)
+    carried, back = tables.carried(networks)
     return [
         f"## {label}",
         *_summary(networks),
         *_of_those_that_learned(known, learned),
         "### C1: what predicts the gap at the end of training",
-        "Within an architecture: less its means over all of its networks, those of left-out configurations too. Empty "
-        "where networks are too few for the features:",
-        tables.prediction(networks),
+        "Of all networks, of those of full length, within an architecture (less its means over all of its networks, "
+        "those of left-out configurations too), and of those that fit their data; how many these are stands above. A "
+        "cell is empty where networks are too few for the features.",
+        *_by_kind(tables.prediction(networks)),
         "The part of each baseline's squared error in k-fold prediction that margins take away:",
         markdown_table(["baseline", "partial R²"], tables.added(networks)),
         "### C2: R² through the training of networks of full length",
-        "Of the gap at the same time; at a training loss, of networks of either length:",
-        tables.by_time(networks),
+        "k-fold R² of the gap at the same time; at a training loss, of networks of either length:",
+        *_by_time(networks),
         "### C3: models carried over",
-        "Models of full-length networks at their end, applied to short ones at theirs, each by a model without its "
-        "fold; error and bias in points:",
-        tables.carried(networks),
-        "Applied to the same networks at another part of their training:",
-        tables.carried_in_time(networks),
+        "Each network is predicted by a model without its fold; error and bias are in points. Models of full-length "
+        "networks at their end, applied to short ones at theirs:",
+        carried,
+        "Models of short networks, applied to those of full length:",
+        back,
+        "Models of full-length networks at one part of their training, applied to the same networks at another, of "
+        "features without loss and accuracy beside them.",
+        *_by_kind(tables.carried_in_time(networks)),
         "### C4: curvature and test error",
         f"By axis, {tables.CURVATURES[PRIMARY]}, at training loss {matched}; axes with fewer than {FEWEST} pairs that "
         "both reach it are left out, and bounds are those of all pairs, if the other ones all disagreed or all agreed:",
@@ -152,10 +158,9 @@ def _of_place(
         f"Mean over axes once what the training loss says of either is taken away: {given.average:.2f}."
         if given
         else "",
-        "Mean over axes, by measure and training loss, and of how many axes; empty where none has "
-        f"{FEWEST} pairs. \\*: differs from 0 after Holm's "
-        "correction over test error, gap, measures of curvature and losses; the one that decides C4 is not among them. "
-        "Test error:",
+        "Mean over axes, by measure and training loss, and of how many axes; losses at which none has "
+        f"{FEWEST} pairs are left out. \\*: differs from 0 after Holm's correction over test error, gap, measures of "
+        "curvature and losses; the one that decides C4 is not among them. Test error:",
         by_outcome["test_error"],
         "The gap:",
         by_outcome["gap"],
@@ -198,10 +203,20 @@ def _with_wrong_labels(label: str, networks: Mapping[Member, Trajectory]) -> lis
         f"## {label}, {' or '.join(f'{part:.0%}' for part in parts)} wrong labels",
         "Base configurations alone, apart from all verdicts. Training accuracy is that on the labels as trained on.",
         *_summary(networks),
-        tables.prediction(networks),
+        *_by_kind(tables.prediction(networks)),
         "k-fold R² through the training of networks of full length:",
-        tables.by_time(networks),
+        tables.by_time(networks)[0],
     ]
+
+
+def _by_kind(made: Mapping[str, str]) -> list[str]:
+    """Put the name of what a table shows above each."""
+    return [part for kind, table in made.items() for part in (f"*{kind}*", table)]
+
+
+def _by_time(networks: Mapping[Member, Trajectory]) -> list[str]:
+    margins, baselines, correlation = tables.by_time(networks)
+    return [margins, "Of the baselines:", baselines, "Correlation of the same predictions with the gap:", correlation]
 
 
 def _of_fitting(by_place: Mapping[str, Mapping[Member, Trajectory]]) -> list[str]:

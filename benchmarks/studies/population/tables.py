@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.report.table import markdown_table
 from benchmarks.studies.population.claims import (
-    Carried,
+    carried_further,
     carried_over,
     partial_r2,
     predicted,
@@ -129,25 +129,23 @@ def fitting(points: Sequence[Point]) -> list[Point]:
     return [p for p in points if p.checkpoint.scores["train_accuracy"] >= FIT]
 
 
-def prediction(networks: Population) -> str:
-    """Compare sets of features at the end of training, over all networks and within some of them."""
+def prediction(networks: Population) -> dict[str, str]:
+    """Compare sets of features at the end of training, over all networks and within some of them, by kind of R²."""
     points = usable(at_end(networks), "margins")  # the same networks for all features that all of them have
-    full = of_length(points, "full")
     columns = {
         "all": (points, False),
-        "full length": (full, False),
+        "full length": (of_length(points, "full"), False),
         "within an architecture": (points, True),
         f"fit (≥ {100 * FIT:.0f} %)": (fitting(points), False),
     }
-    rows = []
+    adjusted, held_out = [], []
     for names in [*((n,) for n in (*MARGINS, *OTHERS, *BASELINES)), ("margins", *_ADDED)]:
-        cells = [str(len(usable(points, *names)))]
-        for chosen, within in columns.values():
-            found = predicted(chosen, *names, within=within)
-            cells += [f"{found.adjusted:.2f}", f"{found.held_out:.2f}"] if found else ["", ""]
-        rows.append([" + ".join(names), *cells])
-    header = [f"{what}, {label}" for label in columns for what in ("adjusted R²", "k-fold R²")]
-    return markdown_table(["features", "networks", *header], rows)
+        label = [" + ".join(names), str(len(usable(points, *names)))]
+        found = [predicted(chosen, *names, within=within) for chosen, within in columns.values()]
+        adjusted.append([*label, *(f"{one.adjusted:.2f}" if one else "" for one in found)])
+        held_out.append([*label, *(f"{one.held_out:.2f}" if one else "" for one in found)])
+    header = ["features", "networks", *(f"{label}: {len(chosen)}" for label, (chosen, _) in columns.items())]
+    return {"adjusted R²": _filled(header, adjusted), "k-fold R²": _filled(header, held_out)}
 
 
 def added(networks: Population) -> list[list[str]]:
@@ -160,54 +158,65 @@ def added(networks: Population) -> list[list[str]]:
     return rows
 
 
-def by_time(networks: Population) -> str:
-    """Follow k-fold R² through the training of networks of full length, and at training losses of all networks.
+def by_time(networks: Population) -> list[str]:
+    """Follow the gap's prediction through the training of networks of full length, and at losses of all networks.
 
-    Beside it is the correlation of predictions with the truth, of margins and of the first baseline.
+    Three tables: k-fold R² of margins, of baselines, and correlations of predictions with the truth.
     """
-    names = ["margins", "margins, relative", "constrained margins", "k-variance margins", *BASELINES]
-    followed = ["margins", *_ADDED]
     times = [(f"{fraction:.0%}", of_length(at_fraction(networks, fraction), "full")) for fraction in FRACTIONS]
     times += [(f"loss {level}", at_level(networks, level)) for level in LEVELS]
-    rows = []
+    kinds = ["margins", "margins, relative", "constrained margins", "k-variance margins", *_ADDED]
+    names = list(dict.fromkeys([*kinds, *BASELINES]))
+    rows: dict[str, list[list[str]]] = {"margins": [], "baselines": [], "correlation": []}
     for label, points in times:
         points = usable(points, "margins")
-        found = [predicted(points, name) for name in names]
-        cells = [f"{f.held_out:.2f}" if f else "" for f in found]
-        related = [
-            f"{f.correlation:.2f}" if f else "" for name, f in zip(names, found, strict=True) if name in followed
-        ]
-        rows.append([label, str(len(points)), *cells, *related])
-    return markdown_table(["at", "networks", *names, *(f"correlation, {name}" for name in followed)], rows)
+        found = {name: predicted(points, name) for name in names}
+        held_out = {name: f"{one.held_out:.2f}" if one else "" for name, one in found.items()}
+        related = {name: f"{one.correlation:.2f}" if one else "" for name, one in found.items()}
+        start = [label, str(len(points))]
+        rows["margins"].append([*start, *(held_out[name] for name in kinds)])
+        rows["baselines"].append([*start, *(held_out[name] for name in BASELINES)])
+        rows["correlation"].append([*start, *(related[name] for name in kinds)])
+    headers = {"margins": kinds, "baselines": list(BASELINES), "correlation": kinds}
+    return [_filled(["at", "networks", *headers[kind]], of_kind) for kind, of_kind in rows.items()]
 
 
-def carried(networks: Population) -> str:
+def carried(networks: Population) -> tuple[str, str]:
     """Apply models of full-length networks at their end to short ones, and the reverse."""
     full, short = (of_length(usable(at_end(networks), "margins"), length) for length in ("full", "quarter"))
-    rows = []
-    for names in CARRIED:
-        long, brief = (usable(points, *names) for points in (full, short))
-        baseline = carried_over(long, brief, *_ADDED)
-        cells = [*_cells(carried_over(long, brief, *names)), f"{baseline.r2:.2f}" if baseline else ""]
-        rows.append([" + ".join(names), str(len(brief)), *cells, *_cells(carried_over(brief, long, *names))])
-    header = ["features", "short networks", "R²", "error", "bias", f"R², {_ADDED[0]} there"]
-    return markdown_table([*header, *(f"{what}, from short to full" for what in ("R²", "error", "bias"))], rows)
+    tables = []
+    for fitted, others in ((full, short), (short, full)):
+        rows = []
+        for names in CARRIED:
+            found, more = carried_over(fitted, others, *names), carried_further(fitted, others, names, _ADDED)
+            cells = [f"{found.r2:.2f}", f"{found.error:.1f}", f"{found.bias:.1f}"] if found else ["", "", ""]
+            beyond = f"{more:.2f}" if more and names != tuple(_ADDED) else ""
+            rows.append([" + ".join(names), str(found.others if found else 0), *cells, beyond])
+        header = ["features", "networks", "R²", "error", "bias", f"R² more than {_ADDED[0]} there"]
+        tables.append(_filled(header, rows))
+    return tables[0], tables[1]
 
 
-def carried_in_time(networks: Population) -> str:
-    """Apply models of full-length networks at their end to the same networks earlier, and the reverse."""
+def carried_in_time(networks: Population) -> dict[str, str]:
+    """Apply models of full-length networks at their end to the same networks earlier, and the reverse, by quantity."""
     times = {f: usable(of_length(at_fraction(networks, f), "full"), "margins") for f in (0.2, 0.5, 0.8, 1.0)}
     ways = [(1.0, 0.2), (1.0, 0.5), (1.0, 0.8), (0.5, 1.0)]
-    rows = []
-    for names in CARRIED:
+    rows: dict[str, list[list[str]]] = {"R²": [], "error": [], "bias": []}
+    for names in [names for names in CARRIED if len(names) == 1]:
         found = [carried_over(times[fitted], times[others], *names) for fitted, others in ways]
-        rows.append([" + ".join(names), *(cell for one in found for cell in _cells(one))])
-    header = [f"{what}, {a:.0%} to {b:.0%}" for a, b in ways for what in ("R²", "error", "bias")]
-    return markdown_table(["features", *header], rows)
+        rows["R²"].append([" + ".join(names), *(f"{one.r2:.2f}" if one else "" for one in found)])
+        rows["error"].append([" + ".join(names), *(f"{one.error:.1f}" if one else "" for one in found)])
+        rows["bias"].append([" + ".join(names), *(f"{one.bias:.1f}" if one else "" for one in found)])
+    header = ["features", *(f"{a:.0%} to {b:.0%}" for a, b in ways)]
+    return {quantity: _filled(header, of_quantity) for quantity, of_quantity in rows.items()}
 
 
-def _cells(found: Carried | None) -> list[str]:
-    return [f"{found.r2:.2f}", f"{found.error:.1f}", f"{found.bias:.1f}"] if found else ["", "", ""]
+def _filled(header: list[str], rows: list[list[str]]) -> str:
+    """Write a table without the rows and columns in which nothing but counts of networks stands."""
+    first = 1 + (header[1] == "networks")
+    rows = [row for row in rows if any(row[first:])]
+    kept = [i for i in range(len(header)) if i < first or any(row[i] for row in rows)]
+    return markdown_table([header[i] for i in kept], [[row[i] for i in kept] for row in rows])
 
 
 def correlations(networks: Population) -> dict[str, str]:
@@ -235,7 +244,7 @@ def correlations(networks: Population) -> dict[str, str]:
     header = ["measure", *(f"loss {level}" for level in LEVELS)]
     names = [*_curvatures(), *_SCALARS]
     return {
-        outcome: markdown_table(header, [[name, *(cell((outcome, name, level)) for level in LEVELS)] for name in names])
+        outcome: _filled(header, [[name, *(cell((outcome, name, level)) for level in LEVELS)] for name in names])
         for outcome in OUTCOMES
     }
 
