@@ -50,8 +50,10 @@ class Interval:
             return "not defined"
         if math.isnan(self.half_width):
             return format(self.mean, spec)
+        if self.half_width < 100:
+            return f"{self.mean:{spec}} ± {self.half_width:{spec}}"
         # the decimals of what may be a hundred too large or too small say nothing, and make tables hard to read
-        return f"{self.mean:{spec}} ± {self.half_width:{spec if self.half_width < 100 else '.0f'}}"
+        return f"{self.mean:{spec if abs(self.mean) < 100 else '.0f'}} ± {self.half_width:.0f}"
 
 
 def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:

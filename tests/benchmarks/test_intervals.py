@@ -79,9 +79,18 @@ def test_that_few_values_have_a_median_and_no_interval(values, text) -> None:
     assert f"{median_interval(values):.2f}" == text
 
 
-@pytest.mark.parametrize(("half", "text"), [(99.94, "0.5 ± 99.9"), (100.0, "0.5 ± 100"), (155.63, "0.5 ± 156")])
-def test_that_wide_intervals_have_no_decimals(half, text) -> None:
-    assert f"{Interval(0.5, half):.1f}" == text
+@pytest.mark.parametrize(
+    ("mean", "half", "text"),
+    [
+        (0.5, 99.94, "0.5 ± 99.9"),
+        (0.5, 100.0, "0.5 ± 100"),
+        (0.5, 155.63, "0.5 ± 156"),
+        (-104.19, 1258.4, "-104 ± 1258"),
+        (100.0, 0.04, "100.0 ± 0.0"),
+    ],
+)
+def test_that_wide_intervals_have_no_decimals(mean, half, text) -> None:
+    assert f"{Interval(mean, half):.1f}" == text
 
 
 def test_that_intervals_say_what_they_do_not_know() -> None:
