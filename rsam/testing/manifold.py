@@ -96,6 +96,7 @@ def properties_of(geometry: Geometry) -> list[Property]:
         p.the_projection_is_tangent,
         p.the_projection_is_idempotent,
         p.the_projection_fixes_tangents,
+        p.the_derivative_of_projecting_points_is_tangent,
         p.the_metric_is_symmetric_and_positive,
         p.the_squared_norm_is_an_inner_product,
         p.the_riemannian_gradient_is_tangent,

@@ -46,6 +46,7 @@ from rsam.testing.properties.curves import (
 from rsam.testing.properties.metric import (
     projecting_a_point_moves_it_nowhere,
     raising_undoes_lowering,
+    the_derivative_of_projecting_points_is_tangent,
     the_metric_is_symmetric_and_positive,
     the_point_is_on_the_manifold,
     the_projection_fixes_tangents,
@@ -109,6 +110,7 @@ __all__ = [
     "steps_have_finite_derivatives_at_zero",
     "the_acceleration_is_that_of_the_geodesic",
     "the_connection_is_half_the_slope_of_the_acceleration",
+    "the_derivative_of_projecting_points_is_tangent",
     "the_distance_along_a_geodesic_is_its_length",
     "the_gradient_is_the_slope_along_a_step",
     "the_logarithm_undoes_the_exponential",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,7 +14,7 @@ from rsam.geometry.linalg import largest
 from rsam.testing.comparison import assert_close, tolerance
 from rsam.testing.points import metric_norm
 
-__all__ = ["assert_isometric", "assert_on_manifold", "assert_tangent", "product", "stretched"]
+__all__ = ["assert_isometric", "assert_on_manifold", "assert_tangent", "central_step", "product", "stretched"]
 
 
 def product(geometry: Geometry, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
@@ -26,6 +27,11 @@ def stretched(geometry: Geometry, x: Tensor, u: Tensor, length: float = 0.5) -> 
     """Rescale ``u`` to a length in the metric, if its own is positive and finite."""
     norm = metric_norm(geometry, x, u)
     return u * (length / norm) if 0 < norm < float("inf") else u
+
+
+def central_step(dtype: torch.dtype) -> float:
+    """Return the step of a central difference that balances the error ``h^2`` with the rounding ``eps / h``."""
+    return math.pow(torch.finfo(dtype).eps, 1 / 3)
 
 
 @contextmanager

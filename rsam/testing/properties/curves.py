@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from rsam.geometry import Geometry, pairing
 from rsam.geometry.linalg import largest
 from rsam.testing.comparison import assert_close, assert_order, tolerance
-from rsam.testing.properties.asserts import assert_on_manifold, product, stretched
+from rsam.testing.properties.asserts import assert_on_manifold, central_step, product, stretched
 
 __all__ = [
     "a_step_stays_on_the_manifold",
@@ -33,14 +31,9 @@ def a_zero_step_goes_nowhere(geometry: Geometry, x: Tensor, exact: bool) -> None
     assert_close(geometry.curve(x, torch.zeros_like(x), exact), x, "R(x, 0)")
 
 
-def _central(dtype: torch.dtype) -> float:
-    """Return the step of a central difference that balances the error ``h^2`` with the rounding ``eps / h``."""
-    return math.pow(torch.finfo(dtype).eps, 1 / 3)
-
-
 def steps_begin_along_their_tangent(geometry: Geometry, x: Tensor, u: Tensor, exact: bool) -> None:
     """Raise unless the derivative of the step at zero is the identity, by a central difference."""
-    h = _central(x.dtype)
+    h = central_step(x.dtype)
     u = stretched(geometry, x, u)
     difference = (geometry.curve(x, h * u, exact) - geometry.curve(x, -h * u, exact)) / (2 * h)
     # the error is h^2 times third derivatives, which are as large as those of a boost in units of the metric
@@ -63,7 +56,7 @@ def the_gradient_is_the_slope_along_a_step(geometry: Geometry, x: Tensor, u: Ten
 
     Unlike the musical identity, this also compares the units of the step with those of the metric.
     """
-    h = _central(x.dtype)
+    h = central_step(x.dtype)
     u = stretched(geometry, x, u)
     difference = (geometry.curve(x, h * u, exact) - geometry.curve(x, -h * u, exact)) / (2 * h)
     gradient = geometry.raise_index(x, a.clone())

@@ -7,11 +7,12 @@ from torch import Tensor
 from rsam.geometry import Geometry, pairing
 from rsam.geometry.linalg import largest
 from rsam.testing.comparison import assert_close, tolerance
-from rsam.testing.properties.asserts import assert_on_manifold, assert_tangent, product
+from rsam.testing.properties.asserts import assert_on_manifold, assert_tangent, central_step, product
 
 __all__ = [
     "projecting_a_point_moves_it_nowhere",
     "raising_undoes_lowering",
+    "the_derivative_of_projecting_points_is_tangent",
     "the_metric_is_symmetric_and_positive",
     "the_point_is_on_the_manifold",
     "the_projection_fixes_tangents",
@@ -31,6 +32,27 @@ def the_point_is_on_the_manifold(geometry: Geometry, x: Tensor) -> None:
 def projecting_a_point_moves_it_nowhere(geometry: Geometry, x: Tensor) -> None:
     """Raise unless the projection onto the manifold does not move its points."""
     assert_close(geometry.project_point(x), x, "the projected point")
+
+
+def the_derivative_of_projecting_points_is_tangent(geometry: Geometry, x: Tensor, v: Tensor, a: Tensor) -> None:
+    """Raise unless the derivative of the projection onto the manifold is tangent, and fixes tangents ``v``.
+
+    Both follow for any smooth ``projx`` that ends on the manifold and leaves its points where they are, orthogonal or
+    not. Other properties draw their tangents by ``proju``, and so cannot see that ``proju`` lacks a direction if the
+    Riemannian gradient lacks it too. Central differences: ``projx`` needs no derivative of torch, but must be smooth
+    around ``x``, so that points made for a test must not lie where it clips.
+    """
+    h = central_step(x.dtype)
+
+    def derivative(b: Tensor) -> Tensor:
+        return (geometry.project_point(x + h * b) - geometry.project_point(x - h * b)) / (2 * h)
+
+    # rounding leaves eps |x| / h, and the difference h^2 times third derivatives, which are of the order of one along
+    # short directions: both are about eps^(2/3), of which the scale allows thousands
+    along = derivative(a / max(1.0, largest(a)))
+    scale = largest(x) / h
+    assert_close(geometry.project(x, along), along, "the projection of D projx(x)[a]", scale=scale, slack=4)
+    assert_close(derivative(v), v, "D projx(x)[v] of a tangent v", scale=scale, slack=4)
 
 
 def the_metric_is_symmetric_and_positive(geometry: Geometry, x: Tensor, u: Tensor, v: Tensor) -> None:
