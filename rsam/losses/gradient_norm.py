@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from rsam import geometry
+from rsam.geometry.linalg import largest
 from rsam.losses.closure import Evaluations, full_precision, step_length
 from rsam.losses.differences import forward_difference
 from rsam.losses.penalty import Differences, Method, Params, Penalty
@@ -83,22 +85,32 @@ class GradientNorm(Penalty):
 
     def _exact(self, subject: Tensor) -> Tensor:
         space, gradient = self._gradient(subject)
-        square = geometry.pairing(gradient, space.raise_index(space.params, gradient))
-        if self.p == 2:
-            return square
-        # the root has no derivative at zero, and rounding may make the square negative; NaN stays NaN
-        zero = square <= 0
-        return torch.where(zero, torch.ones_like(square), square).sqrt() * ~zero
+        raised = space.raise_index(space.params, gradient)
+        return geometry.pairing(gradient, raised) if self.p == 2 else _norm(gradient, raised)
 
     def _estimate(self, loss: Tensor, gradient: list[Tensor], evaluate: Evaluations) -> Differences:
         params = evaluate.params
         with full_precision(params), torch.no_grad():
             penalised = gradient[: len(params)]
             raised = evaluate.space.raise_index(params, penalised)
-            norm = geometry.pairing(penalised, raised).clamp_min(0).sqrt()
+            norm = _norm(penalised, raised)
         length = float(norm)
         if not 0 < length < math.inf:  # without a direction
             return norm, gradient, 0.0
         step = step_length(params, evaluate.rounding()) if self.step is None else self.step
         _, change = forward_difference(gradient, raised, step / length, evaluate)
         return norm**self.p, change, (1.0 if self.p == 1 else 2 * length) / step
+
+
+def _norm(gradient: Sequence[Tensor], raised: Sequence[Tensor]) -> Tensor:
+    """Return the norm of a gradient, Euclidean and Riemannian, also where the squares of its entries are no numbers."""
+    square, scale = geometry.pairing(gradient, raised), 1.0
+    limits = torch.finfo(square.dtype)
+    # above the lower limit the squares that vanish are less than the rounding of the others
+    if not limits.tiny / limits.eps**2 < float(square.detach()) < math.inf:
+        size = max(map(largest, gradient))
+        if 0 < size < math.inf:
+            scale, square = size, geometry.pairing([g / size for g in gradient], [r / size for r in raised])
+    # the root has no derivative at zero, and rounding may make the square negative; NaN stays NaN
+    zero = square <= 0
+    return scale * torch.where(zero, torch.ones_like(square), square).sqrt() * ~zero

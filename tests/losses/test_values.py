@@ -45,6 +45,25 @@ def test_gradient_norm_at_a_zero_gradient_is_zero(method) -> None:
     assert w.grad.tolist() == [0, 0, 0]
 
 
+@pytest.mark.parametrize("exponent", [-90, 90])
+@pytest.mark.parametrize("method", ["exact", "difference"])
+def test_that_the_norm_of_a_gradient_is_found_where_its_squares_are_no_numbers(method, exponent) -> None:
+    """A power of two commutes with rounding, and 2^±180 is not in the range of single precision."""
+
+    def value_and_gradients(factor: float) -> list[Tensor]:
+        w = nn.Parameter(torch.tensor([0.3, -1.0]))
+        x = geoopt.ManifoldParameter(torch.tensor([0.6, 0.8]), manifold=geoopt.Sphere())
+        b = geoopt.ManifoldParameter(torch.tensor([0.1, -0.5]), manifold=geoopt.PoincareBall())
+        penalty = GradientNorm([w, x, b], method=method, step=1e-2)
+        value = penalty(lambda: factor * (w * w * x + w.flip(0) * b).sum() ** 2)
+        return [value.detach(), *torch.autograd.grad(value, [w, x, b])]
+
+    expected, scaled = value_and_gradients(1.0), value_and_gradients(2.0**exponent)
+    for e, s in zip(expected, scaled, strict=True):
+        assert e.any()
+        torch.testing.assert_close(s * 2.0**-exponent, e, rtol=1e-5, atol=1e-6)
+
+
 def average_over_signs(penalty, closure, params: list[Tensor]) -> tuple[float, list[Tensor]]:
     """Average value and gradient over all sign probes, which is the expectation for a quadratic form."""
     shapes = rsam.geometry.Product(params).coordinates_shape(params)
