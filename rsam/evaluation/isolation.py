@@ -18,7 +18,7 @@ __all__ = ["at_points", "isolated"]
 
 
 @contextmanager
-def isolated() -> Iterator[None]:
+def isolated(*, strict: bool = True) -> Iterator[None]:
     """Keep buffers and the global random state as they are through this thread's evaluations of modules.
 
     A module that is called within this context works on clones of its buffers and of those of its submodules. At the
@@ -28,7 +28,18 @@ def isolated() -> Iterator[None]:
 
     The context does not protect weights, ``.grad`` and Python attributes, buffers that
     :func:`torch.func.functional_call` lends to a module, and buffers of a module compiled in place
-    (``model.compile()``; ``torch.compile(model)`` is fine).
+    (``model.compile()``; ``torch.compile(model)`` is fine). Embeddings with ``max_norm``, which write to their weights
+    when they run, are refused; the function :func:`torch.nn.functional.embedding` is not noticed.
+
+    Parameters
+    ----------
+    strict : bool
+        Whether to refuse layers that write to their weights.
+
+    Raises
+    ------
+    ValueError
+        In the call of a module with such a layer; names the layer.
 
     Examples
     --------
@@ -51,6 +62,8 @@ def isolated() -> Iterator[None]:
         # for a compiled module this hook runs outside, once for all its parts; inside it could not be traced
         if torch.compiler.is_compiling() or threading.get_ident() != thread or module in originals:
             return
+        if strict:
+            _check_writes_no_weights(module)
         for part in module.modules():  # all at once: a forward may use buffers of a child that it never calls
             if part not in originals:
                 buffers = {name: b for name, b in part._buffers.items() if b is not None and not is_lazy(b)}
@@ -69,6 +82,16 @@ def isolated() -> Iterator[None]:
             for name, b in buffers.items():
                 part._buffers[name] = b
         set_random_state(state)
+
+
+def _check_writes_no_weights(module: nn.Module) -> None:
+    # undone at the end, a measurement would still be one at other weights, of which nothing here knows
+    for name, part in module.named_modules():
+        if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.max_norm is not None:
+            raise ValueError(
+                f"{type(part).__name__}{f' {name!r}' if name else ''} rescales rows of its weights when it runs "
+                f"(max_norm={part.max_norm}), so that evaluations would change them; set its max_norm = None meanwhile"
+            )
 
 
 @contextmanager

@@ -61,7 +61,8 @@ class Risk:
     ValueError
         For a model or a loss that cannot be called; for data that can be iterated over only once; for parameters that
         are no iterable of tensors, are not leaves or are listed twice, and for an empty list. In an evaluation, for
-        empty data, a loss that is no scalar, and a parameter that no batch depends on.
+        empty data, a loss that is no scalar, a parameter that no batch depends on, and layers that write to their
+        weights (``max_norm``).
     NotFinite
         In an evaluation, if loss or gradient are not finite; a RuntimeError.
     """

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import geoopt
 import pytest
 import torch
 from torch import Tensor, nn
 
+import rsam
 from rsam.evaluation import at_points, isolated
 
 
@@ -147,3 +149,60 @@ def test_wrong_points_are_refused() -> None:
         with pytest.raises(ValueError, match="point 0"), at_points([p], [point]):
             pass
     assert p.tolist() == [1, 1]
+
+
+# -- layers that write to their weights ---------------------------------------------------------------------------
+
+TOKENS, LABELS = torch.tensor([[0, 1], [2, 3], [1, 2]]), torch.tensor([0, 1, 0])
+CE = nn.CrossEntropyLoss()
+
+Measure = Callable[[nn.Module], object]
+MEASURES: dict[str, Measure] = {
+    "gradient_norm": lambda m: rsam.curvature.gradient_norm(m, CE, m.parameters(), (TOKENS, LABELS)),
+    "function of the model": lambda m: rsam.curvature.gradient_norm(
+        lambda x: m(x), CE, m.parameters(), (TOKENS, LABELS)
+    ),
+    "sharpness": lambda m: rsam.curvature.sharpness(m, CE, m.parameters(), (TOKENS, LABELS), steps=1),
+    "line": lambda m: rsam.curvature.landscape.line(m, CE, m.parameters(), (TOKENS, LABELS), steps=2),
+    "margins": lambda m: rsam.margins.margins(m, (TOKENS, LABELS), ["1"]),
+    "penalty": lambda m: rsam.losses.GradientNorm(m.parameters())(lambda: CE(m(TOKENS), LABELS)),
+    "differences": lambda m: rsam.losses.GradientNorm(m.parameters(), method="difference").objective(
+        lambda: CE(m(TOKENS), LABELS)
+    ),
+}
+
+
+def classifier(max_norm: float | None) -> nn.Module:
+    model = nn.Sequential(nn.Embedding(4, 3, max_norm=max_norm), nn.Flatten(), nn.Linear(6, 2))
+    for i, p in enumerate(model.parameters()):
+        nn.init.normal_(p, generator=torch.Generator().manual_seed(i))
+    return model
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_that_a_layer_that_writes_to_its_weights_is_refused_by_name(name: str) -> None:
+    model = classifier(max_norm=0.5)
+    if name == "differences":
+        model(TOKENS)  # an objective evaluates the loss at the weights as training does
+    before = model[0].weight.clone()
+    with pytest.raises(ValueError, match=r"Embedding '0' rescales .*\(max_norm=0\.5\).* set its max_norm = None"):
+        MEASURES[name](model)
+    assert torch.equal(model[0].weight, before)
+    MEASURES[name](classifier(max_norm=None))
+
+
+def test_that_the_exact_objective_trains_a_layer_that_writes_to_its_weights() -> None:
+    model, other = classifier(max_norm=0.5), classifier(max_norm=0.5)
+    value = rsam.losses.GradientNorm(model.parameters()).objective(lambda: CE(model(TOKENS), LABELS))
+    loss = CE(other(TOKENS), LABELS)
+    norm = torch.cat([g.flatten() for g in torch.autograd.grad(loss, [*other.parameters()])]).norm()
+    assert torch.equal(model[0].weight, other[0].weight) and model[0].weight.norm(dim=1).max() <= 0.5
+    torch.testing.assert_close(value, loss + norm)
+
+
+def test_that_bags_are_refused_too_but_not_where_another_layer_is_to_blame() -> None:
+    bag = nn.EmbeddingBag(4, 3, max_norm=0.5)
+    with isolated(), pytest.raises(ValueError, match="EmbeddingBag rescales"):
+        bag(TOKENS)
+    with pytest.raises(rsam.errors.NoHigherDerivative, match="EmbeddingBag has no derivative of order 2"):
+        rsam.losses.GradientNorm(bag.parameters()).objective(lambda: bag(TOKENS).square().sum())
