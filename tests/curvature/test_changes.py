@@ -192,6 +192,25 @@ def test_that_an_operator_follows_autocast() -> None:
     assert torch.equal(a_product(a), full)
 
 
+def test_that_derivatives_of_small_losses_are_refused_in_half_precision_where_they_would_vanish() -> None:
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+    x, y = labelled()
+    a = hessian(
+        model, lambda outputs, targets: 1e-8 * nn.functional.cross_entropy(outputs.float(), targets), (x.float(), y)
+    )
+    full = a_product(a)
+    with torch.autocast("cpu", torch.float16):
+        outputs = 1e-8 * nn.functional.cross_entropy(model(x.float()).float(), y)
+        assert not any(g.any() for g in torch.autograd.grad(outputs, [*model.parameters()]))  # why
+        with pytest.raises(
+            ValueError, match=r"vanish in the float16 of the autocast .* measure in bfloat16 or without"
+        ):
+            a_product(a)
+        assert a.risk.value() > 0  # takes no derivative
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(a_product(a), full, rtol=0.1, atol=0.1 * float(full.abs().max()))
+
+
 def test_that_weights_written_to_while_graphs_are_kept_are_refused_by_name() -> None:
     case = Case()
     a = case.operator(RiemannianHessian)
