@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -112,17 +113,12 @@ class GapModel:
         TypeError, ValueError, NotFinite, UnsupportedOperation
             As :func:`margins` and :func:`statistics`.
         """
-        by_layer = margins(
-            model,
-            data,
-            self.layers,
-            nearest=self.nearest,
-            normalize=self.normalize,
-            eps=self.eps,
-            manifolds=manifolds,
-            progressbar=progressbar,
-        )
-        return statistics(by_layer, self.kind, log=self.log)
+        options: dict[str, Any] = {"nearest": self.nearest, "normalize": self.normalize, "eps": self.eps}
+        by_layer = margins(model, data, self.layers, **options, manifolds=manifolds, progressbar=progressbar)
+        # by class: networks may learn their curvatures
+        options["manifolds"] = {layer: type(manifold).__name__ for layer, manifold in sorted((manifolds or {}).items())}
+        measured = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        return replace(statistics(by_layer, self.kind, log=self.log), measured=measured)
 
     # -- fitting -------------------------------------------------------------------------------------------------
 
@@ -152,10 +148,10 @@ class GapModel:
         Raises
         ------
         ValueError
-            For features with different names, unequal lengths, numbers that are not finite, gaps that are all equal,
-            features of which none varies, and too few networks for the fit.
+            For features with different names or measured differently, unequal lengths, numbers that are not finite,
+            gaps that are all equal, features of which none varies, and too few networks for the fit.
         """
-        x, names = as_matrix(features)
+        x, names, measured = as_matrix(features)
         y = np.asarray(gaps, dtype=np.float64)
         g = np.asarray(range(len(x)) if groups is None else groups)
         if y.shape != (len(x),) or g.shape != (len(x),):
@@ -166,7 +162,7 @@ class GapModel:
             raise ValueError("features and gaps must be finite")
         if g.dtype.kind not in "iubU":
             raise ValueError("groups must be integers or strings that name configurations, such as '0.1/64'")
-        self._fit, self.names = Regression(x, y, g), names
+        self._fit, self.names, self._measured = Regression(x, y, g), names, measured
         self.dropped = tuple(name for i, name in enumerate(names) if i not in self._fit.kept)
         return self
 
@@ -188,12 +184,14 @@ class GapModel:
         RuntimeError
             If the model is not fitted.
         ValueError
-            For features other than those that it was fitted to.
+            For features other than those that it was fitted to, or measured differently.
         """
         fit = self._fitted()
-        x, names = as_matrix([features] if isinstance(features, Statistics) else features)
+        x, names, measured = as_matrix([features] if isinstance(features, Statistics) else features)
         if names != self.names:
             raise ValueError(f"features {names} are not those that the model was fitted to, {self.names}")
+        if measured and self._measured and measured != self._measured:
+            raise ValueError(f"features were measured with {measured}, but those of the fit with {self._measured}")
         return fit.predict(x)
 
     def predict_gap(
@@ -360,6 +358,7 @@ class GapModel:
             "normalize": self.normalize,
             "eps": self.eps,
             "names": self.names,
+            "measured": self._measured,
         }
         np.savez(path, settings=json.dumps(settings), features=fit.x, gaps=fit.y, groups=fit.groups)
 
@@ -388,8 +387,8 @@ class GapModel:
             settings = json.loads(str(file["settings"]))
             if settings.pop("format") != _FORMAT:
                 raise ValueError(f"{str(path)!r} was written by another version of rsam")
-            names = tuple(settings.pop("names"))
-            features = [Statistics(names, row) for row in file["features"]]
+            names, measured = tuple(settings.pop("names")), settings.pop("measured", None)
+            features = [Statistics(names, row, measured) for row in file["features"]]
             return cls(**settings).fit(features, file["gaps"], file["groups"])
 
     def _fitted(self) -> Regression:

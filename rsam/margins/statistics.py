@@ -34,6 +34,9 @@ class Statistics:
         Names, such as ``"input: median"``.
     values : numpy.ndarray
         The numbers, in double precision.
+    measured : str, optional
+        How the margins were measured, if that is known; :class:`GapModel` refuses features that were measured
+        differently.
 
     Raises
     ------
@@ -52,6 +55,7 @@ class Statistics:
 
     names: tuple[str, ...]
     values: np.ndarray
+    measured: str | None = None
 
     def __post_init__(self) -> None:
         shape = np.shape(self.values)
@@ -60,7 +64,8 @@ class Statistics:
 
     def __add__(self, other: Statistics) -> Statistics:
         """Concatenate two vectors of statistics."""
-        return Statistics(self.names + other.names, np.concatenate((self.values, other.values)))
+        measured = " + ".join(dict.fromkeys(m for m in (self.measured, other.measured) if m)) or None
+        return Statistics(self.names + other.names, np.concatenate((self.values, other.values)), measured)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -152,16 +157,21 @@ def _moments(layer: str, values: np.ndarray) -> np.ndarray:
     return np.array([values.mean(), deviation, (scaled**3).mean(), (scaled**4).mean()])
 
 
-def as_matrix(features: Sequence[Statistics] | np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return features as a matrix ``(networks, features)``, with a name for each column."""
+def as_matrix(features: Sequence[Statistics] | np.ndarray) -> tuple[np.ndarray, tuple[str, ...], str | None]:
+    """Return features as a matrix ``(networks, features)``, a name for each column, and how they were measured."""
     if isinstance(features, np.ndarray):
         if features.ndim != 2:
             raise ValueError(f"features must be a matrix (networks, features), got shape {features.shape}")
-        return features.astype(np.float64), tuple(f"feature {i}" for i in range(features.shape[1]))
+        return features.astype(np.float64), tuple(f"feature {i}" for i in range(features.shape[1])), None
     if not len(features) or not all(isinstance(f, Statistics) for f in features):
         raise ValueError("features must be a matrix, or statistics of one network at least")
-    names = features[0].names
+    names, measured = features[0].names, next((f.measured for f in features if f.measured), None)
     for i, f in enumerate(features):
         if f.names != names:
             raise ValueError(f"features of network {i} are {f.names}, but those of network 0 are {names}")
-    return np.stack([f.values for f in features]), names
+        if f.measured and f.measured != measured:
+            raise ValueError(
+                f"features of network {i} were measured with {f.measured}, but those of others with {measured}; "
+                "measure all alike"
+            )
+    return np.stack([f.values for f in features]), names, measured

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -124,16 +125,20 @@ def network(seed: int = 0) -> nn.Module:
 OPTIONS: dict[str, Any] = {"nearest": "any", "normalize": False, "eps": 0.01}
 
 
-def fitted() -> GapModel:
+SCALED = {"1": geoopt.Scaled(geoopt.Euclidean(ndim=1), 2.0)}
+
+
+def fitted(manifolds: Mapping[str, geoopt.Manifold] | None = None) -> GapModel:
     model = GapModel(["input", "1"], kind="moments", log="signed", **OPTIONS)
-    features = [model.features(network(seed), (normal(30, 4), classes(30))) for seed in range(12)]
+    data = normal(30, 4), classes(30)
+    features = [model.features(network(seed), data, manifolds=manifolds) for seed in range(12)]
     return model.fit(features, np.random.default_rng(0).normal(size=12), groups=[f"width {i // 2}" for i in range(12)])
 
 
 def test_that_a_gap_is_predicted_from_a_network_and_its_data() -> None:
-    model, data = fitted(), (normal(30, 4, seed=7), classes(30))
-    flat = geoopt.Euclidean(ndim=1)
-    for manifolds in (None, {"1": geoopt.Scaled(flat, 2.0)}):
+    data = normal(30, 4, seed=7), classes(30)
+    for manifolds in (None, SCALED):
+        model = fitted(manifolds)
         actual = margins(network(20), data, ["input", "1"], manifolds=manifolds, **OPTIONS)
         expected = model.predict(statistics(actual, "moments", log="signed"))
         found = model.predict_gap(network(20), loader(data, 7, 23), manifolds=manifolds)
@@ -148,6 +153,24 @@ def test_that_a_saved_model_is_the_same_and_not_pickled(tmp_path: Path) -> None:
     assert (again.adjusted_r2, again.k_fold_r2(3), again.names) == (model.adjusted_r2, model.k_fold_r2(3), model.names)
     with np.load(tmp_path / "gap.npz", allow_pickle=False) as file:
         assert json.loads(str(file["settings"]))["layers"] == ["input", "1"]
+
+
+def test_that_a_gap_is_not_predicted_from_margins_measured_differently(tmp_path: Path) -> None:
+    data, model = (normal(30, 4, seed=7), classes(30)), fitted()
+    model.save(tmp_path / "gap.npz")
+    other = GapModel(model.layers, kind=model.kind, log=model.log, **{**OPTIONS, "nearest": "runner_up"})
+    apart = r"measured with nearest='{}', .*manifolds={}, but those of the fit with nearest='any', .*manifolds={{}}"
+    for again in (model, GapModel.load(tmp_path / "gap.npz")):
+        with pytest.raises(ValueError, match=apart.format("any", "{'1': 'Scaled'}")):
+            again.predict_gap(network(20), data, manifolds=SCALED)
+        with pytest.raises(ValueError, match=apart.format("runner_up", "{}")):
+            again.predict(other.features(network(20), data))
+        again.nearest = "runner_up"  # set since, as those of a model fitted to features of another
+        with pytest.raises(ValueError, match=apart.format("runner_up", "{}")):
+            again.predict_gap(network(20), data)
+    mixed = [m.features(network(20), data) for m in (other, fitted())]
+    with pytest.raises(ValueError, match=r"features of network 1 were measured with nearest='any'.*measure all alike"):
+        model.fit(mixed, [0.1, 0.2])
 
 
 def test_that_misuse_of_the_model_is_explained(tmp_path: Path) -> None:
