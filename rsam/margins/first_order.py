@@ -302,7 +302,10 @@ def _gradients(total: Tensor, values: dict[str, Tensor], retain_graph: bool) -> 
     gradients = torch.autograd.grad(total, list(values.values()), retain_graph=retain_graph, allow_unused=True)
     for name, gradient in zip(values, gradients, strict=True):
         if gradient is None:
-            raise ValueError(f"the output does not depend on layer {name!r}; leave it out")
+            raise ValueError(
+                f"the output has no gradient in layer {name!r}: it does not depend on it, or the model computes a part "
+                "behind it within no_grad, detached or compiled; leave the layer out, or name one behind that part"
+            )
     return dict(zip(values, gradients, strict=True))
 
 

@@ -43,6 +43,8 @@ def evaluating(model: nn.Module, data: Data) -> Iterator[None]:
         contexts.enter_context(torch.inference_mode(False))
         contexts.enter_context(torch.enable_grad())
         contexts.enter_context(_layer_by_layer())
+        if hasattr(torch.compiler, "set_stance"):  # torch 2.6; compiled code does not see the hooks
+            contexts.enter_context(torch.compiler.set_stance("force_eager"))
         if any(isinstance(module, nn.RNNBase) for module in model.modules()):
             # cuDNN's recurrent kernels have no backward pass in evaluation mode
             contexts.enter_context(torch.backends.cudnn.flags(enabled=False))
@@ -99,7 +101,11 @@ class Network:
         empty = True
         for batch in tqdm(_batches(data), desc=name, unit="batch", disable=not progressbar):
             if not (isinstance(batch, Sequence) and len(batch) == 2):  # a tensor or a dict could be unpacked wrongly
-                raise ValueError(f"data must yield pairs (inputs, labels), not {type(batch).__name__}")
+                kind = type(batch).__name__
+                kind += f" of {len(batch)}" if isinstance(batch, Sequence) else ""
+                raise ValueError(
+                    f"data must be a pair of tensors (inputs, labels), or a loader of pairs, but a batch is a {kind}"
+                )
             inputs, labels = batch
             _check_labels(labels)
             if len(labels) == 0:
@@ -158,7 +164,10 @@ class _Reader:
             )
         if not (isinstance(output, Tensor) and (output.is_floating_point() or output.is_complex())):
             kind = f"a tensor of {output.dtype}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
-            raise TypeError(f"layer {self.name!r} must put out one tensor of real or complex numbers, not {kind}")
+            raise TypeError(
+                f"layer {self.name!r} must put out one tensor of real or complex numbers, not {kind}; name "
+                "a module inside or after it that does"
+            )
         if self.replacement is not None:
             value = self.replacement
         elif output.requires_grad:
@@ -186,9 +195,13 @@ def _checked(layers: Sequence[str], model: nn.Module) -> tuple[str, ...]:
                 f"module is called '0.{name}'"
             )
         if name not in (INPUT, OUTPUT) and (not name or name not in modules):
-            close = difflib.get_close_matches(name, [INPUT, OUTPUT, *modules])
+            close = difflib.get_close_matches(name.removeprefix("_orig_mod."), [INPUT, OUTPUT, *modules])
+            close = close or [
+                other for other in modules if other.endswith(f".{name}")
+            ]  # in a wrapper, such as DataParallel
             hint = f"; there is {' and '.join(map(repr, close))}" if close else ""
-            raise ValueError(f"the model has no layer {name!r}{hint} (names are those of model.named_modules())")
+            whose = " before torch.compile" if "_orig_mod" in name.split(".") else ""
+            raise ValueError(f"the model has no layer {name!r}{hint} (names are those of model.named_modules(){whose})")
     return layers
 
 
@@ -201,6 +214,8 @@ def _batches(data: Data) -> Iterable[tuple[Any, Any]]:
 def _check_labels(labels: Any) -> None:
     if not isinstance(labels, Tensor):
         raise ValueError(f"labels must be a tensor of class indices, got {type(labels).__name__}")
+    if labels.dim() == 0:
+        raise ValueError("labels of a batch must be a tensor (examples,), got a single one; pass a loader of the data")
     if labels.dim() != 1 or labels.is_floating_point() or labels.is_complex():
         raise ValueError(
             f"labels must be class indices, a one-dimensional tensor of integers, got shape {tuple(labels.shape)} of "
@@ -215,15 +230,18 @@ def _logits(outputs: Any) -> Tensor:
     elif hasattr(outputs, "logits"):
         logits = outputs.logits
     if not isinstance(logits, Tensor):
-        raise ValueError(f"model must return a tensor, or something with logits, not {type(outputs).__name__}")
-    if logits.dim() != 2 or not logits.is_floating_point():
+        raise ValueError(
+            f"model must return a tensor, or something with logits, not {type(outputs).__name__}; wrap it in a module "
+            "that returns the logits"
+        )
+    if not logits.is_floating_point() or logits.dim() not in (1, 2):
         raise ValueError(
             f"model must return logits of shape (examples, classes), got shape {tuple(logits.shape)} of {logits.dtype}"
         )
-    if logits.shape[1] < 2:
+    if logits.dim() == 1 or logits.shape[1] < 2:
         raise ValueError(
             "model returns one number for each example, so that there is no second class; for a binary classifier "
-            "with one logit z, return torch.cat((torch.zeros_like(z), z), 1)"
+            "with one logit z of shape (examples, 1), return torch.cat((torch.zeros_like(z), z), 1)"
         )
     if torch.is_grad_enabled() and not logits.requires_grad:
         raise ValueError("model returned logits without a graph; compute them outside no_grad and detach")

@@ -38,10 +38,17 @@ class Variation:
         self.layer, self.count = layer, 0
         self.mean: Tensor | None = None
         self.squares: Tensor | None = None
+        self.shape: torch.Size | None = None
 
     def add(self, h: Tensor) -> None:
         """Add the representations of a batch."""
         x = rows(full(h))
+        if self.shape not in (None, h.shape[1:]):
+            raise ValueError(
+                f"layer {self.layer!r} puts out shape {tuple(h.shape[1:])} after {tuple(self.shape)} for an example, "
+                "which have no common variation; pad all batches to one size, or measure with normalize=False"
+            )
+        self.shape = h.shape[1:]
         mean = x.mean(0)
         squares = pairing(x - mean, x - mean).sum()
         if self.mean is None or self.squares is None:
@@ -54,9 +61,12 @@ class Variation:
         self.count += len(x)
 
     def total(self) -> Tensor:
-        """Return the total variation, a scalar."""
+        """Return the total variation, a scalar; 0 where it is within the rounding of equal representations."""
         assert self.squares is not None
-        return self.squares / self.count
+        assert self.mean is not None
+        total = self.squares / self.count
+        rounding = (4 * torch.finfo(total.dtype).eps) ** 2 * pairing(self.mean[None], self.mean[None]).sum()
+        return torch.where(torch.isfinite(rounding) & (total <= rounding), torch.zeros_like(total), total)
 
 
 class Space:

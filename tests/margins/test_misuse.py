@@ -10,6 +10,7 @@ import geoopt
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 from rsam import NotFinite
 from rsam.margins import distances, margins, principal_components, total_variations
@@ -38,8 +39,11 @@ class Calls(nn.Module):
 LAYERS = {
     "twice": (ValueError, "'twice' is called more than once"),
     "never": (ValueError, "'never' is never called"),
-    "vain": (ValueError, "output does not depend on layer 'vain'"),
-    "recurrent": (TypeError, "'recurrent' must put out one tensor of real or complex numbers, not a tuple"),
+    "vain": (ValueError, "no gradient in layer 'vain': it does not depend on it"),
+    "recurrent": (
+        TypeError,
+        "'recurrent' must put out one tensor of real or complex numbers, not a tuple; name a module inside or",
+    ),
     "haed": (ValueError, "no layer 'haed'; there is 'head'"),
     "": (ValueError, "no layer ''"),
 }
@@ -74,7 +78,9 @@ DATA: dict[str, tuple[Any, str]] = {
     "unknown class": ([(X, Y), (X, Y + 1)], "from 0 to 2, got 3"),
     "labels of other examples": ((X, Y[:5]), "6 examples, but the batch has 5 labels"),
     "labels in a list": ([(X, Y.tolist())], "tensor of class indices, got list"),
-    "three parts": ([(X, Y, Y)], "pairs"),
+    "three parts": ([(X, Y, Y)], "loader of pairs, but a batch is a tuple of 3"),
+    "labels of numpy": ((X, Y.numpy()), "a pair of tensors"),
+    "a data set": (TensorDataset(X, Y), "pass a loader of the data"),
     "no batches": ([], "data is empty"),
     "no examples": ((X[:0], Y[:0]), "data is empty"),
     "one example": ((X[:1], Y[:1]), "all 1 examples have the same representation at layer 'input'"),
@@ -101,8 +107,8 @@ class Returns(nn.Module):
 
 OUTPUTS: dict[str, tuple[Any, str]] = {
     "one number": (lambda f: f[:, :1], r"torch.cat\(\(torch.zeros_like\(z\), z\), 1\)"),
-    "a vector": (lambda f: f[:, 0], r"\(examples, classes\), got shape \(6,\)"),
-    "a tuple": (lambda f: (f, f), "not tuple"),
+    "a vector": (lambda f: f[:, 0], r"of shape \(examples, 1\), return torch.cat"),
+    "a tuple": (lambda f: (f, f), "not tuple; wrap it in a module"),
     "classes": (lambda f: f.argmax(1, keepdim=True), "of torch.int64"),
     "without a graph": (lambda f: f.detach(), "without a graph"),
 }
@@ -221,6 +227,56 @@ def test_that_a_compiled_model_is_evaluated_uncompiled() -> None:
     model, batch = convolutional(), images()
     compiled = torch.compile(model, backend="eager")
     torch.testing.assert_close(margins(compiled, batch, ["2"]), margins(model, batch, ["2"]))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"no layer '_orig_mod.2'; there is '2' .* before torch.compile"):
+        margins(compiled, batch, ["_orig_mod.2"])  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="before torch 2.6 compiled parts are refused")
+@pytest.mark.parametrize("way", ["compile", "forward", "part"])
+def test_that_compiled_parts_are_evaluated_uncompiled(way: str) -> None:
+    model, batch = nn.Sequential(convolutional()), images()
+    expected = margins(model, batch, ["input", "0.2"])
+    if way == "compile":
+        model.compile(backend="aot_eager")
+    elif way == "forward":
+        model.forward = torch.compile(model.forward, backend="aot_eager")  # type: ignore[method-assign]
+    else:
+        model[0].compile(backend="aot_eager")
+    model.eval()(batch[0])  # compiled without the hooks
+    torch.testing.assert_close(margins(model, batch, ["input", "0.2"]), expected)
+
+
+def test_that_a_layer_of_a_wrapped_model_is_found_by_the_end_of_its_name() -> None:
+    with pytest.raises(ValueError, match=r"no layer 'head'; there is '0.head'"):
+        margins(nn.Sequential(Returns(lambda f: f)), (X, Y), ["head"])
+
+
+@pytest.mark.parametrize("count", [3, 37, 1000])
+@pytest.mark.parametrize("layer", ["input", "0", "1"])
+def test_that_equal_examples_have_no_variation_but_their_rounding(count: int, layer: str) -> None:
+    equal = X[:1].expand(count, 4) + 100.0  # sums of 37 equal numbers are rounded, so that their mean is another one
+    with pytest.raises(ValueError, match=f"all {count} examples have the same representation at layer '{layer}'"):
+        margins(linear(), (equal, classes(count)), [layer], eps=1e-6)
+
+
+def test_that_a_small_variation_is_measured() -> None:
+    exact = 100 + torch.tensor([[0.0], [2**-12]]).expand(2, 4)  # 32 units in the last place of single precision
+    assert float(total_variations(linear(), (exact, Y[:2]))["input"]) == pytest.approx(4 * 2**-26, rel=1e-6)
+
+
+def test_that_batches_of_different_sizes_have_no_common_variation() -> None:
+    class Mean(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(x.mean(1))
+
+    batches = [(normal(6, length, 4, dtype=torch.float32), Y) for length in (5, 7)]
+    with pytest.raises(ValueError, match=r"'input' puts out shape \(7, 4\) after \(5, 4\).*pad all batches"):
+        margins(Mean(), batches)
+    assert len(margins(Mean(), batches, normalize=False)["input"]) == 12
 
 
 def test_that_the_extra_is_named_where_scikit_learn_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
