@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import nn
 from rsam.margins.first_order import Nearest, margins
 from rsam.margins.network import Data
 from rsam.margins.regression import Coefficients, Regression
-from rsam.margins.statistics import Kind, Log, Statistics, as_matrix, statistics
+from rsam.margins.statistics import Kind, Log, Statistics, as_matrix, check_options, statistics
 
 __all__ = ["GapModel"]
 
@@ -73,6 +74,9 @@ class GapModel:
         normalize: bool = True,
         eps: float = 1e-6,
     ) -> None:
+        if isinstance(layers, str):
+            raise ValueError(f"layers must be a list of names, got the string {layers!r}")
+        check_options(kind, log)
         self.layers = tuple(layers)
         self.kind, self.log = kind, log
         self.nearest, self.normalize, self.eps = nearest, normalize, eps
@@ -381,6 +385,8 @@ class GapModel:
         ValueError
             If :meth:`save` did not write the file.
         """
+        if not zipfile.is_zipfile(path) and Path(path).exists():
+            raise ValueError(f"{str(path)!r} holds no gap model")
         with np.load(path, allow_pickle=False) as file:
             if not {"settings", "features", "gaps", "groups"} <= set(file.files):
                 raise ValueError(f"{str(path)!r} holds no gap model")

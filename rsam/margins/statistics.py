@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rsam.errors import NotFinite
 
-__all__ = ["Kind", "Log", "Statistics", "as_matrix", "statistics"]
+__all__ = ["Kind", "Log", "Statistics", "as_matrix", "check_options", "statistics"]
 
 Kind = Literal["fences", "quartiles", "moments"]
 Log = Literal["drop", "signed"] | None
@@ -115,16 +115,21 @@ def statistics(margins: Mapping[str, Tensor] | Tensor, kind: Kind = "fences", *,
     >>> rsam.margins.statistics(margins, "quartiles", log="drop").names
     ('input: log Q1', 'input: log median', 'input: log Q3')
     """
-    if kind not in _NAMES:
-        raise ValueError(f"kind must be 'fences', 'quartiles' or 'moments', got {kind!r}")
-    if log not in (None, "drop", "signed"):
-        raise ValueError(f"log must be 'drop', 'signed' or None, got {log!r}")
+    check_options(kind, log)
     layers = {"margins": margins} if isinstance(margins, Tensor) else dict(margins)
     if not layers:
         raise ValueError("margins is empty; it must have at least one layer")
     what = {None: "", "drop": "log ", "signed": "signed log "}[log]
     names = tuple(f"{layer}: {what}{name}" for layer in layers for name in _NAMES[kind])
     return Statistics(names, np.concatenate([_of_layer(layer, m, kind, log) for layer, m in layers.items()]))
+
+
+def check_options(kind: str, log: str | None) -> None:
+    """Raise for options that :func:`statistics` does not have."""
+    if kind not in _NAMES:
+        raise ValueError(f"kind must be 'fences', 'quartiles' or 'moments', got {kind!r}")
+    if log not in (None, "drop", "signed"):
+        raise ValueError(f"log must be 'drop', 'signed' or None, got {log!r}")
 
 
 def _of_layer(layer: str, margins: Tensor, kind: Kind, log: Log) -> np.ndarray:

@@ -34,7 +34,8 @@ def test_that_a_result_is_loaded_as_it_was_saved(result: Any, tmp_path: Path) ->
 def test_that_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     LINE.save(tmp_path / "line.npz")
     np.savez(tmp_path / "other.npz", loss=LOSS)
-    for name in ("line.npz", "other.npz"):
+    (tmp_path / "text.npz").write_text("no archive")
+    for name in ("line.npz", "other.npz", "text.npz"):
         with pytest.raises(ValueError, match=f"{name}' holds no plane"):
             Plane.load(tmp_path / name)
     with pytest.raises(ValueError, match=r"path must end in \.npz"):

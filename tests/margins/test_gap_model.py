@@ -208,8 +208,16 @@ def test_that_misuse_of_the_model_is_explained(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"must end in \.npz"):
         GapModel().fit(x, y).save(tmp_path / "gap.json")
     np.savez(tmp_path / "other.npz", x=x)
-    with pytest.raises(ValueError, match="holds no gap model"):
-        GapModel.load(tmp_path / "other.npz")
+    (tmp_path / "text.npz").write_text("no archive")
+    for name in ("other.npz", "text.npz"):
+        with pytest.raises(ValueError, match="holds no gap model"):
+            GapModel.load(tmp_path / name)
+    with pytest.raises(ValueError, match="layers must be a list of names, got the string 'input'"):
+        GapModel("input")
+    with pytest.raises(ValueError, match="kind must be"):
+        GapModel(kind="quartile")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="log must be"):
+        GapModel(log="keep")  # type: ignore[arg-type]
     fitted().save(tmp_path / "newer.npz")
     with np.load(tmp_path / "newer.npz") as file:
         settings = json.dumps({**json.loads(str(file["settings"])), "format": 2})

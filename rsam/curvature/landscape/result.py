@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -64,8 +65,10 @@ class _Result:
         ValueError
             For a file of another kind.
         """
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays: dict[str, Any] = {}
+        if zipfile.is_zipfile(path) or not Path(path).exists():  # numpy takes other files for pickled ones
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
         if str(arrays.pop("kind", "")) != cls.__name__:
             raise ValueError(f"{str(path)!r} holds no {cls.__name__.lower()} of a loss landscape")
         measures = {name.removeprefix(_MEASURE): arrays.pop(name) for name in list(arrays) if name.startswith(_MEASURE)}
