@@ -96,7 +96,8 @@ def announce(seconds: Sequence[float]) -> None:
     """Print how long networks will take, from the predicted seconds of each; nothing if there are none."""
     if seconds:
         hours = sum(seconds) / 3600
-        print(f"{len(seconds)} networks to train, about {hours:.1f} hours of one core", file=sys.stderr)
+        long = f"{hours:.1f} hours" if hours >= 1 else f"{max(60 * hours, 1):.0f} minutes"
+        print(f"{len(seconds)} networks to train, about {long} of one core", file=sys.stderr)
 
 
 def cost(*results: Results[R], tuned: bool = True) -> str:

@@ -140,7 +140,8 @@ def test_that_the_study_goes_on_where_it_was_and_says_the_hours_first(trained, t
     expected = SHORT.outstanding(SHORT.cases, tmp_path)
     SHORT.run(tmp_path, Workers(1))
     hours = sum(map(seconds, expected)) / 3600
-    assert f"{len(expected)} networks to train, about {hours:.1f} hours of one core" in capsys.readouterr().err
+    long = f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.0f} minutes"
+    assert f"{len(expected)} networks to train, about {long} of one core" in capsys.readouterr().err
     assert len(trained) == len(set(trained)) >= len(expected) == 2 * 10 * (2 + 2 + 2 * 2)
     assert SHORT.outstanding(SHORT.cases, tmp_path) == []
     before = len(trained)
