@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +12,10 @@ import geoopt
 import numpy as np
 from torch import nn
 
+from rsam.evaluation.archives import read_arrays
 from rsam.margins.first_order import Nearest, margins
 from rsam.margins.network import Data
-from rsam.margins.regression import Coefficients, Regression
+from rsam.margins.regression import Coefficients, Regression, check_networks
 from rsam.margins.statistics import Kind, Log, Statistics, as_matrix, check_options, statistics
 
 __all__ = ["GapModel"]
@@ -48,6 +48,11 @@ class GapModel:
     dropped : tuple of str
         Names of features that are linear combinations of earlier ones; with ``kind="fences"`` two for each layer.
 
+    Raises
+    ------
+    ValueError
+        For layers that are one string, and an unknown ``kind`` or ``log``.
+
     Examples
     --------
     >>> import numpy as np, rsam
@@ -77,8 +82,7 @@ class GapModel:
         if isinstance(layers, str):
             raise ValueError(f"layers must be a list of names, got the string {layers!r}")
         check_options(kind, log)
-        self.layers = tuple(layers)
-        self.kind, self.log = kind, log
+        self.layers, self.kind, self.log = tuple(layers), kind, log
         self.nearest, self.normalize, self.eps = nearest, normalize, eps
         self._fit: Regression | None = None
 
@@ -158,14 +162,7 @@ class GapModel:
         x, names, measured = as_matrix(features)
         y = np.asarray(gaps, dtype=np.float64)
         g = np.asarray(range(len(x)) if groups is None else groups)
-        if y.shape != (len(x),) or g.shape != (len(x),):
-            raise ValueError(
-                f"features of {len(x)} networks need as many gaps and groups, got shapes {y.shape} and {g.shape}"
-            )
-        if not (np.isfinite(x).all() and np.isfinite(y).all()):
-            raise ValueError("features and gaps must be finite")
-        if g.dtype.kind not in "iubU":
-            raise ValueError("groups must be integers or strings that name configurations, such as '0.1/64'")
+        check_networks(x, y, g)
         self._fit, self.names, self._measured = Regression(x, y, g), names, measured
         self.dropped = tuple(name for i, name in enumerate(names) if i not in self._fit.kept)
         return self
@@ -385,17 +382,15 @@ class GapModel:
         ValueError
             If :meth:`save` did not write the file.
         """
-        if not zipfile.is_zipfile(path) and Path(path).exists():
+        arrays = read_arrays(path)
+        if not {"settings", "features", "gaps", "groups"} <= set(arrays):
             raise ValueError(f"{str(path)!r} holds no gap model")
-        with np.load(path, allow_pickle=False) as file:
-            if not {"settings", "features", "gaps", "groups"} <= set(file.files):
-                raise ValueError(f"{str(path)!r} holds no gap model")
-            settings = json.loads(str(file["settings"]))
-            if settings.pop("format") != _FORMAT:
-                raise ValueError(f"{str(path)!r} was written by another version of rsam")
-            names, measured = tuple(settings.pop("names")), settings.pop("measured", None)
-            features = [Statistics(names, row, measured) for row in file["features"]]
-            return cls(**settings).fit(features, file["gaps"], file["groups"])
+        settings = json.loads(str(arrays["settings"]))
+        if settings.pop("format") != _FORMAT:
+            raise ValueError(f"{str(path)!r} was written by another version of rsam")
+        names, measured = tuple(settings.pop("names")), settings.pop("measured", None)
+        features = [Statistics(names, row, measured) for row in arrays["features"]]
+        return cls(**settings).fit(features, arrays["gaps"], arrays["groups"])
 
     def _fitted(self) -> Regression:
         if self._fit is None:

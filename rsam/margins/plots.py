@@ -39,7 +39,7 @@ def plot_margins(checkpoints: Mapping[float, Mapping[str, Tensor]], *, xlabel: s
     ImportError
         Without matplotlib.
     ValueError
-        For fewer than two checkpoints, or checkpoints of different layers.
+        For fewer than two checkpoints, margins of none, or checkpoints of different layers.
 
     Examples
     --------
@@ -47,6 +47,8 @@ def plot_margins(checkpoints: Mapping[float, Mapping[str, Tensor]], *, xlabel: s
     >>> checkpoints = {epoch: {"input": torch.randn(100) + epoch} for epoch in range(3)}
     >>> figure = rsam.margins.plot_margins(checkpoints)
     """
+    if any(isinstance(margins, Tensor) for margins in checkpoints.values()):
+        raise ValueError("checkpoints must map each epoch to a result of margins(), not layers to margins")
     if len(checkpoints) < 2:
         raise ValueError(f"checkpoints must be two at least, got {len(checkpoints)}")
     times = sorted(checkpoints)

@@ -13,7 +13,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-__all__ = ["Coefficients", "Regression"]
+__all__ = ["Coefficients", "Regression", "check_networks"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,3 +160,15 @@ class _Independent(TransformerMixin, BaseEstimator):
 
 def _pipeline() -> Pipeline:
     return Pipeline([("scale", StandardScaler()), ("independent", _Independent()), ("regression", LinearRegression())])
+
+
+def check_networks(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> None:
+    """Raise for features ``(networks, features)``, gaps and groups that do not belong together or are no numbers."""
+    if y.shape != (len(x),) or groups.shape != (len(x),):
+        raise ValueError(
+            f"features of {len(x)} networks need as many gaps and groups, got shapes {y.shape} and {groups.shape}"
+        )
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise ValueError("features and gaps must be finite")
+    if groups.dtype.kind not in "iubU":
+        raise ValueError("groups must be integers or strings that name configurations, such as '0.1/64'")

@@ -38,6 +38,8 @@ def test_that_predictions_stand_against_gaps_by_group() -> None:
 
 
 def test_that_pictures_of_unlike_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match="map each epoch to a result of margins"):
+        plot_margins({"input": torch.ones(3), "output": torch.ones(3)})  # type: ignore[dict-item]
     with pytest.raises(ValueError, match="two at least"):
         plot_margins({0: {"input": torch.ones(3)}})
     with pytest.raises(ValueError, match=r"checkpoint 1 has layers \['0'\]"):

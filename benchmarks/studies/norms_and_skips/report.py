@@ -117,8 +117,8 @@ def _sentence(name: str, found: Answer) -> str:
     gaps = "; ".join(f"{_points(c)} with {depth}" for depth, c in found.of_gap.items())
     what = {"undecided": "whether the gap follows is undecided"}.get(found.gap, f"the gap {found.gap}")
     return (
-        f"{said}: at equal training loss the trace, filters in units of their norms, is "
-        f"multiplied by {factors}. As to generalisation, {what}: {gaps}."
+        f"{said}: at equal training loss the trace, filters in units of their norms, is multiplied by {factors}. As to "
+        f"generalisation, {what}: {gaps}. Intervals are corrected, unlike those of tables."
     )
 
 

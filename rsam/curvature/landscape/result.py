@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 
 from rsam.curvature.landscape.plots import draw_contours, draw_line, draw_surface
+from rsam.evaluation.archives import read_arrays
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,10 +65,7 @@ class _Result:
         ValueError
             For a file of another kind.
         """
-        arrays: dict[str, Any] = {}
-        if zipfile.is_zipfile(path) or not Path(path).exists():  # numpy takes other files for pickled ones
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+        arrays = read_arrays(path)
         if str(arrays.pop("kind", "")) != cls.__name__:
             raise ValueError(f"{str(path)!r} holds no {cls.__name__.lower()} of a loss landscape")
         measures = {name.removeprefix(_MEASURE): arrays.pop(name) for name in list(arrays) if name.startswith(_MEASURE)}
