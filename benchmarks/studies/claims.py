@@ -12,9 +12,9 @@ from benchmarks.studies.images import OPTIMIZERS
 from benchmarks.studies.images.figures import claim_groups
 from benchmarks.studies.images.report import judge
 from benchmarks.studies.population import POPULATION
-from benchmarks.studies.study import PRELIMINARY, ROWS
+from benchmarks.studies.study import PRELIMINARY
 
-__all__ = ["ADDRESS", "CLAIMS", "PICTURE", "draw_claims", "said", "shown_in_readme"]
+__all__ = ["ADDRESS", "CLAIMS", "PAGE", "PICTURE", "draw_claims", "said", "shown_in_readme"]
 
 #: Each claim in a sentence, and the study that decides it.
 CLAIMS = {
@@ -33,6 +33,8 @@ CLAIMS = {
 BEFORE = {"fair": "optimizers"}
 #: Of the repository's files; links are absolute, since the README is shown on PyPI too.
 ADDRESS = "https://github.com/rsam-developers/rsam/blob/main"
+#: What a study has found, in the directory of its rows.
+PAGE = "README.md"
 #: Where the picture is, from the root of the repository.
 PICTURE = Path("docs", "claims.svg")
 _BLOCK = re.compile(r"(?<=<!-- claims -->\n).*?(?=\n<!-- end -->)", re.DOTALL)
@@ -43,7 +45,7 @@ def said(results: Path) -> list[str]:
     lines = []
     for claim, (statement, decisive) in CLAIMS.items():
         study = _there(results, decisive)
-        report = (results / study / "README.md").read_text(encoding="utf-8")
+        report = (results / study / PAGE).read_text(encoding="utf-8")
         opening = re.split(rf"{re.escape(DETAILS)}|\n#", report)[0]
         found = re.findall(rf"^- (\*\*{claim}\b.*)$", opening, re.MULTILINE)
         warning = "Preliminary: " if found and f"- {PRELIMINARY}" in opening else ""
@@ -53,8 +55,8 @@ def said(results: Path) -> list[str]:
 
 
 def _there(results: Path, study: str) -> str:
-    """Return the study that says most of a claim by now: the one before it, until there are results of its own."""
-    return study if (results / study / ROWS).exists() else BEFORE[study]
+    """Return the study that says most of a claim by now: the one before it, until there is a page of its own."""
+    return study if (results / study / PAGE).exists() else BEFORE[study]
 
 
 def draw_claims(results: Path, path: Path) -> None:

@@ -15,8 +15,9 @@ from benchmarks.runs.parallel import Workers
 from benchmarks.studies import STUDIES
 from benchmarks.studies.norms_and_skips import measurement
 from benchmarks.studies.norms_and_skips.design import VARIANTS, Design
-from benchmarks.studies.norms_and_skips.effects import MEASURES, at_end, at_loss, effects, matched
+from benchmarks.studies.norms_and_skips.effects import MEASURES, at_end, at_loss, common, effects, matched
 from benchmarks.studies.norms_and_skips.figures import draw_landscapes
+from benchmarks.studies.norms_and_skips.report import _verdicts
 from benchmarks.studies.norms_and_skips.rules import answer
 from benchmarks.studies.norms_and_skips.study import NormsAndSkipsStudy
 from benchmarks.studies.norms_and_skips.training import Trajectory, follow
@@ -85,22 +86,31 @@ def test_that_networks_are_compared_at_the_lowest_loss_that_three_quarters_of_th
     }
     assert matched(networks) == 0.9
     assert matched({key: t for key, t in networks.items() if key[0] != VARIANTS[1]}) is None
+    few = {key: t for key, t in networks.items() if key[1] in (1, 3)}
+    assert matched(few) == 1.9
+    for v in VARIANTS:  # some start below what the others reach
+        few[v, 0] = made(TINY.run(8, v, 0, 0.05), losses=(1.5, 0.3))
+    assert matched(few) is None
+    assert common(few) == "2 of 3 seeds reach 0.9, the most at any, and 3 are asked"
 
 
 def test_that_verdicts_follow_the_rules() -> None:
     noise = np.array([-0.01, 0.0, 0.01, 0.005, -0.005, 0.0, 0.01, -0.01])
     down, up, unclear = list(noise - 1), list(noise + 1), list(100 * noise)
-    assert answer({8: down, 14: down}, {8: down, 14: down}).curvature == "lowers"
-    assert answer({8: down, 14: down}, {8: down, 14: down}).gap == "follows"
-    assert answer({8: up, 14: up}, {8: up, 14: up}).gap == "follows"
-    assert answer({8: up, 14: up}, {8: down, 14: down}).curvature == "raises"
-    assert answer({8: up, 14: up}, {8: down, 14: down}).gap == "goes the other way"
-    assert answer({8: down, 14: up}, {8: down, 14: down}).curvature == "undecided"
-    assert answer({8: down, 14: up}, {8: down, 14: down}).gap == "undecided"
-    assert answer({8: down, 14: unclear}, {8: down, 14: down}).curvature == "undecided"
-    assert answer({8: down, 14: down}, {8: down, 14: unclear}).gap == "undecided"
-    assert answer({8: down}, {8: [1.0]}).gap == "undecided"  # of one seed no interval is known
-    found = answer({8: down, 14: unclear}, {8: up, 14: down})
+    assert answer({8: down, 14: down}, {8: down, 14: down}, 2).curvature == "lowers"
+    assert answer({8: down, 14: down}, {8: down, 14: down}, 2).gap == "follows"
+    assert answer({8: up, 14: up}, {8: up, 14: up}, 2).gap == "follows"
+    assert answer({8: up, 14: up}, {8: down, 14: down}, 2).curvature == "raises"
+    assert answer({8: up, 14: up}, {8: down, 14: down}, 2).gap == "goes the other way"
+    assert answer({8: down, 14: up}, {8: down, 14: down}, 2).curvature == "undecided"
+    assert answer({8: down, 14: up}, {8: down, 14: down}, 2).gap == "undecided"
+    assert answer({8: down, 14: unclear}, {8: down, 14: down}, 2).curvature == "undecided"
+    assert answer({8: down, 14: down}, {8: down, 14: unclear}, 2).gap == "undecided"
+    assert answer({8: down}, {8: [1.0]}, 1).gap == "undecided"  # of one seed no interval is known
+    alone = answer({8: down}, {8: down}, 2)  # of the other depth nothing is known
+    assert (alone.curvature, alone.gap) == ("undecided", "undecided")
+    assert_is_test_of(alone.of_curvature[8], down, 4)
+    found = answer({8: down, 14: unclear}, {8: up, 14: down}, 2)
     for of_depths, values in ((found.of_curvature, (down, unclear)), (found.of_gap, (up, down))):
         for comparison, of_depth in zip(of_depths.values(), values, strict=True):
             assert_is_test_of(comparison, of_depth, 4)  # two factors at two depths
@@ -191,6 +201,22 @@ def test_that_the_report_leads_with_the_landscapes_and_the_answers(tmp_path: Pat
     names = ("answer", "curvature", "gradient", "learning", "densities")
     assert all((tmp_path / f"{name}.svg").exists() for name in names)
     assert "32 of" not in answers and any("8 layers: 16 of 16 networks, 0 diverged" in part for part in parts)
+
+
+def test_that_a_depth_without_a_common_loss_leaves_both_factors_undecided() -> None:
+    depths: dict[int, dict] = {8: {}, 14: {}}
+    for seed in range(4):
+        for v in VARIANTS:
+            trace = (10.0 + seed) / (1 + v.batch_norm)
+            trained = made(TINY.run(8, v, seed, 0.05), losses=(2.0, 0.5), traces=(trace, trace))
+            depths[8][v, seed] = trained
+            untrained = seed < 2 and v.skip and not v.batch_norm
+            depths[14][v, seed] = replace(trained, checkpoints=trained.checkpoints[:1]) if untrained else trained
+    norm, skips, apart = _verdicts(replace(TINY, depths=(8, 14)), depths)
+    assert norm.startswith("**Batch norm: undecided** whether it lowers or raises curvature")
+    assert "is multiplied by 0.5 (0.5 to 0.5) with 8 layers. As" in norm and "14" not in norm
+    assert skips.startswith("**Skip connections: undecided**")
+    assert apart.startswith("**No common training loss with 14 layers:** with all four variants 2 of 4 seeds reach 0.5")
 
 
 def test_that_the_same_rows_make_the_same_picture(tmp_path: Path) -> None:

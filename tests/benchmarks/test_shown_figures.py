@@ -13,12 +13,13 @@ import rsam
 from benchmarks.report.opening import ANSWER
 from benchmarks.report.page import shown_in_readme
 from benchmarks.studies import STUDIES
-from benchmarks.studies.claims import PICTURE, draw_claims, said
+from benchmarks.studies.claims import PAGE, PICTURE, draw_claims, said
+from benchmarks.studies.study import NothingToReport
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 COMMAND = "python -m benchmarks report {name} --results benchmarks/results"
-MEASURED = sorted(path.parent.name for path in RESULTS.glob("*/rows.jsonl"))
+SHOWN, ROWS = ({path.parent.name for path in RESULTS.glob(f"*/{file}")} for file in (PAGE, "rows.jsonl"))
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +59,18 @@ def test_that_verdicts_over_a_part_of_the_networks_are_called_preliminary(warnin
     ):
         (tmp_path / study).mkdir()
         (tmp_path / study / "README.md").write_text(page)
-    (tmp_path / "population" / "rows.jsonl").touch()
     first, second, *_ = said(tmp_path)
     assert first.startswith(line)
     assert second.startswith("- **C2, not measured yet:**")
 
 
-@pytest.mark.parametrize("name", MEASURED)
+@pytest.mark.parametrize("name", sorted(ROWS - SHOWN))
+def test_that_rows_without_a_page_are_too_few_for_one(results, name) -> None:
+    with pytest.raises(NothingToReport):
+        STUDIES[name].report(results / name)
+
+
+@pytest.mark.parametrize("name", sorted(SHOWN))
 def test_that_what_is_shown_was_measured(first_picture_only, results, name) -> None:
     report = STUDIES[name].report(results / name)
     readme = (RESULTS / name / "README.md").read_text(encoding="utf-8")

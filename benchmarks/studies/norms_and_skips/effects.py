@@ -11,7 +11,7 @@ from benchmarks.studies.norms_and_skips.design import VARIANTS, Factor, Variant
 from benchmarks.studies.norms_and_skips.measurement import Checkpoint
 from benchmarks.studies.norms_and_skips.training import Trajectory
 
-__all__ = ["LEVELS", "MEASURES", "Measure", "Networks", "at_end", "at_loss", "effects", "matched"]
+__all__ = ["LEVELS", "MEASURES", "Measure", "Networks", "at_end", "at_loss", "common", "effects", "matched", "reached"]
 
 #: The networks of a depth.
 Networks = Mapping[tuple[Variant, int], Trajectory]
@@ -119,17 +119,35 @@ def at_loss(trajectory: Trajectory, measure: Measure, level: float) -> float | N
     return None
 
 
+def reached(networks: Networks) -> dict[float, int]:
+    """Count the seeds that reach each of :data:`LEVELS` with all four variants."""
+    gap = MEASURES["gap"]  # which is known at every checkpoint
+    return {
+        level: sum(
+            all((v, s) in networks and at_loss(networks[v, s], gap, level) is not None for v in VARIANTS)
+            for s in _seeds(networks)
+        )
+        for level in LEVELS
+    }
+
+
 def matched(networks: Networks) -> float | None:
     """Return the lowest of :data:`LEVELS` that at least three quarters of the seeds reach with all four variants."""
-    seeds = {seed for _, seed in networks}
-    gap = MEASURES["gap"]  # which is known at every checkpoint
-    for level in LEVELS:
-        reached = [
-            all((v, s) in networks and at_loss(networks[v, s], gap, level) is not None for v in VARIANTS) for s in seeds
-        ]
-        if seeds and sum(reached) >= ENOUGH * len(seeds):
-            return level
-    return None
+    needed = ENOUGH * len(_seeds(networks))
+    return next((level for level, count in reached(networks).items() if count >= needed > 0), None)
+
+
+def common(networks: Networks) -> str:
+    """Say at which training loss most seeds meet, and how many are asked to."""
+    counts, seeds = reached(networks), len(_seeds(networks))
+    level = max(counts, key=lambda level: (counts[level], -level))
+    return (
+        f"{counts[level]} of {seeds} seeds reach {level:g}, the most at any, and {math.ceil(ENOUGH * seeds)} are asked"
+    )
+
+
+def _seeds(networks: Networks) -> set[int]:
+    return {seed for _, seed in networks}
 
 
 def effects(networks: Networks, value: Callable[[Trajectory], float | None]) -> dict[Factor, list[float]]:

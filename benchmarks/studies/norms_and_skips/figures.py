@@ -27,7 +27,7 @@ Depths = Mapping[int, Networks]
 
 _COLOURS = dict(zip(VARIANTS, (COLOURS[5], COLOURS[2], COLOURS[4], COLOURS[1]), strict=True))
 #: Of the greatest density, below which are tails of bumps.
-_FLOOR = 1e-4
+_FLOOR = 1e-6
 _CURVES: dict[str, tuple[str, ...]] = {
     "curvature": ("unit_trace", "trace", "eigenvalue_1", "negative"),
     "gradient": ("range", "change", "smoothness"),
@@ -52,7 +52,7 @@ def draw_landscapes(depths: Depths, path: Path) -> bool:
     rows = sorted({depth for depth, _ in drawn})
     # the lower end belongs to a minimum; the upper one to a corner, and most corners are far above all else
     limits = float(losses.min()), float(np.quantile(losses, 0.98))
-    with drawing(path, 0.9 + 1.1 * len(rows)) as figure:
+    with drawing(path, 1.3 + 1.1 * len(rows)) as figure:
         panels = figure.subplots(len(rows), len(VARIANTS), sharex=True, sharey=True, squeeze=False)
         for row, depth in zip(panels, rows, strict=True):
             for axes, v in zip(row, VARIANTS, strict=True):
@@ -65,7 +65,8 @@ def draw_landscapes(depths: Depths, path: Path) -> bool:
             ax=panels,
             label=f"loss on {CURVATURE} training images",
             format="%.3g",
-            aspect=30,
+            aspect=40,
+            location="bottom",  # beside them it would take the width of one
         )
     return True
 
@@ -98,6 +99,8 @@ def draw_through_training(depths: Depths, kind: str, path: Path) -> None:
                 axes.grid(alpha=0.3)
                 if measure.log:
                     axes.set_yscale("log")
+                if measure is _TRAIN_LOSS:  # within a decade
+                    axes.yaxis.set(major_formatter="{x:g}", minor_formatter="{x:g}")
             row[0].set_ylabel(fill(measure.label, 20), fontsize="small")
         for axes, depth in zip(panels[0], depths, strict=True):
             axes.set_title(f"{depth} layers")
@@ -137,14 +140,14 @@ def draw_densities(depths: Depths, path: Path) -> bool:
     if not epochs:
         return False
     with drawing(path, 1.7 * len(epochs) + 0.9) as figure:
-        panels = figure.subplots(len(epochs), len(depths), sharex=True, sharey=True, squeeze=False)
+        panels = figure.subplots(len(epochs), len(depths), sharex="row", sharey=True, squeeze=False)
         for (epoch, depth, v), density in drawn.items():
             axes = panels[epochs.index(epoch)][list(depths).index(depth)]
             values = np.array(density["density"], dtype=np.float64)
             grid = np.linspace(density["low"], density["high"], len(values))
             visible = np.where(values > _FLOOR * np.nanmax(values), values, np.nan)
             axes.plot(grid, visible, color=_COLOURS[v], label=v.label, linewidth=1)
-            axes.set(yscale="log", xscale="symlog")
+            axes.set_yscale("log")  # and not the other axis, which would widen the bump of the smallest eigenvalues
             axes.grid(alpha=0.3)
         for row, epoch in zip(panels, epochs, strict=True):
             row[0].set_ylabel(f"density after epoch {epoch}", fontsize="small")

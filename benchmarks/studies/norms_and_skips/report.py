@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.report.intervals import Comparison
 from benchmarks.report.opening import ANSWER, DETAILS, opening
 from benchmarks.studies.norms_and_skips.design import VARIANTS, Design, Factor
-from benchmarks.studies.norms_and_skips.effects import MEASURES, Networks, at_loss, effects, matched
+from benchmarks.studies.norms_and_skips.effects import MEASURES, Networks, at_loss, common, effects, matched
 from benchmarks.studies.norms_and_skips.figures import draw_densities, draw_landscapes, draw_through_training
 from benchmarks.studies.norms_and_skips.measurement import CURVATURE
 from benchmarks.studies.norms_and_skips.rules import FACTORS, OUTCOME, PRIMARY, RULES, Answer, answer
@@ -43,7 +43,7 @@ def report(
         Where figures go.
     """
     picture = _landscapes(depths, directory)
-    parts = opening(TITLE, QUESTION, picture, [*preliminary(_missing(design, depths)), *_verdicts(depths)])
+    parts = opening(TITLE, QUESTION, picture, [*preliminary(_missing(design, depths)), *_verdicts(design, depths)])
     parts += [
         DETAILS,
         *([f"{picture}. {design.label}."] if picture else []),
@@ -61,8 +61,8 @@ def report(
     return "\n\n".join([*parts, "## How", _how(design, depths), costs, "## Rules", RULES.strip()])
 
 
-def answers(depths: Mapping[int, Networks]) -> dict[Factor, Answer]:
-    """Judge both factors by the rules."""
+def answers(design: Design, depths: Mapping[int, Networks]) -> dict[Factor, Answer]:
+    """Judge both factors by the rules, of which effects on several seeds are known at one depth at least."""
     levels = {depth: matched(networks) for depth, networks in depths.items()}
     found: dict[Factor, Answer] = {}
     for factor in FACTORS:
@@ -74,8 +74,8 @@ def answers(depths: Mapping[int, Networks]) -> dict[Factor, Answer]:
             }
             for name in (PRIMARY, OUTCOME)
         )
-        if len(curvature) == len(depths) and all(len(v) > 1 for v in (*curvature.values(), *gap.values())):
-            found[factor] = answer(curvature, gap)
+        if curvature and all(len(v) > 1 for v in (*curvature.values(), *gap.values())):
+            found[factor] = answer(curvature, gap, len(design.depths))
     return found
 
 
@@ -98,11 +98,16 @@ def _missing(design: Design, depths: Mapping[int, Networks]) -> list[str]:
     return [f"{count} networks of {depth} layers" for depth, count in lacking.items() if count]
 
 
-def _verdicts(depths: Mapping[int, Networks]) -> list[str]:
-    found = answers(depths)
+def _verdicts(design: Design, depths: Mapping[int, Networks]) -> list[str]:
+    found = answers(design, depths)
     sentences = [_sentence(name, found[factor]) for factor, name in FACTORS.items() if factor in found]
-    few = ["**No verdict:** too few networks yet that reach one training loss."]
-    return sentences if len(sentences) == len(FACTORS) else [*sentences, *few]
+    apart = [
+        f"**No common training loss with {depth} layers:** with all four variants {common(networks)}. So nothing is "
+        "said of every depth."
+        for depth, networks in depths.items()
+        if matched(networks) is None
+    ]
+    return [*sentences, *apart]
 
 
 def _sentence(name: str, found: Answer) -> str:
@@ -141,7 +146,9 @@ def _figures(depths: Mapping[int, Networks], directory: Path) -> list[str]:
         draw_through_training(depths, kind, directory / f"{kind}.svg")
         found.append(f"![{caption}]({kind}.svg)")
     if draw_densities(depths, directory / "densities.svg"):
-        found.append(f"![Densities of eigenvalues of seed {DRAWN}](densities.svg)")
+        found.append(
+            f"![Densities of eigenvalues of seed {DRAWN}, each smoothed by a part of its range](densities.svg)"
+        )
     return found
 
 

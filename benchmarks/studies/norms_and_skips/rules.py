@@ -57,12 +57,21 @@ class Answer:
     of_gap: dict[int, Comparison]
 
 
-def answer(curvature: Mapping[int, Sequence[float]], gap: Mapping[int, Sequence[float]]) -> Answer:
-    """Judge a factor by its effects on curvature and on the gap, one for each seed, by depth."""
-    comparisons = len(FACTORS) * len(curvature)
+def answer(curvature: Mapping[int, Sequence[float]], gap: Mapping[int, Sequence[float]], depths: int) -> Answer:
+    """Judge a factor by its effects on curvature and on the gap, one for each seed, by depth.
+
+    Parameters
+    ----------
+    curvature, gap : mapping of int to sequence of float
+        Effects at the depths of which these are known.
+    depths : int
+        Number of all depths; while one is lacking, what holds at the others does not hold at every depth.
+    """
+    comparisons = len(FACTORS) * depths
     of_curvature = {depth: compare(values, comparisons) for depth, values in curvature.items()}
     of_gap = {depth: compare(values, comparisons) for depth, values in gap.items()}
-    side, other = _side(list(of_curvature.values())), _side(list(of_gap.values()))
+    every = len(curvature) == depths
+    side, other = (_side(list(found.values())) if every else 0 for found in (of_curvature, of_gap))
     follows = {1: "follows", -1: "goes the other way", 0: "undecided"}[side * other]
     return Answer({-1: "lowers", 1: "raises", 0: "undecided"}[side], follows, of_curvature, of_gap)
 
