@@ -137,7 +137,7 @@ def test_that_what_is_carried_over_stands_beside_the_baseline_on_the_same_networ
     assert (row["networks"], row["R²"], row["error"]) == (str(len(short) - 3), "1.00 ± 0.00", "0.0 ± 0.0")
     assert back["networks"] == str(reverse.others)
     for one, baseline in ((row, found), (back, reverse)):
-        assert one["R² more than loss and accuracy there"].split(" ")[0] == f"{1 - baseline.r2.mean:.2f}"
+        assert one["R² minus that of loss and accuracy"].split(" ")[0] == f"{1 - baseline.r2.mean:.2f}"
 
 
 def test_that_networks_are_summarised_by_length_and_counted_by_who_reaches_a_loss() -> None:

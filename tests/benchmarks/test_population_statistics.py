@@ -47,6 +47,15 @@ def test_that_fits_of_products_are_those_of_the_gap_model() -> None:
     assert held_out_error(networks)(weights)[0] == pytest.approx(((y - model.held_out()) ** 2).sum(), rel=1e-9)
 
 
+def test_that_a_feature_that_varies_only_where_nothing_is_fitted_is_not_used() -> None:
+    x, y, groups = _made()
+    rare = np.where(groups == 3, np.random.default_rng(2).normal(size=len(y)), 1.0)  # constant without that group
+    x = np.column_stack((x, rare))
+    networks, model = Networks(x, y, groups), GapModel().fit(x, y, groups)
+    # what a ridge of 1e-12 leaves of double precision where a feature is constant is some 1e-4 of its coefficient
+    assert k_fold_r2(networks)(np.ones((1, 30)))[0] == pytest.approx(model.k_fold_r2(), abs=1e-5)
+
+
 def test_that_statistics_of_a_sample_are_those_of_its_networks_as_often_as_they_were_drawn() -> None:
     x, y, groups = _made()
     networks, weights = Networks(x, y, groups), np.random.default_rng(1).integers(0, 3, 30)

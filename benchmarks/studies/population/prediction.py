@@ -100,6 +100,8 @@ class Networks:
     def _solve(self, products: np.ndarray, covariances: np.ndarray) -> np.ndarray:
         # for samples in which a feature is constant; far below what the errors of measurements amount to
         ridge = _RIDGE * len(self.y) * np.eye(products.shape[-1])
+        # far less on the constant, or it would be shared with such a feature, which may vary in what is predicted
+        ridge[0, 0] *= _RIDGE
         return np.linalg.solve(products + ridge, covariances[..., None])[..., 0]
 
     def errors(self, coefficients: np.ndarray, chosen: np.ndarray) -> np.ndarray:

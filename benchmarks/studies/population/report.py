@@ -139,17 +139,18 @@ def _of_place(
         *_by_kind(tables.prediction(networks)),
         "The part of each baseline's squared error in k-fold prediction that margins take away:",
         markdown_table(["baseline", "partial R²"], tables.added(networks)),
-        "### C2: R² through the training of networks of full length",
-        "k-fold R² of the gap at the same time; at a training loss, of networks of either length:",
+        "### C2: R² through training",
+        "k-fold R² of the gap at the same time, of networks of full length; at a training loss, of either length:",
         *_by_time(networks),
         "### C3: models carried over",
-        "Each network is predicted by a model without its fold; error and bias are in points. Models of full-length "
-        "networks at their end, applied to short ones at theirs:",
+        "Each network is predicted by a model without its fold; error and bias are in points. The last column compares "
+        "with loss and accuracy on the same networks, whose own R² may be far below 0. Models of full-length networks "
+        "at their end, applied to short ones at theirs:",
         carried,
         "Models of short networks, applied to those of full length:",
         back,
-        "Models of full-length networks at one part of their training, applied to the same networks at another, of "
-        "features without loss and accuracy beside them.",
+        "Models of full-length networks at one part of their training, applied to the same networks at another, with "
+        "one set of features each; empty where networks cannot be compared with others at that time.",
         *_by_kind(tables.carried_in_time(networks)),
         "### C4: curvature and test error",
         f"By axis, {tables.CURVATURES[PRIMARY]}, at training loss {matched}; axes with fewer than {FEWEST} pairs that "
@@ -216,7 +217,13 @@ def _by_kind(made: Mapping[str, str]) -> list[str]:
 
 def _by_time(networks: Mapping[Member, Trajectory]) -> list[str]:
     margins, baselines, correlation = tables.by_time(networks)
-    return [margins, "Of the baselines:", baselines, "Correlation of the same predictions with the gap:", correlation]
+    return [
+        margins,
+        "k-fold R² of all baselines:",
+        baselines,
+        "Correlation of predictions with the gap, which forgives those that are all too large:",
+        correlation,
+    ]
 
 
 def _of_fitting(by_place: Mapping[str, Mapping[Member, Trajectory]]) -> list[str]:

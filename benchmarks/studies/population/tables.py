@@ -192,7 +192,7 @@ def carried(networks: Population) -> tuple[str, str]:
             cells = [f"{found.r2:.2f}", f"{found.error:.1f}", f"{found.bias:.1f}"] if found else ["", "", ""]
             beyond = f"{more:.2f}" if more and names != tuple(_ADDED) else ""
             rows.append([" + ".join(names), str(found.others if found else 0), *cells, beyond])
-        header = ["features", "networks", "R²", "error", "bias", f"R² more than {_ADDED[0]} there"]
+        header = ["features", "networks", "R²", "error", "bias", f"R² minus that of {_ADDED[0]}"]
         tables.append(_filled(header, rows))
     return tables[0], tables[1]
 
@@ -201,13 +201,14 @@ def carried_in_time(networks: Population) -> dict[str, str]:
     """Apply models of full-length networks at their end to the same networks earlier, and the reverse, by quantity."""
     times = {f: usable(of_length(at_fraction(networks, f), "full"), "margins") for f in (0.2, 0.5, 0.8, 1.0)}
     ways = [(1.0, 0.2), (1.0, 0.5), (1.0, 0.8), (0.5, 1.0)]
-    rows: dict[str, list[list[str]]] = {"R²": [], "error": [], "bias": []}
+    rows: dict[str, list[list[str]]] = {"R²": [], "error, points": [], "bias, points": []}
     for names in [names for names in CARRIED if len(names) == 1]:
         found = [carried_over(times[fitted], times[others], *names) for fitted, others in ways]
         rows["R²"].append([" + ".join(names), *(f"{one.r2:.2f}" if one else "" for one in found)])
-        rows["error"].append([" + ".join(names), *(f"{one.error:.1f}" if one else "" for one in found)])
-        rows["bias"].append([" + ".join(names), *(f"{one.bias:.1f}" if one else "" for one in found)])
-    header = ["features", *(f"{a:.0%} to {b:.0%}" for a, b in ways)]
+        rows["error, points"].append([" + ".join(names), *(f"{one.error:.1f}" if one else "" for one in found)])
+        rows["bias, points"].append([" + ".join(names), *(f"{one.bias:.1f}" if one else "" for one in found)])
+    counts = {f: len(points) for f, points in times.items()}
+    header = ["features", *(f"{a:.0%} to {b:.0%}: {counts[b]}" for a, b in ways)]
     return {quantity: _filled(header, of_quantity) for quantity, of_quantity in rows.items()}
 
 
