@@ -30,8 +30,9 @@ def page(sections: Mapping[Section, str]) -> str:
         The report, with a newline at its end.
     """
     first = opening(
-        "What steps, curvature, penalties and margins cost",
-        "Are steps as fast as is asked, beside geoopt and torch, and what do curvature, penalties and margins cost?",
+        "What steps, curvature, penalties, margins and landscapes cost",
+        "Are steps as fast as is asked, beside geoopt and torch, and what do curvature, penalties, margins and "
+        "landscapes cost?",
         "How many times as fast as a peer's the steps of each optimizer are, and how many are asked",
         [f"**{section.title}:** {section.verdict}" for section in sections if section.verdict],
     )
