@@ -17,10 +17,11 @@ from benchmarks.studies.norms_and_skips import measurement
 from benchmarks.studies.norms_and_skips.design import VARIANTS, Design
 from benchmarks.studies.norms_and_skips.effects import MEASURES, at_end, at_loss, common, effects, matched
 from benchmarks.studies.norms_and_skips.figures import draw_landscapes
-from benchmarks.studies.norms_and_skips.report import _verdicts
+from benchmarks.studies.norms_and_skips.report import _effects, _verdicts
 from benchmarks.studies.norms_and_skips.rules import answer
 from benchmarks.studies.norms_and_skips.study import NormsAndSkipsStudy
 from benchmarks.studies.norms_and_skips.training import Trajectory, follow
+from tests.benchmarks.comparisons import table_of
 from tests.benchmarks.made_norms import TINY, made
 from tests.benchmarks.verdicts import assert_is_test_of
 
@@ -58,13 +59,14 @@ def test_that_logarithms_are_interpolated_in_the_loss() -> None:
 def test_that_measures_are_what_they_are_called() -> None:
     (checkpoint, _) = made(TINY.run(8, VARIANTS[0], 0, 0.05), accuracy=0.7).checkpoints
     gradient = {"loss": [2.0, None, 1.5, 1.8], "change": [0.0, 0.5, None, 0.9], "distance": [0.0, 0.25, 0.5, 0.6]}
-    curvature = {"unit_trace": 3.0, "trace": 7.0, "eigenvalue_1": 4.0, "smallest": -1.0}
+    eigenvalues = {"eigenvalue_1": 4.0, "eigenvalue_2": 3.0, "eigenvalue_3": 2.0}
+    curvature = {"unit_trace": 3.0, "trace": 7.0, **eigenvalues, "smallest": -1.0}
     known = replace(checkpoint, gradient=gradient, curvature=curvature)
     values = {name: measure.of(known) for name, measure in MEASURES.items()}
     assert values == {
         "unit_trace": 3.0,
         "trace": 7.0,
-        "eigenvalue_1": 4.0,
+        **eigenvalues,
         "negative": 1 / 4,
         "range": pytest.approx(0.5),
         "change": 0.9,
@@ -74,7 +76,7 @@ def test_that_measures_are_what_they_are_called() -> None:
         "loss_gap": pytest.approx(0),
     }
     unknown = replace(checkpoint, gradient={}, curvature={})
-    assert [name for name, measure in MEASURES.items() if measure.value(unknown) is None] == [*MEASURES][:7]
+    assert [name for name, measure in MEASURES.items() if measure.value(unknown) is None] == [*MEASURES][:9]
 
 
 def test_that_networks_are_compared_at_the_lowest_loss_that_three_quarters_of_the_seeds_reach() -> None:
@@ -213,10 +215,17 @@ def test_that_a_depth_without_a_common_loss_leaves_both_factors_undecided() -> N
             untrained = seed < 2 and v.skip and not v.batch_norm
             depths[14][v, seed] = replace(trained, checkpoints=trained.checkpoints[:1]) if untrained else trained
     norm, skips, apart = _verdicts(replace(TINY, depths=(8, 14)), depths)
-    assert norm.startswith("**Batch norm: undecided** whether it lowers or raises curvature")
+    assert norm.startswith("**Batch norm: undecided**, since the rule asks for every depth: at equal training loss")
     assert "is multiplied by 0.5 (0.5 to 0.5) with 8 layers. As" in norm and "14" not in norm
     assert skips.startswith("**Skip connections: undecided**")
-    assert apart.startswith("**No common training loss with 14 layers:** with all four variants 2 of 4 seeds reach 0.5")
+    assert apart.startswith("**With 14 layers** the four variants have no training loss in common: 2 of 4 seeds reach")
+    for seed in (0, 1):
+        key = next((v, seed) for v in VARIANTS if v.skip and not v.batch_norm)
+        depths[14][key].checkpoints[-1].scores["train_accuracy"] = 0.1 + 0.1 * seed  # the second is not below 20 %
+    *_, said, table = _effects(14, depths[14])
+    assert "below 20%: skips (seed 0). Without" in said
+    assert {row["seeds"] for row in table_of(table)} <= {"3", "0"}
+    assert not any("learned nothing" in part for part in _effects(8, depths[8]))
 
 
 def test_that_the_same_rows_make_the_same_picture(tmp_path: Path) -> None:

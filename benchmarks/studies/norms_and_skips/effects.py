@@ -19,6 +19,8 @@ Networks = Mapping[tuple[Variant, int], Trajectory]
 LEVELS = tuple(k / 10 for k in range(1, 23))
 #: Part of the seeds that have to reach it with all four variants.
 ENOUGH = 0.75
+#: Training accuracy below which a network has learned nothing.
+CHANCE = 0.2
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ MEASURES: dict[str, Measure] = {
     "unit_trace": Measure("trace, filters in units of their norms", _curvature("unit_trace")),
     "trace": Measure("trace", _curvature("trace")),
     "eigenvalue_1": Measure("greatest eigenvalue", _curvature("eigenvalue_1")),
+    "eigenvalue_2": Measure("second eigenvalue", _curvature("eigenvalue_2")),
+    "eigenvalue_3": Measure("third eigenvalue", _curvature("eigenvalue_3")),
     "negative": Measure("−smallest / greatest eigenvalue", _negative),
     "range": Measure("range of the loss along the gradient", _range),
     "change": Measure("change of the gradient along it", _change),
@@ -137,13 +141,22 @@ def matched(networks: Networks) -> float | None:
     return next((level for level, count in reached(networks).items() if count >= needed > 0), None)
 
 
+def nearest(networks: Networks) -> float:
+    """Return the lowest of :data:`LEVELS` that most seeds reach with all four variants."""
+    counts = reached(networks)
+    return max(counts, key=lambda level: (counts[level], -level))
+
+
 def common(networks: Networks) -> str:
     """Say at which training loss most seeds meet, and how many are asked to."""
-    counts, seeds = reached(networks), len(_seeds(networks))
-    level = max(counts, key=lambda level: (counts[level], -level))
-    return (
-        f"{counts[level]} of {seeds} seeds reach {level:g}, the most at any, and {math.ceil(ENOUGH * seeds)} are asked"
-    )
+    level, seeds = nearest(networks), len(_seeds(networks))
+    asked = math.ceil(ENOUGH * seeds)
+    return f"{reached(networks)[level]} of {seeds} seeds reach {level:g}, the most at any, and {asked} are asked"
+
+
+def at_chance(networks: Networks) -> list[tuple[Variant, int]]:
+    """List the networks whose training accuracy is that of guessing at the end."""
+    return [key for key, t in networks.items() if t.checkpoints and t.checkpoints[-1].scores["train_accuracy"] < CHANCE]
 
 
 def _seeds(networks: Networks) -> set[int]:

@@ -110,14 +110,14 @@ def draw_through_training(depths: Depths, kind: str, path: Path) -> None:
 
 
 def _draw_curve(axes: Any, networks: Sequence[Trajectory], measure: Measure, variant: Variant) -> None:
-    """Draw one variant where it is known; before the first step scores of batch norm mean nothing."""
+    """Draw one variant where most networks have a value; before the first step scores of batch norm mean nothing."""
     by_epoch: dict[int, list[float]] = {}
     for trajectory in networks:
         for checkpoint in trajectory.checkpoints:
             value = measure.value(checkpoint)
             if value is not None and (checkpoint.epoch or measure not in _SCORES):
                 by_epoch.setdefault(checkpoint.epoch, []).append(value)
-    epochs = sorted(by_epoch)
+    epochs = sorted(epoch for epoch, values in by_epoch.items() if 2 * len(values) > len(networks))
     intervals = [t_interval(by_epoch[epoch]) for epoch in epochs]
     back = np.exp if measure.log else np.asarray
     mean, low, high = (back([getattr(i, name) for i in intervals]) for name in ("mean", "low", "high"))
@@ -140,7 +140,7 @@ def draw_densities(depths: Depths, path: Path) -> bool:
     if not epochs:
         return False
     with drawing(path, 1.7 * len(epochs) + 0.9) as figure:
-        panels = figure.subplots(len(epochs), len(depths), sharex="row", sharey=True, squeeze=False)
+        panels = figure.subplots(len(epochs), len(depths), sharex=False, sharey=True, squeeze=False)
         for (epoch, depth, v), density in drawn.items():
             axes = panels[epochs.index(epoch)][list(depths).index(depth)]
             values = np.array(density["density"], dtype=np.float64)

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from benchmarks.report.intervals import Comparison
 from benchmarks.report.opening import ANSWER, DETAILS, opening
 from benchmarks.studies.norms_and_skips.design import VARIANTS, Design, Factor
-from benchmarks.studies.norms_and_skips.effects import MEASURES, Networks, at_loss, common, effects, matched
+from benchmarks.studies.norms_and_skips.effects import (
+    CHANCE,
+    MEASURES,
+    Networks,
+    at_chance,
+    at_loss,
+    common,
+    effects,
+    matched,
+    nearest,
+)
 from benchmarks.studies.norms_and_skips.figures import draw_densities, draw_landscapes, draw_through_training
 from benchmarks.studies.norms_and_skips.measurement import CURVATURE
 from benchmarks.studies.norms_and_skips.rules import FACTORS, OUTCOME, PRIMARY, RULES, Answer, answer
@@ -49,16 +59,38 @@ def report(
         *([f"{picture}. {design.label}."] if picture else []),
         *_figures(depths, directory),
         "## Effects",
+        "Mean over seeds with 95 % intervals that are not corrected. What is not positive, as some traces are, has no "
+        "logarithm, so that some rows have fewer seeds.",
     ]
     for depth, networks in depths.items():
-        level = matched(networks)
-        if level is not None:
-            parts += [f"### {depth} layers, at training loss {level:g}", effects_table(networks, level)]
-        parts += [f"### {depth} layers, at the end", effects_table(networks, None)]
+        parts += _effects(depth, networks)
     parts += ["## Networks at the end", ends_table(depths)]
     if trials:
         parts += ["## Learning rates that were tried, one seed", trials_table(trials)]
     return "\n\n".join([*parts, "## How", _how(design, depths), costs, "## Rules", RULES.strip()])
+
+
+def _effects(depth: int, networks: Networks) -> list[str]:
+    """Show the effects at one training loss and at the end, there also without networks that learned nothing."""
+    level = matched(networks)
+    few = "" if level is not None else ", which too few seeds reach for a verdict"
+    level = nearest(networks) if level is None else level
+    parts = [
+        f"### {depth} layers, at training loss {level:g}{few}",
+        effects_table(networks, level),
+        f"### {depth} layers, at the end",
+        effects_table(networks, None),
+    ]
+    if lost := at_chance(networks):
+        named = ", ".join(f"{v.label} (seed {seed})" for v, seed in lost)
+        seeds = {seed for _, seed in lost}
+        rest = {key: t for key, t in networks.items() if key[1] not in seeds}
+        parts += [
+            f"Some of these have learned nothing, with a training accuracy below {CHANCE:.0%}: {named}. Without the "
+            "networks of these seeds:",
+            effects_table(rest, None),
+        ]
+    return parts
 
 
 def answers(design: Design, depths: Mapping[int, Networks]) -> dict[Factor, Answer]:
@@ -88,7 +120,8 @@ def _landscapes(depths: Mapping[int, Networks], directory: Path) -> str:
         return ""
     return (
         f"The loss around trained networks of seed {DRAWN} in two random directions, filter-normalised and the same "
-        "for all four, from minus to plus the norm of each filter; one scale of colours, logarithmic"
+        "for all four, from minus to plus the norm of each filter, at the end of training and so at different losses; "
+        "one scale of colours, logarithmic"
     )
 
 
@@ -100,30 +133,29 @@ def _missing(design: Design, depths: Mapping[int, Networks]) -> list[str]:
 
 def _verdicts(design: Design, depths: Mapping[int, Networks]) -> list[str]:
     found = answers(design, depths)
-    sentences = [_sentence(name, found[factor]) for factor, name in FACTORS.items() if factor in found]
-    apart = [
-        f"**No common training loss with {depth} layers:** with all four variants {common(networks)}. So nothing is "
-        "said of every depth."
-        for depth, networks in depths.items()
-        if matched(networks) is None
+    apart = {depth: common(networks) for depth, networks in depths.items() if matched(networks) is None}
+    lacking = [
+        f"**With {depth} layers** the four variants have no training loss in common: {counts}."
+        for depth, counts in apart.items()
     ]
-    return [*sentences, *apart]
+    return [*(_sentence(name, found[factor], apart) for factor, name in FACTORS.items() if factor in found), *lacking]
 
 
-def _sentence(name: str, found: Answer) -> str:
+def _sentence(name: str, found: Answer, apart: Collection[int]) -> str:
     plural = name.endswith("s")
     verb = {"lowers": "lower", "raises": "raise"}.get(found.curvature, "")
     if verb:
         said = f"**{name} {verb if plural else found.curvature} curvature**"
     else:
         they = "they lower or raise" if plural else "it lowers or raises"
-        said = f"**{name}: undecided** whether {they} curvature"
+        why = ", since the rule asks for every depth" if apart else f" whether {they} curvature"
+        said = f"**{name}: undecided**{why}"
     factors = "; ".join(f"{_times(c)} with {depth} layers" for depth, c in found.of_curvature.items())
     gaps = "; ".join(f"{_points(c)} with {depth}" for depth, c in found.of_gap.items())
     what = {"undecided": "whether the gap follows is undecided"}.get(found.gap, f"the gap {found.gap}")
     return (
         f"{said}: at equal training loss the trace, filters in units of their norms, is multiplied by {factors}. As to "
-        f"generalisation, {what}: {gaps}. Intervals are corrected, unlike those of tables."
+        f"generalisation, {what}: {gaps}. Intervals are corrected for all comparisons, unlike those of tables."
     )
 
 
@@ -139,7 +171,10 @@ def _points(found: Comparison) -> str:
 def _figures(depths: Mapping[int, Networks], directory: Path) -> list[str]:
     found = []
     for kind, caption in (
-        ("curvature", "Curvature through training, mean and 95 % interval over seeds"),
+        (
+            "curvature",
+            "Curvature through training, mean and 95 % interval over seeds, where most have one that is positive",
+        ),
         ("gradient", "Loss and gradient along the gradient: steps of up to four learning rates"),
         ("learning", "Training loss, test error and gap"),
     ):
