@@ -135,12 +135,8 @@ class RSAM(WrappingOptimizer):
         refuse_part_of_a_model()
         base = base_optimizer(params, **base_kwargs)
         check_base(base)
-        self.transport = transport
-        self.ascent = ascent
-        self.direction = direction
-        self.radius = radius
-        self.every = every
-        self.nonfinite = nonfinite
+        self.transport, self.ascent, self.direction, self.radius = transport, ascent, direction, radius
+        self.every, self.nonfinite = every, nonfinite
         self.local_ascent = None if local_ascent is None else Replicas(local_ascent)
         self._passes = Passes(self)
         self._warned: set[str] = set()
