@@ -164,7 +164,6 @@ MEASURES: dict[str, Measure] = {
     ),
     "sharpness": lambda m: rsam.curvature.sharpness(m, CE, m.parameters(), (TOKENS, LABELS), steps=1),
     "line": lambda m: rsam.curvature.landscape.line(m, CE, m.parameters(), (TOKENS, LABELS), steps=2),
-    "margins": lambda m: rsam.margins.margins(m, (TOKENS, LABELS), ["1"]),
     "penalty": lambda m: rsam.losses.GradientNorm(m.parameters())(lambda: CE(m(TOKENS), LABELS)),
     "differences": lambda m: rsam.losses.GradientNorm(m.parameters(), method="difference").objective(
         lambda: CE(m(TOKENS), LABELS)

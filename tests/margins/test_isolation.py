@@ -134,3 +134,12 @@ def test_that_a_bar_appears_when_it_is_asked_for(name: str, capsys: pytest.Captu
     call(model, batch, ["2"], progressbar=True)
     out, err = capsys.readouterr()
     assert out == "" and (name if name != "kv" else "kV-margins") in err
+
+
+def test_that_a_layer_that_writes_to_its_weights_is_refused() -> None:
+    model = nn.Sequential(nn.Embedding(4, 3, max_norm=0.5), nn.Flatten(), nn.Linear(6, 2))
+    tokens, labels = torch.tensor([[0, 1], [2, 3], [1, 2]]), torch.tensor([0, 1, 0])
+    before = model[0].weight.clone()
+    with pytest.raises(ValueError, match="Embedding '0' rescales"):
+        margins(model, (tokens, labels), ["1"])
+    assert torch.equal(model[0].weight, before)
