@@ -14,7 +14,7 @@ from torch import nn
 
 from rsam.evaluation.archives import read_arrays
 from rsam.margins.first_order import Nearest, margins
-from rsam.margins.network import Data
+from rsam.margins.network import Data, as_names
 from rsam.margins.regression import Coefficients, Regression, check_networks
 from rsam.margins.statistics import Kind, Log, Statistics, as_matrix, check_options, statistics
 
@@ -79,10 +79,8 @@ class GapModel:
         normalize: bool = True,
         eps: float = 1e-6,
     ) -> None:
-        if isinstance(layers, str):
-            raise ValueError(f"layers must be a list of names, got the string {layers!r}")
         check_options(kind, log)
-        self.layers, self.kind, self.log = tuple(layers), kind, log
+        self.layers, self.kind, self.log = as_names(layers), kind, log
         self.nearest, self.normalize, self.eps = nearest, normalize, eps
         self._fit: Regression | None = None
 

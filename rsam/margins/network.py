@@ -15,7 +15,7 @@ from rsam.evaluation import isolated
 from rsam.evaluation.batches import move
 from rsam.evaluation.random_state import keeping_sources, seed_random_state
 
-__all__ = ["INPUT", "OUTPUT", "Data", "Network", "evaluating", "full", "rows"]
+__all__ = ["INPUT", "OUTPUT", "Data", "Network", "as_names", "evaluating", "full", "rows"]
 
 #: One batch ``(inputs, labels)``, or an iterable of batches.
 Data = tuple[Any, Any] | Iterable[tuple[Any, Any]]
@@ -179,10 +179,15 @@ class _Reader:
         return clone
 
 
-def _checked(layers: Sequence[str], model: nn.Module) -> tuple[str, ...]:
+def as_names(layers: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of layers; raise for one string, whose letters would be taken for names."""
     if isinstance(layers, str):
         raise ValueError(f"layers must be a list of names, got the string {layers!r}")
-    layers = tuple(layers)
+    return tuple(layers)
+
+
+def _checked(layers: Sequence[str], model: nn.Module) -> tuple[str, ...]:
+    layers = as_names(layers)
     modules = dict(model.named_modules(remove_duplicate=False))
     if not layers:
         raise ValueError("layers is empty; name 'input', 'output' or modules")
@@ -196,9 +201,8 @@ def _checked(layers: Sequence[str], model: nn.Module) -> tuple[str, ...]:
             )
         if name not in (INPUT, OUTPUT) and (not name or name not in modules):
             close = difflib.get_close_matches(name.removeprefix("_orig_mod."), [INPUT, OUTPUT, *modules])
-            close = close or [
-                other for other in modules if other.endswith(f".{name}")
-            ]  # in a wrapper, such as DataParallel
+            # in a wrapper, such as DataParallel, whose name comes first
+            close = close or [other for other in modules if other.endswith(f".{name}")]
             hint = f"; there is {' and '.join(map(repr, close))}" if close else ""
             whose = " before torch.compile" if "_orig_mod" in name.split(".") else ""
             raise ValueError(f"the model has no layer {name!r}{hint} (names are those of model.named_modules(){whose})")
