@@ -12,7 +12,10 @@ import markdown
 
 from benchmarks.report.opening import ANSWER, DETAILS
 
-__all__ = ["shown_in_readme", "write_report"]
+__all__ = ["PAGE", "shown_in_readme", "write_report"]
+
+#: What a study has found, in the directory of its rows; committed.
+PAGE = "README.md"
 
 _STYLE, _SCRIPT = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
 _PAGE = """<!DOCTYPE html>
@@ -50,7 +53,7 @@ def write_report(text: str, directory: Path) -> tuple[Path, Path]:
     plain, page = directory / "report.md", directory / "report.html"
     plain.write_text(text.rstrip() + "\n", encoding="utf-8")
     page.write_text(_page(text, directory), encoding="utf-8")
-    readme = directory / "README.md"
+    readme = directory / PAGE
     if readme.exists():
         readme.write_text(shown_in_readme(text, readme.read_text(encoding="utf-8")), encoding="utf-8")
     return plain, page

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmarks.report.forest import Group, draw_forest
 from benchmarks.report.opening import DETAILS
+from benchmarks.report.page import PAGE
 from benchmarks.studies.fair import FAIR
 from benchmarks.studies.images import OPTIMIZERS
 from benchmarks.studies.images.figures import claim_groups
@@ -14,7 +15,7 @@ from benchmarks.studies.images.report import judge
 from benchmarks.studies.population import POPULATION
 from benchmarks.studies.study import PRELIMINARY
 
-__all__ = ["ADDRESS", "CLAIMS", "PAGE", "PICTURE", "draw_claims", "said", "shown_in_readme"]
+__all__ = ["ADDRESS", "CLAIMS", "PICTURE", "draw_claims", "said", "shown_in_readme"]
 
 #: Each claim in a sentence, and the study that decides it.
 CLAIMS = {
@@ -33,8 +34,6 @@ CLAIMS = {
 BEFORE = {"fair": "optimizers"}
 #: Of the repository's files; links are absolute, since the README is shown on PyPI too.
 ADDRESS = "https://github.com/rsam-developers/rsam/blob/main"
-#: What a study has found, in the directory of its rows.
-PAGE = "README.md"
 #: Where the picture is, from the root of the repository.
 PICTURE = Path("docs", "claims.svg")
 _BLOCK = re.compile(r"(?<=<!-- claims -->\n).*?(?=\n<!-- end -->)", re.DOTALL)

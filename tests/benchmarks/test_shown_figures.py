@@ -11,15 +11,15 @@ from matplotlib.figure import Figure
 
 import rsam
 from benchmarks.report.opening import ANSWER
-from benchmarks.report.page import shown_in_readme
+from benchmarks.report.page import PAGE, shown_in_readme
 from benchmarks.studies import STUDIES
-from benchmarks.studies.claims import PAGE, PICTURE, draw_claims, said
-from benchmarks.studies.study import NothingToReport
+from benchmarks.studies.claims import PICTURE, draw_claims, said
+from benchmarks.studies.study import ROWS, NothingToReport
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 COMMAND = "python -m benchmarks report {name} --results benchmarks/results"
-SHOWN, ROWS = ({path.parent.name for path in RESULTS.glob(f"*/{file}")} for file in (PAGE, "rows.jsonl"))
+SHOWN, TRAINED = ({path.parent.name for path in RESULTS.glob(f"*/{file}")} for file in (PAGE, ROWS))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_that_verdicts_over_a_part_of_the_networks_are_called_preliminary(warnin
     assert second.startswith("- **C2, not measured yet:**")
 
 
-@pytest.mark.parametrize("name", sorted(ROWS - SHOWN))
+@pytest.mark.parametrize("name", sorted(TRAINED - SHOWN))
 def test_that_rows_without_a_page_are_too_few_for_one(results, name) -> None:
     with pytest.raises(NothingToReport):
         STUDIES[name].report(results / name)

@@ -10,8 +10,21 @@ from itertools import pairwise
 from benchmarks.studies.norms_and_skips.design import VARIANTS, Factor, Variant
 from benchmarks.studies.norms_and_skips.measurement import Checkpoint
 from benchmarks.studies.norms_and_skips.training import Trajectory
+from benchmarks.studies.population.rules import CHANCE
 
-__all__ = ["LEVELS", "MEASURES", "Measure", "Networks", "at_end", "at_loss", "common", "effects", "matched", "reached"]
+__all__ = [
+    "LEVELS",
+    "MEASURES",
+    "Measure",
+    "Networks",
+    "at_chance",
+    "at_end",
+    "at_loss",
+    "common",
+    "effects",
+    "matched",
+    "nearest",
+]
 
 #: The networks of a depth.
 Networks = Mapping[tuple[Variant, int], Trajectory]
@@ -19,8 +32,6 @@ Networks = Mapping[tuple[Variant, int], Trajectory]
 LEVELS = tuple(k / 10 for k in range(1, 23))
 #: Part of the seeds that have to reach it with all four variants.
 ENOUGH = 0.75
-#: Training accuracy below which a network has learned nothing.
-CHANCE = 0.2
 
 
 @dataclass(frozen=True)
@@ -123,7 +134,7 @@ def at_loss(trajectory: Trajectory, measure: Measure, level: float) -> float | N
     return None
 
 
-def reached(networks: Networks) -> dict[float, int]:
+def _reached(networks: Networks) -> dict[float, int]:
     """Count the seeds that reach each of :data:`LEVELS` with all four variants."""
     gap = MEASURES["gap"]  # which is known at every checkpoint
     return {
@@ -138,20 +149,19 @@ def reached(networks: Networks) -> dict[float, int]:
 def matched(networks: Networks) -> float | None:
     """Return the lowest of :data:`LEVELS` that at least three quarters of the seeds reach with all four variants."""
     needed = ENOUGH * len(_seeds(networks))
-    return next((level for level, count in reached(networks).items() if count >= needed > 0), None)
+    return next((level for level, count in _reached(networks).items() if count >= needed > 0), None)
 
 
-def nearest(networks: Networks) -> float:
-    """Return the lowest of :data:`LEVELS` that most seeds reach with all four variants."""
-    counts = reached(networks)
-    return max(counts, key=lambda level: (counts[level], -level))
+def nearest(networks: Networks) -> tuple[float, int]:
+    """Return the lowest of :data:`LEVELS` that most seeds reach with all four variants, and how many these are."""
+    return max(_reached(networks).items(), key=lambda found: (found[1], -found[0]))
 
 
 def common(networks: Networks) -> str:
     """Say at which training loss most seeds meet, and how many are asked to."""
-    level, seeds = nearest(networks), len(_seeds(networks))
+    (level, count), seeds = nearest(networks), len(_seeds(networks))
     asked = math.ceil(ENOUGH * seeds)
-    return f"{reached(networks)[level]} of {seeds} seeds reach {level:g}, the most at any, and {asked} are asked"
+    return f"{count} of {seeds} seeds reach {level:g}, the most at any, and {asked} are asked"
 
 
 def at_chance(networks: Networks) -> list[tuple[Variant, int]]:
@@ -181,7 +191,7 @@ def effects(networks: Networks, value: Callable[[Trajectory], float | None]) -> 
         where there are none.
     """
     found: dict[Factor, list[float]] = {"batch norm": [], "skips": [], "interaction": []}
-    for seed in sorted({seed for _, seed in networks}):
+    for seed in sorted(_seeds(networks)):
         of_seed = [value(networks[v, seed]) if (v, seed) in networks else None for v in VARIANTS]
         known = [number for number in of_seed if number is not None]
         if len(known) < len(VARIANTS):

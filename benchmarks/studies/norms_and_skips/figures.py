@@ -140,7 +140,7 @@ def draw_densities(depths: Depths, path: Path) -> bool:
     if not epochs:
         return False
     with drawing(path, 1.7 * len(epochs) + 0.9) as figure:
-        panels = figure.subplots(len(epochs), len(depths), sharex=False, sharey=True, squeeze=False)
+        panels = figure.subplots(len(epochs), len(depths), sharey=True, squeeze=False)
         for (epoch, depth, v), density in drawn.items():
             axes = panels[epochs.index(epoch)][list(depths).index(depth)]
             values = np.array(density["density"], dtype=np.float64)

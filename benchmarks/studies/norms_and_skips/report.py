@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +11,6 @@ from benchmarks.report.intervals import Comparison
 from benchmarks.report.opening import ANSWER, DETAILS, opening
 from benchmarks.studies.norms_and_skips.design import VARIANTS, Design, Factor
 from benchmarks.studies.norms_and_skips.effects import (
-    CHANCE,
     MEASURES,
     Networks,
     at_chance,
@@ -26,6 +25,7 @@ from benchmarks.studies.norms_and_skips.measurement import CURVATURE
 from benchmarks.studies.norms_and_skips.rules import FACTORS, OUTCOME, PRIMARY, RULES, Answer, answer
 from benchmarks.studies.norms_and_skips.tables import effects_table, ends_table, trials_table
 from benchmarks.studies.norms_and_skips.training import DRAWN, Trajectory
+from benchmarks.studies.population.rules import CHANCE
 from benchmarks.studies.study import preliminary
 
 __all__ = ["answers", "report"]
@@ -74,7 +74,7 @@ def _effects(depth: int, networks: Networks) -> list[str]:
     """Show the effects at one training loss and at the end, there also without networks that learned nothing."""
     level = matched(networks)
     few = "" if level is not None else ", which too few seeds reach for a verdict"
-    level = nearest(networks) if level is None else level
+    level = nearest(networks)[0] if level is None else level
     parts = [
         f"### {depth} layers, at training loss {level:g}{few}",
         effects_table(networks, level),
@@ -138,17 +138,19 @@ def _verdicts(design: Design, depths: Mapping[int, Networks]) -> list[str]:
         f"**With {depth} layers** the four variants have no training loss in common: {counts}."
         for depth, counts in apart.items()
     ]
-    return [*(_sentence(name, found[factor], apart) for factor, name in FACTORS.items() if factor in found), *lacking]
+    every = not apart
+    return [*(_sentence(name, found[factor], every) for factor, name in FACTORS.items() if factor in found), *lacking]
 
 
-def _sentence(name: str, found: Answer, apart: Collection[int]) -> str:
+def _sentence(name: str, found: Answer, every: bool) -> str:
+    """Say what was found about a factor, of every depth or of some."""
     plural = name.endswith("s")
     verb = {"lowers": "lower", "raises": "raise"}.get(found.curvature, "")
     if verb:
         said = f"**{name} {verb if plural else found.curvature} curvature**"
     else:
         they = "they lower or raise" if plural else "it lowers or raises"
-        why = ", since the rule asks for every depth" if apart else f" whether {they} curvature"
+        why = f" whether {they} curvature" if every else ", since the rule asks for every depth"
         said = f"**{name}: undecided**{why}"
     factors = "; ".join(f"{_times(c)} with {depth} layers" for depth, c in found.of_curvature.items())
     gaps = "; ".join(f"{_points(c)} with {depth}" for depth, c in found.of_gap.items())

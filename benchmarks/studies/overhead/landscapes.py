@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import statistics
-
 import torch
 from torch.nn.functional import cross_entropy
 
 import rsam
 from benchmarks.studies.overhead.networks import network
 from benchmarks.studies.overhead.section import Data, Section
-from benchmarks.studies.overhead.timing import compared, interleaved, repeats_of, rounded
+from benchmarks.studies.overhead.timing import compared, interleaved, milliseconds, repeats_of, rounded
 
 __all__ = ["PASSES", "PLANE", "measure", "report"]
 
@@ -46,7 +44,7 @@ def report(data: Data) -> Section:
         f"Medians of {repeats_of(times)} interleaved repeats, small_cnn with kernels on spheres in evaluation mode, "
         f"{data['examples']} images in one batch.\n\n{table}"
     )
-    seconds = statistics.median(times[PLANE])
+    seconds = milliseconds(times, PLANE) / 1e3
     kept = "" if seconds < LIMIT else "NOT "
     verdict = f"A plane of {points}×{points} points takes {seconds:.1f} seconds, {kept}less than {LIMIT:g}."
     return Section("Landscape", text, verdict)

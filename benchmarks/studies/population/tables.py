@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -62,6 +63,7 @@ CARRIED = [
     *(("robustness", name, *_ADDED) for name in ("confidence", "constrained margins", "disagreement of relatives")),
     *((name,) for name in BASELINES),
 ]
+_Found = TypeVar("_Found")
 #: What a measure of curvature is correlated with.
 OUTCOMES = ("test_error", "gap")
 Measure = Callable[[Point], float | None]
@@ -142,8 +144,8 @@ def prediction(networks: Population) -> dict[str, str]:
     for names in [*((n,) for n in (*MARGINS, *OTHERS, *BASELINES)), ("margins", *_ADDED)]:
         label = [" + ".join(names), str(len(usable(points, *names)))]
         found = [predicted(chosen, *names, within=within) for chosen, within in columns.values()]
-        adjusted.append([*label, *(f"{one.adjusted:.2f}" if one else "" for one in found)])
-        held_out.append([*label, *(f"{one.held_out:.2f}" if one else "" for one in found)])
+        adjusted.append([*label, *_cells(found, lambda one: f"{one.adjusted:.2f}")])
+        held_out.append([*label, *_cells(found, lambda one: f"{one.held_out:.2f}")])
     header = ["features", "networks", *(f"{label}: {len(chosen)}" for label, (chosen, _) in columns.items())]
     return {"adjusted R²": _filled(header, adjusted), "k-fold R²": _filled(header, held_out)}
 
@@ -171,12 +173,11 @@ def by_time(networks: Population) -> list[str]:
     for label, points in times:
         points = usable(points, "margins")
         found = {name: predicted(points, name) for name in names}
-        held_out = {name: f"{one.held_out:.2f}" if one else "" for name, one in found.items()}
-        related = {name: f"{one.correlation:.2f}" if one else "" for name, one in found.items()}
-        start = [label, str(len(points))]
-        rows["margins"].append([*start, *(held_out[name] for name in kinds)])
-        rows["baselines"].append([*start, *(held_out[name] for name in BASELINES)])
-        rows["correlation"].append([*start, *(related[name] for name in kinds)])
+        start, of_kinds = [label, str(len(points))], [found[name] for name in kinds]
+        of_baselines = [found[name] for name in BASELINES]
+        rows["margins"].append([*start, *_cells(of_kinds, lambda one: f"{one.held_out:.2f}")])
+        rows["baselines"].append([*start, *_cells(of_baselines, lambda one: f"{one.held_out:.2f}")])
+        rows["correlation"].append([*start, *_cells(of_kinds, lambda one: f"{one.correlation:.2f}")])
     headers = {"margins": kinds, "baselines": list(BASELINES), "correlation": kinds}
     return [_filled(["at", "networks", *headers[kind]], of_kind) for kind, of_kind in rows.items()]
 
@@ -202,14 +203,18 @@ def carried_in_time(networks: Population) -> dict[str, str]:
     times = {f: usable(of_length(at_fraction(networks, f), "full"), "margins") for f in (0.2, 0.5, 0.8, 1.0)}
     ways = [(1.0, 0.2), (1.0, 0.5), (1.0, 0.8), (0.5, 1.0)]
     rows: dict[str, list[list[str]]] = {"R²": [], "error, points": [], "bias, points": []}
-    for names in [names for names in CARRIED if len(names) == 1]:
-        found = [carried_over(times[fitted], times[others], *names) for fitted, others in ways]
-        rows["R²"].append([" + ".join(names), *(f"{one.r2:.2f}" if one else "" for one in found)])
-        rows["error, points"].append([" + ".join(names), *(f"{one.error:.1f}" if one else "" for one in found)])
-        rows["bias, points"].append([" + ".join(names), *(f"{one.bias:.1f}" if one else "" for one in found)])
-    counts = {f: len(points) for f, points in times.items()}
-    header = ["features", *(f"{a:.0%} to {b:.0%}: {counts[b]}" for a, b in ways)]
+    for (name,) in [names for names in CARRIED if len(names) == 1]:
+        found = [carried_over(times[fitted], times[others], name) for fitted, others in ways]
+        rows["R²"].append([name, *_cells(found, lambda one: f"{one.r2:.2f}")])
+        rows["error, points"].append([name, *_cells(found, lambda one: f"{one.error:.1f}")])
+        rows["bias, points"].append([name, *_cells(found, lambda one: f"{one.bias:.1f}")])
+    header = ["features", *(f"{a:.0%} to {b:.0%}: {len(times[b])}" for a, b in ways)]
     return {quantity: _filled(header, of_quantity) for quantity, of_quantity in rows.items()}
+
+
+def _cells(found: Sequence[_Found | None], shown: Callable[[_Found], str]) -> list[str]:
+    """Show what was found, and nothing where networks are too few."""
+    return ["" if one is None else shown(one) for one in found]
 
 
 def _filled(header: list[str], rows: list[list[str]]) -> str:
