@@ -123,7 +123,7 @@ def plot_gaps(
     if len(kinds) > 10:
         raise ValueError(f"groups are {len(kinds)} different ones, whose colours cannot be told apart; pass up to ten")
     figure, (axes,) = _figure(1, 1, (4.6, 4.6))
-    ends = np.array([min(x.min(), y.min()), max(x.max(), y.max())])
+    ends = np.array([min(np.min(x), np.min(y)), max(np.max(x), np.max(y))])
     ends += np.array([-0.05, 0.05]) * max(ends[1] - ends[0], 1e-9)
     axes.plot(ends, ends, color=_GREY, linewidth=1, linestyle="--", zorder=1)
     for i, kind in enumerate(kinds):

@@ -51,7 +51,7 @@ def draw_landscapes(depths: Depths, path: Path) -> bool:
         return False
     rows = sorted({depth for depth, _ in drawn})
     # the lower end belongs to a minimum; the upper one to a corner, and most corners are far above all else
-    limits = float(losses.min()), float(np.quantile(losses, 0.98))
+    limits = float(np.min(losses)), float(np.quantile(losses, 0.98))
     with drawing(path, 1.3 + 1.1 * len(rows)) as figure:
         panels = figure.subplots(len(rows), len(VARIANTS), sharex=True, sharey=True, squeeze=False)
         for row, depth in zip(panels, rows, strict=True):

@@ -72,10 +72,10 @@ def likely(accuracies: NDArray) -> tuple[NDArray, NDArray, NDArray]:
     """
     seeds = accuracies.shape[1]
     means = accuracies.mean(1)
-    close = means >= means.max() - CLOSE
+    close = means >= np.max(means) - CLOSE
     error = noise(accuracies[close]) / math.sqrt(seeds)
     own = (accuracies - accuracies[close].mean(0)).std(1, ddof=1) / math.sqrt(seeds)
-    errors = np.where(close, error, np.minimum(own, (means.max() - means) / 4).clip(error))
+    errors = np.where(close, error, np.minimum(own, (np.max(means) - means) / 4).clip(error))
     scatter = float(means[close].var(ddof=1)) if close.sum() > 1 else 0.0
     share = max(0.0, 1 - error**2 / scatter) if scatter > 0 else 0.0
     overall = means[close].mean()
