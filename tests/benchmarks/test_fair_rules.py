@@ -17,7 +17,7 @@ from benchmarks.studies.comparison.contest import Entry
 from benchmarks.studies.comparison.sampling import Range, Sample
 from benchmarks.studies.comparison.tuning import Tuned
 from benchmarks.studies.fair import tables
-from benchmarks.studies.fair.comparisons import answers
+from benchmarks.studies.fair.comparisons import answers, sentences
 from benchmarks.studies.fair.contestants import CONTESTANTS, PENALTY, VARIANTS
 from benchmarks.studies.fair.differences import (
     Difference,
@@ -62,8 +62,10 @@ def test_that_nothing_is_decided_while_a_case_is_missing(pooled) -> None:
     # of four cases three are there, in all of which RSAM gains two points
     found = answers(everyone(rsam=2.0)[:3], missing=1)
     assert {answer.judged.outcome for answer in found} == {"undecided"}
-    assert "**C6 undecided: RSAM, spheres − SAM** 1." in found[0].sentence
-    assert found[0].sentence.endswith("Nothing is decided before all cases are there.")
+    c5, c6 = sentences(found)
+    assert c5.startswith("**C5 undecided:** ") and c6.startswith("**C6 undecided:** ")
+    assert f"in points over 3 of 4 cases: RSAM, spheres {found[0].judged.pooled:.2f}; " in c6
+    assert not any(answer.deciding for answer in found)
     assert {line.verdict for group in claim_groups(found) for line in group.lines} == {"undecided"}
 
 
@@ -214,6 +216,15 @@ def test_that_each_variant_and_the_penalty_get_a_line_of_their_own() -> None:
     assert found[3].label == f"SAM − {CONTESTANTS[PENALTY].label}"
 
 
+def test_that_a_claim_is_one_line_which_names_the_verdict_of_each_variant_if_they_differ() -> None:
+    found = answers(everyone(rsam=2.0, rsam_stiefel=-2.0, hessian_trace=-1.0))
+    c5, c6 = sentences(found)
+    assert c5.startswith("**C5 holds:** ") and c5.endswith(f"over 4 cases: {found[3].judged.pooled:.2f}.")
+    spheres, stiefel, angle = (f"{a.judged.pooled:.2f} ({a.judged.outcome})" for a in found[:3])
+    assert c6.startswith("**C6:** ")
+    assert c6.endswith(f"RSAM, spheres {spheres}; RSAM, Stiefel {stiefel}; {CONTESTANTS['rsam_angle'].label} {angle}.")
+
+
 def test_that_undecided_lines_say_what_would_decide() -> None:
     undecided = next(a for a in answers(everyone(rsam=0.12)) if a.label.startswith("RSAM, spheres"))
     noisy = replace(
@@ -223,9 +234,9 @@ def test_that_undecided_lines_say_what_would_decide() -> None:
     assert noisy.judged.outcome == "undecided"
     seeds = deciding(noisy.judged.of_seeds, noisy.judged.means, 3)
     cases = deciding(noisy.judged.means, noisy.judged.means, 3)
-    assert f"{seeds} seeds or {cases} cases would decide" in noisy.sentence
+    assert noisy.deciding == f"{seeds} seeds or {cases} cases"
     disagree = replace(noisy, judged=Difference({"a": [3.0, 3.1], "b": [-1.0, -0.8]}, 3))
-    assert "No number of seeds would decide" in disagree.sentence
+    assert disagree.deciding == "no number"
 
 
 def test_that_the_picture_and_the_tables_show_the_same_numbers() -> None:

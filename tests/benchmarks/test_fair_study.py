@@ -189,11 +189,15 @@ def test_that_the_report_leads_with_the_picture_and_the_verdicts(trained, tmp_pa
     text = SHORT.report(tmp_path)
     first = text.split("<!-- details -->")[0]
     assert "![" in first and (tmp_path / "answer.svg").exists()
-    assert first.count("- **C6 ") == 3 and first.count("- **C5 ") == 1
+    assert (
+        len(re.findall(r"^- \*\*C6\b", first, re.MULTILINE))
+        == len(re.findall(r"^- \*\*C5\b", first, re.MULTILINE))
+        == 1
+    )
     assert "C5 for the gradient norm is no question of its own" in first
     assert RULES.strip() in text
     assert "Preliminary" not in text
-    assert "| C6    |" in text
+    assert first.count("| C6    |") == 3 and first.count("| C5    |") == 1
     drawn = SHORT.claims(tmp_path)
     assert [(group.title[:2], len(group.lines)) for group in drawn] == [("C5", 1), ("C6", 3)]
 
@@ -206,7 +210,7 @@ def test_that_without_one_case_conclusions_are_preliminary_and_without_any_there
     replace(SHORT, cases=SHORT.cases[:1]).run(tmp_path, Workers(1))
     text = SHORT.report(tmp_path)
     assert "**Preliminary**: without Fashion-MNIST mini" in text
-    assert len(re.findall(r"^- \*\*C[56] undecided: ", text, re.MULTILINE)) == 4
+    assert len(re.findall(r"^- \*\*C[56] undecided:", text, re.MULTILINE)) == 2
     assert {line.verdict for group in SHORT.claims(tmp_path) for line in group.lines} == {"undecided"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from benchmarks.studies.comparison.tables import Cases
@@ -9,7 +10,7 @@ from benchmarks.studies.fair.contestants import CONTESTANTS, PENALTY, VARIANTS
 from benchmarks.studies.fair.differences import Difference, difference
 from benchmarks.studies.fair.rules import deciding
 
-__all__ = ["BESIDE", "Answer", "answers"]
+__all__ = ["BESIDE", "Answer", "answers", "sentences"]
 
 #: With which RSAM is compared beside SAM, without a verdict.
 BESIDE = ("asam", "adamw")
@@ -40,24 +41,50 @@ class Answer:
     beside: dict[str, Difference]
 
     @property
-    def sentence(self) -> str:
-        """Say the verdict, what it rests on, and what would decide it."""
-        judged = self.judged
-        found = f"{judged.pooled:.2f} points over seeds, {judged.over_cases:.2f} over cases"
-        cases = "; ".join(f"{label} {mean:.2f}" for label, mean in zip(judged.by_case, judged.means, strict=True))
-        return f"**{self.claim} {judged.outcome}: {self.label}** {found} ({cases}).{self._more()}"
+    def minuend(self) -> str:
+        """What the other method is subtracted from."""
+        return self.label.split(" − ")[0]
 
-    def _more(self) -> str:
-        """Say how many seeds or cases would decide."""
+    @property
+    def deciding(self) -> str:
+        """Say how many seeds or cases would decide an undecided line, if means and deviations stayed as they are."""
         judged = self.judged
-        if judged.missing:
-            return " Nothing is decided before all cases are there."
-        if judged.outcome != "undecided":
+        if judged.missing or judged.outcome != "undecided":
             return ""
         words = {"seeds": judged.of_seeds, "cases": judged.means}
         counts = {what: deciding(values, judged.means, judged.comparisons) for what, values in words.items()}
-        said = " or ".join(f"{count} {what}" for what, count in counts.items() if count is not None)
-        return f" {said} would decide if means and deviations stayed." if said else " No number of seeds would decide."
+        return " or ".join(f"{count} {what}" for what, count in counts.items() if count is not None) or "no number"
+
+
+#: Each claim, and what is measured.
+_CLAIMS = {
+    "C5": (
+        "training with a penalty on the Hessian trace generalises worse than SAM",
+        "SAM's test accuracy minus the penalty's",
+    ),
+    "C6": ("Riemannian SAM does at least a little better on test data than SAM", "Test accuracy minus SAM's"),
+}
+
+
+def sentences(found: Sequence[Answer]) -> list[str]:
+    """Say of each claim in a line what was found, with the verdict if it is the same for all comparisons."""
+    lines = []
+    for claim, (statement, measured) in _CLAIMS.items():
+        of_claim = [answer.judged for answer in found if answer.claim == claim]
+        outcomes = {judged.outcome for judged in of_claim}
+        several = len(of_claim) > 1
+        shown = "; ".join(
+            (f"{answer.minuend} " if several else "")
+            + f"{answer.judged.pooled:.2f}"
+            + (f" ({answer.judged.outcome})" if len(outcomes) > 1 else "")
+            for answer in found
+            if answer.claim == claim
+        )
+        cases, missing = len(of_claim[0].by_case), of_claim[0].missing
+        number = f"{cases} of {cases + missing} cases" if missing else f"{cases} cases"
+        verdict = f" {outcomes.pop()}" if len(outcomes) == 1 else ""
+        lines.append(f"**{claim}{verdict}:** {statement}. {measured}, in points over {number}: {shown}.")
+    return lines
 
 
 def answers(cases: Cases, missing: int = 0) -> list[Answer]:

@@ -15,7 +15,7 @@ from benchmarks.studies.comparison.tables import Cases
 from benchmarks.studies.comparison.tuning import Protocol
 from benchmarks.studies.fair import figures, penalties, tables
 from benchmarks.studies.fair.cases import SCORE
-from benchmarks.studies.fair.comparisons import answers
+from benchmarks.studies.fair.comparisons import answers, sentences
 from benchmarks.studies.fair.contestants import CONTESTANTS, VARIANTS
 from benchmarks.studies.fair.differences import best_on_validation
 from benchmarks.studies.fair.rules import RULES
@@ -68,7 +68,7 @@ def report(
     if read and chosen not in read:
         warnings.append(f"**Not by the rules**: {CONTESTANTS[chosen].label} is the best variant on validation data.")
     parts = [
-        *opening(TITLE, QUESTION, figures.PICTURE, [*warnings, *(answer.sentence for answer in found)]),
+        *opening(TITLE, QUESTION, figures.PICTURE, [*warnings, *sentences(found)]),
         tables.verdicts(found),
         penalties.paragraph(directory),
         *_read(read),

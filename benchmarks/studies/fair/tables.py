@@ -24,10 +24,12 @@ def verdicts(found: Sequence[Answer]) -> str:
             f"**{answer.judged.outcome}**",
             answer.label,
             *map(_shown, (answer.judged.pooled, answer.judged.over_cases, answer.best.pooled)),
+            answer.deciding,
         )
         for answer in found
     ]
-    return markdown_table(("claim", "verdict", "difference, points", "pooled", "over cases", "at the best"), rows)
+    columns = ("claim", "verdict", "difference, points", "pooled", "over cases", "at the best settings", "would decide")
+    return markdown_table(columns, rows)
 
 
 def differences(found: Sequence[Answer]) -> str:
@@ -41,8 +43,7 @@ def differences(found: Sequence[Answer]) -> str:
 
 
 def _named(answer: Answer) -> dict[str, Difference]:
-    minuend = answer.label.split(" − ")[0]
-    return {f"{minuend} − {label}": other for label, other in answer.beside.items()} | {
+    return {f"{answer.minuend} − {label}": other for label, other in answer.beside.items()} | {
         f"{answer.label}, at the best": answer.best
     }
 
