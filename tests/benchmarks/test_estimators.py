@@ -100,7 +100,7 @@ def test_that_errors_are_reported_in_per_cent_of_the_truth(tmp_path) -> None:
     assert ["plain, ReLU", "1", "0.500", "0.250", "0.125"] in cells
     assert ["plain, ReLU", "75.0", "2.0", "75.0", "2.0"] in cells
     # half of the errors are 1 %, half 0
-    assert "closest to the trace is Hutchinson, normal, 0.7 % off" in text
+    assert "error is smallest for *Hutchinson, normal* (0.7 %)" in text
     for name in ("answer.svg", "errors.svg"):
         assert f"]({name})" in text
         assert b"<svg" in (tmp_path / name).read_bytes()

@@ -30,16 +30,17 @@ def report(rows: Sequence[Measured], directory: Path) -> str:
     _draw_costs(of, networks, directory / ANSWER)
     _draw_errors(of, networks, directory / _FIGURE)
     first = opening(
-        "Estimators of trace and top eigenvalue",
-        "Which estimator of the Hessian's trace comes closest for its cost?",
-        "Error of each estimator of the trace against its cost, network by network",
+        "Estimators of the Hessian's trace and top eigenvalue",
+        "Which estimator of the Hessian's trace is most accurate for its cost?",
+        "Error of each trace estimator against its cost, by network",
         [_verdict(of, network) for network in networks],
     )
     notes = (
-        f"Networks of the quick benchmark, 128 training examples, evaluation mode, {seeds} seeds, single precision, "
-        f"one thread; traces by {PRODUCTS} products or pairs of evaluations. bias: mean error with its 95 % "
-        "t-interval. deviation: standard deviation of an estimate. Both in % of the value by all products. "
-        "time: of an estimate with its operator, in gradient evaluations. memory: beyond that of a gradient."
+        "Networks of the quick benchmark, plain or with filters on spheres; 128 training examples, evaluation mode, "
+        f"{seeds} seeds, single precision, one thread. Each trace takes {PRODUCTS} products or pairs of evaluations. "
+        "*bias*: mean error with its 95 % t-interval. *deviation*: standard deviation of an estimate. Both are in % of "
+        "the exact value, which takes all products. *time*: of an estimate and its operator, in gradient evaluations. "
+        "*memory*: beyond that of a gradient."
     )
     details = [
         _intervals(of, networks),
@@ -55,8 +56,8 @@ def _verdict(of: dict[tuple[str, str], Measured], network: str) -> str:
     errors = _errors(of, "trace", network)
     best, worst = (pick(errors, key=lambda name: _root_mean_square(errors[name])) for pick in (min, max))
     return (
-        f"**{network}:** closest to the trace is {best}, {_root_mean_square(errors[best]):.1f} % off in the root mean "
-        f"square; farthest {worst}, {_root_mean_square(errors[worst]):.1f} %."
+        f"**{network}:** the root-mean-square error is smallest for *{best}* ({_root_mean_square(errors[best]):.1f} %) "
+        f"and largest for *{worst}* ({_root_mean_square(errors[worst]):.1f} %)."
     )
 
 
@@ -92,7 +93,7 @@ def _estimates(of: dict[tuple[str, str], Measured], quantity: str, network: str)
     ]
     table = markdown_table((quantity, "bias, %", "deviation, %", "time, gradients", "memory, MB"), rows)
     return (
-        f"### {quantity.capitalize()}, {network}\n\nExactly {_truth(of, quantity, network):.2f} in "
+        f"### {quantity.capitalize()}, {network}\n\nExact value: {_truth(of, quantity, network):.2f}, in "
         f"{exact.values[2]:.0f} dimensions.\n\n{table}"
     )
 
@@ -111,11 +112,11 @@ def _intervals(of: dict[tuple[str, str], Measured], networks: Sequence[str]) -> 
             row += [f"{100 * held:.1f}", f"{100 * reach / abs(truth):.1f}"]
         rows.append(row)
     names = [name.partition(", ")[2] for name in INTERVALS]
-    header = ("network", *(f"{name}: {what}" for name in names for what in ("holds it, %", "± %")))
+    header = ("network", *(f"{name}: {what}" for name in names for what in ("coverage, %", "half-width, %")))
     seeds = max(row.run.seeds for row in of.values() if row.run.estimator in INTERVALS)
     return (
-        f"### Intervals\n\nHow many of {seeds} nominal 95 % intervals hold the trace, and how far they reach to either "
-        f"side (median, in % of the trace); by {PRODUCTS} products.\n\n{markdown_table(header, rows)}"
+        f"### Intervals\n\nCoverage: share of {seeds} nominal 95 % intervals that contain the trace. Half-width: "
+        f"median, in % of the trace. Each interval takes {PRODUCTS} products.\n\n{markdown_table(header, rows)}"
     )
 
 
@@ -127,11 +128,11 @@ def _kinks(of: dict[tuple[str, str], Measured], networks: Sequence[str]) -> str:
         traces.append((network, *(f"{value:.1f}" for value in values[: 1 + len(STEPS)])))
         cosines.append((network, "1", *(f"{cosine:.3f}" for cosine in values[1 + len(STEPS) :])))
     return (
-        "### Derivatives and differences\n\nThe trace by derivatives and by three-point differences, with the same ten "
-        "probes, in double precision; a step is a fraction of the weights' root mean square, in every direction at "
-        "once. Between kinks the two agree as the step shrinks; across kinks differences see curvature that the "
-        f"derivative does not have.\n\n{markdown_table(header, traces)}\n\nCosine between the gradients of the two "
-        f"as penalties, in the metric:\n\n{markdown_table(header, cosines)}"
+        "### Derivatives and differences\n\nThe trace from derivatives and from three-point differences, with the same "
+        "ten probes, in double precision. A step is a fraction of the weights' root mean square, in every direction at "
+        "once. Between kinks the two agree as the step shrinks; across kinks, differences see curvature that the "
+        f"derivative lacks.\n\n{markdown_table(header, traces)}\n\nCosine, in the metric, between the gradients of the "
+        f"two as penalties:\n\n{markdown_table(header, cosines)}"
     )
 
 
