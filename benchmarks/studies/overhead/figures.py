@@ -32,7 +32,7 @@ def factor_groups(data: Data) -> list[Group]:
             line = Line(label, factor, verdict, "worse" if short else "better")
             groups.setdefault((case.factor, case.peer), []).append(line)
     return [
-        Group(f"at least {_times(asked)}as fast as {peer}?", lines, "times as fast as the peer", mark=asked)
+        Group(f"at least {_times(asked)}as fast as {peer}?", lines, "speed-up over the peer", mark=asked)
         for (asked, peer), lines in groups.items()
     ]
 

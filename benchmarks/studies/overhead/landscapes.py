@@ -46,5 +46,5 @@ def report(data: Data) -> Section:
     )
     seconds = milliseconds(times, PLANE) / 1e3
     kept = "" if seconds < LIMIT else "NOT "
-    verdict = f"A plane of {points}×{points} points takes {seconds:.1f} seconds, {kept}less than {LIMIT:g}."
+    verdict = f"A plane of {points}×{points} points takes {seconds:.1f} seconds, {kept}under the target of {LIMIT:g}."
     return Section("Landscape", text, verdict)

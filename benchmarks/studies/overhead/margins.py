@@ -42,7 +42,7 @@ def measure(repeats: int, warm_up: int) -> Data:
 def report(data: Data) -> Section:
     """Compare; a table and a verdict."""
     times = data["times"]
-    table = compared(times, PASSES, ("of all images", "ms", "epochs"))
+    table = compared(times, PASSES, ("over all images", "ms", "epochs"))
     text = (
         f"Medians of {repeats_of(times)} interleaved repeats, small_cnn, {data['images']} images in batches of "
         f"{data['batch']}.\n\n{table}"

@@ -91,8 +91,8 @@ def report(data: Data) -> Section:
     """Divide by the bytes of the weights; a table."""
     rows = [(label, f"{most / _MIB:.1f}", f"{most / data['weights']:.2f}") for label, most in data["peaks"].items()]
     text = (
-        f"{data['count']} parameters of {data['size']}, float32, momentum 0.9: what two steps allocate at most beside "
-        "weights and gradients, momentum and copies of weights included.\n\n"
-        f"{markdown_table(('optimizer', 'MiB', 'sizes of the weights'), rows)}"
+        f"{data['count']} parameters of {data['size']} entries each, float32, momentum 0.9: peak memory of two steps "
+        "beyond weights and gradients, including momentum and copies of weights.\n\n"
+        f"{markdown_table(('optimizer', 'MiB', 'relative to the weights'), rows)}"
     )
     return Section("Memory", text)

@@ -22,10 +22,10 @@ __all__ = ["CASES", "KINDS", "Case", "faster", "measure", "operations", "report"
 
 #: Why what is asked is not reached, for the page.
 _WHY = """\
-Where a case falls short: stacking points and gradients and writing the points back takes half or more of the time that
-a factor of 15 leaves, before any arithmetic; checks of gradients and manifolds take most of the rest. Large spheres are
-all computed before any is written, so that an exception leaves them as they were; geoopt writes one after the other,
-while it is in the cache."""
+Why cases fall short: stacking points and gradients and writing points back takes half or more of the time that a factor
+of 15 allows, before any arithmetic. Checks of gradients and manifolds take most of the rest. With large spheres, all
+new points are computed before any is written, so that an exception leaves the parameters unchanged; geoopt writes each
+point while it is still in the cache."""
 
 #: Optimizers that are compared with the peer's of the same name.
 KINDS = ("SGD", "Adam")
@@ -213,20 +213,20 @@ def report(data: Data) -> Section:
         "ours",
         "factor",
         "ops",
-        "Adam: peer",
+        "Adam, ms: peer",
         "ours",
         "factor",
         "ops",
-        "asked",
-        "handling",
+        "target",
+        "handling, ms",
     )
-    verdict = f"Short of the factor that is asked: {', '.join(short)}." if short else "No case is short of its factor."
+    verdict = f"Below the target speed-up: {', '.join(short)}." if short else "Every case reaches its target speed-up."
     repeats = repeats_of(data["cases"][CASES[0].label]["times"])
     text = (
-        f"Steps with gradients that are there, float32, momentum 0.9; medians of {repeats} "
-        f"interleaved repeats. The peer is geoopt {data['geoopt']}, of plain parameters torch {data['torch']}; "
-        "factor is how many times as fast ours is, formed within each repeat; ops is how many torch operations ours "
-        "dispatches; handling is the time of two stacks and one write of all points alone, in ms, the floor of a step."
+        f"Steps with precomputed gradients, float32, momentum 0.9; medians of {repeats} interleaved repeats. The peer "
+        f"is geoopt {data['geoopt']}, or torch {data['torch']} for plain parameters. *factor*: the peer's time divided "
+        "by ours, computed within each repeat; *short*: below the target. *ops*: torch operations that our step "
+        "dispatches. *handling*: time of two stacks and one write of all points alone, the floor of a step."
         f"\n\n{markdown_table(header, rows)}\n\n{_WHY}"
     )
     return Section("Optimizers", text, verdict)

@@ -11,9 +11,9 @@ __all__ = ["page"]
 
 #: What the intervals cover, said once.
 _INTERVALS = """\
-In parentheses: the 95 % interval of a median over repeats, by order statistics and as if repeats were independent. It
-covers what varies from repeat to repeat within one process on one machine, not other machines, versions or runs. Fewer
-than six repeats have no interval, nor has what is counted: operations and bytes."""
+In parentheses: 95 % intervals of medians over repeats, from order statistics, as if repeats were independent. They
+cover variation between repeats within one process on one machine, not between machines, versions or runs. Medians of
+fewer than six repeats have no interval; nor do counts of operations and bytes."""
 
 
 def page(sections: Mapping[Section, str]) -> str:
@@ -30,10 +30,10 @@ def page(sections: Mapping[Section, str]) -> str:
         The report, with a newline at its end.
     """
     first = opening(
-        "What steps, curvature, penalties, margins and landscapes cost",
-        "Are steps as fast as is asked, beside geoopt and torch, and what do curvature, penalties, margins and "
-        "landscapes cost?",
-        "How many times as fast as a peer's the steps of each optimizer are, and how many are asked",
+        "Cost of steps, curvature, penalties, margins and landscapes",
+        "Do optimizer steps reach their target speed relative to geoopt and torch, and what do curvature, penalties, "
+        "margins and landscapes cost?",
+        "Speed-up of each optimizer over its peer, and its target",
         [f"**{section.title}:** {section.verdict}" for section in sections if section.verdict],
     )
     return "\n\n".join([*first, *_machines(sections), _INTERVALS, *map(str, sections)]) + "\n"

@@ -67,11 +67,11 @@ def report(data: Data) -> Section:
     ratios = ratios_to(times, "plain")
     table = compared(times, "plain", ("training step", "ms", "plain steps"), decimals=2)
     verdicts = [
-        f"The step with {name} takes {'' if ratios[name].estimate <= limit else 'NOT '}at most {limit} plain ones."
+        f"A step with *{name}* takes {'' if ratios[name].estimate <= limit else 'NOT '}at most {limit} plain steps."
         for name, limit in LIMITS.items()
     ]
     text = (
         f"Medians of {repeats_of(times)} interleaved repeats, small_cnn in training mode, batch "
-        f"{data['batch']}, SGD, one probe, by `objective`.\n\n{table}"
+        f"{data['batch']}, SGD, one probe, through `objective`. *difference*: by finite differences.\n\n{table}"
     )
     return Section("Penalties", text, " ".join(verdicts))

@@ -60,9 +60,9 @@ def report(data: Data) -> Section:
     )
     text = (
         f"Medians of {repeats_of(times)} interleaved repeats, "
-        f"{data['parameters']:,} parameters, evaluation mode, batch {data['batch']}, the graph of one "
-        "batch kept from product to product, as within one call of an estimator, unless it says otherwise; a gradient "
-        f"takes {milliseconds(times, 'gradient'):.1f} ms.\n\n{table}"
+        f"{data['parameters']:,} parameters, evaluation mode, batch {data['batch']}; a gradient takes "
+        f"{milliseconds(times, 'gradient'):.1f} ms. With one batch, the graph is kept between products, as within one "
+        f"call of an estimator, unless the row says otherwise.\n\n{table}"
     )
     return Section(f"Hessian-vector products, {network}", text, _verdict(network, ratios[_ONE].estimate))
 
@@ -72,8 +72,8 @@ def _verdict(network: str, ratio: float) -> str:
         return ""
     limit = LIMITS[network]
     return (
-        f"Ours on {network} with one batch takes {'' if ratio <= limit else 'NOT '}at most {limit} "
-        "gradient evaluations."
+        f"rsam's product with one batch takes {'' if ratio <= limit else 'NOT '}at most {limit} gradient evaluations, "
+        "the target."
     )
 
 

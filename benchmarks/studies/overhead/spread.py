@@ -50,18 +50,18 @@ def report(data: Data) -> Section:
         for name, of in estimates.items()
         for method, values in of.items()
     ]
-    table = markdown_table(("network, method", "mean", "standard deviation, %"), rows)
+    table = markdown_table(("network, method", "mean", "standard deviation, % of the mean"), rows)
     few, many = (spread_ratio(estimates[name]) for name in ("wide_plain_cnn", "small_cnn"))
     seeds = len(estimates["small_cnn"]["xtrace"])
     text = (
-        "wide_plain_cnn (no batch norm) after 100 steps on the batch, small_cnn (batch "
-        f"norm) after 5 epochs; batch {data['batch']}, {data['products']} products, {seeds} seeds. Intervals of ratios "
-        f"are by the F distribution, as if estimates were normal.\n\n{table}"
+        "wide_plain_cnn (no batch norm) after 100 steps on the batch, small_cnn (batch norm) after 5 epochs; batch "
+        f"{data['batch']}, {data['products']} products, {seeds} seeds. The intervals of the ratios above are by the F "
+        f"distribution, as if estimates were normal.\n\n{table}"
     )
     verdict = (
-        f"XTrace's spread is {few:.2f} of Hutchinson's where few eigenvalues dominate, on wide_plain_cnn, "
-        f"{'' if few.estimate <= LIMIT else 'NOT '}at most half. On small_cnn, with many alike, it is "
-        f"{many:.2f} of it."
+        f"Where few eigenvalues dominate (wide_plain_cnn), XTrace's relative standard deviation is {few:.2f} times "
+        f"Hutchinson's, {'within' if few.estimate <= LIMIT else 'ABOVE'} the target of half. Where many are alike "
+        f"(small_cnn), it is {many:.2f} times Hutchinson's."
     )
     return Section("Spread of the trace", text, verdict)
 

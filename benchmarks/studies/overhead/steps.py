@@ -21,8 +21,8 @@ __all__ = ["contenders", "measure", "report", "step_ratio"]
 
 #: Why what is asked is not reached, for the page.
 _WHY = """\
-Where the ratio is larger: RSAM takes some 110 operations of about 9 µs beside its passes, for three blocks of unequal
-shapes that no stack unites, and watches gradients so that no wrong step goes unnoticed."""
+Why the ratio is above its target: besides its passes, RSAM takes some 110 operations of about 9 µs, since three blocks
+of unequal shapes cannot be stacked. It also checks gradients, so that no wrong step goes unnoticed."""
 
 _PEER = "pytorch_optimizer.SAM, plain weights"
 #: Allowed ratio of a whole step to two gradient evaluations and a base step.
@@ -121,7 +121,8 @@ def report(data: Data) -> Section:
         ],
     )
     verdicts = [
-        f"{label}: the ratio is {'' if ratios[label].estimate <= limit else 'NOT '}at most {limit}."
+        f"*{label}* {'meets' if ratios[label].estimate <= limit else 'MISSES'} its target: a step in at most {limit} "
+        "times the time of two gradients and a base step."
         for label, limit in LIMITS.items()
     ]
     repeats = repeats_of(next(iter(times.values())))

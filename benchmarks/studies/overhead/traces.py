@@ -46,13 +46,13 @@ def report(data: Data) -> Section:
     """Compare; a table and a verdict."""
     times = data["times"]
     ratios = ratios_to(times, "rsam")
-    table = compared(times, "rsam", ("trace", "ms", "times rsam's"))
+    table = compared(times, "rsam", ("trace", "ms", "relative to rsam"))
     fast = ratios["curvlinops"].estimate >= LIMIT
-    verdict = f"Ours is {'' if fast else 'NOT '}at least {LIMIT} times as fast as curvlinops'"
+    verdict = f"rsam's estimate is {'' if fast else 'NOT '}at least {LIMIT} times as fast as curvlinops'"
     if "PyHessian" in ratios:
         verdict += f", and {'not' if ratios['PyHessian'].estimate >= 1 else 'IS'} slower than PyHessian's"
     text = (
-        f"pooled_cnn, batch {data['batch']}, {data['probes']} Hutchinson probes, the operator made anew; medians of "
-        f"{repeats_of(times)} interleaved repeats.\n\n{table}"
+        f"pooled_cnn, batch {data['batch']}, {data['probes']} Hutchinson probes, the operator built each time; medians "
+        f"of {repeats_of(times)} interleaved repeats.\n\n{table}"
     )
     return Section("Traces", text, f"{verdict}.")
