@@ -159,7 +159,7 @@ def test_that_picture_and_sentences_say_what_the_tables_say() -> None:
     for sentence, part in zip(of_parts, parts, strict=True):
         mean, half = map(float, part.split(" ± "))
         assert sentence.endswith(f" {int(mean > half)} lie above 0 and {int(mean < -half)} below.")
-    assert f" of {len(ways)} intervals leave 0" in last
+    assert f" of {len(ways)} intervals exclude 0" in last
     assert f"more than {max(abs(float(mean)) for mean, _ in ways):.2f} points" in last
 
 

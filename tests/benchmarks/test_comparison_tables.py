@@ -45,7 +45,7 @@ def test_that_the_table_of_a_case_shows_each_contestant_beside_sam() -> None:
         assert row["lr"] == "0.03"
         assert row["knob"] == f"{entry.contestant.grid.knob.label} 0.1"
         assert row["validation, %"] == "60.0"
-        assert row["ms a step"] == "10.0"
+        assert row["ms per step"] == "10.0"
         assert row["diverged"] == ""
     assert len({row["p"] for row in rows}) > 3
 

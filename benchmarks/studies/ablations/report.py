@@ -35,33 +35,34 @@ __all__ = ["decomposition", "report", "same_settings", "tuning", "without"]
 _COUNTERPARTS = {"spheres": ("riemannian_sgd", "rsam"), "Stiefel": ("riemannian_sgd_stiefel", "rsam_stiefel")}
 #: Differences of the table, and what each is worth.
 _PARTS = {
-    "RiemannianSGD − SGD": "The constraint without an ascent",
-    "RSAM − RiemannianSGD": "The ascent under the constraint",
-    "SAM − SGD": "The ascent without it",
-    "RSAM − SAM": "All together",
+    "RiemannianSGD − SGD": "Constraint without an ascent",
+    "RSAM − RiemannianSGD": "Ascent under the constraint",
+    "SAM − SGD": "Ascent without the constraint",
+    "RSAM − SAM": "Constraint and ascent together",
 }
 
 _QUESTION = "Do differences between RSAM and SAM come from the constraint, the geometry of the ascent, or tuning?"
 _INTRODUCTION = """\
-Means ± half the 95 % interval (Student's) over seeds, paired by seed where they are differences; not corrected for
-their number, since they explain and decide no claim. All of it was thought of after the first results of the
-comparison had been seen. Beside those of the comparison"""
+Means ± half the 95 % Student interval over seeds; differences are paired by seed. Intervals are not corrected for their
+number, since they explain and decide no claim. The ablations were designed after the first results of the comparison
+(the study `optimizers`) had been seen. In addition to the comparison,"""
 _DECOMPOSITION = """\
-RSAM differs from SAM by the constraint and by what the ascent is worth under it, in points of test accuracy:
-RSAM − SAM = (RiemannianSGD − SGD) + (RSAM − RiemannianSGD) − (SAM − SGD), each tuned for itself."""
+The difference between RSAM and SAM, in points of test accuracy, splits into the effects of the constraint and of the
+ascent: RSAM − SAM = (RiemannianSGD − SGD) + (RSAM − RiemannianSGD) − (SAM − SGD). Each method has its own tuned
+settings."""
 _WITHOUT = """\
-A comparison of tuned methods holds the settings that were chosen for each. Here nothing but the ascent or the penalty
-is taken away, at the same learning rate and weight decay: test accuracy with it minus without, and curvature with it
-over curvature without (geometric means over seeds). Methods without an ascent or penalty were also tuned over weight
-decay in the comparison, the others had the default; last, what these gain at the decay that was chosen for their
-base."""
+Tuned methods differ in their settings too. Here only the ascent or the penalty is removed, at the same learning rate
+and weight decay. Columns: test accuracy with it minus without it, and curvature with it over curvature without it
+(geometric means over seeds). In the comparison, methods without an ascent or penalty were also tuned over weight decay,
+while the others had the default, 5e-4. The last column is what those others gain at the decay chosen for their base."""
 _SAME = """\
-Every way of ascending, and of carrying the gradient back, at each setting that tuning chose for one of them. Where
-these rows agree, what sets the methods apart in the comparison is the setting."""
+Every kind of ascent, and every way of carrying the gradient back, at each setting that tuning chose for one of them.
+Where they agree here, their differences in the comparison come from the settings."""
 _TUNING = """\
-Tuning keeps a few settings and chooses one by validation accuracy. Test accuracy of each method at the chosen one,
-the mean over those kept, and the lowest and highest of them; last, the difference to SAM of the chosen and of the
-means. The spread is what noise in the choice can move, which the intervals over seeds do not hold."""
+Tuning keeps a few settings and chooses one by validation accuracy. Columns: test accuracy of each method at the chosen
+setting, its mean over the kept settings, and the lowest and highest of these; then the difference from SAM at the
+chosen settings, and that of the means. The spread shows how much noise in the choice can change; intervals over seeds
+do not include it."""
 
 
 def report(
@@ -89,13 +90,13 @@ def report(
     """
     draw_forest(forest(cases), directory / ANSWER)
     parts = ["## The constraint and the ascent", _DECOMPOSITION, decomposition(cases)]
-    parts += ["## What ascent and penalty do at the same settings", _WITHOUT, without(cases)]
-    parts += ["## Ways of ascending at the same settings", _SAME, same_settings(cases)]
-    parts += ["## What the choice of settings is worth", _TUNING, tuning(cases)]
+    parts += ["## Effect of ascent and penalty at the same settings", _WITHOUT, without(cases)]
+    parts += ["## Kinds of ascent at the same settings", _SAME, same_settings(cases)]
+    parts += ["## Effect of the choice of settings", _TUNING, tuning(cases)]
     first = opening(
-        "Where differences between RSAM and SAM come from",
+        "Sources of the difference between RSAM and SAM",
         " ".join([_QUESTION, *preliminary(missing)]),
-        "RSAM minus SAM on each case, beside what the constraint alone and the ascent are worth",
+        "RSAM minus SAM on each case, next to the effect of the constraint alone",
         sentences(cases),
     )
     details = [part for case in own for part in of_case(case, directory)]
@@ -164,14 +165,14 @@ def sentences(cases: Sequence[Trials]) -> list[str]:
         intervals = {(parts.case, parts.differences[name]) for parts in all_parts}
         outcomes = [judged(interval) for _, interval in intervals]
         above, below = outcomes.count("better"), outcomes.count("worse")
-        answers.append(f"**{meaning}:** of {len(outcomes)} intervals of {name} {above} lie above 0 and {below} below.")
+        answers.append(f"**{meaning}** ({name}): of {len(outcomes)} intervals, {above} lie above 0 and {below} below.")
     differences = [interval for _, intervals in _against_rsam(cases) for interval in intervals.values()]
     apart = sum(judged(interval) != "undecided" for interval in differences)
     most = max((abs(interval.mean) for interval in differences), default=math.nan)
     return [
         *answers,
-        f"**The geometry of the ascent, at the same settings:** {apart} of {len(differences)} intervals leave 0, and "
-        f"no way of ascending is more than {most:.2f} points from RSAM in the mean.",
+        f"**Geometry of the ascent at the same settings:** {apart} of {len(differences)} intervals exclude 0, and no "
+        f"other kind of ascent differs from RSAM by more than {most:.2f} points on average.",
     ]
 
 
@@ -195,7 +196,13 @@ def without(cases: Sequence[Trials]) -> str:
                     decayed,
                 )
             )
-    header = ("case", "method", "with − without", *(f"{MEASURES[m].label}, ratio" for m in CURVATURES), "base's decay")
+    header = (
+        "case",
+        "method",
+        "with − without",
+        *(f"{MEASURES[m].label}, ratio" for m in CURVATURES),
+        "base's decay: gain",
+    )
     return markdown_table(header, rows)
 
 
@@ -227,7 +234,7 @@ def same_settings(cases: Sequence[Trials]) -> str:
         for setting, against in _against_rsam(cases)
     ]
     ways = ("pullback", "project", "ambient ascent")
-    return markdown_table(("case", "kernels on", "lr", "rho", "RSAM, %", *(f"− {way}" for way in ways)), rows)
+    return markdown_table(("case", "kernels on", "lr", "rho", "RSAM, %", *(f"RSAM − {way}" for way in ways)), rows)
 
 
 def tuning(cases: Sequence[Trials]) -> str:
@@ -253,5 +260,5 @@ def tuning(cases: Sequence[Trials]) -> str:
                     "" if sam else _minus(means[name], means["sam"]),
                 )
             )
-    header = ("case", "method", "chosen, %", "mean of kept, %", "lowest", "highest", "chosen − SAM's", "means − SAM's")
+    header = ("case", "method", "chosen, %", "mean of kept, %", "lowest", "highest", "chosen − SAM", "mean − SAM")
     return markdown_table(header, rows)

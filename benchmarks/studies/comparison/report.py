@@ -112,9 +112,9 @@ def report(
 def _tuned(cases: Cases, rules: Rules, protocol: Protocol) -> str:
     settings = len(cases[0][0].tuned.scores)
     chosen = (
-        f"Learning rate and one knob of each method were chosen on validation data ({rules.validation}) from "
+        f"The learning rate and one knob of each method were chosen on validation data ({rules.validation}) from "
         f"{settings} settings, all with {len(protocol.first)} seed, the best {min(protocol.kept, settings)} with "
-        f"{len(protocol.second)} more; the same for every method, with other seeds than those reported."
+        f"{len(protocol.second)} more. Tuning was the same for every method, and used other seeds than those reported."
     )
     return f"{chosen if settings > 1 else 'Settings were not tuned.'} {rules.pairing}"
 
@@ -137,9 +137,9 @@ def on_manifold(results: Results, cases: Cases) -> str:
         return ""
     found = [violation for violation, diverged, *_ in rows if not diverged]
     off = sum(violation > 1 for violation in found)
-    kept = f"**{off} left their manifolds**" if off else "All that did not diverge ended on their manifolds"
+    kept = f"**{off} left their manifolds**" if off else "All runs that did not diverge ended on their manifolds"
     said = (
-        f"{kept}: the largest violation is {max(found, default=math.nan):.2g} of the tolerance "
+        f"{kept}: the largest violation is {max(found, default=math.nan):.2g} times the tolerance "
         f"({TOLERANCE[torch.float32]:g} in single precision, {TOLERANCE[torch.float64]:g} in double)."
     )
     label = _labels(cases)

@@ -79,6 +79,6 @@ def _knobs(entry: Entry) -> str:
 
 SETTINGS: list[Column] = [("lr", lambda entry: f"{entry.tuned.setting.lr:g}"), ("knob", _knobs)]
 COSTS: list[Column] = [
-    ("ms a step", lambda entry: f"{1000 * median(row.seconds_per_step for row in entry.rows):.1f}"),
+    ("ms per step", lambda entry: f"{1000 * median(row.seconds_per_step for row in entry.rows):.1f}"),
     ("diverged", lambda entry: str(sum(row.diverged for row in entry.rows) or "")),
 ]

@@ -11,8 +11,8 @@ OPTIMIZERS = ComparisonStudy(
     name="optimizers",
     summary="does RSAM beat SAM, do curvature penalties? claims C4 to C6, 10 seeds; 6 hours on 2 cores",
     title="Does Riemannian SAM beat SAM, and do curvature penalties lose to it?",
-    question="Does a Riemannian ascent generalise better than SAM's, does a penalty on curvature generalise worse, and "
-    "does curvature tell which network does?",
+    question="Does Riemannian SAM generalise better than SAM, do curvature penalties generalise worse, and does "
+    "curvature tell which networks generalise?",
     cases=SMALL,
     quick_cases=QUICK_CASES,
     rules=RULES,

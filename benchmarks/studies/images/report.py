@@ -17,33 +17,34 @@ from benchmarks.studies.images.contestants import CHECKED
 __all__ = ["RULES", "judge", "of_case"]
 
 _LEGEND = """\
-Mean ± half the 95 % interval (Student's) over the seeds. *minus SAM*: paired by seed, with its own interval; *p*: of
-the two-sided paired t-test, times the number of methods compared in the table. *train* loss and accuracy are on the
-labels as trained on, wrong ones included, and the *gap* is the latter minus test accuracy. Curvature is that of the
-training loss in evaluation mode on 500 training examples (the gradient norm on all), in the metric of the weights'
-manifolds; the distance moved is that in the ambient space; geometric means over the seeds; *(8 of 10)*: the others are
-not positive, by chance of the estimate, or unknown. *at the edge*: chosen at an end of its grid. *validation*: what the
-setting was chosen by."""
+Mean ± half the 95 % Student interval over the seeds. *minus SAM*: paired by seed, with its own interval. *p*: of the
+two-sided paired t-test, times the number of methods compared in the table. *train*: loss and accuracy on the labels as
+trained on, wrong ones included. *gap*: train minus test accuracy. Curvature is that of the training loss in evaluation
+mode on 500 training examples (the gradient norm on all), in the metric of the weights' manifolds; the distance moved is
+in the ambient space. Both are geometric means over the seeds; with *(8 of 10)*, the other values are unknown, or not
+positive because the estimate is noisy. *knob*: what was tuned besides the learning rate. *at the edge*: chosen at an
+end of its grid. *validation*: accuracy that settings were chosen by."""
 
 
 _VERDICTS = """\
-Intervals are simultaneous 95 % ones for each claim over the seeds, p-values corrected alike; these are of the mean
-being 0, where a rule may ask for more. Neither holds what another draw of test images, settings or cases would change.
-C4 is a mean over cases, which need not agree: case by case below. The gap of networks with wrong labels is almost their
-train accuracy, since wrong labels count there as right. The rules, written before the runs:"""
+Intervals are 95 % intervals over the seeds, simultaneous within each claim, and p-values are corrected alike. The
+p-values test a mean of 0, while a rule may require more. Neither covers other draws of test images, settings or cases.
+C4 is a mean over cases, which need not agree; they are shown separately below. With wrong labels, the gap mostly
+reflects train accuracy, since wrong labels count as right there. The rules, written before the runs:"""
 _C4 = """\
-Spearman's rank correlation over the networks of a seed, mean ± half the 95 % interval over seeds. Within methods: over
-the seeds of a method, mean over methods and cases, p by permuting seeds, not corrected for the number of measures."""
+Spearman's rank correlation over the networks of one seed, mean ± half the 95 % interval over seeds. *within methods*:
+correlation over the seeds of one method, mean over methods and cases; p by permuting seeds, not corrected for the
+number of measures."""
 
 #: What to add to a verdict that does not settle its claim.
 _UNSETTLED = {
-    "C4": " *These tuned networks cannot settle it:* their gap follows how much of their data they fit. The study "
+    "C4": " *These tuned networks cannot settle it:* their gap depends on how much of their data they fit. The study "
     "`population` compares networks at one training loss."
 }
 
 _C5 = """\
-Ratios are geometric means over the seeds. SGD was tuned over weight decay too, which changes curvature: what a penalty
-does alone, all else equal, the study `ablations` shows."""
+Ratios are geometric means over the seeds. SGD was also tuned over weight decay, which changes curvature. The study
+`ablations` shows the effect of a penalty alone, all else equal."""
 
 
 def judge(cases: Cases) -> list[Verdict]:
@@ -86,9 +87,10 @@ def _details(cases: Cases, directory: Path) -> list[str]:
 RULES = Rules(
     counted="networks",
     validation="a fifth of the training data, held out",
-    pairing="A peer's SAM takes the setting of ours. Test data choose nothing: they measure the last weights of each "
-    "network, and draw its learning curve. Methods of a seed share initialisation, data order and wrong labels.",
-    picture="Differences of test accuracy and of curvature that the claims are judged by, with their intervals",
+    pairing="The peer's SAM takes the settings of ours. Nothing is chosen on test data, which only measure the last "
+    "weights of each network and its learning curve. With the same seed, all methods share initialisation, data order "
+    "and wrong labels.",
+    picture="Differences in test accuracy and in curvature that decide the claims, with their intervals",
     groups=_groups,
     verdicts=_sentences,
     answers=_answers,
@@ -110,7 +112,8 @@ def of_case(case: Sequence[Entry], directory: Path) -> list[str]:
     if len(same) < len(case):
         parts += [
             "### At equal gradient evaluations",
-            f"Every method takes about as many gradient evaluations as SAM in {epochs} epochs, tuned anew for that.",
+            f"Every method takes about as many gradient evaluations as SAM in {epochs} epochs, and was tuned again for "
+            "it.",
             tables.case_table([e for e in case if not e.at_case_epochs or _costs_like(e, sam)], sam),
         ]
     return [
