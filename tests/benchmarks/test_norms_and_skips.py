@@ -93,7 +93,7 @@ def test_that_networks_are_compared_at_the_lowest_loss_that_three_quarters_of_th
     for v in VARIANTS:  # some start below what the others reach
         few[v, 0] = made(TINY.run(8, v, 0, 0.05), losses=(1.5, 0.3))
     assert matched(few) is None
-    assert common(few) == "2 of 3 seeds reach 0.9, the most at any, and 3 are asked"
+    assert common(few) == "at most 2 of 3 seeds reach the same one (0.9) with all four, and 3 are required"
 
 
 def test_that_verdicts_follow_the_rules() -> None:
@@ -194,8 +194,8 @@ def test_that_the_report_leads_with_the_landscapes_and_the_answers(tmp_path: Pat
     assert parts[1].endswith("?") and "(answer.svg)" in parts[2] and parts[3].startswith("- **")
     answers = parts[3]
     assert "**Batch norm lowers curvature**" in answers
-    assert "trace, filters in units of their norms, is multiplied by 0.5 (0.5 to 0.5) with 8 layers; 0.5" in answers
-    assert "whether the gap follows is undecided" in answers  # it is the same in all
+    assert "trace (filters in units of their norms) is multiplied by 0.5 (0.5 to 0.5) with 8 layers; 0.5" in answers
+    assert "Whether the gap follows is undecided" in answers  # it is the same in all
     assert "**Skip connections: undecided** whether they lower or raise curvature" in answers
     assert "Preliminary" not in "".join(parts)
     larger = NormsAndSkipsStudy(study.name, "", replace(study.design, seeds=5))
@@ -215,10 +215,11 @@ def test_that_a_depth_without_a_common_loss_leaves_both_factors_undecided() -> N
             untrained = seed < 2 and v.skip and not v.batch_norm
             depths[14][v, seed] = replace(trained, checkpoints=trained.checkpoints[:1]) if untrained else trained
     norm, skips, apart = _verdicts(replace(TINY, depths=(8, 14)), depths)
-    assert norm.startswith("**Batch norm: undecided**, since the rule asks for every depth: at equal training loss")
-    assert "is multiplied by 0.5 (0.5 to 0.5) with 8 layers. As" in norm and "14" not in norm
+    assert norm.startswith("**Batch norm: undecided**, since the rule requires every depth. At equal training loss")
+    assert "is multiplied by 0.5 (0.5 to 0.5) with 8 layers. Whether" in norm and "14" not in norm
     assert skips.startswith("**Skip connections: undecided**")
-    assert apart.startswith("**With 14 layers** the four variants have no training loss in common: 2 of 4 seeds reach")
+    assert apart.startswith("**With 14 layers** the four variants share no training loss")
+    assert "at most 2 of 4 seeds reach" in apart
     for seed in (0, 1):
         key = next((v, seed) for v in VARIANTS if v.skip and not v.batch_norm)
         depths[14][key].checkpoints[-1].scores["train_accuracy"] = 0.1 + 0.1 * seed  # the second is not below 20 %

@@ -95,13 +95,13 @@ def _gap(checkpoint: Checkpoint) -> float:
 MEASURES: dict[str, Measure] = {
     "unit_trace": Measure("trace, filters in units of their norms", _curvature("unit_trace")),
     "trace": Measure("trace", _curvature("trace")),
-    "eigenvalue_1": Measure("greatest eigenvalue", _curvature("eigenvalue_1")),
+    "eigenvalue_1": Measure("largest eigenvalue", _curvature("eigenvalue_1")),
     "eigenvalue_2": Measure("second eigenvalue", _curvature("eigenvalue_2")),
     "eigenvalue_3": Measure("third eigenvalue", _curvature("eigenvalue_3")),
-    "negative": Measure("−smallest / greatest eigenvalue", _negative),
+    "negative": Measure("−smallest / largest eigenvalue", _negative),
     "range": Measure("range of the loss along the gradient", _range),
-    "change": Measure("change of the gradient along it", _change),
-    "smoothness": Measure("change of the gradient per distance", _smoothness),
+    "change": Measure("change of the gradient along its direction", _change),
+    "smoothness": Measure("change of the gradient per unit of distance", _smoothness),
     "gap": Measure("gap in accuracy, points", _gap, log=False),
     "test_error": Measure("test error, %", lambda c: 100 - 100 * c.scores["test_accuracy"], log=False),
     "loss_gap": Measure("gap in loss", lambda c: c.scores["test_loss"] - c.scores["train_loss"], log=False),
@@ -161,7 +161,7 @@ def common(networks: Networks) -> str:
     """Say at which training loss most seeds meet, and how many are asked to."""
     (level, count), seeds = nearest(networks), len(_seeds(networks))
     asked = math.ceil(ENOUGH * seeds)
-    return f"{count} of {seeds} seeds reach {level:g}, the most at any, and {asked} are asked"
+    return f"at most {count} of {seeds} seeds reach the same one ({level:g}) with all four, and {asked} are required"
 
 
 def at_chance(networks: Networks) -> list[tuple[Variant, int]]:

@@ -59,15 +59,16 @@ def report(
         *([f"{picture}. {design.label}."] if picture else []),
         *_figures(depths, directory),
         "## Effects",
-        "Mean over seeds with 95 % intervals that are not corrected. What is not positive, as some traces are, has no "
-        "logarithm, so that some rows have fewer seeds.",
+        "Means over seeds with 95 % intervals that are not corrected. Effects marked × are ratios, from logarithms; "
+        "those marked + are differences. *interaction*: the effect of batch norm with skips compared with that without "
+        "skips. Values that are not positive, as some traces, have no logarithm, so some rows have fewer seeds.",
     ]
     for depth, networks in depths.items():
         parts += _effects(depth, networks)
     parts += ["## Networks at the end", ends_table(depths)]
     if trials:
-        parts += ["## Learning rates that were tried, one seed", trials_table(trials)]
-    return "\n\n".join([*parts, "## How", _how(design, depths), costs, "## Rules", RULES.strip()])
+        parts += ["## Trials of learning rates, one seed", trials_table(trials)]
+    return "\n\n".join([*parts, "## How it was done", _how(design, depths), costs, "## Rules", RULES.strip()])
 
 
 def _effects(depth: int, networks: Networks) -> list[str]:
@@ -86,8 +87,8 @@ def _effects(depth: int, networks: Networks) -> list[str]:
         seeds = {seed for _, seed in lost}
         rest = {key: t for key, t in networks.items() if key[1] not in seeds}
         parts += [
-            f"Some of these have learned nothing, with a training accuracy below {CHANCE:.0%}: {named}. Without the "
-            "networks of these seeds:",
+            f"Some of these networks learned nothing, with a training accuracy below {CHANCE:.0%}: {named}. Without "
+            "all networks of these seeds:",
             effects_table(rest, None),
         ]
     return parts
@@ -119,9 +120,9 @@ def _landscapes(depths: Mapping[int, Networks], directory: Path) -> str:
     if not draw_landscapes(depths, directory / ANSWER):
         return ""
     return (
-        f"The loss around trained networks of seed {DRAWN} in two random directions, filter-normalised and the same "
-        "for all four, from minus to plus the norm of each filter, at the end of training and so at different losses; "
-        "one scale of colours, logarithmic"
+        f"Loss around the four trained networks of seed {DRAWN}, on the same two random filter-normalised directions, "
+        "from minus to plus the norm of each filter. Networks are at the end of training and so at different losses; "
+        "they share one logarithmic colour scale"
     )
 
 
@@ -135,7 +136,7 @@ def _verdicts(design: Design, depths: Mapping[int, Networks]) -> list[str]:
     found = answers(design, depths)
     apart = {depth: common(networks) for depth, networks in depths.items() if matched(networks) is None}
     lacking = [
-        f"**With {depth} layers** the four variants have no training loss in common: {counts}."
+        f"**With {depth} layers** the four variants share no training loss at which to compare them: {counts}."
         for depth, counts in apart.items()
     ]
     every = not apart
@@ -150,14 +151,15 @@ def _sentence(name: str, found: Answer, every: bool) -> str:
         said = f"**{name} {verb if plural else found.curvature} curvature**"
     else:
         they = "they lower or raise" if plural else "it lowers or raises"
-        why = f" whether {they} curvature" if every else ", since the rule asks for every depth"
+        why = f" whether {they} curvature" if every else ", since the rule requires every depth"
         said = f"**{name}: undecided**{why}"
     factors = "; ".join(f"{_times(c)} with {depth} layers" for depth, c in found.of_curvature.items())
-    gaps = "; ".join(f"{_points(c)} with {depth}" for depth, c in found.of_gap.items())
-    what = {"undecided": "whether the gap follows is undecided"}.get(found.gap, f"the gap {found.gap}")
+    gaps = "; ".join(f"{_points(c)} with {depth} layers" for depth, c in found.of_gap.items())
+    what = {"undecided": "Whether the gap follows is undecided"}.get(found.gap, f"The gap {found.gap}")
     return (
-        f"{said}: at equal training loss the trace, filters in units of their norms, is multiplied by {factors}. As to "
-        f"generalisation, {what}: {gaps}. Intervals are corrected for all comparisons, unlike those of tables."
+        f"{said}. At equal training loss, the Hessian trace (filters in units of their norms) is multiplied by "
+        f"{factors}. {what}: it changes by {gaps}. These intervals are corrected for all comparisons, unlike those in "
+        "tables."
     )
 
 
@@ -175,16 +177,16 @@ def _figures(depths: Mapping[int, Networks], directory: Path) -> list[str]:
     for kind, caption in (
         (
             "curvature",
-            "Curvature through training, mean and 95 % interval over seeds, where most have one that is positive",
+            "Curvature during training, mean and 95 % interval over seeds, where most seeds have a positive value",
         ),
-        ("gradient", "Loss and gradient along the gradient: steps of up to four learning rates"),
+        ("gradient", "Loss and gradient along the gradient's direction, for steps of up to four learning rates"),
         ("learning", "Training loss, test error and gap"),
     ):
         draw_through_training(depths, kind, directory / f"{kind}.svg")
         found.append(f"![{caption}]({kind}.svg)")
     if draw_densities(depths, directory / "densities.svg"):
         found.append(
-            f"![Densities of eigenvalues of seed {DRAWN}, each smoothed by a part of its range](densities.svg)"
+            f"![Eigenvalue densities of seed {DRAWN}, each smoothed by a fraction of its range](densities.svg)"
         )
     return found
 
@@ -195,20 +197,22 @@ def _how(design: Design, depths: Mapping[int, Networks]) -> str:
         f"{depth} layers: {len(networks)} of {wanted} networks, {sum(t.diverged for t in networks.values())} diverged"
         for depth, networks in depths.items()
     )
-    rates = "; ".join(f"{next(iter(networks.values())).run.lr:g} with {depth}" for depth, networks in depths.items())
+    rates = "; ".join(
+        f"{next(iter(networks.values())).run.lr:g} with {depth} layers" for depth, networks in depths.items()
+    )
     chosen = (
-        f", of {', '.join(f'{rate:g}' for rate in sorted(design.rates))} the one at which the worst of the four is "
-        f"best on {design.examples:,} unused training images, with one other seed"
+        f". Of {', '.join(f'{rate:g}' for rate in sorted(design.rates))} it is the one at which the worst of the four "
+        f"does best on {design.examples:,} unused training images, with one other seed"
     )
     return (
         f"{there}. ResNets of the CIFAR form with {design.width}, {2 * design.width} and {4 * design.width} filters, "
-        f"and a first convolution of stride {design.stride}, which lets them be wider in the same time. "
+        f"and a first convolution of stride {design.stride}, which allows wider networks in the same time. "
         f"{design.epochs} epochs of SGD with momentum 0.9, batches of {design.batch_size}, weight decay "
-        f"{design.DECAY:g} and a cosine schedule; nothing is augmented. One learning rate for all four variants of a "
-        "depth: "
+        f"{design.DECAY:g} and a cosine schedule, without augmentation. One learning rate serves all four variants of "
+        "a depth: "
         f"{rates}{chosen if len(design.rates) > 1 else ''}. Networks of a seed see the same images in the same order, "
-        "and start from the same kernels and head, drawn as He et al. (2015) do; biases start at 0, batch norm at "
-        "scale 1, and no branch is scaled down for the variants without it. Shortcuts have no parameters. Curvature is "
-        f"that of the mean loss on {CURVATURE} training images, with the statistics of that batch where there is batch "
-        "norm, as in training; steps along the gradient are in units of the first learning rate."
+        "and start from the same kernels and head, drawn as He et al. (2015) do. Biases start at 0 and batch norm at "
+        "scale 1; without batch norm, no branch is scaled down. Shortcuts have no parameters. Curvature is that of the "
+        f"mean loss on {CURVATURE} training images; batch norm uses the statistics of that batch, as in training. "
+        "Steps along the gradient are in units of the initial learning rate."
     )

@@ -41,7 +41,7 @@ def _cell(values: Sequence[float], log: bool) -> str:
 
 
 def ends_table(depths: Mapping[int, Networks]) -> str:
-    header = ("depth", "parts", "train loss", "train accuracy, %", "test accuracy, %", "gap, points", "trace", "λ1")
+    header = ("depth", "network", "train loss", "train accuracy, %", "test accuracy, %", "gap, points", "trace", "λ1")
     rows = []
     for depth, networks in depths.items():
         for v in VARIANTS:
@@ -75,5 +75,6 @@ def trials_table(trials: Sequence[Trajectory]) -> str:
         cells += ["–" if value is None else f"{value:.3g}" for value in traces]
         label = Variant(workload.batch_norm, workload.skip).label
         rows.append((str(workload.depth), f"{t.run.lr:g}", label, *cells))
-    header = ("depth", "rate", "parts", "train loss", "validation accuracy, %", "trace in units", "trace", "λ1")
+    unit = MEASURES["unit_trace"].label
+    header = ("depth", "learning rate", "network", "train loss", "validation accuracy, %", unit, "trace", "λ1")
     return markdown_table(header, rows)
