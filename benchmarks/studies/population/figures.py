@@ -90,8 +90,8 @@ def draw_gaps(by_place: Mapping[str, Population], path: Path) -> None:
             full, short = (of_length(points, length) for length in ("full", "quarter"))
             if carried := predictions_carried_over(full, short, "margins"):
                 _diagonal(below, *carried, label, colour)
-        above.set_title("configurations left out, at the end")
-        below.set_title("a quarter of the training, by the model of full length")
+        above.set_title("left-out configurations, end of training")
+        below.set_title("networks trained a quarter as long, by the full-length model")
         for axes in (above, below):
             axes.set(xlabel="true gap, points", ylabel="predicted gap, points", ylim=_GAPS)
             _legend(axes)
@@ -122,8 +122,8 @@ def draw_times(by_place: Mapping[str, Population], path: Path) -> None:
             _through_training(above, times, label, colour)
             _through_training(below, [above_chance(points) for points in times], label, colour)
         above.set_title("all networks")
-        below.set_title(f"those with a training accuracy of {CHANCE:.0%} by then")
-        below.set_xlabel("part of the training")
+        below.set_title(f"networks with a training accuracy of {CHANCE:.0%} by then")
+        below.set_xlabel("fraction of training")
         for axes in (above, below):
             axes.set(ylabel="k-fold R²", ylim=(-0.5, 1))
             axes.grid(alpha=0.3)

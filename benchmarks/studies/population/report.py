@@ -32,7 +32,7 @@ from benchmarks.studies.population.verdicts import Findings, all_findings, overc
 __all__ = ["report"]
 
 TITLE = "Margins, curvature and the generalisation gap"
-QUESTION = "Do margins and curvature say how much worse a network that nobody tuned does on data it has not seen?"
+QUESTION = "Do margins and curvature predict the generalisation gap of networks that were not tuned?"
 
 
 def report(
@@ -67,7 +67,7 @@ def report(
     if known:
         draw_forest(figures.claim_groups(known, learned), directory / ANSWER)
         places = " and ".join(by_place)
-        picture = f"The numbers that decide C1 to C4 on {places}, and in grey those without networks at chance"
+        picture = f"Numbers that decide C1 to C4 on {places}, and in grey the same without networks at chance level"
         sentences = verdicts(known)
     else:
         picture, sentences = "", ["**Too few networks for verdicts.**"]
@@ -102,9 +102,9 @@ def _overcome(frozen: Mapping[str, str], networks: Mapping[Member, Trajectory], 
         f"{baseline.bias:.1f}). By the rule estimates decide it, not intervals."
     )
     return [
-        f"{sentence}\n  R² is larger than that of loss and accuracy alone by {more:.2f}. Full-length networks of the "
-        f"same base configurations are fitted; {len(tables.CARRIED)} sets of features, baselines among them, were "
-        f"tried on {' and '.join(others)}."
+        f"{sentence}\n  R² is larger than that of loss and accuracy alone by {more:.2f}. The model is fitted to "
+        f"full-length networks of the same base configurations; {len(tables.CARRIED)} sets of features, including "
+        f"baselines, were tried on {' and '.join(others)}."
     ]
 
 
@@ -114,11 +114,11 @@ def _figures(by_place: Mapping[str, Mapping[Member, Trajectory]], directory: Pat
     parts = [
         "## Figures",
         "![Predicted against true gaps](gaps.svg)",
-        "![R² of margins, and of loss and accuracy, through the training of networks of full length](times.svg)",
+        "![R² of margins, and of loss and accuracy, during the training of full-length networks](times.svg)",
     ]
     if correlations := {label: c for label, networks in by_place.items() if (c := primary(networks))}:
         figures.draw_axes(correlations, directory / "axes.svg")
-        parts.append("![Rank correlation of curvature and test error by axis](axes.svg)")
+        parts.append("![Rank correlation between curvature and test error by axis](axes.svg)")
     return parts
 
 
@@ -133,45 +133,47 @@ def _of_place(
         *_summary(networks),
         *_of_those_that_learned(known, learned),
         "### C1: what predicts the gap at the end of training",
-        "Of all networks, of those of full length, within an architecture (less its means over all of its networks, "
-        "those of left-out configurations too), and of those that fit their data; how many these are stands above. A "
-        "cell is empty where networks are too few for the features.",
+        "Columns: all networks; those of full length; within an architecture (after subtracting the means of all its "
+        "networks, including left-out configurations); and networks that fit their data. Headers give the number of "
+        "networks. A cell is empty where there are too few networks for the features.",
         *_by_kind(tables.prediction(networks)),
-        "The part of each baseline's squared error in k-fold prediction that margins take away:",
+        "Fraction of each baseline's squared error in k-fold prediction that margins remove:",
         markdown_table(["baseline", "partial R²"], tables.added(networks)),
         "### C2: R² through training",
-        "k-fold R² of the gap at the same time, of networks of full length; at a training loss, of either length:",
+        "k-fold R² for the gap at the same time, over full-length networks; in rows with a training loss, over "
+        "networks of both lengths:",
         *_by_time(networks),
         "### C3: models carried over",
-        "Each network is predicted by a model without its fold; error and bias are in points. The last column compares "
-        "with loss and accuracy on the same networks, whose own R² may be far below 0. Models of full-length networks "
-        "at their end, applied to short ones at theirs:",
+        "Each network is predicted by a model fitted without its fold; error and bias are in points. The last column "
+        "compares with loss and accuracy on the same networks, whose own R² may be far below 0. Models of full-length "
+        "networks at the end of training, applied to short networks at the end of theirs:",
         carried,
-        "Models of short networks, applied to those of full length:",
+        "Models of short networks, applied to full-length networks:",
         back,
-        "Models of full-length networks at one part of their training, applied to the same networks at another, with "
-        "one set of features each; empty where networks cannot be compared with others at that time.",
+        "Models of full-length networks at one fraction of training, applied to the same networks at another, with one "
+        "set of features each. Cells are empty where networks cannot be compared with others at that time.",
         *_by_kind(tables.carried_in_time(networks)),
         "### C4: curvature and test error",
-        f"By axis, {tables.CURVATURES[PRIMARY]}, at training loss {matched}; axes with fewer than {FEWEST} pairs that "
-        "both reach it are left out, and bounds are those of all pairs, if the other ones all disagreed or all agreed:",
+        f"By axis, for the {tables.CURVATURES[PRIMARY]}, at training loss {matched}. Axes with fewer than {FEWEST} "
+        "pairs of networks that both reach this loss are left out. Bounds are over all pairs, if the other pairs all "
+        "disagreed or all agreed:",
         tables.axes(networks, found),
-        f"Mean over axes once what the training loss says of either is taken away: {given.average:.2f}."
+        f"Mean over axes after regressing the ranks of both on the rank of the training loss: {given.average:.2f}."
         if given
         else "",
-        "Mean over axes, by measure and training loss, and of how many axes; losses at which none has "
-        f"{FEWEST} pairs are left out. \\*: differs from 0 after Holm's correction over test error, gap, measures of "
-        "curvature and losses; the one that decides C4 is not among them. Test error:",
+        "Mean over axes by measure and training loss, with the number of axes in parentheses. Losses at which no axis "
+        f"has {FEWEST} pairs are left out. \\*: differs from 0 after Holm's correction over test error, gap, measures "
+        "of curvature and losses, without the number that decides C4. Test error:",
         by_outcome["test_error"],
         "The gap:",
         by_outcome["gap"],
         f"Test error at training loss {matched}, predicted from margins and curvature:",
         tables.joint(networks),
-        "The part of the squared error in k-fold prediction that each takes away from the other's:",
+        "Fraction of squared error in k-fold prediction that each removes when added to the other:",
         markdown_table(["features", "partial R²"], tables.joint_parts(networks)),
-        "### Who reaches a training loss",
-        "Of width, rate and decay levels are given, from low to high; "
-        "[design.py](../../studies/population/design.py) says what they are.",
+        "### Networks that reach each training loss",
+        "Width, rate and decay are given as levels, from low to high; "
+        "[design.py](../../studies/population/design.py) defines them.",
         tables.reached(networks),
     ]
 
@@ -186,7 +188,7 @@ def _of_those_that_learned(known: Findings | None, learned: Findings | None) -> 
             ("C1, adjusted R² at the end", "margins", lambda f: f.margins.adjusted),
             ("", "loss and accuracy", lambda f: f.baseline.adjusted),
             ("C1, what margins add to loss and accuracy", "margins", lambda f: f.added),
-            (f"C2, R² at {EARLY:.0%} as a part of that at the end", "margins", lambda f: f.early),
+            (f"C2, R² at {EARLY:.0%} as a fraction of that at the end", "margins", lambda f: f.early),
             ("", "loss and accuracy", lambda f: f.early_baseline),
             ("C3, R² on short networks", "margins", lambda f: f.carried.r2),
             ("", "loss and accuracy", lambda f: f.carried_baseline.r2),
@@ -194,18 +196,18 @@ def _of_those_that_learned(known: Findings | None, learned: Findings | None) -> 
             ("", "loss and accuracy", lambda f: f.carried_baseline.bias),
         )
     ]
-    header = ["what decides", "features", "all networks", f"training accuracy ≥ {CHANCE:.0%}"]
-    return ["What decides, with and without networks at chance:", markdown_table(header, rows)]
+    header = ["number", "features", "all networks", f"training accuracy ≥ {CHANCE:.0%}"]
+    return ["Numbers that decide, with and without networks at chance level:", markdown_table(header, rows)]
 
 
 def _with_wrong_labels(label: str, networks: Mapping[Member, Trajectory]) -> list[str]:
     parts = sorted({member.label_noise for member in networks})
     return [
         f"## {label}, {' or '.join(f'{part:.0%}' for part in parts)} wrong labels",
-        "Base configurations alone, apart from all verdicts. Training accuracy is that on the labels as trained on.",
+        "Base configurations only, apart from all verdicts. Training accuracy is on the labels as trained on.",
         *_summary(networks),
         *_by_kind(tables.prediction(networks)),
-        "k-fold R² through the training of networks of full length:",
+        "k-fold R² during the training of full-length networks:",
         tables.by_time(networks)[0],
     ]
 
@@ -221,7 +223,7 @@ def _by_time(networks: Mapping[Member, Trajectory]) -> list[str]:
         margins,
         "k-fold R² of all baselines:",
         baselines,
-        "Correlation of predictions with the gap, which forgives those that are all too large:",
+        "Correlation of predictions with the gap, which does not penalise predictions that are all too large:",
         correlation,
     ]
 
@@ -254,8 +256,8 @@ def _left_out(by_place: Mapping[str, Mapping[Member, Trajectory]]) -> list[str]:
     if not counts:
         return []
     return [
-        f"**Left out of every R²:** {' and '.join(counts)} have no margins at the end, as where outputs do not depend "
-        "on inputs."
+        f"**Left out of every R²:** {' and '.join(counts)} have no margins at the end, for example because outputs do "
+        "not depend on inputs."
     ]
 
 
@@ -270,6 +272,6 @@ def _summary(networks: Mapping[Member, Trajectory]) -> list[str]:
     header = ["training", "networks", "train accuracy, %", "gap, points", f"fit (≥ {100 * tables.FIT:.0f} %)"]
     return [
         f"{len(networks)} networks, of which {diverged} diverged. {without} of the others have no margins at the end, "
-        "as where outputs do not depend on inputs; every R² is that of networks that have margins.",
+        "for example because outputs do not depend on inputs; every R² is over networks that have margins.",
         markdown_table(header, tables.summary(networks)),
     ]

@@ -140,15 +140,15 @@ def verdicts(by_place: Mapping[str, Findings]) -> list[str]:
         f"with adjusted R² = {ADJUSTED_R2}. Here it is {on_each(lambda f: f'{f.margins.adjusted:.2f}')} "
         f"{alone(lambda f: f'{f.baseline.adjusted:.2f}')}.",
         f"k-fold R² is {on_each(lambda f: f'{f.margins.held_out:.2f}')} {alone(lambda f: f'{f.baseline.held_out:.2f}')}"
-        f". Whether margins add to loss and accuracy: {judge_added([f.added for f in found])}; of the squared error in "
-        f"k-fold prediction they take away {on_each(lambda f: f'{f.added:.2f}')}.",
+        f". Whether margins add to loss and accuracy: {judge_added([f.added for f in found])}; the fraction of "
+        f"squared error that they remove in k-fold prediction is {on_each(lambda f: f'{f.added:.2f}')}.",
     )
     second = (
         f"**C2 {judge_c2([f.early for f in found])}:** margins predict the gap only late in training. k-fold R² at "
         f"{EARLY:.0%} of it, as a part of that at its end, is {on_each(lambda f: f'{f.early:.2f}')} "
         f"{alone(lambda f: f'{f.early_baseline:.2f}')}.",
-        f"Over networks with margins at both times, the two are "
-        f"{on_each(lambda f: ' and then '.join(f'{r2:.2f}' for r2 in f.both))}.",
+        f"Over networks with margins at both times, R² is "
+        f"{on_each(lambda f: '{:.2f} early and {:.2f} at the end'.format(*f.both))}.",
     )
     third = (
         f"**C3 {judge_c3([f.carried for f in found])}:** the model does not carry over to shorter training. On "
@@ -161,7 +161,8 @@ def verdicts(by_place: Mapping[str, Findings]) -> list[str]:
         f"**C4 {judge_c4([f.curvature for f in found])}:** curvature correlates with generalisation. At equal training "
         f"loss, Kendall's coefficient with test error within axes is {on_each(lambda f: f'{f.curvature.average:.2f}')} "
         f"{alone(lambda f: f'{f.loss.average:.2f}', 'of the training loss itself')}.",
-        f"That loss is {on_each(lambda f: f'{f.matched}')}; the worst axis is {on_each(_worst_axis)}.",
+        f"The common training loss is {on_each(lambda f: f'{f.matched}')}; the axis with the lowest coefficient is "
+        f"{on_each(_worst_axis)}.",
     )
     return ["\n  ".join(sentences) for sentences in (first, second, third, fourth)]
 
