@@ -10,7 +10,7 @@ from benchmarks.studies.fair.comparisons import Answer
 
 __all__ = ["PICTURE", "claim_groups", "groups"]
 
-PICTURE = "Differences of test accuracy by case and pooled, with the verdicts"
+PICTURE = "Differences in test accuracy by case and pooled, with the verdicts"
 
 
 def groups(found: Sequence[Answer]) -> list[Group]:

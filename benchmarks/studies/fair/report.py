@@ -25,18 +25,18 @@ from benchmarks.workloads.samples import as_samples
 __all__ = ["report"]
 
 TITLE = "Riemannian SAM, SAM and a trace penalty, all with weight decay"
-QUESTION = "Does Riemannian SAM do better than SAM where each method has all knobs that the others have?"
+QUESTION = "Does Riemannian SAM do better than SAM if no method lacks a knob that the others have?"
 
 _SETTINGS = """\
-The three best settings of each method, by the mean over the seeds of tuning on validation data. *kernel rate*: factor
-of the learning rate of constrained kernels. *at an end*: in the last sixteenth of a range, as it was widened, towards
-an end that is not a natural one."""
+The three best settings of each method, by mean validation accuracy over the tuning seeds. *kernel rate*: factor on the
+learning rate for constrained kernels. *at an end*: in the last sixteenth of a range, after widening, towards an end
+that is not natural."""
 _CHOICES = """\
-How sure the choice is: by how many points of validation accuracy the best setting leads the next one, and in brackets
-the standard error of a difference between two kept settings, from their scores over the seeds of tuning, less the means
-of settings and of seeds. Intervals over seeds do not hold this; the mean over three settings, and more than one case,
-are there to reduce it. A method with more knobs has fewer settings near its best one, so that its mean over three may
-lie further below it: differences at the best settings are shown beside."""
+Uncertainty of the choice: the lead of the best setting over the next one, in points of validation accuracy. In
+parentheses: the standard error of a difference between two kept settings, from their scores over the tuning seeds after
+subtracting the means of settings and of seeds. Intervals over seeds do not include this uncertainty; averaging over
+three settings and over cases reduces it. A method with more knobs has fewer settings near its best one, so its mean
+over three may lie further below that one; differences at the best settings are therefore shown as well."""
 
 
 def report(
@@ -62,7 +62,7 @@ def report(
     found = answers(cases, len(missing))
     draw_forest(figures.groups(found), directory / ANSWER)
     seeds = len(protocol.final)
-    counted = f"{seeds} seeds per setting, each with its own training examples. {costs}"
+    counted = f"There are {seeds} seeds per setting, each with its own training examples. {costs}"
     chosen = best_on_validation(cases, VARIANTS)
     warnings = preliminary(missing)
     if read and chosen not in read:
@@ -74,17 +74,17 @@ def report(
         *_read(read),
         DETAILS,
         "## Differences",
-        "By case, Student's 95 % intervals over seeds, each with training examples of its own; pooled ones of C6 are "
-        "corrected for the number of variants.",
+        "Student's 95 % intervals over seeds, each with its own training examples, by case and pooled. Pooled "
+        "intervals of C6 are corrected for the number of variants.",
         tables.differences(found),
         "## Test accuracy",
-        f"Over the best {protocol.best} settings, with an interval over seeds, and at the best one.",
+        f"Mean over the best {protocol.best} settings with its interval over seeds, and accuracy at the best setting.",
         tables.accuracies(cases),
         "## Settings",
-        f"The best variant on validation data, mean over settings and cases, is {CONTESTANTS[chosen].label}.",
+        f"The variant with the best validation accuracy, mean over settings and cases, is {CONTESTANTS[chosen].label}.",
         _CHOICES,
         tables.choices(cases),
-        "Ranges that were widened, for all methods that share them, or at whose end the best setting lies:",
+        "Ranges that were widened (for all methods that share them), or that have the best setting at an end:",
         tables.widened(cases),
         _SETTINGS,
         *(part for case in cases for part in (f"### {case[0].case.label}", tables.settings(case))),
@@ -115,8 +115,8 @@ def _read(rows: dict[str, list[Row]]) -> list[str]:
     examples = as_samples(rows[variant][0].run.workload).examples
     return [
         f"## The recommended setting, read once on {examples} images",
-        f"{CONTESTANTS[variant].label} at the best setting that was chosen with fewer images, as are those of the "
-        f"others. Intervals are over {len(rows[variant])} seeds, whose images are drawn from one pool and overlap. It "
+        "Every method is at its best setting, chosen with fewer images. Intervals are over "
+        f"{len(rows[variant])} seeds, whose images are drawn from one pool and overlap. {CONTESTANTS[variant].label} "
         f"differs from {CONTESTANTS[others[0]].label} by {gain:.2f} points.",
-        markdown_table(("method", "test accuracy, %", f"{CONTESTANTS[variant].label} minus it"), table),
+        markdown_table(("method", "test accuracy, %", f"{CONTESTANTS[variant].label} minus this method"), table),
     ]
