@@ -158,7 +158,7 @@ def test_that_the_report_says_all_and_ends_with_what_is_recommended(tmp_path: Pa
     found = findings_of()
     text = report(found, PLAN, [], "It took an hour.", tmp_path)
     assert (tmp_path / "answer.svg").read_text(encoding="utf-8").count("<svg") == 1
-    assert text.startswith("# What does an ascent have to cost?")
+    assert text.startswith("# Cheaper ascents")
     assert "Preliminary" not in text and verdicts(found)[0] in text
     for v in VARIANTS:
         assert f"| {v.label} " in text

@@ -17,15 +17,15 @@ from benchmarks.studies.study import preliminary
 
 __all__ = ["recommendation", "report", "verdicts"]
 
-TITLE = "What does an ascent have to cost?"
+TITLE = "Cheaper ascents"
 QUESTION = (
-    "How much of RSAM's accuracy is left if the ascent is computed from a part of the batch, in some steps only, or "
-    "along something that is known already?"
+    "How much of RSAM's accuracy is kept if the ascent is computed from a part of the batch, in some steps only, or "
+    "along a direction that is already known?"
 )
 _PICTURE = (
     "Test accuracy minus that of an ascent from the whole batch in every step, mean over the cases with 95 % "
-    "intervals, against gradient evaluations and processor time per step. Dashed: the loss that is allowed; dotted: "
-    "the evaluations that are"
+    "intervals, against gradient evaluations and processor time per step. Dashed: allowed loss of accuracy; dotted: "
+    "allowed evaluations"
 )
 _OUTCOMES = {
     "holds": "Yes",
@@ -33,18 +33,18 @@ _OUTCOMES = {
     "undecided": "Undecided",
     "nothing to keep": "RSAM is not shown to gain anything that it could keep",
 }
-_NO_VERDICT = "**No verdict yet**, and nothing is recommended: the rules ask for all cases."
+_NO_VERDICT = "**No verdict yet**, and nothing is recommended: the rules require all cases."
 _LEGEND = (
-    "Gradient evaluations are counted, and processor time is measured, in those of a step without an ascent. Accuracy "
-    "is on test data; differences are paired by seed, means over the cases. Intervals are Student's 95 % ones over "
-    "seeds, each with training examples of its own, and are not corrected."
+    "Gradient evaluations (counted) and processor time (measured) are relative to a step without an ascent. Accuracy "
+    "is on test data; differences are paired by seed and averaged over the cases. Intervals are Student's 95 % "
+    "intervals over seeds, each with its own training examples, and are not corrected."
 )
 _PEERS = (
-    "LookSAM takes norms and projections tensor by tensor there, and not of all weights together as its paper does; it "
-    "is run in halves, since its own step would evaluate two gradients every time. "
-    "`pytorch_optimizer` has neither Momentum-SAM nor ESAM. Friendly SAM projects off the optimizer's momentum, where "
-    "its paper subtracts a running mean of gradients. Running averages of batch norm see perturbed weights in ascents "
-    "from a part of the batch or along the momentum."
+    "LookSAM of `pytorch_optimizer` takes norms and projections tensor by tensor, and not over all weights together as "
+    "in its paper. Its first and second step are called separately, since its whole step would evaluate two gradients "
+    "every time. `pytorch_optimizer` has neither Momentum-SAM nor ESAM. Friendly SAM here projects out the optimizer's "
+    "momentum, while its paper subtracts a running mean of gradients. In ascents from a part of the batch or along the "
+    "momentum, running averages of batch norm see perturbed weights."
 )
 
 
@@ -81,7 +81,7 @@ def report(findings: Findings, plan: Plan, missing: Sequence[str], costs: str, d
         _planned(findings, plan),
         "## Does rho transfer?",
         tables.transfer(findings),
-        "## Settings taken over",
+        "## Settings taken from `fair`",
         tables.settings(findings),
         "## How it was done",
         f"{_tuned(plan)} {costs}",
@@ -100,11 +100,11 @@ def verdicts(findings: Findings) -> list[str]:
     gains = findings.difference(WHOLE_ON_SPHERES, BASE_ON_SPHERES)
     more = f"{len(differences)} seeds"
     if found.outcome == "undecided" and (needed := seeds_to_decide(differences, MARGIN)):
-        more += f"; with this mean and deviation {needed} would decide"
+        more += f"; {needed} would decide at this mean and deviation"
     return [
         f"**Does `{chosen.label}` keep RSAM's accuracy to within {MARGIN} points at {found.evaluations:.3f} gradient "
         f"evaluations per step? {_OUTCOMES[found.outcome]}.** {_bounds(found.test)} ({more}). RSAM minus no ascent: "
-        f"{found.gain:.2f} points; with that many seeds and their deviation a gain of {detectable(gains):.2f} would be "
+        f"{found.gain:.2f} points; with as many seeds and this deviation, a gain of {detectable(gains):.2f} would be "
         f"shown with a probability of {POWER}.",
         f"**Does one rho along the whole gradient serve every part of the batch? {_OUTCOMES[moved.outcome]}.** "
         f"{_bounds(moved)}.",
@@ -134,18 +134,19 @@ def _planned(findings: Findings, plan: Plan) -> str:
     choice = findings.contest.choice
     capped = f"; no more than {plan.most} were allowed" if choice.needed > choice.seeds else ""
     return (
-        f"Mean over the cases, on {len(plan.pilot)} pilot seeds. The deviation over seeds of the chosen one's mean "
-        f"difference was {choice.deviation:.2f} points, for which the test needs {choice.needed} seeds{capped}. It, "
-        f"RSAM and no ascent have {choice.seeds}, other variants on spheres {plan.shown}, those on plain weights "
-        f"{plan.plain}."
+        f"Means over the cases, on {len(plan.pilot)} pilot seeds. The mean difference of the chosen variant had a "
+        f"standard deviation of {choice.deviation:.2f} points over seeds, for which the test needs {choice.needed} "
+        f"seeds{capped}. The chosen variant, RSAM and no ascent have {choice.seeds} final seeds, other variants on "
+        f"spheres {plan.shown}, and those on plain weights {plan.plain}."
     )
 
 
 def _tuned(plan: Plan) -> str:
     tuning = plan.tuning
     return (
-        f"rho of each variant was chosen from {len(plan.factors)} values, {min(plan.factors):g} to "
-        f"{max(plan.factors):g} times that of `fair`, with {len(tuning.first)} seed, the best {tuning.kept} with "
-        f"{len(tuning.second)} more, by accuracy on validation images with right labels that are never trained on. "
-        "Methods of a seed share initialisation, training examples, their order and wrong labels."
+        f"The rho of each variant was chosen from {len(plan.factors)} values, {min(plan.factors):g} to "
+        f"{max(plan.factors):g} times that of `fair`, by accuracy on validation images with right labels that are "
+        f"never trained on. All values were tried with {len(tuning.first)} seed, and the best {tuning.kept} with "
+        f"{len(tuning.second)} more. With the same seed, all methods share initialisation, training examples, their "
+        "order and wrong labels."
     )

@@ -87,7 +87,7 @@ def transfer(findings: Findings) -> str:
         "cosine",
         "rho transferred",
         "rho tuned",
-        "its component along the whole gradient / rho of the whole",
+        "component of tuned rho along the whole gradient / rho of the whole batch",
         "accuracy with rho transferred minus tuned",
     )
     return markdown_table(header, rows)
