@@ -244,7 +244,7 @@ def test_that_the_study_trains_what_is_missing_and_reports_verdicts(trained, tmp
     assert len(trained) == len(set(trained)) == len(predicted)
     # RiemannianSGD trains twice as long at the best setting, so that RSAM's without its ascent is another one
     assert len(trained) == 8 * (2 * 8 + 2 * 3 + 5 * 3)
-    assert "RSAM is the whole one." in made.report(tmp_path)
+    assert "RSAM is the one that ascends from the whole batch in every step." in made.report(tmp_path)
     text = made.report(tmp_path)
     assert text.count("the ascent is better than the best remedy**: 2.0") == 2
     assert text.count("At equal settings it helps: 2.0") == 2

@@ -218,7 +218,7 @@ def test_that_a_level_with_a_missing_network_is_left_out_and_named(trained, tmp_
     text = made({}).report(tmp_path)
     assert "**Preliminary**: without batch 16 of made up." in text
     assert "| batch 16" not in text and "| decay 0.05" in text
-    assert "**No verdict yet**: the rules ask for all levels" in text and "CHOSEN = {" not in text
+    assert "**No verdict yet**: the rules require all levels" in text and "CHOSEN = {" not in text
     file.write_text("")
     with pytest.raises(NothingToReport, match="no level of which all networks are there"):
         made({}).report(tmp_path)

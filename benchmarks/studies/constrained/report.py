@@ -22,8 +22,8 @@ __all__ = ["answers", "report"]
 
 TITLE = "The ascent as the regulariser of constrained kernels"
 QUESTION = (
-    "Kernels on spheres and Stiefel manifolds cannot decay: does RSAM's ascent do more for them than decay of the "
-    "rest, label smoothing, dropout, early stopping and twice the epochs?"
+    "Kernels on spheres and Stiefel manifolds cannot decay: does RSAM's ascent help them more than weight decay of the "
+    "other parameters, label smoothing, dropout, early stopping and twice the epochs?"
 )
 _NAMES = {ASCENT: "RSAM", BASE: "RiemannianSGD"}
 
@@ -61,16 +61,17 @@ def report(
     warnings = preliminary(missing)
     if asked is not None and asked != design.recommended:
         warnings.append(f"**Not by the rules**: the RSAM that the study `cheap` recommends is {_named(asked)}.")
-    picture = "RSAM minus RiemannianSGD with its best remedies, test accuracy by data set, noise and manifold"
+    picture = "Test accuracy of RSAM minus RiemannianSGD with its best remedies, by data set, noise and manifold"
     return "\n\n".join(
         [
             *opening(TITLE, QUESTION, picture, [*warnings, *sentences]),
             DETAILS,
             "## Differences",
-            "Student's 95 % intervals over seeds, each with training images of its own; not corrected.",
+            "Student's 95 % intervals over seeds, each with its own training images; not corrected.",
             _differences(found),
             "## Test accuracy, %",
-            "Mean over a method's settings, and at the end of its best one, with the same intervals.",
+            "Mean over a method's settings with early stopping; *end*: its best setting at the end of training. "
+            "Intervals as above.",
             _accuracies(found),
             "## Settings that were chosen",
             _which(design),
@@ -84,13 +85,17 @@ def report(
 
 def _which(design: Design) -> str:
     """Say which RSAM it is."""
-    ends = "*at an end*: in the last sixteenth of a range, towards an end that is not a natural one."
+    ends = "*at an end*: in the last sixteenth of a range, towards an end that is not natural."
     return f"RSAM is {_named(design.recommended)}. {ends}"
 
 
 def _named(options: Mapping[str, Any]) -> str:
     """Name a kind of RSAM by its fields of a run."""
-    return "the one with " + ", ".join(f"`{k}={v!r}`" for k, v in options.items()) if options else "the whole one"
+    return (
+        "the one with " + ", ".join(f"`{k}={v!r}`" for k, v in options.items())
+        if options
+        else "the one that ascends from the whole batch in every step"
+    )
 
 
 def answers(found: Sequence[Found], design: Design) -> dict[str, Answer]:
@@ -115,7 +120,7 @@ def _sentence(kernels: str, found: Answer) -> str:
     }[found.verdict]
     equal = "helps" if found.at_equal_settings else "is not shown to help"
     return (
-        f"**On {KERNELS[kernels]} the ascent {verdict}**: {_at(found.against_remedy)} (asked: more than {ASKED}). "
+        f"**On {KERNELS[kernels]} the ascent {verdict}**: {_at(found.against_remedy)} (required: more than {ASKED}). "
         f"At equal settings it {equal}: {_at(found.against_base)}."
     )
 

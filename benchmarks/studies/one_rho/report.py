@@ -21,8 +21,8 @@ __all__ = ["Reading", "report"]
 
 TITLE = "One rho for everything"
 QUESTION = (
-    "What does it cost to keep one rho where labels, decay, learning rate, network, epochs or batches change, and does "
-    "it cost less if rho is an angle?"
+    "How much accuracy is lost by keeping one rho when labels, decay, learning rate, network, epochs or batches "
+    "change, and is less lost if rho is an angle?"
 )
 _SUMMARY = ("regret, points", "rho", "mean", "90th percentile", "maximum", "largest at")
 _LABELS = {candidate.name: candidate.label for candidate in CANDIDATES} | {
@@ -30,10 +30,9 @@ _LABELS = {candidate.name: candidate.label for candidate in CANDIDATES} | {
 }
 
 _NUMBERS = """\
-Numbers are points of validation accuracy below the best of all methods and radii at a level, corrected for the luck of
-whoever is best of many. Intervals are normal ones of 95 %, over what other seeds with their training examples would
-change; those in the verdicts are simultaneous over the methods that are judged. They do not cover other levels or data
-sets."""
+Numbers are points of validation accuracy below the best of all methods and radii at a level, corrected for the
+selection of the best of many noisy means. Intervals are normal 95 % intervals over seeds with their training examples;
+those in the verdicts are simultaneous over the judged methods. They do not cover other levels or data sets."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def report(
     pooled = resample(tables, rhos) if read else None
     picture = f"Regret of one rho by method and level, {' and '.join(reading.design.label for reading in shown)}"
     if missing:
-        judged = ["**No verdict yet**: the rules ask for all levels of all sets."]
+        judged = ["**No verdict yet**: the rules require all levels of all sets."]
     else:
         judged = _verdicts(pooled) if pooled else [_not_yet(found)]
     sentences = [*_other(found, chosen), *judged]
@@ -129,7 +128,9 @@ def _verdicts(pooled: Regrets) -> list[str]:
     peers = ", ".join(
         f"{pooled.estimate(percentile(pooled.row(peer))):.1f} points for {_LABELS[peer]}" for peer in PEERS
     )
-    first = f"The 90th percentile of regret is {peers}; asked are at most {LARGEST}, and {BELOW:g} less than both."
+    first = (
+        f"The 90th percentile of regret is {peers}. Required: at most {LARGEST}, and at least {BELOW:g} less than both."
+    )
     return [first, *(_sentence(method, found) for method, found in answers(pooled).items())]
 
 
@@ -154,7 +155,7 @@ def _tie(peer: str, interval: Interval) -> str:
 def _not_yet(found: Mapping[str, float]) -> str:
     written = ", ".join(f'"{name}": {rho:g}' for name, rho in found.items())
     return (
-        "**No verdict yet**: what is shown is the set that radii are chosen on. To read them on the others, write "
+        "**No verdict yet**: this is the data set that radii are chosen on. To read them on the others, write "
         f"`CHOSEN = {{{written}}}` into the rules."
     )
 
@@ -172,10 +173,10 @@ def _of(reading: Reading, rhos: Mapping[str, float]) -> list[str]:
     if CENTRE in reading.first:
         centre = {name: choose([reading.first[CENTRE]], name) for name in rhos}
         parts += [
-            "With the rho that is best at the centre of this set, by the seeds that all networks have:",
+            "With the rho that is best at the centre of this set, on the seeds that all networks have:",
             _summary(first, centre, levels),
         ]
-    parts += ["Points below the best rho of the method itself, by the same seeds:", _own(first, rhos, levels)]
+    parts += ["Points below the method's own best rho, on the same seeds:", _own(first, rhos, levels)]
     ends = min(reading.design.rates), max(reading.design.rates)
     rates = ", ".join(
         f"{rate:g}{' (an end of the range)' if rate in ends else ''} for {METHODS[BASES[kernels]].label}"
@@ -223,7 +224,13 @@ def _accuracies(reading: Reading, rhos: Mapping[str, float]) -> str:
         label = f"{_LABELS.get(best[0], 'no ascent')} {best[1]:.3g}"
         none = f"{max(bases):.1f}" if bases else ""
         rows.append((level.label, label, f"{means[best]:.1f}", none, *(f"{means[cell]:.1f}" for cell in rhos.items())))
-    header = ("validation accuracy, %", "best", "its", "no ascent", *(_LABELS[name] for name in rhos))
+    header = (
+        "validation accuracy, %",
+        "best method and rho",
+        "at the best",
+        "no ascent",
+        *(_LABELS[name] for name in rhos),
+    )
     return markdown_table(header, rows)
 
 
