@@ -18,7 +18,7 @@ CONTESTANTS = contestants((0.1, 0.2), (0.1, 0.2), (0.01, 0.02, 0.03), (0.01, 0.0
 NAMES = tuple(contestant.name for contestant in CONTESTANTS)
 PROTOCOL = Protocol(first=(100,), kept=2, second=(101,), final=(0, 1, 2))
 MEASURES = ("gradient_norm", "trace", "top_eigenvalue")
-NOTE = "initial weights, order; not the signals"
+NOTE = "initial weights and order, but not the signals"
 TEMPLATE = Run(HandSigns("stiefel", 4), "", 0, 0.0, 100, measures=MEASURES)
 ONE = Case("one", "the one", TEMPLATE, CONTESTANTS, Score(worst=0.0), "both", NOTE)
 OTHER = replace(

@@ -179,7 +179,7 @@ def test_that_the_report_is_on_complete_cases_and_names_the_others(trained, tmp_
     assert "Settings were chosen on: the one." in text
     entries = [entries_of(case) for case in CASES]
     assert all(table in text for table in (overview(entries), conclusions(entries, 2), by_case(entries), RULE))
-    assert f"Seeds vary: {NOTE}." in text
+    assert f"Seeds vary {NOTE}." in text
     assert f"{count(CASES, PROTOCOL)} runs, tuning included, took" in text
     assert "Preliminary" not in text
     # scores of one unit share an axis
@@ -193,7 +193,7 @@ def test_that_the_report_is_on_complete_cases_and_names_the_others(trained, tmp_
 
 def test_that_trials_that_leave_their_manifold_are_shouted_about(trained, monkeypatch, tmp_path) -> None:
     TINY.run(tmp_path, Workers())
-    kept = "All that did not diverge ended on their manifolds: the largest violation is 0.2 of"
+    kept = "All runs that did not diverge ended on their manifolds: the largest violation is 0.2 times"
     assert kept in TINY.report(tmp_path)
     text = (tmp_path / "rows.jsonl").read_text(encoding="utf-8")
     (tmp_path / "rows.jsonl").write_text(text.replace('"violation": 0.2', '"violation": 1.5', 1), encoding="utf-8")

@@ -54,7 +54,7 @@ _SENTENCES = {
     "equal epochs": "RSAM against its base at equal epochs",
     "equal gradients": "RSAM against its base at equal gradient evaluations",
     "same settings": "RSAM against its base at the same settings",
-    "projected ascent": "RSAM against the ascent that is projected back",
+    "projected ascent": "RSAM against projected SAM",
 }
 RULE = """\
 There are four questions: what an ascent is worth at equal epochs, at equal gradient evaluations, and by itself (the

@@ -38,14 +38,14 @@ def shortened(cases: Sequence[Case], *names: str) -> tuple[Case, ...]:
 _SPACES = {"poincare": "Poincaré ball", "lorentz": "hyperboloid"}
 _HELD_OUT = {0.0: "reconstruction", 0.1: "10 % held out", 0.5: "50 % held out"}
 _BALL = (
-    ". Steps in the ball are geodesics (geoopt's PoincareBallExact): those of PoincareBall are straight, leave the "
-    "ball where they are long, and most points then stay at the border that they are put back to"
+    ". Steps in the ball are geodesics (geoopt's PoincareBallExact). Those of PoincareBall are straight: long ones "
+    "leave the ball, points are put back on its border, and most then stay there"
 )
 #: Note on what the seeds of a hierarchy vary.
 _NOTES = {
-    "mammals": "initial points, order, negative samples; not the edges held out for the test" + _BALL,
-    "animals": "initial points, order, negative samples",
-    "nouns": "initial points, order, negative samples",
+    "mammals": "initial points, order and negative samples, but not the edges held out for the test",
+    "animals": "initial points, order and negative samples",
+    "nouns": "initial points, order and negative samples",
 }
 #: The loss is a mean over a batch of 512 edges, each of which moves few points: hence rates far above 1. The radii of
 #: the projected ascent are small, since it is in coordinates, and points crowd near the border of the ball.
@@ -72,7 +72,7 @@ def _embeddings(hierarchy: str, spaces: tuple[str, ...], sizes: tuple[int, ...],
                         _EMBEDDING[space],
                         Score("map", worst=0.0),
                         f"{hierarchy}, {'reconstruction' if fraction == 0 else 'edges held out'}",
-                        _NOTES[hierarchy],
+                        _NOTES[hierarchy] + (_BALL if space == "poincare" else ""),
                         tuned_with="" if by == name else by,
                     )
                 )
@@ -84,13 +84,13 @@ HYPERBOLIC = (
     *_embeddings("mammals", ("poincare", "lorentz"), (5, 2, 10), 100),
     Case(
         "few_labels",
-        "digits, ten labels a class, Poincaré ball",
+        "digits, ten labels per class, Poincaré ball",
         _template(FewLabels(16), 100),
         contestants((0.001, 0.003, 0.01, 0.03), (0.001, 0.003, 0.01, 0.03), (0.02, 0.05, 0.2), (0.02, 0.05, 0.2)),
         Score(worst=0.1),
-        "digits, ten labels a class",
-        "which images are labelled, initial weights, order; not the test images. Only the hyperplanes live in the "
-        "ball, a few of the parameters",
+        "digits, ten labels per class",
+        "which images are labelled, initial weights and order, but not the test images. Only the hyperplanes, a few of "
+        "the parameters, live in the ball",
     ),
 )
 #: One setting per method, since tuning over all nouns would take days. The quick version embeds the animals among
@@ -109,8 +109,8 @@ NOUNS, ANIMALS = (
 _MEAN_ONLY = math.log10(1 / 6)
 _METRICS = {"stiefel": "Euclidean metric", "canonical": "canonical metric"}
 _SQUARE = (
-    "; the recurrent matrix is square, where the canonical metric is half the Euclidean one: the two differ in the "
-    "units of rho and learning rate, and in the retraction"
+    ". The recurrent matrix is square, so the canonical metric is half the Euclidean one: the two differ in the units "
+    "of rho and learning rate, and in the retraction"
 )
 _RATES = (0.003, 0.01, 0.03, 0.1)
 _RADII = (0.01, 0.05, 0.2)
@@ -131,21 +131,21 @@ RECURRENT = tuple(
             "copying over 30 steps",
             20,
             Score(worst=1 / 8),
-            "sequences to train and to test on, initial weights, order",
+            "training and test sequences, initial weights and order",
         ),
         (
             "adding",
             "adding over 20 steps",
             60,
             Score("log_error", 1.0, _MEAN_ONLY, smaller=True),
-            "sequences to train and to test on, initial weights, order",
+            "training and test sequences, initial weights and order",
         ),
         (
             "rows",
             "Fashion-MNIST mini row by row",
             20,
             Score(worst=1 / 10),
-            "initial weights, order; not the images",
+            "initial weights and order, but not the images",
         ),
     )
     for metric, text in _METRICS.items()
@@ -162,7 +162,7 @@ SPD = tuple(
         contestants((0.01, 0.03, 0.1, 0.2), (0.003, 0.01, 0.03, 0.1), (0.0125, 0.05, 0.2), (0.0125, 0.05, 0.2)),
         Score(worst=0.2),
         "hand signs in another session",
-        "initial weights, order; not the signals, which are of two people",
+        "initial weights and order, but not the signals, which are of two people",
     )
     for metric, text in _METRICS.items()
 )

@@ -65,7 +65,7 @@ def draw(directory: Path) -> str:
     before, after, method = stored["before"], stored["after"], str(stored["method"])
     direct = [(node, parent) for node, parents in enumerate(hierarchy.parents) for parent in parents]
     with drawing(directory / "disk.svg", 9.2) as figure:
-        titles = ("before, 700 times enlarged", "after training")
+        titles = ("before training, enlarged 700 times", "after training")
         for axes, points, title in zip(figure.subplots(2, 1), (before * 700, after), titles, strict=True):
             lines = [(points[node], points[parent]) for node, parent in direct]
             axes.add_collection(LineCollection(lines, colors="grey", linewidths=0.15, alpha=0.5))
@@ -84,6 +84,6 @@ def draw(directory: Path) -> str:
         figure.legend(handles, labels, loc="outside lower center", ncols=3, markerscale=3)
     return (
         "## The mammals in the disk\n\n"
-        f"Two dimensions, reconstruction, {_LABELS[method]}, one seed: lines join what is directly a kind of "
-        "something with it.\n\n![The mammals in the disk](disk.svg)"
+        f"Reconstruction in two dimensions by {_LABELS[method]}, one seed. Lines join each kind of mammal to the kinds "
+        "that directly include it.\n\n![The mammals in the disk](disk.svg)"
     )

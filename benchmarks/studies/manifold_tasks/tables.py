@@ -54,7 +54,7 @@ def conclusions(cases: Cases, asked: int) -> str:
         )
         for answer in answers(cases, asked)
     ]
-    return markdown_table(("cases", "compared", "better by", "interval", "p", "so it is"), rows)
+    return markdown_table(("cases", "compared", "better by", "interval", "p", "verdict"), rows)
 
 
 def _pair(entries: Sequence[Entry], method: str, other: str) -> str:
