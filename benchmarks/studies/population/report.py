@@ -237,12 +237,12 @@ def _of_fitting(by_place: Mapping[str, Mapping[Member, Trajectory]]) -> list[str
         plain, constrained, alone = (predicted(points, names) for names in sets)
         if plain and constrained and alone:
             said.append(
-                f"{plain.held_out:.2f} of margins and {constrained.held_out:.2f} of constrained margins on {label} "
-                f"(loss and accuracy alone: {alone.held_out:.2f})"
+                f"on {label} k-fold R² is {plain.held_out:.2f} of margins and {constrained.held_out:.2f} of "
+                f"constrained margins (loss and accuracy alone: {alone.held_out:.2f})"
             )
     if not said:
         return []
-    return [f"**Among networks that fit their data**, without a verdict: k-fold R² is {' and '.join(said)}."]
+    return [f"**Among networks that fit their data** (no verdict): {'; '.join(said)}."]
 
 
 def _left_out(by_place: Mapping[str, Mapping[Member, Trajectory]]) -> list[str]:
