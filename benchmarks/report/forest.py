@@ -122,7 +122,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 def _unit(groups: Sequence[Group]) -> list[str]:
     """Name an axis, and what its dashed lines are."""
-    dashed = "; dashed: what is asked" if any(group.mark is not None for group in groups) else ""
+    dashed = "; dashed: threshold" if any(group.mark is not None for group in groups) else ""
     return _wrapped(groups[0].unit + dashed, _UNIT)
 
 

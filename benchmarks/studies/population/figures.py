@@ -47,8 +47,8 @@ def claim_groups(found: Mapping[str, Findings], learned: Mapping[str, Findings])
     decisive: Sequence[tuple[str, str, Callable[[Findings], Interval], str, float, tuple[float, float] | None]] = (
         (f"C1: adjusted R², published {ADJUSTED_R2}", judge_c1([f.margins.adjusted for f in every]),
          lambda f: f.margins.adjusted, "adjusted R²", ADJUSTED_R2, None),
-        (f"C2: R² at {EARLY:.0%} of the training", judge_c2([f.early for f in every]),
-         lambda f: f.early, "as a part of R² at its end", EARLY_SHARE, (-1, 2)),
+        (f"C2: R² at {EARLY:.0%} of training", judge_c2([f.early for f in every]),
+         lambda f: f.early, "divided by R² at the end", EARLY_SHARE, (-1, 2)),
         ("C3: carried over to a quarter", judge_c3([f.carried for f in every]),
          lambda f: f.carried.r2, "R²", CARRIED, (-1, 1)),
         ("C4: curvature and test error at one loss", judge_c4([f.curvature for f in every]),

@@ -145,7 +145,7 @@ def verdicts(by_place: Mapping[str, Findings]) -> list[str]:
     )
     second = (
         f"**C2 {judge_c2([f.early for f in found])}:** margins predict the gap only late in training. k-fold R² at "
-        f"{EARLY:.0%} of it, as a part of that at its end, is {on_each(lambda f: f'{f.early:.2f}')} "
+        f"{EARLY:.0%} of training, divided by that at its end, is {on_each(lambda f: f'{f.early:.2f}')} "
         f"{alone(lambda f: f'{f.early_baseline:.2f}')}.",
         f"Over networks with margins at both times, R² is "
         f"{on_each(lambda f: '{:.2f} early and {:.2f} at the end'.format(*f.both))}.",
