@@ -205,10 +205,17 @@ class Perturbation:
                 first = gradients[block.indices[0]]
                 assert first is not None
                 leaving = block.leave(c).to(first.dtype)
-                for i, row in zip(block.indices, leaving.unbind() if block.stacked else (leaving,), strict=True):
+                for i, row in zip(block.indices, _rows(leaving) if block.stacked else (leaving,), strict=True):
                     params[i].grad = like(params[i], row) if block.shards else row
                     gradients[i] = row
         return found + [g for i, g in enumerate(gradients) if i not in brought and g is not None]
+
+
+def _rows(stack: Tensor) -> Sequence[Tensor]:
+    """Take a stack apart into tensors that autograd does not know to be views, and whose writes it counts apart."""
+    if stack.dim() == 1:
+        return [row.data for row in stack.unbind()]
+    return torch.unsafe_split(stack.flatten(0, 1), stack.shape[1])
 
 
 def _fill_ball(

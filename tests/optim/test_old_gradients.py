@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import geoopt
 import pytest
 import torch
 from torch import Tensor
@@ -161,6 +162,28 @@ def test_that_a_closure_that_adds_by_hand_is_refused() -> None:
     with pytest.raises(RuntimeError, match="in the closure"):
         opt.step(closure)
     assert torch.equal(w.detach(), START)
+
+
+@pytest.mark.parametrize("shape", [(3,), ()], ids=str)
+def test_that_a_closure_that_adds_by_hand_is_refused_after_a_step_of_points_that_are_stacked(shape) -> None:
+    """Gradients that are brought back to a stack are parts of it, but of no buffer of the user's."""
+    manifold = geoopt.Sphere() if shape else geoopt.Scaled(geoopt.Euclidean(), 2.0)
+    points = [geoopt.ManifoldParameter(torch.ones(shape) / 3**0.5, manifold=manifold) for _ in range(3)]
+    opt = rsam.RSAM(points, lr=0.1, rho=0.1)
+    start = torch.arange(1.0, 4.0) if shape else torch.tensor(1.0)
+
+    def closure() -> None:
+        for p in points:
+            if p.grad is None:
+                p.grad = start.clone()
+            else:
+                p.grad += start
+
+    opt.step(closure)
+    before = [p.detach().clone() for p in points]
+    with pytest.raises(RuntimeError, match="in the closure"):
+        opt.step(closure)
+    assert all(map(torch.equal, points, before))
 
 
 def test_that_a_direction_that_overlooks_a_gradient_does_not_hide_that_it_was_added_to() -> None:
