@@ -21,7 +21,9 @@ class StackedEntry:
     """Entry of the state of a block's parameters, for example a momentum, stacked in the order of the block.
 
     ``state[p][name]`` are views of the stack. An entry that was loaded or replaced is recognised by its identity, and
-    copied into the stack.
+    copied into the stack. One that was given other memory through ``.data`` is recognised, too, if that of the first
+    parameter was, as in loops over the whole state: to look at each of them would take longer than to look at all
+    identities.
 
     Parameters
     ----------
@@ -56,6 +58,8 @@ class StackedEntry:
     def adopt(self, states: Sequence[dict[str, Any]], block: Block) -> tuple[list[int], list[int]]:
         """Copy entries that are not the stack's own into it; return their parameters, and those without an entry.
 
+        Rows of those without are zero from then on.
+
         Raises
         ------
         ValueError
@@ -65,12 +69,17 @@ class StackedEntry:
         adopted: list[int] = []
         missing: list[int] = []
         entries = [state.get(name) for state in states]
-        if all(map(operator.is_, entries, self.held)):
+        moved = self.rows[0].data_ptr() != self.tensor.data_ptr()
+        if not moved and all(map(operator.is_, entries, self.held)):
             return adopted, missing
+        if moved:  # what is held has left the stack, and what it holds is as good as replaced
+            self.rows = self.tensor.unbind()
+            self.held = [like(p, row) for p, row in zip(self._params, self.rows, strict=True)]
         for r, (row, state, entry) in enumerate(zip(self.rows, states, entries, strict=True)):
             if entry is self.held[r]:
                 continue
             if entry is None:
+                row.zero_()
                 missing.append(r)
                 continue
             entry = local(torch.as_tensor(entry))

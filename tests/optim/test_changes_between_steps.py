@@ -66,9 +66,30 @@ def _replace_all(opt, params) -> None:
     opt.state = new
 
 
+def _give_other_memory(opt, params) -> None:
+    """Do as loops that bring the state to another device."""
+    for p in params:
+        for name, entry in _new_entries(opt, p, 2.0).items():
+            opt.state[p][name].data = entry
+
+
+def _remove_second_moments(opt, params) -> None:
+    for name in ("exp_avg_sq", "max_exp_avg_sq"):
+        opt.state[params[1]].pop(name, None)
+
+
 @pytest.mark.parametrize(
     "replace",
-    [_replace_one_entry, _replace_a_dictionary, _swap_two_dictionaries, _remove_one, _clear, _replace_all],
+    [
+        _replace_one_entry,
+        _replace_a_dictionary,
+        _swap_two_dictionaries,
+        _remove_one,
+        _clear,
+        _replace_all,
+        _give_other_memory,
+        _remove_second_moments,
+    ],
 )
 @TWO_RUNS
 def test_that_replaced_state_is_heeded_in_the_next_step(cls, options, replace) -> None:
