@@ -202,7 +202,8 @@ class RSAM(WrappingOptimizer):
     def ascends(self) -> bool:
         """Tell whether the next step perturbs the weights, and so may cost a second evaluation."""
         groups = self.base_optimizer.param_groups
-        return not groups[0].get("steps_since_ascent", 0) and any(map(has_radius, groups))
+        # every may be another one than when the position was saved
+        return groups[0].get("steps_since_ascent", 0) % self.every == 0 and any(map(has_radius, groups))
 
     # -- whole steps ---------------------------------------------------------------------------------------------
 

@@ -276,6 +276,19 @@ def test_that_a_group_added_within_a_cycle_keeps_its_pace() -> None:
     assert counts == [2, 1, 1, 2, 1, 1]
 
 
+def test_that_each_step_ascends_if_it_should_wherever_a_longer_cycle_ended() -> None:
+    w = torch.nn.Parameter(torch.ones(2))
+    longer, resumed = (rsam.RSAM([w], torch.optim.SGD, lr=0.1, every=every) for every in (3, 1))
+    longer.step(closure_of(longer, lambda: w.square().sum()))
+    resumed.load_state_dict(longer.state_dict())
+    counts = []
+    for _ in range(3):
+        closure, calls = _counted(closure_of(resumed, lambda: w.square().sum()), [w])
+        resumed.step(closure)
+        counts.append(len(calls))
+    assert counts == [2, 2, 2]
+
+
 @pytest.mark.parametrize("every", [0, -1, 1.5, "2", None])
 def test_that_it_must_be_a_positive_integer(every) -> None:
     with pytest.raises(ValueError, match="every must be a positive integer, got"):
