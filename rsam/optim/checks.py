@@ -20,6 +20,7 @@ from rsam.optim.riemannian import RiemannianOptimizer
 from rsam.optim.weights import keeps_momentum
 
 __all__ = [
+    "OPTIONS",
     "check_base",
     "check_class",
     "check_group",
@@ -30,7 +31,9 @@ __all__ = [
     "warn_of_wrong_steps",
 ]
 
-_OF_ALL_GROUPS = {"transport", "ascent", "direction", "radius", "every", "nonfinite", "local_ascent"}
+#: Options of RSAM as a whole, in the order of :func:`check_options`.
+OPTIONS = ("transport", "ascent", "direction", "radius", "every", "nonfinite")
+_OF_ALL_GROUPS = {*OPTIONS, "local_ascent"}
 _NEEDS_CLOSURE = (torch.optim.LBFGS, geoopt.optim.RiemannianLineSearch)
 # Optimizers of torch-optimizer and pytorch_optimizer that estimate the Hessian by backward(create_graph=True).
 _NEEDS_GRAPH = ("AdaHessian", "Adahessian", "SophiaH")

@@ -15,7 +15,7 @@ from rsam.geometry import Block, Product, all_finite
 from rsam.geometry.sharded import local_gradient
 from rsam.optim.ascent import DIRECTIONS, Direction, Perturbation
 from rsam.optim.backward import NO_BACKWARD, depends_on
-from rsam.optim.checks import check_group, check_momentum, nonfinite_message, refuse_sparse
+from rsam.optim.checks import OPTIONS, check_group, check_momentum, check_options, nonfinite_message, refuse_sparse
 from rsam.optim.groups import space_of
 from rsam.optim.hooks import PassHook
 from rsam.optim.old_gradients import AFTER_STEP, IN_CLOSURE, IN_HALVES, NO_SECOND_PASS, GradientMark, OldGradients
@@ -45,6 +45,7 @@ class Passes:
         self.grad_norm: float | None = None
         self.losses: tuple[Any, Any] | None = None
         self.skip = False
+        self._options: list[Any] = []  # that were checked
         self._space: Product | None = None
         self._checked: list[Block] | None = None  # the plan for whose manifolds the groups were checked
         self._perturbation = Perturbation()
@@ -244,6 +245,10 @@ class Passes:
 
     def _check_and_save(self) -> None:
         optimizer = self.optimizer
+        options = [getattr(optimizer, name) for name in OPTIONS]
+        if options != self._options:  # may have been set since
+            check_options(*options)
+            self._options = options
         self.losses = self.grad_norm = None
         self.skip = False
         groups = optimizer.base_optimizer.param_groups

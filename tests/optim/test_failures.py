@@ -225,6 +225,21 @@ def test_options_out_of_range(options, message) -> None:
         rsam.RSAM([torch.nn.Parameter(torch.ones(2))], torch.optim.SGD, lr=0.1, **options)
 
 
+@pytest.mark.parametrize(
+    ("option", "value"), [("transport", "parallel"), ("ascent", "exp"), ("radius", "points"), ("nonfinite", "ignore")]
+)
+def test_options_set_out_of_range_between_steps(option, value) -> None:
+    w = torch.nn.Parameter(torch.ones(2))
+    opt = rsam.RSAM([w], torch.optim.SGD, lr=0.1)
+    closure = closure_of(opt, lambda: w.square().sum())
+    opt.step(closure)
+    setattr(opt, option, value)
+    before = w.detach().clone()
+    with pytest.raises(ValueError, match=f"{option} must be one of .* got '{value}'"):
+        opt.step(closure)
+    assert torch.equal(w.detach(), before)
+
+
 @pytest.mark.parametrize("rho", [-0.1, float("nan"), float("inf")])
 def test_rho_set_out_of_range_between_steps(rho) -> None:
     w = torch.nn.Parameter(torch.ones(2))
