@@ -346,11 +346,11 @@ class Passes:
         return [g for p in params if id(p) not in known and (g := local_gradient(p)) is not None]
 
     def _refuse_one_pass(self, space: Product) -> None:
-        """Refuse a second half after an ascent along a gradient if there is no other gradient since."""
-        if self.grad_norm is None or self.skip or self.optimizer.local_ascent is not None:
+        """Refuse a second half after an ascent if there is no other gradient since."""
+        ascended = self.grad_norm is not None if self.needs_gradient else self.optimizer.ascends
+        if not ascended or self.skip or self.optimizer.local_ascent is not None:
             return  # in another process there may be one
-        gradients = [g for g in space.gradients() if g is not None]
-        if self._lacks_gradient(gradients):
+        if self.needs_gradient and self._lacks_gradient([g for g in space.gradients() if g is not None]):
             raise RuntimeError(NO_SECOND_PASS)
         if self._old is not None:
             self._old.refuse_all_left()

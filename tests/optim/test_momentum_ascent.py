@@ -155,6 +155,22 @@ def test_that_halves_along_the_momentum_need_no_gradient_at_the_weights(base) ->
     assert not equal(results[0], manifold_points().values())
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_that_halves_along_the_momentum_refuse_the_gradient_of_the_step_before(steps: int) -> None:
+    params = list(manifold_points().values())
+    opt, loss = rsam.RSAM(params, lr=0.01, momentum=0.9, direction="momentum"), robust(params)
+    for _ in range(steps):
+        opt.zero_grad()
+        opt.first_step()
+        loss().backward()
+        opt.step()
+    before = copies(params)
+    opt.first_step()
+    with pytest.raises(RuntimeError, match="no gradient of a second pass"):
+        opt.step()
+    assert equal(params, before)
+
+
 def _along_nothing(weights: rsam.optim.Weights) -> list[torch.Tensor]:
     return [torch.zeros_like(x) for x in weights.points]
 
