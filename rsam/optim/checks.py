@@ -122,6 +122,11 @@ def check_group(base: torch.optim.Optimizer, groups: Groups, group_index: int) -
         raise ValueError(
             f"{sorted(misplaced)} in parameter group {group_index} cannot differ by group; pass them to RSAM itself"
         )
+    if group.get("differentiable"):
+        raise ValueError(
+            f"differentiable=True in parameter group {group_index}: steps of RSAM have no derivative, since it ascends "
+            "without a graph; leave the option out"
+        )
     names = names_in_group(groups, group_index)
     rho = group["rho"]
     if not isinstance(rho, Real):

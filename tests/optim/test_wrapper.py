@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -142,6 +143,11 @@ class AdaHessian(torch.optim.SGD):
         (lambda w: "sgd", TypeError, "base_optimizer must be a class"),
         (lambda w: lambda params, lr: params, TypeError, r"must make a torch\.optim\.Optimizer, got list"),
         (lambda w: AdaHessian, ValueError, "AdaHessian differentiates the gradient"),
+        (
+            lambda w: partial(torch.optim.SGD, differentiable=True),
+            ValueError,
+            "differentiable=True in parameter group 0",
+        ),
     ],
 )
 def test_that_bases_that_cannot_be_are_refused_by_name(base, error, message) -> None:
