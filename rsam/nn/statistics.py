@@ -17,8 +17,8 @@ __all__ = ["update_statistics_once"]
 class _StatisticsOnce:
     """Pass hook that restores buffers after a pass that is not kept, and gives both passes the same random state."""
 
-    def __init__(self, modules: list[nn.Module], rng: bool) -> None:
-        self._modules = modules
+    def __init__(self, model: nn.Module, kinds: type[nn.Module], rng: bool) -> None:
+        self._model, self._kinds = model, kinds
         self._rng = rng
         self._snapshot = Snapshot()
         self._undo = False
@@ -26,8 +26,9 @@ class _StatisticsOnce:
         self._after: list[Tensor] | None = None
 
     def _buffers(self) -> list[Tensor]:
-        # looked up each time, since a module that moves to another device gets new buffers
-        return [b for m in self._modules for b in m._buffers.values() if b is not None]
+        # looked up each time, since a module that moves to another device gets new buffers, and layers are replaced
+        modules = (m for m in self._model.modules() if isinstance(m, self._kinds))
+        return [b for m in modules for b in m._buffers.values() if b is not None]
 
     def before_pass(self, kept: bool) -> None:
         self._put_back()
@@ -95,6 +96,5 @@ def update_statistics_once(
     """
     if buffers not in ("batch_norm", "all"):
         raise ValueError(f'buffers must be "batch_norm" or "all", got {buffers!r}')
-    norms = nn.modules.batchnorm._NormBase
-    modules = [m for m in model.modules() if buffers == "all" or isinstance(m, norms)]
-    optimizer.register_pass_hook(_StatisticsOnce(modules, rng))
+    kinds = nn.Module if buffers == "all" else nn.modules.batchnorm._NormBase
+    optimizer.register_pass_hook(_StatisticsOnce(model, kinds, rng))

@@ -47,6 +47,15 @@ def test_that_batch_statistics_follow_the_first_pass_only() -> None:
     assert int(model[1].num_batches_tracked) == steps
 
 
+def test_that_batch_norms_that_were_put_in_since_are_updated_once() -> None:
+    model = convnet()
+    opt = rsam.RSAM(model.parameters(), torch.optim.SGD, lr=0.0, rho=0.5)
+    rsam.nn.update_statistics_once(opt, model)
+    model[1] = nn.BatchNorm2d(4)  # as convert_sync_batchnorm does
+    assert int(model[1].num_batches_tracked) == 0
+    assert _train(model, opt) == int(model[1].num_batches_tracked)
+
+
 def test_that_statistics_survive_an_exception_and_a_conversion() -> None:
     model = convnet()
     opt = rsam.RSAM(model.parameters(), torch.optim.SGD, lr=0.0, rho=0.5)
