@@ -44,6 +44,8 @@ def refuse_lost(params: Iterable[Tensor]) -> None:
     """
     ids = {id(p) for p in params}
     for owner, constraints in list(_CONSTRAINTS.items()):
+        if "_parameters" not in vars(owner):
+            continue  # a copy whose making failed
         for attribute, (name, manifold) in constraints.items():
             held = owner._parameters.get(attribute)
             if held is None and not ids.isdisjoint(map(id, owner.parameters())):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import warnings
+import weakref
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import geoopt
@@ -228,8 +230,22 @@ class _BackOntoManifolds:
     geoopt's parameters accept any tensor, and ``load_state_dict(assign=True)`` replaces them by plain ones.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, owner: nn.Module) -> None:
         self.constraints: dict[str, tuple[str, geoopt.Manifold]] = {}  # by attribute: full name, manifold
+        self._remember(owner)
+
+    def _remember(self, owner: nn.Module) -> None:
+        self._owner: Callable[[], nn.Module | None] = weakref.ref(owner)
+        constrained.remember(owner, self.constraints)
+
+    def __getstate__(self) -> dict[str, Any]:  # of copies, too, whose owner is the copy
+        return {"constraints": self.constraints, "owner": self._owner()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.constraints = state["constraints"]
+        self._owner = lambda: None
+        if state.get("owner") is not None:  # older pickles have none
+            self._remember(state["owner"])
 
     def __call__(self, owner: nn.Module, incompatible_keys: Any) -> None:
         for attribute, (name, manifold) in self.constraints.items():
@@ -255,9 +271,8 @@ class _BackOntoManifolds:
         for hook in owner._load_state_dict_post_hooks.values():
             if isinstance(hook, cls):
                 return hook
-        hook = cls()
+        hook = cls(owner)
         owner.register_load_state_dict_post_hook(hook)
-        constrained.remember(owner, hook.constraints)
         return hook
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import pickle
 import warnings
 
 import geoopt
@@ -303,7 +304,7 @@ def _swapped(layer: nn.Linear) -> None:
     layer.weight = nn.Parameter(layer.weight.detach().clone())
 
 
-@pytest.mark.parametrize(
+LOSSES = pytest.mark.parametrize(
     ("lose", "message"),
     [
         (_swapped, "'weight' lost Sphere.*rsam.nn.constrain again"),
@@ -312,6 +313,30 @@ def _swapped(layer: nn.Linear) -> None:
     ],
     ids=["swapped", "normalised", "pruned"],
 )
+
+
+@LOSSES
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_that_optimizers_refuse_a_weight_that_lost_its_manifold_in_a_copy(copied, lose, message) -> None:
+    model = rsam.nn.constrain(nn.Sequential(nn.Linear(4, 3)), geoopt.Sphere(), "0.weight")
+    twin = copied(model)
+    lose(twin[0])
+    with pytest.raises(ValueError, match=message.replace("'weight'", "'0.weight'")):
+        rsam.RSAM(twin.parameters(), lr=0.1)
+    rsam.RSAM(model.parameters(), lr=0.1)
+    rsam.RSAM(copied(model).parameters(), lr=0.1)
+
+
+def test_that_a_copy_that_could_not_be_made_is_no_matter() -> None:
+    model = rsam.nn.constrain(nn.Sequential(nn.Linear(4, 3)), geoopt.Sphere(), "0.weight")
+    model[0].bad = (lambda: (yield))()  # what a notebook keeps in the traceback, half made
+    with pytest.raises(TypeError) as error:
+        copy.deepcopy(model)
+    rsam.RSAM(model.parameters(), lr=0.1)
+    assert error.traceback
+
+
+@LOSSES
 @pytest.mark.parametrize("optimizer", [rsam.RSAM, rsam.optim.RiemannianSGD, rsam.optim.RiemannianAdam])
 def test_that_optimizers_refuse_a_weight_that_lost_its_manifold(optimizer, lose, message) -> None:
     layer = rsam.nn.constrain(nn.Linear(4, 3), geoopt.Sphere())
