@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -21,19 +22,28 @@ _SHOWN = "_rho_is_shown_as_lr"
 @contextmanager
 def _rho_as_lr(optimizer: torch.optim.Optimizer) -> Iterator[None]:
     """Show a scheduler each group's ``rho`` as its learning rate within this context, which may be nested."""
-    if getattr(optimizer, _SHOWN, False):
+    if hasattr(optimizer, _SHOWN):
         yield
         return
-    aside = [{p: group.pop(p + "lr") for p in _PREFIXES if p + "lr" in group} for group in optimizer.param_groups]
-    _rename(optimizer, "rho", "lr")
-    setattr(optimizer, _SHOWN, True)
+    _show(optimizer)
     try:
         yield
     finally:
-        delattr(optimizer, _SHOWN)
-        _rename(optimizer, "lr", "rho")
-        for group, kept in zip(optimizer.param_groups, aside, strict=True):
-            group.update({prefix + "lr": value for prefix, value in kept.items()})
+        _hide(optimizer)
+
+
+def _show(optimizer: torch.optim.Optimizer) -> None:
+    aside = [{p: group.pop(p + "lr") for p in _PREFIXES if p + "lr" in group} for group in optimizer.param_groups]
+    _rename(optimizer, "rho", "lr")
+    setattr(optimizer, _SHOWN, aside)
+
+
+def _hide(optimizer: torch.optim.Optimizer) -> None:
+    aside = getattr(optimizer, _SHOWN)
+    delattr(optimizer, _SHOWN)
+    _rename(optimizer, "lr", "rho")
+    for group, kept in zip(optimizer.param_groups, aside, strict=True):
+        group.update({prefix + "lr": value for prefix, value in kept.items()})
 
 
 def _rename(optimizer: torch.optim.Optimizer, old: str, new: str) -> None:
@@ -69,8 +79,28 @@ class _ForRho:
         with _rho_as_lr(self.optimizer):
             super().step(*args, **options)  # type: ignore[misc]
 
+    def get_lr(self) -> list[Any]:
+        """Return the next radii; functions of the user's find ``lr`` and ``rho`` in the groups as they are."""
+        functions = getattr(self, "lr_lambdas", None)
+        if functions is None:
+            return super().get_lr()  # type: ignore[misc]
+
+        def called(function: Callable[[int], float], epoch: int) -> float:
+            _hide(self.optimizer)
+            try:
+                return function(epoch)
+            finally:
+                _show(self.optimizer)
+
+        self.lr_lambdas = [partial(called, function) for function in functions]
+        try:
+            with _rho_as_lr(self.optimizer):
+                return super().get_lr()  # type: ignore[misc]
+        finally:
+            self.lr_lambdas = functions
+
     def _initial_step(self) -> None:
-        if hasattr(self, "_for_rho") and not getattr(self.optimizer, _SHOWN, False):
+        if hasattr(self, "_for_rho") and not hasattr(self.optimizer, _SHOWN):
             raise ValueError(
                 "a scheduler of schedulers of rho must drive rho, too: "
                 "rsam.optim.rho_scheduler(SequentialLR, optimizer, schedulers=..., milestones=...)"
@@ -252,7 +282,7 @@ class ProportionalRho(LambdaRho):
 
     def step(self, *args: Any, **options: Any) -> None:
         """Follow the learning rates."""
-        if not getattr(self.optimizer, _SHOWN, False):
+        if not hasattr(self.optimizer, _SHOWN):
             self._factors = self._ratios(self.optimizer)
         super().step(*args, **options)
 

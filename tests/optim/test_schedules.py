@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -147,6 +148,20 @@ def test_that_a_schedule_does_not_pass_over_a_group_that_was_added_since(make: C
     with pytest.raises(ValueError, match=r"3 parameter groups by now, rho_lambda 2 functions; make a new"):
         schedule.step()
     assert [g["rho"] for g in opt.param_groups] == before
+
+
+@pytest.mark.parametrize("make", [LambdaRho, partial(rho_scheduler, of_lr.LambdaLR)])
+def test_that_functions_of_a_schedule_may_read_the_learning_rate_and_the_radius(make: Callable[..., Any]) -> None:
+    opt, _ = _pair()
+    first, second = opt.param_groups
+    radii = make(opt, [lambda epoch: first["lr"] / 7.0, lambda epoch: 0.5 if second["rho"] > 0.06 else 1.0])
+    rates = of_lr.ExponentialLR(opt, gamma=0.5)
+    for power in range(3):
+        assert first["rho"] == pytest.approx(0.4 * 0.5**power)
+        assert second["rho"] == pytest.approx(0.05 if power % 2 == 0 else 0.1)
+        assert [first["lr"], second["lr"]] == [7.0 * 0.5**power] * 2
+        rates.step()
+        radii.step()
 
 
 def test_that_an_exception_in_a_scheduler_leaves_rates_and_radii_where_they_belong() -> None:
