@@ -158,8 +158,22 @@ def rho_scheduler(
     signature = inspect.signature(scheduler)
     if "cycle_momentum" in signature.parameters.keys() - signature.bind_partial(optimizer, *args, **options).arguments:
         options["cycle_momentum"] = False  # momentum is cycled against the learning rate, which has its own schedule
-    made: Scheduler = type(scheduler.__name__, (_ForRho, scheduler), {})(optimizer, *args, **options)
+    made: Scheduler = _class_for_rho(scheduler)(optimizer, *args, **options)
     return made
+
+
+def _class_for_rho(scheduler: type[LRScheduler]) -> Any:
+    return type(scheduler.__name__, (_ForRho, scheduler), {"__reduce__": _reduce})
+
+
+def _reduce(made: Any) -> tuple[Any, ...]:
+    """Pickle by the class of torch, since a class that is made by a function cannot be found by its name."""
+    return _new_for_rho, (type(made).__bases__[1],), made.__dict__
+
+
+def _new_for_rho(scheduler: type[LRScheduler]) -> Any:
+    cls = _class_for_rho(scheduler)
+    return cls.__new__(cls)
 
 
 class LambdaRho(_ForRho, LambdaLR):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -162,6 +163,21 @@ def test_that_functions_of_a_schedule_may_read_the_learning_rate_and_the_radius(
         assert [first["lr"], second["lr"]] == [7.0 * 0.5**power] * 2
         rates.step()
         radii.step()
+
+
+@pytest.mark.parametrize("schedule", [of_lr.CosineAnnealingLR, of_lr.StepLR])
+def test_that_a_schedule_of_rho_goes_on_from_a_pickle_with_its_optimizer(schedule: Any) -> None:
+    opt, _ = _pair()
+    radii = rho_scheduler(schedule, opt, 2)
+    radii.step()
+    copied, again = pickle.loads(pickle.dumps((opt, radii)))
+    assert isinstance(again, schedule)
+    assert again.optimizer is copied
+    for _ in range(3):
+        again.step()
+        radii.step()
+        assert [g["rho"] for g in copied.param_groups] == [g["rho"] for g in opt.param_groups]
+        assert [g["lr"] for g in copied.param_groups] == [7.0, 7.0]
 
 
 def test_that_an_exception_in_a_scheduler_leaves_rates_and_radii_where_they_belong() -> None:
