@@ -80,10 +80,17 @@ class _ForRho:
             super().step(*args, **options)  # type: ignore[misc]
 
     def get_lr(self) -> list[Any]:
-        """Return the next radii; functions of the user's find ``lr`` and ``rho`` in the groups as they are."""
-        functions = getattr(self, "lr_lambdas", None)
-        if functions is None:
-            return super().get_lr()  # type: ignore[misc]
+        """Return the next radii; functions of the user's find ``lr`` and ``rho`` in the groups as they are.
+
+        Returns
+        -------
+        list
+            One radius per group.
+        """
+        own: Any = self
+        above: Callable[[], list[Any]] = super().get_lr  # type: ignore[misc]
+        if not hasattr(own, "lr_lambdas"):
+            return above()
 
         def called(function: Callable[[int], float], epoch: int) -> float:
             _hide(self.optimizer)
@@ -92,12 +99,13 @@ class _ForRho:
             finally:
                 _show(self.optimizer)
 
-        self.lr_lambdas = [partial(called, function) for function in functions]
+        functions = own.lr_lambdas
+        own.lr_lambdas = [partial(called, function) for function in functions]
         try:
             with _rho_as_lr(self.optimizer):
-                return super().get_lr()  # type: ignore[misc]
+                return above()
         finally:
-            self.lr_lambdas = functions
+            own.lr_lambdas = functions
 
     def _initial_step(self) -> None:
         if hasattr(self, "_for_rho") and not hasattr(self.optimizer, _SHOWN):
