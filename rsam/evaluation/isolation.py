@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.nn.modules.module import _global_forward_pre_hooks
 from torch.nn.parameter import is_lazy
 
 from rsam.evaluation.random_state import random_state, set_random_state
 
-__all__ = ["at_points", "isolated"]
+__all__ = ["Buffers", "at_points", "isolated", "recording"]
+
+#: Buffers by module and name.
+Buffers = dict[nn.Module, dict[str, Tensor]]
 
 
 @contextmanager
-def isolated(*, strict: bool = True) -> Iterator[None]:
+def isolated(*, strict: bool = True, start: Buffers | None = None) -> Iterator[None]:
     """Keep buffers and the global random state as they are through this thread's evaluations of modules.
 
     A module that is called within this context works on clones of its buffers and of those of its submodules. At the
@@ -35,6 +38,8 @@ def isolated(*, strict: bool = True) -> Iterator[None]:
     ----------
     strict : bool
         Whether to refuse layers that write to their weights.
+    start : dict, optional
+        Values of buffers to start from, as :func:`recording` yields them; by default the present ones.
 
     Raises
     ------
@@ -50,38 +55,87 @@ def isolated(*, strict: bool = True) -> Iterator[None]:
     >>> norm.running_mean, norm.num_batches_tracked
     (tensor([0., 0.]), tensor(0))
     """
-    originals: dict[nn.Module, dict[str, Tensor]] = {}
+    originals: Buffers = {}
     clones: dict[int, Tensor] = {}  # by the original's identity, so that tied buffers stay tied
+    start = start or {}
 
-    def clone(buffer: Tensor) -> Tensor:
-        if id(buffer) not in clones:
-            clones[id(buffer)] = buffer.clone()
-        return clones[id(buffer)]
+    def visit(part: nn.Module, buffers: dict[str, Tensor]) -> None:
+        originals[part] = buffers
+        values = start.get(part, {})
+        for name, b in buffers.items():  # one by one, since a scripted module's buffers have no method `update`
+            if id(b) not in clones:
+                clones[id(b)] = values.get(name, b).clone()
+            part._buffers[name] = clones[id(b)]
 
-    def visit(module: nn.Module, args: Any) -> None:
-        # for a compiled module this hook runs outside, once for all its parts; inside it could not be traced
-        if torch.compiler.is_compiling() or threading.get_ident() != thread or module in originals:
-            return
-        if strict:
-            _check_writes_no_weights(module)
-        for part in module.modules():  # all at once: a forward may use buffers of a child that it never calls
-            if part not in originals:
-                buffers = {name: b for name, b in part._buffers.items() if b is not None and not is_lazy(b)}
-                originals[part] = buffers
-                for name, b in buffers.items():  # one by one, since a scripted module's buffers have no method `update`
-                    part._buffers[name] = clone(b)
-
-    thread = threading.get_ident()  # the hook is called in all threads
     state = random_state()
-    handle = register_module_forward_pre_hook(visit)
     try:
-        yield
+        with _before_first_calls(visit, _check_writes_no_weights if strict else None):
+            yield
     finally:
-        handle.remove()
         for part, buffers in originals.items():
             for name, b in buffers.items():
                 part._buffers[name] = b
         set_random_state(state)
+
+
+@contextmanager
+def recording() -> Iterator[Buffers]:
+    """Record the buffers of all modules that this thread calls within this context, as they were before the call.
+
+    A later evaluation can then start from them: :func:`isolated` takes what this context yields. Some layers compute
+    with buffers that they have just updated, such as spectral norm in train mode.
+    """
+    recorded: Buffers = {}
+
+    def visit(part: nn.Module, buffers: dict[str, Tensor]) -> None:
+        recorded[part] = {name: b.clone() for name, b in buffers.items()}
+
+    with _before_first_calls(visit):
+        yield recorded
+
+
+@contextmanager
+def _before_first_calls(
+    visit: Callable[[nn.Module, dict[str, Tensor]], None], check: Callable[[nn.Module], None] | None = None
+) -> Iterator[None]:
+    """Visit each module and its buffers before this thread first calls it, or one that it is a part of."""
+    met: set[nn.Module] = set()
+
+    def look(module: nn.Module) -> None:
+        if threading.get_ident() != thread or module in met:
+            return
+        if check is not None:
+            check(module)
+        for part in module.modules():  # all at once: a forward may use buffers of a child that it never calls
+            if part not in met:
+                met.add(part)
+                visit(part, {name: b for name, b in part._buffers.items() if b is not None and not is_lazy(b)})
+
+    thread = threading.get_ident()  # hooks are called in all threads
+    with _lock:
+        _open.append(look)
+        _global_forward_pre_hooks[_KEY] = _look_all
+    try:
+        yield
+    finally:
+        with _lock:
+            _open.remove(look)
+            if not _open:
+                del _global_forward_pre_hooks[_KEY]
+
+
+# One hook for all contexts, under one key: compiled functions are compiled anew for another hook, or another key, as
+# torch's register_module_forward_pre_hook takes for each.
+_KEY: Any = "rsam.evaluation.isolation"
+_open: list[Callable[[nn.Module], None]] = []
+_lock = threading.Lock()
+
+
+def _look_all(module: nn.Module, args: Any) -> None:
+    # for a compiled module this hook runs outside, once for all its parts; inside it could not be traced
+    if not torch.compiler.is_compiling():
+        for look in tuple(_open):
+            look(module)
 
 
 def _check_writes_no_weights(module: nn.Module) -> None:

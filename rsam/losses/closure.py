@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rsam import geometry
 from rsam.evaluation import at_points, isolated
+from rsam.evaluation.isolation import Buffers, recording
 from rsam.evaluation.random_state import random_state, set_random_state
 
 __all__ = ["Evaluations", "full_precision", "reached", "step_length", "step_per_weight"]
@@ -20,9 +21,10 @@ __all__ = ["Evaluations", "full_precision", "reached", "step_length", "step_per_
 class Evaluations:
     """Values and gradients of a function of the parameters, at their present values and at others.
 
-    All evaluations start from the random state at which this object was made. Gradients are those in the parameters,
-    which are moved, followed by those in ``others``, all further leaves that the function depends on. For example, a
-    penalty on the gradient in the weights depends on the biases too.
+    All evaluations start from the random state and the buffers at which the first one started: layers such as spectral
+    norm in train mode compute with buffers that they update. Gradients are those in the parameters, which are moved,
+    followed by those in ``others``, all further leaves that the function depends on. For example, a penalty on the
+    gradient in the weights depends on the biases too.
 
     Parameters
     ----------
@@ -49,6 +51,7 @@ class Evaluations:
         self.params = space.params
         self.others: list[Tensor] = []
         self._state = random_state()
+        self._buffers: Buffers = {}
         self._dtypes: set[torch.dtype] = set()
         # autograd numbers its nodes in the order in which they are made
         self._since = _node_number()
@@ -58,7 +61,8 @@ class Evaluations:
         """Call the closure at the present parameters, and return its result."""
         kinds = {p.device.type for p in self.params}
         self._dtypes |= {torch.get_autocast_dtype(kind) for kind in kinds if torch.is_autocast_enabled(kind)}
-        return self._closure()
+        with recording() as self._buffers:
+            return self._closure()
 
     def gradient_here(
         self, subject: Tensor, cotangent: Tensor | None = None, retain_graph: bool = False
@@ -94,7 +98,7 @@ class Evaluations:
 
         ``gradient`` is the gradient at the present parameters.
         """
-        with isolated(), at_points(self.params, points):
+        with isolated(start=self._buffers), at_points(self.params, points):
             set_random_state(self._state)
             subject = self._subject_of(self._closure())
             moved = self._gradient(subject, cotangent)

@@ -145,6 +145,45 @@ def test_all_evaluations_of_a_call_see_the_same_random_numbers(name) -> None:
         assert all(numbers == seen[0] for numbers in seen)
 
 
+class Counting(nn.Module):
+    """Layer that computes with a buffer that it advances, as spectral norm in train mode does."""
+
+    def __init__(self, advances: bool) -> None:
+        super().__init__()
+        self.advances = advances
+        self.register_buffer("count", torch.tensor(1.0 if advances else 2.0, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.advances:
+            self.count += 1
+        return x * self.count
+
+
+@pytest.mark.parametrize("of_objective", [False, True])
+@pytest.mark.parametrize("name", PENALTIES)
+def test_all_evaluations_of_a_call_start_from_the_same_buffers(name, of_objective) -> None:
+    def result(advances: bool) -> list[Tensor]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 4), Counting(advances), nn.Tanh(), nn.Linear(4, 3)).double()
+        x, y = torch.randn(6, 3, dtype=torch.float64), torch.arange(6) % 3
+
+        def closure() -> Tensor | tuple[Tensor, Tensor]:
+            outputs = model(x)
+            loss = nn.functional.cross_entropy(outputs, y)
+            if isinstance(penalty, FisherTrace):
+                return (loss, outputs) if of_objective else outputs
+            return loss
+
+        penalty = PENALTIES[name](model.named_parameters())
+        value = penalty.objective(closure) if of_objective else penalty(closure)
+        value.backward()
+        assert model[1].count == (1 if advances and not of_objective else 2)
+        return [value.detach(), *(p.grad for p in model.parameters())]
+
+    for actual, expected in zip(result(advances=True), result(advances=False), strict=True):
+        assert torch.equal(actual, expected)  # the operations are the same
+
+
 @pytest.mark.parametrize("name", PENALTIES)
 def test_weight_zero_evaluates_nothing(name) -> None:
     model = Network()
