@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -25,6 +27,9 @@ Method = Literal["exact", "difference"]
 Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]]
 # A value, and covectors with a factor; their product is the gradient of the value.
 Differences = tuple[Tensor, list[Tensor], float]
+
+# Whether a penalty is being evaluated.
+_evaluating: ContextVar[bool] = ContextVar("_evaluating", default=False)
 
 
 class Penalty(nn.Module):
@@ -112,7 +117,8 @@ class Penalty(nn.Module):
         ------
         ValueError
             For a loss that is no scalar, has no graph, or depends on none of the parameters. If it depends on some of
-            them, the others, such as an expert that the batch does not use, are left out.
+            them, the others, such as an expert that the batch does not use, are left out. Within the closure of another
+            penalty.
         NotFinite
             If something is not finite; a RuntimeError.
         NoHigherDerivative
@@ -128,9 +134,9 @@ class Penalty(nn.Module):
                     f"{type(self).__name__} by differences evaluates the loss at other weights: pass a closure that "
                     "returns the loss, not the loss"
                 )
-            with torch.enable_grad():
+            with self._alone(), torch.enable_grad():
                 return self._derive(loss)
-        with isolated(), torch.enable_grad():
+        with self._alone(), isolated(), torch.enable_grad():
             if self.method == "exact":
                 with differentiable(self.order):
                     subject = loss()
@@ -164,15 +170,34 @@ class Penalty(nn.Module):
         ``backward``. Use a post-accumulate-grad hook, which runs once, in ``backward``, for hooks that change the
         gradient, such as clipping.
         """
-        with torch.enable_grad():
-            if not self._weighs():
+        if not self._weighs():
+            with torch.enable_grad():
                 return self._loss_of(closure())
+        with self._alone(), torch.enable_grad():
             if self.method == "difference":
                 return self._objective_by_difference(closure)
             with differentiable(self.order):
                 outcome = closure()
             loss = self._loss_of(outcome)
             return loss + self._derive(self._subject_of(outcome), closure).to(loss.device)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Refuse to be evaluated within the closure of a penalty.
+
+        A difference of penalties would be one of their random probes, and an exact derivative of one would be of higher
+        order than the layers were replaced for.
+        """
+        if _evaluating.get():
+            raise ValueError(
+                f"{type(self).__name__} is in the closure of another penalty, which would penalise it too; add it "
+                "outside: first.objective(closure) + second(closure)"
+            )
+        token = _evaluating.set(True)
+        try:
+            yield
+        finally:
+            _evaluating.reset(token)
 
     def _loss_of(self, outcome: Any) -> Tensor:
         """Return the loss from the result of the closure of :meth:`objective`."""

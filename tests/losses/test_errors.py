@@ -297,3 +297,23 @@ def test_a_loss_built_outside_of_the_context_gets_the_remedy(layer) -> None:
     loss = model(torch.randn(4, 2)).pow(3).sum()
     with pytest.raises(NoHigherDerivative, match=r"within rsam\.losses\.differentiable\(\), or pass a closure"):
         HessianTrace(model.named_parameters())(loss)
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_a_penalty_in_the_closure_of_another_is_refused(name) -> None:
+    """Differences of random penalties would be those of their probes."""
+    problem = on("plain")
+    inner, outer = PENALTIES[name](problem.points), GradientNorm(problem.points, method="difference")
+    for call in (outer, outer.objective):
+        for value in (
+            lambda: inner.objective(closure_for(inner, problem, True)),
+            lambda: problem.loss() + inner(closure_for(inner, problem)),
+        ):
+            with pytest.raises(ValueError, match=r"add it outside: first\.objective\(closure\) \+ second\(closure\)"):
+                call(value)
+    # as the message says; and a refusal leaves nothing behind
+    parts = outer.objective(problem.loss), inner(closure_for(inner, problem))
+    assert torch.isfinite(sum(parts))
+    inner.weight = 0.0  # not evaluated
+    unweighted = outer.objective(lambda: inner.objective(closure_for(inner, problem, True)))
+    torch.testing.assert_close(unweighted, outer.objective(problem.loss))
