@@ -1,13 +1,14 @@
-"""Refuse arguments that are no iterable of parameters."""
+"""Refuse arguments that are no iterable of parameters, and precision that derivatives vanish in."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-__all__ = ["check_is_iterable"]
+__all__ = ["check_is_iterable", "check_precision"]
 
 
 def check_is_iterable(params: Any) -> None:
@@ -22,3 +23,24 @@ def check_is_iterable(params: Any) -> None:
     if is_module or isinstance(params, Tensor | Mapping | str) or not isinstance(params, Iterable):
         got = "a tensor" if isinstance(params, Tensor) else type(params).__name__
         raise ValueError(f"params must be an iterable of tensors, such as model.parameters(), got {got}")
+
+
+def check_precision(params: Sequence[Tensor], describe: Callable[[int], str]) -> None:
+    """Refuse float16, of the parameters or of an autocast around this call; ``describe`` names a parameter.
+
+    A loss that is scaled up for its gradients does not help: derivatives are taken of the loss as it is. Of those that
+    are too large the check of numbers that are not finite tells.
+
+    Raises
+    ------
+    ValueError
+        Naming a parameter in float16, or the autocast, and what to use instead.
+    """
+    kind = params[0].device.type
+    if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16:
+        where, instead = "the autocast around this call", "use bfloat16 or no autocast"
+    elif torch.float16 in (dtypes := [p.dtype for p in params]):
+        where, instead = describe(dtypes.index(torch.float16)), "convert the model to bfloat16 or float32"
+    else:
+        return
+    raise ValueError(f"derivatives below 6e-8 vanish without an error in the float16 of {where}; {instead}")

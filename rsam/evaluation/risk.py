@@ -15,7 +15,7 @@ from rsam.evaluation import check_graph, differentiable, explain, isolated
 from rsam.evaluation.batches import Data, as_batches, as_pair, examples_of, move
 from rsam.evaluation.higher_order import without_compilation
 from rsam.evaluation.optional import progress
-from rsam.evaluation.parameters import check_is_iterable
+from rsam.evaluation.parameters import check_is_iterable, check_precision
 from rsam.evaluation.random_state import keeping_sources, seed_random_state
 from rsam.evaluation.reach import Reach
 from rsam.evaluation.reduction import Reduction, counted_labels, own_loss, uncompiled
@@ -62,7 +62,7 @@ class Risk:
         For a model or a loss that cannot be called; for data that can be iterated over only once; for parameters that
         are no iterable of tensors, are not leaves or are listed twice, and for an empty list. In an evaluation, for
         empty data, a loss that is no scalar, a parameter that no batch depends on, layers that write to their weights
-        (``max_norm``), and derivatives under an autocast to float16.
+        (``max_norm``), and derivatives in float16, of parameters or of an autocast around the call.
     NotFinite
         In an evaluation, if loss or gradient are not finite; a RuntimeError.
     """
@@ -136,7 +136,7 @@ class Risk:
         """
         device = self.params[0].device
         if torch.is_grad_enabled():
-            _check_autocast(device.type)
+            check_precision(self.params, self.describe)
         if not self._is_piece:
             self._reach = Reach(len(self.params))
         empty = True
@@ -280,15 +280,6 @@ def _check_functions(model_func: Any, loss_func: Any) -> None:
     if loss_func is not None and isinstance(model_func, nn.modules.loss._Loss):
         raise ValueError(
             f"model_func must be a model, got the loss {type(model_func).__name__}; the loss comes second, as loss_func"
-        )
-
-
-def _check_autocast(kind: str) -> None:
-    # of derivatives that are too large the check of numbers that are not finite tells
-    if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16:
-        raise ValueError(
-            "derivatives below 6e-8 vanish in the float16 of the autocast around this call, without an error; measure "
-            "in bfloat16 or without autocast"
         )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rsam import geometry
 from rsam.errors import NoHigherDerivative, NotFinite
 from rsam.evaluation import check_graph, differentiable, explain, isolated
-from rsam.evaluation.parameters import check_is_iterable
+from rsam.evaluation.parameters import check_is_iterable, check_precision
 from rsam.geometry.sums import all_finite
 from rsam.losses.closure import Evaluations, full_precision, reached
 from rsam.losses.differences import add
@@ -118,7 +118,7 @@ class Penalty(nn.Module):
         ValueError
             For a loss that is no scalar, has no graph, or depends on none of the parameters. If it depends on some of
             them, the others, such as an expert that the batch does not use, are left out. Within the closure of another
-            penalty.
+            penalty; in float16, of parameters or of an autocast around the call.
         NotFinite
             If something is not finite; a RuntimeError.
         NoHigherDerivative
@@ -134,9 +134,9 @@ class Penalty(nn.Module):
                     f"{type(self).__name__} by differences evaluates the loss at other weights: pass a closure that "
                     "returns the loss, not the loss"
                 )
-            with self._alone(), torch.enable_grad():
+            with self._evaluation(), torch.enable_grad():
                 return self._derive(loss)
-        with self._alone(), isolated(), torch.enable_grad():
+        with self._evaluation(), isolated(), torch.enable_grad():
             if self.method == "exact":
                 with differentiable(self.order):
                     subject = loss()
@@ -173,7 +173,7 @@ class Penalty(nn.Module):
         if not self._weighs():
             with torch.enable_grad():
                 return self._loss_of(closure())
-        with self._alone(), torch.enable_grad():
+        with self._evaluation(), torch.enable_grad():
             if self.method == "difference":
                 return self._objective_by_difference(closure)
             with differentiable(self.order):
@@ -182,8 +182,8 @@ class Penalty(nn.Module):
             return loss + self._derive(self._subject_of(outcome), closure).to(loss.device)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Refuse to be evaluated within the closure of a penalty.
+    def _evaluation(self) -> Iterator[None]:
+        """Refuse to be evaluated in float16, and within the closure of a penalty.
 
         A difference of penalties would be one of their random probes, and an exact derivative of one would be of higher
         order than the layers were replaced for.
@@ -193,6 +193,7 @@ class Penalty(nn.Module):
                 f"{type(self).__name__} is in the closure of another penalty, which would penalise it too; add it "
                 "outside: first.objective(closure) + second(closure)"
             )
+        check_precision(self._live(), lambda i: self._space().describe(i))
         token = _evaluating.set(True)
         try:
             yield

@@ -203,12 +203,16 @@ def test_that_derivatives_of_small_losses_are_refused_in_half_precision_where_th
         outputs = 1e-8 * nn.functional.cross_entropy(model(x.float()).float(), y)
         assert not any(g.any() for g in torch.autograd.grad(outputs, [*model.parameters()]))  # why
         with pytest.raises(
-            ValueError, match=r"vanish in the float16 of the autocast .* measure in bfloat16 or without"
+            ValueError, match=r"vanish .* in the float16 of the autocast around this call; use bfloat16 or no autocast"
         ):
             a_product(a)
         assert a.risk.value() > 0  # takes no derivative
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(a_product(a), full, rtol=0.1, atol=0.1 * float(full.abs().max()))
+    a = hessian(model.half(), nn.CrossEntropyLoss(), (x.half(), y))
+    with pytest.raises(ValueError, match=r"in the float16 of 0\.weight .*; convert the model to bfloat16 or float32"):
+        a_product(a)
+    assert a.risk.value() > 0
 
 
 def test_that_weights_written_to_while_graphs_are_kept_are_refused_by_name() -> None:

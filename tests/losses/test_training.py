@@ -194,3 +194,25 @@ def test_parameters_in_bfloat16(name) -> None:
 
     penalty.objective(both if isinstance(penalty, FisherTrace) else lambda: both()[0]).backward()
     assert all(p.grad.dtype == torch.bfloat16 and torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_float16_is_refused_where_derivatives_would_vanish(name) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+    x, y = torch.randn(6, 4), torch.arange(6) % 3
+    penalty = PENALTIES[name](model.named_parameters())
+
+    def both() -> tuple[Tensor, Tensor]:
+        outputs = 1e-8 * model(x.to(model[0].weight.dtype)).float()
+        return nn.functional.cross_entropy(outputs, y), outputs
+
+    fisher = isinstance(penalty, FisherTrace)
+    with torch.autocast("cpu", torch.float16):
+        assert not any(g.any() for g in torch.autograd.grad(both()[0], [*model.parameters()]))  # why
+        for call, index in ((penalty, int(fisher)), (penalty.objective, slice(None) if fisher else 0)):
+            with pytest.raises(ValueError, match=r"float16 of the autocast around this call; use bfloat16 or no auto"):
+                call(lambda index=index: both()[index])
+    model.half()
+    with pytest.raises(ValueError, match=r"float16 of parameter '0\.weight' .*; convert the model to bfloat16 or"):
+        penalty(lambda: both()[fisher])
