@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -83,7 +83,8 @@ def sharpness(
     Raises
     ------
     ValueError, RuntimeError
-        For bad options, and as :class:`RiemannianHessian`.
+        For bad options, and as :class:`RiemannianHessian`; if two passes over a loader differ, so that a rise would be
+        one of the data.
     UnsupportedOperation
         If a manifold has no second-order retraction; names both.
 
@@ -146,10 +147,21 @@ class _Ball:
         self.risk, self.rho, self.generator = risk, rho, generator
         self.centre = risk.value()
         self.evaluations = 1
+        if not isinstance(risk.data, Sequence):
+            self._check_deterministic()
         self.scales = [p.detach().abs() for p in risk.params] if adaptive else None
         for i, p in enumerate(risk.params):
             if adaptive and not geometry.is_plain(p):
                 raise ValueError(f"adaptive=True rescales elementwise, but {risk.describe(i)} lives on a manifold")
+
+    def _check_deterministic(self) -> None:
+        self.evaluations += 1
+        if not math.isclose(again := self.risk.value(), self.centre, rel_tol=5e-5):
+            raise RuntimeError(
+                f"two passes over data give different losses, {self.centre:.6g} and {again:.6g}, so that a rise would "
+                "be one of the data: is the loader random (drop_last, augmentation, persistent workers)? Pass a list "
+                "of its batches, list(loader)"
+            )
 
     def _stretch(self, vectors: list[Tensor]) -> list[Tensor]:
         return vectors if self.scales is None else list(torch._foreach_mul(vectors, self.scales))

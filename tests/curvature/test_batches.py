@@ -271,6 +271,11 @@ def test_that_a_loader_that_changes_from_pass_to_pass_is_found_out() -> None:
     with pytest.raises(RuntimeError, match=r"two passes over data give different gradients of 0\.weight"):
         RiemannianHessian(*arguments)
     assert float(trace(RiemannianHessian(*arguments, check_deterministic=False), 2)) != 0
+    # a rise is a difference of two passes
+    for options in ({}, {"kind": "average", "probes": 2}):
+        with pytest.raises(RuntimeError, match=r"two passes over data give different losses, .*list\(loader\)"):
+            sharpness(*arguments, 0.01, **options)
+    assert float(sharpness(*arguments, 0.01, micro_batch=5)) > 0  # each piece is read once
 
 
 @pytest.mark.parametrize(
