@@ -65,7 +65,12 @@ def move(value: Any, device: torch.device) -> Any:
 
 
 def examples_of(value: Any) -> int | None:
-    """Return the length of the first tensor in a batch or in a part of one, None if it has none."""
+    """Return the number of examples in a batch or in a part of one, None if it has no tensor.
+
+    It is the length of the first tensor, but that of a list of mappings, as detectors take for targets, one per image.
+    """
+    if isinstance(value, list | tuple) and value and all(isinstance(part, Mapping) for part in value):
+        return len(value)
     return next((t.shape[0] for t in _leaves(value) if isinstance(t, Tensor) and t.dim()), None)
 
 

@@ -183,6 +183,20 @@ def test_that_targets_tell_the_number_of_examples_where_inputs_have_it_elsewhere
     torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-12)
 
 
+def test_that_targets_may_be_one_mapping_for_each_example() -> None:
+    """As for detectors, whose images have different numbers of objects."""
+    model = network()
+
+    def loss_func(outputs: Tensor, targets: list[dict[str, Tensor]]) -> Tensor:
+        return torch.stack([(f * t["boxes"]).sum() for f, t in zip(outputs, targets, strict=True)]).mean()
+
+    x, _ = examples()
+    targets = [{"boxes": normal(count, 3, seed=count)} for count in range(5, 17)]
+    whole = gradient_norm(model, loss_func, model.parameters(), [(x, targets)])
+    pieces = [(x[:7], targets[:7]), (x[7:], targets[7:])]
+    assert gradient_norm(model, loss_func, model.parameters(), pieces) == pytest.approx(whole, rel=1e-12)
+
+
 def of_told_sizes(data: Any) -> list[Tensor]:
     """Return measures that are linear in the risk; batches of 7 examples count as one, others as three."""
     model, sizes = network(), {"batch_size_fn": lambda inputs: 1 if len(inputs) == 7 else 3}
