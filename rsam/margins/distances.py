@@ -13,6 +13,7 @@ from rsam.errors import NotFinite
 from rsam.margins.first_order import check_classes, check_interaction, difference_of, lowest, spaces_of
 from rsam.margins.network import INPUT, OUTPUT, Data, Network, full
 from rsam.margins.spaces import Space, pairing, sizes
+from rsam.margins.statistics import recorded
 
 __all__ = ["distances"]
 
@@ -100,7 +101,8 @@ def distances(
             for name, space in spaces.items():
                 space.check(values[name], len(labels))
                 parts[name].append(_Search(network, space, name, inputs, labels, values[name].detach()).run(steps))
-    return {name: torch.cat(part) for name, part in parts.items()}
+    by_layer = {name: torch.cat(part) for name, part in parts.items()}
+    return recorded(by_layer, manifolds, subspaces, search_steps=steps)
 
 
 class _Linearised(NamedTuple):

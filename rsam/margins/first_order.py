@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rsam.errors import NotFinite
 from rsam.margins.network import INPUT, OUTPUT, Data, Network, full
 from rsam.margins.spaces import OnManifold, Space, Subspace, Variation
+from rsam.margins.statistics import recorded
 
 __all__ = [
     "Measured",
@@ -122,10 +123,11 @@ def margins(
                 parts[name].append(difference / norm)
             for name, variation in variations.items():
                 variation.add(batch.values[name])
-        return {
+        by_layer = {
             name: _finite(name, torch.cat(part) / (_scale(variations[name]) if name in variations else 1))
             for name, part in parts.items()
         }
+    return recorded(by_layer, manifolds, subspaces, nearest=nearest, normalize=normalize, eps=eps)
 
 
 def total_variations(

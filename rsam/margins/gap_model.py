@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -121,10 +120,7 @@ class GapModel:
         """
         options: dict[str, Any] = {"nearest": self.nearest, "normalize": self.normalize, "eps": self.eps}
         by_layer = margins(model, data, self.layers, **options, manifolds=manifolds, progressbar=progressbar)
-        # by class: networks may learn their curvatures
-        options["manifolds"] = {layer: type(manifold).__name__ for layer, manifold in sorted((manifolds or {}).items())}
-        measured = ", ".join(f"{name}={value!r}" for name, value in options.items())
-        return replace(statistics(by_layer, self.kind, log=self.log), measured=measured)
+        return statistics(by_layer, self.kind, log=self.log)
 
     # -- fitting -------------------------------------------------------------------------------------------------
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import geoopt
 import numpy as np
 import torch
 from torch import Tensor
 
 from rsam.errors import NotFinite
 
-__all__ = ["Kind", "Log", "Statistics", "as_matrix", "check_options", "statistics"]
+__all__ = ["Kind", "Log", "Statistics", "as_matrix", "check_options", "recorded", "statistics"]
 
 Kind = Literal["fences", "quartiles", "moments"]
 Log = Literal["drop", "signed"] | None
@@ -35,8 +36,8 @@ class Statistics:
     values : numpy.ndarray
         The numbers, in double precision.
     measured : str, optional
-        How the margins were measured, if that is known; :class:`GapModel` refuses features that were measured
-        differently.
+        How the margins were measured, if that is known: if they are what :func:`margins` or :func:`distances`
+        returned, not computed from it. :class:`GapModel` refuses features that were measured differently.
 
     Raises
     ------
@@ -121,7 +122,26 @@ def statistics(margins: Mapping[str, Tensor] | Tensor, kind: Kind = "fences", *,
         raise ValueError("margins is empty; it must have at least one layer")
     what = {None: "", "drop": "log ", "signed": "signed log "}[log]
     names = tuple(f"{layer}: {what}{name}" for layer in layers for name in _NAMES[kind])
-    return Statistics(names, np.concatenate([_of_layer(layer, m, kind, log) for layer, m in layers.items()]))
+    values = np.concatenate([_of_layer(layer, m, kind, log) for layer, m in layers.items()])
+    records = [getattr(m, "measured", None) for m in layers.values()]
+    return Statistics(names, values, " + ".join(dict.fromkeys(filter(None, records))) or None)
+
+
+def recorded(
+    by_layer: dict[str, Tensor],
+    manifolds: Mapping[str, geoopt.Manifold] | None,
+    subspaces: Mapping[str, Tensor] | None,
+    **options: Any,
+) -> dict[str, Tensor]:
+    """Note on each tensor of margins how it was measured, for :func:`statistics`; what is computed from it lacks it."""
+    # by class: networks may learn their curvatures
+    options["manifolds"] = {layer: type(manifold).__name__ for layer, manifold in sorted((manifolds or {}).items())}
+    if subspaces:
+        options["ranks"] = {layer: directions.shape[1] for layer, directions in sorted(subspaces.items())}
+    measured = ", ".join(f"{name}={value!r}" for name, value in options.items())
+    for values in by_layer.values():
+        values.measured = measured  # type: ignore[attr-defined]
+    return by_layer
 
 
 def check_options(kind: str, log: str | None) -> None:

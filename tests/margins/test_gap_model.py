@@ -14,7 +14,7 @@ import torch
 from scipy.stats import t as student
 from torch import nn
 
-from rsam.margins import GapModel, margins, statistics
+from rsam.margins import GapModel, distances, margins, statistics
 from tests.margins.problems import classes, loader, normal
 
 
@@ -171,6 +171,28 @@ def test_that_a_gap_is_not_predicted_from_margins_measured_differently(tmp_path:
     mixed = [m.features(network(20), data) for m in (other, fitted())]
     with pytest.raises(ValueError, match=r"features of network 1 were measured with nearest='any'.*measure all alike"):
         model.fit(mixed, [0.1, 0.2])
+
+
+def test_that_features_made_by_hand_tell_how_they_were_measured() -> None:
+    model, data = fitted(), (normal(30, 4, seed=7), classes(30))
+    plain = margins(network(20), data, ["input", "1"], **OPTIONS)
+
+    def predict(by_layer: Mapping[str, torch.Tensor]) -> float:
+        return float(model.predict(statistics(by_layer, "moments", log="signed"))[0])
+
+    expected = model.predict_gap(network(20), data)
+    assert predict(plain) == pytest.approx(expected, rel=1e-9)
+    halves = margins(network(20), data, ["1"], **OPTIONS) | {"input": plain["input"]}
+    assert predict({layer: halves[layer] for layer in ("input", "1")}) == pytest.approx(expected, rel=1e-9)
+    others = [
+        margins(network(20), data, ["input", "1"], **{**OPTIONS, "normalize": not OPTIONS.get("normalize", True)}),
+        margins(network(20), data, ["input", "1"], subspaces={"input": torch.eye(4)[:, :2].double()}, **OPTIONS),
+        plain | {"1": distances(network(20), data, ["1"])["1"]},
+    ]
+    for other in others:
+        with pytest.raises(ValueError, match=r"features were measured with .*, but those of the fit with nearest"):
+            predict(other)
+        predict({layer: 2 * m for layer, m in other.items()})  # of these nothing is known
 
 
 def test_that_misuse_of_the_model_is_explained(tmp_path: Path) -> None:
