@@ -7,11 +7,11 @@ import struct
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
 from benchmarks.data.dataset import DatasetError
+from rsam.evaluation.archives import DAMAGE
 
 __all__ = ["read_arrays", "read_idx"]
 
@@ -43,8 +43,7 @@ def read_arrays(path: Path, names: Iterable[str], cure: str) -> dict[str, np.nda
     try:
         with np.load(path) as file:
             return {name: file[name] for name in names}
-    # RuntimeError if the damage reads as encryption, TypeError if the file reads as a single array
-    except (OSError, EOFError, KeyError, ValueError, TypeError, RuntimeError, zlib.error, BadZipFile) as error:
+    except DAMAGE as error:
         raise DatasetError(f"{path} is damaged ({error}); {cure}") from error
 
 

@@ -42,6 +42,17 @@ def test_that_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
         LINE.save(tmp_path / "line")
 
 
+@pytest.mark.parametrize("position", [0.1, 0.3, 0.5, 0.7])
+def test_that_a_damaged_file_is_named(position: float, tmp_path: Path) -> None:
+    """Wherever the byte is: in the header of an array, which numpy parses as Python, or in its numbers."""
+    PLANE.save(tmp_path / "plane.npz")
+    content = bytearray((tmp_path / "plane.npz").read_bytes())
+    content[int(position * len(content))] ^= 0xFF
+    (tmp_path / "plane.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"plane\.npz' is damaged .*; save it again"):
+        Plane.load(tmp_path / "plane.npz")
+
+
 def test_that_a_line_is_drawn_with_its_unit() -> None:
     ax = LINE.plot(label="network")
     assert (ax.get_xlabel(), ax.get_ylabel(), ax.lines[0].get_label()) == ("geodesic length", "loss", "network")
