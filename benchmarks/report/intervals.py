@@ -52,8 +52,10 @@ class Interval:
             return format(self.mean, spec)
         if self.half_width < 100:
             return f"{self.mean:{spec}} ± {self.half_width:{spec}}"
-        # the decimals of what may be a hundred too large or too small say nothing, and make tables hard to read
-        return f"{self.mean:{spec if abs(self.mean) < 100 else '.0f'}} ± {self.half_width:.0f}"
+        # the decimals of what may be a hundred too large or too small say nothing, and make tables hard to read; digits
+        # after the third of wide intervals, of ill-conditioned fits, differ between versions of LAPACK
+        half_width = float(f"{self.half_width:.3g}")
+        return f"{self.mean:{spec if abs(self.mean) < 100 else '.0f'}} ± {half_width:.0f}"
 
 
 def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
