@@ -14,7 +14,7 @@ from rsam.curvature.estimate import Estimate, generator_of
 from rsam.evaluation import at_points
 from rsam.evaluation.batches import as_pair, pieces
 from rsam.evaluation.optional import progress
-from rsam.evaluation.risk import Data, LossFunc, Params, Risk
+from rsam.evaluation.risk import Data, LossFunc, Params, Risk, check_repeats
 
 __all__ = ["sharpness"]
 
@@ -148,20 +148,12 @@ class _Ball:
         self.centre = risk.value()
         self.evaluations = 1
         if not isinstance(risk.data, Sequence):
-            self._check_deterministic()
+            check_repeats(self.centre, risk.value())
+            self.evaluations += 1
         self.scales = [p.detach().abs() for p in risk.params] if adaptive else None
         for i, p in enumerate(risk.params):
             if adaptive and not geometry.is_plain(p):
                 raise ValueError(f"adaptive=True rescales elementwise, but {risk.describe(i)} lives on a manifold")
-
-    def _check_deterministic(self) -> None:
-        self.evaluations += 1
-        if not math.isclose(again := self.risk.value(), self.centre, rel_tol=5e-5):
-            raise RuntimeError(
-                f"two passes over data give different losses, {self.centre:.6g} and {again:.6g}, so that a rise would "
-                "be one of the data: is the loader random (drop_last, augmentation, persistent workers)? Pass a list "
-                "of its batches, list(loader)"
-            )
 
     def _stretch(self, vectors: list[Tensor]) -> list[Tensor]:
         return vectors if self.scales is None else list(torch._foreach_mul(vectors, self.scales))

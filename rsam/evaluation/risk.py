@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -289,6 +290,16 @@ def _check_scalar(loss: Any) -> None:
     if loss.numel() != 1:
         raise ValueError(
             f"loss_func must return a scalar, not a tensor of shape {tuple(loss.shape)}; use reduction='mean' or 'sum'"
+        )
+
+
+def check_repeats(first: float, again: float) -> None:
+    """Refuse data that give different losses at the same weights, in two passes over them."""
+    if not math.isclose(first, again, rel_tol=5e-5) and not (math.isnan(first) and math.isnan(again)):
+        raise RuntimeError(
+            f"two passes over data give different losses, {first:.6g} and {again:.6g}, so that what differs between "
+            "weights would be the data: is the loader random (drop_last, augmentation, persistent workers)? Pass a "
+            "list of its batches, list(loader)"
         )
 
 

@@ -290,6 +290,9 @@ def test_that_a_loader_that_changes_from_pass_to_pass_is_found_out() -> None:
         with pytest.raises(RuntimeError, match=r"two passes over data give different losses, .*list\(loader\)"):
             sharpness(*arguments, 0.01, **options)
     assert float(sharpness(*arguments, 0.01, micro_batch=5)) > 0  # each piece is read once
+    with pytest.raises(RuntimeError, match=r"two passes over data give different losses, .*list\(loader\)"):
+        landscape.line(*arguments[:3], Moody(), steps=3, in_memory=False)
+    assert np.isfinite(landscape.line(*arguments, steps=3).loss).all()  # read once
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,8 @@ def line(
         Takes the inputs of a batch and returns the number of its examples, as for
         :class:`~rsam.curvature.RiemannianHessian`.
     in_memory : bool
-        Keep the batches, on the device of the parameters, so that a loader is read once, and not for each point.
+        Keep the batches, on the device of the parameters, so that a loader is read once, and not for each point. A
+        loader that is not kept must yield the same examples each time.
     seed : int or torch.Generator
         Source of a random direction.
     progressbar : bool

@@ -17,7 +17,7 @@ from rsam.errors import NotFinite
 from rsam.evaluation import at_points
 from rsam.evaluation.batches import examples_of, move
 from rsam.evaluation.optional import progress
-from rsam.evaluation.risk import Risk
+from rsam.evaluation.risk import Risk, check_repeats
 
 __all__ = ["LENGTH", "Measure", "Survey"]
 
@@ -49,6 +49,10 @@ class Survey:
         if in_memory:
             with risk.evaluating():
                 risk.data = [move(batch, risk.params[0].device) for batch in risk.data]
+        elif not isinstance(risk.data, Sequence):
+            with normalizing(risk, batch_norm):
+                first, again = (float(self._measured()[0]) for _ in range(2))
+            check_repeats(first, again)
 
     def directions(self, chosen: Any, count: int, seed: int | torch.Generator) -> tuple[list[list[Tensor]], str]:
         """Return tangents, and what a coordinate along them counts."""
