@@ -64,7 +64,8 @@ class Passes:
     @property
     def _direction(self) -> Direction:
         direction = self.optimizer.direction
-        return DIRECTIONS[direction] if isinstance(direction, str) else direction
+        # another word is refused with all options, before it is called
+        return DIRECTIONS.get(direction, direction) if isinstance(direction, str) else direction  # type: ignore[arg-type]
 
     @property
     def needs_gradient(self) -> bool:

@@ -226,7 +226,14 @@ def test_options_out_of_range(options, message) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("transport", "parallel"), ("ascent", "exp"), ("radius", "points"), ("nonfinite", "ignore")]
+    ("option", "value"),
+    [
+        ("transport", "parallel"),
+        ("ascent", "exp"),
+        ("direction", "momentun"),
+        ("radius", "points"),
+        ("nonfinite", "ignore"),
+    ],
 )
 def test_options_set_out_of_range_between_steps(option, value) -> None:
     w = torch.nn.Parameter(torch.ones(2))
