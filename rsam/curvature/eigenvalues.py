@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -47,7 +47,7 @@ class Eigenpairs:
     """
 
     values: Tensor
-    vectors: Tensor
+    vectors: Tensor = field(repr=False)  # one row per number of the model
     residuals: Tensor
     products: int
 

@@ -160,6 +160,8 @@ class Penalty(nn.Module):
 
         Raises
         ------
+        TypeError
+            For a loss in the place of the closure.
         ValueError, RuntimeError, UnsupportedOperation
             As for :meth:`forward`.
 
@@ -170,6 +172,10 @@ class Penalty(nn.Module):
         ``backward``. Use a post-accumulate-grad hook, which runs once, in ``backward``, for hooks that change the
         gradient, such as clipping.
         """
+        if not callable(closure):
+            raise TypeError(
+                f"{type(self).__name__}.objective takes a closure that returns the loss, got {type(closure).__name__}"
+            )
         if not self._weighs():
             with torch.enable_grad():
                 return self._loss_of(closure())

@@ -73,8 +73,11 @@ class Regression:
         #: Indices of the features that were not dropped.
         self.kept: list[int] = self.pipeline["independent"].kept_
         if len(x) < len(self.kept) + 2:
+            # over n networks at most n - 1 features are independent, so that one more network might only show one more
+            kept, count = len(self.kept), x.shape[1]
+            more = f" ({count + 2} suffice for all {count} features)" if kept < count else ""
             raise ValueError(
-                f"{len(self.kept)} independent features need at least {len(self.kept) + 2} networks, got {len(x)}; "
+                f"{kept} independent features need at least {kept + 2} networks, got {len(x)}{more}; "
                 "take fewer layers or kind='quartiles'"
             )
 

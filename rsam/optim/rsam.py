@@ -246,7 +246,8 @@ class RSAM(WrappingOptimizer):
             The weights are as they were before the step, as after any exception in here.
         """
         if closure is not None and not callable(closure):
-            raise TypeError(f"RSAM.step takes a closure that computes the loss, got {type(closure).__name__}")
+            unpack = "; unpack the pair: step(*closures)" if isinstance(closure, tuple) else ""
+            raise TypeError(f"RSAM.step takes a closure that computes the loss, got {type(closure).__name__}{unpack}")
         passes = self._passes
         if closure is None:
             self._step_without_closure()

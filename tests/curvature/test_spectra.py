@@ -266,3 +266,9 @@ def test_that_densities_refuse_bad_options_and_say_when_the_process_breaks_down(
     for matrix in (torch.zeros(30, 30), torch.eye(30)):
         with pytest.raises(RuntimeError, match="broke down within 10 steps; take fewer"):
             spectral_density(TensorLinearOperator(matrix), 10)
+
+
+def test_that_eigenpairs_are_shown_without_their_long_vectors() -> None:
+    pairs = top_eigenvalues(with_spectrum(torch.linspace(-1, 1, 30, dtype=DOUBLE)))
+    assert "values=" in repr(pairs)
+    assert "vectors" not in repr(pairs)

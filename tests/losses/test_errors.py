@@ -110,6 +110,13 @@ def test_losses_that_are_none(name, kind, method) -> None:
     assert w.grad.tolist() == [1, 1]
 
 
+@BOTH
+def test_that_objective_refuses_a_loss_in_the_place_of_a_closure(method) -> None:
+    w = weights()
+    with pytest.raises(TypeError, match=r"GradientNorm\.objective takes a closure that returns the loss, got Tensor"):
+        GradientNorm([w], method=method).objective(w.square().sum())
+
+
 @pytest.mark.parametrize("name", PENALTIES)
 def test_parameters_that_are_all_outside_of_the_graph_are_named(name) -> None:
     w = weights()

@@ -201,8 +201,10 @@ def test_that_misuse_of_the_model_is_explained(tmp_path: Path) -> None:
         GapModel().predict(x)
     with pytest.raises(RuntimeError, match="not fitted"):
         GapModel().save(tmp_path / "gap.npz")
-    with pytest.raises(ValueError, match="need at least 5 networks, got 4"):
+    with pytest.raises(ValueError, match="need at least 5 networks, got 4; take"):
         GapModel().fit(x[:4], y[:4])
+    with pytest.raises(ValueError, match=r"2 independent .* 4 networks, got 3 \(5 suffice for all 3 features\); take"):
+        GapModel().fit(x[:3], y[:3])
     with pytest.raises(ValueError, match="all gaps are equal"):
         GapModel().fit(x, np.ones(10))
     with pytest.raises(ValueError, match="no feature varies between networks"):

@@ -254,8 +254,11 @@ def test_that_losses_in_one_tensor_are_told_apart(view: bool) -> None:
 
 def test_that_a_loss_in_the_place_of_a_closure_is_refused() -> None:
     w, opt = quartic_optimizer()
-    with pytest.raises(TypeError, match="takes a closure that computes the loss, got Tensor"):
+    with pytest.raises(TypeError, match=r"takes a closure that computes the loss, got Tensor$"):
         opt.step(quartic_loss(w, 0))
+    pair = rsam.optim.partial_closures(opt, quartic_loss, (w, 0))
+    with pytest.raises(TypeError, match=r"got tuple; unpack the pair: step\(\*closures\)"):
+        opt.step(pair)
 
 
 @pytest.mark.parametrize(
