@@ -107,6 +107,7 @@ def properties_of(geometry: Geometry) -> list[Property]:
         p.steps_begin_along_their_tangent,
         p.the_gradient_is_the_slope_along_a_step,
         p.the_retraction_agrees_with_the_geodesic,
+        p.a_geodesic_keeps_its_speed,
         p.the_logarithm_undoes_the_exponential,
         p.transport_along_nothing_is_the_identity,
         p.a_transported_tangent_is_tangent,

@@ -338,6 +338,7 @@ MUTANTS = {
     P.the_retraction_agrees_with_the_geodesic: _mutant(
         retract=lambda self, x, u: _unit(x + u + (u * u).sum(-1, keepdim=True) * torch.eye(3)[0])
     ),
+    P.a_geodesic_keeps_its_speed: _mutant(exponential=lambda self, x, u: _unit(x + u)),
     P.transport_along_nothing_is_the_identity: _mutant(carry=lambda self, x, y, v: -v),
     P.a_transported_tangent_is_tangent: _mutant(carry=lambda self, x, y, v: v),
     P.transport_is_linear: _mutant(carry=lambda self, x, y, v: RightSphere.carry(self, x, y, v) * v.norm()),

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 from rsam.removed import missing
 from rsam.testing.properties.curves import (
+    a_geodesic_keeps_its_speed,
     a_step_stays_on_the_manifold,
     a_zero_step_goes_nowhere,
     steps_begin_along_their_tangent,
@@ -89,6 +90,7 @@ from rsam.testing.properties.transport import (
 
 __all__ = [
     "a_batch_equals_its_members",
+    "a_geodesic_keeps_its_speed",
     "a_list_equals_its_members",
     "a_step_stays_on_the_manifold",
     "a_transported_tangent_is_tangent",

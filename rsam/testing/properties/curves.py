@@ -11,6 +11,7 @@ from rsam.testing.comparison import assert_close, assert_order, tolerance
 from rsam.testing.properties.asserts import assert_on_manifold, central_step, product, stretched
 
 __all__ = [
+    "a_geodesic_keeps_its_speed",
     "a_step_stays_on_the_manifold",
     "a_zero_step_goes_nowhere",
     "steps_begin_along_their_tangent",
@@ -49,6 +50,21 @@ def the_retraction_agrees_with_the_geodesic(geometry: Geometry, x: Tensor, u: Te
 
     floor = 1000 * float(torch.finfo(x.dtype).eps) * max(largest(x), largest(u))
     assert_order(error, geometry.retraction_order + 1, "R(x, t u) - Exp(x, t u)", floor=floor)
+
+
+def a_geodesic_keeps_its_speed(geometry: Geometry, x: Tensor, u: Tensor) -> None:
+    """Raise unless the exponential ends as fast as it begins, by a central difference.
+
+    This finds an exponential that is only a retraction of second order, which the other laws take for the geodesic.
+    """
+    h = central_step(x.dtype)
+    u = stretched(geometry, x, u)
+    y = geometry.exponential(x, u)
+    velocity = (geometry.exponential(x, (1 + h) * u) - geometry.exponential(x, (1 - h) * u)) / (2 * h)
+    # rounding of the ends is divided by h, and paired with the velocity in the metric
+    scale = largest(geometry.lower_index(y, velocity)) * max(largest(x), largest(y)) / h
+    before, after = product(geometry, x, u, u), product(geometry, y, velocity, velocity)
+    assert_close(after, before, "<v, v> of the velocity v at the end of Exp(x, u) against <u, u>", scale=scale, slack=4)
 
 
 def the_gradient_is_the_slope_along_a_step(geometry: Geometry, x: Tensor, u: Tensor, a: Tensor, exact: bool) -> None:
