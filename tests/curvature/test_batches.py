@@ -295,6 +295,18 @@ def test_that_a_loader_that_changes_from_pass_to_pass_is_found_out() -> None:
     assert np.isfinite(landscape.line(*arguments, steps=3).loss).all()  # read once
 
 
+def test_that_the_two_passes_of_a_landscape_over_a_loader_keep_no_graphs() -> None:
+    model, recorded = network(), []
+
+    def watched(x: Tensor) -> Tensor:
+        recorded.append(torch.is_grad_enabled())
+        return model(x)
+
+    loader = DataLoader(TensorDataset(*examples()), batch_size=4)
+    landscape.line(watched, nn.MSELoss(), list(model.parameters()), loader, steps=3, in_memory=False)
+    assert recorded == [False] * 15  # of 3 batches
+
+
 @pytest.mark.parametrize(
     ("loss_func", "same"),
     [

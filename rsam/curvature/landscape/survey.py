@@ -50,7 +50,7 @@ class Survey:
             with risk.evaluating():
                 risk.data = [move(batch, risk.params[0].device) for batch in risk.data]
         elif not isinstance(risk.data, Sequence):
-            with normalizing(risk, batch_norm):
+            with torch.no_grad(), normalizing(risk, batch_norm):
                 first, again = (float(self._measured()[0]) for _ in range(2))
             check_repeats(first, again)
 
