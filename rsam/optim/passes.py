@@ -61,6 +61,13 @@ class Passes:
         """Tell whether a step is between its two halves."""
         return self._perturbation.pending
 
+    def check_options(self) -> None:
+        """Refuse misspelt options that were set since the last check."""
+        options = [getattr(self.optimizer, name) for name in OPTIONS]
+        if options != self._options:
+            check_options(*options)
+            self._options = options
+
     @property
     def _direction(self) -> Direction:
         direction = self.optimizer.direction
@@ -246,10 +253,6 @@ class Passes:
 
     def _check_and_save(self) -> None:
         optimizer = self.optimizer
-        options = [getattr(optimizer, name) for name in OPTIONS]
-        if options != self._options:  # may have been set since
-            check_options(*options)
-            self._options = options
         self.losses = self.grad_norm = None
         self.skip = False
         groups = optimizer.base_optimizer.param_groups

@@ -201,6 +201,7 @@ class RSAM(WrappingOptimizer):
     @property
     def ascends(self) -> bool:
         """Tell whether the next step perturbs the weights, and so may cost a second evaluation."""
+        self._passes.check_options()
         groups = self.base_optimizer.param_groups
         # every may be another one than when the position was saved
         return groups[0].get("steps_since_ascent", 0) % self.every == 0 and any(map(has_radius, groups))

@@ -233,6 +233,8 @@ def test_options_out_of_range(options, message) -> None:
         ("direction", "momentun"),
         ("radius", "points"),
         ("nonfinite", "ignore"),
+        ("every", 0),
+        ("every", "2"),
     ],
 )
 def test_options_set_out_of_range_between_steps(option, value) -> None:
@@ -242,7 +244,7 @@ def test_options_set_out_of_range_between_steps(option, value) -> None:
     opt.step(closure)
     setattr(opt, option, value)
     before = w.detach().clone()
-    with pytest.raises(ValueError, match=f"{option} must be one of .* got '{value}'"):
+    with pytest.raises(ValueError, match=f"{option} must be .* got {value!r}"):
         opt.step(closure)
     assert torch.equal(w.detach(), before)
 
