@@ -297,16 +297,17 @@ class ProportionalRho(LambdaRho):
             raise ValueError("rho cannot be in proportion to a learning rate that starts at zero")
         self._factors = self._ratios(optimizer)
 
-        def factor(index: int) -> Callable[[int], float]:
-            return lambda epoch: self._factors[index]
-
-        super().__init__(optimizer, [factor(i) for i in range(len(self._first))])
+        # no closures, which a copy of this schedule would share
+        super().__init__(optimizer, [partial(self._factor, i) for i in range(len(self._first))])
 
     def step(self, *args: Any, **options: Any) -> None:
         """Follow the learning rates."""
         if not hasattr(self.optimizer, _SHOWN):
             self._factors = self._ratios(self.optimizer)
         super().step(*args, **options)
+
+    def _factor(self, index: int, epoch: int) -> float:
+        return self._factors[index]
 
     def _ratios(self, optimizer: torch.optim.Optimizer) -> list[float]:
         rates = (float(group["lr"]) for group in optimizer.param_groups)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from collections.abc import Callable
 from functools import partial
@@ -178,6 +179,18 @@ def test_that_a_schedule_of_rho_goes_on_from_a_pickle_with_its_optimizer(schedul
         radii.step()
         assert [g["rho"] for g in copied.param_groups] == [g["rho"] for g in opt.param_groups]
         assert [g["lr"] for g in copied.param_groups] == [7.0, 7.0]
+
+
+@pytest.mark.filterwarnings("ignore:Seems like")  # a copied optimizer is not wrapped anew
+@pytest.mark.parametrize("copied_by", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
+def test_that_a_copy_stays_in_proportion_to_the_learning_rate_of_its_own_optimizer(copied_by: Any) -> None:
+    opt, _ = _pair()
+    copied, radii = copied_by((opt, ProportionalRho(opt)))
+    for group in copied.param_groups:
+        group["lr"] = 3.5
+    radii.step()
+    assert [g["rho"] for g in copied.param_groups] == [0.2, 0.05]
+    assert [g["rho"] for g in opt.param_groups] == [0.4, 0.1]
 
 
 def test_that_an_exception_in_a_scheduler_leaves_rates_and_radii_where_they_belong() -> None:
