@@ -26,6 +26,7 @@ __all__ = [
     "check_group",
     "check_momentum",
     "check_options",
+    "check_options_of",
     "nonfinite_message",
     "refuse_sparse",
     "warn_of_wrong_steps",
@@ -71,6 +72,14 @@ def check_options(transport: str, ascent: str, direction: Any, radius: str, ever
             raise ValueError(f"{name} must be one of {allowed}{function}, got {value!r}")
     if not isinstance(every, int) or every < 1:
         raise ValueError(f"every must be a positive integer, got {every!r}")
+
+
+def check_options_of(optimizer: Any, before: list[Any]) -> list[Any]:
+    """Check the options of an optimizer, if they differ from those before, and return them."""
+    options = [getattr(optimizer, name) for name in OPTIONS]
+    if options != before:
+        check_options(*options)
+    return options
 
 
 def check_class(base_optimizer: Any) -> None:

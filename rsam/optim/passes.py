@@ -15,7 +15,7 @@ from rsam.geometry import Block, Product, all_finite
 from rsam.geometry.sharded import local_gradient
 from rsam.optim.ascent import DIRECTIONS, Direction, Perturbation
 from rsam.optim.backward import NO_BACKWARD, depends_on
-from rsam.optim.checks import OPTIONS, check_group, check_momentum, check_options, nonfinite_message, refuse_sparse
+from rsam.optim.checks import check_group, check_momentum, check_options_of, nonfinite_message, refuse_sparse
 from rsam.optim.groups import space_of
 from rsam.optim.hooks import PassHook
 from rsam.optim.old_gradients import AFTER_STEP, IN_CLOSURE, IN_HALVES, NO_SECOND_PASS, GradientMark, OldGradients
@@ -63,10 +63,7 @@ class Passes:
 
     def check_options(self) -> None:
         """Refuse misspelt options that were set since the last check."""
-        options = [getattr(self.optimizer, name) for name in OPTIONS]
-        if options != self._options:
-            check_options(*options)
-            self._options = options
+        self._options = check_options_of(self.optimizer, self._options)
 
     @property
     def _direction(self) -> Direction:

@@ -243,8 +243,7 @@ class RSAM(WrappingOptimizer):
         TypeError, ValueError
             For a closure that cannot be called; as the class does, for a parameter that was put on a manifold since.
         NotFinite
-            For a gradient that is not finite, naming the first such parameter; a RuntimeError.
-            The weights are as they were before the step, as after any exception in here.
+            For a gradient that is not finite; names the parameter. Weights stay as before, as after any exception.
         """
         if closure is not None and not callable(closure):
             unpack = "; unpack the pair: step(*closures)" if isinstance(closure, tuple) else ""
