@@ -70,17 +70,15 @@ def sentences(found: Sequence[Answer]) -> list[str]:
     """Say of each claim in a line what was found, with the verdict if it is the same for all comparisons."""
     lines = []
     for claim, (statement, measured) in _CLAIMS.items():
-        of_claim = [answer.judged for answer in found if answer.claim == claim]
-        outcomes = {judged.outcome for judged in of_claim}
-        several = len(of_claim) > 1
+        of_claim = [answer for answer in found if answer.claim == claim]
+        outcomes = {answer.judged.outcome for answer in of_claim}
         shown = "; ".join(
-            (f"{answer.minuend} " if several else "")
+            (f"{answer.minuend} " if len(of_claim) > 1 else "")
             + f"{answer.judged.pooled:.2f}"
             + (f" ({answer.judged.outcome})" if len(outcomes) > 1 else "")
-            for answer in found
-            if answer.claim == claim
+            for answer in of_claim
         )
-        cases, missing = len(of_claim[0].by_case), of_claim[0].missing
+        cases, missing = len(of_claim[0].judged.by_case), of_claim[0].judged.missing
         number = f"{cases} of {cases + missing} cases" if missing else f"{cases} cases"
         verdict = f" {outcomes.pop()}" if len(outcomes) == 1 else ""
         lines.append(f"**{claim}{verdict}:** {statement}. {measured}, in points over {number}: {shown}.")
