@@ -102,7 +102,7 @@ def _positive_definite(a: Tensor) -> Tensor:
     """Make a regular ``L D L^T``: ``L`` from the lower triangle of ``a``, ``D`` as 2 to the power of its diagonal."""
     limit = math.log2(_amplification(a.dtype)) / 2  # the metric stretches by the inverse square root of eigenvalues
     n = a.shape[-1]
-    lower = a.clamp(-1, 1).tril(-1) / n + torch.eye(n, dtype=a.dtype)
+    lower = a.clamp(-1, 1).tril(-1) / n + torch.eye(n, dtype=a.dtype, device=a.device)
     diagonal = 2 ** a.diagonal(dim1=-2, dim2=-1).clamp(-limit, limit)
     return _sym(lower @ (diagonal.unsqueeze(-1) * lower.mT))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import geoopt
 import pytest
@@ -18,32 +19,36 @@ from tests.geometry.cases import MANIFOLDS, Make
 IDS = [name for name, _, _ in MANIFOLDS]
 
 
-def _points(manifold: geoopt.Manifold, shape: tuple[int, ...]) -> torch.Tensor:
+def points(manifold: geoopt.Manifold, shape: tuple[int, ...]) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     ambient = torch.randn((2, *shape), dtype=ambient_dtype(manifold, torch.float64), generator=generator)
     return point_from_array(manifold, ambient / 4)
 
 
-def _shapes(geometry: Geometry, operation: str, x: torch.Tensor) -> list[torch.Size] | None:
-    """Return the shapes of an operation's results for zero vectors, broadcast to the points if they can be."""
+def results(geometry: Geometry, operation: str, x: torch.Tensor) -> list[Any] | None:
+    """Return an operation's results for zero vectors; None if the manifold lacks it."""
     parameters = inspect.signature(getattr(Geometry, operation)).parameters.values()
     required = [p.name for p in parameters if p.default is p.empty][2:]
     vectors = [x if name == "y" else torch.zeros_like(x) for name in required]
     if operation == "from_coordinates":
-        vectors = [torch.zeros(geometry.coordinates_shape(x), dtype=x.real.dtype)]
+        vectors = [torch.zeros(geometry.coordinates_shape(x), dtype=x.real.dtype, device=x.device)]
     try:
         result = getattr(geometry, operation)(x, *vectors)
     except UnsupportedOperation:
         return None
-    results = result if isinstance(result, tuple) and not isinstance(result, torch.Size) else (result,)
-    return [r.shape if isinstance(r, torch.Tensor) else r for r in results]
+    return list(result) if isinstance(result, tuple) and not isinstance(result, torch.Size) else [result]
+
+
+def _shapes(geometry: Geometry, operation: str, x: torch.Tensor) -> list[torch.Size] | None:
+    found = results(geometry, operation, x)
+    return None if found is None else [r.shape if isinstance(r, torch.Tensor) else r for r in found]
 
 
 @pytest.mark.parametrize(("name", "make", "shape"), MANIFOLDS, ids=IDS)
 def test_that_no_points_have_results_of_no_points(name: str, make: Make, shape: tuple[int, ...]) -> None:
     manifold = make().double()
     geometry = geometry_of(manifold)
-    two = _points(manifold, shape)
+    two = points(manifold, shape)
     for operation in OPERATIONS.keys() - {"dimension"}:
         expected = _shapes(geometry, operation, two)
         if expected is not None:
@@ -56,7 +61,7 @@ def test_that_no_points_have_results_of_no_points(name: str, make: Make, shape: 
 def test_that_optimizers_step_parameters_without_points(base) -> None:
     for name, make, shape in MANIFOLDS:
         manifold = make()
-        x = geoopt.ManifoldParameter(_points(manifold, shape)[:0], manifold=manifold)
+        x = geoopt.ManifoldParameter(points(manifold, shape)[:0], manifold=manifold)
         for options in ({}, {"ascent": "exponential"}, {"radius": "point", "transport": "pullback"}):
             if options.get("ascent") and name.split()[0] in ("Birkhoff", "UpperHalf", "BoundedDomain"):
                 continue  # the manifold has no exponential
