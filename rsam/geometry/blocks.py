@@ -15,7 +15,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 from rsam.errors import SingularPoint, StalePlan, UnsupportedOperation
 from rsam.geometry.base import Geometry
 from rsam.geometry.forwarding import DelegatingGeometry
-from rsam.geometry.registry import geometry_of
+from rsam.geometry.registry import geometry_of, is_euclidean
 from rsam.geometry.sharded import Shards, local, refuse_cut_points, shards_of
 
 __all__ = ["HALF", "Block", "make_blocks", "widened"]
@@ -294,7 +294,7 @@ def make_blocks(
         alone, together = _limits(x.device)
         key: Hashable = i
         # plain points gain nothing, since torch has functions for lists of them
-        if 0 < x.numel() <= alone and not isinstance(manifold, geoopt.Euclidean):
+        if 0 < x.numel() <= alone and not is_euclidean(manifold):
             if id(manifold) not in keys:
                 keys[id(manifold)] = geometries[id(manifold)].key()
             kind = (label, keys[id(manifold)], x.shape, x.dtype, x.device, shards[i])
@@ -325,7 +325,7 @@ def _block(
     shards: Shards | None,
 ) -> Block:
     x = local(points[members[0]])
-    plain = isinstance(geometry.manifold, geoopt.Euclidean)
+    plain = is_euclidean(geometry.manifold)
     layout = geometry if isinstance(geometry, DelegatingGeometry) and geometry.only_layout else None
     inner = x.shape
     if layout is not None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from rsam.geometry.base import OPERATIONS
 from rsam.geometry.blocks import Block, make_blocks
 from rsam.geometry.equality import Constants
-from rsam.geometry.registry import attached_to
+from rsam.geometry.registry import attached_to, is_euclidean
 from rsam.geometry.sharded import Shards, local, local_gradient, shards_of
 from rsam.geometry.sums import Tensors, scalar_sum, wide
 
@@ -203,7 +203,7 @@ class Product:
                 self.manifolds[i] = new
                 self._was_on[i] |= x is self.params[i]
                 self._signature = None
-            elif new is None and x is self.params[i] and self._was_on[i] and not isinstance(old, geoopt.Euclidean):
+            elif new is None and x is self.params[i] and self._was_on[i] and not is_euclidean(old):
                 raise ValueError(
                     f"{self.describe(i)} lost its manifold, as .to('meta') and sharding make it; set its attribute "
                     "manifold again"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rsam.geometry.base import OPERATIONS, Geometry
 
-__all__ = ["attached_to", "checked_manifold", "geometry_of", "is_plain", "manifold_of", "register"]
+__all__ = ["attached_to", "checked_manifold", "geometry_of", "is_euclidean", "is_plain", "manifold_of", "register"]
 
 _EUCLIDEAN = geoopt.Euclidean()
 
@@ -171,6 +171,11 @@ def checked_manifold(manifold: Any) -> Any:
     raise TypeError(f"{name} of the package {package!r} is no geoopt.Manifold; {remedy}")
 
 
+def is_euclidean(manifold: geoopt.Manifold) -> bool:
+    """Tell whether a manifold is flat space as it is: a subclass that changes an operation, as its steps, is not."""
+    return isinstance(manifold, geoopt.Euclidean) and _lookup(type(manifold)) is _lookup(geoopt.Euclidean)
+
+
 def is_plain(tensor: Tensor) -> bool:
     """Tell whether a tensor is Euclidean, so that any optimizer may step it.
 
@@ -182,7 +187,8 @@ def is_plain(tensor: Tensor) -> bool:
     Returns
     -------
     bool
-        Whether it has no attribute ``manifold``, or a :class:`geoopt.Euclidean` there.
+        Whether it has no attribute ``manifold``, or a :class:`geoopt.Euclidean` there. An object of a subclass that
+        changes operations is another manifold.
 
     Raises
     ------
@@ -196,4 +202,4 @@ def is_plain(tensor: Tensor) -> bool:
     >>> rsam.geometry.is_plain(point), rsam.geometry.is_plain(torch.ones(2))
     (False, True)
     """
-    return isinstance(manifold_of(tensor), geoopt.Euclidean)
+    return is_euclidean(manifold_of(tensor))

@@ -229,6 +229,38 @@ def test_a_radial_gradient_moves_no_point_of_the_sphere() -> None:
     torch.testing.assert_close(x.detach(), torch.tensor([1.0, 0.0, 0.0]))
 
 
+class Positive(geoopt.Euclidean):
+    """Positive numbers: flat space with a step of its own, that of the user guide."""
+
+    def retr(self, x: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        return x * (u / x).exp()
+
+
+def test_that_a_subclass_of_flat_space_is_stepped_by_its_own_retraction() -> None:
+    """Before, its points were stepped as plain parameters, by addition, here to negative numbers."""
+    start, gradient = torch.tensor([0.1, 0.2, 2.0]), torch.tensor([1.0, 2.0, -1.0])
+    for make in (rsam.optim.RiemannianSGD, rsam.optim.RiemannianAdam, rsam.RSAM):
+        x = geoopt.ManifoldParameter(start.clone(), manifold=Positive(1))
+        assert not rsam.geometry.is_plain(x)
+        opt = make([x], lr=0.5)
+        x.grad = gradient.clone()
+        if make is rsam.RSAM:
+            opt.param_groups[0]["rho"] = 1.0
+            opt.first_step()
+            step = gradient / gradient.norm()
+        else:
+            opt.step()
+            step = -0.5 * (gradient.sign() if make is rsam.optim.RiemannianAdam else gradient)
+        torch.testing.assert_close(x.detach(), start * (step / start).exp())
+
+
+def test_that_a_subclass_of_flat_space_that_changes_nothing_is_plain() -> None:
+    class Named(geoopt.Euclidean):
+        name = "Named"
+
+    assert rsam.geometry.is_plain(geoopt.ManifoldParameter(torch.ones(2), manifold=Named(1)))
+
+
 GEOOPT = geoopt.optim
 
 

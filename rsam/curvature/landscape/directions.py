@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-import geoopt
 import torch
 from torch import Tensor
 
@@ -14,6 +13,7 @@ from rsam import geometry
 from rsam.curvature.estimate import generator_of
 from rsam.curvature.landscape.solutions import space_of, wide
 from rsam.evaluation.risk import Params, Risk
+from rsam.geometry.registry import is_euclidean
 from rsam.geometry.sums import all_finite
 
 __all__ = ["Directions", "as_tangents", "ascent_direction", "draw", "normalize_filters", "random_directions"]
@@ -132,7 +132,7 @@ def _normalized(space: geometry.Product, direction: list[Tensor], vectors: str) 
         raise ValueError(f"vectors must be 'fixed' or 'scaled', got {vectors!r}")
     squares = space.point_inner(space.params, direction)
     return [
-        _of_filters(x, d, vectors) if isinstance(manifold, geoopt.Euclidean) else _ratio(d, 1.0, square.sqrt())
+        _of_filters(x, d, vectors) if is_euclidean(manifold) else _ratio(d, 1.0, square.sqrt())
         for x, d, square, manifold in zip(space.params, direction, squares, space.manifolds, strict=True)
     ]
 
@@ -186,7 +186,7 @@ def as_tangents(space: geometry.Product, direction: Sequence[Tensor]) -> list[Te
         zip(space.params, direction, space.project(space.params, direction), strict=True)
     ):
         # along a vector that is not tangent, the exponential leaves the manifold
-        if not isinstance(space.manifolds[i], geoopt.Euclidean) and not _is_close(d, tangent, x.dtype):
+        if not is_euclidean(space.manifolds[i]) and not _is_close(d, tangent, x.dtype):
             raise ValueError(
                 f"a direction is not tangent at {space.describe(i)}; was it made at other weights? "
                 "rsam.geometry.Product(params).project makes it tangent"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import geoopt
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +11,7 @@ from rsam import geometry
 from rsam.evaluation.reduction import uncompiled
 from rsam.evaluation.risk import Params, trainable
 from rsam.geometry.linalg import largest
+from rsam.geometry.registry import is_euclidean
 
 __all__ = ["Solution", "direction_to", "geodesic_to", "named_tensors", "space_of", "wide"]
 
@@ -72,7 +72,7 @@ def geodesic_to(space: geometry.Product, names: Sequence[str], other: Solution, 
     for i, (x, y, end) in enumerate(zip(space.params, ends, reached, strict=True)):
         # the logarithm of what is no point of the manifold is some tangent or other, and that of an antipode, to which
         # all ways are equally long, is rounding blown up to their length, which is no tangent
-        if not isinstance(space.manifolds[i], geoopt.Euclidean):
+        if not is_euclidean(space.manifolds[i]):
             error, aside, size, length = map(largest, (end - y, normal[i], y, tangents[i]))
             rounding = torch.finfo(x.dtype).eps ** 0.5
             if not (error <= rounding * (1 + size) and aside <= rounding * (1 + length)):
