@@ -40,7 +40,7 @@ class Product:
     params : iterable of Tensor, or of (name, Tensor)
         Points, plain or with an attribute ``manifold``, such as ``model.parameters()`` or ``model.named_parameters()``.
     manifolds : sequence of geoopt.Manifold, optional
-        Manifolds of the points; by default those of their attributes.
+        Manifolds of the points; by default those of their attributes. They hold until an attribute changes.
     names : sequence of str, optional
         Name of each point in messages; by default that in ``params``, or its position in the list.
     apart : sequence of hashable, optional
@@ -109,8 +109,9 @@ class Product:
             self._names = list(names)
         self.labels: list[Any] = [0] * count if apart is None else list(apart)
         self.manifolds = list(map(attached_to, self.params)) if manifolds is None else list(manifolds)
+        self._of_params = self.manifolds  # the latter are other ones after a call with points on other manifolds
+        self._attributes: list[Any] = [getattr(p, "manifold", None) for p in self.params]  # to notice other ones
         self._was_on = [hasattr(p, "manifold") for p in self.params]  # to notice a manifold that is lost
-        self._own: list[Any] = list(self.manifolds)  # manifolds of the latest points; None for plain ones
         self._signature: Any = None
         self.blocks: list[Block] = []
         self._plan(self.params)
@@ -180,10 +181,17 @@ class Product:
         points = self.params if points is None else points
         if len(points) != len(self.params):
             raise ValueError(f"got {len(points)} points for a product of {len(self.params)} manifolds")
-        own = [getattr(x, "manifold", None) for x in points]
-        if own != self._own:
-            self._adopt_manifolds(points, own)
-            self._own = own if points is self.params else list(self.manifolds)
+        attributes = [getattr(p, "manifold", None) for p in self.params]
+        if attributes != self._attributes:
+            self._adopt_manifolds(points, attributes)
+        on = self._of_params
+        if points is not self.params:
+            others = [
+                None if x is p else getattr(x, "manifold", None) for x, p in zip(points, self.params, strict=True)
+            ]
+            on = [m if other is None else other for m, other in zip(on, others, strict=True)]
+        if on is not self.manifolds and on != self.manifolds:
+            self.manifolds, self._signature = on, None
         if self._signature is not None and self._constants.changed():
             self._signature = None
         parts = list(map(local, points)) if self._sharded else points
@@ -196,14 +204,13 @@ class Product:
             return True
         return False
 
-    def _adopt_manifolds(self, points: Tensors, own: list[geoopt.Manifold | None]) -> None:
-        """Take over the manifolds from the attributes of points."""
-        for i, (x, new, old) in enumerate(zip(points, own, self.manifolds, strict=True)):
-            if new is not None and new is not old:
-                self.manifolds[i] = new
-                self._was_on[i] |= x is self.params[i]
-                self._signature = None
-            elif new is None and x is self.params[i] and self._was_on[i] and not is_euclidean(old):
+    def _adopt_manifolds(self, points: Tensors, attributes: list[geoopt.Manifold | None]) -> None:
+        """Take over the manifolds from the attributes of parameters."""
+        for i, (p, new, seen) in enumerate(zip(self.params, attributes, self._attributes, strict=True)):
+            if new is not None and new is not seen:
+                self._attributes[i] = self._of_params[i] = new
+                self._was_on[i], self._signature = True, None
+            elif new is None and points[i] is p and self._was_on[i] and not is_euclidean(self._of_params[i]):
                 raise ValueError(
                     f"{self.describe(i)} lost its manifold, as .to('meta') and sharding make it; set its attribute "
                     "manifold again"
@@ -222,11 +229,12 @@ class Product:
             return self._parts[key]
         part = self._parts[key] = Product(
             [self.params[i] for i in indices],
-            manifolds=[self.manifolds[i] for i in indices],
+            manifolds=[self._of_params[i] for i in indices],
             names=[self._names[i] for i in indices],
             apart=[self.labels[i] for i in indices],
         )
         part._was_on = [self._was_on[i] for i in indices]
+        part._attributes = [self._attributes[i] for i in indices]
         return part
 
     def gather(self, tensors: Tensors) -> list[Tensor]:

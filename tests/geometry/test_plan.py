@@ -97,6 +97,48 @@ def test_that_points_on_another_manifold_do_not_move_the_parameters_there() -> N
                 assert torch.equal(got, wanted)
 
 
+def test_that_points_on_a_manifold_do_not_move_a_plain_parameter_there() -> None:
+    plain = torch.nn.Parameter(torch.full((3,), 0.1))
+    ball = geoopt.ManifoldParameter(torch.full((3,), 0.1), manifold=geoopt.PoincareBall())
+    space, g = Product([plain]), [torch.ones(3)]
+    assert float(space.raise_index([ball], g)[0].sum()) < 3
+    for points in ([plain], [plain.detach()], space.params):
+        torch.testing.assert_close(space.raise_index(points, g), g)
+
+
+def test_that_another_manifold_of_a_parameter_is_that_of_bare_points_too() -> None:
+    """Before, bare tensors were taken for points of the manifold that the parameter had been on."""
+    x = unit_point(1, 2, 3)
+    space, g = Product([x]), [torch.ones(3)]
+    bare = [x.detach().as_subclass(torch.Tensor)]
+    space.raise_index(bare, g)
+    x.manifold = geoopt.PoincareBall(0.25)
+    expected = geometry_of(x.manifold).raise_index(bare[0], g[0])
+    torch.testing.assert_close(space.raise_index(bare, g)[0], expected)
+    torch.testing.assert_close(space.part([0]).raise_index(bare, g)[0], expected)
+
+
+def test_that_manifolds_that_are_given_count_more_than_attributes() -> None:
+    """Before, the first call took the attribute instead."""
+    x, g = unit_point(1, 2, 3), [torch.ones(3)]
+    ball = geoopt.PoincareBall(0.25)
+    space = Product([x], manifolds=[ball])
+    for points in (space.params, [x], [x.detach()]):
+        torch.testing.assert_close(space.raise_index(points, g)[0], geometry_of(ball).raise_index(x, g[0]))
+
+
+def test_that_a_manifold_is_taken_over_though_another_was_lost() -> None:
+    points = [unit_point(1, 2, 3), unit_point(1, 2, 3)]
+    space, g, sphere = Product(points), [torch.ones(3)] * 2, points[1].manifold
+    points[0].manifold = geoopt.PoincareBall(0.25)
+    del points[1].manifold
+    with pytest.raises(ValueError, match="lost its manifold"):
+        space.update()
+    points[1].manifold = sphere
+    expected = geometry_of(points[0].manifold).raise_index(points[0], g[0])
+    torch.testing.assert_close(space.raise_index(points, g)[0], expected)
+
+
 def test_that_manifolds_that_were_given_are_not_lost() -> None:
     x = torch.tensor([0.6, 0.8])
     space = Product([x], manifolds=[geoopt.Sphere()])
