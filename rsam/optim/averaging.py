@@ -45,7 +45,7 @@ def get_swa_multi_avg_fn(model: nn.Module) -> Average:
     -------
     callable
         Argument ``multi_avg_fn`` of ``AveragedModel``. It raises ValueError for weights of other shapes than the
-        model's.
+        model's, and for an antipode of the average.
 
     Raises
     ------
@@ -189,7 +189,14 @@ def _means(
     stacks = []
     for block, x, y in zip(space.blocks, space.gather(averages), space.gather(currents), strict=True):
         try:
-            stacks.append(block.apply("exponential", x, share(block.apply("logarithm", x, y))))
+            way = block.apply("logarithm", x, y)
+            if geometry.all_finite([x, y]) and not geometry.all_finite([way]):
+                row = int(way.isfinite().flatten(1).all(1).int().argmin()) if block.stacked else 0
+                raise ValueError(
+                    f"{block.names[row]} lies opposite to its average, from which all ways are equally long; leave "
+                    "these weights out, or start another average"
+                )
+            stacks.append(block.apply("exponential", x, share(way)))
         except geometry.UnsupportedOperation:
             stacks.append(block.apply("project_point", x + share(y - x)))
     return space.scatter(stacks)

@@ -1,5 +1,6 @@
 """That geometries agree with independent references: other libraries, other models of a space, dense formulas."""
 
+import math
 from collections.abc import Callable
 
 import geoopt
@@ -114,6 +115,51 @@ def test_that_two_models_of_a_space_agree(one: geoopt.Manifold, other: geoopt.Ma
     close(second.exponential(image, pu), _to_ball(end))
     carried = first.transport(x, u, end, v, exact=True)
     close(second.transport(image, pu, _to_ball(end), pv, exact=True), _push(_to_ball, end, carried)[0])
+    for length in (1e-9, 1.0, 4.0):
+        end = first.exponential(x, length * u)
+        close(second.logarithm(image, _to_ball(end)), length * pu)
+
+
+@pytest.mark.parametrize(("dtype", "radius"), [(torch.float32, 0.995), (DOUBLE, 0.99), (DOUBLE, 0.99998)], ids=str)
+@pytest.mark.parametrize("c", [1.0, 2.5])
+def test_that_logarithms_in_the_ball_reach_from_edge_to_edge(dtype: torch.dtype, radius: float, c: float) -> None:
+    """geoopt clamps its inverse hyperbolic tangent, so that no distance exceeds 16.8."""
+    geometry = geometry_of(geoopt.PoincareBall(torch.tensor(c, dtype=dtype)))
+    eps = torch.finfo(dtype).eps
+    for angle in (1e-5, 0.3, 3.0, math.pi):
+        points = torch.tensor([[1.0, 0.0], [math.cos(angle), math.sin(angle)]], dtype=DOUBLE) * radius / c**0.5
+        x, y = points.to(dtype)
+        u = geometry.logarithm(x, y)
+        # distances of the rounded points: in the half plane and the ball sinh(d/2)^2 = |x - y|^2 c / (...)(...)
+        (p, q), w = (x.double(), y.double()), y.double() - x.double()
+        half = ((w @ w) * c / ((1 - c * p @ p) * (1 - c * q @ q))).sqrt().asinh()
+        # rounding of 1 - c |x|^2, which is 2 eps / (1 - radius), scales lengths near the edge
+        close(geometry.inner(x, u, u).sqrt().double(), 2 * half[None] / c**0.5, 8 * eps / (1 - radius))
+        if dtype == DOUBLE and radius < 0.999:
+            close(geometry.exponential(x, u), y, 1e-11)
+
+
+def test_that_the_logarithm_in_the_ball_can_be_differentiated_at_equal_points() -> None:
+    for k in (-1.5, 0.0, 0.7):
+        geometry = geometry_of(geoopt.Stereographic(torch.tensor(k, dtype=DOUBLE)))
+        x = torch.tensor([0.3, -0.4], dtype=DOUBLE)
+        slope = torch.autograd.functional.jacobian(lambda y, g=geometry, x=x: g.logarithm(x, y), x)
+        close(slope, torch.eye(2, dtype=DOUBLE))
+        close(geometry.logarithm(x, x), torch.zeros(2, dtype=DOUBLE))
+
+
+def test_that_neighbours_of_antipodes_are_half_a_circle_away_and_antipodes_have_no_logarithm() -> None:
+    sphere, projection = geometry_of(geoopt.Sphere()), geometry_of(PROJECTION)
+    x = torch.tensor([0.6, 0.8, 0.0], dtype=DOUBLE)
+    for off in (1e-3, 1e-6, 1e-12):
+        y = sphere.project_point(torch.tensor([0, 0, off], dtype=DOUBLE) - x)
+        u = sphere.logarithm(x, y)
+        v = projection.logarithm(_to_ball(x), _to_ball(y))
+        for geometry, at, tangent in ((sphere, x, u), (projection, _to_ball(x), v)):
+            close(geometry.inner(at, tangent, tangent).sqrt(), torch.tensor([math.pi - off], dtype=DOUBLE), 1e-9)
+    assert sphere.logarithm(x, -x).isnan().all()  # before, zero
+    p = torch.tensor([0.5, 0.0], dtype=DOUBLE)
+    assert projection.logarithm(p, -4 * p).isnan().all()
 
 
 def test_that_the_metric_of_the_bounded_domain_is_that_of_the_half_space() -> None:

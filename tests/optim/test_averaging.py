@@ -57,6 +57,17 @@ def test_that_the_mean_of_two_points_of_a_sphere_is_the_midpoint() -> None:
     torch.testing.assert_close(mean([a, b], geoopt.Sphere()), middle, rtol=0, atol=1e-15)
 
 
+def test_that_an_antipode_has_no_average_with_its_point() -> None:
+    """Before, the average stayed where it was."""
+    layer = nn.ParameterList(geoopt.ManifoldParameter(torch.tensor([0.6, 0.8]), manifold=geoopt.Sphere()) for _ in "ab")
+    average = AveragedModel(layer, multi_avg_fn=averaging.get_swa_multi_avg_fn(layer))
+    average.update_parameters(layer)
+    with torch.no_grad():
+        layer[1].neg_()
+    with pytest.raises(ValueError, match=r"^'1' .*Sphere.* lies opposite to its average"):
+        average.update_parameters(layer)
+
+
 @pytest.mark.parametrize("decay", [None, 0.7])
 def test_that_points_of_a_great_circle_are_averaged_by_their_angles(decay) -> None:
     angles = torch.tensor([0.3, -0.9, 1.1, 0.4, -0.2], dtype=torch.float64)

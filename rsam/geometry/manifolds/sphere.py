@@ -94,11 +94,13 @@ class SphereGeometry(Geometry):
         return _unit(self._onto_subspace(cos_sqrt(angle2) * x + sinc_sqrt(angle2) * u))
 
     def logarithm(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the logarithm; that of the antipode, to which all ways are equally long, is NaN."""
         # by the tangent of the angle: geoopt's clamped cosine is wrong for close points (its dist(x, x) is 4.5e-4)
         u = self.project(x, y)
-        sine = torch.linalg.vector_norm(u, dim=-1, keepdim=True)
-        angle = torch.atan2(sine, dot(x, y))
-        return torch.where(sine > 0, angle / sine.clamp_min(torch.finfo(x.dtype).tiny), torch.ones_like(sine)) * u
+        sine, cosine = torch.linalg.vector_norm(u, dim=-1, keepdim=True), dot(x, y)
+        angle = torch.atan2(sine, cosine)
+        same = torch.where(cosine > 0, 1.0, torch.nan).to(x.dtype)
+        return torch.where(sine > 0, angle / sine.clamp_min(torch.finfo(x.dtype).tiny), same) * u
 
     def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         # the reflection in s = x + y, up to its sign: v is orthogonal to x, and so <s, v> is <y, v>

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import geoopt
 import torch
-from geoopt.manifolds.stereographic.math import logmap, mobius_add
+from geoopt.manifolds.stereographic.math import mobius_add
 from torch import Tensor
 
 from rsam.geometry.base import Geometry
@@ -90,8 +90,19 @@ class StereographicGeometry(Geometry):
         return self._clip(mobius_add(x, half * tanc_sqrt(angle2) * u, k=self._k(x)))
 
     def logarithm(self, x: Tensor, y: Tensor) -> Tensor:
-        tangent: Tensor = logmap(x, y, k=self._k(x))
-        return tangent
+        """Return the logarithm, of any length: geoopt's inverse tangent ends at 16.8. That of an antipode is NaN."""
+        k, w = self._k(x), y - x
+        ww, a, b = dot(w, w), 2 * self._inverse(x), 2 * self._inverse(y)
+        # the Moebius sum of -x and y is n / d with |n|^2 = ww d; written in the difference of the points, it is right
+        # near the boundary, and near antipodes with d from |n|
+        n = a * w + k * ww * x
+        bent = k * ww
+        d = torch.where(bent > a * b / 2, dot(n, n) / ww.clamp_min(torch.finfo(x.dtype).tiny), a * b - bent)
+        same = bent == 0
+        root, size = torch.where(same, torch.ones_like(bent), bent.abs()).sqrt(), d.sqrt()
+        angle = torch.where(k > 0, torch.atan2(root, size), (root / (a * b).sqrt()).asinh())
+        ratio = torch.where(same, 1 / size, angle / root)
+        return a * ratio / size * n
 
     def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         """Transport in parallel along the geodesic: rotate in the plane of ``x`` and ``y``, scale by conformal factors.
