@@ -173,6 +173,23 @@ def test_that_an_overridden_step_has_nothing_of_the_closed_form_it_replaces() ->
     torch.testing.assert_close(fast.retract_transport(x, u, u)[0], sphere.exponential(x, 2 * u))
 
 
+def test_that_a_sphere_with_a_projection_of_its_own_retracts_by_it() -> None:
+    """As in geoopt, whose retraction is the projection of the sum; before, points left the part of the sphere."""
+
+    class Orthant(geoopt.Sphere):
+        """Part of the sphere with coordinates that are not negative."""
+
+        def projx(self, x: Tensor) -> Tensor:
+            return super().projx(x.clamp_min(0))
+
+    manifold, x, u = Orthant(), torch.tensor([0.6, 0.8]), torch.tensor([-1.6, 1.2])
+    end = torch.tensor([0.0, 1.0])
+    on = geometry_of(manifold)
+    torch.testing.assert_close(on.retract(x, u), end)
+    for isometric in (False, True):
+        torch.testing.assert_close(on.retract_transport(x, u / 2, u, 2.0, isometric)[0], end)
+
+
 def test_that_only_operations_are_registered() -> None:
     with pytest.raises(TypeError, match="'retrac' is no operation of a geometry; name the function one of"):
 

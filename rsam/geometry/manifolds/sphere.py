@@ -77,12 +77,14 @@ class SphereGeometry(Geometry):
         return _unit(self._onto_subspace(x))
 
     def retract(self, x: Tensor, u: Tensor) -> Tensor:
-        # project onto the subspace again: over many steps rounding errors would add up
-        return _unit(self._onto_subspace(x + u))
+        # onto the subspace again: over many steps rounding errors would add up. A subclass may project in its own way
+        return self.project_point(x + u)
 
     def retract_transport(
         self, x: Tensor, u: Tensor, v: Tensor, t: float | Tensor = 1.0, isometric: bool = False
     ) -> tuple[Tensor, Tensor]:
+        if type(self).project_point is not SphereGeometry.project_point:
+            return super().retract_transport(x, u, v, t, isometric)
         y = self._onto_subspace(add_scaled(x, u, t))
         length = torch.linalg.vector_norm(y, dim=-1, keepdim=True)
         y = y / length if torch.is_grad_enabled() else y.div_(length)  # in place: y is new, and large
