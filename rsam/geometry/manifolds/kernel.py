@@ -75,6 +75,8 @@ class Kernel(FromGeometry):
     def flatten(self, x: Tensor) -> Tensor:
         """Return kernels in the layout of ``base``.
 
+        Dimensions before those of a point of ``base`` must be ``*batch``, or ``*batch, out`` if each filter is a point.
+
         Parameters
         ----------
         x : Tensor
@@ -104,7 +106,7 @@ class Kernel(FromGeometry):
         return distance.reshape(*batch, *([1] * self.ndim)) if keepdim else distance
 
     def logmap(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.unflatten(self.base.logmap(self.flatten(x), self.flatten(y)), x.shape)
+        return geometry_of(self).logarithm(x, y)
 
     def random(
         self, *size: int, dtype: torch.dtype | None = None, device: torch.device | None = None
@@ -160,6 +162,13 @@ class KernelSphere(Kernel):
 
     def unflatten(self, y: Tensor, shape: torch.Size) -> Tensor:
         return y.reshape(shape)
+
+    def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
+        # by the tangent of half the angle, since the cosine of geoopt's sphere is wrong for close points
+        rows, others = self.flatten(x), self.flatten(y)
+        halves = (torch.linalg.vector_norm(rows + sign * others, dim=-1) for sign in (-1, 1))
+        distance: Tensor = torch.linalg.vector_norm(2 * torch.atan2(*halves), dim=-1)
+        return distance.reshape(*distance.shape, *([1] * self.ndim)) if keepdim else distance
 
 
 class KernelStiefel(Kernel):
@@ -228,8 +237,9 @@ class KernelGeometry(DelegatingGeometry):
         return value.reshape(*batch, *([1] * self.manifold.ndim))
 
     def component_inner(self, x: Tensor, u: Tensor) -> Tensor:
-        value = super().component_inner(x, u)  # (*batch, out, 1) for spheres, (*batch, 1, 1) for Stiefel
-        return value.reshape(*value.shape[:-1], *([1] * (self.manifold.ndim - 1)))
+        value = super().component_inner(x, u)  # (*batch, out, 1) for filters, (*batch, 1, 1) or (*batch, 1) for kernels
+        batch = x.dim() - self.manifold.ndim
+        return value.reshape(*value.shape[: batch + 1], *([1] * (self.manifold.ndim - 1)))
 
     def point_inner(self, x: Tensor, u: Tensor) -> Tensor:
         return self.component_inner(x, u)
