@@ -12,7 +12,7 @@ from torch import Tensor
 from rsam.geometry.base import OPERATIONS
 from rsam.geometry.blocks import Block, make_blocks
 from rsam.geometry.equality import Constants
-from rsam.geometry.registry import attached_to, is_euclidean
+from rsam.geometry.registry import attached_to, is_euclidean, revision
 from rsam.geometry.sharded import Shards, local, local_gradient, shards_of
 from rsam.geometry.sums import Tensors, scalar_sum, wide
 
@@ -31,9 +31,9 @@ class Product:
     changes.
 
     Whatever stays the same from call to call is planned once. Each call checks the plan. It makes a new one if points
-    have another shape, dtype or device, if a parameter was put on another manifold, or if a constant of one of several
-    equal manifolds changed. Changes through ``.data`` go unnoticed, since torch does not track them. A parameter that
-    lost its manifold is refused by name.
+    have another shape, dtype or device, if a parameter was put on another manifold, if an operation was registered, or
+    if a constant of one of several equal manifolds changed. Changes through ``.data`` go unnoticed, since torch does
+    not track them. A parameter that lost its manifold is refused by name.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ class Product:
         # a block computes with the first of its equal manifolds, as long as they stay equal
         together = [{id(m): m for m in (self.manifolds[i] for i in b.indices)} for b in self.blocks]
         self._constants = Constants(m for members in together if len(members) > 1 for m in members.values())
-        self._signature = _signature(list(map(local, points)))
+        self._signature, self._revision = _signature(list(map(local, points))), revision()
 
     def update(self, points: Tensors | None = None, stacks_are_checked: bool = False) -> bool:
         """Plan anew if the plan does not fit these points.
@@ -192,7 +192,7 @@ class Product:
             on = [m if other is None else other for m, other in zip(on, others, strict=True)]
         if on is not self.manifolds and on != self.manifolds:
             self.manifolds, self._signature = on, None
-        if self._signature is not None and self._constants.changed():
+        if self._signature is not None and (self._revision != revision() or self._constants.changed()):
             self._signature = None
         parts = list(map(local, points)) if self._sharded else points
         if self._signature is not None and stacks_are_checked:

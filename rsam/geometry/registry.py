@@ -11,11 +11,21 @@ from torch import Tensor
 
 from rsam.geometry.base import OPERATIONS, Geometry
 
-__all__ = ["attached_to", "checked_manifold", "geometry_of", "is_euclidean", "is_plain", "manifold_of", "register"]
+__all__ = [
+    "attached_to",
+    "checked_manifold",
+    "geometry_of",
+    "is_euclidean",
+    "is_plain",
+    "manifold_of",
+    "register",
+    "revision",
+]
 
 _EUCLIDEAN = geoopt.Euclidean()
 
 _registry: dict[type, type[Geometry]] = {}
+_revision = 0
 _T = TypeVar("_T")
 
 
@@ -53,8 +63,7 @@ def register(manifold_class: type[geoopt.Manifold]) -> Callable[[_T], _T]:
 
     def decorate(entry: Any) -> Any:
         if isinstance(entry, type) and issubclass(entry, Geometry):
-            _registry[manifold_class] = entry
-            _lookup.cache_clear()
+            _enter(manifold_class, entry)
             return entry
         name = getattr(entry, "__name__", repr(entry))
         if name not in OPERATIONS:
@@ -64,11 +73,22 @@ def register(manifold_class: type[geoopt.Manifold]) -> Callable[[_T], _T]:
             return entry(self.manifold, *args, **kwargs)
 
         parent = _lookup(manifold_class)  # type: ignore[arg-type]  # mypy doubts that classes hash
-        _registry[manifold_class] = type(f"{manifold_class.__name__}Geometry", (parent,), {name: method})
-        _lookup.cache_clear()
+        _enter(manifold_class, type(f"{manifold_class.__name__}Geometry", (parent,), {name: method}))
         return entry
 
     return decorate
+
+
+def _enter(manifold_class: type, geometry: type[Geometry]) -> None:
+    global _revision
+    _registry[manifold_class] = geometry
+    _lookup.cache_clear()
+    _revision += 1
+
+
+def revision() -> int:
+    """Return a number that changes when a geometry or an operation is registered, after which plans are stale."""
+    return _revision
 
 
 @functools.cache

@@ -4,6 +4,7 @@ import geoopt
 import pytest
 import torch
 
+import rsam
 from rsam.geometry import KernelSphere, KernelStiefel, Product, UnsupportedOperation, geometry_of
 from tests.geometry.points import indices_of_blocks, unit_point
 
@@ -157,6 +158,28 @@ def test_that_a_plan_that_failed_is_made_again() -> None:
             space.raise_index([x], [x])
     x.manifold = geoopt.SymmetricPositiveDefinite()
     torch.testing.assert_close(space.raise_index([x], [torch.eye(2)]), [4 * torch.eye(2)])
+
+
+def test_that_an_operation_that_is_registered_later_is_used() -> None:
+    class Slow(geoopt.Sphere):
+        """Sphere that is given another retraction."""
+
+    x, u = torch.tensor([0.6, 0.8]), torch.tensor([-0.8, 0.6])
+    parameter = geoopt.ManifoldParameter(x.clone(), manifold=Slow())
+    space = Product([x], manifolds=[Slow()])
+    optimizer = rsam.optim.RiemannianSGD([parameter], lr=1.0)
+    space.retract([x], [u])
+    parameter.grad = torch.zeros(2)
+    optimizer.step()
+
+    @rsam.geometry.register(Slow)
+    def retract(manifold: geoopt.Manifold, x: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        return manifold.projx(x + u / 2)
+
+    torch.testing.assert_close(space.retract([x], [u])[0], geoopt.Sphere().projx(x + u / 2))
+    parameter.grad = -u
+    optimizer.step()
+    torch.testing.assert_close(parameter.detach(), geoopt.Sphere().projx(x + u / 2))
 
 
 def test_that_coordinates_of_stacked_kernels_are_those_of_each() -> None:
