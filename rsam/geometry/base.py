@@ -151,7 +151,9 @@ class Geometry:
     @asks("inner", "component_inner")
     def component_inner(self, x: Tensor, u: Tensor) -> Tensor:
         """Return the squared norm of each smallest independent component, broadcastable to ``x`` (for Adam)."""
-        return self.inner(x, u, u)
+        # geoopt's default is inner, which is wrong for some of its manifolds
+        own = not type(self.manifold).component_inner.__module__.startswith(("geoopt.", "rsam."))
+        return self.manifold.component_inner(x, u) if own else self.inner(x, u, u)
 
     @asks("inner")
     def squared_norm(self, x: Tensor, u: Tensor) -> Tensor:

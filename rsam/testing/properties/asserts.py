@@ -14,7 +14,15 @@ from rsam.geometry.linalg import largest
 from rsam.testing.comparison import assert_close, tolerance
 from rsam.testing.points import metric_norm
 
-__all__ = ["assert_isometric", "assert_on_manifold", "assert_tangent", "central_step", "product", "stretched"]
+__all__ = [
+    "assert_isometric",
+    "assert_on_manifold",
+    "assert_tangent",
+    "central_step",
+    "product",
+    "second_step",
+    "stretched",
+]
 
 
 def product(geometry: Geometry, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
@@ -32,6 +40,14 @@ def stretched(geometry: Geometry, x: Tensor, u: Tensor, length: float = 0.5) -> 
 def central_step(dtype: torch.dtype) -> float:
     """Return the step of a central difference that balances the error ``h^2`` with the rounding ``eps / h``."""
     return math.pow(torch.finfo(dtype).eps, 1 / 3)
+
+
+def second_step(dtype: torch.dtype) -> float:
+    """Return the step of a second difference that balances the error ``h^2`` with a thousand roundings ``eps / h^2``.
+
+    A shorter step, for one rounding, would tolerate any acceleration in single precision.
+    """
+    return math.pow(1000 * torch.finfo(dtype).eps, 1 / 4)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ __all__ = [
     "a_geodesic_keeps_its_speed",
     "a_step_stays_on_the_manifold",
     "a_zero_step_goes_nowhere",
+    "geodesics_cross_spheres_at_right_angles",
     "steps_begin_along_their_tangent",
     "the_distance_along_a_geodesic_is_its_length",
     "the_gradient_is_the_slope_along_a_step",
@@ -65,6 +66,25 @@ def a_geodesic_keeps_its_speed(geometry: Geometry, x: Tensor, u: Tensor) -> None
     scale = largest(geometry.lower_index(y, velocity)) * max(largest(x), largest(y)) / h
     before, after = product(geometry, x, u, u), product(geometry, y, velocity, velocity)
     assert_close(after, before, "<v, v> of the velocity v at the end of Exp(x, u) against <u, u>", scale=scale, slack=4)
+
+
+def geodesics_cross_spheres_at_right_angles(geometry: Geometry, x: Tensor, u: Tensor, v: Tensor) -> None:
+    """Raise unless Gauss's lemma holds: ``<D Exp_x(u)[u], D Exp_x(u)[v]> == <u, v>``, by central differences.
+
+    The lemma holds of no other curves than the geodesics of the metric. Those of another metric may begin along their
+    tangents and keep their speed, as do the one-parameter subgroups of a group, which are geodesics only if the metric
+    is invariant from both sides.
+    """
+    h = central_step(x.dtype)
+    u, v = stretched(geometry, x, u), stretched(geometry, x, v)
+    y = geometry.exponential(x, u)
+    along, across = (
+        (geometry.exponential(x, u + h * w) - geometry.exponential(x, u - h * w)) / (2 * h) for w in (u, v)
+    )
+    # as above, for two differences
+    scale = sum(largest(geometry.lower_index(y, w)) for w in (along, across)) * max(largest(x), largest(y)) / h
+    before, after = product(geometry, x, u, v), product(geometry, y, along, across)
+    assert_close(after, before, "<D Exp(x, u)[u], D Exp(x, u)[v]> against <u, v>", scale=scale, slack=4)
 
 
 def the_gradient_is_the_slope_along_a_step(geometry: Geometry, x: Tensor, u: Tensor, a: Tensor, exact: bool) -> None:

@@ -12,6 +12,7 @@ from rsam.testing.properties.asserts import assert_on_manifold, assert_tangent, 
 __all__ = [
     "projecting_a_point_moves_it_nowhere",
     "raising_undoes_lowering",
+    "scaling_components_keeps_tangents",
     "the_derivative_of_projecting_points_is_tangent",
     "the_metric_is_symmetric_and_positive",
     "the_point_is_on_the_manifold",
@@ -76,6 +77,20 @@ def the_squared_norm_is_an_inner_product(geometry: Geometry, x: Tensor, u: Tenso
     whole, squares = product(geometry, x, u, u), largest(u) ** 2
     assert_close(geometry.squared_norm(x, u), whole, "the squared norm against <u, u>", scale=squares)
     assert_close(geometry.point_inner(x, u).sum(), whole, "those of the points against <u, u>", scale=squares)
+
+
+def scaling_components_keeps_tangents(geometry: Geometry, x: Tensor, u: Tensor) -> None:
+    """Raise unless a tangent stays one if each component is scaled by a function of its square, as Adam scales it.
+
+    Raise also if a square of ``component_inner`` exceeds ``<u, u>``, or all together fall short of it.
+    """
+    squares, whole = geometry.component_inner(x, u), float(product(geometry, x, u, u))
+    scaled = u / (1 + squares)
+    assert_close(geometry.project(x, scaled), scaled, "the projection of scaled components", scale=largest(x))
+    error = tolerance(x.dtype) * (abs(whole) + largest(u) ** 2)
+    most, total = largest(squares), float(squares.sum())
+    if not (most <= whole + error and total >= whole - error):
+        raise AssertionError(f"squares of components reach {most:.6g} and sum to {total:.6g}, for <u, u> = {whole:.6g}")
 
 
 def the_projection_is_tangent(geometry: Geometry, x: Tensor, a: Tensor) -> None:

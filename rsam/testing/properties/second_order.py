@@ -8,7 +8,7 @@ from torch import Tensor
 from rsam.geometry import Geometry, pairing
 from rsam.geometry.linalg import largest
 from rsam.testing.comparison import assert_close
-from rsam.testing.properties.asserts import product, stretched
+from rsam.testing.properties.asserts import product, second_step, stretched
 
 __all__ = [
     "frames_are_orthonormal",
@@ -42,7 +42,7 @@ def steps_have_finite_derivatives_at_zero(geometry: Geometry, x: Tensor, v: Tens
 def the_acceleration_is_that_of_the_geodesic(geometry: Geometry, x: Tensor, v: Tensor) -> None:
     """Raise unless ``acceleration`` is the second derivative of the exponential, by a central difference."""
     v = stretched(geometry, x, v)
-    h = float(torch.finfo(x.dtype).eps) ** 0.25  # balances h^2 with eps / h^2
+    h = second_step(x.dtype)
     ends = geometry.exponential(x, h * v) + geometry.exponential(x, -h * v)
     expected = (ends - 2 * x) / h**2
     assert_close(geometry.acceleration(x, v), expected, "the acceleration", scale=largest(x) / h**2, slack=4)
@@ -51,7 +51,7 @@ def the_acceleration_is_that_of_the_geodesic(geometry: Geometry, x: Tensor, v: T
 def second_order_steps_agree_with_the_geodesic(geometry: Geometry, x: Tensor, v: Tensor) -> None:
     """Raise unless ``retract_second_order`` has the geodesic's acceleration, by a central difference."""
     v = stretched(geometry, x, v)
-    h = float(torch.finfo(x.dtype).eps) ** 0.25  # balances h^2 with eps / h^2
+    h = second_step(x.dtype)
     ends = geometry.retract_second_order(x, h * v) + geometry.retract_second_order(x, -h * v)
     acceleration = geometry.acceleration(x, v)
     assert_close((ends - 2 * x) / h**2, acceleration, "the acceleration of the step", scale=largest(x) / h**2, slack=4)
