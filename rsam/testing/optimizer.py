@@ -24,6 +24,9 @@ _PROPERTIES = (
     steps.a_step_returns_the_loss_before_it,
     steps.steps_stay_on_the_manifold,
     steps.a_short_step_goes_downhill,
+    steps.a_smaller_rate_makes_a_shorter_step,
+    steps.a_step_without_gradient_goes_nowhere,
+    steps.a_loaded_state_continues_the_run,
     steps.restoring_is_exact,
     steps.an_exception_leaves_the_weights,
     steps.the_ascent_goes_the_radius_along_the_gradient,
@@ -53,8 +56,9 @@ def check_optimizer(
 ) -> Report:
     """Check the steps of an optimizer, on a parameter on a manifold and a plain one.
 
-    Any optimizer must stay on the manifold, go downhill by a small learning rate, return the loss, leave the weights
-    unchanged if the closure raises, and be equivariant to isometries. An optimizer with ``first_step``,
+    Any optimizer must stay on the manifold, go downhill by a small learning rate, and less far by a smaller one, stay
+    where it is without a gradient, return the loss, leave the weights unchanged if the closure raises, go on as before
+    with a loaded state, and be equivariant to isometries. An optimizer with ``first_step``,
     ``second_step``, ``restore`` and ``base_optimizer``, as :class:`rsam.RSAM`, must also ascend by ``rho`` in the
     metric along the gradient, become its base for ``rho -> 0``, and restore weights exactly.
 

@@ -25,6 +25,7 @@ AssertionError: the point after a step is not on the manifold: `norm(x) != 1` wi
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -42,8 +43,11 @@ from rsam.testing.properties.asserts import assert_on_manifold
 
 __all__ = [
     "Trial",
+    "a_loaded_state_continues_the_run",
     "a_short_step_goes_downhill",
+    "a_smaller_rate_makes_a_shorter_step",
     "a_step_returns_the_loss_before_it",
+    "a_step_without_gradient_goes_nowhere",
     "a_step_without_radius_is_the_base_step",
     "an_exception_leaves_the_weights",
     "restoring_is_exact",
@@ -201,28 +205,32 @@ def a_step_returns_the_loss_before_it(trial: Trial, x: Tensor, a: Tensor, b: Ten
     assert_close(torch.as_tensor(returned).detach().to(before), before, "the loss that step(closure) returned")
 
 
+def _short_step(trial: Trial, x: Tensor, a: Tensor, b: Tensor, rate: float) -> list[tuple[Any, ...]]:
+    """Return name, geometry, gradient, start and end of each parameter for a step with a small learning rate."""
+    model = trial.model(x, a, b)
+    groups = getattr(model.optimizer, "param_groups", ())
+    if not groups or any("lr" not in g or g.get("weight_decay") or g.get("maximize") for g in groups):
+        raise NotImplementedError("the step has no learning rate, or does not follow the gradient alone")
+    for group in groups:
+        group["lr"] = rate
+        if "rho" in group:
+            group["rho"] = min(group["rho"], rate)
+    model.closure()
+    assert model.x.grad is not None and model.plain.grad is not None
+    gradients, before = [model.x.grad.clone(), model.plain.grad.clone()], model.values()
+    model.step()
+    kinds = geometry_of(trial.manifold), geometry_of(geoopt.Euclidean())
+    return list(zip(("x", "the plain parameter"), kinds, gradients, before, model.values(), strict=True))
+
+
 def a_short_step_goes_downhill(trial: Trial, x: Tensor, a: Tensor, b: Tensor) -> None:
     """Raise unless a step with a small learning rate moves each parameter, and not uphill.
 
     Rate and radius are so small that the step hardly leaves its tangent. Nothing is asked of a parameter whose gradient
     is shorter than 0.1 in the metric, where a step of fixed length may pass the minimum.
     """
-    model = trial.model(x, a, b)
-    groups = getattr(model.optimizer, "param_groups", ())
-    if not groups or any("lr" not in g or g.get("weight_decay") or g.get("maximize") for g in groups):
-        raise NotImplementedError("the step has no learning rate, or does not follow the gradient alone")
     small = float(torch.finfo(x.dtype).eps) ** 0.25
-    for group in groups:
-        group["lr"] = small
-        if "rho" in group:
-            group["rho"] = min(group["rho"], small)
-    model.closure()
-    assert model.x.grad is not None and model.plain.grad is not None
-    gradients, before = [model.x.grad.clone(), model.plain.grad.clone()], model.values()
-    model.step()
-    kinds = geometry_of(trial.manifold), geometry_of(geoopt.Euclidean())
-    parts = zip(("x", "the plain parameter"), kinds, gradients, before, model.values(), strict=True)
-    for name, geometry, gradient, start, end in parts:
+    for name, geometry, gradient, start, end in _short_step(trial, x, a, b, small):
         steepness = metric_norm(geometry, start, geometry.raise_index(start, gradient))
         if steepness < 0.1:
             continue
@@ -233,6 +241,51 @@ def a_short_step_goes_downhill(trial: Trial, x: Tensor, a: Tensor, b: Tensor) ->
         if not rise <= 100 * length**2 * steepness:  # by which the curve may depart from its tangent
             raise AssertionError(f"a step of length {length:.3g} moves {name} uphill, along a gradient of length "
                                  f"{steepness:.3g} by {rise:.3g}")  # fmt: skip
+
+
+def a_smaller_rate_makes_a_shorter_step(trial: Trial, x: Tensor, a: Tensor, b: Tensor) -> None:
+    """Raise unless a quarter of a small learning rate makes a step of less than half the length.
+
+    This finds an optimizer that goes on with the rate that it was made with, so that schedulers have no effect.
+    """
+    small = float(torch.finfo(x.dtype).eps) ** 0.25
+    steps = (_short_step(trial, x, a, b, rate) for rate in (small, small / 4))
+    for (name, geometry, gradient, start, end), (*_, nearer) in zip(*steps, strict=True):
+        if metric_norm(geometry, start, geometry.raise_index(start, gradient)) < 0.1:
+            continue
+        long, short = (metric_norm(geometry, start, geometry.project(start, e - start)) for e in (end, nearer))
+        if not short < long / 2:
+            raise AssertionError(f"a step of {name} has length {long:.3g} by a small learning rate, and {short:.3g} by "
+                                 "a quarter of it")  # fmt: skip
+
+
+def a_step_without_gradient_goes_nowhere(trial: Trial, x: Tensor) -> None:
+    """Raise unless weights stay where they are, to rounding, if every gradient is zero, as at a minimum."""
+    model = Model(trial, x, lambda y: 0 * pairing([y], [y]))
+    model.plain.data.fill_(1)
+    if any(group.get("weight_decay") for group in getattr(model.optimizer, "param_groups", ())):
+        raise NotImplementedError("weight decay moves weights without a gradient")
+    before = model.values()
+    model.step(2)
+    for name, now, then in zip(("x", "the plain parameter"), model.values(), before, strict=True):
+        assert_close(now, then, f"{name} after two steps without a gradient", scale=max(1.0, largest(x)) ** 2)
+
+
+def a_loaded_state_continues_the_run(trial: Trial, x: Tensor, a: Tensor, b: Tensor) -> None:
+    """Raise unless a new optimizer with the ``state_dict()`` of another one goes on as that does, for two steps."""
+    loss = trial.loss(x, a, b)
+    model = Model(trial, x, loss)
+    if not (hasattr(model.optimizer, "state_dict") and hasattr(model.optimizer, "load_state_dict")):
+        raise NotImplementedError("the optimizer has no state_dict")
+    model.step(2)
+    resumed = Model(trial, model.values()[0], loss)
+    resumed.plain.data.copy_(model.plain.data)
+    resumed.optimizer.load_state_dict(copy.deepcopy(model.optimizer.state_dict()))
+    model.step(2)
+    resumed.step(2)
+    for name, got, expected in zip(("x", "the plain parameter"), resumed.values(), model.values(), strict=True):
+        scale = max(largest(x), largest(expected)) ** 2
+        assert_close(got, expected, f"{name} two steps after its state was loaded", scale=scale, slack=10)
 
 
 def steps_are_blind_to_isometries(trial: Trial, x: Tensor, a: Tensor, b: Tensor, isometry: Isometry | None) -> None:

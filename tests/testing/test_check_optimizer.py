@@ -231,6 +231,29 @@ class Edits(rsam.optim.RiemannianSGD):
         return loss
 
 
+class KeepsItsRate(rsam.optim.RiemannianSGD):
+    """Optimizer whose schedulers have no effect, as that of a wrapper with groups of its own."""
+
+    def step(self, closure: Callable[[], Any]) -> Any:
+        for group in self.param_groups:
+            group["lr"] = self.defaults["lr"]
+        return super().step(closure)
+
+
+class ForgetsItsMomentum(rsam.optim.RiemannianSGD):
+    """Optimizer whose checkpoints lack the state, as that of a wrapper which saves its own."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "state": {}}
+
+
+class DividesByTheNorm(Edits):
+    def edit(self, params: list[Tensor]) -> None:
+        norm = sum(p.grad.square().sum() for p in params).sqrt()
+        for p in params:
+            p.grad /= norm
+
+
 class SeesCoordinates(Edits):
     """Optimizer that scales the gradient by the coordinate, and still stays on the manifold."""
 
@@ -281,6 +304,9 @@ WRONG = [
         lambda params: GoesUphill(params, lr=0.1),
         {"manifold": geoopt.SymmetricPositiveDefinite(), "shape": (2, 2)},
     ),
+    ("a smaller rate makes a shorter step", lambda params: KeepsItsRate(params, lr=0.001), SPHERE),
+    ("a loaded state continues the run", lambda params: ForgetsItsMomentum(params, lr=0.1, momentum=0.9), SPHERE),
+    ("a step without gradient goes nowhere", lambda params: DividesByTheNorm(params, lr=0.1), SPHERE),
     ("steps are blind to isometries", lambda params: SeesCoordinates(params, lr=0.1), SPHERE),
 ]
 
