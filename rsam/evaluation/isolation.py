@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _global_forward_pre_hooks
 from torch.nn.parameter import is_lazy
+from torch.nn.utils.stateless import _functional_call
 
 from rsam.evaluation.random_state import random_state, set_random_state
 
@@ -18,6 +20,8 @@ __all__ = ["Buffers", "at_points", "isolated", "recording"]
 
 #: Buffers by module and name.
 Buffers = dict[nn.Module, dict[str, Tensor]]
+# Attribute of clones of buffers that torch.func.functional_call lends, which takes them out of the module itself.
+_LENT = "_rsam_is_lent"
 
 
 @contextmanager
@@ -30,9 +34,9 @@ def isolated(*, strict: bool = True, start: Buffers | None = None) -> Iterator[N
     needs. Contexts may be nested.
 
     The context does not protect weights, ``.grad`` and Python attributes, buffers that
-    :func:`torch.func.functional_call` lends to a module, and buffers of a module compiled in place
-    (``model.compile()``; ``torch.compile(model)`` is fine). Embeddings with ``max_norm``, which write to their weights
-    when they run, are refused; the function :func:`torch.nn.functional.embedding` is not noticed.
+    :func:`torch.func.functional_call` lends to a module after a direct call of it, and buffers of a module compiled in
+    place (``model.compile()``; ``torch.compile(model)`` is fine). Embeddings with ``max_norm``, which write to their
+    weights when they run, are refused; the function :func:`torch.nn.functional.embedding` is not noticed.
 
     Parameters
     ----------
@@ -56,16 +60,23 @@ def isolated(*, strict: bool = True, start: Buffers | None = None) -> Iterator[N
     (tensor([0., 0.]), tensor(0))
     """
     originals: Buffers = {}
-    clones: dict[int, Tensor] = {}  # by the original's identity, so that tied buffers stay tied
+    # original, which keeps its identity, and clone, by that identity, so that tied buffers stay tied
+    clones: dict[int, tuple[Tensor, Tensor]] = {}
     start = start or {}
 
-    def visit(part: nn.Module, buffers: dict[str, Tensor]) -> None:
-        originals[part] = buffers
-        values = start.get(part, {})
+    def visit(part: nn.Module, buffers: dict[str, Tensor], lent: set[int]) -> None:
+        own, values = originals.setdefault(part, {}), start.get(part, {})
         for name, b in buffers.items():  # one by one, since a scripted module's buffers have no method `update`
+            if hasattr(b, _LENT):
+                continue
             if id(b) not in clones:
-                clones[id(b)] = values.get(name, b).clone()
-            part._buffers[name] = clones[id(b)]
+                clones[id(b)] = b, values.get(name, b).clone()
+            part._buffers[name] = clone = clones[id(b)][1]
+            if id(b) in lent:
+                setattr(clone, _LENT, True)
+            else:
+                vars(clone).pop(_LENT, None)
+                own.setdefault(name, b)
 
     state = random_state()
     try:
@@ -75,6 +86,8 @@ def isolated(*, strict: bool = True, start: Buffers | None = None) -> Iterator[N
         for part, buffers in originals.items():
             for name, b in buffers.items():
                 part._buffers[name] = b
+        for _, clone in clones.values():  # which the dictionary of a functional call may hold now
+            vars(clone).pop(_LENT, None)
         set_random_state(state)
 
 
@@ -87,8 +100,9 @@ def recording() -> Iterator[Buffers]:
     """
     recorded: Buffers = {}
 
-    def visit(part: nn.Module, buffers: dict[str, Tensor]) -> None:
-        recorded[part] = {name: b.clone() for name, b in buffers.items()}
+    def visit(part: nn.Module, buffers: dict[str, Tensor], lent: set[int]) -> None:
+        if part not in recorded:
+            recorded[part] = {name: b.clone() for name, b in buffers.items()}
 
     with _before_first_calls(visit):
         yield recorded
@@ -96,9 +110,13 @@ def recording() -> Iterator[Buffers]:
 
 @contextmanager
 def _before_first_calls(
-    visit: Callable[[nn.Module, dict[str, Tensor]], None], check: Callable[[nn.Module], None] | None = None
+    visit: Callable[[nn.Module, dict[str, Tensor], set[int]], None], check: Callable[[nn.Module], None] | None = None
 ) -> Iterator[None]:
-    """Visit each module and its buffers before this thread first calls it, or one that it is a part of."""
+    """Visit each module and its buffers before this thread first calls it, or one that it is a part of.
+
+    Modules are visited again and again while buffers are lent to them, of which ``visit`` gets the identities: they
+    have their own buffers again when they are called directly.
+    """
     met: set[nn.Module] = set()
 
     def look(module: nn.Module) -> None:
@@ -106,10 +124,13 @@ def _before_first_calls(
             return
         if check is not None:
             check(module)
+        lent = _lent()
         for part in module.modules():  # all at once: a forward may use buffers of a child that it never calls
             if part not in met:
-                met.add(part)
-                visit(part, {name: b for name, b in part._buffers.items() if b is not None and not is_lazy(b)})
+                buffers = {name: b for name, b in part._buffers.items() if b is not None and not is_lazy(b)}
+                if not any(id(b) in lent or hasattr(b, _LENT) for b in buffers.values()):
+                    met.add(part)
+                visit(part, buffers, lent)
 
     thread = threading.get_ident()  # hooks are called in all threads
     with _lock:
@@ -122,6 +143,17 @@ def _before_first_calls(
             _open.remove(look)
             if not _open:
                 del _global_forward_pre_hooks[_KEY]
+
+
+def _lent() -> set[int]:
+    """Return the identities of the tensors that the functional calls on the stack lend to modules."""
+    found: set[int] = set()
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code is _functional_call.__code__:
+            found.update(map(id, frame.f_locals["parameters_and_buffers"].values()))
+        frame = frame.f_back
+    return found
 
 
 # One hook for all contexts, under one key: compiled functions are compiled anew for another hook, or another key, as

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 
@@ -78,6 +79,26 @@ def test_nested() -> None:
         assert model.child.calls == 1
         assert torch.equal(torch.get_rng_state(), state)
     assert unchanged(model, before)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("foreign", [False, True])
+def test_that_a_module_gets_its_own_buffers_back_after_calls_that_lend_it_others(foreign: bool, nested: bool) -> None:
+    model, x = Counting(), torch.randn(5, 3)
+    model(x)
+    before = snapshot(model)
+    lent = {name: b.clone() if foreign else b for name, b in model.named_buffers()}
+    values = {name: b.clone() for name, b in lent.items()}
+    with isolated(), isolated() if nested else contextlib.nullcontext():
+        for _ in range(2):
+            torch.func.functional_call(model, (dict(model.named_parameters()), lent), (x,))
+        model(x)
+        torch.func.functional_call(model, dict(model.named_parameters()), (x,))
+    assert unchanged(model, before)
+    assert all(torch.equal(lent[name], value) for name, value in values.items())
+    model(x)
+    assert model.child.calls == 2
+    assert not unchanged(model, before)
 
 
 def test_graphs_from_before_and_from_within_survive() -> None:
