@@ -102,7 +102,8 @@ class _Watched(GradientMark):
             if self._kept is not None:
                 return torch.equal(local(held), local(self._kept))
             return self.hidden is not None and _is_nan(held)
-        return writes == 0 or (self._thorough and local(held)._is_view() and bool(local(held).any()))
+        left = writes == 0 or (self._thorough and local(held)._is_view())
+        return left and (self.hidden is not None or bool(local(held).any()))  # a pass may add to zeros
 
     def show(self) -> None:
         """Put the hidden gradient back."""

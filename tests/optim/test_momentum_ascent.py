@@ -155,6 +155,26 @@ def test_that_halves_along_the_momentum_need_no_gradient_at_the_weights(base) ->
     assert not equal(results[0], manifold_points().values())
 
 
+@pytest.mark.parametrize("zero", [lambda g: g.zero_(), lambda g: g.data.zero_()], ids=["in place", "through data"])
+def test_that_halves_along_the_momentum_may_add_to_gradients_that_were_set_to_zero(zero) -> None:
+    results = []
+    for in_place in (False, True):
+        params = list(manifold_points().values())
+        opt, loss = rsam.RSAM(params, lr=0.01, momentum=0.9, direction="momentum"), robust(params)
+        for _ in range(4):
+            for p in params:
+                if in_place and p.grad is not None:
+                    zero(p.grad)
+                else:
+                    p.grad = None
+            opt.first_step()
+            loss().backward()
+            opt.second_step()
+        results.append(copies(params))
+    assert equal(*results)
+    assert not equal(results[0], manifold_points().values())
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_that_halves_along_the_momentum_refuse_the_gradient_of_the_step_before(steps: int) -> None:
     params = list(manifold_points().values())
