@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import geoopt
 from torch import Tensor, nn
 
-__all__ = ["forget", "no_parameter", "refuse_lost", "remember"]
+__all__ = ["forget", "forget_weights", "no_parameter", "refuse_lost", "remember"]
 
 #: Full name and manifold by attribute.
 Constraints = dict[str, tuple[str, geoopt.Manifold]]
@@ -24,6 +24,15 @@ def remember(owner: nn.Module, constraints: Constraints) -> None:
 def forget(owner: nn.Module) -> None:
     """Forget a module that is not constrained any more."""
     _CONSTRAINTS.pop(owner, None)
+
+
+def forget_weights(weights: Iterable[Tensor]) -> None:
+    """Forget weights that are not constrained any more in all modules that share them."""
+    ids = {id(w) for w in weights}
+    for owner, constraints in list(_CONSTRAINTS.items()):
+        held = vars(owner).get("_parameters", {})  # a copy whose making failed has none
+        for attribute in [a for a in constraints if id(held.get(a)) in ids]:
+            del constraints[attribute]
 
 
 def no_parameter(name: str, manifold: geoopt.Manifold) -> str:

@@ -212,8 +212,8 @@ class Product:
                 self._was_on[i], self._signature = True, None
             elif new is None and points[i] is p and self._was_on[i] and not is_euclidean(self._of_params[i]):
                 raise ValueError(
-                    f"{self.describe(i)} lost its manifold, as .to('meta') and sharding make it; set its attribute "
-                    "manifold again"
+                    f"{self.describe(i)} lost its manifold, as .to('meta'), sharding and rsam.nn.unconstrain make it; "
+                    "set its attribute manifold again, or make the optimizer anew"
                 )
 
     def part(self, indices: Sequence[int]) -> Product:

@@ -31,7 +31,8 @@ def constrain(module: _M, manifold: geoopt.Manifold, where: Where = "weight", ex
     Each chosen parameter becomes a :class:`geoopt.ManifoldParameter` at the projection of its present value. Class,
     forward and ``state_dict`` keys of the module do not change. Deep copies, pickles, conversions by ``.to()``
     (except to the ``meta`` device) and ``load_state_dict`` keep the manifolds; the last projects weights that are off
-    the manifold. Create the optimizer afterwards.
+    the manifold. Tie weights before, and create the optimizer afterwards: a module that is given a constrained weight
+    later loads it without projecting.
 
     A weight that stacks square matrices, such as ``weight_hh_l0`` of a GRU or an LSTM, becomes one matrix with
     orthonormal columns on a Stiefel manifold. The columns of each gate's own matrix are then shorter than 1. The
@@ -70,7 +71,8 @@ def constrain(module: _M, manifold: geoopt.Manifold, where: Where = "weight", ex
         If nothing matches, a name or pattern in either list matches nothing, or a weight cannot live on the manifold.
         The message says which and why; nothing is changed then.
     TypeError
-        If the manifold is no :class:`geoopt.Manifold`; names its class and package.
+        If the manifold is no :class:`geoopt.Manifold`; names its class and package. If ``where`` or ``exclude`` is a
+        module or another thing that is not listed above.
     UnsupportedOperation
         For a manifold that :mod:`rsam.geometry` refuses as a whole.
 
@@ -119,7 +121,8 @@ def constrain(module: _M, manifold: geoopt.Manifold, where: Where = "weight", ex
 def unconstrain(module: _M) -> _M:
     """Make the weights that :func:`constrain` put on manifolds plain parameters again, in place.
 
-    They keep their values. Parameters of geoopt's own layers stay on their manifolds. Create the optimizer afterwards.
+    They keep their values, and are plain in all modules that share them. Parameters of geoopt's own layers stay on
+    their manifolds. Create the optimizer afterwards.
 
     Parameters
     ----------
@@ -138,28 +141,31 @@ def unconstrain(module: _M) -> _M:
     >>> type(rsam.nn.unconstrain(linear).weight)
     <class 'torch.nn.parameter.Parameter'>
     """
+    weights: list[Tensor] = []
     for owner in module.modules():
         for key, hook in list(owner._load_state_dict_post_hooks.items()):
             if isinstance(hook, _BackOntoManifolds):
                 for attribute in hook.constraints:
-                    _make_plain(owner, attribute)
+                    weights += _make_plain(owner, attribute)
                 del owner._load_state_dict_post_hooks[key]
                 constrained.forget(owner)
         for key, hook in list(owner._forward_pre_hooks.items()):
             if isinstance(hook, _NoneLost):
                 del owner._forward_pre_hooks[key]
+    constrained.forget_weights(weights)
     return module
 
 
-def _make_plain(owner: nn.Module, attribute: str) -> None:
+def _make_plain(owner: nn.Module, attribute: str) -> list[Tensor]:
     # if the weight was parametrized or pruned since, the parameter that it is computed from is on the manifold
     candidates = [owner._parameters.get(attribute), owner._parameters.get(f"{attribute}_orig")]
     if is_parametrized(owner, attribute):
         candidates += owner.parametrizations[attribute].parameters(recurse=False)  # type: ignore[index, union-attr]
-    for weight in candidates:
-        if isinstance(weight, geoopt.ManifoldParameter):
-            del weight.manifold
-            weight.__class__ = nn.Parameter  # type: ignore[assignment]  # the same object as a plain parameter again
+    weights: list[Tensor] = [weight for weight in candidates if isinstance(weight, geoopt.ManifoldParameter)]
+    for weight in weights:
+        del weight.manifold  # type: ignore[attr-defined]
+        weight.__class__ = nn.Parameter  # type: ignore[assignment]  # the same object as a plain parameter again
+    return weights
 
 
 def _fitting(manifold: geoopt.Manifold, weight: Tensor) -> geoopt.Manifold:

@@ -239,6 +239,30 @@ def test_that_kernels_keep_their_memory_format(manifold) -> None:
     assert_on_manifold(conv.weight)
 
 
+def test_that_a_shared_weight_is_plain_everywhere_after_one_of_its_modules_is_unconstrained() -> None:
+    model = nn.ModuleDict({"embedding": nn.Embedding(7, 4), "head": nn.Linear(4, 7, bias=False)})
+    model["head"].weight = model["embedding"].weight
+    rsam.nn.constrain(model, geoopt.Sphere(), "embedding.weight")
+    rsam.nn.unconstrain(model["head"])
+    state = {name: 3 * value for name, value in model.state_dict().items()}
+    model.load_state_dict(state)
+    assert type(model["embedding"].weight) is nn.Parameter
+    assert model["embedding"].weight is model["head"].weight
+    assert torch.equal(model["embedding"].weight, state["embedding.weight"])
+    rsam.RSAM(model.parameters(), torch.optim.SGD, lr=0.1)  # which takes it for a plain weight, too
+
+
+def test_that_an_optimizer_from_before_names_the_undoing() -> None:
+    linear = rsam.nn.constrain(nn.Linear(3, 3), geoopt.Sphere())
+    optimizer = rsam.RSAM(linear.parameters(), lr=0.1)
+    linear(torch.ones(3)).sum().backward()
+    optimizer.first_step()
+    optimizer.restore()
+    rsam.nn.unconstrain(linear)
+    with pytest.raises(ValueError, match=r"rsam\.nn\.unconstrain make it; .* make the optimizer anew"):
+        optimizer.first_step()
+
+
 def test_that_constraints_are_undone() -> None:
     model = rsam.nn.constrain(convnet(), KernelSphere(), nn.Conv2d)
     model.own = geoopt.ManifoldParameter(torch.tensor([1.0, 0.0]), manifold=geoopt.Sphere())
