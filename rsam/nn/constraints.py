@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import geoopt
@@ -156,14 +156,14 @@ def unconstrain(module: _M) -> _M:
     return module
 
 
-def _make_plain(owner: nn.Module, attribute: str) -> list[Tensor]:
+def _make_plain(owner: nn.Module, attribute: str) -> Sequence[Tensor]:
     # if the weight was parametrized or pruned since, the parameter that it is computed from is on the manifold
     candidates = [owner._parameters.get(attribute), owner._parameters.get(f"{attribute}_orig")]
     if is_parametrized(owner, attribute):
         candidates += owner.parametrizations[attribute].parameters(recurse=False)  # type: ignore[index, union-attr]
-    weights: list[Tensor] = [weight for weight in candidates if isinstance(weight, geoopt.ManifoldParameter)]
+    weights = [weight for weight in candidates if isinstance(weight, geoopt.ManifoldParameter)]
     for weight in weights:
-        del weight.manifold  # type: ignore[attr-defined]
+        del weight.manifold
         weight.__class__ = nn.Parameter  # type: ignore[assignment]  # the same object as a plain parameter again
     return weights
 

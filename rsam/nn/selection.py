@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
@@ -57,6 +57,8 @@ def choose(module: nn.Module, where: Where, exclude: Where = ()) -> list[Slot]:
     ------
     ValueError
         If none is left, a name or pattern matches nothing, or a layer of a selected type has no weight.
+    TypeError
+        For a criterion of another kind.
     """
     slots, wanted, unwanted = list(_slots(module)), _criteria(where), _criteria(exclude)
     for word, criteria in (("where", wanted), ("exclude", unwanted)):
@@ -78,7 +80,14 @@ def choose(module: nn.Module, where: Where, exclude: Where = ()) -> list[Slot]:
 
 
 def _criteria(where: Where) -> list[_Criterion]:
-    return list(where) if isinstance(where, list | tuple | set | frozenset) else [where]  # type: ignore[list-item]
+    criteria: list[Any] = list(where) if isinstance(where, list | tuple | set | frozenset) else [where]
+    for criterion in criteria:
+        if isinstance(criterion, nn.Module) or not (isinstance(criterion, str | Tensor) or callable(criterion)):
+            raise TypeError(
+                "where and exclude take names, types of modules, parameters, functions of name and parameter, or lists "
+                f"of these, got {type(criterion).__name__}; for a single module constrain(model.layer, manifold)"
+            )
+    return criteria
 
 
 def _slots(module: nn.Module) -> Iterator[Slot]:

@@ -102,6 +102,16 @@ def test_that_an_exclusion_that_excludes_nothing_or_all_is_refused() -> None:
         rsam.nn.constrain(convnet(), KernelSphere(), nn.Conv2d, exclude=nn.Conv2d)
 
 
+@pytest.mark.parametrize(
+    "where", [nn.Linear(3, 3), None, (name for name in ("weight",))], ids=["module", "none", "iterator"]
+)
+def test_that_what_chooses_no_weights_is_refused_by_its_type(where) -> None:
+    with pytest.raises(TypeError, match=rf"got {type(where).__name__}; for a single module constrain\(model\.layer"):
+        rsam.nn.constrain(nn.Linear(3, 3), geoopt.Sphere(), where)
+    with pytest.raises(TypeError, match="where and exclude take names"):
+        rsam.nn.constrain(nn.Linear(3, 3), geoopt.Sphere(), exclude=where)
+
+
 def test_that_an_error_shows_a_few_names_of_many() -> None:
     model = nn.ModuleDict({f"block{i}": nn.Linear(3, 3) for i in range(50)})
     with pytest.raises(ValueError, match=r"'block7\.weight'") as caught:
