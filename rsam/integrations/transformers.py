@@ -37,7 +37,7 @@ class RSAMTrainer(Trainer):
     Raises
     ------
     TypeError
-        In the first step, if the optimizer is not an :class:`rsam.RSAM`.
+        When training starts, if the optimizer is not an :class:`rsam.RSAM`.
     ValueError
         In the first step, for a gradient scaler without ``nonfinite="skip"``.
 
@@ -70,7 +70,7 @@ class RSAMTrainer(Trainer):
         self._batches: list[dict[str, Any]] = []  # since the last step
         self._losses: list[Tensor] = []  # of those batches
         self._rise: Tensor | float | None = None  # of the loss, by the last ascent
-        self.add_callback(_PutBack(self))
+        self.callback_handler.callbacks.insert(0, _PutBack(self))  # others see the weights that were put back
 
     @property
     def rsam(self) -> RSAM:
@@ -79,7 +79,6 @@ class RSAMTrainer(Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train, as ``Trainer.train`` does; after an exception the weights are those before the step."""
-        self._batches, self._losses, self._rise = [], [], None
         try:
             return super().train(*args, **kwargs)
         finally:
@@ -133,10 +132,15 @@ class RSAMTrainer(Trainer):
 
 
 class _PutBack(TrainerCallback):
-    """Put the weights back after a step that a gradient scaler has skipped."""
+    """Put the weights back after a step that a gradient scaler has skipped, or that ran out of memory."""
 
     def __init__(self, trainer: RSAMTrainer) -> None:
         self._trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # auto_find_batch_size begins anew within train(), after a pass that failed
+        self._trainer._batches, self._trainer._losses, self._trainer._rise = [], [], None
+        self._trainer.rsam.restore()
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._trainer.rsam.restore()

@@ -38,7 +38,9 @@ class InOrder(RSAMTrainer):
         return self.accelerator.prepare(loader)
 
 
-def trainer(folder, classifier, size=4, steps=3, optimizer=rsam.RSAM, rsam_options=None, **options) -> InOrder:
+def trainer(
+    folder, classifier, size=4, steps=3, optimizer=rsam.RSAM, rsam_options=None, callbacks=None, **options
+) -> InOrder:
     defaults = {"max_grad_norm": 0.0, "lr_scheduler_type": "constant", "save_strategy": "no", "logging_steps": 1}
     args = transformers.TrainingArguments(
         str(folder),
@@ -53,6 +55,7 @@ def trainer(folder, classifier, size=4, steps=3, optimizer=rsam.RSAM, rsam_optio
     return InOrder(
         model=classifier,
         args=args,
+        callbacks=callbacks,
         train_dataset=[{"x": x, "labels": y} for x, y in zip(*data(dtype=dtype), strict=True)],
         data_collator=lambda rows: {name: torch.stack([row[name] for row in rows]) for name in rows[0]},
         optimizer_cls_and_kwargs=(
@@ -152,6 +155,40 @@ def test_that_an_exception_in_the_second_pass_leaves_the_weights(tmp_path) -> No
     by_hand = model()
     whole_steps(by_hand, batches()[:1])
     assert difference(ours.network, by_hand) == 0
+
+
+@pytest.mark.parametrize("failing", [2, 4], ids=["first pass", "second pass"])
+def test_that_training_begins_anew_with_smaller_batches_if_memory_runs_out(tmp_path, failing) -> None:
+    ours, calls = Classifier(), []
+    evaluate = ours.forward
+
+    def forward(x, labels):
+        calls.append(x)
+        if len(calls) == failing:
+            raise RuntimeError("CUDA out of memory.")
+        return evaluate(x, labels)
+
+    ours.forward = forward  # type: ignore[method-assign]
+    trainer(tmp_path, ours, 2, steps=1, gradient_accumulation_steps=2, auto_find_batch_size=True).train()
+    again = len(calls[-1])
+    by_hand = model()
+    whole_steps(by_hand, batches(n=2 * again, size=2 * again))
+    assert len(calls) == failing + 4
+    assert difference(ours.network, by_hand) < ROUNDING
+
+
+def test_that_callbacks_never_see_the_perturbed_weights_of_a_skipped_step(tmp_path) -> None:
+    ours, seen = Classifier(), []
+    ours.factors = {2: math.inf}
+
+    class Reader(transformers.TrainerCallback):
+        def on_optimizer_step(self, *args, **kwargs) -> None:
+            seen.append(difference(ours.network, model()))
+
+    run = trainer(tmp_path, ours, steps=1, rsam_options={"nonfinite": "skip"}, callbacks=[Reader()])
+    run.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    run.train()
+    assert seen == [0.0]
 
 
 def test_that_weights_on_manifolds_do_not_decay(tmp_path) -> None:
