@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rsam.integrations.frameworks import needs
-from rsam.integrations.halves import ascend, check_scaler, needs_gradient, unwrapped
+from rsam.integrations.halves import Writes, ascend, check_scaler, in_new_containers, needs_gradient, unwrapped
 
 with needs("accelerate"):
     from accelerate import Accelerator
@@ -60,6 +60,8 @@ def step(
         Without batches; for an accelerator that divides the loss; for a gradient scaler without ``nonfinite="skip"``.
     TypeError
         If the optimizer is not an :class:`rsam.RSAM`.
+    RuntimeError
+        If each pass changes a batch in place.
 
     Examples
     --------
@@ -88,11 +90,14 @@ def step(
         losses = []
         for i, batch in enumerate(batches):
             with nullcontext() if i == len(batches) - 1 else accelerator.no_sync(model):
-                value = loss(batch) / len(batches)
+                value = loss(in_new_containers(batch)) / len(batches)
                 accelerator.backward(value)
                 losses.append(value.detach())
         return torch.stack(losses).sum()
 
+    writes = Writes()
+    for batch in batches:
+        writes.watch(batch)
     inner.zero_grad()
     two_passes = inner.ascends and needs_gradient(inner)
     try:
@@ -100,8 +105,10 @@ def step(
             ascend(inner)
         first = evaluate()
         if two_passes:
+            writes.note()
             ascend(inner, scaler)
             evaluate()
+            writes.refuse()
         if max_grad_norm is not None:
             accelerator.clip_grad_norm_(model.parameters(), max_grad_norm)
         optimizer.step()

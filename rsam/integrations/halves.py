@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_map
 
 from rsam.optim import RSAM
 
-__all__ = ["ascend", "check_scaler", "needs_gradient", "unwrapped"]
+__all__ = ["Writes", "ascend", "check_scaler", "in_new_containers", "needs_gradient", "unwrapped"]
 
 
 def unwrapped(optimizer: Any) -> RSAM:
@@ -54,3 +57,43 @@ def ascend(optimizer: RSAM, scaler: torch.amp.GradScaler | None = None) -> None:
     optimizer.first_step(zero_grad=True)
     if scaled:
         scaler.update()  # type: ignore[union-attr]  # so that the second gradient can be unscaled, too
+
+
+def in_new_containers(batch: Any) -> Any:
+    """Return a batch in new lists, tuples and dictionaries, in which a pass may replace and drop entries."""
+    return tree_map(lambda leaf: leaf, batch)
+
+
+class Writes:
+    """Notice tensors of batches that each pass changes in place, so that the second sees another batch.
+
+    The device is only asked about tensors that were written to.
+    """
+
+    def __init__(self) -> None:
+        self._versions: list[tuple[Tensor, int]] = []
+        self._written: list[tuple[Tensor, Tensor]] = []
+
+    def watch(self, batch: Any) -> None:
+        """Watch the tensors of a batch, before its first pass."""
+        leaves = tree_flatten(dict(batch) if isinstance(batch, Mapping) else batch)[0]
+        tensors = [x for x in leaves if isinstance(x, Tensor) and not x.is_inference()]
+        self._versions += [(x, x._version) for x in tensors]
+
+    def note(self) -> None:
+        """Copy what was written to, between the passes."""
+        self._written = [(x, x.detach().clone()) for x, version in self._versions if x._version != version]
+
+    def refuse(self) -> None:
+        """Refuse a second pass that has changed a batch again; what it leaves as it was may be written, as by a mask.
+
+        Raises
+        ------
+        RuntimeError
+            If it has.
+        """
+        if any(bool(((x != copy) & (x == x)).any()) for x, copy in self._written):
+            raise RuntimeError(
+                "each pass changes its batch in place, as timm's Mixup does, so that the second saw another batch than "
+                "the first; the weights are as before the step. Let the loss write to a copy: x = x.clone()"
+            )

@@ -34,6 +34,8 @@ class SharpnessAware(BothPasses, Callback):
     ValueError
         When training starts, for manual optimization, for a ``training_step`` that takes ``dataloader_iter``, and for
         a gradient scaler without ``nonfinite="skip"``.
+    RuntimeError
+        If each pass changes a batch in place.
 
     Notes
     -----

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rsam.integrations.halves import ascend, check_scaler, needs_gradient
+from rsam.integrations.halves import Writes, ascend, check_scaler, in_new_containers, needs_gradient
 from rsam.optim import RSAM
 
 __all__ = ["BothPasses"]
@@ -23,6 +23,7 @@ class BothPasses:
         self._log = log
         self._batches: list[tuple[Any, ...]] = []  # arguments of training_step, since the last step
         self._losses: list[Tensor | None] = []  # losses of those batches, without the last
+        self._writes = Writes()
         self._report: dict[str, Any] = {}
         self._replay: _Replay | None = None
         self._undo: Callable[[], None] | None = None
@@ -60,11 +61,13 @@ class BothPasses:
         """Keep the batch for the second pass."""
         if _renews_statistics(trainer):
             return
+        self._writes.watch(batch)
+        own = in_new_containers(batch)
         try:
             inspect.signature(pl_module.training_step).bind(batch, batch_idx)
-            self._batches.append((batch, batch_idx))
+            self._batches.append((own, batch_idx))
         except TypeError:  # batch_idx is optional
-            self._batches.append((batch,))
+            self._batches.append((own,))
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log the step, if this batch was the last of it."""
@@ -93,6 +96,7 @@ class BothPasses:
             closure()
             return
         optimizer, batches, losses, replay = trainer.optimizers[0], self._batches, self._losses, self._replay
+        writes = self._writes
         assert replay is not None
         ascends, two_passes = optimizer.ascends, optimizer.ascends and needs_gradient(optimizer)
         passes: list[Tensor | None] = []  # their losses
@@ -101,12 +105,18 @@ class BothPasses:
             passes.append(_total([*losses, closure()]))
             return passes[-1]
 
+        def again(batches: Sequence[tuple[Any, ...]]) -> Tensor | None:
+            writes.note()
+            loss = replay.evaluate(batches)
+            writes.refuse()
+            return loss
+
         def second_pass() -> Any:
-            passes.append(replay.evaluate(batches))
+            passes.append(again(batches))
             return passes[-1]
 
         def only_pass() -> Any:  # at the perturbed weights
-            losses[:] = [replay.evaluate(batches[:-1])]
+            losses[:] = [again(batches[:-1])]
             return first_pass()
 
         if not ascends:
@@ -125,7 +135,7 @@ class BothPasses:
             self._report = _report(optimizer, passes, two_passes=two_passes, ascends=ascends)
 
     def _forget(self) -> None:
-        self._batches, self._losses, self._report = [], [], {}
+        self._batches, self._losses, self._report, self._writes = [], [], {}, Writes()
 
     def _end(self) -> None:
         self._forget()

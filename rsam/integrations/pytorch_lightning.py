@@ -21,8 +21,8 @@ class SharpnessAware(BothPasses, Callback):
 
     Raises
     ------
-    TypeError, ValueError
-        When training starts, as the other class does.
+    TypeError, ValueError, RuntimeError
+        As the other class does.
 
     Examples
     --------

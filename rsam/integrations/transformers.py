@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rsam.geometry import is_plain
 from rsam.integrations.frameworks import needs
-from rsam.integrations.halves import ascend, check_scaler, needs_gradient, unwrapped
+from rsam.integrations.halves import Writes, ascend, check_scaler, needs_gradient, unwrapped
 from rsam.optim import RSAM
 
 with needs("transformers"):
@@ -40,6 +40,8 @@ class RSAMTrainer(Trainer):
         When training starts, if the optimizer is not an :class:`rsam.RSAM`.
     ValueError
         In the first step, for a gradient scaler without ``nonfinite="skip"``.
+    RuntimeError
+        If each pass changes a batch in place.
 
     Examples
     --------
@@ -69,6 +71,7 @@ class RSAMTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self._batches: list[dict[str, Any]] = []  # since the last step
         self._losses: list[Tensor] = []  # of those batches
+        self._writes = Writes()
         self._rise: Tensor | float | None = None  # of the loss, by the last ascent
         self.callback_handler.callbacks.insert(0, _PutBack(self))  # others see the weights that were put back
 
@@ -94,18 +97,24 @@ class RSAMTrainer(Trainer):
         check_scaler(optimizer, scaler)
         if optimizer.ascends and not self._batches and not needs_gradient(optimizer):
             ascend(optimizer)
+        self._writes.watch(inputs)
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         self._batches.append(inputs)
         self._losses.append(loss)
         if self.accelerator.sync_gradients:
-            batches, first = self._batches, torch.stack(self._losses).sum()
-            self._batches, self._losses, self._rise = [], [], None
+            batches, first, writes = self._batches, torch.stack(self._losses).sum(), self._writes
+            self._forget()
             if not optimizer.ascends:
                 self._rise = 0.0
             elif needs_gradient(optimizer):
+                writes.note()
                 ascend(optimizer, scaler)
                 self._rise = self._evaluate_again(model, batches, num_items_in_batch) - first
+                writes.refuse()
         return loss
+
+    def _forget(self) -> None:
+        self._batches, self._losses, self._writes, self._rise = [], [], Writes(), None
 
     def _evaluate_again(
         self, model: nn.Module, batches: list[dict[str, Any]], num_items_in_batch: Tensor | int | None
@@ -139,7 +148,7 @@ class _PutBack(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # auto_find_batch_size begins anew within train(), after a pass that failed
-        self._trainer._batches, self._trainer._losses, self._trainer._rise = [], [], None
+        self._trainer._forget()
         self._trainer.rsam.restore()
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
