@@ -78,3 +78,4 @@ def _case(name: str, make: Make, shape: tuple[int, ...]) -> Case:
 MANIFOLDS: list[Case] = [_case(name, make, shape) for name, make, shapes in _LISTED for shape in shapes]
 #: One case of each manifold, with the largest points.
 LARGEST: list[Case] = [_case(name, make, shapes[-1]) for name, make, shapes in _LISTED]
+IDS = [name for name, _, _ in MANIFOLDS]

@@ -14,9 +14,8 @@ from torch import Tensor
 from rsam.geometry import CanonicalStiefel, Geometry, KernelSphere, KernelStiefel, geometry_of, pairing
 from rsam.testing import point_from_array, tangent_from_array
 from rsam.testing.points import ambient_dtype
-from tests.geometry.cases import MANIFOLDS, Make
+from tests.geometry.cases import IDS, MANIFOLDS, Make
 
-IDS = [name for name, _, _ in MANIFOLDS]
 DOUBLE = torch.float64
 
 # made in float64: geoopt stores a function of the curvature, whose rounding .double() would keep

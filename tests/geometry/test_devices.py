@@ -14,8 +14,8 @@ from rsam.geometry import geometry_of
 from rsam.geometry.base import OPERATIONS
 from rsam.testing import point_from_array
 from rsam.testing.points import ambient_dtype
-from tests.geometry.cases import MANIFOLDS, Make
-from tests.geometry.test_empty import IDS, points, results
+from tests.geometry.cases import IDS, MANIFOLDS, Make
+from tests.geometry.points import random_points, results
 
 _FRAMES = {"from_coordinates", "to_coordinates", "random_tangent"}
 _STEPS = {"retract", "curve", "retract_transport", "pullback"}
@@ -35,7 +35,7 @@ WAITS = [
 @pytest.mark.parametrize(("name", "make", "shape"), MANIFOLDS, ids=IDS)
 def test_that_operations_stay_on_the_device_of_the_points(name: str, make: Make, shape: tuple[int, ...]) -> None:
     geometry = geometry_of(make().double())
-    x = points(geometry.manifold, shape)
+    x = random_points(geometry.manifold, (2, *shape))
     for operation in sorted(OPERATIONS.keys() - {"dimension"}):
         expected = results(geometry, operation, x)
         if expected is None:

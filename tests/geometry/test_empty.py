@@ -2,41 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
-from typing import Any
-
 import geoopt
 import pytest
 import torch
 
 import rsam
-from rsam.geometry import Geometry, UnsupportedOperation, geometry_of
+from rsam.geometry import Geometry, geometry_of
 from rsam.geometry.base import OPERATIONS
-from rsam.testing import point_from_array
-from rsam.testing.points import ambient_dtype
-from tests.geometry.cases import MANIFOLDS, Make
-
-IDS = [name for name, _, _ in MANIFOLDS]
-
-
-def points(manifold: geoopt.Manifold, shape: tuple[int, ...]) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    ambient = torch.randn((2, *shape), dtype=ambient_dtype(manifold, torch.float64), generator=generator)
-    return point_from_array(manifold, ambient / 4)
-
-
-def results(geometry: Geometry, operation: str, x: torch.Tensor) -> list[Any] | None:
-    """Return an operation's results for zero vectors; None if the manifold lacks it."""
-    parameters = inspect.signature(getattr(Geometry, operation)).parameters.values()
-    required = [p.name for p in parameters if p.default is p.empty][2:]
-    vectors = [x if name == "y" else torch.zeros_like(x) for name in required]
-    if operation == "from_coordinates":
-        vectors = [torch.zeros(geometry.coordinates_shape(x), dtype=x.real.dtype, device=x.device)]
-    try:
-        result = getattr(geometry, operation)(x, *vectors)
-    except UnsupportedOperation:
-        return None
-    return list(result) if isinstance(result, tuple) and not isinstance(result, torch.Size) else [result]
+from tests.geometry.cases import IDS, MANIFOLDS, Make
+from tests.geometry.points import random_points, results
 
 
 def _shapes(geometry: Geometry, operation: str, x: torch.Tensor) -> list[torch.Size] | None:
@@ -48,7 +22,7 @@ def _shapes(geometry: Geometry, operation: str, x: torch.Tensor) -> list[torch.S
 def test_that_no_points_have_results_of_no_points(name: str, make: Make, shape: tuple[int, ...]) -> None:
     manifold = make().double()
     geometry = geometry_of(manifold)
-    two = points(manifold, shape)
+    two = random_points(manifold, (2, *shape))
     for operation in OPERATIONS.keys() - {"dimension"}:
         expected = _shapes(geometry, operation, two)
         if expected is not None:
@@ -61,7 +35,7 @@ def test_that_no_points_have_results_of_no_points(name: str, make: Make, shape: 
 def test_that_optimizers_step_parameters_without_points(base) -> None:
     for name, make, shape in MANIFOLDS:
         manifold = make()
-        x = geoopt.ManifoldParameter(points(manifold, shape)[:0], manifold=manifold)
+        x = geoopt.ManifoldParameter(random_points(manifold, (2, *shape))[:0], manifold=manifold)
         for options in ({}, {"ascent": "exponential"}, {"radius": "point", "transport": "pullback"}):
             if options.get("ascent") and name.split()[0] in ("Birkhoff", "UpperHalf", "BoundedDomain"):
                 continue  # the manifold has no exponential

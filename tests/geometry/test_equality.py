@@ -10,9 +10,7 @@ import torch
 
 import rsam
 from rsam.geometry import CanonicalStiefel, KernelSphere, KernelStiefel, Product
-from tests.geometry.cases import MANIFOLDS, Make
-
-IDS = [name for name, _, _ in MANIFOLDS]
+from tests.geometry.cases import IDS, MANIFOLDS, Make
 
 
 def _on(*manifolds: geoopt.Manifold) -> list[geoopt.ManifoldParameter]:

@@ -12,23 +12,16 @@ import torch
 
 import rsam
 from rsam.geometry import KernelSphere, Product, off_manifold, warn_off_manifold
-from rsam.testing import point_from_array
-from rsam.testing.points import ambient_dtype
-from tests.geometry.cases import MANIFOLDS, Make
+from tests.geometry.cases import IDS, MANIFOLDS, Make
+from tests.geometry.points import random_points
 
-IDS = [name for name, _, _ in MANIFOLDS]
 NOWHERE_OFF = ("Euclidean", "Stereographic k=0", "SphereProjection", "StereographicExact k=0")
-
-
-def _point(manifold: geoopt.Manifold, shape: tuple[int, ...], scale: float = 0.25) -> torch.Tensor:
-    ambient = torch.randn(shape, dtype=ambient_dtype(manifold, torch.float64), generator=torch.manual_seed(0))
-    return point_from_array(manifold, scale * ambient)
 
 
 @pytest.mark.parametrize(("name", "make", "shape"), MANIFOLDS, ids=IDS)
 def test_that_rounded_points_are_on_their_manifolds_and_moved_ones_are_not(name, make: Make, shape) -> None:
     manifold = make()
-    x = _point(manifold, shape)
+    x = random_points(manifold, shape)
     low = torch.complex64 if x.is_complex() else torch.float32
     dtypes = [x.dtype, low] + ([] if x.is_complex() else [torch.bfloat16, torch.float16])
     for dtype in dtypes:

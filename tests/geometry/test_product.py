@@ -11,10 +11,8 @@ import torch
 from rsam.geometry import Product, UnsupportedOperation, geometry_of
 from rsam.testing import point_from_array, tangent_from_array
 from rsam.testing.points import ambient_dtype
-from tests.geometry.cases import MANIFOLDS, Make
+from tests.geometry.cases import IDS, MANIFOLDS, Make
 from tests.geometry.points import indices_of_blocks, unit_point
-
-IDS = [name for name, _, _ in MANIFOLDS]
 
 
 def _sample(manifold: geoopt.Manifold, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -8,9 +8,7 @@ from hypothesis import strategies as st
 
 from rsam.geometry import CanonicalStiefel, geometry_of
 from rsam.testing import check_manifold, manifolds, points, properties, tangents
-from tests.geometry.cases import MANIFOLDS, Make
-
-IDS = [name for name, _, _ in MANIFOLDS]
+from tests.geometry.cases import IDS, MANIFOLDS, Make
 
 # geoopt has no logarithm of these, and no exponential of the last three is known in closed form.
 LOGARITHM = ["the logarithm undoes the exponential"]

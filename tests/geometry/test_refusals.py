@@ -10,9 +10,8 @@ import torch
 
 import rsam
 from rsam.geometry import Geometry, KernelSphere, Product, geometry_of, register
-from tests.geometry.cases import MANIFOLDS, Make
+from tests.geometry.cases import IDS, MANIFOLDS, Make
 
-IDS = [name for name, _, _ in MANIFOLDS]
 OPTIMIZERS = [
     functools.partial(rsam.RSAM, lr=0.1),
     functools.partial(rsam.RSAM, base_optimizer=geoopt.optim.RiemannianSGD, lr=0.1),
