@@ -19,7 +19,7 @@ NEGLIGIBLE, LOST = 0.2, 0.3
 GAINING = 3 / 4
 #: The recommended variant, a key of :data:`~benchmarks.studies.fair.contestants.VARIANTS`, once it is chosen from the
 #: runs on few images. From then on it is read on more.
-RECOMMENDED = ""
+RECOMMENDED = "rsam_angle"
 
 RULES = f"""\
 **Data.** Each seed draws its own training examples: 2,000 images of CIFAR-10 (re-encoded as JPEG) or Fashion-MNIST, or
