@@ -161,6 +161,20 @@ def test_that_neighbours_of_antipodes_are_half_a_circle_away_and_antipodes_have_
     assert projection.logarithm(p, -4 * p).isnan().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE], ids=str)
+def test_that_logarithms_near_antipodes_are_tangents_or_nan(dtype: torch.dtype) -> None:
+    """Before, most were rounding errors along the point: the norm of a point differs from 1 by one."""
+    sphere, eps = geometry_of(geoopt.Sphere()), torch.finfo(dtype).eps
+    generator = torch.Generator().manual_seed(0)
+    x, aside = sphere.project_point(torch.randn(2, 50, 7, dtype=DOUBLE, generator=generator)).to(dtype)
+    assert sphere.logarithm(x, -x).isnan().all()
+    for off in (100 * eps, eps**0.5):
+        u = sphere.logarithm(x, sphere.project_point(off * aside - x))
+        assert (x * u).sum(-1).abs().max() < 8 * eps  # the rounding of a sum of products of at most pi
+        # the distance is half a circle but for the offset
+        close(u.norm(dim=-1), torch.full((50,), math.pi, dtype=dtype), 2 * off)
+
+
 def test_that_the_metric_of_the_bounded_domain_is_that_of_the_half_space() -> None:
     z, u, v, _ = sample(geoopt.BoundedDomain(), (2, 3, 3))
     pu, pv = _push(csym_math.cayley_transform, z, u, v)

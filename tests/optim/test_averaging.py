@@ -57,15 +57,26 @@ def test_that_the_mean_of_two_points_of_a_sphere_is_the_midpoint() -> None:
     torch.testing.assert_close(mean([a, b], geoopt.Sphere()), middle, rtol=0, atol=1e-15)
 
 
-def test_that_an_antipode_has_no_average_with_its_point() -> None:
-    """Before, the average stayed where it was."""
-    layer = nn.ParameterList(geoopt.ManifoldParameter(torch.tensor([0.6, 0.8]), manifold=geoopt.Sphere()) for _ in "ab")
+@pytest.mark.parametrize("seed", range(5))
+def test_that_an_antipode_has_no_average_with_its_point(seed: int) -> None:
+    """Before, the average stayed where it was, or went anywhere."""
+    x, y = nn.functional.normalize(torch.randn(2, 5, generator=torch.Generator().manual_seed(seed)), dim=1)
+    layer = nn.ParameterList(geoopt.ManifoldParameter(x, manifold=geoopt.Sphere()) for x in (y, x))
     average = AveragedModel(layer, multi_avg_fn=averaging.get_swa_multi_avg_fn(layer))
     average.update_parameters(layer)
     with torch.no_grad():
         layer[1].neg_()
     with pytest.raises(ValueError, match=r"^'1' .*Sphere.* lies opposite to its average"):
         average.update_parameters(layer)
+
+
+def test_that_the_mean_of_points_that_are_almost_antipodes_is_half_way() -> None:
+    x, aside = drawn(geoopt.Sphere(), (50, 5), torch.float32, 2)
+    y = geoopt.Sphere().projx(1e-5 * aside - x)
+    middle = mean([x, y], geoopt.Sphere())
+    for end in (x, y):
+        # a right angle, but for half the offset and a few roundings
+        torch.testing.assert_close((end * middle).sum(-1), torch.zeros(50), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("decay", [None, 0.7])

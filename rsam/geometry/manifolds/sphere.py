@@ -98,11 +98,13 @@ class SphereGeometry(Geometry):
     def logarithm(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the logarithm; that of the antipode, to which all ways are equally long, is NaN."""
         # by the tangent of the angle: geoopt's clamped cosine is wrong for close points (its dist(x, x) is 4.5e-4)
-        u = self.project(x, y)
+        part = self.project(x, y)
+        u = self.project(x, part)  # again: near an antipode the first is mostly along x, by the rounding of x
         sine, cosine = torch.linalg.vector_norm(u, dim=-1, keepdim=True), dot(x, y)
-        angle = torch.atan2(sine, cosine)
-        same = torch.where(cosine > 0, 1.0, torch.nan).to(x.dtype)
-        return torch.where(sine > 0, angle / sine.clamp_min(torch.finfo(x.dtype).tiny), same) * u
+        ratio = torch.atan2(sine, cosine) / sine.clamp_min(torch.finfo(x.dtype).tiny)
+        is_rounding = 2 * sine <= torch.linalg.vector_norm(part, dim=-1, keepdim=True)
+        same = torch.where(cosine > 0, torch.where(sine > 0, ratio, 1.0), torch.nan)
+        return torch.where(is_rounding, same, ratio) * u
 
     def carry(self, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
         # the reflection in s = x + y, up to its sign: v is orthogonal to x, and so <s, v> is <y, v>
