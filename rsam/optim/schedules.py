@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import torch
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import ChainedScheduler, LambdaLR, LRScheduler
 
 __all__ = ["LambdaRho", "ProportionalRho", "rho_scheduler"]
 
@@ -64,6 +64,7 @@ class _ForRho:
                 raise ValueError(f"optimizer has no rho in parameter group {i}; pass an rsam.RSAM")
             if options.get("last_epoch", -1) != -1 and "initial_rho" not in group:
                 raise KeyError(f"parameter group {i} has no 'initial_rho' to resume from; load the optimizer first")
+        _refuse_schedulers_of_lr([*args, *options.values()])
         with _rho_as_lr(optimizer):
             super().__init__(optimizer, *args, **options)  # type: ignore[call-arg]
         self._for_rho = True
@@ -107,6 +108,10 @@ class _ForRho:
         finally:
             own.lr_lambdas = functions
 
+    def _update_lr(self, epoch: int | None = None) -> None:
+        with _rho_as_lr(self.optimizer):  # a SequentialLR, which may drive the rate, calls this and not step
+            super()._update_lr(epoch)  # type: ignore[misc]
+
     def _initial_step(self) -> None:
         if hasattr(self, "_for_rho") and not hasattr(self.optimizer, _SHOWN):
             raise ValueError(
@@ -114,6 +119,21 @@ class _ForRho:
                 "rsam.optim.rho_scheduler(SequentialLR, optimizer, schedulers=..., milestones=...)"
             )
         super()._initial_step()  # type: ignore[misc]
+
+
+def _refuse_schedulers_of_lr(arguments: list[Any]) -> None:
+    """Refuse schedulers of the learning rate among those of a scheduler of ``rho``: they would set ``rho`` to rates."""
+    for scheduler in (part for given in arguments if isinstance(given, list | tuple) for part in given):
+        if isinstance(scheduler, LRScheduler) and not _drives_rho(scheduler):
+            raise ValueError(
+                f"the {type(scheduler).__name__} in a scheduler of schedulers of rho drives the learning rate; make it "
+                f"by rho_scheduler({type(scheduler).__name__}, optimizer, ...)"
+            )
+
+
+def _drives_rho(scheduler: Any) -> bool:
+    parts = getattr(scheduler, "_schedulers", ())  # those of a ChainedScheduler, which drives nothing itself
+    return isinstance(scheduler, _ForRho) or (len(parts) > 0 and all(map(_drives_rho, parts)))
 
 
 def rho_scheduler(
@@ -142,9 +162,9 @@ def rho_scheduler(
     Raises
     ------
     TypeError
-        If ``scheduler`` is no class of schedulers.
+        If ``scheduler`` is no class of schedulers, is a ``ChainedScheduler``, or drives ``rho`` by itself.
     ValueError
-        If a parameter group has no ``rho``.
+        If a parameter group has no ``rho``, or a scheduler among the arguments drives the learning rate.
     KeyError
         If ``last_epoch`` is given but a group holds no ``initial_rho``.
 
@@ -163,6 +183,9 @@ def rho_scheduler(
             f"scheduler must be a class of torch.optim.lr_scheduler, got {scheduler!r}; LambdaRho takes a function of "
             "the epoch"
         )
+    if issubclass(scheduler, _ForRho | ChainedScheduler):
+        what = "is made of schedulers of rho" if issubclass(scheduler, ChainedScheduler) else "drives rho by itself"
+        raise TypeError(f"{scheduler.__name__} {what}; make it by its class")
     signature = inspect.signature(scheduler)
     if "cycle_momentum" in signature.parameters.keys() - signature.bind_partial(optimizer, *args, **options).arguments:
         options["cycle_momentum"] = False  # momentum is cycled against the learning rate, which has its own schedule
@@ -265,9 +288,9 @@ class LambdaRho(_ForRho, LambdaLR):
 class ProportionalRho(LambdaRho):
     """Keep each group's ``rho`` in proportion to its learning rate.
 
-    The ``rho`` of a group at construction corresponds to its initial learning rate: to ``initial_lr`` if a scheduler
-    has set it, so that a warm-up may have begun. Call ``step`` after that of the learning rate's scheduler (Zhuang et
-    al. 2022, Section 5.1).
+    The ``rho`` of a group at construction corresponds to its learning rate. Where a scheduler has set ``initial_lr``,
+    the initial radius corresponds to that, so that a warm-up may have begun; with ``OneCycleLR`` it is the smallest
+    rate of the warm-up. Call ``step`` after that of the learning rate's scheduler (Zhuang et al. 2022, Section 5.1).
 
     Parameters
     ----------
@@ -292,23 +315,20 @@ class ProportionalRho(LambdaRho):
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        self._first = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+        self._first = list(map(_first_rate, optimizer.param_groups))
         if not all(self._first):
             raise ValueError("rho cannot be in proportion to a learning rate that starts at zero")
-        self._factors = self._ratios(optimizer)
 
         # no closures, which a copy of this schedule would share
         super().__init__(optimizer, [partial(self._factor, i) for i in range(len(self._first))])
 
-    def step(self, *args: Any, **options: Any) -> None:
-        """Follow the learning rates."""
-        if not hasattr(self.optimizer, _SHOWN):
-            self._factors = self._ratios(self.optimizer)
-        super().step(*args, **options)
-
     def _factor(self, index: int, epoch: int) -> float:
-        return self._factors[index]
+        return float(self.optimizer.param_groups[index]["lr"]) / self._first[index]
 
-    def _ratios(self, optimizer: torch.optim.Optimizer) -> list[float]:
-        rates = (float(group["lr"]) for group in optimizer.param_groups)
-        return [rate / first for rate, first in zip(rates, self._first, strict=False)]
+
+def _first_rate(group: dict[str, Any]) -> float:
+    """Return the learning rate at which the radius of a group is, or was, the initial one."""
+    rate = float(group.get("initial_lr", group["lr"]))
+    if "initial_lr" in group or "initial_rho" not in group or not group["rho"]:
+        return rate
+    return rate * group["initial_rho"] / float(group["rho"])  # an earlier schedule has changed the radius

@@ -107,6 +107,61 @@ def test_that_a_sequence_that_does_not_drive_rho_itself_is_refused() -> None:
         of_lr.SequentialLR(opt, [LambdaRho(opt, lambda e: 1.0), LambdaRho(opt, lambda e: 0.5)], milestones=[2])
 
 
+def test_that_a_sequence_of_rates_and_radii_leaves_the_rates_to_the_first() -> None:
+    """Before, the learning rate became the radius at the milestone."""
+    opt, twin = _pair()
+    parts = [of_lr.ConstantLR(opt, factor=1.0), rho_scheduler(of_lr.CosineAnnealingLR, opt, T_max=4)]
+    both, reference = of_lr.SequentialLR(opt, parts, milestones=[2]), of_lr.CosineAnnealingLR(twin, T_max=4)
+    for step in range(6):
+        both.step()
+        if step >= 2:  # the milestone starts the cosine at its first epoch
+            reference.step()
+        assert [g["lr"] for g in opt.param_groups] == [7.0, 7.0]
+        assert [g["rho"] for g in opt.param_groups] == pytest.approx([g["lr"] for g in twin.param_groups])
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_that_a_sequence_of_radii_takes_no_schedules_of_the_rate(first: bool) -> None:
+    """Before, they set the radius to learning rates."""
+    opt, _ = _pair()
+    radii = [LambdaRho(opt, lambda epoch: 1.0)]
+    rates: list[Any] = [of_lr.ChainedScheduler([of_lr.ExponentialLR(opt, 1.0)])]
+    parts = rates + radii if first else radii + rates
+    with pytest.raises(ValueError, match=r"the ChainedScheduler in a scheduler of .* drives the learning rate"):
+        rho_scheduler(of_lr.SequentialLR, opt, parts, [2])
+    chained = of_lr.ChainedScheduler([rho_scheduler(of_lr.ExponentialLR, opt, 1.0)])
+    assert rho_scheduler(of_lr.SequentialLR, opt, [radii[0], chained], [2])
+    assert [(g["lr"], g["rho"]) for g in opt.param_groups] == [(7.0, 0.4), (7.0, 0.1)]
+
+
+def test_that_rho_stays_in_proportion_in_a_sequence() -> None:
+    """Before, it stayed where it was when the sequence was made."""
+    opt, _ = _pair()
+    rates = of_lr.ExponentialLR(opt, 0.5)
+    parts = [rho_scheduler(of_lr.LinearLR, opt, start_factor=0.1, total_iters=2), ProportionalRho(opt)]
+    radii = rho_scheduler(of_lr.SequentialLR, opt, schedulers=parts, milestones=[2])
+    for epoch in range(1, 6):
+        rates.step()
+        radii.step()
+        if epoch >= 2:
+            assert [g["rho"] for g in opt.param_groups] == pytest.approx([0.4 * 0.5**epoch, 0.1 * 0.5**epoch])
+
+
+def test_that_a_new_schedule_keeps_the_proportion_of_an_old_one() -> None:
+    """Before, without a scheduler of the rate, the radius went back to the initial one."""
+    opt, _ = _pair()
+    radii = ProportionalRho(opt)
+    for group in opt.param_groups:
+        group["lr"] = 3.5
+    radii.step()
+    opt.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))], "rho": 3.0})
+    radii = ProportionalRho(opt)
+    assert [g["rho"] for g in opt.param_groups] == pytest.approx([0.2, 0.05, 3.0])
+    opt.param_groups[0]["lr"] = 0.7
+    radii.step()
+    assert [g["rho"] for g in opt.param_groups] == pytest.approx([0.04, 0.05, 3.0])
+
+
 def test_that_schedules_of_both_go_side_by_side() -> None:
     opt, twin = _pair()
     rates, radii = of_lr.ExponentialLR(opt, 0.5), rho_scheduler(of_lr.ExponentialLR, opt, 0.9)
@@ -219,3 +274,9 @@ def test_that_states_of_schedules_before_they_were_torch_s_load() -> None:
 def test_that_what_is_no_class_of_schedulers_is_refused(scheduler: Any) -> None:
     with pytest.raises(TypeError, match=r"must be a class of .*; LambdaRho takes a function"):
         rho_scheduler(scheduler, _pair()[0])
+
+
+@pytest.mark.parametrize("scheduler", [LambdaRho, ProportionalRho, of_lr.ChainedScheduler])
+def test_that_classes_that_need_no_help_are_made_by_themselves(scheduler: Any) -> None:
+    with pytest.raises(TypeError, match=f"^{scheduler.__name__} .* rho.*; make it by its class"):
+        rho_scheduler(scheduler, _pair()[0], [])
