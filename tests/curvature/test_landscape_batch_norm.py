@@ -66,6 +66,21 @@ def test_that_the_gradient_direction_is_the_steepest_with_these_statistics(how: 
     assert found.measures["slope"][1] == pytest.approx(norm, rel=1e-9)
 
 
+def test_that_gradients_are_refused_where_statistics_move_along_the_line() -> None:
+    """Before, the slope was not the derivative of the loss."""
+    model, other = normed(), normed()
+    case = CE, list(model.parameters()), labelled()
+    for options in ({"batch_norm": "recompute"}, {"other": other}):
+        with pytest.raises(ValueError, match="gradients: the running statistics of batch norm change along this line"):
+            line(model, *case, steps=3, gradients=True, **options)  # type: ignore[arg-type]
+    # along the line of these, the statistics do not move
+    for options in ({"batch_norm": "batch", "other": other}, {"other": model}, {"batch_norm": "eval"}):
+        assert "slope" in line(model, *case, steps=3, gradients=True, **options).measures  # type: ignore[arg-type]
+    plain = nn.Linear(4, 3).double()
+    found = line(plain, CE, plain.parameters(), labelled(), steps=3, gradients=True, batch_norm="recompute")
+    assert "slope" in found.measures
+
+
 def test_that_recomputed_statistics_are_those_of_torch() -> None:
     model = normed().eval()
     loader = DataLoader(TensorDataset(*labelled(12)), batch_size=5)

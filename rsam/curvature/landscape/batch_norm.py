@@ -17,7 +17,7 @@ from rsam.evaluation import at_points
 from rsam.evaluation.random_state import seed_random_state
 from rsam.evaluation.risk import Risk
 
-__all__ = ["MODES", "BatchNorm", "StatisticsBetween", "normalizing"]
+__all__ = ["MODES", "BatchNorm", "StatisticsBetween", "may_keep_statistics", "normalizing"]
 
 BatchNorm = Literal["eval", "batch", "recompute"]
 MODES = ("eval", "batch", "recompute")
@@ -77,6 +77,11 @@ def _layers(training: bool, anew: bool = False) -> Iterator[None]:
                 part.training, part.momentum = mode, momentum
 
 
+def may_keep_statistics(model: nn.Module | None) -> bool:
+    """Tell whether a model has running statistics of batch norm; one that is no module may have."""
+    return model is None or any(isinstance(m, _BatchNorm) and m.track_running_stats for m in model.modules())
+
+
 class StatisticsBetween:
     """Running statistics of batch norm between those of a model and those of another solution.
 
@@ -116,6 +121,11 @@ class StatisticsBetween:
                     raise ValueError(f"other has no {key!r}; pass the whole state_dict(), with its buffers")
                 self._buffers.append(buffer)
                 self._ends.append(tensors[key].detach().to(buffer.device, buffer.dtype))
+
+    @property
+    def moves(self) -> bool:
+        """Whether the statistics of the ends differ."""
+        return not all(map(torch.equal, self._buffers, self._ends))
 
     def at(self, t: float) -> AbstractContextManager[None]:
         """Lend the model the statistics at a fraction of the way; before 0 and after 1 those of the ends."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rsam.curvature.landscape.batch_norm import BatchNorm, StatisticsBetween
+from rsam.curvature.landscape.batch_norm import BatchNorm, StatisticsBetween, may_keep_statistics
 from rsam.curvature.landscape.directions import Directions
 from rsam.curvature.landscape.gradients import gradients_along
 from rsam.curvature.landscape.result import Line, Plane
@@ -53,8 +53,9 @@ def line(
         mode that they are in.
     direction : {"random", "filter", "gradient"} or sequence of Tensor
         ``"random"``: isotropic, of unit length in the metric. ``"filter"``: the same, filter-normalised
-        (:func:`normalize_filters`). ``"gradient"``: the unit direction of steepest ascent. Or a tangent of your own,
-        one tensor per parameter that is not frozen, whose length is kept.
+        (:func:`normalize_filters`). ``"gradient"``: the unit direction of steepest ascent, with ``"recompute"`` for
+        statistics as they are here. Or a tangent of your own, one tensor per parameter that is not frozen, whose length
+        is kept.
     other : torch.nn.Module, mapping or sequence of Tensor, optional
         Follow the geodesic to this solution instead: a network of the same form, its ``state_dict()``, or its weights.
         The first two need parameters with names, those of ``model_func`` or of ``params``.
@@ -73,7 +74,8 @@ def line(
         Take the gradient at each point too, at about three times the cost. ``line.measures`` then has ``"slope"``, the
         derivative of the loss by the coordinate, and ``"gradient change"``. This is the distance between the gradient
         at the weights and that at the point, brought back by the vector transport (gradient predictiveness, Santurkar
-        et al. 2018). Both are nan where the gradient is not finite.
+        et al. 2018). Both are nan where the gradient is not finite. They are refused where running statistics of batch
+        norm change along the line, with ``"recompute"`` and between solutions: the gradient takes them for constants.
     batch_size_fn : callable, optional
         Takes the inputs of a batch and returns the number of its examples, as for
         :class:`~rsam.curvature.RiemannianHessian`.
@@ -118,6 +120,12 @@ def line(
             survey.statistics = StatisticsBetween(risk.model, other)
     else:
         tangents, unit = survey.directions(direction if isinstance(direction, str) else [direction], 1, seed)
+    between = survey.statistics is not None and survey.statistics.moves
+    if gradients and (between or (batch_norm == "recompute" and may_keep_statistics(risk.model))):
+        raise ValueError(
+            "gradients: the running statistics of batch norm change along this line, of which the gradient knows "
+            "nothing, so that it is not that of these losses; pass batch_norm='batch'"
+        )
     t = _coordinates(extent if extent is not None else (0.0, 1.0) if other is not None else 1.0, steps)
     loss, found = survey.at(tangents, [(s,) for s in t.tolist()])
     if gradients:
