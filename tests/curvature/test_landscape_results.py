@@ -42,6 +42,17 @@ def test_that_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
         LINE.save(tmp_path / "line")
 
 
+def test_that_a_file_of_another_version_says_so(tmp_path: Path) -> None:
+    arrays = {"kind": "Line", "loss": X, "coordinates": X, "lengths": [1.5], "unit": "multiples"}
+    np.savez(tmp_path / "line.npz", **arrays)  # type: ignore[arg-type]
+    assert Line.load(tmp_path / "line.npz").unit == "multiples"
+    fewer = {name: value for name, value in arrays.items() if name != "lengths"}
+    for other, name in ((fewer, "lengths"), ({**arrays, "errors": X}, "errors")):
+        np.savez(tmp_path / "other.npz", **other)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=f"other.npz' is of another version of rsam, with or without '{name}'"):
+            Line.load(tmp_path / "other.npz")
+
+
 @pytest.mark.parametrize("position", [0.1, 0.3, 0.5, 0.7])
 def test_that_a_damaged_file_is_named(position: float, tmp_path: Path) -> None:
     """Wherever the byte is: in the header of an array, which numpy parses as Python, or in its numbers."""

@@ -202,9 +202,13 @@ def plane(
         extent = directions.extent() if extent is None else extent
     tangents, unit = survey.directions(chosen, 2, seed)
     unit = unit if path is None else LENGTH
-    counts = (steps, steps) if isinstance(steps, int) else steps
-    extent = 1.0 if extent is None else extent
-    x, y = map(_coordinates, extent if np.ndim(extent) == 2 else (extent, extent), counts)  # type: ignore[arg-type]
+    extents: Any = 1.0 if extent is None else extent
+    if np.ndim(extents) == 0 or all(np.ndim(end) == 0 for end in extents):
+        extents = (extents, extents)
+    counts: Any = (steps, steps) if np.ndim(steps) == 0 else steps
+    if len(extents) != 2 or len(counts) != 2:
+        raise ValueError(f"extent and steps must be one for both directions or one for each, got {extent} and {steps}")
+    x, y = map(_coordinates, extents, counts)
     loss, found = survey.at(tangents, list(itertools.product(x.tolist(), y.tolist())))
     shape = (len(x), len(y))
     measured = {name: values.reshape(shape) for name, values in found.items()}
@@ -214,7 +218,7 @@ def plane(
 def _coordinates(extent: Any, steps: int) -> np.ndarray:
     """Return the coordinates of the points in one direction, for an extent ``r`` or ``(low, high)``."""
     ends = np.asarray(extent, dtype=np.float64)
-    low, high = (-ends, ends) if ends.ndim == 0 else ends
+    low, high = (-ends, ends) if ends.ndim == 0 else ends if ends.shape == (2,) else (np.nan, np.nan)
     if not (np.isfinite(ends).all() and low < high):
         raise ValueError(f"extent must be positive or a rising pair, and finite, got {extent}")
     if steps < 2:

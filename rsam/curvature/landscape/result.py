@@ -63,12 +63,18 @@ class _Result:
         Raises
         ------
         ValueError
-            For a file of another kind.
+            For a file of another kind, or of another version of rsam.
         """
         arrays = read_arrays(path)
         if str(arrays.pop("kind", "")) != cls.__name__:
             raise ValueError(f"{str(path)!r} holds no {cls.__name__.lower()} of a loss landscape")
         measures = {name.removeprefix(_MEASURE): arrays.pop(name) for name in list(arrays) if name.startswith(_MEASURE)}
+        known = {f.name: f.default is dataclasses.MISSING for f in dataclasses.fields(cls) if f.name != "measures"}
+        others = [name for name in known if known[name] and name not in arrays] + sorted(arrays.keys() - known)
+        if others:
+            raise ValueError(
+                f"{str(path)!r} is of another version of rsam, with or without {others[0]!r}; read it by numpy.load"
+            )
         lengths = tuple(arrays.pop("lengths").tolist())
         return cls(lengths=lengths, unit=str(arrays.pop("unit")), measures=measures, **arrays)
 
