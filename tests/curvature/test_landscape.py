@@ -170,6 +170,21 @@ def test_that_half_precision_rounds_the_points_and_not_the_steps() -> None:
         assert loss == loss_at(model, loss_func, batch, points)
 
 
+def test_that_a_line_between_networks_in_half_precision_ends_at_the_other() -> None:
+    """Before, the difference of the weights was rounded, too."""
+
+    def loss_func(outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs - targets).square().mean()
+
+    model, other = (network(seed).bfloat16() for seed in (0, 1))
+    batch = tuple(t.bfloat16() for t in examples())
+    found = line(model, loss_func, model.named_parameters(), batch, other=other, steps=2)
+    assert found.loss.tolist() == [loss_at(m, loss_func, batch, list(m.parameters())) for m in (model, other)]
+    for d, p, q in zip(landscape.direction_to(model.named_parameters(), other), model.parameters(), other.parameters(),
+                       strict=True):  # fmt: skip
+        assert torch.equal(d, q.detach().float() - p.detach().float())
+
+
 # -- between solutions ------------------------------------------------------------------------------------------------
 
 
@@ -204,6 +219,7 @@ def test_that_a_solution_that_is_none_is_refused_by_name() -> None:
         (off, r"other: no geodesic to its 2\.weight \(shape \(3, 5\), Sphere\) was found"),
         (fewer, r"other has no '2\.bias'"),
         (reshaped, r"other: 0\.bias .* has shape \(7,\) there"),
+        ({**model.state_dict(), "0.bias": math.nan * model[0].bias}, r"other: 0\.bias .* is not finite there"),
         ([torch.zeros(2)], "other has 1 tensors, but 4 of params"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -230,6 +246,34 @@ def test_that_antipodes_are_refused_and_their_neighbours_are_not(dtype: torch.dt
         torch.testing.assert_close(half.norm(), torch.ones((), dtype=dtype))
         # the way is shorter than half a circle by the offset of the neighbour
         torch.testing.assert_close(half, aside, atol=neighbour, rtol=0)
+
+
+def test_that_tangents_far_out_in_hyperbolic_space_are_taken() -> None:
+    """Before, their rounding, which the projection there magnifies, made them no tangents."""
+    hyperboloid, radius = geoopt.Lorentz(), 6.0
+    point = nn.functional.normalize(normal(3), dim=0) * math.sinh(radius)
+    x = hyperboloid.projx(torch.cat((torch.zeros(1), point)).float())
+    model = Height(x, hyperboloid)
+    model.a = torch.tensor([1.0, 0.0, 0.0, 0.0])
+    ((d,),) = landscape.random_directions(model.parameters(), 1)
+    found = line(model, the_output, model.parameters(), NOTHING, [d], extent=1.0, steps=3)
+    assert found.lengths == pytest.approx((1,), rel=1e-2)  # eps cosh(6)^2
+    end = rsam.geometry.Product(model.parameters()).exponential([x], [d])
+    (again,) = landscape.direction_to(model.parameters(), end)
+    torch.testing.assert_close(again[1:], d[1:], rtol=0, atol=1e-2 * float(d.abs().max()))
+    d[0] += 0.1 * d.abs().max()
+    with pytest.raises(ValueError, match="a direction is not tangent"):
+        line(model, the_output, model.parameters(), NOTHING, [d])
+
+
+def test_that_weights_off_their_manifold_are_warned_of() -> None:
+    model = rsam.nn.constrain(network(), geoopt.Sphere(), "2.weight")
+    with torch.no_grad():
+        model[2].weight.mul_(1.3)
+    for function in (line, plane):
+        with pytest.warns(UserWarning, match=r"2\.weight .* is off its manifold by 0\.\d") as caught:
+            function(model, MSE, model.parameters(), examples(), steps=2)
+        assert caught[0].filename == __file__
 
 
 # -- data and measures ------------------------------------------------------------------------------------------------

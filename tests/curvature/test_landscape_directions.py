@@ -84,6 +84,13 @@ def test_that_tangents_at_points_of_a_manifold_get_unit_length() -> None:
     torch.testing.assert_close(ball.norm(points, direction[0]).detach(), torch.ones(5, dtype=DOUBLE))
 
 
+def test_that_filters_of_half_precision_are_normalised_in_single() -> None:
+    """Before, the norms were rounded to three digits."""
+    layer = rsam.nn.constrain(nn.Linear(7, 40).bfloat16(), geoopt.Sphere(), "weight")
+    (direction,) = random_directions([layer.weight], 1, filter_normalized=True)
+    torch.testing.assert_close(direction[0].norm(dim=1), torch.ones(40), rtol=1e-6, atol=0)
+
+
 def test_that_random_directions_are_of_unit_length_isotropic_and_reproducible() -> None:
     model = mixed_network()
     space, params = rsam.geometry.Product(model.parameters()), list(model.parameters())

@@ -130,7 +130,7 @@ def normalize_filters(
 def _normalized(space: geometry.Product, direction: list[Tensor], vectors: str) -> list[Tensor]:
     if vectors not in ("fixed", "scaled"):
         raise ValueError(f"vectors must be 'fixed' or 'scaled', got {vectors!r}")
-    squares = space.point_inner(space.params, direction)
+    squares = space.point_inner(wide(space.params), direction)
     return [
         _of_filters(x, d, vectors) if is_euclidean(manifold) else _ratio(d, 1.0, square.sqrt())
         for x, d, square, manifold in zip(space.params, direction, squares, space.manifolds, strict=True)
@@ -183,7 +183,7 @@ def as_tangents(space: geometry.Product, direction: Sequence[Tensor]) -> list[Te
     if not all_finite(direction):
         raise ValueError("a direction is not finite")
     for i, (x, d, tangent) in enumerate(
-        zip(space.params, direction, space.project(space.params, direction), strict=True)
+        zip(space.params, direction, space.restore_tangent(wide(space.params), direction), strict=True)
     ):
         # along a vector that is not tangent, the exponential leaves the manifold
         if not is_euclidean(space.manifolds[i]) and not _is_close(d, tangent, x.dtype):

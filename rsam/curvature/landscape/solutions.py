@@ -40,7 +40,7 @@ def direction_to(params: Params, other: Solution) -> list[Tensor]:
     Raises
     ------
     ValueError
-        If ``other`` lacks a parameter, or has one of another shape or off its manifold; names it.
+        If ``other`` lacks a parameter, or has one of another shape, off its manifold or not finite; names it.
     UnsupportedOperation
         For a manifold without a logarithm, such as the Stiefel manifolds; names it and the parameter.
 
@@ -65,13 +65,14 @@ def space_of(params: Params) -> geometry.Product:
 @torch.no_grad()
 def geodesic_to(space: geometry.Product, names: Sequence[str], other: Solution, what: str) -> list[Tensor]:
     """Return the logarithm of another solution, which messages call ``what``."""
-    ends = _ends(space, names, other, what)
-    tangents = wide(space.logarithm(space.params, ends))
-    reached = space.exponential(space.params, tangents)
-    normal = [t - part for t, part in zip(tangents, space.project(space.params, tangents), strict=True)]
+    given = _ends(space, names, other, what)
+    points, ends = wide(space.params), wide(given)  # in half precision differences would be rounded, too
+    tangents = space.logarithm(points, ends)
+    reached = space.exponential(points, tangents)
+    normal = [t - part for t, part in zip(tangents, space.restore_tangent(points, tangents), strict=True)]
     for i, (x, y, end) in enumerate(zip(space.params, ends, reached, strict=True)):
         # the logarithm of what is no point of the manifold is some tangent or other, and that of an antipode, to which
-        # all ways are equally long, is rounding blown up to their length, which is no tangent
+        # all ways are equally long, is nan, or on manifolds of others rounding blown up to their length
         if not is_euclidean(space.manifolds[i]):
             error, aside, size, length = map(largest, (end - y, normal[i], y, tangents[i]))
             rounding = torch.finfo(x.dtype).eps ** 0.5
@@ -101,6 +102,8 @@ def _ends(space: geometry.Product, names: Sequence[str], other: Solution, what: 
     for i, (x, y) in enumerate(zip(space.params, ends, strict=True)):
         if x.shape != y.shape:
             raise ValueError(f"{what}: {space.describe(i)} has shape {tuple(y.shape)} there")
+        if not torch.isfinite(y).all():
+            raise ValueError(f"{what}: {space.describe(i)} is not finite there")
     return [y.detach().to(x.device, x.dtype) for x, y in zip(space.params, ends, strict=True)]
 
 
