@@ -133,6 +133,7 @@ def test_that_bad_requests_for_directions_are_refused() -> None:
         (lambda: random_directions(params, 0), "count must be at least 1"),
         (lambda: random_directions(params, 1, filter_normalized=True, vectors="no"), "vectors must be"),  # type: ignore[arg-type]
         (lambda: normalize_filters(params, params[:2]), "a direction has 2 tensors"),
+        (lambda: random_directions(params[1::2], 1, filter_normalized=True), "moves nothing, .* vectors='scaled'"),
         (lambda: trajectory_directions(params, [params]), "2 directions need 2 checkpoints"),
         (lambda: trajectory_directions(params, [params, params]), "all checkpoints are at the end point"),
         (lambda: trajectory_directions(params, [params], 0), "count must be at least 1"),

@@ -52,7 +52,8 @@ def random_directions(
     Raises
     ------
     ValueError
-        If ``count`` is less than 1, and as :func:`normalize_filters`.
+        If ``count`` is less than 1; if filter normalisation leaves nothing that moves; and as
+        :func:`normalize_filters`.
 
     Examples
     --------
@@ -66,7 +67,15 @@ def random_directions(
         raise ValueError(f"count must be at least 1, got {count}")
     space = space_of(params)
     drawn = draw(space, count, seed)
-    return [_normalized(space, d, vectors) for d in drawn] if filter_normalized else drawn
+    if not filter_normalized:
+        return drawn
+    directions = [_normalized(space, d, vectors) for d in drawn]
+    if not any(bool(t.any()) for t in directions[0]):
+        raise ValueError(
+            "filter normalisation moves nothing, since params are zero or, with vectors='fixed', vectors; "
+            "random_directions(params, count, filter_normalized=True, vectors='scaled') moves vectors"
+        )
+    return directions
 
 
 @torch.no_grad()
