@@ -141,11 +141,11 @@ def project_parameters(model: _M) -> _M:
     """
     named = [(n, p) for n, p in model.named_parameters() if not geometry.is_plain(p) and not p.is_meta]
     space = geometry.Product(named)
-    points = space.project_point([p.detach() for _, p in named])
+    points = space.project_point([p.detach() for p in space.points])
     if not geometry.all_finite(points):
         wrong = next(i for i, point in enumerate(points) if not geometry.all_finite([point]))
         raise ValueError(f"{space.describe(wrong)} has no nearest point on its manifold: a zero or non-finite row?")
-    for (_, p), point in zip(named, points, strict=True):
+    for p, point in zip(space.points, points, strict=True):
         p.copy_(point)
     return model
 

@@ -206,7 +206,11 @@ def check_replicas(optimizer: torch.optim.Optimizer, group: Any = None) -> None:
     Raises
     ------
     RuntimeError
-        Naming the first parameter that differs.
+        Naming the first parameter that differs; or if processes have other parameters, in number or size.
+
+    Notes
+    -----
+    Parameters that are split over processes, by ``fully_shard``, are left out.
 
     Examples
     --------
@@ -221,7 +225,15 @@ def check_replicas(optimizer: torch.optim.Optimizer, group: Any = None) -> None:
     if not whole:
         return
     device = whole[0][1].device
-    sums = [f(p.detach()).double() for _, p in whole for f in (lambda p: p.real.sum(), torch.linalg.vector_norm)]
+    own = torch.tensor([len(whole), sum(p.numel() for _, p in whole)], device=device)
+    sizes = torch.cat((own, -own))
+    dist.all_reduce(sizes, dist.ReduceOp.MAX, group=group)
+    if (sizes[:2] + sizes[2:]).any():  # tensors of unequal lengths would end the processes, or hang
+        raise RuntimeError(
+            f"the optimizer has {len(whole)} parameters of {int(own[1])} numbers here, and others in another process; "
+            "make it from copies of one model"
+        )
+    sums = [f(p.detach()) for _, p in whole for f in (_sum, _norm)]
     # a sum that is not a number in all processes is the same in all
     least = torch.stack([s.to(device) for s in sums]).nan_to_num(math.inf, math.inf, -math.inf)
     most = least.clone()
@@ -234,6 +246,16 @@ def check_replicas(optimizer: torch.optim.Optimizer, group: Any = None) -> None:
                 "the step. Let DistributedDataParallel average both passes, or ascend in each process alone with "
                 "RSAM(..., local_ascent=model)"
             )
+
+
+# in double precision, in which sums of half precision do not overflow
+def _sum(p: Tensor) -> Tensor:
+    return p.real.sum(dtype=torch.float64)
+
+
+def _norm(p: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(p, dtype=torch.promote_types(p.dtype, torch.float64))
+    return norm
 
 
 # -- what RSAM refuses ---------------------------------------------------------------------------------------------

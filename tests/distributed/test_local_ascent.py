@@ -181,20 +181,22 @@ def test_that_a_model_without_replicas_is_refused() -> None:
 
 
 NAN = float("nan")
-# values in both processes, and whether they differ; of the last two pairs the sums or the norms are equal
+MANY = [6e4] * 3  # whose sum and norm overflow in half precision
+# values in both processes, and whether they differ; of the fourth and the fifth pair the sums or the norms are equal
 REPLICAS = [
     ([NAN, NAN], [NAN, NAN], False),
     ([NAN, NAN], [1.0, 1.0], True),
     ([1.0, 1.0], [NAN, NAN], True),
     ([1.0, -1.0], [2.0, -2.0], True),
     ([1.0, 2.0], [1.0, -2.0], True),
+    (MANY, [*MANY[:2], 5e4], True),
 ]
 
 
 def _differ(rank: int) -> list[bool]:
     found = []
     for pair in REPLICAS:
-        weight = nn.Parameter(torch.tensor(pair[rank]))
+        weight = nn.Parameter(torch.tensor(pair[rank], dtype=torch.float16))
         try:
             rsam.optim.check_replicas(torch.optim.SGD([weight], lr=0.1))
             found.append(False)
@@ -206,3 +208,19 @@ def _differ(rank: int) -> list[bool]:
 def test_that_replicas_differ_in_sum_or_norm_and_not_if_they_diverged_alike() -> None:
     expected = [differ for *_, differ in REPLICAS]
     assert in_processes(2, _differ) == [expected, expected]
+
+
+def _unequal(rank: int) -> list[str]:
+    messages = []
+    for shapes in ([(2,)] * (1 + rank), [(2 + rank,)]):
+        with pytest.raises(RuntimeError, match="in another process; make it from copies of one model") as caught:
+            rsam.optim.check_replicas(torch.optim.SGD([nn.Parameter(torch.ones(shape)) for shape in shapes], lr=0.1))
+        messages.append(str(caught.value))
+    return messages
+
+
+def test_that_replicas_of_other_sizes_are_refused_in_all_processes() -> None:
+    """Before, the processes were aborted."""
+    for rank, (more, larger) in enumerate(in_processes(2, _unequal)):
+        assert more.startswith(f"the optimizer has {1 + rank} parameters of {2 + 2 * rank} numbers here")
+        assert larger.startswith(f"the optimizer has 1 parameters of {2 + rank} numbers here")

@@ -103,6 +103,25 @@ def _whole(rank: int) -> list[Tensor]:
     return values(model)
 
 
+def _projected(rank: int) -> list[Tensor]:
+    model = _sharded()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(4.0)
+    rsam.optim.averaging.project_parameters(model)
+    return values(model)
+
+
+def test_that_sharded_parameters_are_projected() -> None:
+    model = Network()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(4.0)
+    rsam.optim.averaging.project_parameters(model)
+    for actual in in_processes(2, _projected):
+        assert_all_close(actual, values(model))
+
+
 @pytest.mark.skipif(
     fully_shard is not None and "ignored_params" not in inspect.signature(fully_shard).parameters,
     reason="ignored_params came with torch 2.7",
