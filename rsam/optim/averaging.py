@@ -45,7 +45,7 @@ def get_swa_multi_avg_fn(model: nn.Module) -> Average:
     -------
     callable
         Argument ``multi_avg_fn`` of ``AveragedModel``. It raises ValueError for weights of other shapes than the
-        model's, and for an antipode of the average.
+        model's, and for an antipode of the average, or a mean of two with several nearest points.
 
     Raises
     ------
@@ -127,8 +127,8 @@ def project_parameters(model: _M) -> _M:
     Raises
     ------
     ValueError
-        If a parameter has no nearest point on its manifold (a zero row, a number that is not finite); names it, and
-        changes nothing.
+        If a parameter has no nearest point on its manifold (a zero row, a number that is not finite), or several (half
+        way between matrices whose determinants are 1 and -1); names it, and changes nothing.
 
     Examples
     --------
@@ -141,11 +141,9 @@ def project_parameters(model: _M) -> _M:
     """
     named = [(n, p) for n, p in model.named_parameters() if not geometry.is_plain(p) and not p.is_meta]
     space = geometry.Product(named)
-    points = space.project_point([p.detach() for p in space.points])
-    if not geometry.all_finite(points):
-        wrong = next(i for i, point in enumerate(points) if not geometry.all_finite([point]))
-        raise ValueError(f"{space.describe(wrong)} has no nearest point on its manifold: a zero or non-finite row?")
-    for p, point in zip(space.points, points, strict=True):
+    stacks = space.gather([p.detach() for p in space.points])
+    nearest = [_nearest(block, stack) for block, stack in zip(space.blocks, stacks, strict=True)]
+    for p, point in zip(space.points, space.scatter(nearest), strict=True):
         p.copy_(point)
     return model
 
@@ -191,15 +189,45 @@ def _means(
         try:
             way = block.apply("logarithm", x, y)
             if geometry.all_finite([x, y]) and not geometry.all_finite([way]):
-                row = int(way.isfinite().flatten(1).all(1).int().argmin()) if block.stacked else 0
                 raise ValueError(
-                    f"{block.names[row]} lies opposite to its average, from which all ways are equally long; leave "
-                    "these weights out, or start another average"
+                    f"{_first_wrong(block, way.isfinite())} lies opposite to its average, from which all ways are "
+                    "equally long, or one of both is no point of the manifold; leave these weights out, or start "
+                    "another average"
                 )
             stacks.append(block.apply("exponential", x, share(way)))
         except geometry.UnsupportedOperation:
-            stacks.append(block.apply("project_point", x + share(y - x)))
+            mean = x + share(y - x)
+            # closer to the average only one point is nearest
+            is_half_way = float(share(torch.ones((), device=x.device))) >= 1 / 2
+            stacks.append(_nearest(block, mean) if is_half_way else block.apply("project_point", mean))
     return space.scatter(stacks)
+
+
+def _nearest(block: geometry.Block, points: Tensor) -> Tensor:
+    """Return the nearest points on the manifold; refuse points that have none, or several."""
+    nearest: Tensor = block.apply("project_point", points)
+    if not geometry.all_finite([nearest]):
+        wrong = _first_wrong(block, nearest.isfinite())
+        raise ValueError(f"{wrong} has no nearest point on its manifold: a zero or non-finite row?")
+    dims = tuple(range(-block.geometry.manifold.ndim, 0))
+    if dims:
+        size = nearest.abs().amax(dims, keepdim=True)
+        noise = torch.randn(points.shape, dtype=points.dtype, generator=torch.Generator().manual_seed(0)).to(points)
+        noise = noise * (64 * torch.finfo(points.dtype).eps * size)
+        # rounding decides between several: from both sides of it the nearest points differ by more than rounding
+        apart = block.apply("project_point", points + noise) - block.apply("project_point", points - noise)
+        differ = torch.linalg.vector_norm(apart, dim=dims, keepdim=True) > 0.1 * size
+        if differ.any():
+            raise ValueError(
+                f"{_first_wrong(block, ~differ)} has several nearest points on its manifold, since what was averaged "
+                "lies too far apart, as rotations and reflections; leave these weights out"
+            )
+    return nearest
+
+
+def _first_wrong(block: geometry.Block, right: Tensor) -> str:
+    """Return the name of the first parameter of a block with something that is not right."""
+    return block.names[int(right.reshape(len(block.names), -1).all(1).int().argmin())]
 
 
 def _held(model: nn.Module, averages: list[Tensor]) -> list[tuple[str, Tensor]]:

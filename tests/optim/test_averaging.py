@@ -132,6 +132,40 @@ def test_that_averages_stay_on_every_manifold(name, make, shape) -> None:
             assert not torch.equal(x, points[0])
 
 
+@pytest.mark.parametrize("manifold", [geoopt.EuclideanStiefel(), rsam.geometry.CanonicalStiefel()])
+def test_that_a_rotation_and_a_reflection_have_no_mean(manifold: geoopt.Manifold) -> None:
+    """Their arithmetic mean is singular, and its nearest orthogonal matrices are several; rounding chose one."""
+    for seed in range(5):
+        x, y = torch.linalg.qr(torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(seed)))[0]
+        y = y * torch.tensor([-torch.det(x).sign() * torch.det(y).sign(), 1, 1, 1])
+        with pytest.raises(ValueError, match=r"^'x' .* has several nearest points on its manifold"):
+            mean([x, y], manifold)
+        model = Points(x, manifold)
+        with torch.no_grad():
+            model.x.add_(y).div_(2)
+        with pytest.raises(ValueError, match=r"^'x' .* has several nearest points on its manifold"):
+            averaging.project_parameters(model)
+        # a third of the way there is one
+        torch.testing.assert_close(mean([x, x, y], manifold) @ x.mT, _polar((2 * x + y) / 3) @ x.mT, rtol=0, atol=1e-5)
+    zero = Points(torch.zeros(4, 2), manifold)
+    with pytest.raises(ValueError, match="several nearest"):
+        averaging.project_parameters(zero)
+
+
+def _polar(x: torch.Tensor) -> torch.Tensor:
+    u, _, v = torch.linalg.svd(x)
+    return u @ v
+
+
+@pytest.mark.parametrize(("name", "make", "shape"), MANIFOLDS, ids=[m[0] for m in MANIFOLDS])
+def test_that_projections_leave_points_of_every_manifold(name, make, shape) -> None:
+    for dtype, rounding in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
+        manifold = make().to(dtype)
+        (x,) = drawn(manifold, shape, dtype, 1)
+        model = averaging.project_parameters(Points(x, manifold))
+        torch.testing.assert_close(model.x.detach(), x, rtol=rounding, atol=rounding)
+
+
 def test_that_torchs_own_average_leaves_the_manifold_without_a_word() -> None:
     """This is why rsam averages on manifolds by functions of its own."""
     points = drawn(geoopt.EuclideanStiefel(), (5, 2), torch.float64, 5)
