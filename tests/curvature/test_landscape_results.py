@@ -120,8 +120,9 @@ def test_that_pictures_of_nothing_are_refused() -> None:
         (lambda: PLANE.plot(kind="heat"), "kind must be 'contour' or 'surface'"),  # type: ignore[arg-type]
         (lambda: PLANE.plot(measure="error"), r"measure must be 'loss' or one of \['accuracy'\]"),
         (lambda: PLANE.plot(levels=1), "levels must be at least 2"),
-        (lambda: PLANE.plot(limits=(1, 0)), "limits must be two rising numbers"),
-        (lambda: PLANE.plot(limits=(0, 1), log=True), "limits must be two rising positive numbers"),
+        (lambda: PLANE.plot(limits=(1, 0)), "limits must be two rising finite numbers"),
+        (lambda: PLANE.plot(limits=(0, np.inf)), "limits must be two rising finite numbers"),
+        (lambda: PLANE.plot(limits=(0, 1), log=True), "limits must be two rising finite positive numbers"),
         (lambda: PLANE.plot(Figure().subplots(), kind="surface"), 'axes made with projection="3d"'),
         (lambda: dataclasses.replace(PLANE, loss=-LOSS).plot(log=True), "no value is finite and positive"),
         (lambda: dataclasses.replace(LINE, loss=X * np.nan).plot(), "no value is finite"),

@@ -121,8 +121,8 @@ def _visible(values: np.ndarray, log: bool) -> np.ndarray:
 def _limits(values: np.ndarray, limits: tuple[float, float] | None, log: bool) -> tuple[float, float]:
     shown = values[_visible(values, log)]
     low, high = (float(shown.min()), float(shown.max())) if limits is None else limits
-    if limits is not None and not (low < high and (low > 0 or not log)):
-        raise ValueError(f"limits must be two rising {'positive ' if log else ''}numbers, got {limits}")
+    if limits is not None and not (np.isfinite(limits).all() and low < high and (low > 0 or not log)):
+        raise ValueError(f"limits must be two rising finite {'positive ' if log else ''}numbers, got {limits}")
     if high - low <= 1e-12 * abs(high):  # a flat landscape
         low, high = low - 1e-6 * (abs(low) or 1.0), high + 1e-6 * (abs(high) or 1.0)
     return low, high
