@@ -128,7 +128,15 @@ class Risk:
         # and augmentations are restored after each pass, so that the next one draws the same numbers
         with without_compilation(), isolated(), keeping_sources(self.data):
             seed_random_state()
-            yield
+            try:
+                yield
+            except RuntimeError as error:
+                if "does not require grad and does not have a grad_fn" in str(error):
+                    error.add_note(
+                        "values are computed without gradients; a model or loss that differentiates by itself, as for "
+                        "a differential equation, must do so within torch.enable_grad()"
+                    )
+                raise
 
     def outputs(self, order: int) -> Iterator[tuple[Any, Any, float]]:
         """Yield outputs, targets and weight of each batch, in a graph that can be differentiated ``order`` times.

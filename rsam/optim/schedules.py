@@ -331,4 +331,4 @@ def _first_rate(group: dict[str, Any]) -> float:
     rate = float(group.get("initial_lr", group["lr"]))
     if "initial_lr" in group or "initial_rho" not in group or not group["rho"]:
         return rate
-    return rate * group["initial_rho"] / float(group["rho"])  # an earlier schedule has changed the radius
+    return rate * float(group["initial_rho"]) / float(group["rho"])  # an earlier schedule has changed the radius

@@ -336,6 +336,31 @@ def test_that_points_where_the_loss_diverges_do_not_end_the_survey() -> None:
         line(*case, extent=(200, 300), steps=3)
 
 
+class Slope(nn.Module):
+    """Model that is the derivative of a parabola, as a network that solves a differential equation."""
+
+    def __init__(self, enabled: bool) -> None:
+        super().__init__()
+        self.w, self.enabled = nn.Parameter(torch.ones((), dtype=DOUBLE)), enabled
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        with torch.set_grad_enabled(self.enabled or torch.is_grad_enabled()):
+            x = inputs.detach().requires_grad_()
+            return torch.autograd.grad((self.w * x**2).sum(), x, create_graph=True)[0]
+
+
+def test_that_models_that_differentiate_are_told_how() -> None:
+    data = torch.ones(3, 1, dtype=DOUBLE), torch.zeros(3, 1, dtype=DOUBLE)
+    model = Slope(enabled=True)
+    found = line(model, MSE, model.parameters(), data, [torch.ones((), dtype=DOUBLE)], steps=3, gradients=True)
+    np.testing.assert_allclose(found.loss, [0, 4, 16])  # (2 w)^2
+    np.testing.assert_allclose(found.measures["slope"], [0, 8, 16])
+    model = Slope(enabled=False)
+    with pytest.raises(RuntimeError, match="does not require grad") as caught:
+        line(model, MSE, model.parameters(), data, steps=3)
+    assert "within torch.enable_grad()" in caught.value.__notes__[0]
+
+
 def test_that_a_zero_gradient_has_no_direction_and_measures_need_targets_to_count() -> None:
     flat = Quadratic()
     nn.init.zeros_(flat.w)

@@ -67,7 +67,7 @@ def geodesic_to(space: geometry.Product, names: Sequence[str], other: Solution, 
     """Return the logarithm of another solution, which messages call ``what``."""
     given = _ends(space, names, other, what)
     points, ends = wide(space.params), wide(given)  # in half precision differences would be rounded, too
-    tangents = space.logarithm(points, ends)
+    tangents: list[Tensor] = space.logarithm(points, ends)
     reached = space.exponential(points, tangents)
     normal = [t - part for t, part in zip(tangents, space.restore_tangent(points, tangents), strict=True)]
     for i, (x, y, end) in enumerate(zip(space.params, ends, reached, strict=True)):
