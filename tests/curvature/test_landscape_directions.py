@@ -14,7 +14,8 @@ from torch import Tensor, nn
 import rsam
 from rsam.curvature import landscape
 from rsam.curvature.landscape import line, normalize_filters, plane, random_directions, trajectory_directions
-from tests.curvature.problems import DOUBLE, examples, functional, mixed_network, network, normal
+from rsam.errors import UnsupportedOperation
+from tests.curvature.problems import DOUBLE, examples, functional, mixed_network, network, normal, probed
 
 MSE = nn.MSELoss()
 
@@ -140,6 +141,37 @@ def test_that_bad_requests_for_directions_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             request()
+
+
+def test_that_directions_that_are_not_tangent_are_refused_by_name() -> None:
+    model = mixed_network()
+    ambient = [torch.ones_like(p) for p in model.parameters()]
+    with pytest.raises(ValueError, match=r"not tangent at 0\.weight \(shape \(5, 4\), Stiefel"):
+        line(model, MSE, model.parameters(), examples(), ambient)
+    tangents = rsam.geometry.Product(model.parameters()).project(list(model.parameters()), ambient)
+    assert line(model, MSE, model.parameters(), examples(), tangents, steps=2).loss.shape == (2,)
+    with pytest.raises(ValueError, match="a direction is not finite"):
+        line(model, MSE, model.parameters(), examples(), [t * float("nan") for t in tangents])
+    with pytest.raises(UnsupportedOperation, match=r"point \(shape \(3, 3\), Birkhoff.*has no exponential"):
+        birkhoff, batch = probed(geoopt.BirkhoffPolytope(), (3, 3))
+        line(birkhoff, MSE, birkhoff.parameters(), batch)
+
+
+def test_that_tangents_far_out_in_hyperbolic_space_are_taken() -> None:
+    """Before, their rounding, which the projection there magnifies, made them no tangents."""
+    hyperboloid, radius = geoopt.Lorentz(), 6.0
+    far = nn.functional.normalize(normal(3), dim=0) * math.sinh(radius)
+    x = hyperboloid.projx(torch.cat((torch.zeros(1), far)).float())
+    point = geoopt.ManifoldParameter(x, manifold=hyperboloid)
+    case = (lambda _: point[1]), (lambda outputs, _: outputs), [point], (torch.zeros(1, 1), torch.zeros(1, 1))
+    ((d,),) = random_directions([point], 1)
+    assert line(*case, [d], steps=3).lengths == pytest.approx((1,), rel=1e-2)  # eps cosh(6)^2
+    end = rsam.geometry.Product([point]).exponential([x], [d])
+    (again,) = landscape.direction_to([point], end)
+    torch.testing.assert_close(again[1:], d[1:], rtol=0, atol=1e-2 * float(d.abs().max()))
+    d[0] += 0.1 * d.abs().max()
+    with pytest.raises(ValueError, match="a direction is not tangent"):
+        line(*case, [d])
 
 
 # -- trajectories -----------------------------------------------------------------------------------------------------
