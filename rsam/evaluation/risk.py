@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -65,7 +66,12 @@ class Risk:
         empty data, a loss that is no scalar, a parameter that no batch depends on, layers that write to their weights
         (``max_norm``), and derivatives in float16, of parameters or of an autocast around the call.
     NotFinite
-        In an evaluation, if loss or gradient are not finite; a RuntimeError.
+        For a point of a manifold that is not finite; in an evaluation, if loss or gradient are not. A RuntimeError.
+
+    Warns
+    -----
+    UserWarning
+        Of points that are off their manifold.
     """
 
     def __init__(
@@ -93,6 +99,7 @@ class Risk:
         for i, p in enumerate(self.params):
             if not p.is_leaf:
                 raise ValueError(f"params: {self.describe(i)} must be a leaf, not computed from others")
+        geometry.warn_off_manifold(self.space, stacklevel=3)  # tangents and geodesics would be those of other points
 
     def describe(self, i: int) -> str:
         """Name a parameter in a message."""
@@ -108,8 +115,8 @@ class Risk:
 
         Once all parts have been differentiated, :meth:`check_reach` checks that each parameter was reached.
         """
-        piece = Risk(self.model_func, self.loss_func, self.params, [batch], batch_size_fn=self.batch_size_fn)
-        piece._reach, piece._is_piece = self._reach, True
+        piece = copy.copy(self)
+        piece.data, piece.num_data, piece.progressbar, piece._is_piece = [batch], None, False, True
         return piece
 
     def check_reach(self) -> None:

@@ -99,11 +99,11 @@ def warn_off_manifold(space: Product, stacklevel: int = 2) -> None:
     >>> with warnings.catch_warnings(record=True) as caught:
     ...     rsam.geometry.warn_off_manifold(space)
     >>> print(caught[0].message)
-    'direction' (shape (2,), Sphere) is off its manifold by 0.3; put it there before the first step: ...
+    'direction' (shape (2,), Sphere) is off its manifold by 0.3; put it there first: ...
     """
     for i, size in off_manifold(space).items():
         if size == size:
-            what = f"off its manifold by {size:.1g}; put it there before the first step: "
+            what = f"off its manifold by {size:.1g}; put it there first: "
             remedy = "with torch.no_grad(): p.copy_(p.manifold.projx(p))"
         else:
             what, remedy = "off its manifold and has no projection onto it (a zero vector?); ", "initialise it anew"

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import rsam
 from rsam.curvature import (
     RiemannianGaussNewton,
     RiemannianHessian,
@@ -121,7 +122,7 @@ class Case:
 def _step(case: Case) -> None:
     for p in case.told.parameters():
         p.grad = torch.ones_like(p)
-    torch.optim.SGD(case.told.parameters(), lr=0.1).step()
+    rsam.optim.RiemannianSGD(case.told.parameters(), lr=0.1).step()
 
 
 def _hook(case: Case) -> None:

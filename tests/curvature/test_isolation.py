@@ -49,8 +49,9 @@ MEASURES: dict[str, Measure] = {
     "sharpness": lambda m, f, d: sharpness(m, f, m.parameters(), d, steps=2, restarts=1),
     "sharpness average": lambda m, f, d: sharpness(m, f, m.parameters(), d, kind="average", probes=2),
     "sharpness micro_batch": lambda m, f, d: sharpness(m, f, m.parameters(), d, micro_batch=3),
-    "line": lambda m, f, d: landscape.line(
-        m, f, m.parameters(), d, "gradient", steps=3, batch_norm="recompute", gradients=True
+    "line": lambda m, f, d: landscape.line(m, f, m.parameters(), d, "gradient", steps=3, batch_norm="recompute"),
+    "line with slopes": lambda m, f, d: landscape.line(
+        m, f, m.parameters(), d, steps=3, batch_norm="batch", gradients=True
     ),
     "line to another solution": lambda m, f, d: landscape.line(
         m, f, m.named_parameters(), d, other=_another_solution(m), steps=3

@@ -248,16 +248,6 @@ def test_that_antipodes_are_refused_and_their_neighbours_are_not(dtype: torch.dt
         torch.testing.assert_close(half, aside, atol=neighbour, rtol=0)
 
 
-def test_that_weights_off_their_manifold_are_warned_of() -> None:
-    model = rsam.nn.constrain(network(), geoopt.Sphere(), "2.weight")
-    with torch.no_grad():
-        model[2].weight.mul_(1.3)
-    for function in (line, plane):
-        with pytest.warns(UserWarning, match=r"2\.weight .* is off its manifold by 0\.\d") as caught:
-            function(model, MSE, model.parameters(), examples(), steps=2)
-        assert caught[0].filename == __file__
-
-
 # -- data and measures ------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from geoopt.manifolds.siegel.siegel import SiegelManifold
 from torch import Tensor, nn
 
 from rsam import geometry
-from rsam.curvature import RiemannianHessian, gradient_norm, trace
+from rsam.curvature import RiemannianGaussNewton, RiemannianHessian, gradient_norm, landscape, sharpness, trace
 from rsam.geometry import UnsupportedOperation, geometry_of
 from tests.curvature.problems import Batch, Probed, along, dense, normal, probed, risk_at, second_difference
 from tests.geometry.cases import MANIFOLDS, Make
@@ -270,3 +270,18 @@ def test_that_coordinates_undo_tangents_and_measure_them() -> None:
     torch.testing.assert_close(hessian.coordinates(tangents), z)
     norm = geometry.Product([model.point]).norm([model.point], tangents)
     assert float(norm.detach()) == pytest.approx(float(z.norm()))
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [RiemannianHessian, RiemannianGaussNewton, gradient_norm, sharpness, landscape.line, landscape.plane],
+    ids=lambda measure: measure.__name__,
+)
+def test_that_points_off_their_manifold_are_warned_of_once(measure) -> None:
+    model, batch = probed(geoopt.Sphere(), (4,))
+    with torch.no_grad():
+        model.point.mul_(1.3)
+    options = {"steps": 2} if measure in (landscape.line, landscape.plane) else {}
+    with pytest.warns(UserWarning, match=r"off its manifold by 0\.\d") as caught:
+        measure(model, MSE, model.parameters(), batch, **options)
+    assert [warning.filename for warning in caught] == [__file__]

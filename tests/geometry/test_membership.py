@@ -76,7 +76,7 @@ def test_that_making_an_optimizer_warns_once_by_name(make) -> None:
             optimizer.step()
     (warning,) = [w for w in caught if "off its manifold" in str(w.message)]
     assert str(warning.message) == (  # (1.2 - 1) / 1.2
-        "parameter 2 of group 0 (shape (2,), Sphere) is off its manifold by 0.2; put it there before the first step: "
+        "parameter 2 of group 0 (shape (2,), Sphere) is off its manifold by 0.2; put it there first: "
         "with torch.no_grad(): p.copy_(p.manifold.projx(p))"
     )
     with warnings.catch_warnings():

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rsam import geometry
 from rsam.curvature.landscape.batch_norm import MODES, BatchNorm, StatisticsBetween, normalizing
 from rsam.curvature.landscape.directions import as_tangents, ascent_direction, draw, random_directions
 from rsam.curvature.landscape.gradients import CHANGE, SLOPE
@@ -42,7 +41,6 @@ class Survey:
         if batch_norm not in MODES:
             raise ValueError(f"batch_norm must be one of {MODES}, got {batch_norm!r}")
         self.risk, self.batch_norm, self.progressbar = risk, batch_norm, progressbar
-        geometry.warn_off_manifold(risk.space, stacklevel=3)  # geodesics start elsewhere then
         self.measures = dict(measures or {})
         for name in ("loss", SLOPE, CHANGE):
             if name in self.measures:
