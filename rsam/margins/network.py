@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from rsam.evaluation import isolated
 from rsam.evaluation.batches import move
-from rsam.evaluation.random_state import keeping_sources, seed_random_state
+from rsam.evaluation.random_state import keeping_sources, random_state, seed_random_state, set_random_state
 
 __all__ = ["INPUT", "OUTPUT", "Data", "Network", "as_names", "evaluating", "full", "rows"]
 
@@ -91,6 +91,7 @@ class Network:
         self.model: nn.Module = getattr(model, "_orig_mod", model)
         self.layers = _checked(layers, self.model)
         self.device = next((t.device for t in (*self.model.parameters(), *self.model.buffers())), None)
+        self.at_batch = random_state()
 
     def evaluating(self, data: Data) -> AbstractContextManager[None]:
         """Set evaluation mode within this context; restore modes, buffers and random states after it."""
@@ -111,6 +112,7 @@ class Network:
             if len(labels) == 0:
                 continue
             empty = False
+            self.at_batch = random_state()
             yield inputs if self.device is None else move(inputs, self.device), labels
         if empty:
             raise ValueError("data is empty: it yields no example")
@@ -118,9 +120,11 @@ class Network:
     def run(self, inputs: Any, replaced: Mapping[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Return logits and the values of the layers, all in one graph if gradients are enabled.
 
-        ``replaced`` holds values for layers, which replace those that the model computes.
+        ``replaced`` holds values for layers, which replace those that the model computes. Layers that draw random
+        numbers in evaluation mode draw the same in every run of a batch, of which they are one function.
         """
         replaced = replaced or {}
+        set_random_state(self.at_batch)
         values: dict[str, Tensor] = {}
         hidden = [name for name in self.layers if name not in (INPUT, OUTPUT)]
         modules = dict(self.model.named_modules(remove_duplicate=False))

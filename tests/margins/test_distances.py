@@ -136,3 +136,16 @@ def test_that_a_boundary_is_found_that_the_first_ray_misses() -> None:
     t = torch.linspace(0, 1, 1000, dtype=DOUBLE)[:, None]
     assert (Tilted()(-t * 10 * g / g.norm())[:, 1] > 0).all()
     assert float(distances(Tilted(), (x.detach(), torch.tensor([1])))["input"]) == pytest.approx(2.5, rel=1e-4)
+
+
+class AlwaysDropping(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(x, 0.5, training=True)
+
+
+@pytest.mark.parametrize("sizes", [(20,), (7, 13)])
+def test_that_a_search_is_one_of_a_single_draw_of_random_layers(sizes: tuple[int, ...]) -> None:
+    # with the numbers of one draw the classifier is linear, so that the first-order margin is the distance
+    model = nn.Sequential(AlwaysDropping(), nn.Linear(5, 2)).double()
+    data = loader((normal(20, 5), classes(20, 2)), *sizes)
+    torch.testing.assert_close(distances(model, data), margins(model, data, normalize=False), rtol=1e-8, atol=1e-10)
