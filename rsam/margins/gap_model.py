@@ -179,7 +179,7 @@ class GapModel:
         RuntimeError
             If the model is not fitted.
         ValueError
-            For features other than those that it was fitted to, or measured differently.
+            For features other than those that it was fitted to, measured differently, or not finite.
         """
         fit = self._fitted()
         x, names, measured = as_matrix([features] if isinstance(features, Statistics) else features)
@@ -187,6 +187,8 @@ class GapModel:
             raise ValueError(f"features {names} are not those that the model was fitted to, {self.names}")
         if measured and self._measured and measured != self._measured:
             raise ValueError(f"features were measured with {measured}, but those of the fit with {self._measured}")
+        if not np.isfinite(x).all():
+            raise ValueError("features must be finite")
         return fit.predict(x)
 
     def predict_gap(
@@ -309,7 +311,8 @@ class GapModel:
         RuntimeError
             If the model is not fitted.
         ValueError
-            For bad options, and a bootstrap of fewer than two groups.
+            For bad options, a bootstrap of fewer than two groups, and one whose samples too often hold fewer different
+            networks than it takes to fit the features.
         """
         fit = self._fitted()
         if not 0 < confidence < 1:

@@ -60,18 +60,18 @@ class Regression:
     Raises
     ------
     ValueError
-        For too few rows for the fit, if all ``y`` are equal, and if no feature varies.
+        For too few rows for the fit, if all ``y`` are equal, and if no feature varies beyond its rounding.
     """
 
     def __init__(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> None:
         self.x, self.y, self.groups = x, y, groups
         if len(y) < 2 or y.min() == y.max():
             raise ValueError("all gaps are equal, so that there is nothing to explain")
-        if len(x) and not np.ptp(x, axis=0).any():
-            raise ValueError("no feature varies between networks, so that none can explain the gaps")
         self.pipeline = _pipeline().fit(x, y)
         #: Indices of the features that were not dropped.
         self.kept: list[int] = self.pipeline["independent"].kept_
+        if not self.kept:
+            raise ValueError("no feature varies between networks, so that none can explain the gaps")
         if len(x) < len(self.kept) + 2:
             # over n networks at most n - 1 features are independent, so that one more network might only show one more
             kept, count = len(self.kept), x.shape[1]
@@ -125,8 +125,16 @@ class Regression:
         random, drawn = np.random.default_rng(seed), []
         for _ in range(samples):
             rows = np.concatenate([rows_of[i] for i in random.integers(len(rows_of), size=len(rows_of))])
-            drawn.append(np.linalg.lstsq(design[rows], self.y[rows], rcond=None)[0][1:])
-        low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+            solution, _, rank, _ = np.linalg.lstsq(design[rows], self.y[rows], rcond=None)
+            if rank == design.shape[1]:  # else it is the shortest of many solutions
+                drawn.append(solution[1:])
+        tail, missing = (1 - confidence) / 2, samples - len(drawn)
+        if missing > tail * samples:
+            raise ValueError(
+                f"{missing} of {samples} samples of {len(rows_of)} groups hold too few different networks to "
+                f"determine {design.shape[1] - 1} coefficients; take more groups, fewer features or method='student'"
+            )
+        low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
         return low, high
 
     def _standardised(self) -> np.ndarray:
@@ -154,11 +162,11 @@ class _Independent(TransformerMixin, BaseEstimator):
             if size > self.tolerance * max(float(np.linalg.norm(column)), 1.0):
                 basis.append(rest / size)
                 self.kept_.append(i)
-        self.kept_ = self.kept_ or [0]  # if none varies, as without a fold, the coefficient of any is zero
         return self
 
     def transform(self, x: np.ndarray) -> np.ndarray:
-        return x[:, self.kept_]
+        # if none varies, as without a fold, the regression predicts the mean, but needs a column
+        return x[:, self.kept_] if self.kept_ else np.zeros((len(x), 1))
 
 
 def _pipeline() -> Pipeline:

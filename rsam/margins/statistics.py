@@ -188,8 +188,8 @@ def as_matrix(features: Sequence[Statistics] | np.ndarray) -> tuple[np.ndarray, 
         if features.ndim != 2:
             raise ValueError(f"features must be a matrix (networks, features), got shape {features.shape}")
         return features.astype(np.float64), tuple(f"feature {i}" for i in range(features.shape[1])), None
-    if not len(features) or not all(isinstance(f, Statistics) for f in features):
-        raise ValueError("features must be a matrix, or statistics of one network at least")
+    if isinstance(features, Statistics) or not len(features) or not all(isinstance(f, Statistics) for f in features):
+        raise ValueError("features must be a numpy matrix, or a list of the statistics of one network at least")
     names, measured = features[0].names, next((f.measured for f in features if f.measured), None)
     for i, f in enumerate(features):
         if f.names != names:

@@ -14,7 +14,7 @@ import torch
 from scipy.stats import t as student
 from torch import nn
 
-from rsam.margins import GapModel, distances, margins, statistics
+from rsam.margins import GapModel, Statistics, distances, margins, statistics
 from tests.margins.problems import classes, loader, normal
 
 
@@ -113,6 +113,28 @@ def test_that_k_fold_r2_leaves_out_one_group_after_the_other() -> None:
 def test_that_a_feature_that_varies_in_one_fold_only_predicts_the_mean_of_the_others_there() -> None:
     x, y = np.eye(6)[:, 5:], problem(6)[1]
     assert GapModel().fit(x, y).held_out(6)[5] == pytest.approx(y[:5].mean(), rel=1e-12)
+
+
+def test_that_features_that_vary_by_rounding_do_not_vary() -> None:
+    x, y = np.full((12, 1), 0.1), problem(12)[1]
+    x[4] = np.nextafter(0.1, 1)  # one unit in the last place, which least squares would explain the gap of
+    with pytest.raises(ValueError, match="no feature varies between networks"):
+        GapModel().fit(x, y)
+    last = x.copy()
+    last[11] = 0.2
+    assert GapModel().fit(last, y).held_out(12)[11] == pytest.approx(y[:11].mean(), rel=1e-12)
+
+
+def test_that_a_bootstrap_of_samples_that_determine_no_coefficients_is_refused() -> None:
+    # six features and a constant need seven networks, that is four of the six groups of two; of 6^6 samples
+    # 6 hold one, 15 * 62 two and 20 * 540 three different groups: a quarter
+    random = np.random.default_rng(0)
+    x, y, groups = random.normal(size=(12, 6)), random.normal(size=12), np.arange(12) // 2
+    model = GapModel().fit(x, y, groups)
+    with pytest.raises(ValueError, match=r"of 6 groups hold too few .* 6 coefficients; take more groups") as error:
+        model.coefficients(method="bootstrap")
+    count, share = int(str(error.value).split()[0]), (6 + 15 * 62 + 20 * 540) / 6**6
+    assert abs(count / 1000 - share) < 4 * (share * (1 - share) / 1000) ** 0.5
 
 
 def network(seed: int = 0) -> nn.Module:
@@ -217,11 +239,16 @@ def test_that_misuse_of_the_model_is_explained(tmp_path: Path) -> None:
         GapModel().fit(x, y, groups=[None] * 10)
     with pytest.raises(ValueError, match="two folds and two groups"):
         GapModel().fit(x, y, groups=[1] * 10).k_fold_r2()
+    with pytest.raises(ValueError, match="list of the statistics of one network at least"):
+        GapModel().fit(Statistics(("depth",), np.ones(1)), [0.1])  # type: ignore[arg-type]
+    for bad in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="features must be finite"):
+            GapModel().fit(x, y).predict(np.full((1, 3), bad))
     with pytest.raises(ValueError, match="not those that the model was fitted to"):
         GapModel().fit(x, y).predict(x[:, :2])
     with pytest.raises(ValueError, match=r"matrix \(networks, features\), got shape \(10,\)"):
         GapModel().fit(x[:, 0], y)
-    with pytest.raises(ValueError, match="statistics of one network at least"):
+    with pytest.raises(ValueError, match="list of the statistics of one network at least"):
         GapModel().fit([], [])
     for groups, samples in (([1] * 10, 100), (range(10), 1)):
         with pytest.raises(ValueError, match="bootstrap needs two groups and samples"):
