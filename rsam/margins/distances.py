@@ -10,7 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from rsam.errors import NotFinite
-from rsam.margins.first_order import check_classes, check_interaction, difference_of, lowest, spaces_of
+from rsam.margins.first_order import (
+    check_classes,
+    check_interaction,
+    difference_of,
+    gradients_of,
+    lowest,
+    spaces_of,
+)
 from rsam.margins.network import INPUT, OUTPUT, Data, Network, full
 from rsam.margins.spaces import Space, pairing, sizes
 from rsam.margins.statistics import recorded
@@ -169,7 +176,7 @@ class _Search:
         """Linearise the difference of logits at ``v``."""
         v = v.detach().requires_grad_()
         difference = self.difference(v)
-        (covector,) = torch.autograd.grad(difference.sum(), v)
+        covector = gradients_of(difference.sum(), {self.layer: v}, retain_graph=False)[self.layer]
         size = sizes(covector)
         v, covector, difference = v.detach(), covector / size, difference.detach() / size.flatten()
         tangent = self.space.gradient(self.start, covector)

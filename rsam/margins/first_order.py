@@ -19,6 +19,7 @@ __all__ = [
     "check_classes",
     "check_interaction",
     "difference_of",
+    "gradients_of",
     "lowest",
     "margins",
     "measure",
@@ -127,7 +128,7 @@ def margins(
             name: _finite(name, torch.cat(part) / (_scale(variations[name]) if name in variations else 1))
             for name, part in parts.items()
         }
-    return recorded(by_layer, manifolds, subspaces, nearest=nearest, normalize=normalize, eps=eps)
+    return recorded(by_layer, manifolds, subspaces, nearest=nearest, normalize=bool(normalize), eps=float(eps))
 
 
 def total_variations(
@@ -279,17 +280,18 @@ def _margins(
     eps: float,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     def norm(name: str, gradient: Tensor) -> Tensor:
-        plain = spaces[name].dual_norm(values[name].detach(), gradient)
+        # detached, since a manifold may learn its curvature
+        plain = spaces[name].dual_norm(values[name].detach(), gradient).detach()
         return torch.hypot(plain, torch.full_like(plain, eps**0.5)) if eps else plain
 
     if nearest == "runner_up":
         difference, _ = lowest(differences, labels)
-        gradients = _gradients(difference.sum(), values, retain_graph=False)
+        gradients = gradients_of(difference.sum(), values, retain_graph=False)
         return {n: (difference.detach(), norm(n, g)) for n, g in gradients.items()}
     best: dict[str, tuple[Tensor, Tensor]] = {}
     for j in range(differences.shape[1]):
         difference = differences[:, j]
-        gradients = _gradients(difference.sum(), values, retain_graph=j + 1 < differences.shape[1])
+        gradients = gradients_of(difference.sum(), values, retain_graph=j + 1 < differences.shape[1])
         for n, g in gradients.items():
             new = difference.detach(), norm(n, g)
             old = best.setdefault(n, (torch.full_like(new[0], torch.inf), torch.ones_like(new[1])))
@@ -299,7 +301,7 @@ def _margins(
     return best
 
 
-def _gradients(total: Tensor, values: dict[str, Tensor], retain_graph: bool) -> dict[str, Tensor]:
+def gradients_of(total: Tensor, values: dict[str, Tensor], retain_graph: bool) -> dict[str, Tensor]:
     """Return gradients in the layers' values; in that of a sum over examples, each row belongs to one example."""
     gradients = torch.autograd.grad(total, list(values.values()), retain_graph=retain_graph, allow_unused=True)
     for name, gradient in zip(values, gradients, strict=True):

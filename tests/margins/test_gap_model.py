@@ -202,6 +202,8 @@ def test_that_features_made_by_hand_tell_how_they_were_measured() -> None:
     def predict(by_layer: Mapping[str, torch.Tensor]) -> float:
         return float(model.predict(statistics(by_layer, "moments", log="signed"))[0])
 
+    whole = {**OPTIONS, "normalize": int(OPTIONS["normalize"]), "eps": np.float64(OPTIONS["eps"])}
+    assert statistics(margins(network(20), data, **whole)).measured == statistics({"1": plain["1"]}).measured
     expected = model.predict_gap(network(20), data)
     assert predict(plain) == pytest.approx(expected, rel=1e-9)
     halves = margins(network(20), data, ["1"], **OPTIONS) | {"input": plain["input"]}
