@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rsam.errors import NotFinite
 from rsam.margins.network import INPUT, OUTPUT, Data, Network, full, rows
-from rsam.margins.spaces import Space
+from rsam.margins.spaces import Space, common_shape
 
 __all__ = ["PrincipalComponents", "principal_components"]
 
@@ -90,11 +90,12 @@ def principal_components(
         raise ValueError("layer must be 'input' or a module; name the last module instead of 'output'")
     if rank < 1:
         raise ValueError(f"rank must be at least 1, got {rank}")
-    count, mean, scatter = 0, torch.zeros(()), torch.zeros(())
+    count, mean, scatter, shape = 0, torch.zeros(()), torch.zeros(()), None
     with network.evaluating(data), torch.no_grad():
         for inputs, labels in network.batches(data, "principal components", progressbar):
             h = network.run(inputs)[1][layer]
             space.check(h, len(labels))
+            shape = common_shape(layer, shape, h)
             x = rows(full(h))
             if x.shape[1] > _LARGEST or rank > x.shape[1]:
                 raise ValueError(

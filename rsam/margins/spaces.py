@@ -10,7 +10,7 @@ from rsam.errors import NotFinite, UnsupportedOperation
 from rsam.geometry import geometry_of
 from rsam.margins.network import full, rows
 
-__all__ = ["OnManifold", "Space", "Subspace", "Variation", "pairing", "sizes"]
+__all__ = ["OnManifold", "Space", "Subspace", "Variation", "common_shape", "pairing", "sizes"]
 
 
 def pairing(covector: Tensor, tangent: Tensor) -> Tensor:
@@ -28,6 +28,17 @@ def sizes(covector: Tensor) -> Tensor:
     return largest.reshape(-1, *[1] * (covector.dim() - 1))
 
 
+def common_shape(layer: str, before: torch.Size | None, h: Tensor, otherwise: str = "") -> torch.Size:
+    """Return the shape of an example; raise if it is another than in the batches before."""
+    shape = h.shape[1:]
+    if before not in (None, shape):
+        raise ValueError(
+            f"layer {layer!r} puts out shape {tuple(shape)} after {tuple(before)} for an example, which have no common "
+            f"variation; pad all batches to one size{otherwise}"
+        )
+    return shape
+
+
 class Variation:
     """Accumulator of the total variation of representations, the trace of their covariance, in one pass over batches.
 
@@ -43,12 +54,7 @@ class Variation:
     def add(self, h: Tensor) -> None:
         """Add the representations of a batch."""
         x = rows(full(h))
-        if self.shape not in (None, h.shape[1:]):
-            raise ValueError(
-                f"layer {self.layer!r} puts out shape {tuple(h.shape[1:])} after {tuple(self.shape)} for an example, "
-                "which have no common variation; pad all batches to one size, or measure with normalize=False"
-            )
-        self.shape = h.shape[1:]
+        self.shape = common_shape(self.layer, self.shape, h, ", or measure with normalize=False")
         mean = x.mean(0)
         squares = pairing(x - mean, x - mean).sum()
         if self.mean is None or self.squares is None:
@@ -131,6 +137,8 @@ class Subspace(Space):
                 f"the subspace of layer {self.layer!r} has directions of size {len(self.directions)}, but an example "
                 f"has {h[0].numel()} numbers there"
             )
+        if self.directions.is_complex() and not h.is_complex():
+            raise ValueError(f"the subspace of layer {self.layer!r} has complex directions, but the layer real numbers")
         self.directions = self.directions.to(h.device)
 
     def gradient(self, h: Tensor, covector: Tensor) -> Tensor:
@@ -188,11 +196,14 @@ class _FrechetVariation(Variation):
         self.batches: list[Tensor] = []
 
     def add(self, h: Tensor) -> None:
+        super().add(h.detach())
         self.batches.append(full(h.detach()))
-        self.count += len(h)
 
     @torch.no_grad()
     def total(self) -> Tensor:
+        flat = super().total()
+        if flat == 0:  # points that differ by their rounding, whose distances are noise
+            return flat
         x, geometry = torch.cat(self.batches), self.space.geometry
 
         def spread(mean: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rsam.errors import NotFinite
 from rsam.margins.first_order import measure, spaces_of
 from rsam.margins.network import OUTPUT, Data, Network, full, rows
+from rsam.margins.spaces import common_shape
 
 __all__ = ["k_variance", "kv_margins"]
 
@@ -132,7 +133,10 @@ def kv_margins(
     result = {}
     for name in network.layers:
         difference, norm = (torch.cat([batch.margins[name][i] for batch in batches]) for i in range(2))
-        features = torch.cat([batch.values[name] for batch in batches])
+        parts = [batch.values[name] for batch in batches]
+        for part in parts:
+            common_shape(name, parts[0].shape[1:], part)
+        features = torch.cat(parts)
         scale = difference.new_zeros(())
         for c in labels.unique().tolist():
             of_class = labels == c

@@ -173,6 +173,22 @@ def test_that_points_without_a_mean_are_refused() -> None:
         total_variations(nn.Linear(2, 2).double(), (x, torch.tensor([0, 1])), manifolds={"input": geoopt.Sphere()})
 
 
+@pytest.mark.parametrize("manifold", [geoopt.Sphere(), geoopt.PoincareBall(), geoopt.Lorentz()], ids=repr)
+@pytest.mark.parametrize("rounding", [0, 1])
+def test_that_equal_points_have_no_variation_but_their_rounding(manifold, rounding: int) -> None:
+    x = manifold.projx(torch.tensor([[0.3, 0.2, -0.1]])).repeat(12, 1)
+    x[::2] *= 1 + rounding * torch.finfo(x.dtype).eps
+    with pytest.raises(ValueError, match="all 12 examples have the same representation at layer 'input'"):
+        margins(nn.Linear(3, 3), (x, classes(12)), manifolds={"input": manifold})
+
+
+def test_that_margins_carry_no_graph_of_a_curvature_that_is_learned() -> None:
+    ball, x = geoopt.PoincareBall(learnable=True), points().float()
+    for normalize in (True, False):
+        actual = margins(nn.Linear(3, 3), (x, classes(30)), manifolds={"input": ball}, normalize=normalize)["input"]
+        assert not actual.requires_grad
+
+
 def test_that_points_in_half_precision_are_on_their_manifold_up_to_rounding() -> None:
     model, (x, y), sphere = nn.Linear(3, 3), (normal(12, 3), classes(12)), {"input": geoopt.Sphere()}
     x = nn.functional.normalize(x).bfloat16()

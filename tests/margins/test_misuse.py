@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from rsam import NotFinite
-from rsam.margins import distances, margins, principal_components, total_variations
+from rsam.margins import distances, kv_margins, margins, principal_components, total_variations
 from tests.margins.problems import classes, convolutional, images, loader, normal
 
 X, Y = normal(6, 4, dtype=torch.float32), classes(6)
@@ -50,10 +50,11 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_that_a_layer_without_one_output_is_named(layer: str) -> None:
+@pytest.mark.parametrize("measure", [margins, distances])
+def test_that_a_layer_without_one_output_is_named(layer: str, measure: Any) -> None:
     kind, message = LAYERS[layer]
     with pytest.raises(kind, match=message):
-        margins(Calls(), (X, Y), ["head", layer])
+        measure(Calls(), (X, Y), ["head", layer])
 
 
 class Named(nn.Module):
@@ -198,6 +199,8 @@ def test_that_options_that_do_not_fit_are_refused() -> None:
     for directions in (torch.ones(4), torch.ones(4, 0)):
         with pytest.raises(ValueError, match="matrix with its directions as columns"):
             margins(model, (X, Y), subspaces={"input": directions})
+    with pytest.raises(ValueError, match="'input' has complex directions, but the layer real numbers"):
+        margins(model, (X, Y), subspaces={"input": torch.eye(4, dtype=torch.complex64)})
     with pytest.raises(ValueError, match=r"shape \(6, 4\), which is no batch of points"):
         margins(model, (X, Y), manifolds={"input": geoopt.EuclideanStiefel()})
     with pytest.raises(ValueError, match="directions of size 5, but an example has 4"):
@@ -274,9 +277,19 @@ def test_that_batches_of_different_sizes_have_no_common_variation() -> None:
             return self.head(x.mean(1))
 
     batches = [(normal(6, length, 4, dtype=torch.float32), Y) for length in (5, 7)]
-    with pytest.raises(ValueError, match=r"'input' puts out shape \(7, 4\) after \(5, 4\).*pad all batches"):
+    apart = r"'input' puts out shape \(7, 4\) after \(5, 4\).*pad all batches"
+    with pytest.raises(ValueError, match=apart + r".*normalize=False"):
         margins(Mean(), batches)
     assert len(margins(Mean(), batches, normalize=False)["input"]) == 12
+    points = [(nn.functional.normalize(x, dim=-1), y) for x, y in batches]
+    with pytest.raises(ValueError, match=apart):
+        margins(Mean(), points, manifolds={"input": geoopt.Sphere()})
+    for measure in (lambda: principal_components(Mean(), batches, 1), lambda: kv_margins(Mean(), batches, ["input"])):
+        with pytest.raises(ValueError, match=apart):
+            measure()
+    turned = [(normal(6, *shape, dtype=torch.float32), Y) for shape in ((2, 4), (4, 2))]  # of as many numbers
+    with pytest.raises(ValueError, match=r"puts out shape \(4, 2\) after \(2, 4\)"):
+        principal_components(nn.Sequential(nn.Flatten(), nn.Linear(8, 3)), turned, 1)
 
 
 def test_that_the_extra_is_named_where_scikit_learn_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
