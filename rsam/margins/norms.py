@@ -19,6 +19,15 @@ __all__ = ["path_norm", "spectral_norms"]
 
 _CONVOLUTIONS: dict[type, Any] = {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d, nn.Conv3d: F.conv3d}
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+#: Layers that divide by deviations that they measure, whether or not they have parameters.
+_DIVIDERS = (
+    nn.modules.batchnorm._NormBase,  # also the base of nn.InstanceNorm1d to 3d
+    nn.LayerNorm,
+    getattr(nn, "RMSNorm", nn.LayerNorm),  # torch 2.4
+    nn.GroupNorm,
+    nn.LocalResponseNorm,
+    nn.CrossMapLRN2d,
+)
 _POOLS = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
 _GLOBAL_POOLS = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
 #: Layers that do not change nonnegative numbers (in evaluation mode).
@@ -51,7 +60,7 @@ def spectral_norms(model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
     Raises
     ------
     ValueError
-        For a layer of another type with parameters, and for one that is not called exactly once.
+        For a layer of another type with parameters or that normalises, and for one that is not called exactly once.
     NotFinite
         If a weight is not finite.
 
@@ -82,8 +91,8 @@ def spectral_norms(model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
 
 
 def _scales(layer: nn.Module) -> bool:
-    """Tell whether a layer must have a norm: it has parameters, or divides by running deviations without any."""
-    return type(layer) in _BATCH_NORMS or any(True for _ in layer.parameters(recurse=False))
+    """Tell whether a layer must have a norm: it has parameters, or divides by deviations without any."""
+    return isinstance(layer, _DIVIDERS) or any(True for _ in layer.parameters(recurse=False))
 
 
 def path_norm(model: nn.Module, inputs: Tensor) -> Tensor:
@@ -123,7 +132,9 @@ def path_norm(model: nn.Module, inputs: Tensor) -> Tensor:
     >>> rsam.margins.path_norm(model, torch.zeros(1, 1))  # of paths with products 3 and 4, and a bias of 6
     tensor(7.8102, dtype=torch.float64)
     """
-    x = torch.ones_like(inputs[:1], dtype=torch.float64)
+    model = getattr(model, "_orig_mod", model)
+    device = next((p.device for p in model.parameters()), inputs.device)
+    x = torch.ones_like(inputs[:1], dtype=torch.float64, device=device)
     with evaluating(model, ()), torch.no_grad():
         for name, layer in _chain(model, ""):
             x = _squared(name, layer, x)
@@ -152,12 +163,11 @@ def _squared(name: str, layer: Any, x: Tensor) -> Tensor:
     if type(layer) is nn.Linear or type(layer) in _CONVOLUTIONS:
         if not isinstance(layer.weight, nn.Parameter):  # a hook computes it in each call, as in pruning
             layer(x.to(layer.weight.dtype))
-        y = _linear(layer, x, lambda t: t.double().square())
+        y = _linear(layer, x, _squares(layer.weight))
         if layer.bias is None:
             return y
         shape = (-1,) if type(layer) is nn.Linear else (-1, *[1] * (x.dim() - 2))
-        squares: Tensor = layer.bias.double().square()
-        return y + squares.reshape(shape)
+        return y + _squares(layer.bias).reshape(shape)
     if type(layer) in _BATCH_NORMS:
         scale, shift = _affine(name, layer)
         shape = (1, -1, *[1] * (x.dim() - 2))
@@ -174,6 +184,10 @@ def _squared(name: str, layer: Any, x: Tensor) -> Tensor:
     )
 
 
+def _squares(t: Tensor) -> Tensor:
+    return t.abs().double().square()  # absolute values first, as of complex numbers
+
+
 def _averages_alike(pool: Any) -> bool:
     """Tell whether the sum over every window is divided by the size of the window."""
     padded = any(pool.padding) if isinstance(pool.padding, tuple) else pool.padding
@@ -184,9 +198,8 @@ def _averages_alike(pool: Any) -> bool:
     )
 
 
-def _linear(layer: Any, x: Tensor, of_weight: Callable[[Tensor], Tensor]) -> Tensor:
-    """Apply the linear map of a layer, without its bias, with a changed weight."""
-    weight = of_weight(layer.weight)
+def _linear(layer: Any, x: Tensor, weight: Tensor) -> Tensor:
+    """Apply the linear map of a layer, without its bias, with another weight."""
     if type(layer) is nn.Linear:
         return F.linear(x, weight)
     padding = layer.padding
@@ -239,11 +252,17 @@ def _spectral_norm(name: str, layer: Any, shape: torch.Size) -> Tensor:
         weight = full(layer.weight)
         if not torch.isfinite(weight).all():
             raise NotFinite(f"the weight of layer {name!r} is not finite")
-        if type(layer) is nn.Linear:
-            return _two_norm(weight)
-        if math.prod(shape) <= _DENSE:
-            units = torch.eye(math.prod(shape), dtype=weight.dtype, device=weight.device).reshape(-1, *shape)
-            return _two_norm(_linear(layer, units, full).flatten(1))
+        size = weight.abs().max()  # to divide by, so that squares stay in range
+        return size * _of_scaled(layer, shape, weight / size) if size > 0 else size
+
+
+def _of_scaled(layer: Any, shape: torch.Size, weight: Tensor) -> Tensor:
+    """Return the largest singular value of a layer with another weight, for inputs of that shape."""
+    if type(layer) is nn.Linear:
+        return _two_norm(weight)
+    if math.prod(shape) <= _DENSE:
+        units = torch.eye(math.prod(shape), dtype=weight.dtype, device=weight.device).reshape(-1, *shape)
+        return _two_norm(_linear(layer, units, weight).flatten(1))
     return _largest_singular_value(layer, shape, weight)
 
 
@@ -252,23 +271,28 @@ def _two_norm(matrix: Tensor) -> Tensor:
     return norm
 
 
-def _largest_singular_value(layer: Any, shape: torch.Size, like: Tensor) -> Tensor:
+def _largest_singular_value(layer: Any, shape: torch.Size, weight: Tensor) -> Tensor:
     """Compute it by Lanczos iterations with the convolution and its transpose, which autograd provides."""
-    x = like.new_zeros(1, *shape).requires_grad_()
+    x = weight.new_zeros(1, *shape).requires_grad_()
     with torch.enable_grad():
-        y = _linear(layer, x, lambda t: full(t.detach()))
+        y = _linear(layer, x, weight)
 
-    def forward(v: Any) -> Any:
-        with torch.no_grad():
-            vector = torch.as_tensor(v, dtype=like.dtype).to(like.device).reshape(x.shape)
-            return _linear(layer, vector, full).flatten().cpu().numpy()
+    def adjoint(u: Tensor) -> Tensor:
+        return torch.autograd.grad(y, x, u, retain_graph=True)[0]
 
-    def transposed(u: Any) -> Any:
-        vector = torch.as_tensor(u, dtype=like.dtype).to(like.device).reshape(y.shape)
-        return torch.autograd.grad(y, x, vector, retain_graph=True)[0].flatten().cpu().numpy()
+    if y.numel() == 1:  # one row, of which ARPACK computes nothing
+        return torch.linalg.vector_norm(adjoint(torch.ones_like(y)))
 
-    dtype = np.float32 if like.dtype == torch.float32 else np.float64
-    operator = LinearOperator((y.numel(), x.numel()), forward, transposed, dtype=dtype)
+    def on_arrays(function: Callable[[Tensor], Tensor], like: Tensor) -> Callable[[Any], Any]:
+        def call(v: Any) -> Any:
+            vector = torch.as_tensor(v, dtype=weight.dtype).to(weight.device).reshape(like.shape)
+            return function(vector).flatten().cpu().numpy()
+
+        return call
+
+    dtype = weight.new_empty(0).cpu().numpy().dtype
+    forward = on_arrays(lambda v: _linear(layer, v, weight), x)
+    operator = LinearOperator((y.numel(), x.numel()), forward, on_arrays(adjoint, y), dtype=dtype)
     start = np.random.default_rng(0).standard_normal(min(operator.shape)).astype(dtype)
     values = svds(operator, k=1, v0=start, return_singular_vectors=False)
-    return like.new_tensor(float(values[0]))
+    return weight.abs().new_tensor(float(values[0]))

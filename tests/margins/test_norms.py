@@ -37,6 +37,33 @@ def test_that_the_norm_of_a_convolution_is_that_of_its_matrix(kind: str, size: i
     torch.testing.assert_close(actual, expected, rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize("size", [6, 12])
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e30])  # whose squares leave the range of single precision
+def test_that_the_norm_of_a_convolution_is_as_large_as_its_weight(size: int, scale: float) -> None:
+    layer, inputs = nn.Conv2d(2, 3, 3, padding=1), torch.zeros(1, 2, size, size)
+    expected = scale * float(spectral_norms(layer, inputs)[""])
+    layer.weight.data *= scale
+    assert float(spectral_norms(layer, inputs)[""]) == pytest.approx(expected, rel=1e-5, abs=0)
+
+
+def test_that_a_convolution_to_one_number_has_the_norm_of_its_weight() -> None:
+    layer = nn.Conv2d(2, 1, 12).double()
+    actual = spectral_norms(layer, torch.zeros(1, 2, 12, 12, dtype=DOUBLE))[""]
+    torch.testing.assert_close(actual, layer.weight.detach().norm())
+
+
+@pytest.mark.parametrize("size", [6, 12])
+def test_that_norms_of_complex_weights_are_those_of_their_absolute_values(size: int) -> None:
+    layer = nn.Conv2d(2, 3, 3, padding=1, dtype=torch.complex128)
+    layer.weight.data = normal(3, 2, 3, 3, dtype=torch.complex128)
+    units = torch.eye(2 * size * size, dtype=torch.complex128).reshape(-1, 2, size, size)
+    matrix = nn.functional.conv2d(units, layer.weight.detach(), padding=1).flatten(1)
+    actual = spectral_norms(layer, units)[""]
+    torch.testing.assert_close(actual, torch.linalg.matrix_norm(matrix, 2), rtol=1e-9, atol=0)
+    expected = (matrix.abs().square().sum() + size * size * layer.bias.abs().square().sum()).sqrt()
+    torch.testing.assert_close(path_norm(layer, units), expected.detach())
+
+
 def test_that_the_network_may_be_one_convolution_or_no_classifier() -> None:
     convolution, inputs = nn.Conv2d(1, 1, 3).double(), normal(2, 1, 4, 4)
     expected = torch.linalg.matrix_norm(matrix_of(convolution, 1, 4, 4), 2).detach()
@@ -81,7 +108,8 @@ def test_that_the_path_norm_is_a_sum_over_paths() -> None:
     )
     total += sum((p[j] * b[k, j] * c[o, k]) ** 2 for j, k, o in itertools.product(range(3), range(2), range(2)))
     total += sum((q[k] * c[o, k]) ** 2 for k, o in itertools.product(range(2), range(2))) + r.square().sum()
-    torch.testing.assert_close(path_norm(model, normal(5, 2)), total.sqrt().detach())
+    for network in (model, torch.compile(model)):
+        torch.testing.assert_close(path_norm(network, normal(5, 2)), total.sqrt().detach())
 
 
 @pytest.mark.parametrize(
@@ -119,6 +147,9 @@ def test_that_layers_without_a_known_norm_are_named() -> None:
     ):
         with pytest.raises(ValueError, match=f"'0' is a {type(pool).__name__}, whose paths are not known"):
             path_norm(nn.Sequential(pool), torch.zeros(1, 1, 4, 4))
+    for norm in (nn.InstanceNorm2d(1), nn.GroupNorm(1, 1, affine=False), nn.LocalResponseNorm(2)):  # without parameters
+        with pytest.raises(ValueError, match=f"'0' is a {type(norm).__name__}, whose spectral norm is not known"):
+            spectral_norms(nn.Sequential(norm), torch.zeros(1, 1, 4, 4))
     with pytest.raises(ValueError, match="'0' keeps no running statistics"):
         spectral_norms(nn.Sequential(nn.BatchNorm1d(3, track_running_stats=False)), torch.zeros(2, 3))
 
