@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,13 +119,23 @@ def granulated_tau(
     x, y = _numbers(measure, gaps)
     if not hyperparameters:
         raise ValueError("hyperparameters is empty; name at least one")
-    for name, values in hyperparameters.items():
-        if len(values) != len(x):
-            raise ValueError(f"hyper-parameter {name!r} has {len(values)} values for {len(x)} networks")
-        for i, value in enumerate(values):
-            if value != value:  # NaN, which differs from itself, so that no two networks agree in it
-                raise ValueError(f"hyper-parameter {name!r} of network {i} is NaN; give what is missing a value")
-    return GranulatedTau({name: _of_axis(name, x, y, hyperparameters) for name in hyperparameters})
+    axes = {name: _values(name, values, len(x)) for name, values in hyperparameters.items()}
+    return GranulatedTau({name: _of_axis(name, x, y, axes) for name in axes})
+
+
+def _values(name: str, values: Any, count: int) -> list[Any]:
+    # of arrays, tensors and columns of tables in their order, whatever the index of a table
+    found = values.tolist() if hasattr(values, "tolist") else list(values)
+    if len(found) != count:
+        raise ValueError(f"hyper-parameter {name!r} has {len(found)} values for {count} networks")
+    for i, value in enumerate(found):
+        if not isinstance(value, Hashable):
+            raise ValueError(
+                f"hyper-parameter {name!r} of network {i} is a {type(value).__name__}; give numbers, strings or tuples"
+            )
+        if value != value:  # NaN, which differs from itself, so that no two networks agree in it
+            raise ValueError(f"hyper-parameter {name!r} of network {i} is NaN; give what is missing a value")
+    return found
 
 
 def _of_axis(name: str, x: np.ndarray, y: np.ndarray, hyperparameters: Mapping[str, Sequence[Any]]) -> float:

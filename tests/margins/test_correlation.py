@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import scipy.stats
+import torch
 
 from rsam.margins import granulated_tau, kendall_tau
 from tests.margins.problems import normal
@@ -23,6 +25,21 @@ def test_that_granulated_tau_is_a_mean_over_cells_and_axes() -> None:
     assert tau.by_axis == {"rate": pytest.approx(1 / 3), "width": pytest.approx((1 + 1 / 3) / 2)}
     assert tau.mean == pytest.approx(0.5)
     assert (tau.worst_axis, tau.worst) == ("rate", tau.by_axis["rate"])
+
+
+class Column(list):
+    """List whose numbers are found by an index of their own, as a column of a table that was sorted."""
+
+    def __getitem__(self, i):
+        return super().__getitem__(-1 - i)
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor, Column])
+def test_that_columns_of_hyperparameters_are_read_in_their_order(kind) -> None:
+    values = {"rate": [1, 1, 2, 2, 3, 3], "width": [8, 16, 8, 16, 8, 32]}
+    measure, gaps = normal(6).tolist(), normal(6, seed=1).tolist()
+    expected = granulated_tau(measure, gaps, values)
+    assert granulated_tau(measure, gaps, {name: kind(column) for name, column in values.items()}) == expected
 
 
 def test_that_a_cell_is_kendalls_tau_without_ties() -> None:
@@ -50,3 +67,5 @@ def test_that_what_has_no_ranks_is_refused() -> None:
         granulated_tau([1, 2], [1, 2], {"rate": [1]})
     with pytest.raises(ValueError, match="'rate' of network 1 is NaN"):
         granulated_tau([1, 2], [1, 2], {"rate": [1, float("nan")]})
+    with pytest.raises(ValueError, match="'widths' of network 0 is a list; give numbers, strings or tuples"):
+        granulated_tau([1, 2], [1, 2], {"widths": [[8, 8], [16, 16]]})
