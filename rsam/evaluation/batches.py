@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 __all__ = ["Data", "as_batches", "as_pair", "examples_of", "move", "pieces"]
 
@@ -111,6 +112,9 @@ def _map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
         copied = copy.copy(value)  # the items of a tokenizer's batch are its attributes too
         copied.update(items)
         return copied
+    if isinstance(value, PackedSequence):  # whose batch sizes stay on the CPU
+        names = (name for name in value._fields if name != "batch_sizes")
+        return value._replace(**{name: _map_tensors(function, getattr(value, name)) for name in names})
     if isinstance(value, tuple | list):
         parts = [_map_tensors(function, v) for v in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)

@@ -60,7 +60,7 @@ def counted_labels(model: nn.Module | None, batch: Any) -> float | None:
     causal = getattr(getattr(model, "loss_function", None), "__name__", "") == "ForCausalLMLoss"
     if causal and labels.dim() > 1 and not getattr(getattr(model, "config", None), "is_encoder_decoder", False):
         labels = labels[..., 1:]
-    return float((labels != -100).sum())
+    return float((labels.long() != -100).sum())
 
 
 def is_exactly(loss_func: Any, kind: type[nn.Module]) -> bool:
@@ -107,5 +107,6 @@ class Reduction:
 
     def weight_of(self, targets: Tensor) -> float:
         """Return the number that a class loss divides by for these targets."""
+        targets = targets.long()  # bytes would be a mask, and equal to an ignore_index that is 256 less
         counted = targets[targets != self.ignore_index]
         return float(counted.numel() if self.weight is None else self.weight[counted].sum())

@@ -38,11 +38,17 @@ def probabilities() -> Batch:
     return x, normal(12, 3, seed=9).softmax(1)
 
 
+def of_bytes() -> Batch:
+    x, y = labelled()
+    return x, y.byte()
+
+
 CASES = [
     pytest.param(nn.MSELoss(), examples, id="MSE"),
     pytest.param(nn.MSELoss(reduction="sum"), examples, id="MSE sum"),
     pytest.param(nn.CrossEntropyLoss(), labelled, id="CE"),
     pytest.param(nn.CrossEntropyLoss(WEIGHTS), labelled, id="CE weights"),
+    pytest.param(nn.CrossEntropyLoss(WEIGHTS), of_bytes, id="CE weights bytes"),
     pytest.param(nn.CrossEntropyLoss(), partly_ignored, id="CE ignoring"),
     pytest.param(nn.CrossEntropyLoss(WEIGHTS, label_smoothing=0.1), partly_ignored, id="CE weights ignoring smoothed"),
     pytest.param(nn.CrossEntropyLoss(ignore_index=1), labelled, id="CE ignoring class 1"),

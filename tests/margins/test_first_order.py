@@ -212,6 +212,9 @@ def test_that_inputs_of_any_structure_are_moved_to_the_device_of_the_model() -> 
     pair = inputs["pair"]
     assert type(pair) is Pair and pair.one.is_meta and pair.other[0].is_meta and pair.other[1] == "text"
     assert labels is batch[1] and not batch[0]["pair"].one.is_meta
+    packed = nn.utils.rnn.pack_sequence([torch.ones(2, 4), torch.ones(3, 4)], enforce_sorted=False)
+    ((moved, _),) = network.batches([(packed, labels)], "margins", False)
+    assert moved.data.is_meta and moved.sorted_indices.is_meta and moved.batch_sizes is packed.batch_sizes
 
 
 @pytest.mark.parametrize("as_mapping", [True, False])
