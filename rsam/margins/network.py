@@ -54,6 +54,9 @@ def evaluating(model: nn.Module, data: Data) -> Iterator[None]:
             yield
         finally:
             for module, training in modes:
+                if type(module).train is not nn.Module.train:  # it may do more, such as taking LoRA's weights apart
+                    module.train(training)
+            for module, training in modes:
                 module.training = training
 
 
@@ -248,8 +251,9 @@ def _logits(outputs: Any) -> Tensor:
         )
     if logits.dim() == 1 or logits.shape[1] < 2:
         raise ValueError(
-            "model returns one number for each example, so that there is no second class; for a binary classifier "
-            "with one logit z of shape (examples, 1), return torch.cat((torch.zeros_like(z), z), 1)"
+            f"model returns one number for each example (logits of shape {tuple(logits.shape)}), so that there is no "
+            "second class; for a binary classifier with one logit z of shape (examples, 1), return "
+            "torch.cat((torch.zeros_like(z), z), 1)"
         )
     if torch.is_grad_enabled() and not logits.requires_grad:
         raise ValueError("model returned logits without a graph; compute them outside no_grad and detach")

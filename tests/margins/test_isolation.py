@@ -91,6 +91,32 @@ def test_that_nothing_is_left_behind(name: str) -> None:
     assert same(traces(model, loader, batch), before)
 
 
+class Merging(nn.Linear):
+    """Layer that adds a low-rank part to its weight in evaluation mode, as LoRA's do."""
+
+    def __init__(self) -> None:
+        super().__init__(2 * 6 * 6, 3, dtype=torch.float64)
+        self.part, self.merged = nn.Parameter(torch.ones(3, 1, dtype=torch.float64)), False
+
+    def train(self, mode: bool = True) -> Merging:
+        if self.merged == mode:  # integers, so that nothing is rounded
+            self.weight.data += -self.part.data if mode else self.part.data
+            self.merged = not mode
+        return super().train(mode)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_that_a_layer_that_changes_with_its_mode_is_changed_back(training: bool) -> None:
+    layer = Merging()
+    layer.weight.data = torch.arange(3 * 2 * 6 * 6, dtype=torch.float64).reshape(3, -1)
+    model = nn.Sequential(nn.Flatten(), layer).train(training)
+    model[0].train()
+    before = layer.weight.clone()
+    margins(model, images(12))
+    assert torch.equal(layer.weight, before)
+    assert [m.training for m in model.modules()] == [training, True, training] and layer.merged != training
+
+
 class AlwaysDropping(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.dropout(x, 0.3, training=True)

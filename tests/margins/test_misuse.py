@@ -108,7 +108,7 @@ class Returns(nn.Module):
 
 OUTPUTS: dict[str, tuple[Any, str]] = {
     "one number": (lambda f: f[:, :1], r"torch.cat\(\(torch.zeros_like\(z\), z\), 1\)"),
-    "a vector": (lambda f: f[:, 0], r"of shape \(examples, 1\), return torch.cat"),
+    "a vector": (lambda f: f[:, 0], r"logits of shape \(6,\).*of shape \(examples, 1\), return torch.cat"),
     "a tuple": (lambda f: (f, f), "not tuple; wrap it in a module"),
     "classes": (lambda f: f.argmax(1, keepdim=True), "of torch.int64"),
     "without a graph": (lambda f: f.detach(), "without a graph"),
