@@ -61,8 +61,11 @@ def as_pair(batch: Any) -> tuple[Any, Any]:
 
 
 def move(value: Any, device: torch.device) -> Any:
-    """Return a batch with its tensors on a device; the original stays where it is."""
-    return _map_tensors(lambda t: t.to(device), value)
+    """Return a batch with its tensors on a device; the original stays where it is.
+
+    Tensors that were made in inference mode, which no graph may keep, are cloned.
+    """
+    return _map_tensors(lambda t: (t.clone() if t.is_inference() else t).to(device), value)
 
 
 def examples_of(value: Any) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -112,8 +113,8 @@ def margins(
     >>> rsam.margins.margins(model, data, normalize=False)  # distances to the line 3 x + 4 y = 0
     {'input': tensor([ 0.6000,  0.8000, -1.4000])}
     """
-    if not eps >= 0:
-        raise ValueError(f"eps must not be negative, got {eps}")
+    if not 0 <= eps < math.inf:
+        raise ValueError(f"eps must not be negative, and finite, got {eps}")
     network = Network(model, layers)
     spaces = spaces_of(network.layers, manifolds, subspaces)
     variations = {name: space.variation() for name, space in spaces.items()} if normalize else {}

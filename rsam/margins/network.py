@@ -116,7 +116,7 @@ class Network:
                 continue
             empty = False
             self.at_batch = random_state()
-            yield inputs if self.device is None else move(inputs, self.device), labels
+            yield inputs if self.device is None else move(inputs, self.device), move(labels, labels.device)
         if empty:
             raise ValueError("data is empty: it yields no example")
 

@@ -223,8 +223,13 @@ def _affine(name: str, norm: Any) -> tuple[Tensor, Tensor]:
 def _shapes(model: nn.Module, layers: dict[str, nn.Module], inputs: Tensor) -> dict[str, torch.Size]:
     """Return the shapes of the inputs of layers, after a call in which hooks compute weights, as in pruning."""
     shapes: dict[str, list[torch.Size]] = {name: [] for name in layers}
+
+    def note(name: str, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        x = args[0] if args else keywords["input"]
+        shapes[name].append(x.shape[1:])
+
     handles = [
-        layer.register_forward_pre_hook(lambda _, args, name=name: shapes[name].append(args[0].shape[1:]))
+        layer.register_forward_pre_hook(lambda _, *given, name=name: note(name, *given), with_kwargs=True)
         for name, layer in layers.items()
     ]
     try:
@@ -281,7 +286,8 @@ def _largest_singular_value(layer: Any, shape: torch.Size, weight: Tensor) -> Te
         return torch.autograd.grad(y, x, u, retain_graph=True)[0]
 
     if y.numel() == 1:  # one row, of which ARPACK computes nothing
-        return torch.linalg.vector_norm(adjoint(torch.ones_like(y)))
+        norm: Tensor = torch.linalg.vector_norm(adjoint(torch.ones_like(y)))
+        return norm
 
     def on_arrays(function: Callable[[Tensor], Tensor], like: Tensor) -> Callable[[Any], Any]:
         def call(v: Any) -> Any:

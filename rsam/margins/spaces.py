@@ -122,6 +122,11 @@ class Subspace(Space):
 
     def __init__(self, layer: str, directions: Tensor) -> None:
         super().__init__(layer)
+        if not isinstance(directions, Tensor):
+            raise TypeError(
+                f"the subspace of layer {layer!r} must be a tensor, such as the directions of principal_components, "
+                f"got {type(directions).__name__}"
+            )
         if directions.dim() != 2 or directions.shape[1] == 0:
             raise ValueError(f"the subspace of layer {layer!r} must be a matrix with its directions as columns")
         self.directions = full(directions.detach())
@@ -164,7 +169,7 @@ class OnManifold(Space):
         if not off <= tolerance * h.abs().max().clamp_min(1):
             raise ValueError(
                 f"layer {self.layer!r} puts out points that are not on {type(self.manifold).__name__}, by {off:.2g}; "
-                "name the module that maps to the manifold, or the right manifold"
+                "name the module that maps to the manifold, or the right manifold, or project them by its projx"
             )
 
     def gradient(self, h: Tensor, covector: Tensor) -> Tensor:

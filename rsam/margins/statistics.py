@@ -98,9 +98,9 @@ def statistics(margins: Mapping[str, Tensor] | Tensor, kind: Kind = "fences", *,
 
     Raises
     ------
-    ValueError
-        For bad options, a layer without margins (with ``log="drop"``, without positive ones), and moments of margins
-        that are all equal.
+    TypeError, ValueError
+        For bad options, a layer whose margins are no tensor, one without margins (with ``log="drop"``, without
+        positive ones), and moments of margins that are all equal.
     NotFinite
         If margins are not finite.
 
@@ -117,7 +117,10 @@ def statistics(margins: Mapping[str, Tensor] | Tensor, kind: Kind = "fences", *,
     ('input: log Q1', 'input: log median', 'input: log Q3')
     """
     check_options(kind, log)
-    layers = {"margins": margins} if isinstance(margins, Tensor) else dict(margins)
+    layers = dict(margins) if isinstance(margins, Mapping) else {"margins": margins}
+    for layer, m in layers.items():
+        if not isinstance(m, Tensor):
+            raise TypeError(f"margins of layer {layer!r} must be a tensor (examples,), got {type(m).__name__}")
     if not layers:
         raise ValueError("margins is empty; it must have at least one layer")
     what = {None: "", "drop": "log ", "signed": "signed log "}[log]

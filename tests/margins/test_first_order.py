@@ -273,6 +273,8 @@ def test_that_no_grad_and_inference_mode_around_a_call_do_not_matter() -> None:
         torch.testing.assert_close(margins(model, batch, ["input", "2"]), expected)
     with torch.inference_mode():
         torch.testing.assert_close(margins(model, batch, ["input", "2"]), expected)
+        made_there = batch[0].clone(), batch[1].clone()  # as what another network puts out
+    torch.testing.assert_close(margins(model, made_there, ["input", "2"]), expected)
 
 
 def test_that_the_variation_of_many_numbers_keeps_its_digits() -> None:

@@ -188,8 +188,12 @@ def test_that_options_that_do_not_fit_are_refused() -> None:
         margins(lambda x: x, (X, Y))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="nearest must be"):
         margins(model, (X, Y), nearest="all")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="eps must not be negative"):
-        margins(model, (X, Y), eps=-1e-6)
+    for eps in (-1e-6, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="eps must not be negative"):
+            margins(model, (X, Y), eps=eps)
+    components = principal_components(model, (X, Y), 2)
+    with pytest.raises(TypeError, match=r"must be a tensor, such as the directions of .* got PrincipalComponents"):
+        margins(model, (X, Y), subspaces={"input": components})  # type: ignore[dict-item]
     with pytest.raises(ValueError, match="manifolds names the layer '1'"):
         margins(model, (X, Y), manifolds={"1": geoopt.Sphere()})
     with pytest.raises(ValueError, match="cannot have a subspace as well"):

@@ -173,6 +173,19 @@ def test_that_a_layer_used_twice_is_twice_on_each_path() -> None:
     torch.testing.assert_close(path_norm(shared, torch.zeros(1, 2)), path_norm(copies, torch.zeros(1, 2)))
 
 
+def test_that_a_layer_may_be_called_by_keyword() -> None:
+    class ByKeyword(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(1, 2, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(input=x)
+
+    model, x = ByKeyword(), torch.zeros(1, 1, 4, 4)
+    assert spectral_norms(model, x)["layer"] == spectral_norms(model.layer, x)[""]
+
+
 def test_that_a_layer_that_is_not_called_once_has_no_place_in_a_product_of_norms() -> None:
     twice, norm = nn.Linear(2, 2), nn.BatchNorm1d(2)
     with pytest.raises(ValueError, match="layer '0' is called 2 times"):

@@ -52,6 +52,9 @@ def test_that_what_has_no_statistics_is_refused() -> None:
         statistics({"a": torch.tensor([1.0, torch.inf])})
     with pytest.raises(ValueError, match=r"layer 'a' must be a tensor \(examples,\)"):
         statistics({"a": torch.ones(2, 2)})
+    for bad, kind in ({"a": np.ones(3)}, "ndarray"), ([1.0, 2.0], "list"):
+        with pytest.raises(TypeError, match=rf"must be a tensor \(examples,\), got {kind}"):
+            statistics(bad)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="kind must be"):
         statistics(torch.ones(2), "quantiles")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="log must be"):
