@@ -209,7 +209,7 @@ def measure(
         for layer, space in spaces.items():
             space.check(values[layer], len(labels))
         differences = difference_of(logits, labels)
-        if not checked and len(labels) > 1:
+        if not checked and len(labels) > 1 and values:  # none at the output of a model of integers
             check_interaction(differences, labels, values)
             checked = True
         values_of = {layer: values[layer] for layer in spaces}

@@ -151,6 +151,8 @@ class Network:
                 f"layer 'input' needs inputs that are one tensor of real or complex numbers, got {kind}; name the "
                 "first module that puts out such a tensor instead, such as an embedding"
             )
+        if values and torch.is_grad_enabled() and not logits.requires_grad:
+            raise ValueError("model returned logits without a graph; compute them outside no_grad and detach")
         return logits, values
 
 
@@ -255,6 +257,4 @@ def _logits(outputs: Any) -> Tensor:
             "second class; for a binary classifier with one logit z of shape (examples, 1), return "
             "torch.cat((torch.zeros_like(z), z), 1)"
         )
-    if torch.is_grad_enabled() and not logits.requires_grad:
-        raise ValueError("model returned logits without a graph; compute them outside no_grad and detach")
     return logits

@@ -36,8 +36,9 @@ class Statistics:
     values : numpy.ndarray
         The numbers, in double precision.
     measured : str, optional
-        How the margins were measured, if that is known: if they are what :func:`margins` or :func:`distances`
-        returned, not computed from it. :class:`GapModel` refuses features that were measured differently.
+        How the margins were measured, if that is known: if they are what :func:`margins`, :func:`distances` or
+        :func:`kv_margins` returned, not computed from it. :class:`GapModel` refuses features that were measured
+        differently.
 
     Raises
     ------

@@ -13,6 +13,7 @@ from rsam.errors import NotFinite
 from rsam.margins.first_order import measure, spaces_of
 from rsam.margins.network import OUTPUT, Data, Network, full, rows
 from rsam.margins.spaces import common_shape
+from rsam.margins.statistics import recorded
 
 __all__ = ["k_variance", "kv_margins"]
 
@@ -39,7 +40,7 @@ def k_variance(features: Tensor, k: int | None = None, *, repeats: int = 1, seed
     Returns
     -------
     float
-        Mean distance, not negative.
+        Mean distance, not negative; 0 where it is within the rounding of equal examples.
 
     Raises
     ------
@@ -64,7 +65,9 @@ def k_variance(features: Tensor, k: int | None = None, *, repeats: int = 1, seed
     if not torch.isfinite(x).all():
         raise NotFinite("features are not finite")
     random = np.random.default_rng(seed)
-    return sum(_wasserstein(x, random.permutation(count), k) for _ in range(repeats)) / repeats
+    mean = sum(_wasserstein(x, random.permutation(count), k) for _ in range(repeats)) / repeats
+    rounding = 4 * torch.finfo(x.dtype).eps * float(torch.linalg.vector_norm(x, dim=1).max())
+    return mean if mean > rounding else 0.0
 
 
 def _wasserstein(x: Tensor, order: np.ndarray, k: int) -> float:
@@ -148,8 +151,8 @@ def kv_margins(
         values = (difference / norm if gradient_normalized else difference) / scale
         if not torch.isfinite(values).all():
             raise NotFinite(
-                f"kV-margins at layer {name!r} are not finite: a gradient vanishes, or all examples of each class have "
-                "the same representation"
+                f"kV-margins at layer {name!r} are not finite: logits are not, a gradient vanishes, or all examples of "
+                "each class have the same representation"
             )
         result[name] = values
-    return result
+    return recorded(result, None, None, gradient_normalized=bool(gradient_normalized), k=k, repeats=repeats)

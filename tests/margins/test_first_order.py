@@ -226,6 +226,14 @@ def test_that_frozen_models_of_integers_have_margins_at_hidden_layers(as_mapping
     torch.testing.assert_close(actual, expected)
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_that_models_of_integers_have_margins_at_the_output(frozen: bool) -> None:
+    model, ids, y = Embedded(True).double().requires_grad_(not frozen), torch.arange(12).reshape(6, 2) % 10, classes(6)
+    f = model({"ids": ids})["logits"].detach()  # type: ignore[index]
+    expected = f.gather(1, y[:, None])[:, 0] - f.scatter(1, y[:, None], -torch.inf).amax(1)
+    torch.testing.assert_close(margins(model, [({"ids": ids}, y)], ["output"])["output"], expected)
+
+
 class OfComplex(nn.Module):
     """Classifier of complex numbers, with a layer that only passes them on."""
 

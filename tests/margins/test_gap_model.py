@@ -14,7 +14,7 @@ import torch
 from scipy.stats import t as student
 from torch import nn
 
-from rsam.margins import GapModel, Statistics, distances, margins, statistics
+from rsam.margins import GapModel, Statistics, distances, kv_margins, margins, statistics
 from tests.margins.problems import classes, loader, normal
 
 
@@ -212,6 +212,7 @@ def test_that_features_made_by_hand_tell_how_they_were_measured() -> None:
         margins(network(20), data, ["input", "1"], **{**OPTIONS, "normalize": not OPTIONS.get("normalize", True)}),
         margins(network(20), data, ["input", "1"], subspaces={"input": torch.eye(4)[:, :2].double()}, **OPTIONS),
         plain | {"1": distances(network(20), data, ["1"])["1"]},
+        kv_margins(network(20), data, ["input", "1"]),
     ]
     for other in others:
         with pytest.raises(ValueError, match=r"features were measured with .*, but those of the fit with nearest"):

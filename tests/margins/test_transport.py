@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rsam import NotFinite
 from rsam.margins import k_variance, kv_margins, margins
@@ -70,6 +70,11 @@ def test_that_classes_with_too_few_examples_are_named() -> None:
         k_variance(x, 3)
 
 
+class Unbounded(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x / 0
+
+
 def test_that_what_has_no_variance_or_gradient_is_refused() -> None:
     model, x, y = nn.Linear(2, 2), torch.randn(6, 2), torch.arange(6) % 2
     with pytest.raises(ValueError, match="repeats must be at least 1, got 0"):
@@ -80,3 +85,9 @@ def test_that_what_has_no_variance_or_gradient_is_refused() -> None:
         kv_margins(model, (x, y), ["output"])
     with pytest.raises(NotFinite, match=r"'input' are not finite.* same representation"):
         kv_margins(model, (torch.ones(6, 2), y), ["input"])
+    rounded = torch.ones(6, 2) * (1 + torch.arange(6)[:, None] // 2 * torch.finfo(torch.float32).eps)
+    assert k_variance(rounded) == 0
+    with pytest.raises(NotFinite, match="same representation"):  # but for their rounding
+        kv_margins(model, (rounded, y), ["input"])
+    with pytest.raises(NotFinite, match="'input' are not finite: logits are not"):
+        kv_margins(Unbounded(), (x, y), ["input"])
