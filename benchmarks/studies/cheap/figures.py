@@ -25,6 +25,8 @@ _STYLES: dict[Family, tuple[str, str]] = {
     "Friendly SAM": ("#7F5F00", "P"),
     "peer": ("#888888", "X"),
 }
+#: Lowest end of the axis of differences, in points: one that collapses would press all others together.
+_LOWEST = -4.0
 _TITLES: dict[Kernels, str] = {"spheres": "kernels on spheres", "plain": "plain weights"}
 
 
@@ -52,6 +54,13 @@ def _draw_panel(axes: Axes, findings: Findings, kernels: Kernels, by_time: bool)
         interval = findings.minus_whole(variant)
         colour, marker = _STYLES[variant.family]
         label = "" if variant.family in drawn else variant.family
+        if interval.mean < _LOWEST:
+            axes.annotate(
+                f"{interval.mean:.0f}", (x, _LOWEST), (0, 14), textcoords="offset points", ha="center", color=colour,
+                arrowprops={"arrowstyle": "->", "color": colour},
+            )  # fmt: skip
+            axes.set_ylim(bottom=_LOWEST)
+            continue
         drawn.add(variant.family)
         axes.errorbar(
             x, interval.mean, yerr=interval.half_width, fmt=marker, color=colour, markersize=4.5, capsize=2,
