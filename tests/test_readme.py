@@ -104,6 +104,22 @@ def test_that_figures_of_costs_are_measured_and_have_intervals() -> None:
     assert ("some cases are slower than in geoopt" in README) == (min(factors) < 1)
 
 
+def test_that_the_recommended_ascent_is_that_of_its_report() -> None:
+    report = (RESULTS / "cheap" / "README.md").read_text(encoding="utf-8")
+    found = re.search(
+        r"accuracy to within (0.3) points at .* evaluations per step\? (\w+)\.\*\* (.*?) points.*?\((\d) seeds;", report
+    )
+    rhos = re.findall(r"(\d\.\d+) on ", report.split("**Recommended: an ascent from the whole batch in every step")[1])[
+        :3
+    ]
+    assert found is not None
+    margin, verdict, difference, seeds = found.groups()
+    line = " ".join(README.split("**A cheap ascent.**")[1].split("\n- **")[0].split())
+    assert f"{margin} points is [{verdict.lower()}]" in line
+    assert f"{difference} over 3 cases, {seeds} seeds. An ascent from the whole batch in every step" in line
+    assert f"a `rho` of {min(rhos)} to {max(rhos)} there" in line
+
+
 def test_that_claims_are_what_the_studies_say() -> None:
     lines = said(RESULTS)
     assert shown_in_readme(lines, README) == README, "README.md is not what `python -m benchmarks claims` writes"

@@ -42,9 +42,11 @@ _LEGEND = (
 _PEERS = (
     "LookSAM of `pytorch_optimizer` takes norms and projections tensor by tensor, and not over all weights together as "
     "in its paper. Its first and second step are called separately, since its whole step would evaluate two gradients "
-    "every time. `pytorch_optimizer` has neither Momentum-SAM nor ESAM. Friendly SAM here projects out the optimizer's "
-    "momentum, while its paper subtracts a running mean of gradients. In ascents from a part of the batch or along the "
-    "momentum, running averages of batch norm see perturbed weights."
+    "every time. At its default, an ascent in every 10th step, it collapses. In trials on MNIST-1D smaller learning "
+    "rates did not mend that, and an ascent in every 2nd step did. `pytorch_optimizer` has neither Momentum-SAM nor "
+    "ESAM. Friendly SAM here projects out the optimizer's momentum, while its paper subtracts a running mean of "
+    "gradients. In ascents from a part of the batch or along the momentum, running averages of batch norm see "
+    "perturbed weights."
 )
 
 
