@@ -130,7 +130,8 @@ def test_that_a_sequence_of_radii_takes_no_schedules_of_the_rate(first: bool) ->
     with pytest.raises(ValueError, match=r"the ChainedScheduler in a scheduler of .* drives the learning rate"):
         rho_scheduler(of_lr.SequentialLR, opt, parts, [2])
     chained = of_lr.ChainedScheduler([rho_scheduler(of_lr.ExponentialLR, opt, 1.0)])
-    assert rho_scheduler(of_lr.SequentialLR, opt, [radii[0], chained], [2])
+    if hasattr(chained, "last_epoch"):  # in torch 2.4 no chain can be a part of a sequence
+        assert rho_scheduler(of_lr.SequentialLR, opt, [radii[0], chained], [2])
     assert [(g["lr"], g["rho"]) for g in opt.param_groups] == [(7.0, 0.4), (7.0, 0.1)]
 
 
