@@ -249,6 +249,7 @@ def test_that_the_picture_and_the_tables_show_the_same_numbers() -> None:
         "interval over cases",
         "pooled, − ASAM instead",
         "pooled, − AdamW instead",
+        "pooled, − RiemannianSGD, spheres instead",
     ]
     assert picture[0].lines[4].interval == found[0].judged.pooled
     shown = table_of(tables.verdicts(found))
@@ -256,7 +257,7 @@ def test_that_the_picture_and_the_tables_show_the_same_numbers() -> None:
     by_label = {row["difference, points"]: row for row in table_of(tables.differences(found))}
     assert by_label["RSAM, spheres − ASAM"]["pooled"] == f"{found[0].beside['ASAM'].pooled:.2f}"
     assert by_label["RSAM, spheres − SAM, at the best"]["pooled"] == f"{found[0].best.pooled:.2f}"
-    assert len(by_label) == 3 * 4 + 2
+    assert len(by_label) == 3 * 5 + 2
 
 
 def test_that_tables_of_settings_name_values_and_ends() -> None:

@@ -105,9 +105,10 @@ def verdicts(findings: Findings) -> list[str]:
         more += f"; {needed} would decide at this mean and deviation"
     return [
         f"**Does `{chosen.label}` keep RSAM's accuracy to within {MARGIN} points at {found.evaluations:.3f} gradient "
-        f"evaluations per step? {_OUTCOMES[found.outcome]}.** {_bounds(found.test)} ({more}). RSAM minus no ascent: "
-        f"{found.gain:.2f} points; with as many seeds and this deviation, a gain of {detectable(gains):.2f} would be "
-        f"shown with a probability of {POWER}.",
+        f"evaluations per step? {_OUTCOMES[found.outcome]}.** {_bounds(found.test)} ({more}). RSAM minus no ascent, at "
+        f"RSAM's learning rate and decay: {found.gain:.2f} points; with as many seeds and this deviation, a gain of "
+        f"{detectable(gains):.2f} would be shown with a probability of {POWER}. Whether an ascent pays against a base "
+        "that is tuned for itself is a question for `fair`, not for this study.",
         f"**Does one rho along the whole gradient serve every part of the batch? {_OUTCOMES[moved.outcome]}.** "
         f"{_bounds(moved)}.",
         recommendation(findings),

@@ -12,7 +12,7 @@ from benchmarks.studies.fair.rules import deciding
 
 __all__ = ["BESIDE", "Answer", "answers", "sentences"]
 
-#: With which RSAM is compared beside SAM, without a verdict.
+#: With which RSAM is compared beside SAM and its own base, without a verdict.
 BESIDE = ("asam", "adamw")
 
 
@@ -102,7 +102,10 @@ def answers(cases: Cases, missing: int = 0) -> list[Answer]:
             f"{CONTESTANTS[variant].label} − SAM",
             difference(cases, variant, "sam", number),
             difference(cases, variant, "sam", number, best=True),
-            {CONTESTANTS[other].label: difference(cases, variant, other, number) for other in BESIDE},
+            {
+                CONTESTANTS[other].label: difference(cases, variant, other, number)
+                for other in (*BESIDE, CONTESTANTS[variant].base)
+            },
         )
         for variant in VARIANTS
     ]

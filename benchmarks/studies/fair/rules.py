@@ -45,7 +45,8 @@ below -{LOST}. Else it *does not hold* if the pooled upper end is below {NEGLIGI
 number of seeds and of cases that would decide if means and deviations stayed as they are. Each of the three variants
 is a line of its own; their pooled intervals cover simultaneously with 95 % (Bonferroni). Beside it, without a verdict:
 the interval over the means of the cases, corrected alike, which holds what another draw of cases and settings would
-change; the same minus ASAM and minus AdamW; and the difference at the best settings.
+change; the same minus ASAM and minus AdamW; and the difference at the best settings. (The same minus RSAM's own base
+was added after the runs.)
 
 **C5 for the Hessian trace** (a penalty on it generalises worse than SAM). The same rule for SAM minus the penalty. It
 is one comparison, and its interval is not corrected.
