@@ -113,7 +113,7 @@ class RiemannianAdam(RiemannianOptimizer):
         for i, beta in enumerate(group["betas"]):
             if not 0 <= beta < 1:
                 raise ValueError(f"betas[{i}] must be in [0, 1), got {beta}")
-        if group["eps"] < 0:
+        if not group["eps"] >= 0:
             raise ValueError(f"eps must not be negative, got {group['eps']}")
         if group["decoupled_weight_decay"] and group["weight_decay"]:
             for p, name in zip(group["params"], parameter_names([group]), strict=True):

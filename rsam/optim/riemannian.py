@@ -122,7 +122,7 @@ class RiemannianOptimizer(OptimMixin, torch.optim.Optimizer):
 
     def _check_group(self, group: dict[str, Any]) -> None:
         for name in ("lr", "weight_decay"):
-            if group[name] < 0:
+            if not group[name] >= 0:  # also refuses nan
                 raise ValueError(f"{name} must not be negative, got {group[name]}")
         if group["foreach"] and group["fused"]:
             raise ValueError("foreach and fused cannot both be True")
