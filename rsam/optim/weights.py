@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -105,9 +106,11 @@ class Weights:
             if self.radius != "product":
                 squares = block.apply("point_inner", x, u)
                 dims = [d for d, n in enumerate(squares.shape) if n == 1]
-                c2, u2 = (t.abs().square().sum(dims, keepdim=True) if dims else t.abs().square() for t in (c, u))
+                sizes = [torch.linalg.vector_norm(t, dim=dims, keepdim=True) if dims else t.abs() for t in (c, u)]
                 # for tangents, but not for rounding errors, <u, u> is the product of the sizes times a cosine
-                u = torch.where(squares > noise(block.dtype, 2.0**-4) * (c2 * u2).sqrt(), u, torch.zeros_like(u))
+                rounding = noise(block.dtype, 2.0**-4) * sizes[0] * sizes[1]
+                # what is not finite is not less, or less than an infinite bound, and stays to be noticed
+                u = torch.where(squares < rounding, rounding.where(rounding == math.inf, 0), u)
             tangents.append(u)
         return tangents
 

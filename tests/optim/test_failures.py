@@ -68,8 +68,9 @@ def test_an_exception_in_the_base_optimizer_leaves_the_weights_bitwise(rho) -> N
 @pytest.mark.parametrize(("place", "bad"), [(3, float("nan")), (0, float("inf"))], ids=["alone", "stacked"])
 @pytest.mark.parametrize("which", [1, 2])
 @pytest.mark.parametrize("policy", ["raise", "skip"])
-def test_a_gradient_that_is_not_finite_never_reaches_the_weights(policy, which, place, bad) -> None:
-    params, opt, loss = _all_kinds(nonfinite=policy)
+@pytest.mark.parametrize("radius", ["product", "parameter", "point"])
+def test_a_gradient_that_is_not_finite_never_reaches_the_weights(radius, policy, which, place, bad) -> None:
+    params, opt, loss = _all_kinds(nonfinite=policy, radius=radius)
     before = _snapshot(params)
     calls = []
 
@@ -106,6 +107,16 @@ def test_that_a_parameter_that_joins_between_the_halves_gets_no_gradient_that_is
     with pytest.raises(rsam.NotFinite, match="the gradient of parameter"):
         opt.second_step()
     assert equal([w, joining], [torch.ones(2)] * 2)
+
+
+@pytest.mark.parametrize("radius", ["product", "parameter", "point"])
+def test_a_norm_that_overflows_on_a_manifold_says_so(radius) -> None:
+    x = geoopt.ManifoldParameter(torch.tensor([0.6, 0.8]), manifold=geoopt.Sphere())
+    opt = rsam.RSAM([x], lr=0.1, radius=radius)
+    x.grad = torch.tensor([1e30, -2e30])
+    with pytest.raises(rsam.NotFinite, match="the norm of the gradient overflows"):
+        opt.first_step()
+    assert x.tolist() == torch.tensor([0.6, 0.8]).tolist()
 
 
 def test_a_norm_that_overflows_says_so() -> None:

@@ -234,6 +234,18 @@ def test_that_a_radial_gradient_moves_no_point_however_long_it_is_beside_others(
     assert _moved(p, x)[1] < 1e-3
 
 
+@pytest.mark.parametrize("size", [1e-12, 1.0, 1e12])
+@pytest.mark.parametrize("radius", RADII)
+def test_that_points_move_as_far_whatever_the_loss_is_scaled_by(radius, size) -> None:
+    """A gradient scaler multiplies by 65536; fourth powers of what comes out leave the range of float32 early."""
+    x = geoopt.ManifoldParameter(torch.tensor([0.6, 0.8]), manifold=geoopt.Sphere())
+    opt = rsam.RSAM([x], lr=0.1, rho=RHO, radius=radius, ascent="exponential")
+    x.grad = torch.tensor([0.0, size])
+    opt.first_step()
+    # 4 roundings of 1.2e-7 each in a turn of 0.3
+    assert _moved(x, torch.tensor([[0.6, 0.8]])) == pytest.approx([2 * np.sin(RHO / 2)], rel=2e-6)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("radius", ["parameter", "point"])
 def test_that_a_tangent_as_short_as_rounding_errors_of_the_longest_moves_nothing(radius, dtype) -> None:
