@@ -122,7 +122,7 @@ class Weights:
         Raises
         ------
         ValueError
-            If the base optimizer keeps none.
+            If the base optimizer keeps none, or none under a name of torch's optimizers.
         """
         momenta = []
         if not all(map(keeps_momentum, self.groups)):
@@ -130,6 +130,14 @@ class Weights:
         for block, group, x in zip(self.blocks, self.groups, self.points, strict=True):
             states = [self.state.get(self.params[i], {}) for i in block.indices]
             held = [next((s[name] for name in MOMENTA if s.get(name) is not None), None) for s in states]
+            for name, i, s, m in zip(block.names, block.indices, states, held, strict=True):
+                named_otherwise = m is None and s and s.keys().isdisjoint(MOMENTA)
+                if named_otherwise or (m is not None and getattr(m, "shape", None) != self.params[i].shape):
+                    raise ValueError(
+                        f"the base optimizer keeps no momentum of {name} that can be ascended along: its state "
+                        f"has {sorted(s)}, of which none is a {' or '.join(MOMENTA)} of its shape; ascend along the "
+                        "gradient"
+                    )
             if all(m is None for m in held):
                 momenta.append(torch.zeros_like(x))
                 continue

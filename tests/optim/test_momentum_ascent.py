@@ -5,6 +5,7 @@ from __future__ import annotations
 import geoopt
 import numpy as np
 import pytest
+import pytorch_optimizer
 import torch
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
@@ -253,6 +254,26 @@ def test_that_a_base_without_momentum_is_refused_by_name(base, options) -> None:
         rsam.RSAM(params, base, direction="momentum", **options)
     with pytest.raises(ValueError, match=base.__name__):
         rsam.RSAM.from_optimizer(base(params, **options), direction="momentum")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("base", ["ScheduleFreeAdamW", "AggMo", "PNM", "NovoGrad"])
+def test_that_a_momentum_under_another_name_is_refused_once_it_is_there(base) -> None:
+    """Its ascents would go nowhere, and each step would be that of the base optimizer."""
+    w = torch.nn.Parameter(torch.ones(2, 2))
+    opt = rsam.RSAM([w], getattr(pytorch_optimizer, base), lr=0.1, direction="momentum")
+
+    def closure():
+        opt.zero_grad()
+        loss = w.square().sum()
+        loss.backward()
+        return loss
+
+    opt.step(closure)  # there is no momentum yet
+    before = w.detach().clone()
+    with pytest.raises(ValueError, match=r"keeps no momentum of parameter 0 of group 0.*none is a momentum_buffer or"):
+        opt.step(closure)
+    assert torch.equal(w, before)
 
 
 def test_that_a_group_without_momentum_is_refused_whenever_it_comes() -> None:
