@@ -115,15 +115,17 @@ class Perturbation:
         """Drop the copies."""
         self.space, self.points = None, []
 
-    def weights(self, groups: Sequence[dict[str, Any]], state: Any, needs_gradient: bool, radius: Radius) -> Weights:
+    def weights(self, base: torch.optim.Optimizer, needs_gradient: bool, radius: Radius) -> Weights:
         """Collect the parameters to perturb: those in groups with a radius, and with a gradient if it is needed."""
         assert self.space is not None
+        groups = base.param_groups
+        maximizes = getattr(base, "maximize", False) is True  # where pytorch_optimizer keeps it
         params, gradients = self.space.params, self.space.gradients() if needs_gradient else []
         # frozen parameters do not count, even with a state or a gradient from before they were frozen
         counts = [p.requires_grad for p in params]
         if needs_gradient:
             counts = [count and g is not None for count, g in zip(counts, gradients, strict=True)]
-        weights = Weights([], [], [], [], params, state, radius)
+        weights = Weights([], [], [], [], params, base.state, radius)
         for block, x in zip(self.space.blocks, self.points, strict=True):
             group = groups[self.space.labels[block.indices[0]]]
             if not group["rho"] > 0:
@@ -138,7 +140,7 @@ class Perturbation:
             weights.points.append(x)
             if needs_gradient:
                 g = block.gather(gradients)  # type: ignore[arg-type]
-                weights.gradients.append(-g if group.get("maximize") else g)
+                weights.gradients.append(-g if group.get("maximize", maximizes) else g)
         return weights
 
     def ascend(

@@ -39,6 +39,7 @@ _NEEDS_CLOSURE = (torch.optim.LBFGS, geoopt.optim.RiemannianLineSearch)
 # Optimizers of torch-optimizer and pytorch_optimizer that estimate the Hessian by backward(create_graph=True).
 _NEEDS_GRAPH = ("AdaHessian", "Adahessian", "SophiaH")
 _NEEDS_SPARSE = (torch.optim.SparseAdam, geoopt.optim.SparseRiemannianAdam, geoopt.optim.SparseRiemannianSGD)
+_IGNORE_OPTIONS = (geoopt.optim.RiemannianAdam, geoopt.optim.RiemannianSGD)
 
 # Manifolds on which geoopt 0.5.1's retraction or Riemannian gradient is wrong, and hence its optimizers' steps.
 _WRONG_STEPS = {
@@ -143,6 +144,12 @@ def check_group(base: torch.optim.Optimizer, groups: Groups, group_index: int) -
     if not 0 <= float(rho) < math.inf:  # also refuses nan
         raise ValueError(f"rho must be finite and must not be negative, got {rho} in parameter group {group_index}")
     stepping = stepping_optimizer(base)
+    ignored = [name for name in ("maximize", "decoupled_weight_decay") if group.get(name)]
+    if ignored and isinstance(stepping, _IGNORE_OPTIONS):
+        raise ValueError(
+            f"geoopt's {type(stepping).__name__} ignores {ignored[0]}=True, which parameter group {group_index} has; "
+            f"use rsam.optim.{type(stepping).__name__} as base_optimizer"
+        )
     retracts = isinstance(stepping, OptimMixin) or getattr(stepping, "retracts", False)
     for p, own in zip(group["params"], names, strict=False):
         if geometry.is_plain(p):

@@ -274,9 +274,9 @@ class Passes:
 
     def _ascend(self) -> None:
         optimizer = self.optimizer
-        groups, state = optimizer.base_optimizer.param_groups, optimizer.base_optimizer.state
+        base = optimizer.base_optimizer
         with torch._C.DisableTorchFunctionSubclass():
-            weights = self._perturbation.weights(groups, state, self.needs_gradient, optimizer.radius)
+            weights = self._perturbation.weights(base, self.needs_gradient, optimizer.radius)
         replicas = optimizer.local_ascent
         if not weights.blocks:
             if self.needs_gradient and self._space and self._space.shards:
@@ -285,7 +285,7 @@ class Passes:
                     "model.set_requires_gradient_sync(True) before both passes"
                 )
             if replicas is not None:  # the other processes wait
-                replicas.spread(torch.zeros((), device=groups[0]["params"][0].device))
+                replicas.spread(torch.zeros((), device=base.param_groups[0]["params"][0].device))
             return
         spread = None if replicas is None else replicas.spread
         length = self._perturbation.ascend(weights, self._direction, optimizer.ascent == "exponential", spread)

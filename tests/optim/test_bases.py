@@ -140,3 +140,31 @@ def test_that_ours_reach_what_geoopt_s_tests_ask_of_its_own(name: str, optimizer
         opt.step()
     torch.testing.assert_close(x.detach(), target, atol=1e-2, rtol=1e-2)
     assert manifold.check_point_on_manifold(x.detach(), atol=1e-8, rtol=1e-8)
+
+
+@pytest.mark.parametrize("cls", [pytorch_optimizer.Lion, pytorch_optimizer.AdaBelief], ids=lambda cls: cls.__name__)
+def test_that_a_base_which_keeps_maximize_to_itself_climbs_as_it_descends_the_negative(cls: Any) -> None:
+    results = []
+    for maximize in (False, True):
+        w = torch.nn.Parameter(torch.linspace(-1, 1, 6))
+        opt = rsam.RSAM([w], cls, rho=0.5, lr=0.01, maximize=maximize)
+
+        def closure(opt: Any = opt, w: Tensor = w, sign: int = -1 if maximize else 1) -> Tensor:
+            opt.zero_grad()
+            loss = sign * (w**4 + w**3).sum()
+            loss.backward()
+            return loss
+
+        for _ in range(3):
+            opt.step(closure)
+        results.append(w.detach())
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("option", ["maximize", "decoupled_weight_decay"])
+def test_that_an_option_which_geoopts_step_ignores_is_refused(option: str) -> None:
+    x = geoopt.ManifoldParameter(torch.tensor([0.6, 0.8]), manifold=geoopt.Sphere())
+    with pytest.raises(ValueError, match=f"RiemannianAdam ignores {option}=True.*parameter group 0.*rsam.optim"):
+        rsam.RSAM([x], geoopt.optim.RiemannianAdam, **{option: True})
+    with pytest.raises(ValueError, match=f"RiemannianSGD ignores {option}=True"):
+        rsam.RSAM([{"params": [x], option: True}], geoopt.optim.RiemannianSGD, lr=0.1)
