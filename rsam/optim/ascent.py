@@ -20,6 +20,8 @@ from rsam.optim.weights import Radius, Weights, noise
 
 __all__ = ["DIRECTIONS", "Direction", "Perturbation", "Snapshot", "Transport"]
 
+_LARGEST_HALF = torch.finfo(torch.float16).max
+
 Transport = Literal["vector", "pullback", "project"]
 Direction = Callable[[Weights], list[Tensor]]
 
@@ -168,6 +170,8 @@ class Perturbation:
             members = [params[k] for k in block.indices]
             u, tangents[i] = tangents[i], x
             if block.plain:
+                if x.dtype is torch.float16 and isinstance(factor, float) and factor > _LARGEST_HALF:
+                    u, factor = u.float() * factor, 1.0  # torch refuses such a factor of numbers in half precision
                 # plain parameters with the same factor are moved together, without a tangent
                 shared = plain.setdefault(factor if isinstance(factor, float) else id(factor), ([], []))
                 shared[0].append(members[0])
@@ -231,7 +235,7 @@ def _fill_ball(
     """
     norm = weights.norm(directions)
     length = float(norm if spread is None else spread(norm))  # the only synchronisation of this half
-    rhos = [group["rho"] for group in weights.groups]
+    rhos = [float(group["rho"]) for group in weights.groups]  # it may be a number of numpy, in half precision
     if weights.radius == "product":
         return [rho / length if length > 0 else 0.0 for rho in rhos], length
     norms = weights.norms(directions)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import geoopt
 import numpy as np
 import pytest
@@ -341,6 +343,25 @@ def test_that_momentum_may_fill_a_ball_per_point_and_asam_one_per_parameter() ->
     # rho p^2 g / |p g| (Kwon et al. 2021, eq. 9 with p = 2), parameter by parameter
     torch.testing.assert_close(a.detach(), torch.tensor([1.0, 2.0]) + RHO * torch.tensor([3.0, 8.0]) / 5)
     torch.testing.assert_close(b.detach(), torch.tensor([0.0, -3.0 + RHO * 18 / 6]))
+
+
+@pytest.mark.parametrize("radius", RADII)
+@pytest.mark.parametrize("rho", [np.float16(0.25), np.float32(0.25), Fraction(1, 4)], ids=repr)
+def test_that_the_radius_may_be_any_number_and_the_gradient_short(rho, radius) -> None:
+    """Half precision cannot hold the quotient of both."""
+    w = torch.nn.Parameter(torch.zeros(2))
+    opt = rsam.RSAM([w], torch.optim.SGD, lr=0.1, rho=rho, radius=radius)
+    w.grad = torch.tensor([3e-7, 4e-7])
+    opt.first_step()
+    torch.testing.assert_close(w.detach(), torch.tensor([0.15, 0.2]))
+
+
+def test_that_half_precision_moves_along_the_shortest_gradient_it_can_hold() -> None:
+    w = torch.nn.Parameter(torch.zeros(2, dtype=torch.float16))
+    opt = rsam.RSAM([w], torch.optim.SGD, lr=0.1, rho=0.25)
+    w.grad = torch.tensor([0.0, 2.0**-24], dtype=torch.float16)
+    opt.first_step()
+    assert w.tolist() == [0, 0.25]
 
 
 def test_that_a_misspelt_radius_is_refused() -> None:
