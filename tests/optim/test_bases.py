@@ -164,6 +164,8 @@ def test_that_a_base_which_keeps_maximize_to_itself_climbs_as_it_descends_the_ne
 @pytest.mark.parametrize("option", ["maximize", "decoupled_weight_decay"])
 def test_that_an_option_which_geoopts_step_ignores_is_refused(option: str) -> None:
     x = geoopt.ManifoldParameter(torch.tensor([0.6, 0.8]), manifold=geoopt.Sphere())
+    if option not in inspect.signature(torch.optim.Adam).parameters:
+        pytest.skip("this torch has no such option")
     with pytest.raises(ValueError, match=f"RiemannianAdam ignores {option}=True.*parameter group 0.*rsam.optim"):
         rsam.RSAM([x], geoopt.optim.RiemannianAdam, **{option: True})
     with pytest.raises(ValueError, match=f"RiemannianSGD ignores {option}=True"):
