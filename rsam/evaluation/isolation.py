@@ -26,12 +26,12 @@ _LENT = "_rsam_is_lent"
 
 @contextmanager
 def isolated(*, strict: bool = True, start: Buffers | None = None) -> Iterator[None]:
-    """Keep buffers and the global random state as they are through this thread's evaluations of modules.
+    """Keep buffers and the global random states as they are through this thread's evaluations of modules.
 
     A module that is called within this context works on clones of its buffers and of those of its submodules. At the
     end, also after an exception, the module gets its original buffers back, which are never written to. So a graph that
     was built before and needs them can still be differentiated, and a graph built inside keeps the clones that it
-    needs. Contexts may be nested.
+    needs. Contexts may be nested. The random states are those of torch, Python and NumPy.
 
     The context does not protect weights, ``.grad`` and Python attributes, buffers that
     :func:`torch.func.functional_call` lends to a module after a direct call of it, and buffers of a module compiled in

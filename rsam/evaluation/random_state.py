@@ -1,17 +1,17 @@
-"""Read, restore and seed random generators: torch's global ones, and those that loaders draw from."""
+"""Read, restore and seed random generators: global ones, and those that loaders draw from."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["keeping_sources", "own_generator", "random_state", "seed_random_state", "set_random_state"]
+__all__ = ["RandomState", "keeping_sources", "own_generator", "random_state", "seed_random_state", "set_random_state"]
 
 # A script that calls torch.manual_seed(0) draws its weights and data from the stream of seed 0. Probes or dropout masks
 # from the same stream would be correlated with them, and with each other. torch's generator on the CPU takes the last
@@ -19,21 +19,32 @@ __all__ = ["keeping_sources", "own_generator", "random_state", "seed_random_stat
 _OF_EVALUATIONS, _OF_PROBES = 0x3C6EF372, 0x9E3779B9
 
 
-def random_state() -> list[Tensor]:
-    """Return the states of torch's global random generators: that of the CPU, and that of an accelerator in use."""
+class RandomState(NamedTuple):
+    """States of the global generators of torch (of the CPU, and of an accelerator in use), Python and NumPy."""
+
+    torch: list[Tensor]
+    python: Any
+    numpy: Any
+
+
+def random_state() -> RandomState:
+    """Return the states of the global random generators."""
     device = _accelerator()
-    return [torch.get_rng_state(), *(device.get_rng_state_all() if device else [])]
+    of_torch = [torch.get_rng_state(), *(device.get_rng_state_all() if device else [])]
+    return RandomState(of_torch, random.getstate(), np.random.get_state())  # noqa: NPY002  (what mixup draws from)
 
 
-def set_random_state(states: list[Tensor]) -> None:
+def set_random_state(state: RandomState) -> None:
     """Restore the states that :func:`random_state` returned."""
-    torch.set_rng_state(states[0])
-    if len(states) > 1:
-        _accelerator().set_rng_state_all(states[1:])
+    torch.set_rng_state(state.torch[0])
+    if len(state.torch) > 1:
+        _accelerator().set_rng_state_all(state.torch[1:])
+    random.setstate(state.python)
+    np.random.set_state(state.numpy)  # noqa: NPY002
 
 
 def seed_random_state() -> None:
-    """Seed the generators whose state :func:`random_state` returns, and no others, the same way in every evaluation.
+    """Seed torch's generators whose state :func:`random_state` returns, and no others, alike in every evaluation.
 
     :func:`torch.manual_seed` would also seed an accelerator that is not in use yet, and overwrite the user's seed for
     it.
@@ -51,17 +62,14 @@ def own_generator(seed: int, device: torch.device) -> torch.Generator:
 
 @contextmanager
 def keeping_sources(data: Any) -> Iterator[None]:
-    """Restore at the end all generators that a pass over data uses: those of loader and samplers, Python's, NumPy's."""
+    """Restore at the end the generators of a loader and its samplers, beside the global ones."""
     by_batches = getattr(data, "batch_sampler", None)
     holders = (data, getattr(data, "sampler", None), by_batches, getattr(by_batches, "sampler", None))
     sources = [getattr(holder, "generator", None) for holder in holders]
     generators = [(g, g.get_state()) for g in sources if isinstance(g, torch.Generator)]
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  (what augmentations draw from)
     try:
         yield
     finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
         for generator, state in generators:
             generator.set_state(state)
 

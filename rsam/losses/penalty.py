@@ -105,8 +105,9 @@ class Penalty(nn.Module):
         loss : Tensor or callable
             The training loss with its graph (``method="exact"`` only; build it within
             :func:`rsam.losses.differentiable`), or a closure that returns it, and does not call ``backward``.
-            A closure is evaluated without side effects: weights, ``.grad``, buffers and the random state stay as they
-            were, and all evaluations of one call see the same random numbers.
+            A closure is evaluated without side effects: weights, ``.grad``, buffers and the random states of torch,
+            Python and NumPy stay as they were, and all evaluations of one call see the same random numbers. They must
+            see the same batch: do not take the next one from a loader within the closure.
 
         Returns
         -------
@@ -146,7 +147,7 @@ class Penalty(nn.Module):
     def objective(self, closure: Closure) -> Tensor:
         """Return the loss plus ``weight`` times the penalty, sharing the evaluation of the loss.
 
-        Buffers and the random state advance as by one call of the closure; there are no other side effects.
+        Buffers and the random states advance as by one call of the closure; there are no other side effects.
 
         Parameters
         ----------

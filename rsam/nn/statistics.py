@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from rsam.evaluation.random_state import random_state, set_random_state
+from rsam.evaluation.random_state import RandomState, random_state, set_random_state
 from rsam.optim import RSAM
 from rsam.optim.ascent import Snapshot
 
@@ -22,8 +22,8 @@ class _StatisticsOnce:
         self._rng = rng
         self._snapshot = Snapshot()
         self._undo = False
-        self._before: list[Tensor] | None = None
-        self._after: list[Tensor] | None = None
+        self._before: RandomState | None = None
+        self._after: RandomState | None = None
 
     def _buffers(self) -> list[Tensor]:
         # looked up each time, since a module that moves to another device gets new buffers, and layers are replaced

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import threading
 from collections.abc import Callable
 
 import geoopt
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -52,6 +54,15 @@ def test_buffers_and_random_state_are_as_before() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     model(x)
     assert model.child.calls == 1
+
+
+def test_random_states_of_python_and_numpy_are_as_before() -> None:
+    def draw() -> tuple[float, float]:
+        return random.random(), np.random.rand()  # noqa: NPY002
+
+    with isolated():
+        first = draw()
+    assert draw() == first
 
 
 def test_after_an_exception_too() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import random
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -127,7 +129,8 @@ def test_all_evaluations_of_a_call_see_the_same_random_numbers(name) -> None:
     seen = []
 
     def outputs() -> Tensor:
-        seen.append(torch.rand(3).tolist())  # random numbers of the forward pass, as for a mask
+        # random numbers of the forward pass, as for a mask, and of the closure, as for mixup
+        seen.append([*torch.rand(3).tolist(), random.random(), np.random.rand()])  # noqa: NPY002
         return model.outputs()
 
     def loss() -> Tensor:
