@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _global_forward_pre_hooks
 from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
 from torch.nn.utils.stateless import _functional_call
 
 from rsam.evaluation.random_state import random_state, set_random_state
@@ -32,6 +33,9 @@ def isolated(*, strict: bool = True, start: Buffers | None = None) -> Iterator[N
     end, also after an exception, the module gets its original buffers back, which are never written to. So a graph that
     was built before and needs them can still be differentiated, and a graph built inside keeps the clones that it
     needs. Contexts may be nested. The random states are those of torch, Python and NumPy.
+
+    Parametrized weights are computed anew, also within :func:`torch.nn.utils.parametrize.cached`, whose cache is as
+    before at the end: it would hold those of other weights, or those without a graph.
 
     The context does not protect weights, ``.grad`` and Python attributes, buffers that
     :func:`torch.func.functional_call` lends to a module after a direct call of it, and buffers of a module compiled in
@@ -79,6 +83,7 @@ def isolated(*, strict: bool = True, start: Buffers | None = None) -> Iterator[N
                 own.setdefault(name, b)
 
     state = random_state()
+    cache, parametrize._cache = parametrize._cache, {}
     try:
         with _before_first_calls(visit, _check_writes_no_weights if strict else None):
             yield
@@ -88,6 +93,7 @@ def isolated(*, strict: bool = True, start: Buffers | None = None) -> Iterator[N
                 part._buffers[name] = b
         for _, clone in clones.values():  # which the dictionary of a functional call may hold now
             vars(clone).pop(_LENT, None)
+        parametrize._cache = cache
         set_random_state(state)
 
 

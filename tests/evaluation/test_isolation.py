@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 import rsam
 from rsam.evaluation import at_points, isolated
@@ -63,6 +64,19 @@ def test_random_states_of_python_and_numpy_are_as_before() -> None:
     with isolated():
         first = draw()
     assert draw() == first
+
+
+def test_that_parametrized_weights_are_those_of_the_present_parameters_whatever_is_cached() -> None:
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
+    scale = layer.parametrizations.weight.original0
+    with parametrize.cached():
+        cached = layer.weight
+        with isolated(), at_points([scale], [2 * scale]):
+            moved = layer.weight
+        with isolated(), torch.no_grad():
+            assert not layer.weight.requires_grad
+        assert layer.weight is cached  # a training step in this context is as before
+    torch.testing.assert_close(moved, 2 * cached)
 
 
 def test_after_an_exception_too() -> None:
