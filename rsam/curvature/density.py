@@ -106,11 +106,11 @@ def spectral_density(
     repeats : int
         Random first vectors to average over.
     points : int
-        Number of points of the grid.
+        Number of points of the grid, at least 2.
     kappa : float
         Width of the bumps that stand for eigenvalues, greater than 1.
     margin : float
-        Fraction of the spectrum's width that is added at both ends.
+        Fraction of the spectrum's width that is added at both ends, not negative.
     seed : int or torch.Generator
         Source of the first vectors.
     progressbar : bool
@@ -124,10 +124,12 @@ def spectral_density(
     Raises
     ------
     ValueError
-        If ``steps`` is less than 2 or not less than the operator's size, or ``repeats`` is less than 1.
+        If ``steps`` is less than 2 or not less than the operator's size; for bad ``repeats``, ``points``, ``kappa`` or
+        ``margin``.
     RuntimeError
-        If the Lanczos process breaks down, as it does if the operator has fewer different eigenvalues than steps; as
-        :func:`top_eigenvalues`, which finds the ends of the spectrum.
+        If all eigenvalues are equal up to rounding, such as zero, so that there is no density. If the Lanczos process
+        breaks down, as it may if the operator has fewer different eigenvalues than steps. As :func:`top_eigenvalues`,
+        which finds the ends of the spectrum.
     ImportError
         Without SciPy, for an operator of more than 20 columns.
 
@@ -146,12 +148,23 @@ def spectral_density(
         raise ValueError(f"steps must be from 2 to less than the operator's size {operator.shape[0]}, got {steps}")
     if repeats < 1:
         raise ValueError(f"repeats must be at least 1, got {repeats}")
+    if points < 2:
+        raise ValueError(f"points must be at least 2, got {points}")
+    if not 1 < kappa < math.inf:
+        raise ValueError(f"kappa must be greater than 1 and finite, got {kappa}")
+    if not 0 <= margin < math.inf:
+        raise ValueError(f"margin must be finite and not negative, got {margin}")
     with one_call(operator):
         # a relative error of a hundredth is enough for the ends, which get a margin
         low, high = (
             float(top_eigenvalues(operator, which=end, rtol=1e-2, seed=seed).values[0])
             for end in ("smallest", "largest")
         )
+        # a hundred roundings: bumps as wide as these would be a picture of rounding alone
+        if high - low <= 100 * torch.finfo(operator.dtype).eps * max(abs(low), abs(high)):
+            raise RuntimeError(
+                f"all eigenvalues are {high:.6g} up to rounding, so that there is no density to estimate"
+            )
         padding = margin * (high - low)
         low, high = low - padding, high + padding
         generators = _generators(operator, repeats, seed)

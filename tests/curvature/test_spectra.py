@@ -12,6 +12,7 @@ from rsam.curvature import (
     RiemannianGaussNewton,
     RiemannianHessian,
     SpectralDensity,
+    density,
     spectral_density,
     top_eigenvalues,
 )
@@ -254,18 +255,35 @@ def test_that_densities_are_drawn_on_axes_given_or_new() -> None:
     spectral_density(with_spectrum(THREE), 3, repeats=1).plot().figure.canvas.draw()  # without an error band
 
 
-def test_that_densities_refuse_bad_options_and_say_when_the_process_breaks_down() -> None:
+def test_that_densities_refuse_bad_options_and_say_when_the_process_breaks_down(monkeypatch) -> None:  # type: ignore[no-untyped-def]
     a = with_spectrum(spread(THREE))
     for options, message in (
         ({"steps": 1}, "steps must be from 2 to less than the operator's size 100, got 1"),
         ({"steps": 100}, "got 100"),
         ({"repeats": 0}, "repeats must be at least 1, got 0"),
+        ({"points": 1}, "points must be at least 2, got 1"),
+        ({"kappa": 1.0}, "kappa must be greater than 1 and finite, got 1"),
+        ({"margin": -0.6}, "margin must be finite and not negative, got -0.6"),
     ):
         with pytest.raises(ValueError, match=message):
             spectral_density(a, **options)  # type: ignore[arg-type]
-    for matrix in (torch.zeros(30, 30), torch.eye(30)):
-        with pytest.raises(RuntimeError, match="broke down within 10 steps; take fewer"):
-            spectral_density(TensorLinearOperator(matrix), 10)
+    # rounding keeps it going past the last of few eigenvalues, as a rule
+    monkeypatch.setattr(density, "_lanczos", lambda *args: torch.full((10, 10), torch.nan))
+    with pytest.raises(RuntimeError, match="broke down within 10 steps; take fewer"):
+        spectral_density(a, 10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
+def test_that_equal_eigenvalues_have_no_density(dtype: torch.dtype) -> None:
+    for value in (0.0, 3.7, -3.7e-12):  # of a matrix whose entries are rounded
+        a = with_spectrum(torch.full((30,), value, dtype=DOUBLE), dtype)
+        with pytest.raises(RuntimeError, match=f"all eigenvalues are {value or '-?0'} up to rounding, so that there"):
+            spectral_density(a, 10)
+    # a density a thousand times as wide is one
+    values = 3.7 * (1 + 1e5 * torch.finfo(dtype).eps * torch.linspace(0, 1, 30, dtype=DOUBLE))
+    spectrum = spectral_density(with_spectrum(values, dtype), 20)
+    grid = (spectrum.grid.double() - 3.7) / (values[-1] - 3.7)
+    assert float(grid[0]) == pytest.approx(0, abs=0.2) and float(grid[-1]) == pytest.approx(1, abs=0.2)
 
 
 def test_that_eigenpairs_are_shown_without_their_long_vectors() -> None:
