@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,7 +58,8 @@ def seed_random_state() -> None:
 
 def own_generator(seed: int, device: torch.device) -> torch.Generator:
     """Return a new generator whose numbers are independent of those that follow ``torch.manual_seed(seed)``."""
-    return torch.Generator(device).manual_seed((seed + _OF_PROBES) % 2**64)
+    # in integers of Python, which do not overflow as those of NumPy
+    return torch.Generator(device).manual_seed((operator.index(seed) + _OF_PROBES) % 2**64)
 
 
 @contextmanager

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 import torch
 
-from rsam.evaluation.random_state import random_state, seed_random_state, set_random_state
+from rsam.evaluation.random_state import own_generator, random_state, seed_random_state, set_random_state
 
 
 def test_a_seed_reaches_no_generator_that_is_not_in_use(monkeypatch) -> None:
@@ -28,3 +30,9 @@ def test_a_seed_reaches_the_accelerator_in_use(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
     seed_random_state()
     assert seeds == [torch.initial_seed()]
+
+
+@pytest.mark.parametrize("seed", [np.int64(3), np.int32(3), torch.tensor(3)], ids=["int64", "int32", "tensor"])
+def test_that_a_seed_may_be_any_integer(seed) -> None:
+    cpu = torch.device("cpu")
+    assert torch.equal(own_generator(seed, cpu).get_state(), own_generator(3, cpu).get_state())
