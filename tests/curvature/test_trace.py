@@ -201,6 +201,33 @@ def test_that_traces_of_modules_are_the_sums_of_those_of_their_parameters() -> N
         layer_traces(hessian, by="layer")  # type: ignore[arg-type]
 
 
+def test_that_a_parametrized_weight_belongs_to_its_module() -> None:
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 5)), nn.Tanh(), nn.Linear(5, 3)).double()
+    hessian = RiemannianHessian(model, nn.MSELoss(), model.parameters(), examples())
+    traces = layer_traces(hessian, method="exact", by="module")
+    assert list(traces) == ["0", "2"]
+    alone = RiemannianHessian(model, nn.MSELoss(), model[0].parameters(), examples())
+    assert float(traces["0"]) == pytest.approx(float(trace(alone, method="exact")), rel=1e-10)
+    alone = RiemannianHessian(model[0], lambda f, y: f.square().mean(), model[0].parameters(), examples())
+    assert list(layer_traces(alone, 2, by="module")) == [""]
+
+
+def test_that_layers_that_share_a_name_or_have_none_are_refused() -> None:
+    first, second = nn.Linear(4, 5).double(), nn.Linear(5, 3).double()
+
+    def hessian(params) -> RiemannianHessian:  # type: ignore[no-untyped-def]
+        return RiemannianHessian(lambda x: second(first(x).tanh()), nn.MSELoss(), params, examples())
+
+    both = hessian([*first.named_parameters(), *second.named_parameters()])
+    for by in ("parameter", "module"):
+        with pytest.raises(ValueError, match=r"have the name 'weight', and would .* as \('encoder.weight', parameter"):
+            layer_traces(both, by=by)  # type: ignore[arg-type]
+    nameless = hessian([*first.parameters(), *second.parameters()])
+    assert len(layer_traces(nameless, 2)) == 4
+    with pytest.raises(ValueError, match="by='module' needs names, but parameter 0 has none"):
+        layer_traces(nameless, by="module")
+
+
 def test_that_any_operator_of_curvlinops_has_layers() -> None:
     a = with_spectrum(FLAT)
     assert float(layer_traces(a, method="exact")["parameter 0"]) == pytest.approx(float(FLAT.sum()))
