@@ -10,7 +10,7 @@ from benchmarks.run import Row, Run
 from benchmarks.studies.comparison.tuning import Tuned, tune
 from benchmarks.studies.constrained.design import ASCENT, BASE, Case, Design
 
-__all__ = ["Found", "by_noise", "compete", "finals", "stopped", "validation"]
+__all__ = ["Collect", "Found", "by_noise", "compete", "finals", "stopped", "validation"]
 
 Collect = Callable[[Sequence[Run]], Sequence[Row]]
 #: Accuracy of a network that diverged before it was scored, in points: that of guessing among ten classes.
@@ -69,6 +69,11 @@ class Found:
     def against_remedy(self) -> list[float]:
         """Return RSAM minus RiemannianSGD with the best remedies, seed by seed."""
         return [a - b for a, b in zip(self.of(ASCENT), self.of(BASE), strict=True)]
+
+    def at_best(self) -> list[float]:
+        """Return RSAM minus RiemannianSGD, each at its best setting alone, seed by seed."""
+        ascent, base = (self.scores(self.settings[method][0]) for method in (ASCENT, BASE))
+        return [a - b for a, b in zip(ascent, base, strict=True)]
 
     def against_base(self) -> list[float]:
         """Return RSAM minus the same setting without its ascent, seed by seed."""

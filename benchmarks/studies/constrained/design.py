@@ -110,6 +110,11 @@ class Design:
         defaults: dict[str, Any] = {f.name: f.default for f in fields(Run) if f.name in self.recommended}
         return replace(setting, **{**defaults, "method": BASE, "rho": 0.0})
 
+    def with_ascent(self, setting: Run, rho: float) -> Run:
+        """Describe RSAM at a setting of the base optimizer."""
+        options: dict[str, Any] = {"method": ASCENT, **self.recommended, "rho": rho}
+        return replace(setting, **options)
+
     def ends(self, setting: Run) -> list[str]:
         """Name the knobs that lie at an end of their ranges that is not a natural one."""
         ranges = (*_RATES, _DECAY, *((self._rho,) if setting.method != BASE else ()))

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report.forest import Group, Line, draw_forest
-from benchmarks.report.intervals import Comparison, Interval, compare, t_interval
+from benchmarks.report.intervals import Comparison, Interval, t_interval
 from benchmarks.report.opening import ANSWER, DETAILS, opening
 from benchmarks.report.table import markdown_table
 from benchmarks.run import Run
 from benchmarks.studies.comparison.cases import Score
+from benchmarks.studies.constrained.added import Added
 from benchmarks.studies.constrained.contest import Found, by_noise
 from benchmarks.studies.constrained.design import ASCENT, BASE, Design
-from benchmarks.studies.constrained.rules import ASKED, DECIDING, KERNELS, RULES, Answer, answer
+from benchmarks.studies.constrained.rules import ASKED, DECIDING, KERNELS, RULES, Answer, answer, pooled
 from benchmarks.studies.study import preliminary
 from benchmarks.workloads.samples import as_samples
 
@@ -26,10 +27,17 @@ QUESTION = (
     "other parameters, label smoothing, dropout, early stopping and twice the epochs?"
 )
 _NAMES = {ASCENT: "RSAM", BASE: "RiemannianSGD"}
+#: Differences that are tabulated, of cases that are found.
+_COLUMNS = {
+    "remedies": Found.against_remedy,
+    "remedies, best setting of each": Found.at_best,
+    "same setting without ascent": Found.against_base,
+}
 
 
 def report(
     found: Sequence[Found],
+    added: Sequence[Added],
     missing: Sequence[str],
     design: Design,
     asked: Mapping[str, Any] | None,
@@ -42,6 +50,8 @@ def report(
     ----------
     found : sequence of Found
         The complete cases, at least one.
+    added : sequence of Added
+        What the ascent adds on top of the best remedies.
     missing : sequence of str
         Labels of the others.
     design : Design
@@ -58,6 +68,7 @@ def report(
     sentences = [_sentence(kernels, one) for kernels, one in judged.items()]
     lacking = [name for kernels, name in KERNELS.items() if kernels not in judged]
     sentences += [f"**No verdict yet** on {name}." for name in lacking]
+    sentences += _on_top(added)
     warnings = preliminary(missing)
     if asked is not None and asked != design.recommended:
         warnings.append(f"**Not by the rules**: the RSAM that the study `cheap` recommends is {_named(asked)}.")
@@ -67,11 +78,12 @@ def report(
             *opening(TITLE, QUESTION, picture, [*warnings, *sentences]),
             DETAILS,
             "## Differences",
-            "Student's 95 % intervals over seeds, each with its own training images; not corrected.",
-            _differences(found),
+            "Student's 95 % intervals over seeds, each with its own training images; not corrected. Those in the first "
+            "lines are simultaneous over the two manifolds. *on top*: added after the runs, with the rho that it took.",
+            _differences(found, added),
             "## Test accuracy, %",
-            "Mean over a method's settings with early stopping; *end*: its best setting at the end of training. "
-            "Intervals as above.",
+            "With early stopping: mean over the two settings of RSAM and of RiemannianSGD, and the best one of RSAM "
+            "without its ascent. *end*: a method's best setting at the end of training. Intervals as above.",
             _accuracies(found),
             "## Settings that were chosen",
             _which(design),
@@ -154,15 +166,47 @@ def _shown(place: str, noise: float, interval: Interval) -> Line:
     return Line(f"{place}, {100 * noise:.0f} %", interval, f"{interval.mean:+.2f}")
 
 
-def _differences(found: Sequence[Found]) -> str:
-    """Tabulate differences case by case, with intervals that are not corrected."""
+def _differences(found: Sequence[Found], added: Sequence[Added]) -> str:
+    """Tabulate differences case by case and over both data sets, with intervals that are not corrected."""
+    on_top = {a.case: a for a in added}
     rows = []
     for f in found:
-        first = [a - b for a, b in zip(*(f.scores(f.settings[m][0]) for m in (ASCENT, BASE)), strict=True)]
-        cells = [compare(values).interval for values in (f.against_remedy(), first, f.against_base())]
-        rows.append((f.case.label, *(f"{interval:.2f}" for interval in cells)))
-    header = ("RSAM minus, points", "remedies", "remedies, best setting of each", "same setting without ascent")
-    return markdown_table(header, rows)
+        cells = [f"{t_interval(one(f)):.2f}" for one in _COLUMNS.values()]
+        extra = on_top.get(f.case)
+        rhos = "" if extra is None else ", ".join(f"{rho:g}" for rho in extra.rhos)
+        cells.append("" if extra is None else f"{t_interval(extra.differences):.2f} (rho {rhos})")
+        rows.append((f.case.label, *cells))
+    for kernels, name in KERNELS.items():
+        own = [f for f in found if f.case.kernels == kernels]
+        of_added = _pooled(added, kernels)
+        of_column = [{n: pooled(sets) for n, sets in by_noise(own, one).items()} for one in _COLUMNS.values()]
+        for noise in {f.case.label_noise: None for f in own}:
+            if len([f for f in own if f.case.label_noise == noise]) > 1:
+                cells = [f"{t_interval(by[noise]):.2f}" for by in of_column]
+                cells.append(f"{t_interval(of_added[noise]):.2f}" if noise in of_added else "")
+                rows.append((f"both, {100 * noise:.0f} % wrong labels, {name}", *cells))
+    return markdown_table(("RSAM minus, points", *_COLUMNS, "on top of the remedies"), rows)
+
+
+def _pooled(added: Sequence[Added], kernels: str) -> dict[float, list[float]]:
+    """Average what the ascent adds over data sets, where it was added on more than one."""
+    arranged: dict[float, dict[str, list[float]]] = {}
+    for a in added:
+        if a.case.kernels == kernels:
+            arranged.setdefault(a.case.label_noise, {})[a.case.dataset] = a.differences
+    return {noise: pooled(by_set) for noise, by_set in arranged.items() if len(by_set) > 1}
+
+
+def _on_top(added: Sequence[Added]) -> list[str]:
+    """Say what the ascent adds to the best settings without one."""
+    said = []
+    for kernels, name in KERNELS.items():
+        of_noise = _pooled(added, kernels)
+        if set(DECIDING) <= of_noise.keys():
+            points = ", ".join(f"{t_interval(of_noise[n]):.2f} with {100 * n:.0f} % wrong labels" for n in DECIDING)
+            said.append(f"{points} on {name}")
+    what = "Added after the runs, without a verdict: on top of the best settings of RiemannianSGD the ascent adds"
+    return [f"{what} {'; '.join(said)} (points, 95 % intervals)."] if said else []
 
 
 def _accuracies(found: Sequence[Found]) -> str:
@@ -173,7 +217,7 @@ def _accuracies(found: Sequence[Found]) -> str:
         cells.append(t_interval(f.scores(f.same)))
         cells += [t_interval(f.scores(f.settings[m][0], Score(worst=0.1).of)) for m in (ASCENT, BASE)]
         rows.append((f.case.label, *(f"{interval:.1f}" for interval in cells)))
-    header = ("stopped early", "RSAM", "RiemannianSGD", "RSAM's setting, no ascent", "RSAM, end", "RiemannianSGD, end")
+    header = ("case", "RSAM", "RiemannianSGD", "RSAM's setting, no ascent", "RSAM, end", "RiemannianSGD, end")
     return markdown_table(header, rows)
 
 

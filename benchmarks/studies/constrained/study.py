@@ -14,7 +14,8 @@ from benchmarks.runs.results import Results
 from benchmarks.studies.cheap import CHEAP
 from benchmarks.studies.comparison.contest import noting, random_score, stand_in
 from benchmarks.studies.comparison.tuning import Protocol
-from benchmarks.studies.constrained.contest import Found, compete
+from benchmarks.studies.constrained.added import Added, add_ascent
+from benchmarks.studies.constrained.contest import Collect, Found, compete
 from benchmarks.studies.constrained.design import Case, Design
 from benchmarks.studies.constrained.report import report
 from benchmarks.studies.constrained.rules import DECIDING
@@ -51,23 +52,29 @@ class ConstrainedStudy:
         cases = self.design.cases(there)
         if cases:
             announce([_seconds(run) for run in _missing(cases, self.design, results)])
-            compete(cases, self.design, lambda runs: collect(runs, train, results, workers))
+            _all(cases, self.design, lambda runs: collect(runs, train, results, workers))
 
     def report(self, directory: Path) -> str:
         """Report on the complete cases, and name the others."""
         results = self._results(directory)
         found: list[Found] = []
+        added: list[Added] = []
         missing = []
         for case in self.design.cases([*self.design.datasets]):
             try:
                 found += compete([case], self.design, lookup(results))
             except NotYet:
                 missing.append(case.label)
+                continue
+            try:
+                added += add_ascent(found[-1:], self.design, lookup(results))
+            except NotYet:
+                missing.append(f"{case.label}, ascent on top")
         if not found:
             raise NothingToReport(f"{results.path} has no complete case")
         cheap = CHEAP.recommended(directory.parent / CHEAP.name)
         asked = None if cheap is None else cheap.fields
-        return report(found, missing, self.design, asked, cost(results), directory)
+        return report(found, added, missing, self.design, asked, cost(results), directory)
 
     def quick(self) -> ConstrainedStudy:
         """Shorten the study to images that come with it, few settings and two seeds."""
@@ -82,6 +89,10 @@ class ConstrainedStudy:
         return Results(directory / ROWS, Row)
 
 
+def _all(cases: Sequence[Case], design: Design, collect: Collect) -> None:
+    add_ascent(compete(cases, design, collect), design, collect)
+
+
 def _seconds(run: Run) -> float:
     return seconds(run, _SCORED, VALIDATION + (_TEST if run.heldout == "test" else 0))
 
@@ -89,7 +100,7 @@ def _seconds(run: Run) -> float:
 def _missing(cases: Sequence[Case], design: Design, results: Results[Row]) -> list[Run]:
     """List the runs of cases that have no row; those that depend on such by networks that take about as long."""
     missing: list[Run] = []
-    compete(cases, design, noting(missing, results.find, _random))
+    _all(cases, design, noting(missing, results.find, _random))
     return missing
 
 
