@@ -10,7 +10,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Reduction", "check_is_tensor", "counted_labels", "is_exactly", "own_loss", "uncompiled"]
+__all__ = ["Reduction", "check_is_tensor", "counted_labels", "is_exactly", "own_loss", "uncompiled", "uncompiled_name"]
 
 _CLASS_LOSSES = (nn.CrossEntropyLoss, nn.NLLLoss)
 
@@ -24,6 +24,11 @@ def uncompiled(function: Any) -> Any:
     if getattr(inner, "__globals__", {}).get("__name__") == "torch._dynamo.external_utils":
         return inner.__wrapped__  # torch wraps its own functions a second time
     return inner
+
+
+def uncompiled_name(name: str) -> str:
+    """Return the dotted name that a parameter, buffer or module of compiled modules has without compilation."""
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
 
 
 def own_loss(outputs: Any) -> Any:

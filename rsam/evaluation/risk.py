@@ -20,7 +20,7 @@ from rsam.evaluation.optional import progress
 from rsam.evaluation.parameters import check_is_iterable, check_precision
 from rsam.evaluation.random_state import keeping_sources, seed_random_state
 from rsam.evaluation.reach import Reach
-from rsam.evaluation.reduction import Reduction, counted_labels, own_loss, uncompiled
+from rsam.evaluation.reduction import Reduction, counted_labels, own_loss, uncompiled, uncompiled_name
 from rsam.geometry.sums import all_finite
 
 __all__ = ["Data", "LossFunc", "Params", "Risk", "accumulators", "trainable"]
@@ -94,7 +94,7 @@ class Risk:
         self._is_piece = False
         known = {} if self.model is None else {id(p): name for name, p in self.model.named_parameters()}
         # parts of a model may be compiled too
-        self.names = names = [known.get(id(p), name).replace("_orig_mod.", "") for name, p in named]
+        self.names = names = [uncompiled_name(known.get(id(p), name)) for name, p in named]
         self.space = geometry.Product(self.params, names=names)
         for i, p in enumerate(self.params):
             if not p.is_leaf:

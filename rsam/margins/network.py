@@ -14,6 +14,7 @@ from tqdm import tqdm
 from rsam.evaluation import isolated
 from rsam.evaluation.batches import move
 from rsam.evaluation.random_state import keeping_sources, random_state, seed_random_state, set_random_state
+from rsam.evaluation.reduction import uncompiled
 
 __all__ = ["INPUT", "OUTPUT", "Data", "Network", "as_names", "evaluating", "full", "rows"]
 
@@ -91,7 +92,7 @@ class Network:
     def __init__(self, model: nn.Module, layers: Sequence[str]) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-        self.model: nn.Module = getattr(model, "_orig_mod", model)
+        self.model: nn.Module = uncompiled(model)
         self.layers = _checked(layers, self.model)
         self.device = next((t.device for t in (*self.model.parameters(), *self.model.buffers())), None)
         self.at_batch = random_state()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rsam.errors import NotFinite
+from rsam.evaluation.reduction import uncompiled
 from rsam.margins.network import evaluating, full
 
 __all__ = ["path_norm", "spectral_norms"]
@@ -76,7 +77,7 @@ def spectral_norms(model: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
     >>> output_margins = rsam.margins.margins(model, (inputs, labels), ["output"])["output"]
     >>> normalized = output_margins / torch.stack(list(norms.values())).prod()
     """
-    model = getattr(model, "_orig_mod", model)  # what torch.compile made would hide the layers' names
+    model = uncompiled(model)  # what torch.compile made would hide the layers' names
     layers = {name: m for name, m in model.named_modules() if _scales(m)}
     for name, layer in layers.items():
         if type(layer) is not nn.Linear and type(layer) not in _CONVOLUTIONS and type(layer) not in _BATCH_NORMS:
@@ -132,7 +133,7 @@ def path_norm(model: nn.Module, inputs: Tensor) -> Tensor:
     >>> rsam.margins.path_norm(model, torch.zeros(1, 1))  # of paths with products 3 and 4, and a bias of 6
     tensor(7.8102, dtype=torch.float64)
     """
-    model = getattr(model, "_orig_mod", model)
+    model = uncompiled(model)
     device = next((p.device for p in model.parameters()), inputs.device)
     x = torch.ones_like(inputs[:1], dtype=torch.float64, device=device)
     with evaluating(model, ()), torch.no_grad():

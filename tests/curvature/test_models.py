@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import UserDict
+from collections import OrderedDict, UserDict
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -313,6 +313,16 @@ def test_that_what_is_compiled_is_measured_as_what_it_was_made_of(compiled: Any)
         names.append(a.risk.names)
     torch.testing.assert_close(results[1], results[0], rtol=1e-10, atol=1e-12)
     assert names[1] == names[0]
+
+
+def test_that_a_layer_whose_name_ends_like_the_prefix_of_compiled_ones_keeps_it() -> None:
+    model = nn.Sequential(OrderedDict(my_orig_mod=nn.BatchNorm1d(4))).double()
+    params, other = [*model.named_parameters()], model.state_dict()
+    case = model, lambda f, y: f.square().mean(), params, examples()
+    assert RiemannianHessian(*case).risk.names == ["my_orig_mod.weight", "my_orig_mod.bias"]
+    # solutions, and their statistics, are found by name
+    path = landscape.line(*case, other=other, steps=2)
+    assert path.loss[0] == path.loss[1]
 
 
 @pytest.mark.parametrize("kind", [RiemannianHessian, RiemannianGaussNewton])

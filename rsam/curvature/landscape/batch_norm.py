@@ -15,6 +15,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from rsam.curvature.landscape.solutions import Solution, named_tensors
 from rsam.evaluation import at_points
 from rsam.evaluation.random_state import seed_random_state
+from rsam.evaluation.reduction import uncompiled_name
 from rsam.evaluation.risk import Risk
 
 __all__ = ["MODES", "BatchNorm", "StatisticsBetween", "may_keep_statistics", "normalizing"]
@@ -116,7 +117,7 @@ class StatisticsBetween:
                 buffer = layer._buffers.get(name) if isinstance(layer, _BatchNorm) else None
                 if buffer is None:
                     continue
-                key = f"{prefix}.{name}".lstrip(".").replace("_orig_mod.", "")
+                key = uncompiled_name(f"{prefix}.{name}".lstrip("."))
                 if key not in tensors:
                     raise ValueError(f"other has no {key!r}; pass the whole state_dict(), with its buffers")
                 self._buffers.append(buffer)

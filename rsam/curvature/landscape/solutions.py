@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rsam import geometry
-from rsam.evaluation.reduction import uncompiled
+from rsam.evaluation.reduction import uncompiled, uncompiled_name
 from rsam.evaluation.risk import Params, trainable
 from rsam.geometry.linalg import largest
 from rsam.geometry.registry import is_euclidean
@@ -110,7 +110,7 @@ def _ends(space: geometry.Product, names: Sequence[str], other: Solution, what: 
 def named_tensors(solution: nn.Module | Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Return the tensors of a network by name, without the prefix of compiled ones."""
     held = uncompiled(solution).state_dict() if isinstance(solution, nn.Module) else solution
-    return {name.replace("_orig_mod.", ""): tensor for name, tensor in held.items()}
+    return {uncompiled_name(name): tensor for name, tensor in held.items()}
 
 
 def wide(tensors: Sequence[Tensor]) -> list[Tensor]:
