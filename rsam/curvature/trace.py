@@ -138,7 +138,9 @@ def layer_traces(
     {'weight': 10.0, 'bias': 2.0}
     """
     risk = getattr(operator, "risk", None)
-    names = risk.names if risk is not None else [f"parameter {i}" for i in range(len(operator._in_shape))]
+    count = len(operator._in_shape)
+    names = [f"parameter {i}" for i in range(count)] if risk is None else risk.names
+    is_named = [False] * count if risk is None else risk.is_named
     if by not in ("parameter", "module"):
         raise ValueError(f"by must be 'parameter' or 'module', got {by!r}")
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
@@ -148,6 +150,11 @@ def layer_traces(
             f"('encoder.{twice}', parameter)"
         )
     if by == "module":
+        if not all(is_named):
+            raise ValueError(
+                f"by='module' needs names, but {names[is_named.index(False)]} has none; pass params as "
+                "model.named_parameters(), or the model itself as model_func"
+            )
         names = [_module_of(name) for name in names]
     groups = [[i for i, n in enumerate(names) if n == name] for name in dict.fromkeys(names)]
     names = list(dict.fromkeys(names))
@@ -167,11 +174,6 @@ def layer_traces(
 
 def _module_of(name: str) -> str:
     """Return the dotted name of the module that a parameter belongs to."""
-    if name.startswith("parameter "):
-        raise ValueError(
-            f"by='module' needs names, but {name} has none; pass params as model.named_parameters(), or the model "
-            "itself as model_func"
-        )
     owner, parametrized, _ = f".{name}".partition(".parametrizations.")
     return owner[1:] if parametrized else name.rpartition(".")[0]
 

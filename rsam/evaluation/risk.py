@@ -86,15 +86,17 @@ class Risk:
     ) -> None:
         _check_functions(model_func, loss_func)
         self.model_func, self.loss_func = uncompiled(model_func), uncompiled(loss_func)
-        named = trainable(params)
-        self.params = [p for _, p in named]
+        given = _live(params)
+        self.params = [p for _, p in given]
         self.data = as_batches(data)
         self.num_data, self.batch_size_fn, self.progressbar = num_data, batch_size_fn, progressbar
         self._reach = Reach(len(self.params))
         self._is_piece = False
         known = {} if self.model is None else {id(p): name for name, p in self.model.named_parameters()}
+        given = [(known.get(id(p), name), p) for name, p in given]
+        self.is_named = [name is not None for name, _ in given]
         # parts of a model may be compiled too
-        self.names = names = [uncompiled_name(known.get(id(p), name)) for name, p in named]
+        self.names = names = [uncompiled_name(name) for name, _ in _with_names(given)]
         self.space = geometry.Product(self.params, names=names)
         for i, p in enumerate(self.params):
             if not p.is_leaf:
@@ -324,7 +326,16 @@ def accumulators(like: Sequence[Tensor]) -> list[Tensor]:
 
 
 def trainable(params: Params) -> list[tuple[str, Tensor]]:
-    """Return names and parameters, without those that are frozen."""
+    """Return names and parameters, without those that are frozen; those without a name are called by their position."""
+    return _with_names(_live(params))
+
+
+def _with_names(given: Sequence[tuple[str | None, Tensor]]) -> list[tuple[str, Tensor]]:
+    return [(f"parameter {i}" if name is None else name, p) for i, (name, p) in enumerate(given)]
+
+
+def _live(params: Params) -> list[tuple[str | None, Tensor]]:
+    """Return the names that were given, or None, and the parameters that are not frozen."""
     check_is_iterable(params)
     entries = [entry if isinstance(entry, tuple) else (None, entry) for entry in params]
     parameters = [p for _, p in entries]
@@ -343,4 +354,4 @@ def trainable(params: Params) -> list[tuple[str, Tensor]]:
         )
     if not live:
         raise ValueError("params is empty; pass a list (model.parameters() is used up by going through it once)")
-    return [(f"parameter {i}" if name is None else name, p) for i, (name, p) in enumerate(live)]
+    return live

@@ -224,8 +224,12 @@ def test_that_layers_that_share_a_name_or_have_none_are_refused() -> None:
             layer_traces(both, by=by)  # type: ignore[arg-type]
     nameless = hessian([*first.parameters(), *second.parameters()])
     assert len(layer_traces(nameless, 2)) == 4
-    with pytest.raises(ValueError, match="by='module' needs names, but parameter 0 has none"):
-        layer_traces(nameless, by="module")
+    for operator in (nameless, with_spectrum(FLAT)):
+        with pytest.raises(ValueError, match="by='module' needs names, but parameter 0 has none"):
+            layer_traces(operator, by="module")
+    # a name is one, whatever it is
+    named = hessian([("parameter 0.weight", first.weight), ("parameter 1.weight", second.weight)])
+    assert list(layer_traces(named, 2, by="module")) == ["parameter 0", "parameter 1"]
 
 
 def test_that_any_operator_of_curvlinops_has_layers() -> None:
