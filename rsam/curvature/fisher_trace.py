@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rsam.curvature.estimate import Estimate, chunk_sizes, collect, generator_of
 from rsam.evaluation.likelihood import Likelihood, hessian_root
-from rsam.evaluation.reduction import check_is_tensor, is_exactly, uncompiled
+from rsam.evaluation.reduction import check_is_tensor, is_exactly, not_ignored, uncompiled
 from rsam.evaluation.risk import Data, Params, Risk
 
 __all__ = ["fisher_trace"]
@@ -129,6 +129,6 @@ def _normalised(loss_func: Any, u: Tensor, targets: Tensor) -> Tensor:
         classes = 1 if u.dim() > 1 else 0
         count = u.numel() // u.shape[classes]
         if not targets.is_floating_point():
-            counted = targets != loss_func.ignore_index
+            counted = not_ignored(targets, loss_func.ignore_index)
             u, count = u * counted.unsqueeze(classes), int(counted.sum())
     return u if loss_func.reduction == "sum" else u / math.sqrt(max(count, 1))

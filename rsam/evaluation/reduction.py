@@ -10,7 +10,16 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Reduction", "check_is_tensor", "counted_labels", "is_exactly", "own_loss", "uncompiled", "uncompiled_name"]
+__all__ = [
+    "Reduction",
+    "check_is_tensor",
+    "counted_labels",
+    "is_exactly",
+    "not_ignored",
+    "own_loss",
+    "uncompiled",
+    "uncompiled_name",
+]
 
 _CLASS_LOSSES = (nn.CrossEntropyLoss, nn.NLLLoss)
 
@@ -65,7 +74,12 @@ def counted_labels(model: nn.Module | None, batch: Any) -> float | None:
     causal = getattr(getattr(model, "loss_function", None), "__name__", "") == "ForCausalLMLoss"
     if causal and labels.dim() > 1 and not getattr(getattr(model, "config", None), "is_encoder_decoder", False):
         labels = labels[..., 1:]
-    return float((labels.long() != -100).sum())
+    return float(not_ignored(labels, -100).sum())
+
+
+def not_ignored(targets: Tensor, ignore_index: int) -> Tensor:
+    """Tell which targets of a class loss count."""
+    return targets.long() != ignore_index  # bytes are equal to numbers that are 256 less
 
 
 def is_exactly(loss_func: Any, kind: type[nn.Module]) -> bool:
@@ -112,6 +126,7 @@ class Reduction:
 
     def weight_of(self, targets: Tensor) -> float:
         """Return the number that a class loss divides by for these targets."""
-        targets = targets.long()  # bytes would be a mask, and equal to an ignore_index that is 256 less
-        counted = targets[targets != self.ignore_index]
-        return float(counted.numel() if self.weight is None else self.weight[counted].sum())
+        counted = not_ignored(targets, self.ignore_index)
+        if self.weight is None:
+            return float(counted.sum())
+        return float(self.weight[targets[counted].long()].sum())  # bytes would be a mask

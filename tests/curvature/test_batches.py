@@ -138,6 +138,17 @@ def by_expert(batch: Batch) -> list[Batch]:
     return [tuple(part[chosen] for part in batch) for chosen in (first, ~first)]
 
 
+def test_that_no_class_of_bytes_is_taken_for_an_ignored_one() -> None:
+    """In bytes 156 is equal to the -100 that is ignored."""
+    model, x = nn.Linear(4, 160).double(), examples()[0]
+    y = torch.full((len(x),), 156)
+    bytewise, wide = (
+        fisher_trace(model, nn.CrossEntropyLoss(), model.parameters(), (x, targets), 2).samples
+        for targets in (y.byte(), y)
+    )
+    assert torch.equal(bytewise, wide)
+
+
 @pytest.mark.parametrize("frozen", [False, True], ids=["with all", "with one expert only"])
 def test_that_a_batch_may_miss_parameters(frozen: bool) -> None:
     routed, switched = Routed(), Switched()
