@@ -15,6 +15,7 @@ from rsam.curvature.estimate import generator_of
 from rsam.curvature.linear import LinearOperator
 from rsam.curvature.operator import one_call
 from rsam.evaluation.optional import optional, progress
+from rsam.evaluation.parameters import as_integer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -144,12 +145,10 @@ def spectral_density(
     >>> bool((torch.trapezoid(spectrum.density, spectrum.grid) - 1).abs() < 0.05)
     True
     """
+    steps, repeats = as_integer("steps", steps), as_integer("repeats", repeats, 1)
+    points = as_integer("points", points, 2)
     if not 2 <= steps < operator.shape[0]:
         raise ValueError(f"steps must be from 2 to less than the operator's size {operator.shape[0]}, got {steps}")
-    if repeats < 1:
-        raise ValueError(f"repeats must be at least 1, got {repeats}")
-    if points < 2:
-        raise ValueError(f"points must be at least 2, got {points}")
     if not 1 < kappa < math.inf:
         raise ValueError(f"kappa must be greater than 1 and finite, got {kappa}")
     if not 0 <= margin < math.inf:

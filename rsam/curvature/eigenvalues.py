@@ -13,6 +13,7 @@ from rsam.curvature.estimate import generator_of
 from rsam.curvature.linear import LinearOperator
 from rsam.curvature.operator import one_call
 from rsam.evaluation.optional import optional, progress
+from rsam.evaluation.parameters import as_integer
 
 __all__ = ["Eigenpairs", "top_eigenvalues"]
 
@@ -93,7 +94,7 @@ def top_eigenvalues(
     Raises
     ------
     ValueError
-        For an operator that is not square, or bad ``k`` or ``which``.
+        For an operator that is not square, or bad ``k``, ``which`` or ``max_products``.
     RuntimeError
         If it does not converge.
     ImportError
@@ -112,6 +113,8 @@ def top_eigenvalues(
     code = {"largest": "LA", "smallest": "SA", "magnitude": "LM"}.get(which)
     if size != columns:
         raise ValueError(f"operator must be square, but its shape is {tuple(operator.shape)}")
+    k = as_integer("k", k)
+    max_products = None if max_products is None else as_integer("max_products", max_products, 1)
     if not 1 <= k <= size:
         raise ValueError(f"k must be from 1 to the operator's size {size}, got {k}")
     if code is None:

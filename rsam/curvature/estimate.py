@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rsam.evaluation.optional import optional, progress
+from rsam.evaluation.parameters import as_integer
 from rsam.evaluation.random_state import own_generator
 
 __all__ = ["CHUNK", "Estimate", "chunk_sizes", "collect", "generator_of"]
@@ -147,8 +148,7 @@ def collect(
     ValueError
         Before anything is drawn, if ``probes`` or ``rtol`` are not positive.
     """
-    if probes < 1:
-        raise ValueError(f"probes must be at least 1, got {probes}")
+    probes = as_integer("probes", probes, 1)
     if rtol is not None and not rtol > 0:
         raise ValueError(f"rtol must be positive, got {rtol}")
     samples: list[Tensor] = []

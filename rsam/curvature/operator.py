@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rsam.curvature.linear import LinearOperator, is_operator
+from rsam.evaluation.parameters import as_integer
 from rsam.evaluation.risk import Data, LossFunc, Params, Risk, accumulators
 
 __all__ = ["TangentOperator", "one_call"]
@@ -255,7 +256,7 @@ class TangentOperator(LinearOperator):
 
 
 def _blocks(block_sizes: Sequence[int] | None, count: int) -> list[list[int]]:
-    sizes = [count] if block_sizes is None else list(block_sizes)
+    sizes = [count] if block_sizes is None else [as_integer("each of block_sizes", size) for size in block_sizes]
     if sum(sizes) != count or any(size < 1 for size in sizes):
         raise ValueError(f"block_sizes must be positive and sum to the {count} parameters, got {sizes}")
     starts = [sum(sizes[:i]) for i in range(len(sizes))]

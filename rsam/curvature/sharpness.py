@@ -14,6 +14,7 @@ from rsam.curvature.estimate import Estimate, generator_of
 from rsam.evaluation import at_points
 from rsam.evaluation.batches import as_pair, pieces
 from rsam.evaluation.optional import progress
+from rsam.evaluation.parameters import as_integer
 from rsam.evaluation.risk import Data, LossFunc, Params, Risk, check_repeats
 
 __all__ = ["sharpness"]
@@ -103,9 +104,8 @@ def sharpness(
     if kind not in ("worst", "average"):
         raise ValueError(f"kind must be 'worst' or 'average', got {kind!r}")
     for name, value, least in (("steps", steps, 1), ("restarts", restarts, 0), ("probes", probes, 1)):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
-    if micro_batch is not None and (kind == "average" or micro_batch < 1):
+        as_integer(name, value, least)
+    if micro_batch is not None and (kind == "average" or as_integer("micro_batch", micro_batch) < 1):
         raise ValueError(f"micro_batch must be at least 1, and is for kind='worst', got {micro_batch}")
     risk = Risk(model_func, loss_func, params, data, batch_size_fn=batch_size_fn)
     generator = generator_of(seed, risk.params[0].device)

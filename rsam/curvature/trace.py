@@ -12,6 +12,7 @@ from rsam.curvature.estimate import CHUNK, Estimate, chunk_sizes, collect, gener
 from rsam.curvature.linear import LinearOperator
 from rsam.curvature.operator import one_call
 from rsam.evaluation.optional import progress
+from rsam.evaluation.parameters import as_integer
 
 __all__ = ["layer_traces", "trace"]
 
@@ -237,7 +238,7 @@ def _xtrace(
     operator: LinearOperator, probes: int, distribution: str, seed: int | torch.Generator, progressbar: bool
 ) -> Estimate:
     """Estimate the trace by Epperly et al. 2024, Alg. 2, and its error by their Sec. 2.3."""
-    size = _size(operator)
+    size, probes = _size(operator), as_integer("probes", probes)
     if probes % 2 or not 2 <= probes < size:
         raise ValueError(
             f"probes must be even, at least 2 and less than the operator's size {size} for method='xtrace', got "

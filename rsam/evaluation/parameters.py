@@ -1,14 +1,34 @@
-"""Refuse arguments that are no iterable of parameters, and precision that derivatives vanish in."""
+"""Refuse arguments that are no iterable of parameters or no integer, and precision that derivatives vanish in."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["check_is_iterable", "check_precision"]
+__all__ = ["as_integer", "check_is_iterable", "check_precision"]
+
+
+def as_integer(name: str, value: Any, least: int | None = None) -> int:
+    """Return an integer of Python, NumPy or a tensor as one of Python; booleans are none.
+
+    Raises
+    ------
+    ValueError
+        For anything else, also 2.0, and for an integer below ``least``; names the argument.
+    """
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None:
+        raise ValueError(f"{name} must be an integer, got {value!r}")
+    if least is not None and number < least:
+        raise ValueError(f"{name} must be at least {least}, got {number}")
+    return number
 
 
 def check_is_iterable(params: Any) -> None:

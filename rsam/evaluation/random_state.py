@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+
+from rsam.evaluation.parameters import as_integer
 
 __all__ = ["RandomState", "keeping_sources", "own_generator", "random_state", "seed_random_state", "set_random_state"]
 
@@ -59,7 +60,7 @@ def seed_random_state() -> None:
 def own_generator(seed: int, device: torch.device) -> torch.Generator:
     """Return a new generator whose numbers are independent of those that follow ``torch.manual_seed(seed)``."""
     # in integers of Python, which do not overflow as those of NumPy
-    return torch.Generator(device).manual_seed((operator.index(seed) + _OF_PROBES) % 2**64)
+    return torch.Generator(device).manual_seed((as_integer("seed", seed) + _OF_PROBES) % 2**64)
 
 
 @contextmanager

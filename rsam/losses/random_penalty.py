@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rsam import geometry
+from rsam.evaluation.parameters import as_integer
 from rsam.evaluation.random_state import own_generator
 from rsam.losses.closure import Evaluations
 from rsam.losses.differences import add, symmetric_sum, tangent_parts
@@ -36,11 +37,9 @@ class RandomPenalty(Penalty):
         seed: int,
     ) -> None:
         super().__init__(params, weight, method, step)
-        if not isinstance(probes, int) or probes < 1:
-            raise ValueError(f"probes must be a positive integer, got {probes!r}")
         if distribution not in ("normal", "rademacher"):
             raise ValueError(f"distribution must be 'normal' or 'rademacher', got {distribution!r}")
-        self.probes = probes
+        self.probes = as_integer("probes", probes, 1)
         self.distribution: Distribution = distribution
         self._seed = seed
         self._generators: dict[str, torch.Generator] = {}  # by device

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rsam.errors import NotFinite
+from rsam.evaluation.parameters import as_integer
 from rsam.margins.first_order import (
     check_classes,
     check_interaction,
@@ -90,8 +91,7 @@ def distances(
     network = Network(model, layers)
     if OUTPUT in network.layers:
         raise ValueError("layer 'output' is no place to search in; its margins are those of rsam.margins.margins")
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+    steps = as_integer("steps", steps, 1)
     spaces = spaces_of(network.layers, manifolds, subspaces)
     parts: dict[str, list[Tensor]] = {name: [] for name in network.layers}
     checked = False

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from rsam.evaluation.parameters import as_integer
 from rsam.margins.network import INPUT, OUTPUT
 
 __all__ = ["plot_gaps", "plot_margins"]
@@ -39,7 +40,7 @@ def plot_margins(checkpoints: Mapping[float, Mapping[str, Tensor]], *, xlabel: s
     ImportError
         Without matplotlib.
     ValueError
-        For fewer than two checkpoints, margins of none, or checkpoints of different layers.
+        For fewer than two checkpoints, margins of none, checkpoints of different layers, or bad ``columns``.
 
     Examples
     --------
@@ -56,7 +57,7 @@ def plot_margins(checkpoints: Mapping[float, Mapping[str, Tensor]], *, xlabel: s
     for time in times:
         if list(checkpoints[time]) != layers:
             raise ValueError(f"checkpoint {time} has layers {list(checkpoints[time])}, but the first has {layers}")
-    columns = min(columns, len(layers))
+    columns = min(as_integer("columns", columns, 1), len(layers))
     rows = -(-len(layers) // columns)
     figure, axes = _figure(rows, columns, (3.0 * columns + 0.6, 2.6 * rows + 0.5))
     for panel, layer in zip(axes, layers, strict=False):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rsam.errors import NotFinite
+from rsam.evaluation.parameters import as_integer
 from rsam.margins.network import INPUT, OUTPUT, Data, Network, full, rows
 from rsam.margins.spaces import Space, common_shape
 
@@ -88,8 +89,7 @@ def principal_components(
     network, space = Network(model, (layer,)), Space(layer)
     if layer == OUTPUT:
         raise ValueError("layer must be 'input' or a module; name the last module instead of 'output'")
-    if rank < 1:
-        raise ValueError(f"rank must be at least 1, got {rank}")
+    rank = as_integer("rank", rank, 1)
     count, mean, scatter, shape = 0, torch.zeros(()), torch.zeros(()), None
     with network.evaluating(data), torch.no_grad():
         for inputs, labels in network.batches(data, "principal components", progressbar):

@@ -13,6 +13,8 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
+from rsam.evaluation.parameters import as_integer
+
 __all__ = ["Coefficients", "Regression", "check_networks"]
 
 
@@ -99,6 +101,7 @@ class Regression:
     def held_out(self, folds: int) -> np.ndarray:
         """Return predictions of each row by a fit without its fold; folds hold whole groups."""
         count = len(np.unique(self.groups))
+        folds = as_integer("folds", folds)
         if folds < 2 or count < 2:
             raise ValueError(f"cross-validation needs two folds and two groups, got {folds} and {count}")
         predicted = np.empty_like(self.y)
@@ -118,6 +121,7 @@ class Regression:
 
     def bootstrap_interval(self, confidence: float, samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return percentiles of the coefficients over samples of whole groups, drawn with replacement."""
+        samples, seed = as_integer("samples", samples), as_integer("seed", seed, 0)
         rows_of = [np.flatnonzero(self.groups == g) for g in np.unique(self.groups)]
         if len(rows_of) < 2 or samples < 2:
             raise ValueError(f"a bootstrap needs two groups and samples, got {len(rows_of)} and {samples}")

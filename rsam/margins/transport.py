@@ -10,6 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from rsam.errors import NotFinite
+from rsam.evaluation.parameters import as_integer
 from rsam.margins.first_order import measure, spaces_of
 from rsam.margins.network import OUTPUT, Data, Network, full, rows
 from rsam.margins.spaces import common_shape
@@ -45,7 +46,7 @@ def k_variance(features: Tensor, k: int | None = None, *, repeats: int = 1, seed
     Raises
     ------
     ValueError
-        For fewer than two examples, and bad ``k`` or ``repeats``.
+        For fewer than two examples, and bad ``k``, ``repeats`` or ``seed``.
     NotFinite
         If features are not finite.
 
@@ -56,11 +57,10 @@ def k_variance(features: Tensor, k: int | None = None, *, repeats: int = 1, seed
     3.0
     """
     count = len(features)
-    k = count // 2 if k is None else k
+    k = count // 2 if k is None else as_integer("k", k)
+    repeats, seed = as_integer("repeats", repeats, 1), as_integer("seed", seed, 0)
     if not 1 <= k <= count // 2:
         raise ValueError(f"k must be from 1 to half the number of examples, got k={k} for {count}")
-    if repeats < 1:
-        raise ValueError(f"repeats must be at least 1, got {repeats}")
     x = rows(full(features.detach()))
     if not torch.isfinite(x).all():
         raise NotFinite("features are not finite")
@@ -129,6 +129,7 @@ def kv_margins(
     network = Network(model, layers)
     if OUTPUT in network.layers:
         raise ValueError("layer 'output' has no gradient to normalise by; name the last module instead")
+    k = None if k is None else as_integer("k", k)
     spaces = spaces_of(network.layers, None, None)
     with network.evaluating(data):
         batches = list(measure(network, spaces, data, "runner_up", "kV-margins", progressbar))

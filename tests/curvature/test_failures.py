@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,10 @@ from rsam.curvature import (
     RiemannianHessian,
     fisher_trace,
     gradient_norm,
+    landscape,
     sharpness,
+    spectral_density,
+    top_eigenvalues,
     trace,
 )
 from tests.curvature.problems import DOUBLE, batches, examples, labelled, network, normal, snapshot
@@ -269,6 +273,46 @@ def test_that_parameters_of_several_dtypes_have_no_common_one() -> None:
     )  # fmt: skip
     with pytest.raises(RuntimeError, match=r"several values of dtype: .*float32.*float64"):
         trace(a, 2)
+
+
+# -- integers ---------------------------------------------------------------------------------------------------------
+
+
+def case() -> Any:
+    model = network()
+    return model, nn.MSELoss(), [*model.parameters()], examples()
+
+
+#: Arguments that are integers, and functions that take them.
+INTEGERS: list[tuple[str, Callable[..., Any]]] = [
+    ("k", lambda v: top_eigenvalues(RiemannianHessian(*case()), v)),
+    ("max_products", lambda v: top_eigenvalues(RiemannianHessian(*case()), max_products=v)),
+    ("probes", lambda v: trace(RiemannianHessian(*case()), v)),
+    ("probes", lambda v: trace(RiemannianHessian(*case()), v, method="xtrace")),
+    ("probes", lambda v: sharpness(*case(), kind="average", probes=v)),
+    ("probes", lambda v: fisher_trace(*case(), v)),
+    ("steps", lambda v: spectral_density(RiemannianHessian(*case()), v)),
+    ("repeats", lambda v: spectral_density(RiemannianHessian(*case()), 5, repeats=v)),
+    ("points", lambda v: spectral_density(RiemannianHessian(*case()), 5, points=v)),
+    ("steps", lambda v: sharpness(*case(), steps=v)),
+    ("restarts", lambda v: sharpness(*case(), restarts=v)),
+    ("micro_batch", lambda v: sharpness(*case(), micro_batch=v)),
+    ("steps", lambda v: landscape.plane(*case(), steps=(2, v))),
+    ("levels", lambda v: landscape.plane(*case(), steps=3).plot(levels=v)),
+    ("count", lambda v: landscape.random_directions(case()[2], v)),
+    ("count", lambda v: landscape.trajectory_directions(network().named_parameters(), [network(1), network(2)], v)),
+    ("each of block_sizes", lambda v: RiemannianHessian(*case(), block_sizes=[v, 2])),
+    ("seed", lambda v: trace(RiemannianHessian(*case()), 2, seed=v)),
+]
+
+
+@pytest.mark.parametrize(("name", "call"), INTEGERS, ids=[f"{name} {i}" for i, (name, _) in enumerate(INTEGERS)])
+def test_that_integers_may_be_those_of_numpy_and_tensors_and_nothing_else(name: str, call: Any) -> None:
+    for value in (2.0, True):
+        with pytest.raises(ValueError, match=f"^{name} must be an integer, got {value}$"):
+            call(value)
+    for value in (np.int64(2), torch.tensor(2)):
+        call(value)
 
 
 # -- requirements of single measures ----------------------------------------------------------------------------------

@@ -13,7 +13,16 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from rsam import NotFinite
-from rsam.margins import distances, kv_margins, margins, principal_components, total_variations
+from rsam.margins import (
+    GapModel,
+    distances,
+    k_variance,
+    kv_margins,
+    margins,
+    plot_margins,
+    principal_components,
+    total_variations,
+)
 from tests.margins.problems import classes, convolutional, images, loader, normal
 
 X, Y = normal(6, 4, dtype=torch.float32), classes(6)
@@ -228,6 +237,27 @@ def test_that_options_that_do_not_fit_are_refused() -> None:
         distances(model, (X, Y), ["output"])
     with pytest.raises(ValueError, match="steps"):
         distances(model, (X, Y), steps=0)
+
+
+@pytest.mark.parametrize("value", [2.0, True])
+def test_that_what_is_no_integer_is_refused(value: Any) -> None:
+    model, data = linear(), (X, Y)
+    gaps = GapModel().fit(normal(8, 2).numpy(), normal(8, seed=1).numpy())
+    checkpoints = {epoch: margins(model, data, ["input"]) for epoch in (0, 1)}
+    for name, call in (
+        ("rank", lambda: principal_components(model, data, value)),
+        ("steps", lambda: distances(model, data, steps=value)),
+        ("k", lambda: k_variance(X, value)),
+        ("k", lambda: kv_margins(model, data, ["input"], k=value)),
+        ("repeats", lambda: k_variance(X, repeats=value)),
+        ("seed", lambda: k_variance(X, seed=value)),
+        ("columns", lambda: plot_margins(checkpoints, columns=value)),
+        ("folds", lambda: gaps.k_fold_r2(value)),
+        ("samples", lambda: gaps.coefficients(method="bootstrap", samples=value)),
+        ("seed", lambda: gaps.coefficients(method="bootstrap", seed=value)),
+    ):
+        with pytest.raises(ValueError, match=f"^{name} must be an integer, got {value}$"):
+            call()
 
 
 def test_that_a_compiled_model_is_evaluated_uncompiled() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from rsam import geometry
 from rsam.curvature.estimate import generator_of
 from rsam.curvature.landscape.solutions import space_of, wide
+from rsam.evaluation.parameters import as_integer
 from rsam.evaluation.risk import Params, Risk
 from rsam.geometry.registry import is_euclidean
 from rsam.geometry.sums import all_finite
@@ -63,8 +64,7 @@ def random_directions(
     >>> [tuple(d.shape) for d in direction], round(float(sum(d.square().sum() for d in direction)), 4)
     ([(2, 3), (2,)], 1.0)
     """
-    if count < 1:
-        raise ValueError(f"count must be at least 1, got {count}")
+    count = as_integer("count", count, 1)
     space = space_of(params)
     drawn = draw(space, count, seed)
     if not filter_normalized:

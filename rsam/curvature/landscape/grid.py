@@ -17,6 +17,7 @@ from rsam.curvature.landscape.result import Line, Plane
 from rsam.curvature.landscape.solutions import Solution, geodesic_to
 from rsam.curvature.landscape.survey import LENGTH, Measure, Survey
 from rsam.curvature.landscape.trajectory import Trajectory
+from rsam.evaluation.parameters import as_integer
 from rsam.evaluation.risk import Data, LossFunc, Params, Risk
 
 __all__ = ["line", "plane"]
@@ -221,6 +222,4 @@ def _coordinates(extent: Any, steps: int) -> np.ndarray:
     low, high = (-ends, ends) if ends.ndim == 0 else ends if ends.shape == (2,) else (np.nan, np.nan)
     if not (np.isfinite(ends).all() and low < high):
         raise ValueError(f"extent must be positive or a rising pair, and finite, got {extent}")
-    if steps < 2:
-        raise ValueError(f"steps must be at least 2, got {steps}")
-    return np.linspace(low, high, steps)
+    return np.linspace(low, high, as_integer("steps", steps, 2))

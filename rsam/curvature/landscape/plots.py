@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from rsam.evaluation.optional import optional
+from rsam.evaluation.parameters import as_integer
 
 __all__ = ["draw_contours", "draw_line", "draw_surface"]
 
@@ -41,8 +42,7 @@ def draw_contours(
     path: np.ndarray | None,
 ) -> Any:
     """Draw filled contours, and a path over them."""
-    if levels < 2:
-        raise ValueError(f"levels must be at least 2, got {levels}")
+    levels = as_integer("levels", levels, 2)
     colors = optional("matplotlib.colors", "plotting")
     low, high = _limits(values, limits, log)
     steps = np.geomspace(low, high, levels) if log else np.linspace(low, high, levels)

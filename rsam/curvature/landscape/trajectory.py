@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rsam import geometry
 from rsam.curvature.landscape.solutions import Solution, geodesic_to, space_of
+from rsam.evaluation.parameters import as_integer
 from rsam.evaluation.risk import Params, trainable
 
 __all__ = ["Trajectory", "trajectory_directions"]
@@ -107,8 +108,7 @@ def trajectory_directions(params: Params, checkpoints: Iterable[Solution], count
     >>> trajectory.explained_variance
     array([0.8, 0.2])
     """
-    if count < 1:
-        raise ValueError(f"count must be at least 1, got {count}")
+    count = as_integer("count", count, 1)
     params = trainable(params)
     space, names = space_of(params), [name for name, _ in params]
     tangents = [geodesic_to(space, names, other, f"checkpoint {k}") for k, other in enumerate(checkpoints)]
