@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -10,6 +11,9 @@ import geoopt
 import torch
 
 __all__ = ["WrappingOptimizer"]
+
+#: Entries that SAMs of other libraries put into the state of their own: the weights, or the ascent, of the last step.
+_OF_SAM = {"old_p", "e_w"}
 
 
 class WrappingOptimizer(torch.optim.Optimizer):
@@ -124,13 +128,21 @@ class WrappingOptimizer(torch.optim.Optimizer):
         return saved
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load groups and state of both optimizers; also from a ``state_dict`` of the base optimizer alone."""
+        """Load groups and state of both optimizers; also from a ``state_dict`` of the base optimizer alone.
+
+        One of a SAM of another library may have no state of its base optimizer, which then starts anew.
+
+        Warns
+        -----
+        UserWarning
+            If so.
+        """
         state_dict = state_dict.copy()
         for before in self._optimizer_load_state_dict_pre_hooks.values():
             changed = before(self, state_dict)
             state_dict = state_dict if changed is None else changed
         options = [{k: group[k] for k in self._options} for group in self.param_groups]
-        self.base_optimizer.load_state_dict(state_dict)
+        self.base_optimizer.load_state_dict({**state_dict, "state": _of_base(state_dict["state"])})
         for group, own in zip(self.param_groups, options, strict=True):
             for option, value in own.items():
                 group.setdefault(option, value)
@@ -151,3 +163,16 @@ class WrappingOptimizer(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._mend_counters()
+
+
+def _of_base(state: dict[Any, Any]) -> dict[Any, Any]:
+    """Return a saved state without what the SAM of another library put into it."""
+    of_sam = [key for key, held in state.items() if isinstance(held, dict) and not _OF_SAM.isdisjoint(held)]
+    own = {key: {name: value for name, value in state[key].items() if name not in _OF_SAM} for key in of_sam}
+    if of_sam and not any(own.values()):
+        warnings.warn(
+            "the checkpoint is of a SAM that saves no state of its base optimizer, such as a momentum, so that this "
+            "starts anew; to go on with it, load what base_optimizer.state_dict() of that SAM returns",
+            stacklevel=3,
+        )
+    return {key: own.get(key, held) for key, held in state.items() if own.get(key, True)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -111,6 +112,56 @@ def test_that_changed_defaults_reach_new_groups() -> None:
     opt.defaults["rho"], opt.defaults["lr"] = 0.9, 0.01
     opt.add_param_group({"params": [torch.nn.Parameter(START.clone())]})
     assert (opt.param_groups[1]["rho"], opt.param_groups[1]["lr"]) == (0.9, 0.01)
+
+
+class Sam(torch.optim.Optimizer):
+    """The SAM of github.com/davda54/sam, as far as its checkpoints go, or one that shares the state of its base."""
+
+    def __init__(self, params: Any, base: Any, shares: bool, **options: Any) -> None:
+        super().__init__(params, {"rho": RHO, "adaptive": False, **options})
+        self.base_optimizer = base(self.param_groups, **options)
+        self.param_groups = self.base_optimizer.param_groups
+        if shares:
+            self.state = self.base_optimizer.state
+
+    def step(self, gradient: Callable[[Tensor], Tensor]) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for p in group["params"]:
+                self.state[p]["old_p"] = p.data.clone()
+                p.grad = gradient(p.data)
+        self.base_optimizer.step()
+
+
+@pytest.mark.parametrize("shares", [False, True])
+@pytest.mark.parametrize(
+    ("base", "options"),
+    [
+        (partial(torch.optim.SGD, momentum=0.9), {}),
+        (torch.optim.Adam, {"betas": (0.5, 0.75)}),
+        (rsam.optim.RiemannianAdam, {"betas": (0.5, 0.75)}),
+    ],
+    ids=["SGD", "Adam", "RiemannianAdam"],
+)
+def test_that_a_checkpoint_of_another_sam_goes_on_with_the_state_that_it_has(base, options, shares: bool) -> None:
+    w, v = (torch.nn.Parameter(START.clone()) for _ in range(2))
+    sam = Sam([w], lambda groups, **options: base(groups, **options), shares=shares, lr=LR, **options)
+    if shares:  # a base with a state makes no new one where there is an entry of another
+        w.grad = torch.ones_like(w)
+        sam.base_optimizer.step()
+    sam.step(torch.sin) if shares else sam.state[w].update(old_p=START.clone())
+    opt = rsam.RSAM([v], base, lr=1.0)
+    with nullcontext() if shares else pytest.warns(UserWarning, match="starts anew; to go on with it, load"):
+        opt.load_state_dict(copy.deepcopy(sam.state_dict()))
+    assert opt.param_groups[0]["lr"] == LR and opt.param_groups[0]["rho"] == RHO
+    if not shares:
+        sam = Sam([w], lambda groups, **options: base(groups, **options), shares=False, lr=LR, **options)
+    with torch.no_grad():
+        v.copy_(w)
+    for p, one in ((w, sam.base_optimizer), (v, opt.base_optimizer)):
+        p.grad = torch.cos(p.detach())
+        one.step()
+    assert torch.equal(w, v)
+    assert "old_p" not in opt.state[v]
 
 
 def test_that_a_checkpoint_of_an_optimizer_without_state_is_made_as_torch_makes_it() -> None:
