@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from rsam.geometry import Block, Product
+from rsam.geometry.blocks import widened
 from rsam.geometry.sharded import like
 from rsam.geometry.sums import stack_scalars
 from rsam.optim.weights import Radius, Weights, noise
@@ -21,6 +22,9 @@ from rsam.optim.weights import Radius, Weights, noise
 __all__ = ["DIRECTIONS", "Direction", "Perturbation", "Snapshot", "Transport"]
 
 _LARGEST_HALF = torch.finfo(torch.float16).max
+#: Norm below which squares of numbers in single precision may have vanished: each is rounded to a multiple of 1.4e-45,
+#: so that the square of this norm over a billion numbers is off by 1e-4.
+_SHORT = 1e-16
 
 Transport = Literal["vector", "pullback", "project"]
 Direction = Callable[[Weights], list[Tensor]]
@@ -153,16 +157,21 @@ class Perturbation:
         ``spread`` makes a norm that is not finite in another process not finite here.
         """
         assert self.space is not None
-        tangents = direction(weights)
+        tangents, unit = direction(weights), 1.0
         if not isinstance(tangents, Sequence) or [u.shape for u in tangents] != [x.shape for x in weights.points]:
             raise ValueError(
                 "a direction of ascent must return one tangent per block, of the shapes of weights.points; "
                 f"{getattr(direction, '__name__', direction)} does not"
             )
         tangents = list(tangents)
-        factors, length = _fill_ball(weights, tangents, spread)
+        norm = weights.norm(tangents)
+        length = float(norm if spread is None else spread(norm))  # the only synchronisation of this half
         if not math.isfinite(length):
             return length
+        if length < _SHORT:
+            tangents, unit = _enlarged(weights, direction, tangents)
+            length = float(weights.norm(tangents))
+        factors = _fill_ball(weights, tangents, length)
         weights.gradients.clear()  # not needed any more, and as large as the weights
         params = self.space.points
         plain: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}
@@ -184,7 +193,7 @@ class Perturbation:
         for factor, (moving, along) in plain.items():
             torch._foreach_add_(moving, along, alpha=factor if isinstance(factor, float) else 1)
         torch.clear_autocast_cache()  # an autocast around the step would keep using the unperturbed weights
-        return length
+        return length * unit
 
     def bring_back(self, transport: Transport, exact: bool) -> list[Tensor]:
         """Replace gradients at the perturbed points by covectors at the weights; return what must be finite."""
@@ -224,30 +233,48 @@ def _rows(stack: Tensor) -> Sequence[Tensor]:
     return torch.unsafe_split(stack.flatten(0, 1), stack.shape[1])
 
 
-def _fill_ball(
-    weights: Weights, directions: list[Tensor], spread: Callable[[Tensor], Tensor] | None
-) -> tuple[list[float | Tensor], float]:
-    """Return factors of the tangents that give them the radius ``rho`` of their groups, and the norm over all.
+def _enlarged(weights: Weights, direction: Direction, tangents: list[Tensor]) -> tuple[list[Tensor], float]:
+    """Return the tangents in a unit in which their squares do not vanish, and this unit, a power of two.
+
+    Gradients are brought to it before their index is raised, which tells tangents from rounding by squares too.
+    """
+    is_gradient = direction is along_gradient
+    short = [widened(t) for t in (weights.gradients if is_gradient else tangents)]
+    largest = _largest(weights, [torch.linalg.vector_norm(t, math.inf) for t in short if t.numel()])
+    # the inverse of a number that is not normal may be infinite
+    unit = max(2.0 ** math.frexp(float(largest))[1], *(torch.finfo(t.dtype).tiny for t in short))
+    enlarged = [t * (1 / unit) for t in short]
+    if is_gradient:
+        weights.gradients = enlarged
+        enlarged = along_gradient(weights)
+    return enlarged, unit
+
+
+def _largest(weights: Weights, scalars: list[Tensor]) -> Tensor:
+    """Return the largest of some scalars, over all processes."""
+    largest = stack_scalars(scalars).max() if scalars else torch.zeros(())
+    for shards in filter(None, weights._meshes()):
+        largest = shards.reduce(largest.double(), "MAX")
+    return largest
+
+
+def _fill_ball(weights: Weights, directions: list[Tensor], length: float) -> list[float | Tensor]:
+    """Return factors of the tangents, of the norm ``length`` together, that give them the radii of their groups.
 
     ``"product"`` is one ball over the product of all parameters; with ``"parameter"`` each parameter moves by ``rho``,
     with ``"point"`` each point (the ball of a Finsler norm, the largest of the parts' norms). Tangents no longer than
     rounding errors do not move their points; at a stationary point nothing moves.
     """
-    norm = weights.norm(directions)
-    length = float(norm if spread is None else spread(norm))  # the only synchronisation of this half
     rhos = [float(group["rho"]) for group in weights.groups]  # it may be a number of numpy, in half precision
     if weights.radius == "product":
-        return [rho / length if length > 0 else 0.0 for rho in rhos], length
+        return [rho / length if length > 0 else 0.0 for rho in rhos]
     norms = weights.norms(directions)
-    each = [n.max() if n.dim() else n for n in norms if n.numel()]
-    largest = stack_scalars(each).max() if each else torch.zeros(())
-    for shards in filter(None, weights._meshes()):
-        largest = shards.reduce(largest.double(), "MAX")
+    largest = _largest(weights, [n.max() if n.dim() else n for n in norms if n.numel()])
     factors: list[float | Tensor] = []
     for x, n, rho in zip(weights.points, norms, rhos, strict=True):
         floor = noise(x.dtype, 1e-3) * largest.to(n.device)
         factors.append(torch.where(n > floor, rho / n, torch.zeros_like(n)).to(x.device))
-    return factors, length
+    return factors
 
 
 def _brought_back(

@@ -248,6 +248,33 @@ def test_that_points_move_as_far_whatever_the_loss_is_scaled_by(radius, size) ->
     assert _moved(x, torch.tensor([[0.6, 0.8]])) == pytest.approx([2 * np.sin(RHO / 2)], rel=2e-6)
 
 
+def _ascended(size: float, radius, **options) -> tuple[list[torch.Tensor], float]:
+    x, g = _spheres(torch.float32)
+    g[1] = 5 * x[1]  # whose projection is rounding
+    plain, scaled = torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    points = geoopt.ManifoldParameter(x, manifold=geoopt.Sphere())
+    groups = [{"params": [plain, points]}, {"params": [scaled], "adaptive": True}]
+    opt = rsam.RSAM(groups, lr=0.1, rho=RHO, radius=radius, **options)
+    for p, gradient in ((plain, [3.0, 4.0]), (points, g), (scaled, [1.0, -1.0])):
+        p.grad = size * torch.as_tensor(gradient)
+    opt.first_step()
+    return [p.detach() for p in (plain, points, scaled)], opt.grad_norm
+
+
+@pytest.mark.parametrize("size", [2.0**-60, 2.0**-70, 2.0**-100])
+@pytest.mark.parametrize(
+    ("radius", "options"),
+    [*((radius, {}) for radius in RADII), ("product", {"direction": lambda w: w.raise_index(w.gradients)})],
+    ids=[*RADII, "direction"],
+)
+def test_that_gradients_whose_squares_vanish_are_ascended_along(radius, options, size) -> None:
+    """In single precision squares of numbers below 1e-23 are zero. A power of two changes no rounding."""
+    (params, length), (expected, norm) = (_ascended(s, radius, **options) for s in (size, 1.0))
+    for p, q in zip(params, expected, strict=True):
+        assert torch.equal(p, q)
+    assert length == size * norm
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("radius", ["parameter", "point"])
 def test_that_a_tangent_as_short_as_rounding_errors_of_the_longest_moves_nothing(radius, dtype) -> None:
