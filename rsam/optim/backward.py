@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 from torch import Tensor
 
 from rsam.optim.callers import is_called_from_framework
 
-__all__ = ["NO_BACKWARD", "SEE_GUIDE", "depends_on", "refuse_without_closure", "why_left"]
+__all__ = ["NO_BACKWARD", "SEE_GUIDE", "depends_on", "keeps_graph", "refuse_without_closure", "why_left"]
 
 SEE_GUIDE = "see the guide, Training loops (docs/guide/loops.md)"
 _UNMOVED = "the weights are as before the step"
@@ -60,17 +60,34 @@ def why_left(loss: Any, params: Iterable[Tensor]) -> str:
 
 def depends_on(loss: Any, params: Iterable[Tensor]) -> bool:
     """Tell whether a loss has a graph that leads to a parameter; ``backward`` does not remove its nodes."""
-    if not isinstance(loss, Tensor):
-        return False
     wanted = {id(p) for p in params}
+    # a leaf, where gradients are accumulated, has a variable
+    return any(id(getattr(node, "variable", None)) in wanted for node in _nodes(loss))
+
+
+def keeps_graph(loss: Any) -> bool:
+    """Tell whether a loss has a graph with the tensors that its derivative needs, which ``backward`` frees."""
+    for node in _nodes(loss):
+        for name in dir(node):
+            if not name.startswith(("_saved_", "saved_tensors")):
+                continue
+            try:
+                saved = getattr(node, name)
+            except RuntimeError:  # freed
+                return False
+            if any(isinstance(part, Tensor) for part in (saved if isinstance(saved, tuple) else (saved,))):
+                return True
+    return False
+
+
+def _nodes(loss: Any) -> Iterator[Any]:
+    """Go through the graph of a loss; there is none of what is no tensor."""
     seen: set[Any] = set()
-    stack: list[Any] = [loss.grad_fn]
+    stack: list[Any] = [loss.grad_fn] if isinstance(loss, Tensor) else []
     while stack:
         node = stack.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
-        if id(getattr(node, "variable", None)) in wanted:  # a leaf, where gradients are accumulated
-            return True
+        yield node
         stack += [upstream for upstream, _ in node.next_functions]
-    return False

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["are_one", "number", "partial_closures"]
+from rsam.optim.backward import SEE_GUIDE, keeps_graph
+
+__all__ = ["are_one", "computing_anew", "number", "partial_closures"]
 
 
 def partial_closures(
@@ -83,6 +85,28 @@ def partial_closures(
 
 def _listed(batch: Any) -> bool:
     return isinstance(batch, tuple | list)
+
+
+def computing_anew(closure: Callable[[], Any], first: Any) -> Callable[[], Any]:
+    """Make the closure of a second pass, which must not return the ``first`` loss with a graph that it differentiates.
+
+    Raises
+    ------
+    RuntimeError
+        In the pass, if it does.
+    """
+
+    def second() -> Any:
+        loss = closure()
+        if loss is first and keeps_graph(loss):  # the tensor that a CUDA graph writes to is one, too, but keeps none
+            raise RuntimeError(
+                "the closure differentiates one graph in both passes, so that the second gradient is not that of the "
+                "perturbed weights; the weights are as before the step. Compute the loss in the closure, without "
+                f"retain_graph=True; {SEE_GUIDE}"
+            )
+        return loss
+
+    return second
 
 
 def number(loss: Any) -> Any:

@@ -21,7 +21,7 @@ from rsam.optim.ascent import Direction, Transport
 from rsam.optim.backward import refuse_without_closure
 from rsam.optim.callers import refuse_part_of_a_model, refuse_skipped_closures
 from rsam.optim.checks import check_base, check_class, check_group, check_momentum, check_options, warn_of_wrong_steps
-from rsam.optim.closures import are_one, number
+from rsam.optim.closures import are_one, computing_anew, number
 from rsam.optim.distributed import Replicas, refuse_sharded
 from rsam.optim.groups import check_parameters
 from rsam.optim.hooks import PassHook, check_hook
@@ -238,8 +238,8 @@ class RSAM(WrappingOptimizer):
         ------
         RuntimeError
             Without a closure, or after :meth:`first_step` without a second pass; for a closure that never calls
-            ``backward``, or leaves gradients from before, or adds to them; for a sparse gradient; from a wrapper of
-            accelerate's that may accumulate.
+            ``backward``, leaves gradients from before, adds to them, or differentiates one graph in both passes; for a
+            sparse gradient; from a wrapper of accelerate's that may accumulate.
         TypeError, ValueError
             For a closure that cannot be called; as the class does, for a parameter that was put on a manifold since.
         NotFinite
@@ -273,7 +273,7 @@ class RSAM(WrappingOptimizer):
         first = passes.evaluate(ascent_closure or closure, kept=not partial, watched=True)
         value = number(first)  # now, since the second pass may write to the same tensor
         passes.first_half(hooked=False, clear=True)
-        second = None if passes.skip else passes.evaluate(closure, kept=partial)
+        second = None if passes.skip else passes.evaluate(computing_anew(closure, first), kept=partial)
         passes.second_half()
         if partial:
             return None if passes.skip else second

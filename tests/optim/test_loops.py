@@ -252,6 +252,46 @@ def test_that_losses_in_one_tensor_are_told_apart(view: bool) -> None:
     assert opt.sharpness == pytest.approx(float(second - first), rel=1e-12)
 
 
+def test_that_a_closure_that_differentiates_the_graph_of_the_first_pass_again_is_refused() -> None:
+    x = torch.tensor([[1.0, 2.0], [3.0, -1.0]], dtype=torch.float64)
+    w, opt = quartic_optimizer()
+    outside = (x @ w).square().sum()  # whose graph keeps no weights, so that autograd does not notice their change
+
+    def closure() -> Tensor:
+        opt.zero_grad()
+        outside.backward(retain_graph=True)
+        return outside
+
+    with pytest.raises(
+        RuntimeError, match=r"differentiates one graph in both passes.* Compute the loss in the closure"
+    ):
+        opt.step(closure)
+    assert torch.equal(w.detach(), START)
+
+    def anew() -> Tensor:
+        opt.zero_grad()
+        loss = quartic_loss(w, 0)
+        loss.backward(retain_graph=True)
+        return loss
+
+    opt.step(anew)
+    torch.testing.assert_close(w.detach(), sam_step(START, 0))
+
+
+def test_that_a_loss_that_a_cuda_graph_writes_to_may_have_the_graph_of_its_capture() -> None:
+    w, opt = quartic_optimizer()
+    captured = quartic_loss(w, 0)
+    captured.backward()  # which frees what the graph has saved
+
+    def replay() -> Tensor:
+        captured.data.copy_(quartic_loss(w.detach(), 0))
+        w.grad = quartic_gradient(w.detach(), 0)
+        return captured
+
+    opt.step(replay)
+    torch.testing.assert_close(w.detach(), sam_step(START, 0))
+
+
 def test_that_a_loss_in_the_place_of_a_closure_is_refused() -> None:
     w, opt = quartic_optimizer()
     with pytest.raises(TypeError, match=r"takes a closure that computes the loss, got Tensor$"):
