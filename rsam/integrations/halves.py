@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -60,8 +61,25 @@ def ascend(optimizer: RSAM, scaler: torch.amp.GradScaler | None = None) -> None:
 
 
 def in_new_containers(batch: Any) -> Any:
-    """Return a batch in new lists, tuples and dictionaries, in which a pass may replace and drop entries."""
-    return tree_map(lambda leaf: leaf, batch)
+    """Return a batch in new containers, in which a pass may replace and drop entries; tensors are the same."""
+    return tree_map(_in_new_container, batch)
+
+
+def _in_new_container(leaf: Any) -> Any:
+    """Copy what torch does not look into: a dataclass, a ``BatchEncoding``, a graph."""
+    if isinstance(leaf, Tensor):
+        return leaf
+    try:
+        return copy.copy(leaf)
+    except TypeError:  # a generator, an open file
+        return leaf
+
+
+def _tensors(batch: Any) -> Iterator[Tensor]:
+    for leaf in tree_flatten(batch)[0]:
+        entries = leaf if isinstance(leaf, Mapping) else getattr(leaf, "__dict__", {})
+        held = [leaf] if isinstance(leaf, Tensor) else tree_flatten(dict(entries))[0]
+        yield from (x for x in held if isinstance(x, Tensor))
 
 
 class Writes:
@@ -76,9 +94,7 @@ class Writes:
 
     def watch(self, batch: Any) -> None:
         """Watch the tensors of a batch, before its first pass."""
-        leaves = tree_flatten(dict(batch) if isinstance(batch, Mapping) else batch)[0]
-        tensors = [x for x in leaves if isinstance(x, Tensor) and not x.is_inference()]
-        self._versions += [(x, x._version) for x in tensors]
+        self._versions += [(x, x._version) for x in _tensors(batch) if not x.is_inference()]
 
     def note(self) -> None:
         """Copy what was written to, between the passes."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rsam.integrations.halves import Writes, ascend, check_scaler, in_new_containers, needs_gradient
 from rsam.optim import RSAM
@@ -43,31 +43,31 @@ class BothPasses:
         """
         _check(trainer, pl_module)
         self._forget()
-        self._replay = _Replay(trainer)
-        inner = pl_module.optimizer_step
+        strategy = trainer.strategy
+        inner, inner_training_step = pl_module.optimizer_step, strategy.training_step
+        self._replay = _Replay(trainer, inner_training_step)
 
         def optimizer_step(epoch: int, batch_idx: int, optimizer: Any, closure: Callable[[], Any]) -> None:
             self._step(trainer, closure, lambda second: inner(epoch, batch_idx, optimizer, second))
 
-        own = vars(pl_module).get("optimizer_step")
-        pl_module.optimizer_step = optimizer_step
-        self._undo = lambda: _reset(pl_module, "optimizer_step", own)
+        # here, since all hooks that may replace entries of the batch have run
+        def training_step(*arguments: Any) -> Any:
+            if not _renews_statistics(trainer):
+                self._keep(arguments)
+            return inner_training_step(*arguments)
+
+        own, own_training_step = vars(pl_module).get("optimizer_step"), vars(strategy).get("training_step")
+        pl_module.optimizer_step, strategy.training_step = optimizer_step, training_step
+
+        def undo() -> None:
+            _reset(pl_module, "optimizer_step", own)
+            _reset(strategy, "training_step", own_training_step)
+
+        self._undo = undo
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Forget batches that were not stepped, as Lightning does."""
         self._forget()
-
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Keep the batch for the second pass."""
-        if _renews_statistics(trainer):
-            return
-        self._writes.watch(batch)
-        own = in_new_containers(batch)
-        try:
-            inspect.signature(pl_module.training_step).bind(batch, batch_idx)
-            self._batches.append((own, batch_idx))
-        except TypeError:  # batch_idx is optional
-            self._batches.append((own,))
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log the step, if this batch was the last of it."""
@@ -89,6 +89,11 @@ class BothPasses:
         self._end()
 
     # -- a step --------------------------------------------------------------------------------------------------
+
+    def _keep(self, arguments: tuple[Any, ...]) -> None:
+        """Keep the arguments of ``training_step`` for the second pass."""
+        self._writes.watch(arguments)
+        self._batches.append(in_new_containers(arguments))
 
     def _step(self, trainer: Any, closure: Callable[[], Any], finish: Callable[[Callable[[], Any]], None]) -> None:
         """Ascend, and let Lightning finish the step with a closure for the second pass, or the only one."""
@@ -116,7 +121,7 @@ class BothPasses:
             return passes[-1]
 
         def only_pass() -> Any:  # at the perturbed weights
-            losses[:] = [again(batches[:-1])]
+            losses[:] = [again(batches)]  # without the last, which comes now
             return first_pass()
 
         if not ascends:
@@ -177,13 +182,15 @@ class _Replay:
     ----------
     trainer : Trainer
         Trainer whose module evaluates the batches.
+    training_step : callable
+        That of its strategy.
     """
 
-    def __init__(self, trainer: Any) -> None:
+    def __init__(self, trainer: Any, training_step: Callable[..., Any]) -> None:
         from torchmetrics import Metric, MetricCollection
 
         kinds = (Metric, MetricCollection)
-        self._trainer = trainer
+        self._trainer, self._training_step = trainer, training_step
         self._metrics = [
             (owner, name, metric, metric.clone())
             for owner in trainer.lightning_module.modules()
@@ -200,7 +207,7 @@ class _Replay:
             for i, arguments in enumerate(batches):
                 last = i == len(batches) - 1
                 with nullcontext() if last else getattr(strategy, "block_backward_sync", nullcontext)():
-                    output = strategy.training_step(*arguments)
+                    output = self._training_step(*arguments)
                     loss = output["loss"] if isinstance(output, Mapping) else output
                     if loss is not None:  # a batch that training_step skips
                         loss = loss / self._trainer.accumulate_grad_batches
@@ -224,11 +231,11 @@ class _Replay:
                 copy.reset()
 
 
-def _reset(module: nn.Module, name: str, value: Any) -> None:
+def _reset(holder: Any, name: str, value: Any) -> None:
     """Set an attribute of the object again, or leave it to the class if there was none."""
-    vars(module).pop(name, None)
+    vars(holder).pop(name, None)
     if value is not None:
-        setattr(module, name, value)
+        setattr(holder, name, value)
 
 
 def _total(losses: Sequence[Tensor | None]) -> Tensor | None:

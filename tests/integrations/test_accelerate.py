@@ -168,21 +168,11 @@ def test_that_an_exception_in_the_second_pass_leaves_the_weights() -> None:
     assert difference(network, model()) == 0
 
 
-def test_that_the_loss_may_replace_entries_of_its_batch_but_not_change_them_in_place() -> None:
+def test_that_the_loss_may_not_change_its_batch_in_place() -> None:
     accelerator, network, opt = prepared()
-    for x, y in batches():
-
-        def replacing(batch):
-            batch["x"] = batch["x"] + 0.5
-            return cross_entropy(network(batch["x"]), batch.pop("y"))
-
-        step(accelerator, network, opt, replacing, [{"x": x, "y": y}])
-    by_hand = model()
-    whole_steps(by_hand, [(x + 0.5, y) for x, y in batches()])
-    assert difference(network, by_hand) == 0
     with pytest.raises(RuntimeError, match=r"changes its batch in place.*x\.clone"):
         step(accelerator, network, opt, lambda batch: loss_of(network)((batch[0].add_(0.5), batch[1])), batches()[:1])
-    assert difference(network, by_hand) == 0
+    assert difference(network, model()) == 0
 
 
 def test_that_what_would_be_wrong_is_refused() -> None:
