@@ -18,6 +18,9 @@ with needs("transformers"):
 
 __all__ = ["RSAMTrainer"]
 
+# Attribute by which Trainer divides losses that are not means over the items of all batches of a step.
+_WINDOW = "current_gradient_accumulation_steps"
+
 
 class RSAMTrainer(Trainer):
     """Run both passes of RSAM over every batch of a step.
@@ -69,7 +72,8 @@ class RSAMTrainer(Trainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._batches: list[dict[str, Any]] = []  # since the last step
+        # since the last step, each with that by which its loss is divided
+        self._batches: list[tuple[dict[str, Any], Tensor | int | None, Any]] = []
         self._losses: list[Tensor] = []  # of those batches
         self._writes = Writes()
         self._rise: Tensor | float | None = None  # of the loss, by the last ascent
@@ -99,7 +103,7 @@ class RSAMTrainer(Trainer):
             ascend(optimizer)
         self._writes.watch(inputs)
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
-        self._batches.append(inputs)
+        self._batches.append((inputs, num_items_in_batch, getattr(self, _WINDOW, None)))
         self._losses.append(loss)
         if self.accelerator.sync_gradients:
             batches, first, writes = self._batches, torch.stack(self._losses).sum(), self._writes
@@ -109,7 +113,7 @@ class RSAMTrainer(Trainer):
             elif needs_gradient(optimizer):
                 writes.note()
                 ascend(optimizer, scaler)
-                self._rise = self._evaluate_again(model, batches, num_items_in_batch) - first
+                self._rise = self._evaluate_again(model, batches) - first
                 writes.refuse()
         return loss
 
@@ -117,11 +121,13 @@ class RSAMTrainer(Trainer):
         self._batches, self._losses, self._writes, self._rise = [], [], Writes(), None
 
     def _evaluate_again(
-        self, model: nn.Module, batches: list[dict[str, Any]], num_items_in_batch: Tensor | int | None
+        self, model: nn.Module, batches: list[tuple[dict[str, Any], Tensor | int | None, Any]]
     ) -> Tensor:
         losses = []
-        for i, inputs in enumerate(batches):
+        for i, (inputs, num_items_in_batch, window) in enumerate(batches):
             last = i == len(batches) - 1
+            # batches that an epoch of unknown length left over have other divisors than those of the next epoch
+            setattr(self, _WINDOW, window)
             with nullcontext() if last else self.accelerator.no_sync(model=model):
                 losses.append(super().training_step(model, inputs, num_items_in_batch))
         return torch.stack(losses).sum()

@@ -80,6 +80,34 @@ def test_that_the_steps_are_those_of_a_plain_loop(tmp_path, options, passes, acc
     assert ours.passes == passes * accumulated
 
 
+def test_that_batches_left_over_by_an_epoch_of_unknown_length_count_in_both_passes_as_in_the_first(tmp_path) -> None:
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter([{"x": x, "labels": y} for x, y in zip(*data(), strict=True)])
+
+    ours = Classifier()
+    run = trainer(tmp_path, ours, steps=2, gradient_accumulation_steps=2)
+    run.train_dataset = Stream()
+    run.train()
+    # three batches per epoch: Trainer takes the third, alone in its window, into the first step of the next epoch
+    by_hand = model()
+    opt = rsam.RSAM(by_hand.parameters(), lr=LR, momentum=MOMENTUM, rho=RHO)
+    first, second, third = batches()
+    for window in ([(first, 2), (second, 2)], [(third, 1), (first, 2), (second, 2)]):
+
+        def closure(window=window):
+            opt.zero_grad()
+            loss = sum(cross_entropy(by_hand(x), y) / divisor for (x, y), divisor in window)
+            loss.backward()
+            return loss
+
+        loss = opt.step(closure)
+    assert difference(ours.network, by_hand) < ROUNDING
+    row = [row for row in run.state.log_history if "loss" in row][-1]
+    assert row["loss"] == pytest.approx(loss.item(), abs=1e-4)  # Trainer rounds to four digits
+    assert row["sharpness"] == pytest.approx(opt.sharpness, abs=1e-12)
+
+
 def test_that_the_second_gradient_is_clipped(tmp_path) -> None:
     ours = Classifier()
     trainer(tmp_path, ours, 2, gradient_accumulation_steps=2, max_grad_norm=0.3).train()
