@@ -59,7 +59,7 @@ def step(
     ValueError
         Without batches; for an accelerator that divides the loss; for a gradient scaler without ``nonfinite="skip"``.
     TypeError
-        If the optimizer is not an :class:`rsam.RSAM`.
+        If the optimizer is not an :class:`rsam.RSAM`, ``batches`` is no sequence, or the loss is no tensor.
     RuntimeError
         If each pass changes a batch in place.
 
@@ -76,6 +76,8 @@ def step(
     >>> bool(loss(batches[0]) + loss(batches[1]) < 2 * first)
     True
     """
+    if not isinstance(batches, Sequence):
+        raise TypeError(f"batches must be a list, got {type(batches).__name__}; for a single batch pass [batch]")
     if not batches:
         raise ValueError("step needs one batch or more")
     if accelerator.gradient_accumulation_steps != 1:
@@ -90,7 +92,10 @@ def step(
         losses = []
         for i, batch in enumerate(batches):
             with nullcontext() if i == len(batches) - 1 else accelerator.no_sync(model):
-                value = loss(in_new_containers(batch)) / len(batches)
+                value = loss(in_new_containers(batch))
+                if not isinstance(value, Tensor):
+                    raise TypeError(f"loss must return a scalar tensor, got {type(value).__name__}")
+                value = value / len(batches)
                 accelerator.backward(value)
                 losses.append(value.detach())
         return torch.stack(losses).sum()

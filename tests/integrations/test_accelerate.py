@@ -181,6 +181,12 @@ def test_that_what_would_be_wrong_is_refused() -> None:
         step(accelerator, network, opt, loss_of(network), [])
     with pytest.raises(TypeError, match=r"rsam\.RSAM, got SGD"):
         step(accelerator, network, torch.optim.SGD(network.parameters()), loss_of(network), windows()[0])
+    for window in (iter(windows()[0]), {"x": 1}, torch.ones(2, 2)):
+        with pytest.raises(TypeError, match=rf"a list, got {type(window).__name__}; for a single batch pass \[batch\]"):
+            step(accelerator, network, opt, loss_of(network), window)
+    with pytest.raises(TypeError, match="scalar tensor, got dict"):
+        step(accelerator, network, opt, lambda batch: {"loss": loss_of(network)(batch)}, windows()[0])
+    assert difference(network, model()) == 0
     accelerator.gradient_accumulation_steps = 2
     with pytest.raises(ValueError, match="leave it at 1"):
         step(accelerator, network, opt, loss_of(network), windows()[0])
