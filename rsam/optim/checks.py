@@ -38,6 +38,7 @@ _OF_ALL_GROUPS = {*OPTIONS, "local_ascent"}
 _NEEDS_CLOSURE = (torch.optim.LBFGS, geoopt.optim.RiemannianLineSearch)
 # Optimizers of torch-optimizer and pytorch_optimizer that estimate the Hessian by backward(create_graph=True).
 _NEEDS_GRAPH = ("AdaHessian", "Adahessian", "SophiaH")
+_LOOKAHEAD = "lookahead_alpha"  # an option that timm's Lookahead adds to the groups of what it wraps
 _NEEDS_SPARSE = (torch.optim.SparseAdam, geoopt.optim.SparseRiemannianAdam, geoopt.optim.SparseRiemannianSGD)
 _IGNORE_OPTIONS = (geoopt.optim.RiemannianAdam, geoopt.optim.RiemannianSGD)
 
@@ -165,6 +166,11 @@ def check_group(base: torch.optim.Optimizer, groups: Groups, group_index: int) -
             raise ValueError(
                 f"adaptive=True rescales by |p| elementwise, which no manifold's metric allows, but {name} lives on "
                 "one; put it in a parameter group with adaptive=False"
+            )
+        if _LOOKAHEAD in group:
+            raise ValueError(
+                f"timm's Lookahead averages weights number by number, which takes {name} off its manifold; leave "
+                "lookahead_ out of the optimizer's name, or keep an average with rsam.optim.averaging"
             )
         try:
             geometry.geometry_of(geometry.manifold_of(p))

@@ -75,6 +75,28 @@ def test_that_weights_on_manifolds_do_not_decay() -> None:
     assert decay[id(network.blocks[0].mlp.fc2.weight)] == 0.1
 
 
+def test_that_lookahead_steps_plain_weights_and_is_refused_with_weights_on_manifolds() -> None:
+    def step(network) -> None:
+        opt = timm.optim.create_optimizer_v2(network, "lookahead_rsam", lr=LR, rho=RHO)
+
+        def closure():
+            opt.zero_grad()
+            loss = cross_entropy(network(x), y)
+            loss.backward()
+            return loss
+
+        x, y = batches()[0]
+        opt.step(closure)
+
+    plain = rsam.nn.unconstrain(model())
+    step(plain)
+    assert difference(plain, model()) > 0
+    ours = model()
+    with pytest.raises(ValueError, match=r"timm's Lookahead averages .* off its manifold; leave lookahead_ out"):
+        step(ours)
+    assert difference(ours, model()) == 0
+
+
 def test_that_a_head_of_zeros_is_refused_by_name_and_may_be_left_out() -> None:
     network = small(weight_init="jax")
     assert not network.head.weight.any()
