@@ -8,12 +8,18 @@ from functools import wraps
 from typing import Any
 
 import geoopt
+import numpy as np
 import torch
 
 __all__ = ["WrappingOptimizer"]
 
 #: Entries that SAMs of other libraries put into the state of their own: the weights, or the ascent, of the last step.
 _OF_SAM = {"old_p", "e_w"}
+
+
+def _plain_number(value: Any) -> Any:
+    """Return a number of numpy's as one of Python's: ``torch.load`` refuses the former by default."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 class WrappingOptimizer(torch.optim.Optimizer):
@@ -101,7 +107,7 @@ class WrappingOptimizer(torch.optim.Optimizer):
         """Give the default options to groups that were added through the base."""
         for group in self.param_groups:
             for option in self._options:
-                group.setdefault(option, self.defaults[option])
+                group[option] = _plain_number(group.get(option, self.defaults[option]))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to both optimizers. Raises as the class does, and adds nothing then."""
@@ -122,6 +128,8 @@ class WrappingOptimizer(torch.optim.Optimizer):
         for before in self._optimizer_state_dict_pre_hooks.values():
             before(self)
         saved = self.base_optimizer.state_dict()
+        for group in saved.get("param_groups", ()):  # copies, with what schedulers may have brought from numpy
+            group.update({name: _plain_number(value) for name, value in group.items()})
         for after in self._optimizer_state_dict_post_hooks.values():
             changed = after(self, saved)
             saved = saved if changed is None else changed

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import io
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -226,3 +228,15 @@ def test_that_a_radius_that_is_no_number_is_refused_at_once_and_when_it_is_set(r
     with pytest.raises(ValueError, match="rho must be a number"):
         opt.first_step()
     assert torch.equal(w.detach(), before)
+
+
+def test_that_numbers_of_numpy_can_be_loaded_from_a_checkpoint() -> None:
+    _, opt = quartic_optimizer(rho=np.float64(RHO), lr=np.float64(LR))
+    rates = torch.optim.lr_scheduler.LambdaLR(opt, lambda epoch: np.float64(0.5))
+    radii = rsam.optim.rho_scheduler(torch.optim.lr_scheduler.StepLR, opt, step_size=1)
+    file = io.BytesIO()
+    torch.save({"optimizer": opt.state_dict(), "radii": radii.state_dict()}, file)
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)  # which knows no numbers of numpy
+    assert saved["optimizer"]["param_groups"][0]["rho"] == RHO == opt.param_groups[0]["rho"]
+    assert saved["optimizer"]["param_groups"][0]["lr"] == LR / 2 == rates.get_last_lr()[0]
