@@ -121,3 +121,6 @@ class PropertyError(AssertionError):
         self.property = name
         self.case = dict(case)
         super().__init__(message)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # processes of a pool send it to each other
+        return type(self), (self.property, self.case, *self.args)

@@ -1,5 +1,7 @@
 """That each property of manifolds can fail: of geometries with one error each, check_manifold finds that of each."""
 
+import copy
+import pickle
 from collections.abc import Callable
 
 import geoopt
@@ -181,6 +183,18 @@ def test_that_each_property_can_fail(check: Callable[..., None]) -> None:
         # the drawn cases depend on the loaded modules, since hypothesis collects their constants
         check_manifold(manifold, (3,), geometry=MUTANTS[check](manifold), properties=[check], max_examples=200)
     assert caught.value.property == check.__name__.replace("_", " ")
+
+
+@pytest.mark.parametrize(
+    "sent", [copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))], ids=["copy", "pickle"]
+)
+def test_that_a_failure_can_be_sent_to_another_process(sent) -> None:
+    error = sent(PropertyError("a step stays on the manifold", {"u": [0, 0.5]}, "not true that ..."))
+    assert (error.property, error.case, str(error)) == (
+        "a step stays on the manifold",
+        {"u": [0, 0.5]},
+        "not true that ...",
+    )
 
 
 def test_that_the_table_of_mutants_is_complete() -> None:
