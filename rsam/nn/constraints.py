@@ -15,7 +15,7 @@ from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from rsam import constrained, geometry
 from rsam.geometry.sharded import local, shards_of
-from rsam.nn.selection import Slot, Where, choose, computed_names, scales_features
+from rsam.nn.selection import Slot, Where, check_module, choose, computed_names, scales_features
 
 __all__ = ["constrain", "unconstrain"]
 
@@ -71,8 +71,8 @@ def constrain(module: _M, manifold: geoopt.Manifold, where: Where = "weight", ex
         If nothing matches, a name or pattern in either list matches nothing, or a weight cannot live on the manifold.
         The message says which and why; nothing is changed then.
     TypeError
-        If the manifold is no :class:`geoopt.Manifold`; names its class and package. If ``where`` or ``exclude`` is a
-        module or another thing that is not listed above.
+        If ``module`` is no :class:`torch.nn.Module`, or the manifold no :class:`geoopt.Manifold`; names its class and
+        package. If ``where`` or ``exclude`` is a module or another thing that is not listed above.
     UnsupportedOperation
         For a manifold that :mod:`rsam.geometry` refuses as a whole.
 
@@ -93,6 +93,7 @@ def constrain(module: _M, manifold: geoopt.Manifold, where: Where = "weight", ex
     >>> [name for name, p in layers.named_parameters() if isinstance(p, geoopt.ManifoldParameter)]
     ['query.weight', 'key.weight']
     """
+    check_module(module)
     geometry.geometry_of(manifold)
     points: dict[int, tuple[Tensor, geoopt.Manifold]] = {}
     for slot in choose(module, where, exclude):
@@ -134,6 +135,11 @@ def unconstrain(module: _M) -> _M:
     torch.nn.Module
         ``module``.
 
+    Raises
+    ------
+    TypeError
+        If ``module`` is no :class:`torch.nn.Module`.
+
     Examples
     --------
     >>> import geoopt, torch, rsam
@@ -141,6 +147,7 @@ def unconstrain(module: _M) -> _M:
     >>> type(rsam.nn.unconstrain(linear).weight)
     <class 'torch.nn.parameter.Parameter'>
     """
+    check_module(module)
     weights: list[Tensor] = []
     for owner in module.modules():
         for key, hook in list(owner._load_state_dict_post_hooks.items()):
@@ -194,6 +201,8 @@ def _objection(slot: Slot, manifold: geoopt.Manifold) -> str | None:
     layer = type(owner).__name__
     if weight is None:
         return f"{layer} computes it, parametrized already (or normalised, or pruned); remove that first, or exclude it"
+    if isinstance(owner, torch.jit.ScriptModule):
+        return f"{layer} is compiled by torch.jit, which takes no hooks; constrain the module before"
     if isinstance(owner, ParametrizationList) or any(attribute.startswith(f"{n}_") for n in computed_names(owner)):
         return f"{layer} computes its weight from this; remove that first"
     if isinstance(weight, nn.parameter.UninitializedParameter):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rsam import geometry
-from rsam.nn.selection import scales_features
+from rsam.nn.selection import check_module, scales_features
 
 __all__ = ["parameter_groups"]
 
@@ -43,6 +43,8 @@ def parameter_groups(
 
     Raises
     ------
+    TypeError
+        If ``model`` is no :class:`torch.nn.Module`.
     ValueError
         If ``weight_decay`` is negative, or a lazy parameter has no shape yet.
 
@@ -56,6 +58,7 @@ def parameter_groups(
     >>> [(len(group["params"]), group["weight_decay"], group["lr"]) for group in optimizer.param_groups]
     [(1, 0.0005, 0.1), (4, 0.0, 0.1), (1, 0.0, 0.3)]
     """
+    check_module(model)
     if not weight_decay >= 0:
         raise ValueError(f"weight_decay must not be negative, got {weight_decay}")
     factors = {id(p) for layer in model.modules() for p in layer.parameters(recurse=False) if scales_features(layer, p)}

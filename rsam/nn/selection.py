@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.nn.utils.prune import BasePruningMethod
 
-__all__ = ["Slot", "Where", "choose", "computed_names", "scales_features"]
+__all__ = ["Slot", "Where", "check_module", "choose", "computed_names", "scales_features"]
 
 _Criterion = str | type[nn.Module] | Tensor | Callable[[str, Tensor], bool]
 Where = _Criterion | Sequence[_Criterion]
@@ -28,6 +28,18 @@ class Slot(NamedTuple):
     owner: nn.Module
     attribute: str
     weight: Tensor | None
+
+
+def check_module(module: Any) -> None:
+    """Refuse what is no module.
+
+    Raises
+    ------
+    TypeError
+        Naming its type.
+    """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"this takes a torch.nn.Module, got {type(module).__name__}")
 
 
 def computed_names(owner: nn.Module) -> list[str]:

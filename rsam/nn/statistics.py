@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rsam.evaluation.random_state import RandomState, random_state, set_random_state
+from rsam.nn.selection import check_module
 from rsam.optim import RSAM
 from rsam.optim.ascent import Snapshot
 
@@ -84,6 +85,8 @@ def update_statistics_once(
 
     Raises
     ------
+    TypeError
+        If ``optimizer`` is no :class:`rsam.RSAM`, or ``model`` no :class:`torch.nn.Module`.
     ValueError
         If ``buffers`` is neither of these.
 
@@ -94,6 +97,12 @@ def update_statistics_once(
     >>> opt = rsam.RSAM(model.parameters(), lr=0.1)
     >>> rsam.nn.update_statistics_once(opt, model)
     """
+    if not isinstance(optimizer, RSAM):
+        raise TypeError(
+            f"update_statistics_once takes an rsam.RSAM, got {type(optimizer).__name__}; of a wrapper of accelerate's "
+            "pass the attribute optimizer"
+        )
+    check_module(model)
     if buffers not in ("batch_norm", "all"):
         raise ValueError(f'buffers must be "batch_norm" or "all", got {buffers!r}')
     kinds = nn.Module if buffers == "all" else nn.modules.batchnorm._NormBase

@@ -29,6 +29,12 @@ def _pruned() -> nn.Module:
     return prune.random_unstructured(nn.Linear(3, 3), "weight", 0.5)
 
 
+def _scripted() -> nn.Module:
+    with warnings.catch_warnings():  # torch prefers torch.export and warns
+        warnings.simplefilter("ignore")
+        return torch.jit.script(nn.Linear(3, 3))
+
+
 def _zero_row() -> nn.Module:
     linear = nn.Linear(3, 3)
     nn.init.zeros_(linear.weight[1])
@@ -69,6 +75,7 @@ def _holding(weight: nn.Parameter) -> nn.Module:
         (_weight_norm(), geoopt.Sphere(), "weight_v", "computes its weight"),
         (_weight_norm(), geoopt.Sphere(), nn.Linear, "normalised"),
         (_pruned(), geoopt.Sphere(), "weight", "pruned"),
+        (_scripted(), geoopt.Sphere(), "weight", "torch.jit, which takes no hooks; constrain the module before"),
         (nn.LazyLinear(3), geoopt.Sphere(), "weight", "no shape yet"),
         (_holding(nn.Parameter(torch.ones(3, 3, dtype=torch.int64), False)), geoopt.Sphere(), "weight", "its dtype is"),
         (
@@ -110,6 +117,21 @@ def test_that_what_chooses_no_weights_is_refused_by_its_type(where) -> None:
         rsam.nn.constrain(nn.Linear(3, 3), geoopt.Sphere(), where)
     with pytest.raises(TypeError, match="where and exclude take names"):
         rsam.nn.constrain(nn.Linear(3, 3), geoopt.Sphere(), exclude=where)
+
+
+@pytest.mark.parametrize(
+    "model", [[nn.Linear(3, 3)], nn.Linear(3, 3).parameters(), None], ids=["list", "weights", "none"]
+)
+def test_that_what_is_no_module_is_refused(model) -> None:
+    optimizer = rsam.RSAM(nn.Linear(3, 3).parameters(), lr=0.1)
+    for function in (
+        lambda: rsam.nn.constrain(model, geoopt.Sphere()),
+        lambda: rsam.nn.unconstrain(model),
+        lambda: rsam.nn.parameter_groups(model, 0.1),
+        lambda: rsam.nn.update_statistics_once(optimizer, model),
+    ):
+        with pytest.raises(TypeError, match=rf"takes a torch\.nn\.Module, got {type(model).__name__}"):
+            function()
 
 
 def test_that_an_error_shows_a_few_names_of_many() -> None:

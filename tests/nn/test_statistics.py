@@ -178,3 +178,9 @@ def test_that_other_buffers_follow_if_asked() -> None:
         assert int(model.calls) == expected
     with pytest.raises(ValueError, match="buffers must be"):
         rsam.nn.update_statistics_once(opt, model, buffers="none")
+
+
+def test_that_another_optimizer_is_refused() -> None:
+    model = convnet()
+    with pytest.raises(TypeError, match=r"takes an rsam\.RSAM, got SGD"):
+        rsam.nn.update_statistics_once(torch.optim.SGD(model.parameters()), model)
