@@ -1,6 +1,8 @@
 """Take differences of a loss and of its gradient along curves that agree with geodesics to second order.
 
-Plain parameters, whose curves are straight, are moved by ``torch._foreach``; the others by autograd.
+Plain parameters, whose curves are straight, are moved by ``torch._foreach``; the others by autograd. After
+``model.double()`` points are off their manifolds by the rounding of single precision. A retraction puts them there, by
+a move that may be longer than the step of a difference, so that curves are shifted to start at the point itself.
 """
 
 from __future__ import annotations
@@ -53,13 +55,18 @@ def forward_difference(
     plain, curved, space = _split(evaluate.space)
     with full_precision(params):
         tangents = [(step * direction[i]).detach().requires_grad_() for i in curved]
-        ends = space.retract_second_order(space.params, tangents)
+        zeros = [torch.zeros_like(v, requires_grad=True) for v in tangents]
+        ends, starts = (space.retract_second_order(space.params, vs) for vs in (tangents, zeros))
     straight = add(_pick(params, plain), _pick(direction, plain), step)
-    value, moved = evaluate(_merge(plain, straight, curved, ends), gradient, cotangent)
+    points = _merge(plain, straight, curved, _shifted(ends, starts, space.params))
+    value, moved = evaluate(points, gradient, cotangent)
     if curved:
+        before = list(gradient)
         with full_precision(params), torch.no_grad():
             # gradient of the function lifted to the tangent space, whose Hessian at zero is the Riemannian one
             _put(moved, curved, torch.autograd.grad(ends, tangents, _pick(moved, curved)))
+            _put(before, curved, torch.autograd.grad(starts, zeros, _pick(gradient, curved)))
+        gradient = before
     return value, tangent_parts(evaluate.space, add(moved, gradient, -1))
 
 
@@ -107,7 +114,11 @@ def symmetric_sum(
     points = space.params
     with full_precision(params):
         tangents = space.from_coordinates(points, _pick(coordinates, curved))
-        ends = [space.retract_second_order(points, [t * v for v in tangents]) for t in (step, -step)]
+        starts = space.retract_second_order(points, [torch.zeros_like(v) for v in tangents])
+        ends = [
+            _shifted(space.retract_second_order(points, [t * v for v in tangents]), starts, points)
+            for t in (step, -step)
+        ]
     losses, gradients = [], []
     for t, end in zip((step, -step), ends, strict=True):
         straight = add(_pick(params, plain), _pick(coordinates, plain), t)
@@ -120,6 +131,11 @@ def symmetric_sum(
             bent = torch.autograd.grad([*ends[0], *ends[1]], points, [g[i] for g in gradients for i in curved])
         _put(total, curved, bent)
     return (losses[0], losses[1]), total
+
+
+def _shifted(ends: Sequence[Tensor], starts: Sequence[Tensor], points: Sequence[Tensor]) -> list[Tensor]:
+    """Return the ends of curves from ``starts``, moved along with these to ``points``."""
+    return [(end - start) + x for end, start, x in zip(ends, starts, points, strict=True)]
 
 
 def _split(space: geometry.Product) -> tuple[list[int], list[int], geometry.Product]:

@@ -95,6 +95,27 @@ def test_default_steps_bring_differences_near_the_exact_form(exact, difference, 
         torch.testing.assert_close(b, a, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("manifold", MANIFOLDS)
+@pytest.mark.parametrize("exact", ["gradient_norm", "gradient_norm_square", "hessian_trace", "fisher_trace"])
+def test_differences_at_points_with_the_rounding_of_single_precision(exact, manifold) -> None:
+    """They are off their manifolds by more than the steps in double precision, as after ``model.double()``."""
+    problem = on(manifold)
+    for p in problem.points:
+        p.data = p.data.float().double()
+    space = rsam.geometry.Product(problem.points)
+    values, tangents = [], []
+    for name in (exact, f"{exact}_difference"):
+        known = {"gradient_norm_square_difference": lambda p: GradientNorm(p, p=2, method="difference"), **PENALTIES}
+        penalty = known[name](problem.points)
+        value = penalty(closure_for(penalty, problem))
+        values.append(value.item())
+        tangents.append(space.raise_index(problem.points, torch.autograd.grad(value, problem.points)))
+    # the distance from the manifold is 1e-7, and so is the error of the difference, times constants of the problem
+    assert values[1] == pytest.approx(values[0], rel=1e-5)
+    for a, b in zip(*tangents, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["gradient_norm_difference", "fisher_trace_difference"])
 def test_differences_have_no_huge_normal_part(name) -> None:
     """An optimizer would project a normal part away, but clipping by norm would count it."""
