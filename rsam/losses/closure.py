@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.parametrizations import _OrthMaps, _Orthogonal
+from torch.nn.utils.parametrize import ParametrizationList
 
 from rsam import geometry
 from rsam.evaluation import at_points, isolated
@@ -114,6 +116,49 @@ class Evaluations:
     def rounding(self) -> float:
         """Return the coarsest rounding error of the evaluation at the present parameters."""
         return max(torch.finfo(dtype).eps for dtype in {*self._dtypes, *(p.dtype for p in self.params)})
+
+    def check_repeats(self, subject: Tensor, name: str) -> None:
+        """Evaluate again at the present parameters, and refuse another result than ``subject``.
+
+        What differs between evaluations, divided by the step of a difference, would be noise of any size.
+
+        Raises
+        ------
+        RuntimeError
+            Says what a closure may not do; ``name`` is that of the penalty.
+        """
+        with isolated(start=self._buffers):
+            set_random_state(self._state)
+            again = self._subject_of(self._closure())
+        first = subject.detach()
+        if first.shape == again.shape:
+            first, again = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (first, again.detach()))
+            # the default step is that part of the weights; kernels of accelerators that add up in any order differ less
+            if not (again - first).norm() > math.sqrt(self.rounding()) * first.norm():  # NaN is refused later
+                return
+        raise RuntimeError(
+            f"{name} by differences: the closure gave another result when it was called again at the same weights; it "
+            "must use the same batch in each call, no random generator of its own, and no state that a call changes"
+        )
+
+    def check_moves(self) -> None:
+        """Refuse to move parameters at random that are not continuous.
+
+        Raises
+        ------
+        ValueError
+            For the parameter of torch's ``orthogonal`` by Householder reflections.
+        """
+        for module in self._buffers:
+            if isinstance(module, ParametrizationList) and any(
+                isinstance(part, _Orthogonal) and part.orthogonal_map is _OrthMaps.householder for part in module
+            ):
+                index = next((i for i, p in enumerate(self.params) if p is module.original), None)
+                if index is not None:
+                    raise ValueError(
+                        f"{self.space.describe(index)} cannot be moved at random: torch's orthogonal() rounds its "
+                        "diagonal to signs; take orthogonal_map='matrix_exp' or 'cayley', or leave it out of params"
+                    )
 
 
 def reached(space: geometry.Product, gradient: Sequence[Tensor | None]) -> tuple[geometry.Product, list[Tensor]]:

@@ -139,6 +139,7 @@ class FisherTrace(RandomPenalty):
             f = outputs.detach().requires_grad_()
             u = self._probe(f, self._signs(f))
             w = evaluate.gradient_here(outputs, u.detach(), retain_graph=True)
+            self._check_repeats(outputs, evaluate)
             params = evaluate.params
             with full_precision(params), torch.no_grad():
                 penalised = w[: len(params)]

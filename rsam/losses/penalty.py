@@ -68,6 +68,7 @@ class Penalty(nn.Module):
         super().__init__()
         self._named = _named(params)
         self._planned: geometry.Product | None = None
+        self._repeats = False  # whether a closure was found to give the same result again
         if method not in ("exact", "difference"):
             raise ValueError(f"method must be 'exact' or 'difference', got {method!r}")
         if step is not None and not 0 < step < math.inf:
@@ -107,7 +108,8 @@ class Penalty(nn.Module):
             :func:`rsam.losses.differentiable`), or a closure that returns it, and does not call ``backward``.
             A closure is evaluated without side effects: weights, ``.grad``, buffers and the random states of torch,
             Python and NumPy stay as they were, and all evaluations of one call see the same random numbers. They must
-            see the same batch: do not take the next one from a loader within the closure.
+            see the same batch: do not take the next one from a loader within the closure, nor random numbers from a
+            generator of your own. With differences, the first call evaluates the closure once more to check this.
 
         Returns
         -------
@@ -119,7 +121,11 @@ class Penalty(nn.Module):
         ValueError
             For a loss that is no scalar, has no graph, or depends on none of the parameters. If it depends on some of
             them, the others, such as an expert that the batch does not use, are left out. Within the closure of another
-            penalty; in float16, of parameters or of an autocast around the call.
+            penalty; in float16, of parameters or of an autocast around the call. By differences, for
+            :class:`HessianTrace` and :class:`Sharpness`, for ``torch.nn.utils.parametrizations.orthogonal`` by
+            Householder reflections.
+        RuntimeError
+            If the closure gives another result when it is called again, or calls ``backward``.
         NotFinite
             If something is not finite; a RuntimeError.
         NoHigherDerivative
@@ -270,11 +276,17 @@ class Penalty(nn.Module):
         self._check(loss)
         gradient = evaluate.gradient_here(loss)
         loss = loss.detach()  # so that nothing keeps the graph
+        self._check_repeats(loss, evaluate)
         value, covectors, factor = self._estimate(loss, gradient, evaluate)
         if not all_finite([loss, value, *covectors]):  # a single check: it notices gradients that are not finite too
             what = "its change at moved weights" if all_finite([loss, *gradient]) else "its gradient"
             raise NotFinite(f"{type(self).__name__}: the loss ({loss.item()}) or {what} is not finite")
         return loss, gradient, value, covectors, factor
+
+    def _check_repeats(self, subject: Tensor, evaluate: Evaluations) -> None:
+        if not self._repeats:
+            evaluate.check_repeats(subject, type(self).__name__)
+            self._repeats = True
 
     # -- parameters ----------------------------------------------------------------------------------------------
 
