@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["as_integer", "check_is_iterable", "check_precision"]
+__all__ = ["as_integer", "check_dtypes", "check_is_iterable", "check_precision"]
 
 
 def as_integer(name: str, value: Any, least: int | None = None) -> int:
@@ -63,4 +63,14 @@ def check_precision(params: Sequence[Tensor], describe: Callable[[int], str]) ->
         where, instead = describe(dtypes.index(torch.float16)), "convert the model to bfloat16 or float32"
     else:
         return
-    raise ValueError(f"derivatives below 6e-8 vanish without an error in the float16 of {where}; {instead}")
+    raise ValueError(_vanish(where, instead))
+
+
+def check_dtypes(dtypes: Collection[torch.dtype]) -> None:
+    """Refuse a loss some of whose graph is in float16, for example by an autocast within the closure."""
+    if torch.float16 in dtypes:
+        raise ValueError(_vanish("a part of the loss", "use an autocast to bfloat16 or none, also within the closure"))
+
+
+def _vanish(where: str, instead: str) -> str:
+    return f"derivatives below 6e-8 vanish without an error in the float16 of {where}; {instead}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,9 +15,10 @@ from torch.nn.utils.parametrize import ParametrizationList
 from rsam import geometry
 from rsam.evaluation import at_points, isolated
 from rsam.evaluation.isolation import Buffers, recording
+from rsam.evaluation.parameters import check_dtypes
 from rsam.evaluation.random_state import random_state, set_random_state
 
-__all__ = ["Evaluations", "full_precision", "reached", "step_length", "step_per_weight"]
+__all__ = ["Evaluations", "full_precision", "graph_of", "reached", "step_length", "step_per_weight"]
 
 
 class Evaluations:
@@ -55,6 +56,7 @@ class Evaluations:
         self._state = random_state()
         self._buffers: Buffers = {}
         self._dtypes: set[torch.dtype] = set()
+        self._convolves = False
         # autograd numbers its nodes in the order in which they are made
         self._since = _node_number()
         self._shares = False
@@ -74,18 +76,21 @@ class Evaluations:
         Raises
         ------
         ValueError
-            If the function would not follow a parameter that is moved, or depends on no parameter at all.
+            If the function would not follow a parameter that is moved, depends on no parameter at all, or was computed
+            in float16.
         """
-        leaves, early, self._shares, dtypes = _leaves(subject, self._since)
-        self._dtypes |= dtypes
+        graph = graph_of(subject, self._since)
+        check_dtypes(graph.dtypes)
+        self._shares, self._convolves = graph.shares, graph.convolves
+        self._dtypes |= graph.dtypes
         for i, p in enumerate(self.params):
-            if id(p) in early:
+            if id(p) in graph.early:
                 raise ValueError(
                     f"the closure depends on {self.space.describe(i)} through what was computed before it was called: "
                     "compute that within the closure, or leave the parameter out of params"
                 )
         members = {id(p) for p in self.params}
-        self.others = [leaf for leaf in leaves if id(leaf) not in members]
+        self.others = [leaf for leaf in graph.leaves if id(leaf) not in members]
         gradient = self._gradient(subject, cotangent, retain_graph)
         own, further = gradient[: len(self.params)], gradient[len(self.params) :]
         self.space, in_params = reached(self.space, own)
@@ -115,7 +120,10 @@ class Evaluations:
 
     def rounding(self) -> float:
         """Return the coarsest rounding error of the evaluation at the present parameters."""
-        return max(torch.finfo(dtype).eps for dtype in {*self._dtypes, *(p.dtype for p in self.params)})
+        dtypes = {*self._dtypes, *(p.dtype for p in self.params)}
+        coarsest = max(torch.finfo(dtype).eps for dtype in dtypes)
+        single = torch.float32 in dtypes and any(_in_tf32(p.device, self._convolves) for p in self.params)
+        return max(coarsest, _TF32) if single else coarsest
 
     def check_repeats(self, subject: Tensor, name: str) -> None:
         """Evaluate again at the present parameters, and refuse another result than ``subject``.
@@ -218,22 +226,57 @@ def _node_number() -> int:
     return 0 if node is None else node._sequence_nr()
 
 
-def _leaves(tensor: Tensor, since: int) -> tuple[list[Tensor], set[int], bool, set[torch.dtype]]:
+# Distance of numbers around 1 that have the 10 bits of TF32.
+_TF32 = 2.0**-10
+
+
+def _in_tf32(device: torch.device, convolves: bool) -> bool:
+    """Tell whether a device multiplies float32 matrices, or those of convolutions, in TF32."""
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
+        return False
+    settings: Any = torch.backends
+    chosen = [settings.cuda.matmul]
+    if convolves:
+        cudnn = settings.cudnn
+        chosen += [cudnn.conv, cudnn.rnn] if hasattr(cudnn, "conv") else [cudnn]
+    for backend in chosen:
+        precision = getattr(backend, "fp32_precision", None)  # from torch 2.9 on, where allow_tf32 may raise
+        if precision == "none":
+            precision = settings.fp32_precision
+        if precision == "tf32" or (precision is None and backend.allow_tf32):
+            return True
+    return False
+
+
+class _Graph(NamedTuple):
+    """What :func:`graph_of` finds."""
+
+    leaves: list[Tensor]
+    early: set[int]
+    shares: bool
+    dtypes: set[torch.dtype]
+    convolves: bool
+
+
+def graph_of(tensor: Tensor, since: int = 0) -> _Graph:
     """Find every tensor that ``tensor.backward()`` would accumulate a gradient in.
 
-    Return also the identities of those that a node made before ``since`` uses, and whether there is such a node. The
-    last result are the dtypes of all results, which show an autocast that the closure turned on (not in torch 2.4).
+    Return also the identities of those that a node made before ``since`` uses, and whether there is such a node, the
+    dtypes of all results, which show an autocast that the closure turned on (not in torch 2.4), and whether there are
+    convolutions or recurrent kernels of cuDNN, or a compiled function that may have some.
     """
     if tensor.grad_fn is None:
-        return [tensor], set(), False, set()
+        return _Graph([tensor], set(), False, set(), False)
     leaves: dict[int, Tensor] = {}
     early: set[int] = set()
     seen: set[Any] = {tensor.grad_fn}
     stack: list[Any] = [tensor.grad_fn]
     shares = False
     dtypes: set[torch.dtype] = set()
+    convolves = False
     while stack:
         node = stack.pop()
+        convolves = convolves or type(node).__name__.startswith(("Conv", "Cudnn", "CompiledFunction"))
         old = node._sequence_nr() < since
         shares = shares or old
         dtypes |= {data.dtype for data in getattr(node, "_input_metadata", ())}
@@ -244,4 +287,4 @@ def _leaves(tensor: Tensor, since: int) -> tuple[list[Tensor], set[int], bool, s
             elif upstream is not None and upstream not in seen:
                 seen.add(upstream)
                 stack.append(upstream)
-    return list(leaves.values()), early, shares, dtypes
+    return _Graph(list(leaves.values()), early, shares, dtypes, convolves)

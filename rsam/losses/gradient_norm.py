@@ -44,9 +44,10 @@ class GradientNorm(Penalty):
         See above.
     step : float, optional
         Length ``t`` of the difference. The default is :math:`\sqrt\varepsilon` times the norm of all weights, with the
-        rounding error :math:`\varepsilon` of the coarsest dtype in the computation of the loss, parameters and autocast
-        included. An autocast that the closure turns on is not noticed in torch 2.4, nor in functions that
-        :func:`torch.compile` made; set ``step`` then, or turn autocast on around the call.
+        rounding error :math:`\varepsilon` of the coarsest dtype in the computation of the loss: of parameters, of an
+        autocast, or TF32, which GPUs multiply in, by default in convolutions only. An autocast that the closure turns
+        on is not noticed in torch 2.4, nor in functions that :func:`torch.compile` made; set ``step`` then, or turn
+        autocast on around the call.
 
     Raises
     ------

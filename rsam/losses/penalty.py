@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from rsam import geometry
 from rsam.errors import NoHigherDerivative, NotFinite
 from rsam.evaluation import check_graph, differentiable, explain, isolated
-from rsam.evaluation.parameters import check_is_iterable, check_precision
+from rsam.evaluation.parameters import check_dtypes, check_is_iterable, check_precision
 from rsam.geometry.sums import all_finite
-from rsam.losses.closure import Evaluations, full_precision, reached
+from rsam.losses.closure import Evaluations, full_precision, graph_of, reached
 from rsam.losses.differences import add
 from rsam.losses.with_gradient import with_gradient
 
@@ -121,9 +121,9 @@ class Penalty(nn.Module):
         ValueError
             For a loss that is no scalar, has no graph, or depends on none of the parameters. If it depends on some of
             them, the others, such as an expert that the batch does not use, are left out. Within the closure of another
-            penalty; in float16, of parameters or of an autocast around the call. By differences, for
-            :class:`HessianTrace` and :class:`Sharpness`, for ``torch.nn.utils.parametrizations.orthogonal`` by
-            Householder reflections.
+            penalty; in float16, of parameters or of an autocast around the call or within the closure. By
+            differences, for :class:`HessianTrace` and :class:`Sharpness`, for
+            ``torch.nn.utils.parametrizations.orthogonal`` by Householder reflections.
         RuntimeError
             If the closure gives another result when it is called again, or calls ``backward``.
         NotFinite
@@ -226,6 +226,7 @@ class Penalty(nn.Module):
         """Return the weighted exact value."""
         params = self._live()
         self._check(subject)
+        check_dtypes(graph_of(subject).dtypes)
 
         def again() -> None:
             with differentiable(self.order):

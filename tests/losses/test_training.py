@@ -213,6 +213,15 @@ def test_float16_is_refused_where_derivatives_would_vanish(name) -> None:
         for call, index in ((penalty, int(fisher)), (penalty.objective, slice(None) if fisher else 0)):
             with pytest.raises(ValueError, match=r"float16 of the autocast around this call; use bfloat16 or no auto"):
                 call(lambda index=index: both()[index])
+
+    def inside(index):
+        with torch.autocast("cpu", torch.float16):
+            return both()[index]
+
+    if hasattr(torch.ones((), requires_grad=True).clone().grad_fn, "_input_metadata"):  # not in torch 2.4
+        for call, index in ((penalty, int(fisher)), (penalty.objective, slice(None) if fisher else 0)):
+            with pytest.raises(ValueError, match="float16 of a part of the loss; use an autocast to bfloat16 or none"):
+                call(lambda index=index: inside(index))
     model.half()
     with pytest.raises(ValueError, match=r"float16 of parameter '0\.weight' .*; convert the model to bfloat16 or"):
         penalty(lambda: both()[fisher])
