@@ -81,11 +81,22 @@ def _replacing(order: int) -> Iterator[None]:
 
 def without_compilation() -> AbstractContextManager[Any]:
     """Run compiled functions uncompiled within this context, in all threads; does nothing before torch 2.6."""
+    if torch.compiler.is_compiling():
+        raise RuntimeError(_COMPILED)
     # if this module is not loaded nothing can be compiled yet; loading it takes a second or more
     if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
         return nullcontext()
-    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    try:
+        stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    except RuntimeError as error:
+        raise RuntimeError(_COMPILED) from error
     return stance
+
+
+_COMPILED = (
+    "higher derivatives cannot be taken within a function that torch.compile made: compile the model instead, or call "
+    "what takes them through torch.compiler.disable"
+)
 
 
 class _Differentiable(TorchFunctionMode):

@@ -1,4 +1,4 @@
-"""Refuse arguments that are no iterable of parameters or no integer, and precision that derivatives vanish in."""
+"""Name parameters, and refuse what is none, no integer, or of a precision that derivatives vanish in."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["as_integer", "check_dtypes", "check_is_iterable", "check_precision"]
+__all__ = ["as_integer", "check_dtypes", "check_is_iterable", "check_precision", "named_leaves"]
 
 
 def as_integer(name: str, value: Any, least: int | None = None) -> int:
@@ -74,3 +74,23 @@ def check_dtypes(dtypes: Collection[torch.dtype]) -> None:
 
 def _vanish(where: str, instead: str) -> str:
     return f"derivatives below 6e-8 vanish without an error in the float16 of {where}; {instead}"
+
+
+def named_leaves(params: Iterable[Tensor] | Iterable[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
+    """Return parameters with their names, or numbers, for messages, each once; refuse what is no leaf tensor.
+
+    Raises
+    ------
+    ValueError
+        Naming the parameter; for an empty list, too.
+    """
+    check_is_iterable(params)
+    named: dict[int, tuple[str, Tensor]] = {}
+    for i, entry in enumerate(params):
+        name, p = (repr(entry[0]), entry[1]) if isinstance(entry, tuple) else (str(i), entry)
+        if not isinstance(p, Tensor) or not p.is_leaf:
+            raise ValueError(f"parameter {name} must be a leaf tensor, got {type(p).__name__}")
+        named.setdefault(id(p), (name, p))
+    if not named:
+        raise ValueError("params is empty")
+    return list(named.values())

@@ -161,7 +161,7 @@ class Evaluations:
             if isinstance(module, ParametrizationList) and any(
                 isinstance(part, _Orthogonal) and part.orthogonal_map is _OrthMaps.householder for part in module
             ):
-                index = next((i for i, p in enumerate(self.params) if p is module.original), None)
+                index = next((i for i, p in enumerate(self.params) if p is getattr(module, "original", None)), None)
                 if index is not None:
                     raise ValueError(
                         f"{self.space.describe(index)} cannot be moved at random: torch's orthogonal() rounds its "

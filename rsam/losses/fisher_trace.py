@@ -84,7 +84,9 @@ class FisherTrace(RandomPenalty):
         self.likelihood = likelihood
 
     def _loss_of(self, outcome: Any) -> Tensor:
-        return self._pair(outcome)[0]
+        loss = self._pair(outcome)[0]
+        super()._check(loss)
+        return loss
 
     def _subject_of(self, outcome: Any) -> Tensor:
         return self._pair(outcome)[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from rsam import geometry
 from rsam.errors import NoHigherDerivative, NotFinite
 from rsam.evaluation import check_graph, differentiable, explain, isolated
-from rsam.evaluation.parameters import check_dtypes, check_is_iterable, check_precision
+from rsam.evaluation.parameters import check_dtypes, check_precision, named_leaves
 from rsam.geometry.sums import all_finite
 from rsam.losses.closure import Evaluations, full_precision, graph_of, reached
 from rsam.losses.differences import add
@@ -66,7 +68,7 @@ class Penalty(nn.Module):
 
     def __init__(self, params: Params, weight: float, method: Method, step: float | None) -> None:
         super().__init__()
-        self._named = _named(params)
+        self._named = named_leaves(params)
         self._planned: geometry.Product | None = None
         self._repeats = False  # whether a closure was found to give the same result again
         if method not in ("exact", "difference"):
@@ -121,9 +123,11 @@ class Penalty(nn.Module):
         ValueError
             For a loss that is no scalar, has no graph, or depends on none of the parameters. If it depends on some of
             them, the others, such as an expert that the batch does not use, are left out. Within the closure of another
-            penalty; in float16, of parameters or of an autocast around the call or within the closure. By
-            differences, for :class:`HessianTrace` and :class:`Sharpness`, for
+            penalty; in float16, of parameters or of an autocast around the call or within the closure; for reentrant
+            checkpoints. By differences, for lazy parameters, and for :class:`HessianTrace` and :class:`Sharpness` for
             ``torch.nn.utils.parametrizations.orthogonal`` by Householder reflections.
+        TypeError
+            For something else than a loss or a closure.
         RuntimeError
             If the closure gives another result when it is called again, or calls ``backward``.
         NotFinite
@@ -133,6 +137,10 @@ class Penalty(nn.Module):
         UnsupportedOperation
             If a manifold lacks an operation that is needed; names both.
         """
+        if not isinstance(loss, Tensor) and not callable(loss):
+            raise TypeError(
+                f"{type(self).__name__} takes the loss or a closure that returns it, got {type(loss).__name__}"
+            )
         if not self._weighs():
             return self._nothing()
         if isinstance(loss, Tensor):
@@ -252,7 +260,7 @@ class Penalty(nn.Module):
         evaluate = self._evaluations(closure)
         _, _, value, covectors, factor = self._differences(evaluate)
         scaled = torch._foreach_mul(covectors, self.weight * factor)
-        return with_gradient(self.weight * value, scaled, [*evaluate.params, *evaluate.others])
+        return with_gradient((self.weight * value).reshape(()), scaled, [*evaluate.params, *evaluate.others])
 
     def _objective_by_difference(self, closure: Closure) -> Tensor:
         evaluate = self._evaluations(closure)
@@ -261,6 +269,9 @@ class Penalty(nn.Module):
         return with_gradient(loss + self.weight * value.to(loss.device), sums, [*evaluate.params, *evaluate.others])
 
     def _evaluations(self, closure: Closure, subject_of: Callable[[Any], Any] = lambda outcome: outcome) -> Evaluations:
+        for name, p in self._named:
+            if is_lazy(p):
+                raise ValueError(f"parameter {name} has no shape yet: call the model once before its penalty")
         space = self._space()
         for i, manifold in enumerate(space.manifolds):
             learnable = next((name for name, c in manifold.named_parameters() if c.requires_grad), None)
@@ -328,6 +339,16 @@ class Penalty(nn.Module):
         except RuntimeError as error:
             if "second time" in str(error):
                 raise RuntimeError("the graph of the loss is gone: a closure must not call backward itself") from error
+            if "use_reentrant=True" in str(error):
+                raise ValueError(
+                    "torch.utils.checkpoint with use_reentrant=True has no derivatives for penalties; pass it "
+                    "use_reentrant=False"
+                ) from error
+            if "donated buffers" in str(error):
+                raise RuntimeError(
+                    f"{type(self).__name__} differentiates more than once what torch.compile made to be differentiated "
+                    "once; set torch._functorch.config.donated_buffer = False before the first call, or do not compile"
+                ) from error
             raise
         for g, t in zip(partials, tensors, strict=True):
             if g is not None and g.layout != torch.strided:
@@ -340,6 +361,10 @@ class Penalty(nn.Module):
     # -- checks --------------------------------------------------------------------------------------------------
 
     def _weighs(self) -> bool:
+        learned = isinstance(self.weight, Tensor) and self.weight.requires_grad  # by differences it gets no gradient
+        if learned or not isinstance(self.weight, numbers.Real | Tensor):
+            got = type(self.weight).__name__
+            raise ValueError(f"weight must be a number, got {got}; multiply the penalty by a weight that is learned")
         if not 0 <= self.weight < math.inf:
             raise ValueError(f"weight must be finite and not negative, got {self.weight!r}")
         return self.weight != 0
@@ -354,21 +379,13 @@ class Penalty(nn.Module):
         self._check_graph_of(loss)
 
     def _check_graph_of(self, tensor: Tensor) -> None:
+        if not tensor.requires_grad and torch.is_inference_mode_enabled():
+            raise ValueError(
+                f"{type(self).__name__} got a tensor without a graph: torch.inference_mode() builds none; evaluate the "
+                "penalty outside of it"
+            )
         if not tensor.requires_grad:
             raise ValueError(
                 f"{type(self).__name__} got a tensor without a graph: compute it from the parameters with gradients "
                 "enabled, and do not detach it or take its item()"
             )
-
-
-def _named(params: Params) -> list[tuple[str, Tensor]]:
-    check_is_iterable(params)
-    named: dict[int, tuple[str, Tensor]] = {}
-    for i, entry in enumerate(params):
-        name, p = (repr(entry[0]), entry[1]) if isinstance(entry, tuple) else (str(i), entry)
-        if not isinstance(p, Tensor) or not p.is_leaf:
-            raise ValueError(f"parameter {name} must be a leaf tensor, got {type(p).__name__}")
-        named.setdefault(id(p), (name, p))
-    if not named:
-        raise ValueError("params is empty")
-    return list(named.values())

@@ -5,12 +5,53 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from rsam.losses import FisherTrace
-from tests.losses.problems import PENALTIES, on
+from tests.losses.problems import PENALTIES, closure_for, on
 
 DIFFERENCES = [name for name in PENALTIES if "difference" in name or name == "sharpness"]
+
+
+@pytest.mark.parametrize("method", ["exact", "difference"])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda loss: loss.item(), "scalar loss, got float"),
+        (lambda loss: loss.expand(2), r"scalar loss, got shape \(2,\)"),
+        (lambda loss: loss.detach(), "without a graph"),  # its gradient would be missing
+    ],
+)
+def test_that_the_loss_beside_the_outputs_is_checked(method, change, says) -> None:
+    problem = on("plain")
+    penalty = FisherTrace(problem.points, method=method)
+
+    def closure():
+        loss, outputs = problem.both()
+        return change(loss), outputs
+
+    with pytest.raises(ValueError, match=f"FisherTrace .*{says}"):
+        penalty.objective(closure)
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_reentrant_checkpoints_get_the_remedy(name) -> None:
+    problem = on("plain")
+    penalty = PENALTIES[name](problem.points)
+    closure = closure_for(penalty, problem)
+    with pytest.raises(
+        ValueError, match=r"use_reentrant=True has no derivatives for penalties; .* use_reentrant=False"
+    ):
+        penalty(lambda: torch.utils.checkpoint.checkpoint(lambda _: closure(), problem.points[0], use_reentrant=True))
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_a_lazy_parameter_is_named(name) -> None:
+    model = nn.LazyLinear(3)
+    penalty = PENALTIES[name](model.named_parameters())
+    with pytest.raises(ValueError, match="parameter 'weight' has no shape yet: call the model once"):
+        penalty(lambda: model(torch.ones(2, 4)))
 
 
 @pytest.mark.parametrize("name", PENALTIES)

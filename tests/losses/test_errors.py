@@ -38,6 +38,8 @@ def weights() -> nn.Parameter:
         (lambda p: GradientNorm([p], step=0.0), "step must be positive"),
         (lambda p: HessianTrace([p], probes=0), "probes must be at least 1, got 0"),
         (lambda p: HessianTrace([p], probes=1.5), "probes must be an integer, got 1.5"),
+        (lambda p: GradientNorm([p], weight=p), "weight must be a number, got Parameter; multiply the penalty by"),
+        (lambda p: GradientNorm([p], weight="0.1"), "weight must be a number, got str"),
         (lambda p: HessianTrace([p], distribution="uniform"), "distribution must be 'normal' or 'rademacher'"),
         (lambda p: HessianTrace([p], clamp=float("inf")), "clamp"),
         (lambda p: FisherTrace([p], likelihood="poisson"), "likelihood must be one of"),
@@ -117,6 +119,12 @@ def test_that_objective_refuses_a_loss_in_the_place_of_a_closure(method) -> None
         GradientNorm([w], method=method).objective(w.square().sum())
 
 
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_that_a_call_refuses_what_is_neither_a_loss_nor_a_closure(weight) -> None:
+    with pytest.raises(TypeError, match="GradientNorm takes the loss or a closure that returns it, got float"):
+        GradientNorm([weights()], weight=weight)(2.0)
+
+
 @pytest.mark.parametrize("name", PENALTIES)
 def test_parameters_that_are_all_outside_of_the_graph_are_named(name) -> None:
     w = weights()
@@ -143,9 +151,9 @@ def test_that_a_penalty_in_inference_mode_says_that_there_is_no_graph(name) -> N
     problem = on("plain")
     penalty = PENALTIES[name](problem.points)
     with torch.inference_mode():
-        with pytest.raises(ValueError, match="without a graph"):
+        with pytest.raises(ValueError, match=r"without a graph: torch.inference_mode\(\) builds none"):
             penalty(closure_for(penalty, problem))
-        with pytest.raises(ValueError, match="without a graph"):
+        with pytest.raises(ValueError, match=r"without a graph: torch.inference_mode\(\) builds none"):
             penalty.objective(closure_for(penalty, problem, objective=True))
 
 

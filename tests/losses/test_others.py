@@ -142,6 +142,50 @@ def test_a_parameter_that_the_batch_does_not_use_changes_nothing_and_gets_no_gra
 
 
 @pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="torch 2.6 and later")
+def test_an_exact_penalty_in_a_compiled_step_gets_the_remedy() -> None:
+    model = Network()
+    penalty = GradientNorm(model.weights)
+    expected = torch.autograd.grad(penalty.objective(model.loss), model.weights)
+
+    def step(objective):
+        objective(model.loss).backward()
+
+    torch.compiler.reset()
+    with pytest.raises(RuntimeError, match=r"compile the model instead, or call .* through torch\.compiler\.disable"):
+        torch.compile(step, backend="eager")(penalty.objective)
+    torch.compile(step, backend="eager")(torch.compiler.disable(penalty.objective))
+    torch.testing.assert_close([p.grad for p in model.weights], list(expected), rtol=0, atol=0)
+
+
+def test_what_can_be_differentiated_only_once_is_refused_with_the_remedy() -> None:
+    config = pytest.importorskip("torch._functorch.config")
+    if not getattr(config, "donated_buffer", False):
+        pytest.skip("this torch can differentiate compiled functions again")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3))
+    x, y = torch.randn(6, 3), torch.arange(6) % 3
+    results = []
+
+    def objective(run):
+        def both():
+            outputs = run(x)
+            return nn.functional.cross_entropy(outputs, y), outputs
+
+        return FisherTrace(model.parameters(), method="difference").objective(both)
+
+    torch.compiler.reset()
+    run = torch.compile(model, backend="aot_eager")
+    run(x).sum().backward()  # now compiled to be differentiated once, as in a warm-up without the penalty
+    with pytest.raises(RuntimeError, match=r"FisherTrace differentiates more than once .*donated_buffer = False"):
+        objective(run)
+    torch.compiler.reset()
+    with config.patch(donated_buffer=False):
+        for run in (model, torch.compile(model, backend="aot_eager")):
+            results.append(torch.autograd.grad(objective(run), model.parameters()))
+    torch.testing.assert_close(results[1], results[0])
+
+
+@pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="torch 2.6 and later")
 @pytest.mark.parametrize("name", ["gradient_norm", "hessian_trace", "fisher_trace"])
 def test_an_exact_penalty_of_a_compiled_model(name) -> None:
     model = Network()
