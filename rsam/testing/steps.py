@@ -105,6 +105,16 @@ class Model:
         """Return copies of the parameters."""
         return [self.x.detach().as_subclass(Tensor).clone(), self.plain.detach().clone()]
 
+    def gradients(self) -> list[Tensor]:
+        """Return the gradients of what is minimised at the parameters: of the negative loss with ``maximize``."""
+        self.closure()
+        assert self.x.grad is not None and self.plain.grad is not None
+        kinds = {bool(group.get("maximize")) for group in self.optimizer.param_groups}
+        if len(kinds) > 1:
+            raise NotImplementedError("some parameter groups maximise, and others do not")
+        sign = -1 if kinds == {True} else 1
+        return [sign * self.x.grad.as_subclass(Tensor), sign * self.plain.grad]
+
     def set_rho(self, rho: float) -> None:
         """Set the radius of all parameter groups."""
         for group in self.optimizer.param_groups:
@@ -209,15 +219,13 @@ def _short_step(trial: Trial, x: Tensor, a: Tensor, b: Tensor, rate: float) -> l
     """Return name, geometry, gradient, start and end of each parameter for a step with a small learning rate."""
     model = trial.model(x, a, b)
     groups = getattr(model.optimizer, "param_groups", ())
-    if not groups or any("lr" not in g or g.get("weight_decay") or g.get("maximize") for g in groups):
+    if not groups or any("lr" not in g or g.get("weight_decay") for g in groups):
         raise NotImplementedError("the step has no learning rate, or does not follow the gradient alone")
     for group in groups:
         group["lr"] = rate
         if "rho" in group:
             group["rho"] = min(group["rho"], rate)
-    model.closure()
-    assert model.x.grad is not None and model.plain.grad is not None
-    gradients, before = [model.x.grad.clone(), model.plain.grad.clone()], model.values()
+    gradients, before = model.gradients(), model.values()
     model.step()
     kinds = geometry_of(trial.manifold), geometry_of(geoopt.Euclidean())
     return list(zip(("x", "the plain parameter"), kinds, gradients, before, model.values(), strict=True))
@@ -226,8 +234,9 @@ def _short_step(trial: Trial, x: Tensor, a: Tensor, b: Tensor, rate: float) -> l
 def a_short_step_goes_downhill(trial: Trial, x: Tensor, a: Tensor, b: Tensor) -> None:
     """Raise unless a step with a small learning rate moves each parameter, and not uphill.
 
-    Rate and radius are so small that the step hardly leaves its tangent. Nothing is asked of a parameter whose gradient
-    is shorter than 0.1 in the metric, where a step of fixed length may pass the minimum.
+    With ``maximize`` the hill is the negative loss. Rate and radius are so small that the step hardly leaves its
+    tangent. Nothing is asked of a parameter whose gradient is shorter than 0.1 in the metric, where a step of fixed
+    length may pass the minimum.
     """
     small = float(torch.finfo(x.dtype).eps) ** 0.25
     for name, geometry, gradient, start, end in _short_step(trial, x, a, b, small):
@@ -240,7 +249,7 @@ def a_short_step_goes_downhill(trial: Trial, x: Tensor, a: Tensor, b: Tensor) ->
         rise, length = float(pairing([gradient], [tangent])), metric_norm(geometry, start, tangent)
         if not rise <= 100 * length**2 * steepness:  # by which the curve may depart from its tangent
             raise AssertionError(f"a step of length {length:.3g} moves {name} uphill, along a gradient of length "
-                                 f"{steepness:.3g} by {rise:.3g}")  # fmt: skip
+                                 f"{steepness:.3g} by {rise:.3g} (of the negative loss if it maximizes)")  # fmt: skip
 
 
 def a_smaller_rate_makes_a_shorter_step(trial: Trial, x: Tensor, a: Tensor, b: Tensor) -> None:
@@ -314,10 +323,7 @@ def the_ascent_goes_the_radius_along_the_gradient(trial: Trial, x: Tensor, a: Te
         raise NotImplementedError("the metric of adaptive groups is another one")
     rho = float(torch.finfo(x.dtype).eps) ** 0.25
     model.set_rho(rho)
-    model.closure()
-    geometry = geometry_of(trial.manifold)
-    assert model.x.grad is not None and model.plain.grad is not None
-    gradients = [model.x.grad.clone(), model.plain.grad.clone()]
+    geometry, gradients = geometry_of(trial.manifold), model.gradients()
     directions = [geometry.raise_index(x, gradients[0]), gradients[1]]
     norm = float(pairing(gradients, directions).sqrt())
     before = model.values()
