@@ -281,12 +281,18 @@ def a_step_without_gradient_goes_nowhere(trial: Trial, x: Tensor) -> None:
 
 
 def a_loaded_state_continues_the_run(trial: Trial, x: Tensor, a: Tensor, b: Tensor) -> None:
-    """Raise unless a new optimizer with the ``state_dict()`` of another one goes on as that does, for two steps."""
+    """Raise unless a new optimizer with the ``state_dict()`` of another one goes on as that does, for two steps.
+
+    The learning rate is halved before, as by a scheduler, so that it must come with the state.
+    """
     loss = trial.loss(x, a, b)
     model = Model(trial, x, loss)
     if not (hasattr(model.optimizer, "state_dict") and hasattr(model.optimizer, "load_state_dict")):
         raise NotImplementedError("the optimizer has no state_dict")
     model.step(2)
+    for group in getattr(model.optimizer, "param_groups", ()):
+        if "lr" in group:
+            group["lr"] = group["lr"] / 2
     resumed = Model(trial, model.values()[0], loss)
     resumed.plain.data.copy_(model.plain.data)
     resumed.optimizer.load_state_dict(copy.deepcopy(model.optimizer.state_dict()))

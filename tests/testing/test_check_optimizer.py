@@ -247,6 +247,15 @@ class ForgetsItsMomentum(rsam.optim.RiemannianSGD):
         return {**super().state_dict(), "state": {}}
 
 
+class ForgetsItsRate(rsam.optim.RiemannianSGD):
+    """Optimizer that loads the state, but goes on with the rate that it was made with."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        for group in self.param_groups:
+            group["lr"] = self.defaults["lr"]
+
+
 class DividesByTheNorm(Edits):
     def edit(self, params: list[Tensor]) -> None:
         norm = sum(p.grad.square().sum() for p in params).sqrt()
@@ -308,6 +317,7 @@ WRONG = [
     ("a short step goes downhill", lambda params: geoopt.optim.RiemannianAdam(params, lr=0.1, maximize=True), SPHERE),
     ("a smaller rate makes a shorter step", lambda params: KeepsItsRate(params, lr=0.001), SPHERE),
     ("a loaded state continues the run", lambda params: ForgetsItsMomentum(params, lr=0.1, momentum=0.9), SPHERE),
+    ("a loaded state continues the run", lambda params: ForgetsItsRate(params, lr=0.1), SPHERE),
     ("a step without gradient goes nowhere", lambda params: DividesByTheNorm(params, lr=0.1), SPHERE),
     ("steps are blind to isometries", lambda params: SeesCoordinates(params, lr=0.1), SPHERE),
 ]
