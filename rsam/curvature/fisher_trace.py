@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from rsam.curvature.estimate import Estimate, chunk_sizes, collect, generator_of
 from rsam.evaluation.likelihood import Likelihood, hessian_root
+from rsam.evaluation.parameters import check_dtypes
+from rsam.evaluation.reach import graph_of
 from rsam.evaluation.reduction import check_is_tensor, is_exactly, not_ignored, uncompiled
 from rsam.evaluation.risk import Data, Params, Risk
 
@@ -112,6 +114,7 @@ def _squares(risk: Risk, likelihood: Likelihood, count: int, generator: torch.Ge
                     f"model_func must return real outputs, got {outputs.dtype}; pass a function that returns "
                     "torch.view_as_real of them"
                 )
+            check_dtypes(graph_of(outputs).dtypes)
             weights.append(weight)
             for k in range(count):
                 signs = torch.empty(outputs.shape, device=generator.device).bernoulli_(0.5, generator=generator)

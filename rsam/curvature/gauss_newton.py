@@ -10,6 +10,8 @@ from torch import Tensor
 
 from rsam.curvature.operator import TangentOperator
 from rsam.evaluation import check_graph
+from rsam.evaluation.parameters import check_dtypes
+from rsam.evaluation.reach import graph_of
 from rsam.evaluation.reduction import check_is_tensor
 
 __all__ = ["RiemannianGaussNewton"]
@@ -64,6 +66,7 @@ class RiemannianGaussNewton(TangentOperator):
             raise ValueError("loss_func is None; the Gauss-Newton matrix needs a loss of the model's outputs")
         for outputs, targets, weight in self.risk.outputs(order=2):
             check_is_tensor(outputs)
+            check_dtypes(graph_of(outputs).dtypes)
             dual = torch.zeros_like(outputs, requires_grad=True)
             leaf = outputs.detach().requires_grad_()
             loss = self.risk.loss_of(leaf, targets, order=2)

@@ -67,9 +67,9 @@ def check_precision(params: Sequence[Tensor], describe: Callable[[int], str]) ->
 
 
 def check_dtypes(dtypes: Collection[torch.dtype]) -> None:
-    """Refuse a loss some of whose graph is in float16, for example by an autocast within the closure."""
+    """Refuse a loss some of whose graph is in float16, for example by an autocast within model or closure."""
     if torch.float16 in dtypes:
-        raise ValueError(_vanish("a part of the loss", "use an autocast to bfloat16 or none, also within the closure"))
+        raise ValueError(_vanish("a part of the loss", "use an autocast to bfloat16 or none, within model and loss"))
 
 
 def _vanish(where: str, instead: str) -> str:

@@ -1,12 +1,14 @@
-"""Record which parameters a pass over the data depends on."""
+"""Find what a loss depends on, and record which parameters a pass over the data does."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-__all__ = ["Reach"]
+__all__ = ["Reach", "graph_of"]
 
 
 class Reach:
@@ -42,3 +44,45 @@ class Reach:
                 f"{self._without_graph} without a graph; compute it from the parameters, outside no_grad and detach"
             )
         raise ValueError(f"params: the loss does not depend on {describe(min(self._missed))}; leave it out")
+
+
+class _Graph(NamedTuple):
+    """What :func:`graph_of` finds."""
+
+    leaves: list[Tensor]
+    early: set[int]
+    shares: bool
+    dtypes: set[torch.dtype]
+    convolves: bool
+
+
+def graph_of(tensor: Tensor, since: int = 0) -> _Graph:
+    """Find every tensor that ``tensor.backward()`` would accumulate a gradient in.
+
+    Return also the identities of those that a node made before ``since`` uses, and whether there is such a node, the
+    dtypes of all results, which show an autocast that the closure turned on (not in torch 2.4), and whether there are
+    convolutions or recurrent kernels of cuDNN, or a compiled function that may have some.
+    """
+    if tensor.grad_fn is None:
+        return _Graph([tensor], set(), False, set(), False)
+    leaves: dict[int, Tensor] = {}
+    early: set[int] = set()
+    seen: set[Any] = {tensor.grad_fn}
+    stack: list[Any] = [tensor.grad_fn]
+    shares = False
+    dtypes: set[torch.dtype] = set()
+    convolves = False
+    while stack:
+        node = stack.pop()
+        convolves = convolves or type(node).__name__.startswith(("Conv", "Cudnn", "CompiledFunction"))
+        old = node._sequence_nr() < since
+        shares = shares or old
+        dtypes |= {data.dtype for data in getattr(node, "_input_metadata", ())}
+        for upstream, _ in node.next_functions:
+            if type(upstream).__name__ == "AccumulateGrad":
+                leaves[id(upstream.variable)] = upstream.variable
+                early |= {id(upstream.variable)} if old else set()
+            elif upstream is not None and upstream not in seen:
+                seen.add(upstream)
+                stack.append(upstream)
+    return _Graph(list(leaves.values()), early, shares, dtypes, convolves)

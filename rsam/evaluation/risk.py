@@ -17,9 +17,9 @@ from rsam.evaluation import check_graph, differentiable, explain, isolated
 from rsam.evaluation.batches import Data, as_batches, as_pair, examples_of, move
 from rsam.evaluation.higher_order import without_compilation
 from rsam.evaluation.optional import progress
-from rsam.evaluation.parameters import check_is_iterable, check_precision
+from rsam.evaluation.parameters import check_dtypes, check_is_iterable, check_precision
 from rsam.evaluation.random_state import keeping_sources, seed_random_state
-from rsam.evaluation.reach import Reach
+from rsam.evaluation.reach import Reach, graph_of
 from rsam.evaluation.reduction import Reduction, counted_labels, own_loss, uncompiled, uncompiled_name
 from rsam.geometry.sums import all_finite
 
@@ -64,7 +64,8 @@ class Risk:
         For a model or a loss that cannot be called; for data that can be iterated over only once; for parameters that
         are no iterable of tensors, are not leaves or are listed twice, and for an empty list. In an evaluation, for
         empty data, a loss that is no scalar, a parameter that no batch depends on, layers that write to their weights
-        (``max_norm``), and derivatives in float16, of parameters or of an autocast around the call.
+        (``max_norm``), and derivatives in float16, of parameters or of an autocast around the call or, since torch 2.5,
+        within model or loss.
     NotFinite
         For a point of a manifold that is not finite; in an evaluation, if loss or gradient are not. A RuntimeError.
 
@@ -184,6 +185,8 @@ class Risk:
         _check_scalar(loss)
         if not may_diverge and not torch.isfinite(loss.detach()).all():
             raise NotFinite(f"the loss is {float(loss.detach())}, which is not finite")
+        if loss.requires_grad:
+            check_dtypes(graph_of(loss).dtypes)
         return loss
 
     def gradients(self, order: int = 1) -> Iterator[tuple[list[Tensor], float]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,8 +17,9 @@ from rsam.evaluation import at_points, isolated
 from rsam.evaluation.isolation import Buffers, recording
 from rsam.evaluation.parameters import check_dtypes
 from rsam.evaluation.random_state import random_state, set_random_state
+from rsam.evaluation.reach import graph_of
 
-__all__ = ["Evaluations", "full_precision", "graph_of", "reached", "step_length", "step_per_weight"]
+__all__ = ["Evaluations", "full_precision", "reached", "step_length", "step_per_weight"]
 
 
 class Evaluations:
@@ -246,45 +247,3 @@ def _in_tf32(device: torch.device, convolves: bool) -> bool:
         if precision == "tf32" or (precision is None and backend.allow_tf32):
             return True
     return False
-
-
-class _Graph(NamedTuple):
-    """What :func:`graph_of` finds."""
-
-    leaves: list[Tensor]
-    early: set[int]
-    shares: bool
-    dtypes: set[torch.dtype]
-    convolves: bool
-
-
-def graph_of(tensor: Tensor, since: int = 0) -> _Graph:
-    """Find every tensor that ``tensor.backward()`` would accumulate a gradient in.
-
-    Return also the identities of those that a node made before ``since`` uses, and whether there is such a node, the
-    dtypes of all results, which show an autocast that the closure turned on (not in torch 2.4), and whether there are
-    convolutions or recurrent kernels of cuDNN, or a compiled function that may have some.
-    """
-    if tensor.grad_fn is None:
-        return _Graph([tensor], set(), False, set(), False)
-    leaves: dict[int, Tensor] = {}
-    early: set[int] = set()
-    seen: set[Any] = {tensor.grad_fn}
-    stack: list[Any] = [tensor.grad_fn]
-    shares = False
-    dtypes: set[torch.dtype] = set()
-    convolves = False
-    while stack:
-        node = stack.pop()
-        convolves = convolves or type(node).__name__.startswith(("Conv", "Cudnn", "CompiledFunction"))
-        old = node._sequence_nr() < since
-        shares = shares or old
-        dtypes |= {data.dtype for data in getattr(node, "_input_metadata", ())}
-        for upstream, _ in node.next_functions:
-            if type(upstream).__name__ == "AccumulateGrad":
-                leaves[id(upstream.variable)] = upstream.variable
-                early |= {id(upstream.variable)} if old else set()
-            elif upstream is not None and upstream not in seen:
-                seen.add(upstream)
-                stack.append(upstream)
-    return _Graph(list(leaves.values()), early, shares, dtypes, convolves)

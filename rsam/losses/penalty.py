@@ -17,8 +17,9 @@ from rsam import geometry
 from rsam.errors import NoHigherDerivative, NotFinite
 from rsam.evaluation import check_graph, differentiable, explain, isolated
 from rsam.evaluation.parameters import check_dtypes, check_precision, named_leaves
+from rsam.evaluation.reach import graph_of
 from rsam.geometry.sums import all_finite
-from rsam.losses.closure import Evaluations, full_precision, graph_of, reached
+from rsam.losses.closure import Evaluations, full_precision, reached
 from rsam.losses.differences import add
 from rsam.losses.with_gradient import with_gradient
 

@@ -179,3 +179,52 @@ def test_that_hyperbolic_and_positive_definite_points_work_in_single_precision()
             hessian = RiemannianHessian(one, CE, one.parameters(), (x[:, :3].to(dtype), y))
             results.append(float(trace(hessian, method="exact")))
         assert results[0] == pytest.approx(results[1], rel=1e-4)  # rounding, stretched a hundredfold
+
+
+DIFFERENTIATED: dict[str, Callable[..., Any]] = {
+    "hessian": lambda *case: trace(RiemannianHessian(*case), 2),
+    "gauss-newton": lambda *case: trace(RiemannianGaussNewton(*case), 2),
+    "fisher": lambda *case: fisher_trace(*case, 2),
+    "gradient": gradient_norm,
+    "worst": sharpness,
+    "slope": lambda *case: landscape.line(*case, steps=3, gradients=True),
+    "direction": lambda *case: landscape.line(*case, "gradient", steps=3),
+}
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.ones((), requires_grad=True).clone().grad_fn, "_input_metadata"),
+    reason="torch 2.4 does not tell the dtypes in a graph",
+)
+@pytest.mark.parametrize("name", DIFFERENTIATED)
+def test_that_an_autocast_to_float16_within_the_model_or_the_loss_is_refused(name: str) -> None:
+    """Derivatives vanish in it without an error."""
+    model, (x, y) = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)), labelled()
+    x = x.float()
+
+    def cast(function: Callable[..., Any], dtype: torch.dtype) -> Callable[..., Any]:
+        def inside(*args: Any) -> torch.Tensor:
+            with torch.autocast("cpu", dtype):
+                return function(*args)
+
+        return inside
+
+    class Scaled(nn.CrossEntropyLoss):
+        def forward(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            return super().forward(1e-8 * outputs.float(), targets)
+
+    class Halved(nn.CrossEntropyLoss):
+        def forward(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            return super().forward((outputs @ torch.eye(3)).float(), targets)
+
+    half = cast(model, torch.float16)
+    gradients = torch.autograd.grad(Scaled()(half(x), y), [*model.parameters()])
+    assert not any(g.any() for g in gradients)  # why
+    measure, params = DIFFERENTIATED[name], [*model.parameters()]
+    says = "float16 of a part of the loss; use an autocast to bfloat16 or none"
+    with pytest.raises(ValueError, match=says):
+        measure(half, nn.CrossEntropyLoss(), params, (x, y))
+    if name != "fisher":  # which does not evaluate the loss
+        with pytest.raises(ValueError, match=says):
+            measure(model, cast(Halved(), torch.float16), params, (x, y))
+    measure(cast(model, torch.bfloat16), nn.CrossEntropyLoss(), params, (x, y))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rsam.evaluation.reach import graph_of
 from rsam.losses import FisherTrace, GradientNorm, HessianTrace, closure
 
 
@@ -131,5 +132,5 @@ def test_that_tf32_is_noticed_as_torch_is_set(newer, flags, monkeypatch) -> None
 
 def test_that_convolutions_are_noticed() -> None:
     layers = nn.Sequential(nn.Conv1d(2, 3, 2), nn.Flatten(), nn.Linear(9, 1))
-    assert closure.graph_of(layers(torch.ones(1, 2, 4)).sum()).convolves
-    assert not closure.graph_of(layers[2](torch.ones(1, 9)).sum()).convolves
+    assert graph_of(layers(torch.ones(1, 2, 4)).sum()).convolves
+    assert not graph_of(layers[2](torch.ones(1, 9)).sum()).convolves
