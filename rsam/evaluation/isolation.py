@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _global_forward_pre_hooks
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import _OrthMaps, _Orthogonal
 from torch.nn.utils.stateless import _functional_call
 
 from rsam.evaluation.random_state import random_state, set_random_state
@@ -45,14 +46,14 @@ def isolated(*, strict: bool = True, start: Buffers | None = None) -> Iterator[N
     Parameters
     ----------
     strict : bool
-        Whether to refuse layers that write to their weights.
+        Whether to refuse layers that write to their weights, or do not follow where :func:`at_points` moved them.
     start : dict, optional
         Values of buffers to start from, as :func:`recording` yields them; by default the present ones.
 
     Raises
     ------
     ValueError
-        In the call of a module with such a layer; names the layer.
+        In the call of a module with such a layer; names the layer, or its parameter.
 
     Examples
     --------
@@ -85,7 +86,7 @@ def isolated(*, strict: bool = True, start: Buffers | None = None) -> Iterator[N
     state = random_state()
     cache, parametrize._cache = parametrize._cache, {}
     try:
-        with _before_first_calls(visit, _check_writes_no_weights if strict else None):
+        with _before_first_calls(visit, _check_layers if strict else None):
             yield
     finally:
         for part, buffers in originals.items():
@@ -176,14 +177,36 @@ def _look_all(module: nn.Module, args: Any) -> None:
             look(module)
 
 
-def _check_writes_no_weights(module: nn.Module) -> None:
-    # undone at the end, a measurement would still be one at other weights, of which nothing here knows
+def _check_layers(module: nn.Module) -> None:
     for name, part in module.named_modules():
+        # undone at the end, a measurement would still be one at other weights, of which nothing here knows
         if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.max_norm is not None:
             raise ValueError(
                 f"{type(part).__name__}{f' {name!r}' if name else ''} rescales rows of its weights when it runs "
                 f"(max_norm={part.max_norm}), so that evaluations would change them; set its max_norm = None meanwhile"
             )
+        if _own and isinstance(part, parametrize.ParametrizationList) and _breaks(part):
+            raise ValueError(
+                f"{name + '.original' if name else 'original'!r} cannot be moved at random, nor between these weights: "
+                "torch's orthogonal() rounds its diagonal to signs; take orthogonal_map='matrix_exp' or 'cayley', or "
+                "leave it out of params"
+            )
+
+
+# Own values of the parameters that are elsewhere within :func:`at_points`, by identity.
+_own: dict[int, Tensor] = {}
+
+
+def _breaks(part: parametrize.ParametrizationList) -> bool:
+    """Tell whether Householder reflections are moved along their diagonal, in which they are not continuous.
+
+    Gradients have no component there, and may be followed.
+    """
+    if not any(isinstance(p, _Orthogonal) and p.orthogonal_map is _OrthMaps.householder for p in part):
+        return False
+    here: Any = getattr(part, "original", None)
+    own = _own.get(id(here))
+    return own is not None and not torch.equal(here.diagonal(0, -2, -1), own.diagonal(0, -2, -1))
 
 
 @contextmanager
@@ -225,13 +248,17 @@ def at_points(params: Sequence[Tensor], points: Sequence[Tensor]) -> Iterator[No
                 f"{tuple(p.shape)}, {p.dtype} on {p.device}"
             )
     olds = [p.data for p in params]
+    first = {id(p): old for p, old in zip(params, olds, strict=True) if id(p) not in _own}
     # autocast caches its casts by the parameter's identity, and would not see the new values
     torch.clear_autocast_cache()
     try:
+        _own.update(first)
         for p, x in zip(params, points, strict=True):
             p.data = x.detach()
         yield
     finally:
+        for key in first:
+            del _own[key]
         for p, old in zip(params, olds, strict=True):
             p.data = old
         torch.clear_autocast_cache()

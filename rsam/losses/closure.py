@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.parametrizations import _OrthMaps, _Orthogonal
-from torch.nn.utils.parametrize import ParametrizationList
 
 from rsam import geometry
 from rsam.evaluation import at_points, isolated
@@ -149,25 +147,6 @@ class Evaluations:
             f"{name} by differences: the closure gave another result when it was called again at the same weights; it "
             "must use the same batch in each call, no random generator of its own, and no state that a call changes"
         )
-
-    def check_moves(self) -> None:
-        """Refuse to move parameters at random that are not continuous.
-
-        Raises
-        ------
-        ValueError
-            For the parameter of torch's ``orthogonal`` by Householder reflections.
-        """
-        for module in self._buffers:
-            if isinstance(module, ParametrizationList) and any(
-                isinstance(part, _Orthogonal) and part.orthogonal_map is _OrthMaps.householder for part in module
-            ):
-                index = next((i for i, p in enumerate(self.params) if p is getattr(module, "original", None)), None)
-                if index is not None:
-                    raise ValueError(
-                        f"{self.space.describe(index)} cannot be moved at random: torch's orthogonal() rounds its "
-                        "diagonal to signs; take orthogonal_map='matrix_exp' or 'cayley', or leave it out of params"
-                    )
 
 
 def reached(space: geometry.Product, gradient: Sequence[Tensor | None]) -> tuple[geometry.Product, list[Tensor]]:

@@ -94,7 +94,6 @@ class RandomPenalty(Penalty):
         evaluate : Evaluations
             The loss and its gradient elsewhere.
         """
-        evaluate.check_moves()
         change = torch.zeros_like(loss)
         sums: list[Tensor] = []
         for _ in range(self.probes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import warnings
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import rsam
-from rsam.curvature import RiemannianGaussNewton, RiemannianHessian, trace
+from rsam.curvature import RiemannianGaussNewton, RiemannianHessian, landscape, sharpness, trace
 from rsam.evaluation import NoHigherDerivative, differentiable
 from tests.curvature.problems import DOUBLE, batches, dense, generator, labelled, normal, second_difference, snapshot
 
@@ -307,3 +308,68 @@ def test_that_layers_that_a_checkpoint_would_not_replace_are_refused(make: Any, 
     a = operator(model, nn.CrossEntropyLoss(), model.parameters(), labelled(count))
     with pytest.raises(NoHigherDerivative, match=r"torch\.utils\.checkpoint .* of order 2; turn checkpointing off"):
         a @ torch.ones(a.shape[0], dtype=DOUBLE)
+
+
+# -- weights that are rounded -----------------------------------------------------------------------------------------
+
+
+def reflecting() -> tuple[nn.Module, Tensor]:
+    """Return a network with Householder reflections, torch's default for matrices that are not square."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    nn.utils.parametrizations.orthogonal(model[0])
+    return model, model[0].parametrizations.weight.original
+
+
+def negated(model: nn.Module) -> nn.Module:
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other[0].parametrizations.weight.original.diagonal().neg_()
+    return other
+
+
+RANDOM = {
+    "average": lambda *case: sharpness(*case, 0.01, kind="average", probes=1),
+    "restarts": lambda *case: sharpness(*case, 0.01, restarts=1),
+    "line": lambda *case: landscape.line(*case, steps=3),
+    "filter": lambda *case: landscape.line(*case, "filter", steps=3),
+    "plane": lambda *case: landscape.plane(*case, steps=3),
+    "other": lambda model, *case: landscape.line(model, *case, other=negated(model), steps=3),
+}
+
+
+@pytest.mark.parametrize("measure", RANDOM.values(), ids=RANDOM)
+@pytest.mark.parametrize("of", [lambda model: model, lambda model: model.forward], ids=["model", "function"])
+def test_that_householder_reflections_are_not_moved_where_they_do_not_follow(of: Any, measure: Any) -> None:
+    """Their layer rounds a diagonal of ones to integers: 0.999 gives 0, and a column of zeros."""
+    model, original = reflecting()
+    before = snapshot(model)
+    names = dict(model.named_parameters())
+    evaluated = model if measure is RANDOM["other"] else of(model)
+    with pytest.raises(ValueError, match=r"parametrizations\.weight\.original' .* orthogonal_map='matrix_exp'"):
+        measure(evaluated, nn.CrossEntropyLoss(), names.items(), labelled())
+    assert all(map(torch.equal, model.parameters(), before))
+    original.requires_grad_(False)  # the others are moved
+    if measure is not RANDOM["other"]:
+        measure(evaluated, nn.CrossEntropyLoss(), names.items(), labelled())
+
+
+def test_that_householder_reflections_follow_the_gradient() -> None:
+    model, original = reflecting()
+    (x, y), loss = labelled(), nn.CrossEntropyLoss()
+    case = model, loss, list(model.named_parameters()), (x, y)
+    start = loss(model(x), y)
+    gradients = torch.autograd.grad(start, [*model.parameters()])
+    start = start.detach()
+    moved, norm = copy.deepcopy(model), torch.cat([g.flatten() for g in gradients]).norm()
+    with torch.no_grad():
+        for p, g in zip(moved.parameters(), gradients, strict=True):
+            p.add_(g / norm, alpha=0.1)
+        end = loss(moved(x), y)
+    assert float(sharpness(*case, 0.1)) == pytest.approx(float(end - start), rel=1e-9)  # rounding of the losses
+    assert landscape.line(*case, "gradient", extent=(0, 0.1), steps=2).loss[1] == pytest.approx(float(end), rel=1e-12)
+    along = landscape.line(*case, other=moved, steps=3)
+    assert along.loss[[0, 2]] == pytest.approx([float(start), float(end)], rel=1e-12)
+    with torch.no_grad():
+        original.diagonal().mul_(0.5)  # as weight decay does: the columns are zero, and stay so along the gradient
+    assert float(sharpness(*case, 0.1)) > 0
