@@ -129,9 +129,9 @@ class FisherTrace(RandomPenalty):
         evaluate = self._evaluations(closure, self._subject_of)
         outcome = evaluate.here()
         loss = self._loss_of(outcome)
-        return loss + self._of_outputs(self._subject_of(outcome), evaluate).to(loss.device)
+        return loss + self._of_outputs(self._subject_of(outcome), evaluate, loss).to(loss.device)
 
-    def _of_outputs(self, outputs: Any, evaluate: Evaluations) -> Tensor:
+    def _of_outputs(self, outputs: Any, evaluate: Evaluations, loss: Tensor | None = None) -> Tensor:
         """Return the weighted value, with a gradient in the leaves for fixed ``u``, and in outputs through ``u``."""
         self._check(outputs)
         total = torch.zeros((), device=evaluate.params[0].device)
@@ -158,8 +158,8 @@ class FisherTrace(RandomPenalty):
             if u.requires_grad:
                 # d|J^T u|^2 / du = 2 J r, the change of the outputs along r = J^T u raised
                 to_outputs += torch.autograd.grad(u, f, (moved - f.detach()) * (2 * length / step))[0]
-        if not all_finite([total, *covectors, to_outputs]):
-            raise NotFinite("FisherTrace or its gradient is not finite")
+        if not all_finite([total, *covectors, to_outputs] + ([] if loss is None else [loss])):
+            raise NotFinite("FisherTrace, the loss beside it or a gradient is not finite")
         factor = self.weight / self.probes
         scaled = torch._foreach_mul([to_outputs, *covectors], factor)
         return with_gradient(factor * total, scaled, [outputs, *evaluate.params, *evaluate.others])

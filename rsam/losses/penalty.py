@@ -201,7 +201,7 @@ class Penalty(nn.Module):
             with differentiable(self.order):
                 outcome = closure()
             loss = self._loss_of(outcome)
-            return loss + self._derive(self._subject_of(outcome), closure).to(loss.device)
+            return loss + self._derive(self._subject_of(outcome), closure, loss).to(loss.device)
 
     @contextmanager
     def _evaluation(self) -> Iterator[None]:
@@ -231,8 +231,8 @@ class Penalty(nn.Module):
         """Return the penalised quantity from the result of the closure of :meth:`objective`."""
         return outcome
 
-    def _derive(self, subject: Any, closure: Closure | None = None) -> Tensor:
-        """Return the weighted exact value."""
+    def _derive(self, subject: Any, closure: Closure | None = None, loss: Tensor | None = None) -> Tensor:
+        """Return the weighted exact value; check also the loss that it is added to."""
         params = self._live()
         self._check(subject)
         check_dtypes(graph_of(subject).dtypes)
@@ -252,7 +252,7 @@ class Penalty(nn.Module):
             if not isinstance(better, NoHigherDerivative):
                 raise
             raise NoHigherDerivative(f"{better}; method='difference' needs gradients only") from error
-        if not all_finite([subject, value]):
+        if not all_finite([subject, value] if loss is None else [subject, value, loss]):
             raise NotFinite(f"{type(self).__name__} is {value.item()}: the loss or a derivative of it is not finite")
         return self.weight * (value if value.requires_grad else value + self._nothing())
 

@@ -8,6 +8,7 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
+from rsam import NotFinite
 from rsam.losses import FisherTrace
 from tests.losses.problems import PENALTIES, closure_for, on
 
@@ -32,6 +33,20 @@ def test_that_the_loss_beside_the_outputs_is_checked(method, change, says) -> No
         return change(loss), outputs
 
     with pytest.raises(ValueError, match=f"FisherTrace .*{says}"):
+        penalty.objective(closure)
+
+
+@pytest.mark.parametrize("method", ["exact", "difference"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_that_a_loss_that_is_not_finite_beside_finite_outputs_is_refused(bad, method) -> None:
+    problem = on("plain")
+    penalty = FisherTrace(problem.points, method=method)
+
+    def closure():
+        loss, outputs = problem.both()
+        return loss + bad, outputs
+
+    with pytest.raises(NotFinite, match=r"FisherTrace.* the loss"):
         penalty.objective(closure)
 
 
