@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copyreg
 import math
+import types
 from collections.abc import Iterable
 from typing import Any
 
@@ -125,3 +127,14 @@ class ScaledGeometry(DelegatingGeometry):
 
     def to_coordinates(self, x: Tensor, c: Tensor) -> Tensor:
         return super().to_coordinates(x, c) / self._scale(x)
+
+
+def _reduce_scaled(scaled: geoopt.Scaled) -> tuple[Any, ...]:
+    """Make the bound methods, which geoopt's constructor adds to the object, anew in copies and pickles."""
+    own = {k: v for k, v in vars(scaled).items() if not (isinstance(v, types.MethodType) and v.__self__ is scaled)}
+    return type(scaled), (scaled.base,), own
+
+
+# Otherwise geoopt 0.5.1 pickles these methods before the base that they ask for: loading recurses without end (ball),
+# or finds no method (sphere), and the methods of a shallow copy stay those of the original.
+copyreg.pickle(geoopt.Scaled, _reduce_scaled)  # type: ignore[arg-type]
