@@ -13,6 +13,9 @@ from rsam.geometry.linalg import largest
 __all__ = ["assert_close", "assert_order", "flattest_slope", "show", "tolerance"]
 
 
+_LONGEST = 300
+
+
 def tolerance(dtype: torch.dtype) -> float:
     """Return half the digits of a dtype, as a relative error.
 
@@ -22,8 +25,8 @@ def tolerance(dtype: torch.dtype) -> float:
     return 4 * math.sqrt(torch.finfo(dtype).eps)
 
 
-def show(a: Tensor) -> str:
-    """Format the numbers of a tensor with six digits at most."""
+def show(a: Tensor, longest: int | None = None) -> str:
+    """Format the numbers of a tensor with six digits at most, and the first of them if the text would be longer."""
     values = a.detach().resolve_conj().tolist()
 
     def short(value: object) -> str:
@@ -31,7 +34,8 @@ def show(a: Tensor) -> str:
             return "[" + ", ".join(map(short, value)) + "]"
         return f"{value:.6g}"
 
-    return short(values)
+    text = short(values)
+    return text if longest is None or len(text) <= longest else f"{text[:longest]} ..."
 
 
 def assert_close(actual: Tensor, expected: Tensor, what: str, *, scale: float = 0.0, slack: float = 1.0) -> None:
@@ -58,14 +62,15 @@ def assert_close(actual: Tensor, expected: Tensor, what: str, *, scale: float = 
     if actual.dtype != expected.dtype:  # the tolerance would be that of the wrong one
         raise AssertionError(f"{what}: {actual.dtype}, expected {expected.dtype}")
     if not torch.isfinite(actual).all():
-        raise AssertionError(f"{what}: got {show(actual)}, which is not finite")
+        raise AssertionError(f"{what}: got {show(actual, _LONGEST)}, which is not finite")
     size = max(largest(actual), largest(expected))
     eps = float(torch.finfo(actual.dtype).eps)
     bound = slack * (tolerance(actual.dtype) * size + 1000 * eps * scale)
     error = largest(actual - expected)
     if not error <= bound:
         raise AssertionError(
-            f"{what}: got {show(actual)}, expected {show(expected)} (differs by {error:.2g}, allowed {bound:.2g})"
+            f"{what}: got {show(actual, _LONGEST)}, expected {show(expected, _LONGEST)} "
+            f"(differs by {error:.2g}, allowed {bound:.2g})"
         )
 
 

@@ -13,6 +13,9 @@ from rsam.geometry import Geometry, geometry_of
 from rsam.testing import properties as all_properties
 from rsam.testing.arguments import checked_functions, checked_shape, in_precision
 from rsam.testing.points import ambient_dtype, remarks_on_points
+from rsam.testing.properties.asserts import is_own
+from rsam.testing.properties.metric import RANDOM
+from rsam.testing.properties.transport import TOGETHER
 from rsam.testing.running import Check, Report, run_checks
 from rsam.testing.strategies import Shape, arrays, points, step_sizes, tangents
 
@@ -21,6 +24,16 @@ __all__ = ["NativeGeometry", "check_manifold", "properties_of"]
 Property = Callable[..., None]
 
 _ARGUMENTS = ("x", "y", "u", "v", "w", "a", "t", "exact")
+
+
+# Checked where neither geoopt nor rsam defines the methods.
+_OF_METHODS: dict[Property, Sequence[str]] = {
+    all_properties.random_points_are_on_the_manifold: RANDOM,
+    all_properties.the_distance_along_a_geodesic_is_its_length: ("dist",),
+    all_properties.steps_with_transport_agree_with_their_parts: [
+        name for together, (_, carry) in TOGETHER.items() for name in (together, carry)
+    ],
+}
 
 
 class NativeGeometry(Geometry):
@@ -75,7 +88,8 @@ def properties_of(geometry: Geometry) -> list[Property]:
     Parameters
     ----------
     geometry : rsam.geometry.Geometry
-        The geometry; one that is isometric has three more.
+        The geometry; one that is isometric has three more. Methods of a manifold of your own that rsam does not call
+        (``random``, ``dist``, ``retr_transp``) have one each.
 
     Returns
     -------
@@ -92,12 +106,15 @@ def properties_of(geometry: Geometry) -> list[Property]:
     p = all_properties
     listed: list[Property] = [
         p.the_point_is_on_the_manifold,
+        p.there_is_one_inner_product_per_point,
+        p.arguments_are_not_written_to,
         p.projecting_a_point_moves_it_nowhere,
         p.the_projection_is_tangent,
         p.the_projection_is_idempotent,
         p.the_projection_fixes_tangents,
         p.the_derivative_of_projecting_points_is_tangent,
         p.the_metric_is_symmetric_and_positive,
+        p.the_metric_is_bilinear,
         p.the_squared_norm_is_an_inner_product,
         p.scaling_components_keeps_tangents,
         p.the_riemannian_gradient_is_tangent,
@@ -127,10 +144,12 @@ def properties_of(geometry: Geometry) -> list[Property]:
         p.second_order_steps_agree_with_the_geodesic,
         p.frames_are_orthonormal,
         p.random_tangents_are_isotropic,
-        p.arguments_are_not_written_to,
         p.a_batch_equals_its_members,
         p.a_list_equals_its_members,
     ]
+    for function, methods in _OF_METHODS.items():
+        if any(is_own(geometry.manifold, method) for method in methods):
+            listed.append(function)
     if geometry.isometric:
         listed += [
             p.transport_is_isometric,

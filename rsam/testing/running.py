@@ -23,6 +23,9 @@ Case = Mapping[str, Any]
 #: Makes a strategy for cases with the named arguments.
 Cases = Callable[[Sequence[str]], st.SearchStrategy[dict[str, Any]]]
 
+# Number of failures whose simplest case is searched for, which takes seconds: one error often breaks all that follow.
+_SIMPLIFIED = 3
+
 # Packages whose frames do not show where a user's code is wrong.
 _LIBRARIES = ("rsam", "geoopt", "torch")
 
@@ -94,7 +97,7 @@ class Outcome:
             message = "\n".join([str(failure), *remarks])
             raise PropertyError(failure.property, failure.case, message) from failure.__cause__
         if self.failures:
-            head = f"{subject}: {len(self.failures)} properties do not hold"
+            head = f"{subject}: {len(self.failures)} properties do not hold; correct the first, and check again"
             raise AssertionError("\n".join([head, *map(str, self.failures), *remarks]))
 
 
@@ -117,7 +120,7 @@ class _AllBroken(Exception):
 
 
 def run_checks(checks: Sequence[Check], cases: Cases, max_examples: int) -> Outcome:
-    """Try all checks on the same cases, then search for the simplest case of each that failed.
+    """Try all checks on the same cases, then search for the simplest case of the first few that failed.
 
     Drawing a case costs more than most properties, so all of them share it.
     """
@@ -125,7 +128,7 @@ def run_checks(checks: Sequence[Check], cases: Cases, max_examples: int) -> Outc
     reached: set[str] = set()
     trivial: set[str] = set()  # properties that hold of a zero tangent
     unsupported: set[str] = set()
-    broken: dict[str, PropertyError] = {}
+    broken: dict[str, tuple[Case, Exception]] = {}
 
     @settings(_settings(max_examples), phases=(Phase.generate, Phase.target))
     @given(cases(names))
@@ -140,26 +143,32 @@ def run_checks(checks: Sequence[Check], cases: Cases, max_examples: int) -> Outc
             elif isinstance(error, NotImplementedError):
                 unsupported.add(check.name)
             else:
-                broken[check.name] = _failure(check, {k: case[k] for k in check.arguments}, error)
+                broken[check.name] = {k: case[k] for k in check.arguments}, error
         if len(broken) == len(checks):
             raise _AllBroken
 
     with suppress(_AllBroken):
         try_all()
-    failures = [_simplest(check, cases, max_examples) or broken[check.name] for check in checks if check.name in broken]
+    failed = [check for check in checks if check.name in broken]
+    failures = [
+        _simplest(check, cases, max_examples) or _failure(check, *broken[check.name], "failing case")
+        for check in failed[:_SIMPLIFIED]
+    ]
+    failures += [_failure(check, *broken[check.name]) for check in failed[_SIMPLIFIED:]]
     rest = [check.name for check in checks if check.name not in broken]
     held = reached | (trivial - unsupported)
     report = Report(tuple(n for n in rest if n in held), tuple(n for n in rest if n not in held))
     return Outcome(failures, report)
 
 
-def _failure(check: Check, case: Case, error: Exception) -> PropertyError:
-    """Describe the case in which a property fails."""
+def _failure(check: Check, case: Case, error: Exception, title: str | None = None) -> PropertyError:
+    """Describe how a property fails, with the case if that has a title."""
     asserted, place, message = isinstance(error, AssertionError), _place(error), str(error)
     reason = message if asserted and message else f"raises {type(error).__name__}: {message}".removesuffix(": ")
     lines = [f"not true that {check.name}", f"  {reason}", *([f"  at {place}"] if place else [])]
-    lines.append("  simplest failing case:")
-    lines += [f"    {key} = {show(v) if isinstance(v, Tensor) else v}" for key, v in case.items()]
+    if title is not None:
+        lines.append(f"  {title}:")
+        lines += [f"    {key} = {show(v) if isinstance(v, Tensor) else v}" for key, v in case.items()]
     failure = PropertyError(check.name, case, "\n".join(lines))
     if place or not asserted:  # the traceback of a law that does not hold says nothing
         failure.__cause__ = error
@@ -184,7 +193,7 @@ def _simplest(check: Check, cases: Cases, max_examples: int) -> PropertyError | 
     def run(case: dict[str, Any]) -> None:
         error = check.error(case)
         if error is not None and not isinstance(error, NotImplementedError):
-            raise _failure(check, case, error)
+            raise _failure(check, case, error, "simplest failing case")
 
     try:
         run()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rsam.geometry import Geometry
+from rsam.geometry import Geometry, geometry_of
 from rsam.testing import NativeGeometry, PropertyError, check_manifold, point_from_array, properties
 
 
@@ -279,3 +279,104 @@ def test_that_a_property_that_holds_of_zero_tangents_only_is_not_called_checked(
     check = properties.the_acceleration_is_that_of_the_geodesic
     report = check_manifold(ClampsTheAngle(), (2,), properties=[check], max_examples=5)
     assert report.skipped == ("the acceleration is that of the geodesic",)
+
+
+class WithAllMethods(Circle):
+    """Circle with right methods that rsam itself does not call."""
+
+    def expmap(self, x: Tensor, u: Tensor) -> Tensor:
+        return geometry_of(geoopt.Sphere()).exponential(x, u)
+
+    def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
+        return geometry_of(geoopt.Sphere()).logarithm(x, y).norm(dim=-1, keepdim=keepdim)
+
+    def random(self, *size: int, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Tensor:
+        return self.projx(torch.randn(*size, dtype=dtype, device=device))
+
+    def retr_transp(self, x: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.retr(x, u)
+        return y, self.transp(x, y, v)
+
+
+def _with(**methods: object) -> Circle:
+    return type("Faulty", (WithAllMethods,), methods)()
+
+
+def test_that_methods_that_rsam_does_not_call_are_checked_too() -> None:
+    numbers = torch.get_rng_state()
+    checked = check_manifold(WithAllMethods(), (2, 3), max_examples=5).checked
+    assert {
+        "random points are on the manifold",
+        "the distance along a geodesic is its length",
+        "steps with transport agree with their parts",
+    } <= set(checked)
+    assert torch.equal(torch.get_rng_state(), numbers)
+
+
+SHAPES = properties.there_is_one_inner_product_per_point
+RANDOM = properties.random_points_are_on_the_manifold
+DISTANCE = properties.the_distance_along_a_geodesic_is_its_length
+TOGETHER = properties.steps_with_transport_agree_with_their_parts
+PURE = properties.arguments_are_not_written_to
+
+
+def _carries_in_place(self: Circle, x: Tensor, y: Tensor, v: Tensor) -> Tensor:
+    v -= (y * v).sum(-1, keepdim=True) * y
+    return v
+
+
+@pytest.mark.usefixtures("unshrunk")
+@pytest.mark.parametrize(
+    ("check", "methods", "message"),
+    [
+        (SHAPES, {"ndim": 0}, r"inner\(\.\.\., keepdim=False\) has shape \(\) for x of shape \(2,\), expected \(2,\)"),
+        (
+            SHAPES,
+            {"inner": lambda self, x, u, v=None, *, keepdim=False: Circle.inner(self, x, u, v)},
+            r"inner\(\.\.\., keepdim=True\) has shape \(\) for x of shape \(2,\), expected \(1,\)",
+        ),
+        (
+            SHAPES,
+            {"norm": lambda self, x, u, *, keepdim=False: u.norm(dim=-1, keepdim=True)},
+            r"norm\(\.\.\., keepdim=False\) has shape \(1,\) for x of shape \(2,\), expected \(\)",
+        ),
+        (
+            SHAPES,
+            {"dist": lambda self, x, y, *, keepdim=False: WithAllMethods.dist(self, x, y)},
+            r"dist\(\.\.\., keepdim=True\) has shape \(\)",
+        ),
+        (
+            DISTANCE,
+            {"dist": lambda self, x, y, **_: WithAllMethods.dist(self, x, y) * (1 + (x - y).relu().sum(-1))},
+            r"dist\(.*\)\^2 against <u, u>: got",
+        ),
+        (
+            RANDOM,
+            {"random": lambda self, *size, dtype=None, device=None: torch.randn(*size, dtype=dtype)},
+            "the point that random makes is not on the manifold: the norm is not 1",
+        ),
+        (
+            RANDOM,
+            {"origin": lambda self, *size, dtype=None, device=None: torch.ones(*size).div(2**0.5)},
+            r"origin\(\*\(2,\), dtype=torch.float64\) has shape \(2,\) and is torch.float32",
+        ),
+        (TOGETHER, {"retr_transp": lambda self, x, u, v: (self.retr(x, u), v)}, "retr_transp against transp_follow"),
+        (TOGETHER, {"expmap_transp": lambda self, x, u, v: (self.retr(x, u), v)}, "expmap_transp against expmap"),
+        (PURE, {"transp": _carries_in_place}, "transport changed its argument v to"),
+    ],
+)
+def test_that_errors_of_shapes_and_of_methods_that_rsam_does_not_call_are_found(
+    check: Callable[..., None], methods: dict[str, object], message: str
+) -> None:
+    check_manifold(WithAllMethods(), (2,), properties=[check], max_examples=3)
+    with pytest.raises(PropertyError, match=message):
+        check_manifold(_with(**methods), (2,), properties=[check], max_examples=10)
+
+
+def test_that_a_report_opens_with_the_cause_and_simplifies_the_first_failures_only() -> None:
+    halved = _with(proju=lambda self, x, u: u - (x * u).sum(-1, keepdim=True) / 2 * x)
+    with pytest.raises(AssertionError, match="properties do not hold; correct the first, and check again") as caught:
+        check_manifold(halved, (2,), max_examples=2)
+    report = str(caught.value)
+    assert report.splitlines()[1] == "not true that the projection is tangent"
+    assert report.count("not true that") > report.count("simplest failing case") == 3

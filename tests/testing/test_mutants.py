@@ -77,6 +77,8 @@ MUTANTS = {
     P.the_riemannian_gradient_represents_the_euclidean_one: _mutant(
         raise_index=lambda self, x, g: 2 * RightSphere.project(self, x, g)
     ),
+    P.there_is_one_inner_product_per_point: _mutant(inner=lambda self, x, u, v: u * v),
+    P.the_metric_is_bilinear: _mutant(inner=lambda self, x, u, v: RightSphere.inner(self, x, u, v) ** 3),
     P.raising_undoes_lowering: _mutant(lower_index=lambda self, x, t: 2 * t),
     P.a_zero_step_goes_nowhere: _mutant(retract=lambda self, x, u: _unit(x + u + 1e-6)),
     P.a_step_stays_on_the_manifold: _mutant(retract=lambda self, x, u: x + u),
@@ -129,7 +131,13 @@ MUTANTS = {
     P.the_distance_along_a_geodesic_is_its_length: RightSphere,
 }
 # tested separately, in other modules
-RARE = {P.the_point_is_on_the_manifold, P.the_derivative_of_projecting_points_is_tangent, P.a_list_equals_its_members}
+METHODS = {P.random_points_are_on_the_manifold, P.steps_with_transport_agree_with_their_parts}
+RARE = {
+    P.the_point_is_on_the_manifold,
+    P.the_derivative_of_projecting_points_is_tangent,
+    P.a_list_equals_its_members,
+    *METHODS,
+}
 
 
 class OfAnotherMetric(type(geometry_of(geoopt.CanonicalStiefel()))):  # type: ignore[misc]
@@ -198,6 +206,6 @@ def test_that_a_failure_can_be_sent_to_another_process(sent) -> None:
 
 
 def test_that_the_table_of_mutants_is_complete() -> None:
-    unasked = {P.the_distance_along_a_geodesic_is_its_length}  # it tests geoopt's dist, which rsam does not use
+    unasked = {P.the_distance_along_a_geodesic_is_its_length, *METHODS}  # of users' methods, which rsam does not call
     assert set(MUTANTS) | RARE == set(properties_of(RightSphere(geoopt.Sphere()))) | unasked
     assert {check.__name__ for check in MUTANTS.keys() | RARE} == set(properties.__all__)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import geoopt
 import torch
 from torch import Tensor
 
@@ -19,6 +20,7 @@ __all__ = [
     "assert_on_manifold",
     "assert_tangent",
     "central_step",
+    "is_own",
     "product",
     "second_step",
     "stretched",
@@ -29,6 +31,12 @@ def product(geometry: Geometry, x: Tensor, u: Tensor, v: Tensor) -> Tensor:
     """Return the inner product over the whole tensor, a real scalar."""
     value = geometry.inner(x, u, v).sum()
     return value.real if value.is_complex() else value
+
+
+def is_own(manifold: geoopt.Manifold, method: str) -> bool:
+    """Tell whether a manifold has a method that neither geoopt nor rsam defines."""
+    function = getattr(type(manifold), method, None)
+    return function is not None and not function.__module__.startswith(("geoopt.", "rsam."))
 
 
 def stretched(geometry: Geometry, x: Tensor, u: Tensor, length: float = 0.5) -> Tensor:

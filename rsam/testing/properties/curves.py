@@ -110,13 +110,14 @@ def the_logarithm_undoes_the_exponential(geometry: Geometry, x: Tensor, u: Tenso
 
 
 def the_distance_along_a_geodesic_is_its_length(geometry: Geometry, x: Tensor, u: Tensor, t: float) -> None:
-    """Raise unless the manifold's ``dist`` to the end of a geodesic is the length of its velocity ``t u``.
+    """Raise unless the manifold's ``dist`` to the end of a geodesic, and back, is the length of its velocity ``t u``.
 
     Squares are compared, since distances are computed by inverse cosines, which halve the digits of short distances.
     With ``u = 0`` this tests the distance from a point to itself.
     """
     u = t * u
     y = geometry.exponential(x, u)
-    squared = (geometry.manifold.dist(x, y) ** 2).sum()
-    expected = product(geometry, x, u, u)
-    assert_close(squared, expected.to(squared), "dist(x, Exp(x, u))^2 against <u, u>", scale=max(1.0, largest(x)) ** 2)
+    expected, scale = product(geometry, x, u, u), max(1.0, largest(x)) ** 2
+    for what, ends in (("dist(x, Exp(x, u))", (x, y)), ("dist(Exp(x, u), x)", (y, x))):
+        squared = (geometry.manifold.dist(*ends) ** 2).sum()
+        assert_close(squared, expected.to(squared), f"{what}^2 against <u, u>", scale=scale)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from rsam.geometry import Geometry, pairing
 from rsam.geometry.linalg import largest
 from rsam.testing.comparison import assert_close, tolerance
-from rsam.testing.properties.asserts import assert_on_manifold, assert_tangent, central_step, product
+from rsam.testing.properties.asserts import assert_on_manifold, assert_tangent, central_step, is_own, product
 
 __all__ = [
     "projecting_a_point_moves_it_nowhere",
     "raising_undoes_lowering",
+    "random_points_are_on_the_manifold",
     "scaling_components_keeps_tangents",
     "the_derivative_of_projecting_points_is_tangent",
+    "the_metric_is_bilinear",
     "the_metric_is_symmetric_and_positive",
     "the_point_is_on_the_manifold",
     "the_projection_fixes_tangents",
@@ -22,12 +25,54 @@ __all__ = [
     "the_riemannian_gradient_is_tangent",
     "the_riemannian_gradient_represents_the_euclidean_one",
     "the_squared_norm_is_an_inner_product",
+    "there_is_one_inner_product_per_point",
 ]
+
+RANDOM = ("random", "random_normal", "random_uniform", "random_naive", "origin")
 
 
 def the_point_is_on_the_manifold(geometry: Geometry, x: Tensor) -> None:
     """Raise unless geoopt's check finds ``x`` on the manifold, that is, the projection that made it is right."""
     assert_on_manifold(geometry, x, "the point")
+
+
+def random_points_are_on_the_manifold(geometry: Geometry, x: Tensor) -> None:
+    """Raise unless the manifold's own ``random``, ``random_*`` and ``origin`` make points of a shape and a dtype."""
+    for name in RANDOM:
+        if not is_own(geometry.manifold, name):
+            continue
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            point = getattr(geometry.manifold, name)(*x.shape, dtype=x.dtype, device=x.device)
+        if point.shape != x.shape or point.dtype != x.dtype:
+            raise AssertionError(
+                f"{name}(*{tuple(x.shape)}, dtype={x.dtype}) has shape {tuple(point.shape)} and is {point.dtype}"
+            )
+        assert_on_manifold(geometry, point, f"the point that {name} makes")
+
+
+def there_is_one_inner_product_per_point(geometry: Geometry, x: Tensor, y: Tensor, u: Tensor, v: Tensor) -> None:
+    """Raise unless inner products have the shape of the batch, or that with ``ndim`` dimensions of size 1 behind it.
+
+    A manifold's own ``inner``, ``norm`` and ``dist`` must have the first shape, and the second with ``keepdim=True``.
+    """
+    manifold = geometry.manifold
+    batch = tuple(x.shape[: x.dim() - manifold.ndim])
+    kept = (*batch, *[1] * manifold.ndim)
+
+    def check(what: str, result: Tensor, *expected: tuple[int, ...]) -> None:
+        if tuple(result.shape) not in expected:
+            raise AssertionError(
+                f"{what} has shape {tuple(result.shape)} for x of shape {tuple(x.shape)}, expected {expected[-1]}: one "
+                f"number per point, and by ndim = {manifold.ndim} the last {manifold.ndim} dimensions are a point's"
+            )
+
+    for name, arguments in (("inner", (x, u, v)), ("norm", (x, u)), ("dist", (x, y))):
+        if is_own(manifold, name):
+            for keepdim, expected in ((False, batch), (True, kept)):
+                result = getattr(manifold, name)(*arguments, keepdim=keepdim)
+                check(f"{name}(..., keepdim={keepdim})", result, expected)
+    check("the inner product", geometry.inner(x, u, v), batch, kept)
 
 
 def projecting_a_point_moves_it_nowhere(geometry: Geometry, x: Tensor) -> None:
@@ -70,6 +115,14 @@ def the_metric_is_symmetric_and_positive(geometry: Geometry, x: Tensor, u: Tenso
         raise AssertionError(f"<u, u> is {float(uu):.3g}, expected a positive number")
     if float(uv) ** 2 > float(uu * vv) * (1 + error) + error * squares**2:
         raise AssertionError(f"<u, v> is {float(uv):.6g}, more than the product of the lengths allows")
+
+
+def the_metric_is_bilinear(geometry: Geometry, x: Tensor, u: Tensor, v: Tensor, t: float) -> None:
+    """Raise unless ``<u, u + t v> == <u, u> + t <u, v>``."""
+    uu, uv = product(geometry, x, u, u), product(geometry, x, u, v)
+    scale = (largest(u) + largest(v)) ** 2 + float(uu.abs() + product(geometry, x, v, v).abs())
+    whole = product(geometry, x, u, u + t * v)
+    assert_close(whole, uu + t * uv, "<u, u + t v> against <u, u> + t <u, v>", scale=scale)
 
 
 def the_squared_norm_is_an_inner_product(geometry: Geometry, x: Tensor, u: Tensor) -> None:

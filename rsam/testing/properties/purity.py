@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from rsam.geometry import Geometry, Product, geometry_of
 from rsam.geometry.linalg import largest
-from rsam.testing.comparison import assert_close
+from rsam.testing.comparison import assert_close, show
 
 __all__ = [
     "a_batch_equals_its_members",
@@ -58,15 +58,33 @@ _OPERATIONS: dict[str, Operation] = {
 }
 
 
+# Each takes a geometry, a point, a tangent there, the end of its retraction, and another tangent.
+_TRANSPORTS: dict[str, Callable[..., object]] = {
+    "transport": lambda g, x, u, y, v: g.transport(x, u, y, v),
+    "transport_back": lambda g, x, u, y, v: g.transport_back(x, u, y, v),
+    "retract_transport": lambda g, x, u, y, v: g.retract_transport(x, u, v),
+    "logarithm": lambda g, x, u, y, v: g.logarithm(x, y),
+}
+
+
 def arguments_are_not_written_to(geometry: Geometry, x: Tensor, u: Tensor, a: Tensor) -> None:
     """Raise if any operation changes a tensor that it is given."""
-    for name, operation in _OPERATIONS.items():
-        arguments = {"x": x.clone(), "u": u.clone(), "a": a.clone()}
-        with contextlib.suppress(Exception):  # the other properties report errors
-            operation(geometry, *arguments.values())
-        for key, before in {"x": x, "u": u, "a": a}.items():
-            if not torch.equal(arguments[key], before):
-                raise AssertionError(f"{name} changed its argument {key} to {arguments[key].tolist()}")
+
+    def check(operations: Mapping[str, Callable[..., object]], **before: Tensor) -> None:
+        for name, operation in operations.items():
+            arguments = {key: value.clone() for key, value in before.items()}
+            with contextlib.suppress(Exception):  # the other properties report errors
+                operation(geometry, *arguments.values())
+            for key, value in before.items():
+                if not torch.equal(arguments[key], value):
+                    raise AssertionError(f"{name} changed its argument {key} to {show(arguments[key])}")
+
+    check(_OPERATIONS, x=x, u=u, a=a)
+    try:
+        y, v = geometry.retract(x.clone(), u.clone()), geometry.project(x.clone(), a.clone())
+    except Exception:
+        return
+    check(_TRANSPORTS, x=x, u=u, y=y, v=v)
 
 
 def a_batch_equals_its_members(geometry: Geometry, x: Tensor, u: Tensor, y: Tensor, w: Tensor, a: Tensor) -> None:

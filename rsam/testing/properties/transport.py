@@ -8,16 +8,20 @@ from torch import Tensor
 from rsam.geometry import Geometry, pairing
 from rsam.geometry.linalg import largest
 from rsam.testing.comparison import assert_close
-from rsam.testing.properties.asserts import assert_isometric, assert_tangent
+from rsam.testing.properties.asserts import assert_isometric, assert_tangent, is_own
 
 __all__ = [
     "a_transported_tangent_is_tangent",
+    "steps_with_transport_agree_with_their_parts",
     "the_pullback_is_the_adjoint_of_the_derivative",
     "transport_along_nothing_is_the_identity",
     "transport_back_undoes_transport",
     "transport_is_isometric",
     "transport_is_linear",
 ]
+
+#: Methods of geoopt's that step and transport at once, each with those that do one of them.
+TOGETHER = {"retr_transp": ("retr", "transp_follow_retr"), "expmap_transp": ("expmap", "transp_follow_expmap")}
 
 
 def a_transported_tangent_is_tangent(geometry: Geometry, x: Tensor, u: Tensor, v: Tensor, exact: bool) -> None:
@@ -26,6 +30,17 @@ def a_transported_tangent_is_tangent(geometry: Geometry, x: Tensor, u: Tensor, v
     carried = geometry.transport(x, u, y, v, exact)
     assert_tangent(geometry, y, carried, "the transported tangent")
     assert_close(geometry.project(y, carried), carried, "its projection", scale=largest(v) + largest(x))
+
+
+def steps_with_transport_agree_with_their_parts(geometry: Geometry, x: Tensor, u: Tensor, v: Tensor) -> None:
+    """Raise unless the manifold's own ``retr_transp`` is ``retr`` and ``transp_follow_retr``; so for ``expmap``."""
+    manifold = geometry.manifold
+    for together, parts in TOGETHER.items():
+        if is_own(manifold, together) or is_own(manifold, parts[1]):
+            results = getattr(manifold, together)(x, u, v)
+            alone = getattr(manifold, parts[0])(x, u), getattr(manifold, parts[1])(x, u, v)
+            for name, one, other in zip(parts, results, alone, strict=True):
+                assert_close(one, other, f"{together} against {name}", scale=largest(x) + largest(v))
 
 
 def transport_is_linear(geometry: Geometry, x: Tensor, u: Tensor, v: Tensor, t: float, exact: bool) -> None:
