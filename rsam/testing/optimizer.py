@@ -25,6 +25,7 @@ _PROPERTIES = (
     steps.steps_stay_on_the_manifold,
     steps.a_short_step_goes_downhill,
     steps.a_smaller_rate_makes_a_shorter_step,
+    steps.each_group_steps_by_its_own_rate,
     steps.a_step_without_gradient_goes_nowhere,
     steps.a_loaded_state_continues_the_run,
     steps.restoring_is_exact,
@@ -56,11 +57,12 @@ def check_optimizer(
 ) -> Report:
     """Check the steps of an optimizer, on a parameter on a manifold and a plain one.
 
-    Any optimizer must stay on the manifold, go downhill by a small learning rate, and less far by a smaller one, stay
-    where it is without a gradient, return the loss, leave the weights unchanged if the closure raises, go on as before
-    with a loaded state, and be equivariant to isometries. An optimizer with ``first_step``,
-    ``second_step``, ``restore`` and ``base_optimizer``, as :class:`rsam.RSAM`, must also ascend by ``rho`` in the
-    metric along the gradient, become its base for ``rho -> 0``, and restore weights exactly.
+    Any optimizer must stay on the manifold, go downhill by a small learning rate, and less far by a smaller one, of
+    its own for each parameter group, stay where it is without a gradient, return the loss, leave the weights
+    unchanged if the closure raises, go on as before with a loaded state, and be equivariant to isometries. An
+    optimizer with ``first_step``, ``second_step``, ``restore`` and ``base_optimizer``, as :class:`rsam.RSAM`,
+    must also ascend by ``rho`` in the metric along the gradient, become its base for ``rho -> 0``, and restore
+    weights exactly.
 
     Parameters
     ----------

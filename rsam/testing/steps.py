@@ -26,8 +26,6 @@ AssertionError: the point after a step is not on the manifold: `norm(x) != 1` wi
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import geoopt
@@ -40,6 +38,7 @@ from rsam.testing.comparison import assert_close, tolerance
 from rsam.testing.isometries import Isometry
 from rsam.testing.points import metric_norm
 from rsam.testing.properties.asserts import assert_on_manifold
+from rsam.testing.trial import Interrupted, Model, Trial
 
 __all__ = [
     "Trial",
@@ -50,150 +49,12 @@ __all__ = [
     "a_step_without_gradient_goes_nowhere",
     "a_step_without_radius_is_the_base_step",
     "an_exception_leaves_the_weights",
+    "each_group_steps_by_its_own_rate",
     "restoring_is_exact",
     "steps_are_blind_to_isometries",
     "steps_stay_on_the_manifold",
     "the_ascent_goes_the_radius_along_the_gradient",
 ]
-
-Loss = Callable[[Tensor], Tensor]
-
-
-class Interrupted(Exception):
-    """Error that a closure raises on purpose."""
-
-
-class Model:
-    """Parameters with an optimizer and a closure.
-
-    Attributes
-    ----------
-    x : geoopt.ManifoldParameter
-        Parameter on the manifold.
-    plain : torch.nn.Parameter
-        Plain parameter.
-    """
-
-    def __init__(self, trial: Trial, x: Tensor, loss: Loss) -> None:
-        self.x = geoopt.ManifoldParameter(x.clone(), manifold=trial.manifold)
-        self.plain = torch.nn.Parameter(torch.zeros(2, dtype=x.real.dtype))
-        self.optimizer: Any = trial.factory([self.x, self.plain])
-        if not hasattr(self.optimizer, "step"):
-            raise TypeError(f"factory must return an optimizer, got {self.optimizer!r}")
-        self._loss = loss
-        self.calls = 0
-        self.interrupt_at = -1
-
-    def closure(self) -> Tensor:
-        """Clear gradients, compute the loss, and call ``backward``."""
-        self.calls += 1
-        self.optimizer.zero_grad()
-        loss = self._loss(self.x) + ((self.plain - 1) ** 2).sum() / 4
-        loss.backward()
-        if self.calls == self.interrupt_at:
-            raise Interrupted
-        return loss
-
-    def step(self, count: int = 1) -> Any:
-        """Take steps, and return the result of the last."""
-        result = None
-        for _ in range(count):
-            result = self.optimizer.step(self.closure)
-        return result
-
-    def values(self) -> list[Tensor]:
-        """Return copies of the parameters."""
-        return [self.x.detach().as_subclass(Tensor).clone(), self.plain.detach().clone()]
-
-    def gradients(self) -> list[Tensor]:
-        """Return the gradients of what is minimised at the parameters: of the negative loss with ``maximize``."""
-        self.closure()
-        assert self.x.grad is not None and self.plain.grad is not None
-        kinds = {bool(group.get("maximize")) for group in self.optimizer.param_groups}
-        if len(kinds) > 1:
-            raise NotImplementedError("some parameter groups maximise, and others do not")
-        sign = -1 if kinds == {True} else 1
-        return [sign * self.x.grad.as_subclass(Tensor), sign * self.plain.grad]
-
-    def set_rho(self, rho: float) -> None:
-        """Set the radius of all parameter groups."""
-        for group in self.optimizer.param_groups:
-            group["rho"] = rho
-
-
-@dataclass(frozen=True)
-class Trial:
-    """Subject of the tests: a factory of optimizers, and a manifold.
-
-    Attributes
-    ----------
-    factory : callable
-        Returns an optimizer of a list of parameters.
-    manifold : geoopt.Manifold
-        Manifold of the first of two parameters; the other one is plain.
-
-    Examples
-    --------
-    >>> import geoopt, torch, rsam
-    >>> trial = rsam.testing.steps.Trial(lambda params: rsam.RSAM(params, lr=0.1), geoopt.Sphere())
-    >>> x = torch.tensor([0.6, 0.8])
-    >>> model = trial.model(x, x.flip(0), 0 * x)
-    >>> first, last = model.step(), model.step(5)
-    >>> last < first
-    tensor(True)
-    """
-
-    factory: Callable[[list[Tensor]], Any]
-    manifold: geoopt.Manifold
-
-    def loss(self, x: Tensor, a: Tensor, b: Tensor) -> Loss:
-        """Return ``s (a . y + (b . y)^2 / 2)``, with ``s`` such that the gradient at ``x`` is short in the metric.
-
-        So steps with learning rates up to 1 stay where retractions by addition lead to points on the manifold.
-
-        Parameters
-        ----------
-        x, a, b : Tensor
-            Point and ambient arrays, all of one shape.
-        """
-
-        def raw(y: Tensor) -> Tensor:
-            return pairing([a], [y]) + pairing([b], [y]) ** 2 / 2
-
-        geometry = geometry_of(self.manifold)
-        gradient = geometry.raise_index(x, a + pairing([b], [x]) * b)
-        second = geometry.raise_index(x, b)
-        scale = 0.25 / max(0.25, metric_norm(geometry, x, gradient), metric_norm(geometry, x, second) ** 2)
-        return lambda y: scale * raw(y)
-
-    def model(self, x: Tensor, a: Tensor, b: Tensor) -> Model:
-        """Return a model at a point.
-
-        Parameters
-        ----------
-        x, a, b : Tensor
-            Point, and the arrays of the loss, all of one shape.
-        """
-        return Model(self, x, self.loss(x, a, b))
-
-    def sam(self, x: Tensor, a: Tensor, b: Tensor) -> Model:
-        """Return a model whose optimizer perturbs.
-
-        Parameters
-        ----------
-        x, a, b : Tensor
-            Point, and the arrays of the loss, all of one shape.
-
-        Raises
-        ------
-        NotImplementedError
-            If the optimizer lacks ``first_step``, ``second_step``, ``restore`` or ``base_optimizer``.
-        """
-        model = self.model(x, a, b)
-        names = ("first_step", "second_step", "restore", "base_optimizer")
-        if not all(hasattr(model.optimizer, name) for name in names):
-            raise NotImplementedError("the optimizer does not perturb, or not as RSAM does")
-        return model
 
 
 def steps_stay_on_the_manifold(trial: Trial, x: Tensor, a: Tensor, b: Tensor) -> None:
@@ -215,9 +76,14 @@ def a_step_returns_the_loss_before_it(trial: Trial, x: Tensor, a: Tensor, b: Ten
     assert_close(torch.as_tensor(returned).detach().to(before), before, "the loss that step(closure) returned")
 
 
-def _short_step(trial: Trial, x: Tensor, a: Tensor, b: Tensor, rate: float) -> list[tuple[Any, ...]]:
-    """Return name, geometry, gradient, start and end of each parameter for a step with a small learning rate."""
-    model = trial.model(x, a, b)
+def _short_step(
+    trial: Trial, x: Tensor, a: Tensor, b: Tensor, rate: float, other: float | None = None
+) -> list[tuple[Any, ...]]:
+    """Return name, geometry, gradient, start and end of each parameter for a step with a small learning rate.
+
+    With an ``other`` rate, the plain parameter has that, in a group of its own.
+    """
+    model = Model(trial, x, trial.loss(x, a, b), grouped=other is not None)
     groups = getattr(model.optimizer, "param_groups", ())
     if not groups or any("lr" not in g or g.get("weight_decay") for g in groups):
         raise NotImplementedError("the step has no learning rate, or does not follow the gradient alone")
@@ -225,6 +91,8 @@ def _short_step(trial: Trial, x: Tensor, a: Tensor, b: Tensor, rate: float) -> l
         group["lr"] = rate
         if "rho" in group:
             group["rho"] = min(group["rho"], rate)
+    if other is not None:
+        groups[1]["lr"] = other
     gradients, before = model.gradients(), model.values()
     model.step()
     kinds = geometry_of(trial.manifold), geometry_of(geoopt.Euclidean())
@@ -266,6 +134,18 @@ def a_smaller_rate_makes_a_shorter_step(trial: Trial, x: Tensor, a: Tensor, b: T
         if not short < long / 2:
             raise AssertionError(f"a step of {name} has length {long:.3g} by a small learning rate, and {short:.3g} by "
                                  "a quarter of it")  # fmt: skip
+
+
+def each_group_steps_by_its_own_rate(trial: Trial, x: Tensor, a: Tensor, b: Tensor) -> None:
+    """Raise unless a quarter of a small rate in the group of the plain parameter shortens that one's step alone."""
+    small = float(torch.finfo(x.dtype).eps) ** 0.25
+    steps = [_short_step(trial, x, a, b, small, other) for other in (small, small / 4)]
+    (point, plain), (same, nearer) = ([end - start for *_, start, end in step] for step in steps)
+    assert_close(same, point, "the step of x after the rate of another group was changed", scale=largest(x))
+    long, short = float(plain.norm()), float(nearer.norm())
+    if not short < long / 2:
+        raise AssertionError(f"in a group of its own the step of the plain parameter has length {long:.3g}, and "
+                             f"{short:.3g} by a quarter of the learning rate of that group")  # fmt: skip
 
 
 def a_step_without_gradient_goes_nowhere(trial: Trial, x: Tensor) -> None:

@@ -6,11 +6,10 @@ from typing import Any
 import geoopt
 import pytest
 import torch
-from hypothesis import strategies as st
 from torch import Tensor
 
 import rsam
-from rsam.testing import Isometry, PropertyError, check_optimizer, isometries, steps
+from rsam.testing import PropertyError, check_optimizer, steps
 from tests.geometry.cases import LARGEST, MANIFOLDS, Make
 
 Factory = Callable[[list[Tensor]], Any]
@@ -240,6 +239,21 @@ class KeepsItsRate(rsam.optim.RiemannianSGD):
         return super().step(closure)
 
 
+class StepsAllByOneRate(rsam.optim.RiemannianSGD):
+    """Optimizer that ignores the rates of all groups but one."""
+
+    index = 0
+
+    def step(self, closure: Callable[[], Any]) -> Any:
+        for group in self.param_groups:
+            group["lr"] = self.param_groups[self.index]["lr"]
+        return super().step(closure)
+
+
+class StepsAllByTheLastRate(StepsAllByOneRate):
+    index = -1
+
+
 class ForgetsItsMomentum(rsam.optim.RiemannianSGD):
     """Optimizer whose checkpoints lack the state, as that of a wrapper which saves its own."""
 
@@ -316,6 +330,8 @@ WRONG = [
     # geoopt 0.5.1 takes the argument and ignores it
     ("a short step goes downhill", lambda params: geoopt.optim.RiemannianAdam(params, lr=0.1, maximize=True), SPHERE),
     ("a smaller rate makes a shorter step", lambda params: KeepsItsRate(params, lr=0.001), SPHERE),
+    ("each group steps by its own rate", lambda params: StepsAllByOneRate(params, lr=0.1), SPHERE),
+    ("each group steps by its own rate", lambda params: StepsAllByTheLastRate(params, lr=0.1), SPHERE),
     ("a loaded state continues the run", lambda params: ForgetsItsMomentum(params, lr=0.1, momentum=0.9), SPHERE),
     ("a loaded state continues the run", lambda params: ForgetsItsRate(params, lr=0.1), SPHERE),
     ("a step without gradient goes nowhere", lambda params: DividesByTheNorm(params, lr=0.1), SPHERE),
@@ -377,20 +393,3 @@ def test_that_parameters_have_the_precision_that_is_asked_for() -> None:
 def test_that_a_manifold_needs_a_shape() -> None:
     with pytest.raises(ValueError, match="shape"):
         check_optimizer(_rsam(), manifold=geoopt.Sphere())
-
-
-# -- isometries ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.usefixtures("unshrunk")
-def test_that_ones_own_isometries_may_be_given() -> None:
-    # the QR retraction of EuclideanStiefel depends on the order of columns
-    on = {"manifold": geoopt.EuclideanStiefel(), "shape": (3, 2)}
-    swap = Isometry("swap of columns", lambda x: x.flip(-1), lambda y: y.flip(-1))
-    with pytest.raises(PropertyError, match="isometry = swap of columns"):
-        check_optimizer(_rsam(), **on, isometry=st.just(swap))
-
-
-def test_that_isometries_of_unknown_manifolds_are_not_known() -> None:
-    with pytest.raises(NotImplementedError, match="no isometries known of object"):
-        isometries(object(), (2,))

@@ -6,8 +6,9 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
+import rsam
 from rsam.geometry import geometry_of
-from rsam.testing import isometries, points, tangents
+from rsam.testing import Isometry, PropertyError, check_optimizer, isometries, points, tangents
 from tests.geometry.cases import MANIFOLDS, Make
 
 CASES = [case for case in MANIFOLDS if "intersection" not in case[0] and "complement" not in case[0]]
@@ -46,3 +47,17 @@ def test_that_the_simplest_isometry_is_the_identity() -> None:
     x = torch.tensor([1.25, 0.75, 0.0], dtype=torch.float64)
     actual = hypothesis.find(isometries(geoopt.Lorentz(), (3,)), lambda isometry: True, settings=SETTINGS)
     torch.testing.assert_close(actual.apply(x), x)
+
+
+@pytest.mark.usefixtures("unshrunk")
+def test_that_ones_own_isometries_may_be_given() -> None:
+    # the QR retraction of EuclideanStiefel depends on the order of columns
+    on = {"manifold": geoopt.EuclideanStiefel(), "shape": (3, 2)}
+    swap = Isometry("swap of columns", lambda x: x.flip(-1), lambda y: y.flip(-1))
+    with pytest.raises(PropertyError, match="isometry = swap of columns"):
+        check_optimizer(lambda params: rsam.RSAM(params, rho=0.1, lr=0.1), **on, isometry=st.just(swap))
+
+
+def test_that_isometries_of_unknown_manifolds_are_not_known() -> None:
+    with pytest.raises(NotImplementedError, match="no isometries known of object"):
+        isometries(object(), (2,))

@@ -129,7 +129,9 @@ class ScaledGeometry(DelegatingGeometry):
         return super().to_coordinates(x, c) / self._scale(x)
 
 
-def _reduce_scaled(scaled: geoopt.Scaled) -> tuple[Any, ...]:
+def _reduce_scaled(
+    scaled: geoopt.Scaled,
+) -> tuple[type[geoopt.Scaled], tuple[geoopt.Manifold], dict[str, Any]]:
     """Make the bound methods, which geoopt's constructor adds to the object, anew in copies and pickles."""
     own = {k: v for k, v in vars(scaled).items() if not (isinstance(v, types.MethodType) and v.__self__ is scaled)}
     return type(scaled), (scaled.base,), own
@@ -137,4 +139,4 @@ def _reduce_scaled(scaled: geoopt.Scaled) -> tuple[Any, ...]:
 
 # Otherwise geoopt 0.5.1 pickles these methods before the base that they ask for: loading recurses without end (ball),
 # or finds no method (sphere), and the methods of a shallow copy stay those of the original.
-copyreg.pickle(geoopt.Scaled, _reduce_scaled)  # type: ignore[arg-type]
+copyreg.pickle(geoopt.Scaled, _reduce_scaled)
