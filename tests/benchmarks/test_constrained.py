@@ -175,8 +175,8 @@ def test_that_an_ascent_on_top_takes_the_best_rho_on_validation_of_each_setting(
     found = compete([CASE], DESIGN, recorder)
     before = len(recorder.runs)
     (added,) = add_ascent(found, DESIGN, recorder)
-    assert added.rhos == [RHOS[1], RHOS[0]]
-    assert added.differences == pytest.approx([100 * (RHOS[1] + RHOS[0]) / 2] * 3)
+    assert [setting.rho for setting in added.settings[ASCENT]] == [RHOS[1], RHOS[0]]
+    assert added.against_remedy() == pytest.approx([100 * (RHOS[1] + RHOS[0]) / 2] * 3)
     new = recorder.runs[before:]
     assert {replace(run, seed=0, heldout=first.heldout, method=BASE, rho=0.0) for run in new} == {first, second}
     assert {run.heldout for run in new if run.seed in SEEDS} == {"test"}

@@ -3,38 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from statistics import fmean
+from dataclasses import replace
 
-from benchmarks.run import Run
 from benchmarks.studies.comparison.tuning import tune
-from benchmarks.studies.constrained.contest import Collect, Found, stopped, validation
-from benchmarks.studies.constrained.design import BASE, Case, Design
+from benchmarks.studies.constrained.contest import Collect, Found, validation
+from benchmarks.studies.constrained.design import ASCENT, BASE, Design
 from benchmarks.studies.constrained.rules import DECIDING, RHOS
 
-__all__ = ["Added", "add_ascent"]
+__all__ = ["add_ascent"]
 
 
-@dataclass(frozen=True)
-class Added:
-    """What the ascent adds to the best settings of RiemannianSGD in a case.
-
-    Attributes
-    ----------
-    case : Case
-        The case.
-    rhos : list of float
-        Chosen for each of the settings, the best setting first.
-    differences : list of float
-        With the ascent minus without, in points, mean over the settings, seed by seed.
-    """
-
-    case: Case
-    rhos: list[float]
-    differences: list[float]
-
-
-def add_ascent(found: Sequence[Found], design: Design, collect: Collect) -> list[Added]:
+def add_ascent(found: Sequence[Found], design: Design, collect: Collect) -> list[Found]:
     """Choose a rho for each setting that RiemannianSGD went on with, and train it with the final seeds.
 
     Parameters
@@ -45,6 +24,11 @@ def add_ascent(found: Sequence[Found], design: Design, collect: Collect) -> list
         Settings and seeds.
     collect : callable
         Trains runs that have no row yet, and returns all rows in order.
+
+    Returns
+    -------
+    list of Found
+        These cases with RSAM at the settings of RiemannianSGD, instead of those that it chose itself.
     """
     found = [f for f in found if f.case.label_noise in DECIDING]
     grids = {(f.case, s): [design.with_ascent(s, rho) for rho in RHOS] for f in found for s in f.settings[BASE]}
@@ -55,14 +39,7 @@ def add_ascent(found: Sequence[Found], design: Design, collect: Collect) -> list
     seeds = design.protocol.final
     wanted = [replace(s, seed=seed) for settings in chosen.values() for s in settings for seed in seeds]
     rows = dict(zip(wanted, collect(wanted), strict=True))
-
-    def scores(setting: Run) -> list[float]:
-        return [stopped(rows[replace(setting, seed=seed)]) for seed in seeds]
-
-    added = []
-    for f in found:
-        settings = chosen[f.case]
-        means = [fmean(of_seed) for of_seed in zip(*map(scores, settings), strict=True)]
-        differences = [a - b for a, b in zip(means, f.of(BASE), strict=True)]
-        added.append(Added(f.case, [s.rho for s in settings], differences))
-    return added
+    return [
+        replace(f, settings={**f.settings, ASCENT: chosen[f.case]}, rows=f.rows | rows, same=f.settings[BASE][0])
+        for f in found
+    ]

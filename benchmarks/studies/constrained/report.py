@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from benchmarks.report.opening import ANSWER, DETAILS, opening
 from benchmarks.report.table import markdown_table
 from benchmarks.run import Run
 from benchmarks.studies.comparison.cases import Score
-from benchmarks.studies.constrained.added import Added
 from benchmarks.studies.constrained.contest import Found, by_noise
 from benchmarks.studies.constrained.design import ASCENT, BASE, Design
 from benchmarks.studies.constrained.rules import ASKED, DECIDING, KERNELS, RULES, Answer, answer, pooled
@@ -37,7 +36,7 @@ _COLUMNS = {
 
 def report(
     found: Sequence[Found],
-    added: Sequence[Added],
+    added: Sequence[Found],
     missing: Sequence[str],
     design: Design,
     asked: Mapping[str, Any] | None,
@@ -50,8 +49,8 @@ def report(
     ----------
     found : sequence of Found
         The complete cases, at least one.
-    added : sequence of Added
-        What the ascent adds on top of the best remedies.
+    added : sequence of Found
+        Cases with an ascent on top of the best remedies.
     missing : sequence of str
         Labels of the others.
     design : Design
@@ -166,44 +165,39 @@ def _shown(place: str, noise: float, interval: Interval) -> Line:
     return Line(f"{place}, {100 * noise:.0f} %", interval, f"{interval.mean:+.2f}")
 
 
-def _differences(found: Sequence[Found], added: Sequence[Added]) -> str:
+def _differences(found: Sequence[Found], added: Sequence[Found]) -> str:
     """Tabulate differences case by case and over both data sets, with intervals that are not corrected."""
     on_top = {a.case: a for a in added}
     rows = []
     for f in found:
         cells = [f"{t_interval(one(f)):.2f}" for one in _COLUMNS.values()]
         extra = on_top.get(f.case)
-        rhos = "" if extra is None else ", ".join(f"{rho:g}" for rho in extra.rhos)
-        cells.append("" if extra is None else f"{t_interval(extra.differences):.2f} (rho {rhos})")
+        rhos = "" if extra is None else ", ".join(f"{setting.rho:g}" for setting in extra.settings[ASCENT])
+        cells.append("" if extra is None else f"{t_interval(extra.against_remedy()):.2f} (rho {rhos})")
         rows.append((f.case.label, *cells))
     for kernels, name in KERNELS.items():
         own = [f for f in found if f.case.kernels == kernels]
-        of_added = _pooled(added, kernels)
-        of_column = [{n: pooled(sets) for n, sets in by_noise(own, one).items()} for one in _COLUMNS.values()]
-        for noise in {f.case.label_noise: None for f in own}:
-            if len([f for f in own if f.case.label_noise == noise]) > 1:
-                cells = [f"{t_interval(by[noise]):.2f}" for by in of_column]
-                cells.append(f"{t_interval(of_added[noise]):.2f}" if noise in of_added else "")
-                rows.append((f"both, {100 * noise:.0f} % wrong labels, {name}", *cells))
+        columns = [_both(own, one) for one in _COLUMNS.values()]
+        columns.append(_both([f for f in added if f.case.kernels == kernels], Found.against_remedy))
+        for noise in columns[0]:
+            cells = [f"{by[noise]:.2f}" if noise in by else "" for by in columns]
+            rows.append((f"both, {100 * noise:.0f} % wrong labels, {name}", *cells))
     return markdown_table(("RSAM minus, points", *_COLUMNS, "on top of the remedies"), rows)
 
 
-def _pooled(added: Sequence[Added], kernels: str) -> dict[float, list[float]]:
-    """Average what the ascent adds over data sets, where it was added on more than one."""
-    arranged: dict[float, dict[str, list[float]]] = {}
-    for a in added:
-        if a.case.kernels == kernels:
-            arranged.setdefault(a.case.label_noise, {})[a.case.dataset] = a.differences
-    return {noise: pooled(by_set) for noise, by_set in arranged.items() if len(by_set) > 1}
+def _both(found: Sequence[Found], difference: Callable[[Found], list[float]]) -> dict[float, Interval]:
+    """Average differences on one manifold over data sets, at the levels of noise that are there on more than one."""
+    arranged = by_noise(found, difference)
+    return {noise: t_interval(pooled(by_set)) for noise, by_set in arranged.items() if len(by_set) > 1}
 
 
-def _on_top(added: Sequence[Added]) -> list[str]:
+def _on_top(added: Sequence[Found]) -> list[str]:
     """Say what the ascent adds to the best settings without one."""
     said = []
     for kernels, name in KERNELS.items():
-        of_noise = _pooled(added, kernels)
+        of_noise = _both([f for f in added if f.case.kernels == kernels], Found.against_remedy)
         if set(DECIDING) <= of_noise.keys():
-            points = ", ".join(f"{t_interval(of_noise[n]):.2f} with {100 * n:.0f} % wrong labels" for n in DECIDING)
+            points = ", ".join(f"{of_noise[n]:.2f} with {100 * n:.0f} % wrong labels" for n in DECIDING)
             said.append(f"{points} on {name}")
     what = "Added after the runs, without a verdict: on top of the best settings of RiemannianSGD the ascent adds"
     return [f"{what} {'; '.join(said)} (points, 95 % intervals)."] if said else []

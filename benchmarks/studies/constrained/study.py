@@ -14,7 +14,7 @@ from benchmarks.runs.results import Results
 from benchmarks.studies.cheap import CHEAP
 from benchmarks.studies.comparison.contest import noting, random_score, stand_in
 from benchmarks.studies.comparison.tuning import Protocol
-from benchmarks.studies.constrained.added import Added, add_ascent
+from benchmarks.studies.constrained.added import add_ascent
 from benchmarks.studies.constrained.contest import Collect, Found, compete
 from benchmarks.studies.constrained.design import Case, Design
 from benchmarks.studies.constrained.report import report
@@ -58,7 +58,7 @@ class ConstrainedStudy:
         """Report on the complete cases, and name the others."""
         results = self._results(directory)
         found: list[Found] = []
-        added: list[Added] = []
+        added: list[Found] = []
         missing = []
         for case in self.design.cases([*self.design.datasets]):
             try:
